@@ -55,3 +55,6 @@
 
 pub mod limits;
 pub mod protocol;
+
+pub mod auth;
+pub mod relay;

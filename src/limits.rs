@@ -37,3 +37,62 @@ pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long before its token expires a client is warned.
 pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
+
+/// Bytes of events in one `events` frame, beyond which a further frame is begun: small enough for any client's parser,
+/// large enough that the frame's own overhead vanishes.
+pub const EVENTS_FRAME_BYTES_MAX: usize = 32 * 1024;
+
+/// Events in one page of the log.
+pub const PAGE_EVENTS_MAX: usize = 500;
+
+/// Bytes of one page of the log; one event is always read, however large.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes that a session's in-memory window holds. 256 KiB are about 800 chat messages; a thousand live sessions are
+/// then 256 MiB at the very most.
+pub const RING_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes by which a session's window may outgrow its bound within a round; then it is written out before more is taken,
+/// so that a burst cannot grow it without end.
+pub const FLUSH_BYTES_MAX: usize = 256 * 1024;
+
+/// Messages and votes of one socket whose answer is not there yet.
+pub const WRITES_IN_FLIGHT_PER_PEER_MAX: usize = 32;
+
+/// Admissions and pages that one socket may have asked for at once; further ones wait their turn.
+pub const QUERIES_IN_FLIGHT_PER_PEER_MAX: usize = 8;
+
+/// Frames that are no JSON objects, after which a socket is taken to speak another protocol.
+pub const MALFORMED_FRAMES_MAX: u32 = 5;
+
+/// How long a subscription waits before it asks again, when the database had no answer or the epochs disagree.
+pub const ADMISSION_RETRY: Duration = Duration::from_millis(1_000);
+
+/// Users and sessions whose resume tokens are voided one by one; beyond it all tokens issued so far are void.
+pub const REVOCATIONS_MAX: usize = 10_000;
+
+/// Votings of one session whose latest tally is remembered for those who join or were stalled.
+pub const TALLIES_PER_SESSION_MAX: usize = 16;
+
+/// Votings that wait for their counts to be read; beyond it the oldest promise is kept by reading more often.
+pub const DIRTY_VOTINGS_MAX: usize = 100_000;
+
+const _: () = assert!(
+    PAGE_BYTES_MAX <= RING_BYTES_MAX,
+    "a refilled page must fit the window"
+);
+const _: () = assert!(
+    EVENTS_FRAME_BYTES_MAX >= 4 * BODY_CHARS_MAX,
+    "one message must fit a frame"
+);
+const _: () = assert!(
+    HISTORY_MAX as usize <= PAGE_EVENTS_MAX,
+    "a history is one page at most"
+);
+const _: () = assert!(SUBSCRIPTIONS_PER_PEER_MAX >= QUERIES_IN_FLIGHT_PER_PEER_MAX);
+
+/// How long the window of a session is kept up after its last viewer left, so that a herd that was dropped finds it.
+pub const SESSION_LINGER: Duration = Duration::from_secs(60);
+
+/// Sessions without a viewer whose windows are kept up; beyond it the longest idle goes first.
+pub const LINGERING_SESSIONS_MAX: usize = 256;

@@ -1,5 +1,11 @@
 //! The words on the wire: what clients say, what the gateway answers, and how both look as bytes.
 //!
-//! Knows nothing of sockets, sessions or time. Read in this order: [`id`].
+//! Knows nothing of sockets, sessions or time. Read in this order: [`id`], [`refusal`], [`client`], [`server`],
+//! [`websocket`], [`notify`].
 
+pub mod client;
 pub mod id;
+pub mod notify;
+pub mod refusal;
+pub mod server;
+pub mod websocket;

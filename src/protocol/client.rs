@@ -1,0 +1,441 @@
+//! What clients say: one JSON object a frame, parsed into types that cannot be wrong.
+//!
+//! An unknown or repeated key is ignored. A value of the wrong type or out of range is a refusal that names the field.
+
+use serde_json::{Map, Value};
+
+use crate::limits::{
+    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAME_ID_CHARS_MAX, HISTORY_DEFAULT, HISTORY_MAX,
+    RESUME_TOKEN_BYTES_MAX,
+};
+use crate::protocol::id::{MessageId, MovieId, Nonce, Seq, SessionId, VotingId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+
+/// A frame as a client sent it, with the name the client gave it.
+#[derive(Debug, PartialEq)]
+pub struct Request {
+    /// Carried back by the direct answer.
+    pub id: Option<FrameId>,
+    /// What the client wants.
+    pub frame: ClientFrame,
+}
+
+/// What a client can ask for.
+#[derive(Debug, PartialEq)]
+pub enum ClientFrame {
+    /// Gives a token, the first or a fresh one.
+    Auth {
+        /// A Supabase JWT, not yet verified.
+        token: String,
+    },
+    /// A sign of life that browsers can send.
+    Ping,
+    /// Writes a chat message.
+    Send(NewMessage),
+    /// Wants the events of a session.
+    Subscribe(Subscribe),
+    /// Wants them no more.
+    Unsubscribe {
+        /// The session that was subscribed to.
+        session: SessionId,
+    },
+    /// Votes, or withdraws a vote.
+    Vote(NewVote),
+}
+
+/// A wish for the events of a session.
+#[derive(Debug, PartialEq)]
+pub struct Subscribe {
+    /// Which session.
+    pub session: SessionId,
+    /// How many of the newest events to send first when there is nothing to resume.
+    pub history: u16,
+    /// Where the client stood before.
+    pub resume: Option<ResumePoint>,
+}
+
+/// Where a client stood when it lost its socket.
+#[derive(Debug, PartialEq)]
+pub struct ResumePoint {
+    /// The last number that it has seen.
+    pub seq: Seq,
+    /// The epoch of that number; a client that does not say is taken at its word.
+    pub epoch: Option<String>,
+    /// Proves that it was admitted, so that the database need not be asked again.
+    pub token: Option<String>,
+}
+
+/// A chat message to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewMessage {
+    /// Where to.
+    pub session: SessionId,
+    /// The text.
+    pub body: Body,
+    /// The client's own name for the message.
+    pub nonce: Option<Nonce>,
+    /// The message that this one answers.
+    pub reply_to: Option<MessageId>,
+}
+
+/// A vote to be cast.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewVote {
+    /// In which voting.
+    pub voting: VotingId,
+    /// For which movie; `None` withdraws.
+    pub movie: Option<MovieId>,
+}
+
+/// The text of a chat message: 1 to 2,000 characters, none of them NUL, which Postgres cannot hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Body(String);
+
+impl Body {
+    /// Parses a text that a client sent.
+    ///
+    /// # Errors
+    /// An empty text or one with a NUL is `bad_request`, a long one `too_large`.
+    pub fn parse(text: String) -> Result<Self, Refusal> {
+        if text.is_empty() {
+            return Err(Refusal::bad_request("body must not be empty"));
+        }
+        if text.contains('\0') {
+            return Err(Refusal::bad_request(
+                "body must not contain the character U+0000",
+            ));
+        }
+        if text.chars().count() > BODY_CHARS_MAX {
+            let message = format!("body must have at most {BODY_CHARS_MAX} characters");
+            return Err(Refusal::new(RefusalCode::TooLarge, message));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name that a client gave a frame, as the JSON text that is echoed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameId(Box<str>);
+
+impl FrameId {
+    /// The JSON text: a number, or a quoted string.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a frame could not be understood.
+#[derive(Debug, PartialEq)]
+pub enum Misunderstood {
+    /// Not a JSON object: perhaps not this protocol at all.
+    NotAnObject,
+    /// An object, but not a frame; the refusal says why.
+    Refused {
+        /// The name of the frame, where that much could be read.
+        id: Option<FrameId>,
+        /// What to answer.
+        refusal: Refusal,
+    },
+}
+
+/// Parses one text frame.
+///
+/// # Errors
+/// What is not a JSON object, and what is one but not a frame of this protocol.
+pub fn decode(text: &str) -> Result<Request, Misunderstood> {
+    let Ok(Value::Object(object)) = serde_json::from_str(text) else {
+        return Err(Misunderstood::NotAnObject);
+    };
+    let mut fields = Fields(object);
+    let id = match fields.id() {
+        Ok(id) => id,
+        Err(refusal) => return Err(Misunderstood::Refused { id: None, refusal }),
+    };
+    match fields.frame() {
+        Ok(frame) => Ok(Request { id, frame }),
+        Err(refusal) => Err(Misunderstood::Refused { id, refusal }),
+    }
+}
+
+/// The fields of an object, taken one by one by name. `null` counts as absent, except where it has a meaning.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn frame(&mut self) -> Result<ClientFrame, Refusal> {
+        let kind = self
+            .text("type", usize::MAX)?
+            .ok_or_else(|| missing("type", "a string"))?;
+        Ok(match kind.as_str() {
+            "auth" => ClientFrame::Auth {
+                token: self.token()?,
+            },
+            "ping" => ClientFrame::Ping,
+            "send" => ClientFrame::Send(NewMessage {
+                session: self
+                    .uuid("session")?
+                    .ok_or_else(|| missing("session", "a uuid"))?,
+                body: self.body()?,
+                nonce: self.uuid("nonce")?,
+                reply_to: self.uuid("reply_to")?,
+            }),
+            "subscribe" => ClientFrame::Subscribe(Subscribe {
+                session: self
+                    .uuid("session")?
+                    .ok_or_else(|| missing("session", "a uuid"))?,
+                history: self.history()?,
+                resume: self.resume()?,
+            }),
+            "unsubscribe" => ClientFrame::Unsubscribe {
+                session: self
+                    .uuid("session")?
+                    .ok_or_else(|| missing("session", "a uuid"))?,
+            },
+            "vote" => ClientFrame::Vote(NewVote {
+                voting: self
+                    .uuid("voting")?
+                    .ok_or_else(|| missing("voting", "a uuid"))?,
+                movie: self.movie()?,
+            }),
+            _ => {
+                return Err(Refusal::bad_request(
+                    "type must be one of auth, subscribe, unsubscribe, send, vote, ping",
+                ));
+            }
+        })
+    }
+
+    fn id(&mut self) -> Result<Option<FrameId>, Refusal> {
+        match self.take("id") {
+            None => Ok(None),
+            Some(Value::Number(number)) if number.to_string().len() <= FRAME_ID_CHARS_MAX => {
+                Ok(Some(FrameId(number.to_string().into())))
+            }
+            Some(Value::String(text)) if text.chars().count() <= FRAME_ID_CHARS_MAX => {
+                Ok(Some(FrameId(Value::String(text).to_string().into())))
+            }
+            Some(_) => Err(Refusal::bad_request(format!(
+                "id must be a number or a string of at most {FRAME_ID_CHARS_MAX} characters"
+            ))),
+        }
+    }
+
+    fn token(&mut self) -> Result<String, Refusal> {
+        self.text("token", ACCESS_TOKEN_BYTES_MAX)?
+            .ok_or_else(|| missing("token", "a string"))
+    }
+
+    fn body(&mut self) -> Result<Body, Refusal> {
+        let text = self
+            .text("body", usize::MAX)?
+            .ok_or_else(|| missing("body", "a string"))?;
+        Body::parse(text)
+    }
+
+    fn movie(&mut self) -> Result<Option<MovieId>, Refusal> {
+        if !self.0.contains_key("movie") {
+            return Err(missing("movie", "a uuid, or null to withdraw the vote"));
+        }
+        self.uuid("movie")
+    }
+
+    fn history(&mut self) -> Result<u16, Refusal> {
+        let Some(value) = self.take("history") else {
+            return Ok(HISTORY_DEFAULT);
+        };
+        value
+            .as_u64()
+            .and_then(|count| u16::try_from(count).ok())
+            .filter(|count| *count <= HISTORY_MAX)
+            .ok_or_else(|| {
+                Refusal::bad_request(format!("history must be a number from 0 to {HISTORY_MAX}"))
+            })
+    }
+
+    fn resume(&mut self) -> Result<Option<ResumePoint>, Refusal> {
+        match self.take("resume") {
+            None => Ok(None),
+            Some(Value::Object(object)) => {
+                let mut point = Self(object);
+                let seq = point
+                    .take("seq")
+                    .and_then(|seq| seq.as_u64())
+                    .filter(|seq| i64::try_from(*seq).is_ok())
+                    .ok_or_else(|| {
+                        Refusal::bad_request("resume.seq must be a whole number from 0 on")
+                    })?;
+                // A long or foreign token is not an error: admission then goes the ordinary way.
+                let token = point.text("token", RESUME_TOKEN_BYTES_MAX).unwrap_or(None);
+                let epoch = point
+                    .text("epoch", usize::MAX)
+                    .map_err(|_| Refusal::bad_request("resume.epoch must be a string"))?;
+                Ok(Some(ResumePoint {
+                    seq: Seq(seq),
+                    epoch,
+                    token,
+                }))
+            }
+            Some(_) => Err(Refusal::bad_request("resume must be an object with a seq")),
+        }
+    }
+
+    fn uuid<T: std::str::FromStr>(&mut self, name: &str) -> Result<Option<T>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => match text.parse() {
+                Ok(id) => Ok(Some(id)),
+                Err(_) => Err(Refusal::bad_request(format!("{name} must be a uuid"))),
+            },
+            Some(_) => Err(Refusal::bad_request(format!("{name} must be a uuid"))),
+        }
+    }
+
+    fn text(&mut self, name: &str, bytes_max: usize) -> Result<Option<String>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.len() <= bytes_max => Ok(Some(text)),
+            Some(Value::String(_)) => Err(Refusal::bad_request(format!(
+                "{name} must have at most {bytes_max} bytes"
+            ))),
+            Some(_) => Err(Refusal::bad_request(format!("{name} must be a string"))),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+}
+
+fn missing(name: &str, what: &str) -> Refusal {
+    Refusal::bad_request(format!("{name} is missing: it must be {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SESSION: &str = "00000000-0000-4000-8000-000000000007";
+
+    #[test]
+    fn frames_are_understood() {
+        check(
+            r#"{"type":"subscribe","id":2,"session":"S","history":10}"#,
+            expect![[r#"2 Subscribe(Subscribe { session: S, history: 10, resume: None })"#]],
+        );
+        check(
+            r#"{"type":"subscribe","session":"S","resume":{"seq":7,"epoch":"k3","token":"t"}}"#,
+            expect![[
+                r#"- Subscribe(Subscribe { session: S, history: 50, resume: Some(ResumePoint { seq: Seq(7), epoch: Some("k3"), token: Some("t") }) })"#
+            ]],
+        );
+        check(
+            r#"{"id":"a\"b","type":"send","session":"S","body":"hi","body":"ho","extra":[1]}"#,
+            expect![[
+                r#""a\"b" Send(NewMessage { session: S, body: Body("ho"), nonce: None, reply_to: None })"#
+            ]],
+        );
+        check(
+            r#"{"type":"vote","voting":"S","movie":null}"#,
+            expect!["- Vote(NewVote { voting: S, movie: None })"],
+        );
+        check(r#"{"type":"ping"}"#, expect!["- Ping"]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        check(
+            r#"{"id":3}"#,
+            expect!["3 bad_request: type is missing: it must be a string"],
+        );
+        check(
+            r#"{"type":"dance"}"#,
+            expect![
+                "- bad_request: type must be one of auth, subscribe, unsubscribe, send, vote, ping"
+            ],
+        );
+        check(
+            r#"{"type":"subscribe","session":"nope"}"#,
+            expect!["- bad_request: session must be a uuid"],
+        );
+        check(
+            r#"{"type":"subscribe","session":"S","history":201}"#,
+            expect!["- bad_request: history must be a number from 0 to 200"],
+        );
+        check(
+            r#"{"type":"subscribe","session":"S","resume":{"seq":-1}}"#,
+            expect!["- bad_request: resume.seq must be a whole number from 0 on"],
+        );
+        check(
+            r#"{"type":"send","session":"S","body":7}"#,
+            expect!["- bad_request: body must be a string"],
+        );
+        check(
+            r#"{"type":"send","session":"S","body":""}"#,
+            expect!["- bad_request: body must not be empty"],
+        );
+        check(
+            r#"{"type":"vote","voting":"S"}"#,
+            expect![
+                "- bad_request: movie is missing: it must be a uuid, or null to withdraw the vote"
+            ],
+        );
+        check(
+            r#"{"id":{},"type":"ping"}"#,
+            expect!["- bad_request: id must be a number or a string of at most 64 characters"],
+        );
+    }
+
+    #[test]
+    fn a_body_is_counted_in_characters() {
+        assert!(Body::parse("🎬".repeat(BODY_CHARS_MAX)).is_ok());
+        let refusal = Body::parse("a".repeat(BODY_CHARS_MAX + 1)).expect_err("too long");
+        assert_eq!(refusal.code, RefusalCode::TooLarge);
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_told_apart() {
+        for text in ["", "[]", "7", "null", "{", "\"ping\"", &"[".repeat(10_000)] {
+            assert_eq!(decode(text), Err(Misunderstood::NotAnObject), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".*") {
+            let _ = decode(&text);
+        }
+
+        #[test]
+        fn no_object_makes_it_panic(kind in "auth|subscribe|send|vote|ping", key in "[a-z_]*", value in ".*") {
+            let object = serde_json::json!({ "type": kind, "session": SESSION, (key): value });
+            let _ = decode(&object.to_string());
+        }
+    }
+
+    /// Shows what a frame is understood as; `S` stands for a uuid.
+    fn check(text: &str, expected: Expect) {
+        let show_id = |id: Option<FrameId>| id.map_or("-".to_owned(), |id| id.as_json().to_owned());
+        let shown = match decode(&text.replace("\"S\"", &format!("\"{SESSION}\""))) {
+            Ok(request) => format!("{} {:?}", show_id(request.id), request.frame),
+            Err(Misunderstood::NotAnObject) => "not an object".to_owned(),
+            Err(Misunderstood::Refused { id, refusal }) => {
+                format!(
+                    "{} {}: {}",
+                    show_id(id),
+                    refusal.code.as_str(),
+                    refusal.message
+                )
+            }
+        };
+        expected.assert_eq(&shown.replace(SESSION, "S"));
+    }
+}

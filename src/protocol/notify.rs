@@ -1,0 +1,155 @@
+//! What the database says by NOTIFY: hints with a number, never the truth.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
+
+/// The channel of events.
+pub const EVENTS_CHANNEL: &str = "usher_events";
+/// The channel of votings whose tally changed.
+pub const VOTES_CHANNEL: &str = "usher_votes";
+/// The channel of changes in who may do what.
+pub const CONTROL_CHANNEL: &str = "usher_control";
+
+/// One event of a log, as the bytes that go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its number.
+    pub seq: Seq,
+    /// The JSON object `{"seq":…,"type":…,"at":…,"data":…}`, never parsed again.
+    pub json: Bytes,
+    /// Whether it changes what a new subscriber is told about the session, beside the log.
+    pub changes_snapshot: bool,
+}
+
+impl Event {
+    /// Takes an event as the database wrote it. An event whose type cannot be read is taken to change everything.
+    #[must_use]
+    pub fn new(seq: Seq, json: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            r#type: &'a str,
+        }
+        let chat =
+            serde_json::from_str(json).is_ok_and(|kind: Kind<'_>| kind.r#type.starts_with("chat."));
+        Self {
+            seq,
+            json: Bytes::copy_from_slice(json.as_bytes()),
+            changes_snapshot: !chat,
+        }
+    }
+}
+
+/// A hint that a session's log has grown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whose log.
+    pub session: SessionId,
+    /// The number of its newest event as far as this hint knows.
+    pub seq: Seq,
+    /// The event itself, where it fits into a NOTIFY.
+    pub event: Option<Event>,
+}
+
+/// A hint that somebody's access changed. Absent fields mean: every session, every user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct AccessChange {
+    /// In which session.
+    #[serde(default)]
+    pub session: Option<SessionId>,
+    /// Whose.
+    #[serde(default)]
+    pub user: Option<UserId>,
+}
+
+/// Parses a payload of [`EVENTS_CHANNEL`]; `None` for what no trigger of ours wrote.
+#[must_use]
+pub fn parse_notice(payload: &str) -> Option<Notice> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        s: Uuid,
+        q: u64,
+        #[serde(borrow, default)]
+        e: Option<&'a RawValue>,
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(payload).ok()?;
+    let seq = Seq(envelope.q);
+    Some(Notice {
+        session: SessionId(envelope.s),
+        seq,
+        event: envelope.e.map(|event| Event::new(seq, event.get())),
+    })
+}
+
+/// Parses a payload of [`VOTES_CHANNEL`].
+#[must_use]
+pub fn parse_voting(payload: &str) -> Option<VotingId> {
+    payload.parse().ok()
+}
+
+/// Parses a payload of [`CONTROL_CHANNEL`]. Kinds that a newer database knows are ignored.
+#[must_use]
+pub fn parse_access_change(payload: &str) -> Option<AccessChange> {
+    #[derive(Deserialize)]
+    struct Control<'a> {
+        kind: &'a str,
+        #[serde(flatten)]
+        change: AccessChange,
+    }
+    let control: Control<'_> = serde_json::from_str(payload).ok()?;
+    (control.kind == "access").then_some(control.change)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SESSION: &str = "00000000-0000-4000-8000-000000000007";
+
+    #[test]
+    fn the_event_is_taken_as_it_is() {
+        let event = r#"{"seq":5,"type":"chat.created","at":"…","data":{"body": "a\u0000 b"}}"#;
+        let notice =
+            parse_notice(&format!(r#"{{"s":"{SESSION}","q":5,"e":{event}}}"#)).expect("a notice");
+        assert_eq!(notice.seq, Seq(5));
+        let taken = notice.event.expect("an event");
+        assert_eq!(taken.json, event.as_bytes());
+        assert!(!taken.changes_snapshot);
+    }
+
+    #[test]
+    fn an_event_may_be_missing() {
+        let notice = parse_notice(&format!(r#"{{"s":"{SESSION}","q":9}}"#)).expect("a notice");
+        assert_eq!((notice.seq, notice.event), (Seq(9), None));
+    }
+
+    #[test]
+    fn only_chat_leaves_the_snapshot_as_it_is() {
+        assert!(
+            Event::new(Seq(1), r#"{"seq":1,"type":"voting.opened","data":{}}"#).changes_snapshot
+        );
+        assert!(Event::new(Seq(1), r#"{"seq":1}"#).changes_snapshot);
+    }
+
+    #[test]
+    fn access_changes_may_name_less() {
+        let change = parse_access_change(&format!(r#"{{"kind":"access","session":"{SESSION}"}}"#));
+        assert_eq!(
+            change.and_then(|change| change.session),
+            SESSION.parse().ok()
+        );
+        assert_eq!(parse_access_change(r#"{"kind":"later","x":1}"#), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_makes_it_panic(payload in ".*") {
+            let _ = (parse_notice(&payload), parse_voting(&payload), parse_access_change(&payload));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What a client is told when it may not: refusals of one frame, and codes that close the socket.
+
+use std::borrow::Cow;
+
+/// Why one frame of a client was refused. The names are part of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalCode {
+    /// A field is missing, of the wrong type or out of range; the message names it.
+    BadRequest,
+    /// The author is banned or timed out.
+    Banned,
+    /// What was asked contradicts what is: a vote changed where that is not allowed.
+    Conflict,
+    /// The caller may see it, but may not do this.
+    Forbidden,
+    /// Our fault; the log of the gateway says more.
+    Internal,
+    /// No such thing, or the caller may not know that there is.
+    NotFound,
+    /// Too many of them in too short a time.
+    RateLimited,
+    /// The session is over.
+    SessionEnded,
+    /// The session asks its writers to wait between messages.
+    SlowMode,
+    /// Larger than the limit.
+    TooLarge,
+    /// A token is needed, or the one given does not do.
+    Unauthorized,
+    /// The database cannot be asked at the moment.
+    Unavailable,
+    /// The voting is a draft or closed.
+    VotingClosed,
+}
+
+impl RefusalCode {
+    /// Every code, for metrics and tests.
+    pub const ALL: [Self; 13] = [
+        Self::BadRequest,
+        Self::Banned,
+        Self::Conflict,
+        Self::Forbidden,
+        Self::Internal,
+        Self::NotFound,
+        Self::RateLimited,
+        Self::SessionEnded,
+        Self::SlowMode,
+        Self::TooLarge,
+        Self::Unauthorized,
+        Self::Unavailable,
+        Self::VotingClosed,
+    ];
+
+    /// The code with this name on the wire.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Banned => "banned",
+            Self::Conflict => "conflict",
+            Self::Forbidden => "forbidden",
+            Self::Internal => "internal",
+            Self::NotFound => "not_found",
+            Self::RateLimited => "rate_limited",
+            Self::SessionEnded => "session_ended",
+            Self::SlowMode => "slow_mode",
+            Self::TooLarge => "too_large",
+            Self::Unauthorized => "unauthorized",
+            Self::Unavailable => "unavailable",
+            Self::VotingClosed => "voting_closed",
+        }
+    }
+}
+
+/// The answer to a frame that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of the named reasons.
+    pub code: RefusalCode,
+    /// A sentence for the developer of the client; never SQL, a token or the name of a host.
+    pub message: Cow<'static, str>,
+    /// When to try again, where trying again can help.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal that trying again does not change.
+    pub fn new(code: RefusalCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+        }
+    }
+
+    /// A field that is not as it should be.
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(RefusalCode::BadRequest, message)
+    }
+
+    /// The database cannot be asked; `retry_after_ms` says when it may be worth another try.
+    #[must_use]
+    pub fn unavailable(retry_after_ms: u64) -> Self {
+        Self {
+            code: RefusalCode::Unavailable,
+            message: "the database cannot be reached at the moment, try again".into(),
+            retry_after_ms: Some(retry_after_ms),
+        }
+    }
+}
+
+/// Why the gateway closes a socket. 4000 to 4499 mean: come back with the resume position; from 4500 on: do not come
+/// back without a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseCode {
+    /// The client said goodbye; its close is answered.
+    Normal,
+    /// A frame broke RFC 6455.
+    ProtocolError,
+    /// A text frame was not UTF-8.
+    InvalidText,
+    /// A frame larger than `max_frame_bytes`.
+    TooBig,
+    /// The gateway restarts; a `reconnect` frame came before.
+    Restart,
+    /// The gateway cannot go on with this socket; another try may work.
+    TryLater,
+    /// The token expired: come back with a fresh one.
+    TokenExpired,
+    /// The client did not take what it was sent.
+    TooSlow,
+    /// Nothing was heard from the client for two heartbeats.
+    HeartbeatMissed,
+    /// Frames that are not JSON objects, repeatedly.
+    NotThisProtocol,
+    /// The token is not valid, or missing where one is required.
+    Unauthorized,
+    /// Banned, or access withdrawn.
+    AccessWithdrawn,
+    /// Another subject's token on an open socket.
+    AnotherSubject,
+}
+
+impl CloseCode {
+    /// Every code, for metrics and tests.
+    pub const ALL: [Self; 13] = [
+        Self::Normal,
+        Self::ProtocolError,
+        Self::InvalidText,
+        Self::TooBig,
+        Self::Restart,
+        Self::TryLater,
+        Self::TokenExpired,
+        Self::TooSlow,
+        Self::HeartbeatMissed,
+        Self::NotThisProtocol,
+        Self::Unauthorized,
+        Self::AccessWithdrawn,
+        Self::AnotherSubject,
+    ];
+
+    /// The number in the close frame (RFC 6455 §7.4).
+    #[must_use]
+    pub fn as_u16(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::ProtocolError => 1002,
+            Self::InvalidText => 1007,
+            Self::TooBig => 1009,
+            Self::Restart => 1012,
+            Self::TryLater => 1013,
+            Self::TokenExpired => 4001,
+            Self::TooSlow => 4008,
+            Self::HeartbeatMissed => 4009,
+            Self::NotThisProtocol => 4500,
+            Self::Unauthorized => 4501,
+            Self::AccessWithdrawn => 4503,
+            Self::AnotherSubject => 4509,
+        }
+    }
+
+    /// The reason in the close frame, at most 123 bytes.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Normal => "goodbye",
+            Self::ProtocolError => "a frame broke rfc 6455",
+            Self::InvalidText => "a text frame was not utf-8",
+            Self::TooBig => "frame larger than max_frame_bytes",
+            Self::Restart => "the gateway restarts",
+            Self::TryLater => "try again later",
+            Self::TokenExpired => "token expired, come back with a fresh one",
+            Self::TooSlow => "too slow to keep up, come back and resume",
+            Self::HeartbeatMissed => "nothing heard for two heartbeats",
+            Self::NotThisProtocol => "frames must be json objects",
+            Self::Unauthorized => "token invalid, or missing where one is required",
+            Self::AccessWithdrawn => "access withdrawn",
+            Self::AnotherSubject => "this socket belongs to another subject",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for code in RefusalCode::ALL {
+            assert_eq!(RefusalCode::parse(code.as_str()), Some(code));
+        }
+        assert_eq!(RefusalCode::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn reasons_fit_a_control_frame() {
+        for code in CloseCode::ALL {
+            assert!(code.reason().len() <= 123, "{code:?}");
+        }
+    }
+}

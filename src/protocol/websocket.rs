@@ -1,0 +1,86 @@
+//! WebSocket frames as the gateway writes them (RFC 6455 §5.2): unmasked, so the same bytes serve every receiver.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::protocol::refusal::CloseCode;
+
+/// Bytes of the longest header of an unmasked frame.
+pub const HEADER_BYTES_MAX: usize = 10;
+
+const FINAL: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+
+/// One text frame around a payload.
+#[must_use]
+pub fn text(payload: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES_MAX + payload.len());
+    put_text_header(&mut out, payload.len());
+    out.put_slice(payload.as_bytes());
+    out.freeze()
+}
+
+/// A ping without a payload.
+#[must_use]
+pub fn ping() -> Bytes {
+    Bytes::from_static(&[FINAL | PING, 0])
+}
+
+/// A close frame with its code and reason (RFC 6455 §5.5.1).
+#[must_use]
+pub fn close(code: CloseCode) -> Bytes {
+    let reason = code.reason();
+    let length = u8::try_from(2 + reason.len()).expect("a test keeps reasons below 124 bytes");
+    let mut out = BytesMut::with_capacity(4 + reason.len());
+    out.put_u8(FINAL | CLOSE);
+    out.put_u8(length);
+    out.put_u16(code.as_u16());
+    out.put_slice(reason.as_bytes());
+    out.freeze()
+}
+
+/// Writes the header of a text frame with a payload of so many bytes.
+pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
+    out.put_u8(FINAL | TEXT);
+    if let Ok(length) = u8::try_from(payload_bytes)
+        && length <= 125
+    {
+        out.put_u8(length);
+    } else if let Ok(length) = u16::try_from(payload_bytes) {
+        out.put_u8(126);
+        out.put_u16(length);
+    } else {
+        out.put_u8(127);
+        out.put_u64(payload_bytes as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_takes_its_three_forms() {
+        for (bytes, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            assert_eq!(
+                text(&"x".repeat(bytes)).len(),
+                header + bytes,
+                "{bytes} bytes"
+            );
+        }
+        assert_eq!(text("hi").as_ref(), b"\x81\x02hi");
+        assert_eq!(
+            text(&"x".repeat(300)).get(..4),
+            Some(&[0x81, 126, 1, 44][..])
+        );
+    }
+
+    #[test]
+    fn a_close_frame_bears_code_and_reason() {
+        assert_eq!(
+            close(CloseCode::Normal).as_ref(),
+            b"\x88\x09\x03\xe8goodbye"
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! The latest events of one session.
+//!
+//! Answers one question: "what follows seq n?". Bounded by count and by bytes; the oldest goes first, but never before
+//! it was flushed. Knows nothing of receivers. Invariant: the numbers it holds are consecutive and end at `head`.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::protocol::id::Seq;
+use crate::protocol::notify::Event;
+
+/// A window over the end of a session's log.
+#[derive(Debug)]
+pub struct History {
+    head: Seq,
+    events: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl History {
+    /// A window that holds nothing yet and stands at `head`.
+    #[must_use]
+    pub fn new(head: Seq) -> Self {
+        Self {
+            head,
+            events: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes the next event.
+    pub fn append(&mut self, event: &Event) {
+        assert_eq!(
+            event.seq,
+            self.head.next(),
+            "a window takes consecutive numbers only"
+        );
+        self.head = event.seq;
+        self.bytes += event.json.len();
+        self.events.push_back(event.json.clone());
+    }
+
+    /// Lets the oldest events go until the window holds at most so many events and bytes, but keeps all after `kept`.
+    pub fn trim(&mut self, events_max: usize, bytes_max: usize, kept: Seq) {
+        while (self.events.len() > events_max || self.bytes > bytes_max)
+            && self.reach() < kept
+            && let Some(event) = self.events.pop_front()
+        {
+            self.bytes -= event.len();
+        }
+    }
+
+    /// The events after `position`, or `None` where the window does not reach back so far.
+    #[must_use]
+    pub fn after(&self, position: Seq) -> Option<impl Iterator<Item = &Bytes> + Clone> {
+        if position < self.reach() {
+            return None;
+        }
+        let skipped = usize::try_from(position.0 - self.reach().0).unwrap_or(usize::MAX);
+        Some(self.events.iter().skip(skipped))
+    }
+
+    /// The newest number.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// The lowest position that can be gone on from: the number before the oldest event held.
+    #[must_use]
+    pub fn reach(&self) -> Seq {
+        Seq(self.head.0 - self.events.len() as u64)
+    }
+
+    /// Bytes of the events held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn it_answers_what_follows_a_position() {
+        let history = filled(5, 3);
+        assert_eq!(numbers(&history, 5), Some(vec![6, 7, 8]));
+        assert_eq!(numbers(&history, 7), Some(vec![8]));
+        assert_eq!(numbers(&history, 8), Some(vec![]));
+        assert_eq!(numbers(&history, 9), Some(vec![]));
+        assert_eq!(numbers(&history, 4), None);
+    }
+
+    #[test]
+    fn the_oldest_goes_first_but_not_before_it_was_flushed() {
+        let mut history = filled(0, 6);
+        history.trim(2, usize::MAX, Seq(3));
+        assert_eq!(numbers(&history, 3), Some(vec![4, 5, 6]));
+        history.trim(2, usize::MAX, Seq(6));
+        assert_eq!(numbers(&history, 4), Some(vec![5, 6]));
+        history.trim(2, 1, Seq(6));
+        assert_eq!(numbers(&history, 5), Some(vec![6]));
+    }
+
+    #[test]
+    #[should_panic(expected = "consecutive")]
+    fn a_hole_is_our_own_bug() {
+        filled(0, 1).append(&event(3));
+    }
+
+    proptest! {
+        #[test]
+        fn the_bounds_hold_and_bytes_are_counted(base in 0u64..9, count in 0u64..40, most in 0usize..20, bytes in 0usize..60) {
+            let mut history = filled(base, count);
+            history.trim(most, bytes, history.head());
+            prop_assert!(history.events.len() <= most && history.bytes <= bytes);
+            prop_assert_eq!(history.bytes, history.events.iter().map(Bytes::len).sum::<usize>());
+            prop_assert_eq!(history.head(), Seq(base + count));
+        }
+    }
+
+    fn filled(base: u64, count: u64) -> History {
+        let mut history = History::new(Seq(base));
+        for seq in base + 1..=base + count {
+            history.append(&event(seq));
+        }
+        history
+    }
+
+    fn event(seq: u64) -> Event {
+        Event::new(Seq(seq), &seq.to_string())
+    }
+
+    fn numbers(history: &History, position: u64) -> Option<Vec<u64>> {
+        let events = history.after(Seq(position))?;
+        Some(
+            events
+                .map(|json| std::str::from_utf8(json).unwrap().parse().unwrap())
+                .collect(),
+        )
+    }
+}

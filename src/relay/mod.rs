@@ -1,0 +1,25 @@
+//! The pure core: what should happen, given what is and what came.
+//!
+//! ```text
+//!   notices, pages ──► Router ──► chunks for receivers        one a fan-out loop
+//!                        ▲ │
+//!            join, attach │ │ joined, live, behind, lost
+//!                        │ ▼
+//!   frames, answers ──► Peer ───► frames, queries, writes      one a connection
+//! ```
+//!
+//! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
+//! Read in this order: [`history`], [`router`], [`topic`], [`snapshot`], [`subscription`], [`peer`], [`tally`], [`resume`].
+
+pub mod history;
+pub mod peer;
+pub mod resume;
+pub mod router;
+pub mod snapshot;
+pub mod subscription;
+pub mod tally;
+pub mod topic;
+
+/// The number of a connection, unique in the life of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u64);

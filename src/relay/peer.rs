@@ -1,0 +1,501 @@
+//! One client as the pure core sees it: who it is, what it watches, what it waits for, and when it must go.
+//!
+//! Told what happened by `on_…`; what shall be done is drained with [`Peer::take_effects`] after each. Knows nothing of
+//! sockets and SQL. Invariant: every frame with an answer in the protocol gets exactly one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::auth::identity::{Credential, Identity};
+use crate::auth::verifier::Verifier;
+use crate::limits::{
+    AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING,
+    WRITES_IN_FLIGHT_PER_PEER_MAX,
+};
+use crate::protocol::client::{
+    self, ClientFrame, FrameId, Misunderstood, NewMessage, NewVote, Request, Subscribe,
+};
+use crate::protocol::id::{Seq, SessionId, UserId};
+use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
+use crate::protocol::server::{Done, ServerFrame, StartReason};
+use crate::protocol::websocket;
+use crate::relay::resume::{Grant, ResumeKey};
+use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
+use crate::relay::snapshot::Admission;
+use crate::relay::subscription::{Scene, Step, Subscription};
+
+/// The time, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// For deadlines.
+    pub at: Instant,
+    /// For tokens: milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What holds for every peer of a gateway.
+#[derive(Debug)]
+pub struct Rules {
+    /// Knows good tokens.
+    pub verifier: Verifier,
+    /// Seals and opens resume tokens.
+    pub resume_key: ResumeKey,
+    /// How long a resume token lives.
+    pub resume_ttl: Duration,
+    /// How often a client is pinged; after two without a sign of life it is closed.
+    pub heartbeat: Duration,
+    /// Whether a client may watch without a token.
+    pub allow_anonymous: bool,
+}
+
+/// What the shell around a peer shall do. An `attempt` goes back with the answer.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after what they are")]
+pub enum Effect {
+    /// Ask the database what the peer may do in a session.
+    Admit { session: SessionId, attempt: u32 },
+    /// Ask the router to deliver from a position on.
+    Attach {
+        session: SessionId,
+        attempt: u32,
+        from: Position,
+    },
+    /// Send the close frame and end.
+    Close(CloseCode),
+    /// Tell the router who is behind the connection.
+    Identify { user: Option<UserId> },
+    /// Tell the router of an interest.
+    Join {
+        session: SessionId,
+        attempt: u32,
+        grant: Option<Grant>,
+    },
+    /// Tell the router that it is gone.
+    Leave { session: SessionId },
+    /// Read a page of the log.
+    ReadPage {
+        session: SessionId,
+        attempt: u32,
+        after: Seq,
+    },
+    /// Answer a frame with a refusal.
+    Refuse {
+        id: Option<FrameId>,
+        refusal: Refusal,
+    },
+    /// Tell the router whether hidden counts are shown.
+    SeesHidden {
+        session: SessionId,
+        sees_hidden: bool,
+    },
+    /// Send a frame.
+    Send(Bytes),
+    /// Count how a subscription began.
+    Subscribed { reason: Option<StartReason> },
+    /// Write to the database; the answer names the ticket.
+    Write { ticket: u32, write: Write },
+}
+
+/// Something a client wants written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A chat message.
+    Message(NewMessage),
+    /// A vote.
+    Vote(NewVote),
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Peer {
+    rules: Arc<Rules>,
+    identity: Arc<Identity>,
+    is_admitted: bool,
+    subscriptions: Vec<Subscription>,
+    writes: Vec<(u32, Option<FrameId>)>,
+    effects: Vec<Effect>,
+    opened_at: Instant,
+    heard_at: Instant,
+    ping_due: Instant,
+    is_warned: bool,
+    malformed: u32,
+    counter: u32,
+}
+
+impl Peer {
+    /// A client whose socket has just opened; without an identity it must show one, or watch anonymously.
+    #[must_use]
+    pub fn new(
+        rules: Arc<Rules>,
+        identity: Option<Identity>,
+        connection: Uuid,
+        now: Moment,
+    ) -> Self {
+        let welcome = ServerFrame::Welcome {
+            connection,
+            server: concat!("usher/", env!("CARGO_PKG_VERSION")),
+            heartbeat_ms: u64::try_from(rules.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            max_frame_bytes: FRAME_BYTES_MAX,
+        };
+        Self {
+            is_admitted: identity.is_some() || rules.allow_anonymous,
+            identity: Arc::new(identity.unwrap_or_else(Identity::anonymous)),
+            subscriptions: Vec::new(),
+            writes: Vec::new(),
+            effects: vec![Effect::Send(welcome.encode())],
+            opened_at: now.at,
+            heard_at: now.at,
+            ping_due: now.at + rules.heartbeat,
+            is_warned: false,
+            malformed: 0,
+            counter: 0,
+            rules,
+        }
+    }
+
+    /// Bytes of any kind came from the client.
+    pub fn on_heard(&mut self, now: Moment) {
+        self.heard_at = now.at;
+    }
+
+    /// A text frame came from the client.
+    pub fn on_text(&mut self, text: &str, now: Moment) {
+        match client::decode(text) {
+            Ok(request) => self.on_request(request, now),
+            Err(Misunderstood::Refused { id, refusal }) => self.refuse(id, refusal),
+            Err(Misunderstood::NotAnObject) => self.on_malformed(),
+        }
+    }
+
+    /// A frame came that is no JSON object.
+    pub fn on_malformed(&mut self) {
+        self.malformed += 1;
+        if self.malformed > MALFORMED_FRAMES_MAX {
+            self.close(CloseCode::NotThisProtocol);
+        } else {
+            self.refuse(
+                None,
+                Refusal::bad_request("a frame must be one JSON object in a text frame"),
+            );
+        }
+    }
+
+    /// The router noted an interest.
+    pub fn on_joined(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        recall: Option<Recall>,
+        viewers: u64,
+        now: Moment,
+    ) {
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            if subscription.is_joining() {
+                subscription.on_joined(recall, viewers, scene, effects);
+            }
+            Step::Stay
+        });
+    }
+
+    /// The database answered an [`Effect::Admit`]; `None` where it could not be asked.
+    pub fn on_admitted(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        answer: Option<Result<Admission, Refusal>>,
+        now: Moment,
+    ) {
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            subscription.on_admitted(answer, scene, effects)
+        });
+    }
+
+    /// The database answered an [`Effect::ReadPage`]; `None` where it could not be asked.
+    pub fn on_page(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        page: Option<LogPage>,
+        now: Moment,
+    ) {
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            if subscription.is_catching_up() {
+                subscription.on_page(page, scene, effects);
+            }
+            Step::Stay
+        });
+    }
+
+    /// The router answered an [`Effect::Attach`].
+    pub fn on_attached(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        attached: Attached,
+        now: Moment,
+    ) {
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            if subscription.is_attaching() {
+                subscription.on_attached(attached, scene, effects);
+            }
+            Step::Stay
+        });
+    }
+
+    /// Something happened to a subscription.
+    pub fn on_turn(&mut self, session: SessionId, attempt: u32, turn: TurnKind, now: Moment) {
+        self.step(session, attempt, now, |subscription, _, effects| {
+            subscription.on_turn(turn, effects);
+            Step::Stay
+        });
+    }
+
+    /// A write was done or refused.
+    pub fn on_written(&mut self, ticket: u32, outcome: Result<Done, Refusal>) {
+        let Some(place) = self
+            .writes
+            .iter()
+            .position(|(waiting, _)| *waiting == ticket)
+        else {
+            return;
+        };
+        let (_, id) = self.writes.swap_remove(place);
+        match outcome {
+            Ok(done) => self.send(&ServerFrame::Ack {
+                id: id.as_ref(),
+                done,
+            }),
+            Err(refusal) => self.refuse(id, refusal),
+        }
+    }
+
+    /// The gateway is about to stop; the client shall come back after so long.
+    pub fn on_drain(&mut self, after_ms: u64) {
+        self.send(&ServerFrame::Reconnect {
+            reason: "draining",
+            after_ms,
+        });
+        self.close(CloseCode::Restart);
+    }
+
+    /// Does what is due.
+    pub fn on_deadline(&mut self, now: Moment) {
+        if !self.is_admitted && now.at >= self.opened_at + AUTH_TIMEOUT {
+            return self.close(CloseCode::Unauthorized);
+        }
+        if let Some((warning, expiry)) = self.expiry(now) {
+            if now.at >= expiry {
+                return self.close(CloseCode::TokenExpired);
+            }
+            if now.at >= warning && !self.is_warned {
+                self.is_warned = true;
+                let expires_at = self.identity.expires_at.unwrap_or_default();
+                self.send(&ServerFrame::TokenExpiring { expires_at });
+            }
+        }
+        if now.at >= self.ping_due {
+            if now.at >= self.heard_at + 2 * self.rules.heartbeat {
+                return self.close(CloseCode::HeartbeatMissed);
+            }
+            self.ping_due = now.at + self.rules.heartbeat;
+            self.effects.push(Effect::Send(websocket::ping()));
+        }
+        let scene = scene(&self.identity, &self.rules, now);
+        for subscription in &mut self.subscriptions {
+            subscription.on_deadline(&scene, &mut self.effects);
+        }
+    }
+
+    /// Takes what shall be done, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Self::on_deadline`] is next worth a call.
+    #[must_use]
+    pub fn deadline(&self, now: Moment) -> Instant {
+        let auth = (!self.is_admitted).then(|| self.opened_at + AUTH_TIMEOUT);
+        let token = self
+            .expiry(now)
+            .map(|(warning, expiry)| if self.is_warned { expiry } else { warning });
+        let subscriptions = self.subscriptions.iter().filter_map(Subscription::deadline);
+        subscriptions
+            .chain(auth)
+            .chain(token)
+            .fold(self.ping_due, Instant::min)
+    }
+
+    /// Who the client is.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Whether every subscription is delivered to by the router.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.subscriptions.iter().all(Subscription::is_live)
+    }
+
+    fn on_request(&mut self, request: Request, now: Moment) {
+        let Request { id, frame } = request;
+        if !self.is_admitted && !matches!(frame, ClientFrame::Auth { .. } | ClientFrame::Ping) {
+            let message = "send an auth frame with a token first";
+            return self.refuse(id, Refusal::new(RefusalCode::Unauthorized, message));
+        }
+        match frame {
+            ClientFrame::Auth { token } => self.on_auth(id, &token, now),
+            ClientFrame::Ping => self.send(&ServerFrame::Pong { id: id.as_ref() }),
+            ClientFrame::Send(message) => self.write(id, Write::Message(message)),
+            ClientFrame::Subscribe(wish) => self.on_subscribe(id, wish, now),
+            ClientFrame::Unsubscribe { session } => self.on_unsubscribe(id, session),
+            ClientFrame::Vote(vote) => self.write(id, Write::Vote(vote)),
+        }
+    }
+
+    fn on_auth(&mut self, id: Option<FrameId>, token: &str, now: Moment) {
+        let identity = match Credential::parse(token) {
+            Credential::Absent if self.rules.allow_anonymous => Identity::anonymous(),
+            Credential::Absent => {
+                let message = "token must be a user's access token";
+                return self.refuse(id, Refusal::new(RefusalCode::Unauthorized, message));
+            }
+            Credential::Token(token) => {
+                match self.rules.verifier.verify(token, now.unix_ms / 1_000) {
+                    Ok(identity) => identity,
+                    Err(error) => {
+                        return self.refuse(
+                            id,
+                            Refusal::new(RefusalCode::Unauthorized, error.to_string()),
+                        );
+                    }
+                }
+            }
+        };
+        if self.identity.subject.is_some() && identity.subject != self.identity.subject {
+            return self.close(CloseCode::AnotherSubject);
+        }
+        self.is_admitted = true;
+        self.is_warned = false;
+        self.send(&ServerFrame::Authenticated {
+            id: id.as_ref(),
+            sub: identity.subject,
+            role: identity.role.as_str(),
+            expires_at: identity.expires_at,
+        });
+        self.effects.push(Effect::Identify {
+            user: identity.subject,
+        });
+        self.identity = Arc::new(identity);
+        for subscription in &mut self.subscriptions {
+            subscription.recheck(&mut self.effects);
+        }
+    }
+
+    fn on_subscribe(&mut self, id: Option<FrameId>, wish: Subscribe, now: Moment) {
+        self.subscriptions
+            .retain(|subscription| subscription.session != wish.session);
+        if self.subscriptions.len() >= SUBSCRIPTIONS_PER_PEER_MAX {
+            let message = format!("at most {SUBSCRIPTIONS_PER_PEER_MAX} subscriptions on a socket");
+            return self.refuse(id, Refusal::new(RefusalCode::Conflict, message));
+        }
+        // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
+        self.counter = self.counter.wrapping_add(1 << 16);
+        let scene = scene(&self.identity, &self.rules, now);
+        let subscription = Subscription::begin(wish, id, self.counter, &scene, &mut self.effects);
+        self.subscriptions.push(subscription);
+    }
+
+    fn on_unsubscribe(&mut self, id: Option<FrameId>, session: SessionId) {
+        self.subscriptions
+            .retain(|subscription| subscription.session != session);
+        self.effects.push(Effect::Leave { session });
+        self.send(&ServerFrame::Unsubscribed {
+            id: id.as_ref(),
+            session,
+            reason: None,
+        });
+    }
+
+    fn write(&mut self, id: Option<FrameId>, write: Write) {
+        if self.identity.subject.is_none() {
+            let message = "sign in to write: this socket is anonymous";
+            return self.refuse(id, Refusal::new(RefusalCode::Forbidden, message));
+        }
+        if self.writes.len() >= WRITES_IN_FLIGHT_PER_PEER_MAX {
+            let mut refusal = Refusal::new(
+                RefusalCode::RateLimited,
+                "too many writes without an answer yet",
+            );
+            refusal.retry_after_ms = Some(1_000);
+            return self.refuse(id, refusal);
+        }
+        self.counter = self.counter.wrapping_add(1);
+        self.writes.push((self.counter, id));
+        self.effects.push(Effect::Write {
+            ticket: self.counter,
+            write,
+        });
+    }
+
+    /// Takes one step of a subscription, if the answer is for the try that is under way.
+    fn step(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        now: Moment,
+        step: impl FnOnce(&mut Subscription, &Scene<'_>, &mut Vec<Effect>) -> Step,
+    ) {
+        let is_meant = |subscription: &Subscription| {
+            subscription.session == session && subscription.attempt == attempt
+        };
+        let Some(place) = self.subscriptions.iter().position(is_meant) else {
+            return;
+        };
+        let scene = scene(&self.identity, &self.rules, now);
+        match step(&mut self.subscriptions[place], &scene, &mut self.effects) {
+            Step::Stay => {}
+            Step::End => {
+                self.subscriptions.swap_remove(place);
+            }
+            Step::Withdrawn => {
+                self.subscriptions.swap_remove(place);
+                if self.subscriptions.is_empty() {
+                    self.close(CloseCode::AccessWithdrawn);
+                }
+            }
+        }
+    }
+
+    /// When the client is to be warned of its token's end, and when that is.
+    fn expiry(&self, now: Moment) -> Option<(Instant, Instant)> {
+        let expires_at_ms = self.identity.expires_at?.saturating_mul(1_000);
+        let left = Duration::from_millis(expires_at_ms.saturating_sub(now.unix_ms));
+        let expiry = now.at.checked_add(left)?;
+        Some((now.at + left.saturating_sub(TOKEN_WARNING), expiry))
+    }
+
+    fn send(&mut self, frame: &ServerFrame<'_>) {
+        self.effects.push(Effect::Send(frame.encode()));
+    }
+
+    fn refuse(&mut self, id: Option<FrameId>, refusal: Refusal) {
+        self.effects.push(Effect::Refuse { id, refusal });
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        self.effects.push(Effect::Close(code));
+    }
+}
+
+fn scene<'a>(identity: &'a Arc<Identity>, rules: &'a Rules, now: Moment) -> Scene<'a> {
+    Scene {
+        identity,
+        key: &rules.resume_key,
+        resume_ttl: rules.resume_ttl,
+        now,
+    }
+}

@@ -1,0 +1,623 @@
+//! One subscription of a peer: how it joins without a gap.
+//!
+//! ```text
+//! Joining ─► Authorizing ─► CatchingUp ⇄ Attaching ─► Live
+//!    └── from memory, with a grant ──────────┘
+//! ```
+//!
+//! The router notes the interest before the log is read, so nothing falls between the two. Whatever goes wrong later leads
+//! back to an earlier state: behind to `CatchingUp`, lost to `Joining`. Invariant: `position` is the last number that was
+//! sent, and only consecutive numbers are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::auth::identity::Identity;
+use crate::limits::{ADMISSION_RETRY, HISTORY_DEFAULT};
+use crate::protocol::client::{FrameId, Subscribe};
+use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::server::{self, Can, ServerFrame, StartReason, Subscribed};
+use crate::relay::peer::{Effect, Moment};
+use crate::relay::resume::{Grant, ResumeKey};
+use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
+use crate::relay::snapshot::{Admission, Continuity, Snapshot};
+
+/// What every step of a subscription needs to know about its peer.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// Who the peer is.
+    pub identity: &'a Arc<Identity>,
+    /// Seals resume tokens.
+    pub key: &'a ResumeKey,
+    /// How long they live.
+    pub resume_ttl: Duration,
+    /// The time.
+    pub now: Moment,
+}
+
+/// Whether a subscription goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It does.
+    Stay,
+    /// It is over and was said to be.
+    End,
+    /// It is over because access was withdrawn.
+    Withdrawn,
+}
+
+/// One subscription of a peer.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Which session.
+    pub session: SessionId,
+    /// Told apart from earlier tries by answers that come late.
+    pub attempt: u32,
+    state: State,
+    can: Can,
+    /// The epoch of its numbers.
+    epoch: Box<str>,
+    token_due: Option<Instant>,
+    recheck_due: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The router was told of the interest.
+    Joining(Box<Start>),
+    /// The database was asked.
+    Authorizing(Box<Start>),
+    /// A page of the log was asked for.
+    CatchingUp(Box<Course>),
+    /// The router was asked to go on from a position.
+    Attaching(Box<Course>),
+    /// The router delivers.
+    Live,
+    /// The database had no answer; asks again at a time.
+    Waiting { until: Instant, next: Retry },
+}
+
+#[derive(Debug)]
+enum Retry {
+    Start(Box<Start>),
+    Page(Box<Course>),
+}
+
+/// Where a subscription is to begin.
+#[derive(Debug)]
+struct Start {
+    wish: Subscribe,
+    id: Option<FrameId>,
+    grant: Option<Grant>,
+    /// Set where the subscriber was live before: it is then told by `reset`.
+    lost: Option<StartReason>,
+    viewers: u64,
+}
+
+/// How far a subscription has come.
+#[derive(Debug)]
+struct Course {
+    position: Seq,
+    /// What the admission read, for the router to remember; without one after a page that followed being live.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+impl Subscription {
+    /// A subscription that begins by noting the interest.
+    pub fn begin(
+        wish: Subscribe,
+        id: Option<FrameId>,
+        attempt: u32,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Self {
+        let session = wish.session;
+        let token = wish
+            .resume
+            .as_ref()
+            .and_then(|resume| resume.token.as_deref());
+        let grant = token.and_then(|token| {
+            scene
+                .key
+                .open(token, scene.identity, session, scene.now.unix_ms)
+        });
+        effects.push(Effect::Join {
+            session,
+            attempt,
+            grant,
+        });
+        let start = Start {
+            wish,
+            id,
+            grant,
+            lost: None,
+            viewers: 0,
+        };
+        Self {
+            session,
+            attempt,
+            state: State::Joining(Box::new(start)),
+            can: Can::default(),
+            epoch: Box::default(),
+            token_due: None,
+            recheck_due: None,
+        }
+    }
+
+    /// The router noted the interest, and says what it remembers if the grant still holds.
+    pub fn on_joined(
+        &mut self,
+        recall: Option<Recall>,
+        viewers: u64,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let State::Joining(mut start) = std::mem::replace(&mut self.state, State::Live) else {
+            unreachable!("a peer passes on the answer to the latest join only");
+        };
+        start.viewers = viewers;
+        if let Some(can) = self.recovers_from_memory(&start, recall.as_ref())
+            && let Some(recall) = recall
+        {
+            self.can = can;
+            self.epoch = recall.snapshot.epoch.as_str().into();
+            let position = start
+                .wish
+                .resume
+                .as_ref()
+                .map_or(recall.head, |resume| resume.seq);
+            self.announce(
+                &start,
+                &recall.snapshot,
+                position,
+                None,
+                |_| None,
+                scene,
+                effects,
+            );
+            self.attach(
+                Course {
+                    position,
+                    snapshot: Some(recall.snapshot),
+                },
+                effects,
+            );
+            return;
+        }
+        effects.push(Effect::Admit {
+            session: self.session,
+            attempt: self.attempt,
+        });
+        self.state = State::Authorizing(start);
+    }
+
+    /// The database says whether the peer is admitted; `None` where it could not be asked.
+    pub fn on_admitted(
+        &mut self,
+        answer: Option<Result<Admission, Refusal>>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Step {
+        if !matches!(self.state, State::Authorizing(_)) {
+            return self.on_rechecked(answer, scene, effects);
+        }
+        let State::Authorizing(start) = std::mem::replace(&mut self.state, State::Live) else {
+            unreachable!("matched above");
+        };
+        match answer {
+            Some(Ok(admission)) => self.admit(&start, &admission, scene, effects),
+            Some(Err(refusal)) => return self.refuse(&start, &refusal, effects),
+            None if start.lost.is_none() => {
+                let refusal = Refusal::unavailable(ms(ADMISSION_RETRY));
+                return self.refuse(&start, &refusal, effects);
+            }
+            None => self.wait(Retry::Start(start), scene),
+        }
+        Step::Stay
+    }
+
+    /// A page of the log came; `None` where the database could not be asked.
+    pub fn on_page(&mut self, page: Option<LogPage>, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        let State::CatchingUp(mut course) = std::mem::replace(&mut self.state, State::Live) else {
+            unreachable!("a peer passes on the answer to the latest page only");
+        };
+        let Some(page) = page else {
+            return self.wait(Retry::Page(course), scene);
+        };
+        if *page.epoch != *self.epoch || page.head < course.position {
+            return self.restart(StartReason::Ahead, effects);
+        }
+        if course.position < page.floor {
+            return self.restart(StartReason::TooOld, effects);
+        }
+        let from = course.position;
+        for event in &page.events {
+            assert_eq!(
+                event.seq,
+                course.position.next(),
+                "the store gives consecutive events"
+            );
+            course.position = event.seq;
+        }
+        if from < course.position {
+            effects.push(Effect::Send(server::events(
+                self.session,
+                page.events.iter().map(|event| &event.json),
+            )));
+        }
+        match (course.position < page.head, from < course.position) {
+            (true, true) => self.read_page(course, effects),
+            (true, false) => self.restart(StartReason::TooOld, effects),
+            (false, _) => self.attach(*course, effects),
+        }
+    }
+
+    /// The router answers to a wish to go on.
+    pub fn on_attached(
+        &mut self,
+        attached: Attached,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let State::Attaching(course) = std::mem::replace(&mut self.state, State::Live) else {
+            unreachable!("a peer passes on the answer to the latest wish only");
+        };
+        match attached {
+            Attached::Live => self.token_due = Some(scene.now.at + scene.resume_ttl / 2),
+            Attached::Behind => self.read_page(course, effects),
+            // The epochs of the admission and of the router differ; one of them is about to learn of it.
+            Attached::Stale => self.wait(Retry::Start(self.afresh(StartReason::Ahead)), scene),
+        }
+    }
+
+    /// Something happened that the subscription did not ask for.
+    pub fn on_turn(&mut self, turn: TurnKind, effects: &mut Vec<Effect>) {
+        match turn {
+            TurnKind::Behind(position) => {
+                self.read_page(
+                    Box::new(Course {
+                        position,
+                        snapshot: None,
+                    }),
+                    effects,
+                );
+            }
+            TurnKind::Lost(reason) => self.restart(reason, effects),
+            TurnKind::Recheck => self.recheck(effects),
+        }
+    }
+
+    /// Asks the database again what the peer may do, where it was asked before.
+    pub fn recheck(&mut self, effects: &mut Vec<Effect>) {
+        if !matches!(
+            self.state,
+            State::Joining(_)
+                | State::Waiting {
+                    next: Retry::Start(_),
+                    ..
+                }
+        ) {
+            effects.push(Effect::Admit {
+                session: self.session,
+                attempt: self.attempt,
+            });
+        }
+    }
+
+    /// Does what is due at this time.
+    pub fn on_deadline(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        if self.token_due.is_some_and(|due| due <= scene.now.at) {
+            self.token_due = Some(scene.now.at + scene.resume_ttl / 2);
+            let token = self.seal(scene);
+            effects.push(Effect::Send(
+                ServerFrame::ResumeToken {
+                    session: self.session,
+                    token: &token,
+                }
+                .encode(),
+            ));
+        }
+        if self.recheck_due.is_some_and(|due| due <= scene.now.at) {
+            self.recheck_due = None;
+            self.recheck(effects);
+        }
+        if let State::Waiting { until, .. } = self.state
+            && until <= scene.now.at
+            && let State::Waiting { next, .. } = std::mem::replace(&mut self.state, State::Live)
+        {
+            match next {
+                Retry::Start(start) => self.join(start, effects),
+                Retry::Page(course) => self.read_page(course, effects),
+            }
+        }
+    }
+
+    /// When [`Self::on_deadline`] is next worth a call.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let waiting = if let State::Waiting { until, .. } = self.state {
+            Some(until)
+        } else {
+            None
+        };
+        [self.token_due, self.recheck_due, waiting]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether an answer of the router to a join is awaited.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        matches!(self.state, State::Joining(_))
+    }
+
+    /// Whether a page of the log is awaited.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        matches!(self.state, State::CatchingUp(_))
+    }
+
+    /// Whether an answer of the router to a wish to go on is awaited.
+    #[must_use]
+    pub fn is_attaching(&self) -> bool {
+        matches!(self.state, State::Attaching(_))
+    }
+
+    /// Whether the router delivers to it.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Live)
+    }
+
+    fn admit(
+        &mut self,
+        start: &Start,
+        admission: &Admission,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let snapshot = &admission.snapshot;
+        self.can = admission.can;
+        self.epoch = snapshot.epoch.as_str().into();
+        let judged = start.wish.resume.as_ref().map(|resume| {
+            (
+                resume.seq,
+                snapshot.continuity(resume.seq, resume.epoch.as_deref()),
+            )
+        });
+        let (position, reason) = match (start.lost, judged) {
+            (Some(lost), _) => (snapshot.before_newest(start.wish.history), Some(lost)),
+            (None, Some((position, Continuity::Kept))) => (position, None),
+            (None, Some((_, Continuity::TooOld))) => (
+                snapshot.before_newest(start.wish.history),
+                Some(StartReason::TooOld),
+            ),
+            (None, Some((_, Continuity::Ahead))) => (
+                snapshot.before_newest(start.wish.history),
+                Some(StartReason::Ahead),
+            ),
+            (None, None) => (
+                snapshot.before_newest(start.wish.history),
+                Some(StartReason::Fresh),
+            ),
+        };
+        let mine = |voting: VotingId| Some(admission.mine.get(&voting).copied());
+        self.announce(start, snapshot, position, reason, mine, scene, effects);
+        let course = Course {
+            position,
+            snapshot: Some(Arc::clone(snapshot)),
+        };
+        if position < snapshot.head {
+            self.read_page(Box::new(course), effects);
+        } else {
+            self.attach(course, effects);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the facts of one frame, from three places"
+    )]
+    fn announce(
+        &self,
+        start: &Start,
+        snapshot: &Snapshot,
+        position: Seq,
+        reason: Option<StartReason>,
+        mine: impl Fn(VotingId) -> Option<Option<MovieId>>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let session = self.session;
+        if let Some(reason) = start.lost {
+            let frame = ServerFrame::Reset {
+                session,
+                epoch: &snapshot.epoch,
+                seq: position,
+                reason,
+            };
+            effects.push(Effect::Send(frame.encode()));
+            return;
+        }
+        let token = self.seal(scene);
+        let frame = ServerFrame::Subscribed(Box::new(Subscribed {
+            id: start.id.as_ref(),
+            session,
+            epoch: &snapshot.epoch,
+            seq: position,
+            recovered: reason.is_none(),
+            reason,
+            resume_token: &token,
+            can: self.can,
+            viewers: start.viewers,
+            info: &snapshot.info,
+            votings: snapshot.views(self.can, mine),
+        }));
+        effects.push(Effect::Subscribed { reason });
+        effects.push(Effect::Send(frame.encode()));
+    }
+
+    /// An admission that was asked for again while the subscription went on.
+    fn on_rechecked(
+        &mut self,
+        answer: Option<Result<Admission, Refusal>>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Step {
+        let session = self.session;
+        match answer {
+            Some(Ok(admission)) if admission.can != self.can => {
+                self.can = admission.can;
+                effects.push(Effect::SeesHidden {
+                    session,
+                    sees_hidden: self.can.moderate,
+                });
+                effects.push(Effect::Send(
+                    ServerFrame::Access {
+                        session,
+                        can: self.can,
+                    }
+                    .encode(),
+                ));
+                self.token_due = self.token_due.map(|_| scene.now.at);
+                Step::Stay
+            }
+            Some(Ok(_)) => {
+                self.token_due = self.token_due.map(|_| scene.now.at);
+                Step::Stay
+            }
+            Some(Err(refusal)) => {
+                let reason = if refusal.code == RefusalCode::Banned {
+                    "banned"
+                } else {
+                    "forbidden"
+                };
+                effects.push(Effect::Leave { session });
+                let frame = ServerFrame::Unsubscribed {
+                    id: None,
+                    session,
+                    reason: Some(reason),
+                };
+                effects.push(Effect::Send(frame.encode()));
+                Step::Withdrawn
+            }
+            // What was allowed stands until the database can be asked, and it is asked until it answers.
+            None => {
+                self.recheck_due = Some(scene.now.at + ADMISSION_RETRY);
+                Step::Stay
+            }
+        }
+    }
+
+    fn refuse(&self, start: &Start, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
+        let session = self.session;
+        effects.push(Effect::Leave { session });
+        if start.lost.is_none() {
+            effects.push(Effect::Refuse {
+                id: start.id.clone(),
+                refusal: refusal.clone(),
+            });
+            return Step::End;
+        }
+        let reason = if refusal.code == RefusalCode::Banned {
+            "banned"
+        } else {
+            "forbidden"
+        };
+        let frame = ServerFrame::Unsubscribed {
+            id: None,
+            session,
+            reason: Some(reason),
+        };
+        effects.push(Effect::Send(frame.encode()));
+        Step::Withdrawn
+    }
+
+    fn restart(&mut self, reason: StartReason, effects: &mut Vec<Effect>) {
+        self.join(self.afresh(reason), effects);
+    }
+
+    fn join(&mut self, start: Box<Start>, effects: &mut Vec<Effect>) {
+        self.attempt = self.attempt.wrapping_add(1);
+        self.token_due = None;
+        effects.push(Effect::Join {
+            session: self.session,
+            attempt: self.attempt,
+            grant: None,
+        });
+        self.state = State::Joining(start);
+    }
+
+    fn read_page(&mut self, course: Box<Course>, effects: &mut Vec<Effect>) {
+        effects.push(Effect::ReadPage {
+            session: self.session,
+            attempt: self.attempt,
+            after: course.position,
+        });
+        self.state = State::CatchingUp(course);
+    }
+
+    fn attach(&mut self, course: Course, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Attach {
+            session: self.session,
+            attempt: self.attempt,
+            from: Position {
+                seq: course.position,
+                epoch: self.epoch.clone(),
+                snapshot: course.snapshot.clone(),
+                sees_hidden: self.can.moderate,
+            },
+        });
+        self.state = State::Attaching(Box::new(course));
+    }
+
+    fn wait(&mut self, next: Retry, scene: &Scene<'_>) {
+        self.state = State::Waiting {
+            until: scene.now.at + ADMISSION_RETRY,
+            next,
+        };
+    }
+
+    /// A start after which the subscriber is told that continuity is lost.
+    fn afresh(&self, reason: StartReason) -> Box<Start> {
+        let wish = Subscribe {
+            session: self.session,
+            history: HISTORY_DEFAULT,
+            resume: None,
+        };
+        Box::new(Start {
+            wish,
+            id: None,
+            grant: None,
+            lost: Some(reason),
+            viewers: 0,
+        })
+    }
+
+    /// What the subscriber could do, if its grant, its position and what is remembered are enough to go on from.
+    fn recovers_from_memory(&self, start: &Start, recall: Option<&Recall>) -> Option<Can> {
+        let (grant, recall, resume) = (start.grant?, recall?, start.wish.resume.as_ref()?);
+        let same_epoch = resume
+            .epoch
+            .as_deref()
+            .is_none_or(|epoch| epoch == recall.snapshot.epoch);
+        let is_held = recall.reach <= resume.seq && resume.seq <= recall.head;
+        (same_epoch && is_held).then_some(grant.can)
+    }
+
+    fn seal(&self, scene: &Scene<'_>) -> String {
+        scene.key.seal(
+            scene.identity,
+            self.session,
+            self.can,
+            scene.now.unix_ms,
+            ms(scene.resume_ttl),
+        )
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,477 @@
+//! One session as a router sees it: its window, its receivers, and what is owed to them.
+//!
+//! The rules for a hint with number `s`, where the newest number held is `h`: `s ≤ h` is old and ignored; `s = h + 1` with
+//! its event and no refill running is appended; anything else is only noted, and the log is asked for what follows `h`.
+//! A refill is repeated while there is more in the log than it brought, a higher number was noted, or a resync came
+//! meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX, TALLIES_PER_SESSION_MAX};
+use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
+use crate::protocol::notify::{Event, Notice};
+use crate::protocol::server::{self, StartReason};
+use crate::relay::PeerId;
+use crate::relay::history::History;
+use crate::relay::router::{Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause};
+use crate::relay::snapshot::Snapshot;
+use crate::relay::tally::Tally;
+
+/// Somebody who watches a session.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    /// Which connection.
+    pub peer: PeerId,
+    /// Which of its tries to subscribe.
+    pub attempt: u32,
+    /// Who is behind it, if anybody has signed in.
+    pub user: Option<UserId>,
+    /// Whether counts that are hidden until the voting closes are shown.
+    pub sees_hidden: bool,
+    /// The newest number delivered; `None` before it is attached.
+    cursor: Option<Seq>,
+    /// Whether a tally passed while it could take nothing.
+    missed_tally: bool,
+}
+
+impl Receiver {
+    /// A receiver that is not attached yet.
+    #[must_use]
+    pub fn new(peer: PeerId, attempt: u32, user: Option<UserId>) -> Self {
+        Self {
+            peer,
+            attempt,
+            user,
+            sees_hidden: false,
+            cursor: None,
+            missed_tally: false,
+        }
+    }
+}
+
+/// How a receiver stands after it was offered what it lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It has everything, or could not take it and will say when it can.
+    Served,
+    /// The window does not reach back to its position.
+    Behind {
+        /// Which of its tries to subscribe.
+        attempt: u32,
+        /// The newest number delivered.
+        position: Seq,
+    },
+}
+
+/// One session as a router sees it.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) generation: u64,
+    history: Option<History>,
+    /// Everything up to here was offered to the receivers that stood there.
+    flushed: Seq,
+    /// The highest number that any hint bore.
+    seen: Seq,
+    is_refilling: bool,
+    /// The log is to be asked once more when the running refill ends, or once the newest number is known.
+    owes_refill: bool,
+    receivers: Vec<Receiver>,
+    places: FxHashMap<PeerId, usize>,
+    idle_since: Option<Instant>,
+    snapshot: Option<Arc<Snapshot>>,
+    /// The number of the newest event that made earlier snapshots untrue.
+    changed_at: Seq,
+    tallies: Vec<Tally>,
+    /// The run of events made last: a herd that comes back from one position shares it.
+    run: Option<(Seq, Seq, Bytes)>,
+}
+
+impl Topic {
+    pub(super) fn new(generation: u64) -> Self {
+        Self {
+            generation,
+            history: None,
+            flushed: Seq(0),
+            seen: Seq(0),
+            is_refilling: false,
+            owes_refill: false,
+            receivers: Vec::new(),
+            places: FxHashMap::default(),
+            idle_since: None,
+            snapshot: None,
+            changed_at: Seq(0),
+            tallies: Vec::new(),
+            run: None,
+        }
+    }
+
+    /// Takes a hint; says why the log must be asked, if it must.
+    pub(super) fn on_notice(&mut self, notice: &Notice) -> Option<RefillCause> {
+        self.seen = self.seen.max(notice.seq);
+        let Some(history) = &mut self.history else {
+            // Without an event there is nothing to begin with: whoever attaches finds `seen` ahead and asks.
+            let event = notice.event.as_ref()?;
+            self.begin(Seq(event.seq.0.saturating_sub(1)));
+            self.append(event);
+            return None;
+        };
+        if notice.seq <= history.head() || self.is_refilling {
+            return None;
+        }
+        match &notice.event {
+            Some(event) if notice.seq == history.head().next() => {
+                self.append(event);
+                None
+            }
+            None if notice.seq == history.head().next() => Some(RefillCause::Oversized),
+            Some(_) | None => Some(RefillCause::Gap),
+        }
+    }
+
+    /// Takes a page of the log. Says whether the log must be asked again, or why the numbers held lead nowhere.
+    pub(super) fn on_page(
+        &mut self,
+        page: &LogPage,
+        same_epoch: bool,
+    ) -> Result<bool, StartReason> {
+        self.is_refilling = false;
+        let Some(history) = &self.history else {
+            return Ok(false);
+        };
+        if !same_epoch {
+            // Whoever noticed the other epoch resyncs; until then nothing of it may be shown.
+            self.owes_refill = true;
+            return Ok(false);
+        }
+        let held = history.head();
+        if page.head < held {
+            return Err(StartReason::Ahead);
+        }
+        if held < page.floor {
+            return Err(StartReason::TooOld);
+        }
+        for event in &page.events {
+            if event.seq == self.head().next() {
+                self.append(event);
+            }
+        }
+        if self.head() == held && page.head > held {
+            // The log does not have what its own head promises: only a fresh start helps.
+            return Err(StartReason::TooOld);
+        }
+        let owed = std::mem::take(&mut self.owes_refill);
+        Ok(owed || self.seen.max(page.head) > self.head())
+    }
+
+    /// Offers what was appended since the last flush to everybody who stands there, then lets old events go.
+    pub(super) fn flush(
+        &mut self,
+        session: SessionId,
+        ring_events_max: usize,
+        outlet: &mut impl Outlet,
+    ) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        let (from, head) = (self.flushed, history.head());
+        if from < head && !self.receivers.is_empty() {
+            let news = history
+                .after(from)
+                .expect("the window keeps what was not flushed");
+            let chunk = server::events(session, news);
+            for receiver in &mut self.receivers {
+                let Some(cursor) = receiver.cursor else {
+                    continue;
+                };
+                let taken = if cursor == from {
+                    outlet.offer(receiver.peer, &chunk)
+                } else if from < cursor && cursor < head {
+                    let rest = history
+                        .after(cursor)
+                        .expect("the window keeps what was not flushed");
+                    outlet.offer(receiver.peer, &server::events(session, rest))
+                } else {
+                    false
+                };
+                if taken {
+                    receiver.cursor = Some(head);
+                }
+            }
+        }
+        self.flushed = head;
+        self.run = None;
+        history.trim(ring_events_max, RING_BYTES_MAX, head);
+    }
+
+    pub(super) fn join(&mut self, receiver: Receiver) {
+        self.idle_since = None;
+        match self.places.get(&receiver.peer) {
+            Some(place) => self.receivers[*place] = receiver,
+            None => {
+                self.places.insert(receiver.peer, self.receivers.len());
+                self.receivers.push(receiver);
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, peer: PeerId, now: Instant) {
+        let Some(place) = self.places.remove(&peer) else {
+            return;
+        };
+        self.receivers.swap_remove(place);
+        if let Some(moved) = self.receivers.get(place) {
+            self.places.insert(moved.peer, place);
+        }
+        if self.receivers.is_empty() {
+            self.receivers = Vec::new();
+            self.places = FxHashMap::default();
+            self.idle_since = Some(now);
+        }
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        from: &Position,
+        outlet: &mut impl Outlet,
+    ) -> Attached {
+        let position = from.seq;
+        if !self.places.contains_key(&peer) {
+            return Attached::Stale;
+        }
+        if self.history.is_none() {
+            self.begin(position);
+        }
+        if self
+            .history
+            .as_ref()
+            .is_some_and(|history| position < history.reach())
+        {
+            return Attached::Behind;
+        }
+        if let Some(receiver) = self.receiver(peer) {
+            receiver.cursor = Some(position);
+            receiver.sees_hidden = from.sees_hidden;
+        }
+        let level = self.level(session, peer, outlet);
+        assert_eq!(
+            level,
+            Level::Served,
+            "the window was just found to reach back to the position"
+        );
+        Attached::Live
+    }
+
+    /// Offers a receiver everything that it lacks.
+    pub(super) fn level(
+        &mut self,
+        session: SessionId,
+        peer: PeerId,
+        outlet: &mut impl Outlet,
+    ) -> Level {
+        let (Some(place), Some(history)) = (self.places.get(&peer), &self.history) else {
+            return Level::Served;
+        };
+        let receiver = &mut self.receivers[*place];
+        let Some(cursor) = receiver.cursor else {
+            return Level::Served;
+        };
+        let head = history.head();
+        if cursor < head {
+            let Some(rest) = history.after(cursor) else {
+                receiver.cursor = None;
+                return Level::Behind {
+                    attempt: receiver.attempt,
+                    position: cursor,
+                };
+            };
+            if self
+                .run
+                .as_ref()
+                .is_none_or(|(from, to, _)| (*from, *to) != (cursor, head))
+            {
+                self.run = Some((cursor, head, server::events(session, rest)));
+            }
+            let (_, _, run) = self.run.as_ref().expect("made above");
+            if !outlet.offer(peer, run) {
+                return Level::Served;
+            }
+            receiver.cursor = Some(head);
+        }
+        if receiver.missed_tally {
+            receiver.missed_tally = !self
+                .tallies
+                .iter()
+                .all(|tally| outlet.offer(peer, tally.frame(receiver.sees_hidden)));
+        }
+        Level::Served
+    }
+
+    pub(super) fn on_tally(&mut self, tally: &Tally, outlet: &mut impl Outlet) {
+        let known = self.snapshot.iter().flat_map(|snapshot| &snapshot.votings);
+        let told = known
+            .filter(|voting| voting.voting == tally.voting)
+            .map(|voting| voting.version)
+            .max();
+        if told.is_some_and(|version| version > tally.version) {
+            return;
+        }
+        if let Some(snapshot) = &mut self.snapshot {
+            Arc::make_mut(snapshot).update(tally);
+        }
+        self.tallies.retain(|kept| kept.voting != tally.voting);
+        if self.tallies.len() == TALLIES_PER_SESSION_MAX {
+            self.tallies.remove(0);
+        }
+        self.tallies.push(tally.clone());
+        for receiver in &mut self.receivers {
+            let frame = tally.frame(receiver.sees_hidden);
+            if receiver.cursor.is_none() || !outlet.offer(receiver.peer, frame) {
+                receiver.missed_tally = true;
+            }
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, frame: &Bytes, outlet: &mut impl Outlet) {
+        for receiver in self
+            .receivers
+            .iter()
+            .filter(|receiver| receiver.cursor.is_some())
+        {
+            // State that a stalled receiver misses is told again with the next change.
+            outlet.offer(receiver.peer, frame);
+        }
+    }
+
+    /// Forgets all numbers; says whom that concerns.
+    pub(super) fn restart(&mut self, generation: u64) -> Vec<(PeerId, u32)> {
+        let kept = std::mem::replace(self, Self::new(generation));
+        self.receivers = kept.receivers;
+        self.places = kept.places;
+        self.idle_since = kept.idle_since;
+        let attached = |receiver: &mut Receiver| {
+            receiver
+                .cursor
+                .take()
+                .map(|_| (receiver.peer, receiver.attempt))
+        };
+        self.receivers.iter_mut().filter_map(attached).collect()
+    }
+
+    /// Keeps what a subscriber was told, unless the session has changed since.
+    pub(super) fn remember(&mut self, snapshot: &Arc<Snapshot>) {
+        let is_newer = self
+            .snapshot
+            .as_ref()
+            .is_none_or(|kept| kept.head < snapshot.head);
+        if snapshot.head >= self.changed_at && is_newer {
+            let mut snapshot = Arc::clone(snapshot);
+            for tally in &self.tallies {
+                Arc::make_mut(&mut snapshot).update(tally);
+            }
+            self.snapshot = Some(snapshot);
+        }
+    }
+
+    pub(super) fn forget_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// Asks the log for what follows the newest number held; where a refill runs, or no number is known yet, remembers to.
+    pub(super) fn ask(
+        &mut self,
+        session: SessionId,
+        cause: RefillCause,
+        refills: &mut VecDeque<Refill>,
+    ) {
+        match &self.history {
+            Some(history) if !self.is_refilling => {
+                self.is_refilling = true;
+                refills.push_back(Refill {
+                    session,
+                    generation: self.generation,
+                    after: history.head(),
+                    cause,
+                });
+            }
+            _ => self.owes_refill = true,
+        }
+    }
+
+    pub(super) fn ask_if_owed(&mut self, session: SessionId, refills: &mut VecDeque<Refill>) {
+        if !self.is_refilling && (self.owes_refill || self.seen > self.head()) {
+            self.owes_refill = false;
+            self.ask(session, RefillCause::Gap, refills);
+        }
+    }
+
+    pub(super) fn receiver(&mut self, peer: PeerId) -> Option<&mut Receiver> {
+        let place = *self.places.get(&peer)?;
+        self.receivers.get_mut(place)
+    }
+
+    pub(super) fn recall(&self) -> Option<Recall> {
+        let history = self.history.as_ref()?;
+        Some(Recall {
+            snapshot: Arc::clone(self.snapshot.as_ref()?),
+            reach: history.reach(),
+            head: history.head(),
+        })
+    }
+
+    pub(super) fn receivers(&self) -> &[Receiver] {
+        &self.receivers
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.flushed < self.head()
+    }
+
+    /// Whether so much waits to be flushed that the window is about to outgrow its bound.
+    pub(super) fn is_full(&self) -> bool {
+        self.window_bytes() > RING_BYTES_MAX + FLUSH_BYTES_MAX
+    }
+
+    pub(super) fn window_bytes(&self) -> usize {
+        self.history.as_ref().map_or(0, History::bytes)
+    }
+
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
+    pub(super) fn votings(&self) -> impl Iterator<Item = VotingId> {
+        let told = self
+            .snapshot
+            .iter()
+            .flat_map(|snapshot| snapshot.votings.iter().map(|voting| voting.voting));
+        told.chain(self.tallies.iter().map(|tally| tally.voting))
+    }
+
+    fn begin(&mut self, head: Seq) {
+        self.history = Some(History::new(head));
+        self.flushed = head;
+    }
+
+    fn append(&mut self, event: &Event) {
+        let history = self
+            .history
+            .as_mut()
+            .expect("the newest number is known before an event is appended");
+        history.append(event);
+        if event.changes_snapshot {
+            self.changed_at = event.seq;
+            self.snapshot = None;
+        }
+    }
+
+    fn head(&self) -> Seq {
+        self.history.as_ref().map_or(Seq(0), History::head)
+    }
+}
