@@ -247,8 +247,8 @@ impl Peer {
 
     /// Something happened to a subscription.
     pub fn on_turn(&mut self, session: SessionId, attempt: u32, turn: TurnKind, now: Moment) {
-        self.step(session, attempt, now, |subscription, _, effects| {
-            subscription.on_turn(turn, effects);
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            subscription.on_turn(turn, scene, effects);
             Step::Stay
         });
     }
@@ -390,8 +390,9 @@ impl Peer {
             user: identity.subject,
         });
         self.identity = Arc::new(identity);
+        let scene = scene(&self.identity, &self.rules, now);
         for subscription in &mut self.subscriptions {
-            subscription.recheck(&mut self.effects);
+            subscription.recheck(&scene, &mut self.effects);
         }
     }
 

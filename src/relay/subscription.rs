@@ -60,6 +60,12 @@ pub struct Subscription {
     epoch: Box<str>,
     token_due: Option<Instant>,
     recheck_due: Option<Instant>,
+    /// When the admission under way was asked for. One at a time: of two, the answer that comes last may be the older.
+    asked_at_ms: Option<u64>,
+    /// Something changed while it was under way: it must be asked for again.
+    owes_recheck: bool,
+    /// When the admission that stands was asked for. What is voided later voids the tokens that rest on it.
+    admitted_at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -142,6 +148,9 @@ impl Subscription {
             epoch: Box::default(),
             token_due: None,
             recheck_due: None,
+            asked_at_ms: None,
+            owes_recheck: false,
+            admitted_at_ms: 0,
         }
     }
 
@@ -159,8 +168,10 @@ impl Subscription {
         start.viewers = viewers;
         if let Some(can) = self.recovers_from_memory(&start, recall.as_ref())
             && let Some(recall) = recall
+            && let Some(grant) = start.grant
         {
             self.can = can;
+            self.admitted_at_ms = grant.issued_at_ms;
             self.epoch = recall.snapshot.epoch.as_str().into();
             let position = start
                 .wish
@@ -185,11 +196,8 @@ impl Subscription {
             );
             return;
         }
-        effects.push(Effect::Admit {
-            session: self.session,
-            attempt: self.attempt,
-        });
         self.state = State::Authorizing(start);
+        self.ask_admission(scene, effects);
     }
 
     /// The database says whether the peer is admitted; `None` where it could not be asked.
@@ -199,9 +207,27 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        if !matches!(self.state, State::Authorizing(_)) {
-            return self.on_rechecked(answer, scene, effects);
+        let asked_at_ms = self.asked_at_ms.take();
+        if let (Some(Ok(_)), Some(asked_at_ms)) = (&answer, asked_at_ms) {
+            self.admitted_at_ms = asked_at_ms;
         }
+        let step = if matches!(self.state, State::Authorizing(_)) {
+            self.on_authorized(answer, scene, effects)
+        } else {
+            self.on_rechecked(answer, scene, effects)
+        };
+        if step == Step::Stay && std::mem::take(&mut self.owes_recheck) {
+            self.recheck(scene, effects);
+        }
+        step
+    }
+
+    fn on_authorized(
+        &mut self,
+        answer: Option<Result<Admission, Refusal>>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Step {
         let State::Authorizing(start) = std::mem::replace(&mut self.state, State::Live) else {
             unreachable!("matched above");
         };
@@ -272,7 +298,7 @@ impl Subscription {
     }
 
     /// Something happened that the subscription did not ask for.
-    pub fn on_turn(&mut self, turn: TurnKind, effects: &mut Vec<Effect>) {
+    pub fn on_turn(&mut self, turn: TurnKind, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
         match turn {
             TurnKind::Behind(position) => {
                 self.read_page(
@@ -284,24 +310,24 @@ impl Subscription {
                 );
             }
             TurnKind::Lost(reason) => self.restart(reason, effects),
-            TurnKind::Recheck => self.recheck(effects),
+            TurnKind::Recheck => self.recheck(scene, effects),
         }
     }
 
-    /// Asks the database again what the peer may do, where it was asked before.
-    pub fn recheck(&mut self, effects: &mut Vec<Effect>) {
-        if !matches!(
-            self.state,
-            State::Joining(_)
-                | State::Waiting {
-                    next: Retry::Start(_),
-                    ..
-                }
-        ) {
-            effects.push(Effect::Admit {
-                session: self.session,
-                attempt: self.attempt,
-            });
+    /// Asks the database again what the peer may do, where it will not be asked anyway.
+    pub fn recheck(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        match &mut self.state {
+            // The proof may be another's, or of what was; the ordinary way is open.
+            State::Joining(start) => start.grant = None,
+            State::Waiting {
+                next: Retry::Start(_),
+                ..
+            } => {}
+            State::Authorizing(_)
+            | State::CatchingUp(_)
+            | State::Attaching(_)
+            | State::Live
+            | State::Waiting { .. } => self.ask_admission(scene, effects),
         }
     }
 
@@ -320,7 +346,7 @@ impl Subscription {
         }
         if self.recheck_due.is_some_and(|due| due <= scene.now.at) {
             self.recheck_due = None;
-            self.recheck(effects);
+            self.recheck(scene, effects);
         }
         if let State::Waiting { until, .. } = self.state
             && until <= scene.now.at
@@ -542,12 +568,26 @@ impl Subscription {
     fn join(&mut self, start: Box<Start>, effects: &mut Vec<Effect>) {
         self.attempt = self.attempt.wrapping_add(1);
         self.token_due = None;
+        self.asked_at_ms = None;
+        self.owes_recheck = false;
         effects.push(Effect::Join {
             session: self.session,
             attempt: self.attempt,
             grant: None,
         });
         self.state = State::Joining(start);
+    }
+
+    fn ask_admission(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        if self.asked_at_ms.is_some() {
+            self.owes_recheck = true;
+            return;
+        }
+        self.asked_at_ms = Some(scene.now.unix_ms);
+        effects.push(Effect::Admit {
+            session: self.session,
+            attempt: self.attempt,
+        });
     }
 
     fn read_page(&mut self, course: Box<Course>, effects: &mut Vec<Effect>) {
@@ -612,8 +652,8 @@ impl Subscription {
             scene.identity,
             self.session,
             self.can,
-            scene.now.unix_ms,
-            ms(scene.resume_ttl),
+            self.admitted_at_ms,
+            scene.now.unix_ms.saturating_add(ms(scene.resume_ttl)),
         )
     }
 }
