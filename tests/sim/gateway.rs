@@ -274,8 +274,11 @@ impl Loop {
                 },
             );
         }
-        std::iter::from_fn(|| self.router.poll_refill())
+        let recounts: Vec<_> = std::iter::from_fn(|| self.router.poll_recount()).collect();
+        let refills = std::iter::from_fn(|| self.router.poll_refill());
+        refills
             .map(Question::Refill)
+            .chain(recounts.into_iter().map(Question::Tally))
             .collect()
     }
 }
