@@ -49,6 +49,7 @@ struct Wish {
     resume: Option<(u64, Option<String>)>,
     history: u64,
     head: u64,
+    epoch: String,
 }
 
 impl Client {
@@ -104,6 +105,7 @@ impl Client {
             resume,
             history,
             head: db.head(session),
+            epoch: db.epoch_name(),
         });
         view.state = ViewState::Asked;
         frame.to_string()
