@@ -232,7 +232,8 @@ impl View {
             (resume, false) => {
                 judge(frame, resume.as_ref(), session, db)?;
                 ensure(
-                    epoch != db.epoch_name()
+                    epoch != wish.epoch
+                        || epoch != db.epoch_name()
                         || seq + wish.history >= wish.head.min(db.head(session)),
                     "less history than asked for",
                 )?;
