@@ -21,6 +21,8 @@ pub mod tally;
 pub mod topic;
 
 #[cfg(test)]
+mod peer_scripts;
+#[cfg(test)]
 mod router_scripts;
 
 /// The number of a connection, unique in the life of a process.
