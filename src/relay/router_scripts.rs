@@ -699,6 +699,7 @@ impl Stage {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: one word after the other")]
     fn step(&mut self, line: &str) {
         let words = Words::parse(line);
         let peer = PeerId(words.number(1).unwrap_or(0));

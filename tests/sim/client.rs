@@ -335,8 +335,11 @@ fn judge(
     )
 }
 
+/// A frame's opcode, its payload, and what comes after it.
+type Frame<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// Takes one unmasked frame off the front: its opcode, its payload, the rest.
-fn take_frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, String> {
+fn take_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };

@@ -56,6 +56,7 @@ fn nothing_is_lost_doubled_or_out_of_order() {
 }
 
 /// Looks for the shortest run of the seed that fails, and says how to see it.
+#[expect(clippy::panic, reason = "a test fails by it")]
 fn fail(seed: u64, failure: &Failure) -> ! {
     let shortest =
         (0..failure.steps).find_map(|steps| Some((steps, run(seed, Some(steps), false).err()?)));
