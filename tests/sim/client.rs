@@ -15,7 +15,6 @@ pub(crate) struct Client {
     pub(crate) views: Vec<View>,
     /// Bytes of a frame that has not wholly arrived.
     partial: Vec<u8>,
-    ever_moderated: bool,
 }
 
 /// What a client knows of one session.
@@ -59,7 +58,6 @@ impl Client {
             user,
             views,
             partial: Vec::new(),
-            ever_moderated: false,
         }
     }
 
@@ -141,15 +139,16 @@ impl Client {
             .as_str()
             .and_then(|id| id.parse().ok())
             .map(database::session_of);
+        let user = self.user;
         let view = session.map(|session| &mut self.views[session]);
         match (frame["type"].as_str().unwrap_or_default(), view, session) {
             ("subscribed", Some(view), Some(session)) => view.on_subscribed(frame, session, db)?,
             ("events", Some(view), Some(session)) => view.on_events(frame, session, db)?,
             ("reset", Some(view), Some(session)) => view.on_reset(frame, session, db)?,
-            ("tally", Some(view), Some(_)) => {
+            ("tally", Some(view), Some(session)) => {
                 let hidden = frame["counts"].is_null();
                 ensure(
-                    hidden || self.ever_moderated,
+                    hidden || db.ever_moderated(session, user),
                     "hidden counts are shown to somebody who may not see them",
                 )?;
                 view.on_tally(frame)?;
@@ -168,10 +167,6 @@ impl Client {
             ("welcome" | "authenticated" | "viewers" | "token_expiring" | "pong", _, _) => {}
             (other, _, _) => return Err(format!("a frame of type {other:?}")),
         }
-        self.ever_moderated |= self
-            .views
-            .iter()
-            .any(|view| view.can.is_some_and(|can| can.moderate));
         Ok(())
     }
 

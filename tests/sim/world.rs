@@ -194,10 +194,19 @@ impl<'a> World<'a> {
         }
         self.calm_down()?;
         self.check_rest(false)?;
-        // What follows must come too, and to nobody who may not see it.
-        for session in 0..self.db.sessions.len() {
-            self.commit(session, 1, true);
-            self.vote(session);
+        // What follows must come too, and to nobody who may not see it; nothing comes later that would heal a loss.
+        for _ in 0..3 {
+            for session in 0..self.db.sessions.len() {
+                self.commit_some(session);
+                self.vote(session);
+            }
+            for _ in 0..self.dice.below(12) {
+                let acts = self.acts();
+                if !acts.is_empty() {
+                    let act = self.draw(&acts);
+                    self.act(act)?;
+                }
+            }
         }
         self.calm_down()?;
         self.check_rest(true)
@@ -547,7 +556,7 @@ impl<'a> World<'a> {
         let mut notices = Vec::new();
         for place in 0..count {
             let event = self.db.commit(session, is_chat);
-            let is_oversized = !self.is_calm && self.dice.chance(10);
+            let is_oversized = self.dice.chance(15);
             let event_told = (place < told && !is_oversized).then(|| event.clone());
             if place < told || place + 1 == count {
                 notices.push(Notice {
@@ -581,7 +590,10 @@ impl<'a> World<'a> {
         let set = match self.dice.below(5) {
             0 | 1 => Some(&mut self.db.banned),
             2 => Some(&mut self.db.muted),
-            3 => Some(&mut self.db.moderators),
+            3 => {
+                self.db.moderated.insert(key);
+                Some(&mut self.db.moderators)
+            }
             _ => None,
         };
         let whose = match set {
