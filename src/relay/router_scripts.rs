@@ -235,6 +235,35 @@ fn a_log_without_what_its_head_promises_was_trimmed_meanwhile() {
 }
 
 #[test]
+fn a_page_that_does_not_follow_is_not_shown() {
+    check(
+        "join 1 | attach 1 after 5 | hint 9 | page 7 8 9 head 9",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 9: ask after 5 (Gap)
+            page 7 8 9 head 9: 1 behind 5"#]],
+    );
+}
+
+#[test]
+fn a_late_answer_to_a_session_that_was_forgotten_meanwhile_is_ignored() {
+    check(
+        "join 1 | attach 1 after 5 | hint 8 | keep | leave 1 | wait 61 | join 1 | attach 1 after 9 | late 6 7 8 head 8",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 8: ask after 5 (Gap)
+            keep
+            leave 1
+            wait 61: 0 sessions
+            join 1
+            attach 1 after 9
+            late 6 7 8 head 8"#]],
+    );
+}
+
+#[test]
 fn a_restart_forgets_no_hint() {
     check(
         "join 1 | join 2 | attach 1 after 3 | hint 6 | page floor 5 head 9 | attach 2 after 5 | page 6 7 8 9 floor 5 head 9",
