@@ -312,6 +312,40 @@ fn a_stalled_receiver_that_the_ring_left_behind_goes_to_the_log() {
 }
 
 #[test]
+fn whoever_is_behind_is_told_once() {
+    check(
+        "ring 2 | join 1 | attach 1 after 5 | stall 1 | hint 6 7 8 | flow 1 | flow 1 | hint 9 | flow 1",
+        expect![[r#"
+            ring 2
+            join 1
+            attach 1 after 5
+            stall 1
+            hint 6 7 8
+            flow 1: 1 behind 5
+            flow 1
+            hint 9
+            flow 1"#]],
+    );
+}
+
+#[test]
+fn each_gets_what_follows_its_own_position() {
+    check(
+        "join 1 | attach 1 after 5 | hint 6 7 8 | join 2 | join 3 | attach 2 after 5 | attach 3 after 7 | join 4 | attach 4 after 7",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 6 7 8: 1 < 6 7 8
+            join 2
+            join 3
+            attach 2 after 5: 2 < 6 7 8
+            attach 3 after 7: 3 < 8
+            join 4
+            attach 4 after 7: 4 < 8"#]],
+    );
+}
+
+#[test]
 fn a_position_before_the_ring_goes_to_the_log() {
     check(
         "ring 2 | join 1 | attach 1 after 5 | hint 6 7 8 | join 2 | attach 2 after 5 | attach 2 after 6",
@@ -663,6 +697,7 @@ struct Stage {
     asked: Option<Refill>,
     kept: Option<Refill>,
     attempts: u32,
+    latest: BTreeMap<PeerId, u32>,
     now: Instant,
     told: Vec<String>,
 }
@@ -694,6 +729,7 @@ impl Stage {
             asked: None,
             kept: None,
             attempts: 0,
+            latest: BTreeMap::new(),
             now,
             told: Vec::new(),
         }
@@ -710,6 +746,7 @@ impl Stage {
                 self.asked = Some(refill);
             }
             while let Some(turn) = self.router.poll_turn() {
+                assert_eq!(Some(&turn.attempt), self.latest.get(&turn.peer));
                 self.told.push(match turn.kind {
                     TurnKind::Behind(position) => format!("{} behind {position}", turn.peer.0),
                     TurnKind::Lost(reason) => format!("{} lost {reason:?}", turn.peer.0),
@@ -755,6 +792,7 @@ impl Stage {
             "resync" => self.router.resync(words.0[1]),
             "join" => {
                 self.attempts += 1;
+                self.latest.insert(peer, self.attempts);
                 let user = words.after("user").map(user);
                 let recall = self
                     .router

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use usher::protocol::id::SessionId;
 use usher::protocol::server::Can;
 
 use crate::database::{self, Database};
@@ -49,6 +52,14 @@ struct Wish {
     history: u64,
     head: u64,
     epoch: String,
+}
+
+/// An `events` frame; its events are compared as they came, to the byte.
+#[derive(Deserialize)]
+struct Events<'a> {
+    session: SessionId,
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
 }
 
 impl Client {
@@ -124,14 +135,23 @@ impl Client {
             rest = after;
             if opcode == 1 {
                 let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
-                let frame =
-                    serde_json::from_str(text).map_err(|error| format!("{error} in {text}"))?;
-                self.on_frame(&frame, db)
+                self.on_text(text, db)
                     .map_err(|why| format!("{why}: {text:.300}"))?;
             }
         }
         self.partial = rest.to_vec();
         Ok(())
+    }
+
+    fn on_text(&mut self, text: &str, db: &Database) -> Result<(), String> {
+        if text.starts_with(r#"{"type":"events""#) {
+            let frame: Events<'_> =
+                serde_json::from_str(text).map_err(|error| error.to_string())?;
+            let session = database::session_of(frame.session);
+            return self.views[session].on_events(&frame, session, db);
+        }
+        let frame = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        self.on_frame(&frame, db)
     }
 
     fn on_frame(&mut self, frame: &Value, db: &Database) -> Result<(), String> {
@@ -143,7 +163,6 @@ impl Client {
         let view = session.map(|session| &mut self.views[session]);
         match (frame["type"].as_str().unwrap_or_default(), view, session) {
             ("subscribed", Some(view), Some(session)) => view.on_subscribed(frame, session, db)?,
-            ("events", Some(view), Some(session)) => view.on_events(frame, session, db)?,
             ("reset", Some(view), Some(session)) => view.on_reset(frame, session, db)?,
             ("tally", Some(view), Some(session)) => {
                 let hidden = frame["counts"].is_null();
@@ -262,24 +281,31 @@ impl View {
         Ok(())
     }
 
-    fn on_events(&mut self, frame: &Value, session: usize, db: &Database) -> Result<(), String> {
+    fn on_events(
+        &mut self,
+        frame: &Events<'_>,
+        session: usize,
+        db: &Database,
+    ) -> Result<(), String> {
         ensure(self.is_open(), "events without a subscription")?;
-        let events = frame["events"].as_array().ok_or("no events")?;
-        ensure(!events.is_empty(), "an empty frame")?;
+        ensure(!frame.events.is_empty(), "an empty frame")?;
         let (position, epoch) = self.position.as_mut().ok_or("events before a position")?;
-        for event in events {
-            let seq = number(&event["seq"])?;
-            ensure(
-                seq == *position + 1,
-                &format!("{seq} follows {position} in session {session}"),
-            )?;
+        for event in &frame.events {
+            let next = *position + 1;
             let committed = db
-                .event(epoch, session, seq)
+                .event(epoch, session, next)
                 .ok_or("an event that was never committed")?;
-            let committed: Value =
-                serde_json::from_slice(&committed.json).map_err(|error| error.to_string())?;
-            ensure(committed == *event, "not the event that was committed")?;
-            *position = seq;
+            if committed.json != event.get().as_bytes() {
+                let shown: Value =
+                    serde_json::from_str(event.get()).map_err(|error| error.to_string())?;
+                let seq = number(&shown["seq"])?;
+                ensure(
+                    seq == next,
+                    &format!("{seq} follows {position} in session {session}"),
+                )?;
+                return Err("not the event that was committed".to_owned());
+            }
+            *position = next;
         }
         Ok(())
     }

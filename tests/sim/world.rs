@@ -196,6 +196,13 @@ impl<'a> World<'a> {
         self.check_rest(false)?;
         // What follows must come too, and to nobody who may not see it; nothing comes later that would heal a loss.
         for _ in 0..3 {
+            if self.weather.outages > 0 && self.dice.chance(40) {
+                let gateway = self.dice.below(self.gateways.len());
+                self.gateways[gateway].network = None;
+            }
+            if self.weather.restores > 0 && self.dice.chance(20) {
+                self.restore();
+            }
             for session in 0..self.db.sessions.len() {
                 self.commit_some(session);
                 self.vote(session);
