@@ -642,6 +642,26 @@ fn a_session_lingers_and_is_kept_up_for_those_who_come_back() {
 }
 
 #[test]
+fn who_leaves_takes_nobody_along() {
+    check(
+        "join 1 | join 2 | join 3 | attach 1 after 5 | attach 2 after 5 | attach 3 after 5 | leave 1 | stall 3 | hint 6 | flow 3 | leave 3 | hint 7",
+        expect![[r#"
+            join 1
+            join 2
+            join 3
+            attach 1 after 5
+            attach 2 after 5
+            attach 3 after 5
+            leave 1
+            stall 3
+            hint 6: 2 < 6
+            flow 3: 3 < 6
+            leave 3
+            hint 7: 2 < 7"#]],
+    );
+}
+
+#[test]
 fn leaving_everything_frees_everything() {
     check(
         "join 1 | attach 1 after 5 | leave all 1 | flow 1 | wait 61 | hint 6",
