@@ -1,0 +1,106 @@
+//! Makes tokens for development: what `usher dev` hands to its demo users and `usher token` prints.
+//!
+//! A real deployment's tokens come from Supabase Auth; the gateway itself never calls this.
+
+use std::time::Duration;
+
+use jsonwebtoken::{EncodingKey, Header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use crate::protocol::id::UserId;
+
+/// What a minted token says beside its dates.
+#[derive(Clone, Debug, Serialize)]
+pub struct Claims {
+    /// Claim `iss`, where the verifier expects one.
+    #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Claim `sub`: the user, absent for the role `anon`.
+    #[serde(rename = "sub", skip_serializing_if = "Option::is_none")]
+    pub subject: Option<UserId>,
+    /// Claim `aud`, absent for the role `anon`.
+    #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// Claim `role`. Any text: tests mint what the verifier must refuse.
+    pub role: String,
+}
+
+impl Claims {
+    /// The claims of a signed-in user.
+    #[must_use]
+    pub fn user(subject: UserId) -> Self {
+        Self {
+            issuer: None,
+            subject: Some(subject),
+            audience: Some("authenticated".to_owned()),
+            role: "authenticated".to_owned(),
+        }
+    }
+
+    /// The claims of Supabase's legacy anon key.
+    #[must_use]
+    pub fn anon() -> Self {
+        Self {
+            issuer: None,
+            subject: None,
+            audience: None,
+            role: "anon".to_owned(),
+        }
+    }
+}
+
+/// Signs `claims` with HS256, valid from `issued_at` (seconds since 1970) for `ttl`.
+#[must_use]
+pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duration) -> String {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        #[serde(flatten)]
+        claims: &'a Claims,
+        iat: u64,
+        exp: u64,
+    }
+    let payload = Payload {
+        claims,
+        iat: issued_at,
+        exp: issued_at.saturating_add(ttl.as_secs()),
+    };
+    let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
+    jsonwebtoken::encode(&Header::default(), &payload, &key)
+        .expect("an HMAC takes a key and a message of any length, and the claims are plain strings")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::auth::{
+        claims::TokenError,
+        identity::Role,
+        verifier::{Verifier, VerifierKeys},
+    };
+
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000;
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn a_minted_token_is_verified() {
+        let secret: SecretString = "a secret of at least thirty-two bytes".to_owned().into();
+        let verifier = Verifier::new(VerifierKeys::from_secret(&secret));
+        let user: UserId = "6f1d2c3b-0a49-4b5e-8c7d-1e2f3a4b5c6d".parse().unwrap();
+
+        let token = mint(&secret, &Claims::user(user), NOW, HOUR);
+        let identity = verifier.verify(&token, NOW + 3599).unwrap();
+        assert_eq!(
+            (identity.role, identity.subject),
+            (Role::Authenticated, Some(user))
+        );
+        assert_eq!(
+            verifier.verify(&token, NOW + 3605),
+            Err(TokenError::Expired)
+        );
+
+        let token = mint(&secret, &Claims::anon(), NOW, HOUR);
+        assert_eq!(verifier.verify(&token, NOW).unwrap().role, Role::Anon);
+    }
+}
