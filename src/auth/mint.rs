@@ -73,8 +73,9 @@ pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duratio
 #[cfg(test)]
 mod tests {
     use crate::auth::{
+        claims::TokenError,
         identity::Role,
-        verifier::{TokenError, Verifier, VerifierKeys},
+        verifier::{Verifier, VerifierKeys},
     };
 
     use super::*;
