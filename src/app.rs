@@ -18,13 +18,13 @@ use crate::config::Config;
 use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
 use crate::metrics::Metrics;
 use crate::postgres::batcher;
-use crate::postgres::listener::Listener;
+use crate::postgres::listener::{Heard, Listener};
 use crate::postgres::store::Store;
 use crate::relay::peer::Rules;
 use crate::relay::resume::ResumeKey;
 use crate::relay::tally::Conflation;
 use crate::server::audience::Audience;
-use crate::server::fanout::Fanout;
+use crate::server::fanout::{Command, Fanout};
 use crate::server::keeper::Keeper;
 use crate::server::tally::TallyReader;
 use crate::server::{Shared, accept};
@@ -86,35 +86,8 @@ impl Parts {
         let (writer, batchers) = batcher::batchers(&store, &metrics);
         let (listening, is_listening) = watch::channel(false);
         let stop_listening = CancellationToken::new();
-        let audience = Arc::new(Audience::default());
-        let (dirty_sender, dirty) = mpsc::channel(HEARD_QUEUE_LEN);
-        let (tally_hearer, tally_heard) = mpsc::channel(HEARD_QUEUE_LEN);
-
         let mut tasks = JoinSet::new();
-        let (mut loops, mut hearers) = (Vec::new(), vec![tally_hearer]);
-        for _ in 0..config.fanout_loops {
-            let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
-            let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
-            let fanout = Fanout::new(
-                config.ring_events,
-                Arc::clone(&audience),
-                store.clone(),
-                dirty_sender.clone(),
-                Arc::clone(&metrics),
-            );
-            tasks.spawn(fanout.run(heard, commands));
-            loops.push(sender);
-            hearers.push(hearer);
-        }
-        let tally_reader = TallyReader {
-            conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
-            heard: tally_heard,
-            dirty,
-            store: store.clone(),
-            loops: loops.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        tasks.spawn(tally_reader.run());
+        let (loops, hearers) = spawn_loops(config, &store, &metrics, &mut tasks);
         tasks.spawn(batchers.run());
         let keeper = Keeper {
             store: store.clone(),
@@ -131,17 +104,8 @@ impl Parts {
             metrics: Arc::clone(&metrics),
         };
         tasks.spawn(listener.run(stop_listening.clone()));
-
-        let keys = VerifierKeys::from_secret(&config.jwt_secret).with_issuer(config.issuer.clone());
-        let rules = Rules {
-            verifier: Verifier::new(keys),
-            resume_key: ResumeKey::new(config.resume_secret.expose_secret().as_bytes()),
-            resume_ttl: config.resume_ttl,
-            heartbeat: config.heartbeat,
-            allow_anonymous: config.is_anonymous_allowed,
-        };
         let shared = Arc::new(Shared {
-            rules: Arc::new(rules),
+            rules: Arc::new(rules(config)),
             allowed_origins: config.allowed_origins.clone(),
             connections_max: config.connections_max,
             drain_ms: u64::try_from(config.drain.as_millis()).unwrap_or(u64::MAX),
@@ -192,5 +156,53 @@ impl Parts {
             warn!("some parts did not end in time");
             self.tasks.abort_all();
         }
+    }
+}
+
+/// Starts the fan-out loops and the reader of tallies that they share. Returns how they are asked and how they hear.
+fn spawn_loops(
+    config: &Config,
+    store: &Store,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> (Vec<mpsc::Sender<Command>>, Vec<mpsc::Sender<Arc<Heard>>>) {
+    let audience = Arc::new(Audience::default());
+    let (dirty_sender, dirty) = mpsc::channel(HEARD_QUEUE_LEN);
+    let (tally_hearer, tally_heard) = mpsc::channel(HEARD_QUEUE_LEN);
+    let (mut loops, mut hearers) = (Vec::new(), vec![tally_hearer]);
+    for _ in 0..config.fanout_loops {
+        let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
+        let fanout = Fanout::new(
+            config.ring_events,
+            Arc::clone(&audience),
+            store.clone(),
+            dirty_sender.clone(),
+            Arc::clone(metrics),
+        );
+        tasks.spawn(fanout.run(heard, commands));
+        loops.push(sender);
+        hearers.push(hearer);
+    }
+    let reader = TallyReader {
+        conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
+        heard: tally_heard,
+        dirty,
+        store: store.clone(),
+        loops: loops.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    tasks.spawn(reader.run());
+    (loops, hearers)
+}
+
+fn rules(config: &Config) -> Rules {
+    let keys = VerifierKeys::from_secret(&config.jwt_secret).with_issuer(config.issuer.clone());
+    Rules {
+        verifier: Verifier::new(keys),
+        resume_key: ResumeKey::new(config.resume_secret.expose_secret().as_bytes()),
+        resume_ttl: config.resume_ttl,
+        heartbeat: config.heartbeat,
+        allow_anonymous: config.is_anonymous_allowed,
     }
 }

@@ -33,7 +33,7 @@ use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
 use crate::protocol::server::{self, Done};
 use crate::protocol::websocket;
 use crate::relay::PeerId;
-use crate::relay::peer::{Effect, Peer};
+use crate::relay::peer::{Effect, Peer, Write};
 use crate::relay::router::LogPage;
 use crate::relay::snapshot::Admission;
 use crate::server::fanout::Command;
@@ -341,15 +341,13 @@ impl Connection {
         stall.map_or(peer, |stall| stall.min(peer))
     }
 
-    /// Does what the peer decided.
+    /// Does what the peer decided, in order.
     async fn carry_out(&mut self) -> Option<End> {
         for effect in self.peer.take_effects() {
-            let peer = self.id;
-            let command = match effect {
+            match effect {
                 Effect::Admit { session, attempt } => {
                     self.questions
                         .push_back(Question::Admit { session, attempt });
-                    continue;
                 }
                 Effect::ReadPage {
                     session,
@@ -361,16 +359,11 @@ impl Connection {
                         attempt,
                         after,
                     });
-                    continue;
                 }
                 Effect::Write { ticket, write } => {
-                    self.answers.push(written(
-                        &self.shared,
-                        ticket,
-                        write,
-                        Arc::clone(self.peer.identity()),
-                    ));
-                    continue;
+                    let identity = Arc::clone(self.peer.identity());
+                    self.answers
+                        .push(written(&self.shared, ticket, write, identity));
                 }
                 Effect::Subscribed { reason } => {
                     let start = reason.map_or(Start::Recovered, Start::Unrecovered);
@@ -379,7 +372,6 @@ impl Connection {
                         .starts
                         .get_or_create(&start.into())
                         .inc();
-                    continue;
                 }
                 Effect::Refuse { id, refusal } => {
                     self.shared
@@ -388,56 +380,69 @@ impl Connection {
                         .get_or_create(&refusal.code.into())
                         .inc();
                     self.send(server::error(id.as_ref(), &refusal)).await;
-                    continue;
                 }
-                Effect::Send(frame) => {
-                    self.send(frame).await;
-                    continue;
-                }
+                Effect::Send(frame) => self.send(frame).await,
                 // While a socket takes nothing, silence is no sign of death: it is slow.
                 Effect::Close(CloseCode::HeartbeatMissed) if self.unfinished.is_some() => {
                     return Some(End::Close(CloseCode::TooSlow));
                 }
                 Effect::Close(code) => return Some(End::Close(code)),
-                Effect::Attach {
-                    session,
-                    attempt,
-                    from,
-                } => Command::Attach {
-                    peer,
-                    session,
-                    attempt,
-                    from,
-                },
-                Effect::Identify { user } => Command::Identify { peer, user },
-                Effect::Join {
-                    session,
-                    attempt,
-                    grant,
-                } => {
-                    let user = self.peer.identity().subject;
-                    Command::Join {
-                        peer,
-                        session,
-                        attempt,
-                        user,
-                        grant,
-                    }
-                }
-                Effect::Leave { session } => Command::Leave { peer, session },
-                Effect::SeesHidden {
-                    session,
-                    sees_hidden,
-                } => Command::SeesHidden {
-                    peer,
-                    session,
-                    sees_hidden,
-                },
-            };
-            let _ = self.fanout.send(command).await;
+                Effect::Attach { .. }
+                | Effect::Identify { .. }
+                | Effect::Join { .. }
+                | Effect::Leave { .. }
+                | Effect::SeesHidden { .. } => self.tell_fanout(effect).await,
+            }
         }
         self.ask();
         None
+    }
+
+    /// Passes on what the peer wants of the router.
+    async fn tell_fanout(&mut self, effect: Effect) {
+        let (peer, user) = (self.id, self.peer.identity().subject);
+        let command = match effect {
+            Effect::Attach {
+                session,
+                attempt,
+                from,
+            } => Command::Attach {
+                peer,
+                session,
+                attempt,
+                from,
+            },
+            Effect::Identify { user } => Command::Identify { peer, user },
+            Effect::Join {
+                session,
+                attempt,
+                grant,
+            } => Command::Join {
+                peer,
+                session,
+                attempt,
+                user,
+                grant,
+            },
+            Effect::Leave { session } => Command::Leave { peer, session },
+            Effect::SeesHidden {
+                session,
+                sees_hidden,
+            } => Command::SeesHidden {
+                peer,
+                session,
+                sees_hidden,
+            },
+            Effect::Admit { .. }
+            | Effect::Close(_)
+            | Effect::ReadPage { .. }
+            | Effect::Refuse { .. }
+            | Effect::Send(_)
+            | Effect::Subscribed { .. }
+            | Effect::Write { .. } => return,
+        };
+        // A loop that is gone closes the other end of the notes, which ends this task.
+        let _ = self.fanout.send(command).await;
     }
 
     /// Asks the database what waits to be asked, a few questions at a time, and none while the client is behind with
@@ -570,7 +575,7 @@ fn report<T>(shared: &Shared, answer: Result<T, StoreError>) -> Option<T> {
 fn written(
     shared: &Arc<Shared>,
     ticket: u32,
-    write: crate::relay::peer::Write,
+    write: Write,
     identity: Arc<Identity>,
 ) -> BoxFuture<'static, Answer> {
     let shared = Arc::clone(shared);

@@ -237,13 +237,7 @@ impl Fanout {
                     },
                 );
             }
-            Command::Close { peer } => {
-                for session in self.router.leave_all(peer, moment().at) {
-                    self.audience.leave(session);
-                    self.metrics.subscriptions.dec();
-                }
-                self.lines.lines.remove(&peer);
-            }
+            Command::Close { peer } => self.on_close(peer),
             Command::Frame {
                 peer,
                 frame,
@@ -263,13 +257,7 @@ impl Fanout {
             } => {
                 self.on_join(peer, session, attempt, user, grant.as_ref());
             }
-            Command::Leave { peer, session } => {
-                if self.router.is_watching(session, peer) {
-                    self.router.leave(session, peer, moment().at);
-                    self.audience.leave(session);
-                    self.metrics.subscriptions.dec();
-                }
-            }
+            Command::Leave { peer, session } => self.on_leave(peer, session),
             Command::Open {
                 peer,
                 socket,
@@ -328,6 +316,22 @@ impl Fanout {
                 viewers,
             },
         );
+    }
+
+    fn on_leave(&mut self, peer: PeerId, session: SessionId) {
+        if self.router.is_watching(session, peer) {
+            self.router.leave(session, peer, moment().at);
+            self.audience.leave(session);
+            self.metrics.subscriptions.dec();
+        }
+    }
+
+    fn on_close(&mut self, peer: PeerId) {
+        for session in self.router.leave_all(peer, moment().at) {
+            self.audience.leave(session);
+            self.metrics.subscriptions.dec();
+        }
+        self.lines.lines.remove(&peer);
     }
 
     fn on_tick(&mut self) {

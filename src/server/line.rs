@@ -19,6 +19,7 @@ use crate::relay::router::{Attached, Recall, TurnKind};
 
 /// What a fan-out loop tells a connection. Small, since each connection has room for a few.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum Note {
     /// The answer to a wish to go on from a position.
     Attached {
