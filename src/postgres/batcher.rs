@@ -88,7 +88,7 @@ impl Writer {
             Write::Message(message) => {
                 let nonce = message.nonce.map_or_else(Uuid::new_v4, |nonce| nonce.0);
                 let json = json!({
-                    "role": identity.role.as_str(), "claims": &*identity.claims,
+                    "role": identity.role.as_str(), "claims": claims(&identity),
                     "session": message.session, "body": message.body.as_str(),
                     "nonce": nonce, "reply_to": message.reply_to,
                 });
@@ -96,7 +96,7 @@ impl Writer {
             }
             Write::Vote(vote) => {
                 let json = json!({
-                    "role": identity.role.as_str(), "claims": &*identity.claims,
+                    "role": identity.role.as_str(), "claims": claims(&identity),
                     "voting": vote.voting, "movie": vote.movie,
                 });
                 (&self.votes, vote.voting.0, json)
@@ -244,11 +244,14 @@ fn refusal(row: &Row) -> Option<Refusal> {
         return Some(Refusal::new(RefusalCode::Internal, "the write failed"));
     };
     let message = match (code, detail, retry_after_ms) {
-        (_, Some(detail), _) => detail.to_owned(),
+        (RefusalCode::BadRequest, Some("movie"), _) => {
+            "movie must be on the ballot of the voting".to_owned()
+        }
+        (RefusalCode::BadRequest, Some(field), _) => format!("{field} is not valid here"),
         (RefusalCode::SlowMode, None, Some(after)) => {
             format!("wait {} s before the next message", after.div_ceil(1_000))
         }
-        (_, None, _) => default_message(code).to_owned(),
+        (_, _, _) => default_message(code).to_owned(),
     };
     Some(Refusal {
         code,
@@ -273,6 +276,11 @@ fn default_message(code: RefusalCode) -> &'static str {
         RefusalCode::Unavailable => "try again",
         RefusalCode::VotingClosed => "the voting is not open",
     }
+}
+
+/// What the token says, for the database to see. The signature was checked on this very text.
+fn claims(identity: &Identity) -> Value {
+    serde_json::from_str(&identity.claims).expect("a verified token's payload is JSON")
 }
 
 fn refuse_all(items: Vec<Item>, refusal: &Refusal) {
