@@ -149,7 +149,7 @@ impl Connection {
     }
 
     /// Serves the client until one of the two leaves.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let metrics = Arc::clone(&self.shared.metrics);
         metrics.connections.inc();
         metrics.connections_total.inc();
@@ -161,7 +161,8 @@ impl Connection {
             End::Close(code) => {
                 metrics.closes.get_or_create(&code.into()).inc();
                 debug!(peer = self.id.0, code = code.as_u16(), "peer closed");
-                self.farewell(code).await;
+                // Boxed, since a future is as large as its largest part for all its life.
+                Box::pin(self.farewell(code)).await;
             }
             End::Gone => {
                 let _ = self.fanout.send(Command::Close { peer: self.id }).await;
@@ -496,7 +497,7 @@ impl Connection {
     }
 
     /// Takes the socket back from the fan-out loop, finishes the frame that is under way, and closes.
-    async fn farewell(mut self, code: CloseCode) {
+    async fn farewell(&mut self, code: CloseCode) {
         let _ = self.fanout.send(Command::Close { peer: self.id }).await;
         // The loop lets go of the notes when it has let go of the socket.
         while let Some(note) = self.notes.recv().await {
@@ -507,12 +508,12 @@ impl Connection {
                 });
             }
         }
-        let socket = &self.socket;
+        let socket = Arc::clone(&self.socket);
         let goodbye = async {
             let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
             for mut bytes in rest.into_iter().chain([websocket::close(code)]) {
                 while !bytes.is_empty() {
-                    write_some(socket, &mut bytes).await?;
+                    write_some(&socket, &mut bytes).await?;
                 }
             }
             std::io::Result::Ok(())
@@ -619,4 +620,16 @@ fn random_below(bound: u64) -> u64 {
         .1
         .checked_rem(bound)
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod sizes {
+    #[test]
+    fn sizes() {
+        use super::*;
+        fn ret<F: Future>(_: impl Fn(Connection)->F) -> usize { std::mem::size_of::<F>() }
+        println!("conn {} peer {} ws {} run {} effect {}", size_of::<Connection>(), size_of::<Peer>(), size_of::<WebSocketStream<Wire>>(), ret(|mut c| async move { c.run().await }), size_of::<Effect>());
+        println!("sub {} note {} command {} answer {}", size_of::<crate::relay::subscription::Subscription>(), size_of::<Note>(), size_of::<Command>(), size_of::<Answer>());
+        println!("line {} receiver {}", size_of::<crate::server::line::Line>(), size_of::<crate::relay::topic::Receiver>());
+    }
 }

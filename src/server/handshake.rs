@@ -160,10 +160,8 @@ async fn connect(shared: Arc<Shared>, upgrade: OnUpgrade, identity: Option<Ident
         Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
     };
     let (socket, read) = unwrap(upgraded);
-    Connection::new(shared, socket, read, identity)
-        .await
-        .run()
-        .await;
+    let mut connection = Box::new(Connection::new(shared, socket, read, identity).await);
+    connection.run().await;
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.
