@@ -53,11 +53,11 @@
 //! options put to a session; its live counts are a **tally**. **connection**: a task around a socket. **peer**: one client
 //! as the pure core sees it. **refusal**: what a client is told when it may not.
 
+pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod limits;
 pub mod postgres;
 pub mod protocol;
-
-pub mod auth;
 pub mod relay;
