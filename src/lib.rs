@@ -65,3 +65,4 @@ pub mod postgres;
 pub mod server;
 
 pub mod app;
+pub mod cli;

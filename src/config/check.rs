@@ -9,20 +9,17 @@ use std::{
     str::FromStr,
 };
 
-use aws_lc_rs::rand;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::{AllowedOrigins, LogFormat, LogSettings, Mistake, raw::Raw},
+    config::{
+        AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, random_secret, raw::Raw,
+    },
     postgres::{
         connect::{Target, TargetError},
         tls::SslMode,
     },
 };
-
-/// Bytes of a secret: what RFC 7518 §3.2 asks of HS256, and what nobody guesses.
-const SECRET_BYTES_MIN: usize = 32;
 
 /// What has been found so far. A check that gives no value has recorded a mistake.
 #[derive(Default)]
@@ -34,10 +31,7 @@ pub(super) struct Check {
 impl Check {
     /// The database for queries, and the one for LISTEN.
     pub(super) fn databases(&mut self, raw: &Raw) -> Option<(Target, Target)> {
-        let root_cert = raw
-            .pg_root_cert
-            .as_deref()
-            .filter(|given| !given.trim().is_empty());
+        let root_cert = raw.pg_root_cert.as_deref();
         let name = "DATABASE_URL";
         let url = self.secret(
             name,
@@ -286,13 +280,6 @@ impl Check {
             problem: problem.into(),
         });
     }
-}
-
-/// A secret that nobody has chosen.
-pub(crate) fn random_secret() -> SecretString {
-    let mut bytes = [0; SECRET_BYTES_MIN];
-    rand::fill(&mut bytes).expect("the system's random source is there once the process runs");
-    STANDARD.encode(bytes).into()
 }
 
 fn read_secret(path: &Path) -> Result<SecretString, String> {

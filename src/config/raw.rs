@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, builder::ValueParser};
+use clap::{Args, FromArgMatches as _, builder::ValueParser};
 use secrecy::SecretString;
 
 /// The settings as given.
@@ -255,7 +255,30 @@ pub struct Raw {
     pub log_format: String,
 }
 
+impl Raw {
+    /// What the environment says about tuning, and nothing of what it says about databases, keys and addresses: for a
+    /// gateway that brings its own.
+    pub(crate) fn tuning_from_environment() -> Self {
+        let command = Self::augment_args(clap::Command::new("usher").no_binary_name(true));
+        let matches = command.get_matches_from::<_, &str>([]);
+        let raw = Self::from_arg_matches(&matches).expect("no setting is required here");
+        Self {
+            database_url: None,
+            database_url_file: None,
+            listen_database_url: None,
+            listen_database_url_file: None,
+            pg_root_cert: None,
+            supabase_url: None,
+            supabase_jwt_secret: None,
+            supabase_jwt_secret_file: None,
+            resume_secret: None,
+            resume_secret_file: None,
+            ..raw
+        }
+    }
+}
+
 /// Takes any text; clap cannot make a `SecretString` by itself, since that has no `FromStr`.
-fn secret() -> ValueParser {
+pub(crate) fn secret() -> ValueParser {
     ValueParser::from(|text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))
 }

@@ -123,8 +123,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Parses a `postgres://` URL. `root_cert` is a PEM text or the path of a PEM file, and yields to an `sslrootcert`
-    /// in the URL. Without an `sslmode` it is `verify-full`, or `disable` for loopback and Unix sockets.
+    /// Parses a `postgres://` URL. `root_cert` is a PEM text or the path of a PEM file (empty counts as none), and
+    /// yields to an `sslrootcert` in the URL. Without an `sslmode` it is `verify-full`, or `disable` for loopback and Unix sockets.
     ///
     /// # Errors
     ///
@@ -140,6 +140,7 @@ impl Target {
             return Err(TargetError::Syntax);
         }
         let mode = parameters.mode.unwrap_or_else(|| default_mode(&config));
+        let root_cert = root_cert.filter(|given| !given.trim().is_empty());
         let root_cert = match (parameters.root_cert.as_deref(), root_cert) {
             (Some("system"), _) | (None, None) => None,
             (Some(given), _) | (None, Some(given)) => Some(read_root_cert(given)?),

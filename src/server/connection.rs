@@ -520,7 +520,7 @@ impl Connection {
         };
         // To close while the client still sends would reset the connection and take the code with it.
         if matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
-            let mut wire = Wire::new(Arc::clone(socket));
+            let mut wire = Wire::new(Arc::clone(&socket));
             let mut scrap = [0; 512];
             let until_closed = async {
                 while let Ok(count) = wire.read(&mut scrap).await
