@@ -53,6 +53,7 @@ pub enum ServerFrame<'a> {
         session: SessionId,
         epoch: &'a str,
         seq: Seq,
+        head: Seq,
         reason: StartReason,
     },
     ResumeToken {
@@ -91,6 +92,8 @@ pub struct Subscribed<'a> {
     pub session: SessionId,
     pub epoch: &'a str,
     pub seq: Seq,
+    /// The newest event when this was said: what follows up to here is history, what comes after is live.
+    pub head: Seq,
     pub recovered: bool,
     pub reason: Option<StartReason>,
     pub resume_token: &'a str,

@@ -621,15 +621,3 @@ fn random_below(bound: u64) -> u64 {
         .checked_rem(bound)
         .unwrap_or(0)
 }
-
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        use super::*;
-        fn ret<F: Future>(_: impl Fn(Connection)->F) -> usize { std::mem::size_of::<F>() }
-        println!("conn {} peer {} ws {} run {} effect {}", size_of::<Connection>(), size_of::<Peer>(), size_of::<WebSocketStream<Wire>>(), ret(|mut c| async move { c.run().await }), size_of::<Effect>());
-        println!("sub {} note {} command {} answer {}", size_of::<crate::relay::subscription::Subscription>(), size_of::<Note>(), size_of::<Command>(), size_of::<Answer>());
-        println!("line {} receiver {}", size_of::<crate::server::line::Line>(), size_of::<crate::relay::topic::Receiver>());
-    }
-}
