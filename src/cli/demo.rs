@@ -177,7 +177,10 @@ async fn open_voting(client: &Client) -> anyhow::Result<(SessionId, VotingId)> {
         order by s.created_at, s.id
         limit 1";
     let row = client.query_opt(query, &[]).await?;
-    let row = row.context("the database has no live public session with an open voting: remove the --data directory to start afresh")?;
+    let row = row.context(
+        "the database has no live public session with an open voting: \
+         remove the --data directory to start afresh",
+    )?;
     Ok((SessionId(row.get(0)), VotingId(row.get(1))))
 }
 
