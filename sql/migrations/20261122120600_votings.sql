@@ -80,6 +80,7 @@ create function usher.enter_ballot(voting uuid, as_caller boolean, out allow_cha
 language plpgsql
 security definer
 set search_path = ''
+set enable_seqscan = off
 as $$
 declare
   ballot record;
