@@ -18,7 +18,7 @@ use crate::protocol::server::StartReason;
 use crate::relay::PeerId;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
-use crate::relay::topic::{Level, Receiver, Topic};
+use crate::relay::topic::{Broken, Level, Receiver, Topic};
 
 /// Where bytes for a receiver go.
 pub trait Outlet {
@@ -191,7 +191,7 @@ impl Router {
                     topic.ask(refill.session, RefillCause::More, &mut self.refills);
                 }
             }
-            Err(reason) => self.restart(refill.session, reason),
+            Err(broken) => self.restart(refill.session, broken),
         }
     }
 
@@ -203,7 +203,7 @@ impl Router {
         let sessions: Vec<SessionId> = self.topics.keys().copied().collect();
         for session in sessions {
             if changed {
-                self.restart(session, StartReason::Ahead);
+                self.restart(session, Broken::Ahead);
             }
             if let Some(topic) = self.topics.get_mut(&session) {
                 topic.on_resync();
@@ -427,17 +427,17 @@ impl Router {
         self.topics.values().map(Topic::window_bytes).sum()
     }
 
-    fn restart(&mut self, session: SessionId, reason: StartReason) {
+    fn restart(&mut self, session: SessionId, broken: Broken) {
         let Some(topic) = self.topics.get_mut(&session) else {
             return;
         };
         self.generation += 1;
-        for (peer, attempt) in topic.restart(self.generation, reason) {
+        for (peer, attempt, kind) in topic.restart(self.generation, broken) {
             self.turns.push_back(Turn {
                 peer,
                 session,
                 attempt,
-                kind: TurnKind::Lost(reason),
+                kind,
             });
         }
     }

@@ -18,7 +18,9 @@ use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
 use crate::relay::PeerId;
 use crate::relay::history::History;
-use crate::relay::router::{Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause};
+use crate::relay::router::{
+    Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause, TurnKind,
+};
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 
@@ -69,6 +71,15 @@ pub enum Level {
         /// The newest number delivered.
         position: Seq,
     },
+}
+
+/// Why the numbers that are held lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The database went back in time.
+    Ahead,
+    /// The log no longer reaches back to the window's end, only to this.
+    Trimmed { floor: Seq },
 }
 
 /// One session as a router sees it.
@@ -141,11 +152,7 @@ impl Topic {
     }
 
     /// Takes a page of the log. Says whether the log must be asked again, or why the numbers held lead nowhere.
-    pub(super) fn on_page(
-        &mut self,
-        page: &LogPage,
-        same_epoch: bool,
-    ) -> Result<bool, StartReason> {
+    pub(super) fn on_page(&mut self, page: &LogPage, same_epoch: bool) -> Result<bool, Broken> {
         self.is_refilling = false;
         let Some(history) = &self.history else {
             return Ok(false);
@@ -157,10 +164,10 @@ impl Topic {
         }
         let held = history.head();
         if page.head < held {
-            return Err(StartReason::Ahead);
+            return Err(Broken::Ahead);
         }
         if held < page.floor {
-            return Err(StartReason::TooOld);
+            return Err(Broken::Trimmed { floor: page.floor });
         }
         for event in &page.events {
             if event.seq == self.head().next() {
@@ -168,8 +175,8 @@ impl Topic {
             }
         }
         if self.head() == held && page.head > held {
-            // The log does not have what its own head promises: only a fresh start helps.
-            return Err(StartReason::TooOld);
+            // It was trimmed between the two statements of the page.
+            return Err(Broken::Trimmed { floor: page.floor });
         }
         let owed = std::mem::take(&mut self.owes_refill);
         Ok(owed || self.seen.max(page.head) > self.head())
@@ -366,23 +373,33 @@ impl Topic {
         }
     }
 
-    /// Forgets all numbers, and the counts too where they may be of another life of the database; says whom that concerns.
-    pub(super) fn restart(&mut self, generation: u64, reason: StartReason) -> Vec<(PeerId, u32)> {
+    /// Forgets all numbers, and the counts too where they may be of another life of the database; says what that means
+    /// to whom. A receiver that is ahead of the window may still be within the log.
+    pub(super) fn restart(
+        &mut self,
+        generation: u64,
+        broken: Broken,
+    ) -> Vec<(PeerId, u32, TurnKind)> {
         let kept = std::mem::replace(self, Self::new(generation));
         self.receivers = kept.receivers;
         self.places = kept.places;
         self.idle_since = kept.idle_since;
         // Hints were heard that nobody remembers: whoever attaches next has the log asked.
         self.owes_refill = true;
-        if reason != StartReason::Ahead {
+        if broken != Broken::Ahead {
             self.snapshot = kept.snapshot;
             self.tallies = kept.tallies;
         }
         let attached = |receiver: &mut Receiver| {
-            receiver
-                .cursor
-                .take()
-                .map(|_| (receiver.peer, receiver.attempt))
+            let position = receiver.cursor.take()?;
+            let kind = match broken {
+                Broken::Ahead => TurnKind::Lost(StartReason::Ahead),
+                Broken::Trimmed { floor } if position < floor => {
+                    TurnKind::Lost(StartReason::TooOld)
+                }
+                Broken::Trimmed { .. } => TurnKind::Behind(position),
+            };
+            Some((receiver.peer, receiver.attempt, kind))
         };
         self.receivers.iter_mut().filter_map(attached).collect()
     }

@@ -49,6 +49,7 @@ struct Wish {
     resume: Option<(u64, Option<String>)>,
     history: u64,
     head: u64,
+    epoch: String,
 }
 
 impl Client {
@@ -104,6 +105,7 @@ impl Client {
             resume,
             history,
             head: db.head(session),
+            epoch: db.epoch_name(),
         });
         view.state = ViewState::Asked;
         frame.to_string()
@@ -230,7 +232,8 @@ impl View {
             (resume, false) => {
                 judge(frame, resume.as_ref(), session, db)?;
                 ensure(
-                    epoch != db.epoch_name()
+                    epoch != wish.epoch
+                        || epoch != db.epoch_name()
                         || seq + wish.history >= wish.head.min(db.head(session)),
                     "less history than asked for",
                 )?;
