@@ -5,8 +5,16 @@
     clippy::panic,
     reason = "a helper of a test fails as the test does"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read the clock as a person with a watch does"
+)]
 
+mod client;
 mod cluster;
 mod database;
 mod dev;
+mod gateway;
+mod log;
+mod main_job;
 mod migrations;
