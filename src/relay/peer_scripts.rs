@@ -41,7 +41,7 @@ fn a_fresh_subscription_is_joined_admitted_caught_up_and_live() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5
                 < events 4 5
@@ -61,7 +61,7 @@ fn pages_are_read_until_the_head_is_reached() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 read the log after 0
             page 1 2 head 5
                 < events 1 2
@@ -87,7 +87,7 @@ fn a_position_is_gone_on_from() {
                 ask for admission
             admitted head 5
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5
                 < events 4 5
@@ -103,7 +103,7 @@ fn a_position_is_gone_on_from() {
                 ask for admission
             admitted head 5
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live"#]],
     );
@@ -120,7 +120,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
                 ask for admission
             admitted head 9 floor 3
                 count Some(TooOld)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="too_old" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="too_old" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
     check(
@@ -132,7 +132,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
                 ask for admission
             admitted head 9 floor 3
                 count Some(Ahead)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
     check(
@@ -144,7 +144,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
                 ask for admission
             admitted head 9 floor 3
                 count Some(Ahead)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
 }
@@ -159,7 +159,7 @@ fn a_grant_and_a_window_spare_the_database() {
                 join with a grant
             joined reach 3 head 6
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             live"#]],
     );
@@ -171,7 +171,7 @@ fn a_grant_and_a_window_spare_the_database() {
                 join with a grant
             joined reach 3 head 6
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
                 attach after 3 in e
             behind
                 read the log after 3
@@ -279,7 +279,7 @@ fn a_token_rests_on_the_time_of_asking() {
             wait 5
             admitted head 0
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 attach after 0 in e
             token age
                 Some(5) s
@@ -306,7 +306,7 @@ fn a_token_rests_on_the_time_of_asking() {
                 join with a grant
             joined reach 3 head 6
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             token age
                 Some(7) s"#]],
@@ -353,7 +353,7 @@ fn what_fails_later_is_tried_again() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
                 read the log after 4
             no page
             wait 1
@@ -372,7 +372,7 @@ fn what_fails_later_is_tried_again() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             lost Ahead
@@ -385,7 +385,7 @@ fn what_fails_later_is_tried_again() {
             joined
                 ask for admission
             admitted head 2 in f
-                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" reason="ahead" seq=0
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=2 reason="ahead" seq=0
                 read the log after 0
             page 1 2 head 2 in f
                 < events 1 2
@@ -405,7 +405,7 @@ fn a_page_can_show_that_the_position_leads_nowhere() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5 in f
                 join"#]],
@@ -419,7 +419,7 @@ fn a_page_can_show_that_the_position_leads_nowhere() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page floor 4 head 9
                 join"#]],
@@ -433,7 +433,7 @@ fn a_page_can_show_that_the_position_leads_nowhere() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page head 9
                 join"#]],
@@ -447,7 +447,7 @@ fn a_page_can_show_that_the_position_leads_nowhere() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 5 head 5
                 join"#]],
@@ -461,7 +461,7 @@ fn a_page_can_show_that_the_position_leads_nowhere() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page head 2
                 join"#]],
@@ -479,7 +479,7 @@ fn a_subscriber_behind_is_caught_up_from_the_log() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             turn behind 7
@@ -507,7 +507,7 @@ fn a_subscriber_that_lost_continuity_is_reset() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             lost TooOld
@@ -515,7 +515,7 @@ fn a_subscriber_that_lost_continuity_is_reset() {
             joined reach 0 head 9
                 ask for admission
             admitted head 60
-                < reset can={"moderate":false,"send":true,"vote":true} epoch="e" reason="too_old" seq=10
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="e" head=60 reason="too_old" seq=10
                 read the log after 10
             page 11 head 11
                 < events 11
@@ -530,7 +530,7 @@ fn a_subscriber_that_lost_continuity_is_reset() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             lost TooOld
@@ -555,7 +555,7 @@ fn epochs_that_disagree_are_waited_out() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             stale
             recheck
@@ -564,7 +564,7 @@ fn epochs_that_disagree_are_waited_out() {
             joined
                 ask for admission
             admitted head 5 in f
-                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" reason="ahead" seq=0
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=5 reason="ahead" seq=0
                 read the log after 0
             page 1 2 3 4 5 head 5 in f
                 < events 1 2 3 4 5
@@ -584,7 +584,7 @@ fn a_time_out_is_told_and_the_subscription_goes_on() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             recheck
@@ -620,7 +620,7 @@ fn whoever_moderates_sees_hidden_counts() {
                 ask for admission
             admitted head 5 moderates
                 count Some(Fresh)
-                < subscribed can={"moderate":true,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":true,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e sees hidden
             live
             recheck
@@ -643,7 +643,7 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             > subscribe T history 0
@@ -652,7 +652,7 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
                 ask for admission T
             admitted T head 1
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=1 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=1 id=1 reason="fresh" recovered=false resume_token="…" seq=1 viewers=3
                 attach T after 1 in e
             live T
             recheck
@@ -681,7 +681,7 @@ fn of_two_questions_the_later_counts() {
             recheck
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
                 ask for admission
             live
@@ -735,7 +735,7 @@ fn late_answers_are_ignored() {
             live
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
                 read the log after 4"#]],
     );
 }
@@ -766,7 +766,7 @@ fn an_overtaken_subscribe_is_answered() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             > subscribe S
                 join
@@ -788,7 +788,7 @@ fn a_fresh_token_comes_at_half_the_life_of_the_old() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             wait 299
@@ -901,7 +901,7 @@ fn a_socket_shows_who_it_is() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             > auth 1
