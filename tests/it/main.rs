@@ -18,3 +18,4 @@ mod gateway;
 mod log;
 mod main_job;
 mod migrations;
+mod pgtap;
