@@ -58,3 +58,11 @@ pub mod protocol;
 
 pub mod auth;
 pub mod relay;
+
+pub mod config;
+pub mod metrics;
+pub mod postgres;
+pub mod server;
+
+pub mod app;
+pub mod cli;

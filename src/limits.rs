@@ -96,3 +96,90 @@ pub const SESSION_LINGER: Duration = Duration::from_secs(60);
 
 /// Sessions without a viewer whose windows are kept up; beyond it the longest idle goes first.
 pub const LINGERING_SESSIONS_MAX: usize = 256;
+
+/// How long a question to the database may take, waiting for a connection included.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages, or votes, in one transaction: enough to share one commit, few enough that the last does not wait for long
+/// and that Postgres keeps the subtransactions in memory (it caches 64).
+pub const BATCH_ITEMS_MAX: usize = 50;
+
+/// Writes that wait for the batch under way; a write beyond is refused as `unavailable`.
+pub const WRITE_QUEUE_LEN: usize = 4_096;
+
+/// How long a batch is tried again while the database is away; its nonces make trying again harmless.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often the gateway hears from itself through the database.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the echo of a probe may take before the LISTEN connection is given up.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest pause between two tries to reach the database.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Notifications that are handed on together at most.
+pub const HEARD_MAX: usize = 1_024;
+
+/// Groups of notifications that wait for a fan-out loop. When it is full the listener waits, and Postgres keeps the rest.
+pub const HEARD_QUEUE_LEN: usize = 64;
+
+const _: () = assert!(
+    BATCH_ITEMS_MAX <= 64,
+    "subtransactions beyond 64 leave the shared cache of Postgres"
+);
+
+/// Bytes of direct answers that wait for a stalled socket; beyond it the client is closed as too slow.
+pub const HELD_BYTES_MAX: usize = 512 * 1024;
+
+/// Commands that a fan-out loop takes at a time, before it looks for news again.
+pub const COMMANDS_TAKEN_MAX: usize = 256;
+
+/// Commands that wait for a fan-out loop. When it is full a connection waits, and with it its client.
+pub const COMMAND_QUEUE_LEN: usize = 4_096;
+
+/// Notes that wait for one connection. A connection that leaves so many unread is given up: each subscription has at most
+/// a few under way.
+pub const NOTE_QUEUE_LEN: usize = 4 * SUBSCRIPTIONS_PER_PEER_MAX;
+
+/// How long a socket may take nothing before its client is closed as too slow.
+pub const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long a client has to answer a close frame.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a client may take to send the head of a request.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of the head of a request.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes that a connection reads at a time. Tungstenite allocates them for each; its default of 128 KiB would be most of
+/// an idle viewer's memory.
+pub const READ_BUFFER_BYTES: usize = 1_024;
+
+/// Connections that wait to be accepted; the kernel caps it at `somaxconn`.
+pub const ACCEPT_BACKLOG: i32 = 4_096;
+
+const _: () = assert!(
+    HELD_BYTES_MAX > PAGE_BYTES_MAX,
+    "a page must fit behind a stalled socket"
+);
+
+/// Bytes of a frame from which on its sender waits until the socket took it, before it asks the database for more.
+pub const RECEIPT_BYTES_MIN: usize = 16 * 1024;
+
+/// Connections that are not, or not yet, WebSockets; further ones wait to be accepted.
+pub const PLAIN_CONNECTIONS_MAX: usize = 1_024;
+
+/// How long the gateway waits for its connections, and then for its parts, when it stops.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(
+    STOP_TIMEOUT.as_secs() > 2 * CLOSE_TIMEOUT.as_secs(),
+    "a farewell must fit the stop"
+);
+
+/// Events that leave the log in one statement.
+pub const TRIM_EVENTS_MAX: u64 = 10_000;

@@ -1,3 +1,31 @@
-//! The binary `usher`: parses the command line and runs the command.
+//! The binary `usher`: parses the command line, runs the command, and says what went wrong.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use usher::cli::{self, Cli};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    match runtime.block_on(cli::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says what was attempted and why it failed, the nearest reason first.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("usher: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+    ExitCode::FAILURE
+}

@@ -86,6 +86,8 @@ pub struct Subscribed<'a> {
     pub session: SessionId,
     pub epoch: &'a str,
     pub seq: Seq,
+    /// The newest event when this was said: what follows up to here is history, what comes after is live.
+    pub head: Seq,
     pub recovered: bool,
     pub reason: Option<StartReason>,
     pub resume_token: &'a str,
@@ -102,6 +104,8 @@ pub struct Reset<'a> {
     pub session: SessionId,
     pub epoch: &'a str,
     pub seq: Seq,
+    /// As in [`Subscribed`].
+    pub head: Seq,
     pub reason: StartReason,
     pub can: Can,
     pub info: &'a RawValue,

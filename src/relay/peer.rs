@@ -406,6 +406,8 @@ impl Peer {
         self.counter = self.counter.wrapping_add(1 << 16);
         let scene = scene(&self.identity, &self.rules, now);
         let subscription = Subscription::begin(wish, id, self.counter, &scene, &mut self.effects);
+        // Most have one: a vector's own growth would begin with four.
+        self.subscriptions.reserve_exact(1);
         self.subscriptions.push(subscription);
     }
 

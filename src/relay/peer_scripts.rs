@@ -41,7 +41,7 @@ fn a_fresh_subscription_is_joined_admitted_caught_up_and_live() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5
                 < events 4 5
@@ -61,7 +61,7 @@ fn pages_are_read_until_the_head_is_reached() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 read the log after 0
             page 1 2 head 5
                 < events 1 2
@@ -87,7 +87,7 @@ fn a_position_is_gone_on_from() {
                 ask for admission
             admitted head 5
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5
                 < events 4 5
@@ -103,7 +103,7 @@ fn a_position_is_gone_on_from() {
                 ask for admission
             admitted head 5
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live"#]],
     );
@@ -120,7 +120,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
                 ask for admission
             admitted head 9 floor 3
                 count Some(TooOld)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="too_old" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="too_old" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
     check(
@@ -132,7 +132,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
                 ask for admission
             admitted head 9 floor 3
                 count Some(Ahead)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
     check(
@@ -144,7 +144,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
                 ask for admission
             admitted head 9 floor 3
                 count Some(Ahead)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
 }
@@ -159,7 +159,7 @@ fn a_grant_and_a_window_spare_the_database() {
                 join with a grant
             joined reach 3 head 6
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             live"#]],
     );
@@ -171,7 +171,7 @@ fn a_grant_and_a_window_spare_the_database() {
                 join with a grant
             joined reach 3 head 6
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
                 attach after 3 in e
             behind
                 read the log after 3
@@ -279,7 +279,7 @@ fn a_token_rests_on_the_time_of_asking() {
             wait 5
             admitted head 0
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 attach after 0 in e
             token age
                 Some(5) s
@@ -306,7 +306,7 @@ fn a_token_rests_on_the_time_of_asking() {
                 join with a grant
             joined reach 3 head 6
                 count None
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             token age
                 Some(7) s"#]],
@@ -356,7 +356,7 @@ fn what_fails_later_is_tried_again() {
             live"#]],
     );
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || lost Ahead | joined | unavailable | wait 1 | joined | admitted head 2 in f | page 1 2 head 2 in f | live",
+        "> subscribe S history 0 | joined | admitted head 5 | live || lost Ahead | joined | unavailable | wait 1 | joined | admitted head 2 in f | page 1 2 head 2 in f | live",
         expect![[r#"
             lost Ahead
                 join
@@ -368,7 +368,7 @@ fn what_fails_later_is_tried_again() {
             joined
                 ask for admission
             admitted head 2 in f
-                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" reason="ahead" seq=0
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=2 reason="ahead" seq=0
                 read the log after 0
             page 1 2 head 2 in f
                 < events 1 2
@@ -414,7 +414,7 @@ fn a_page_can_show_that_the_position_leads_nowhere() {
 #[test]
 fn a_subscriber_behind_is_caught_up_from_the_log() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || turn behind 7 | page 8 9 head 9 | behind | page 10 head 10 | live",
+        "> subscribe S history 0 | joined | admitted head 5 | live || turn behind 7 | page 8 9 head 9 | behind | page 10 head 10 | live",
         expect![[r#"
             turn behind 7
                 read the log after 7
@@ -433,21 +433,21 @@ fn a_subscriber_behind_is_caught_up_from_the_log() {
 #[test]
 fn a_subscriber_that_lost_continuity_is_reset() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || lost TooOld | joined reach 0 head 9 | admitted head 60 | page 11 head 11",
+        "> subscribe S history 0 | joined | admitted head 5 | live || lost TooOld | joined reach 0 head 9 | admitted head 60 | page 11 head 11",
         expect![[r#"
             lost TooOld
                 join
             joined reach 0 head 9
                 ask for admission
             admitted head 60
-                < reset can={"moderate":false,"send":true,"vote":true} epoch="e" reason="too_old" seq=10
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="e" head=60 reason="too_old" seq=10
                 read the log after 10
             page 11 head 11
                 < events 11
                 attach after 11 in e"#]],
     );
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || lost TooOld | joined | refused banned",
+        "> subscribe S history 0 | joined | admitted head 5 | live || lost TooOld | joined | refused banned",
         expect![[r#"
             lost TooOld
                 join
@@ -472,7 +472,7 @@ fn epochs_that_disagree_are_waited_out() {
             joined
                 ask for admission
             admitted head 5 in f
-                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" reason="ahead" seq=0
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=5 reason="ahead" seq=0
                 read the log after 0
             page 1 2 3 4 5 head 5 in f
                 < events 1 2 3 4 5
@@ -484,7 +484,7 @@ fn epochs_that_disagree_are_waited_out() {
 #[test]
 fn a_time_out_is_told_and_the_subscription_goes_on() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || recheck | admitted head 5 muted | recheck | admitted head 5 muted | recheck | unavailable | wait 1 | admitted head 5",
+        "> subscribe S history 0 | joined | admitted head 5 | live || recheck | admitted head 5 muted | recheck | admitted head 5 muted | recheck | unavailable | wait 1 | admitted head 5",
         expect![[r#"
             recheck
                 ask for admission
@@ -519,7 +519,7 @@ fn whoever_moderates_sees_hidden_counts() {
                 ask for admission
             admitted head 5 moderates
                 count Some(Fresh)
-                < subscribed can={"moderate":true,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":true,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e sees hidden
             live
             recheck
@@ -534,7 +534,7 @@ fn whoever_moderates_sees_hidden_counts() {
 #[test]
 fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || > subscribe T history 0 | joined T | admitted T head 1 | live T | recheck | refused banned | recheck T | refused T not_found",
+        "> subscribe S history 0 | joined | admitted head 5 | live || > subscribe T history 0 | joined T | admitted T head 1 | live T | recheck | refused banned | recheck T | refused T not_found",
         expect![[r#"
             > subscribe T history 0
                 join T
@@ -542,7 +542,7 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
                 ask for admission T
             admitted T head 1
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=1 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=1 id=1 reason="fresh" recovered=false resume_token="…" seq=1 viewers=3
                 attach T after 1 in e
             live T
             recheck
@@ -571,7 +571,7 @@ fn of_two_questions_the_later_counts() {
             recheck
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
                 ask for admission
             live
@@ -625,7 +625,7 @@ fn late_answers_are_ignored() {
             live
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
                 read the log after 4"#]],
     );
 }
@@ -662,7 +662,7 @@ fn an_overtaken_subscribe_is_answered() {
 #[test]
 fn a_fresh_token_comes_at_half_the_life_of_the_old() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || live || wait 299 | wait 1 | wait 200 | turn behind 5 | page head 5 | live | wait 100",
+        "> subscribe S history 0 | joined | admitted head 5 | live || wait 299 | wait 1 | wait 200 | turn behind 5 | page head 5 | live | wait 100",
         expect![[r#"
             wait 299
                 < ping
@@ -774,7 +774,7 @@ fn a_socket_shows_who_it_is() {
                 ask for admission
             admitted head 5
                 count Some(Fresh)
-                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
             > auth 1

@@ -413,6 +413,14 @@ impl Router {
         self.topics.keys().copied()
     }
 
+    /// Whether a receiver has an interest in a session.
+    #[must_use]
+    pub fn is_watching(&self, session: SessionId, peer: PeerId) -> bool {
+        self.sessions_of
+            .get(&peer)
+            .is_some_and(|sessions| sessions.contains(&session))
+    }
+
     /// Bytes that the windows of all sessions hold.
     #[must_use]
     pub fn window_bytes(&self) -> usize {

@@ -104,6 +104,15 @@ struct Start {
     viewers: u64,
 }
 
+/// What a subscriber is told when it begins.
+struct Opening<'a> {
+    snapshot: &'a Snapshot,
+    position: Seq,
+    /// The newest number known: what lies between the two is history.
+    head: Seq,
+    reason: Option<StartReason>,
+}
+
 /// How far a subscription has come.
 #[derive(Debug)]
 struct Course {
@@ -181,15 +190,13 @@ impl Subscription {
                 .resume
                 .as_ref()
                 .map_or(recall.head, |resume| resume.seq);
-            self.announce(
-                &start,
-                &recall.snapshot,
+            let opening = Opening {
+                snapshot: &recall.snapshot,
                 position,
-                None,
-                |_| None,
-                scene,
-                effects,
-            );
+                head: recall.head,
+                reason: None,
+            };
+            self.announce(&start, &opening, |_| None, scene, effects);
             self.attach(
                 Course {
                     position,
@@ -458,7 +465,13 @@ impl Subscription {
             ),
         };
         let mine = |voting: VotingId| Some(admission.mine.get(&voting).copied());
-        self.announce(start, snapshot, position, reason, mine, scene, effects);
+        let opening = Opening {
+            snapshot,
+            position,
+            head: snapshot.head,
+            reason,
+        };
+        self.announce(start, &opening, mine, scene, effects);
         let course = Course {
             position,
             snapshot: Some(Arc::clone(snapshot)),
@@ -470,30 +483,27 @@ impl Subscription {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the facts of one frame, from three places"
-    )]
+    /// Tells the subscriber where it begins.
     fn announce(
         &self,
         start: &Start,
-        snapshot: &Snapshot,
-        position: Seq,
-        reason: Option<StartReason>,
+        opening: &Opening<'_>,
         mine: impl Fn(VotingId) -> Option<Option<MovieId>>,
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let session = self.session;
-        let votings = snapshot.views(self.can, mine);
+        let (session, epoch) = (self.session, &opening.snapshot.epoch);
+        let (seq, head) = (opening.position, opening.head);
+        let votings = opening.snapshot.views(self.can, mine);
         if let Some(reason) = start.lost {
             let frame = ServerFrame::Reset(Box::new(Reset {
                 session,
-                epoch: &snapshot.epoch,
-                seq: position,
+                epoch,
+                seq,
+                head,
                 reason,
                 can: self.can,
-                info: &snapshot.info,
+                info: &opening.snapshot.info,
                 votings,
             }));
             effects.push(Effect::Send(frame.encode()));
@@ -503,17 +513,20 @@ impl Subscription {
         let frame = ServerFrame::Subscribed(Box::new(Subscribed {
             id: start.id.as_ref(),
             session,
-            epoch: &snapshot.epoch,
-            seq: position,
-            recovered: reason.is_none(),
-            reason,
+            epoch,
+            seq,
+            head,
+            recovered: opening.reason.is_none(),
+            reason: opening.reason,
             resume_token: &token,
             can: self.can,
             viewers: start.viewers,
-            info: &snapshot.info,
+            info: &opening.snapshot.info,
             votings,
         }));
-        effects.push(Effect::Subscribed { reason });
+        effects.push(Effect::Subscribed {
+            reason: opening.reason,
+        });
         effects.push(Effect::Send(frame.encode()));
     }
 

@@ -1,0 +1,43 @@
+-- The gateway's login role and the schema that holds what it may call.
+
+-- Roles belong to the cluster: another database may be making the same one now, so losing the race is fine.
+do $$
+begin
+  if not exists (select 1 from pg_catalog.pg_roles where rolname = 'usher_gateway') then
+    begin
+      create role usher_gateway with login noinherit;
+    exception
+      when duplicate_object or unique_violation then null;
+    end;
+  end if;
+end
+$$;
+
+do $$
+declare
+  api_role name;
+begin
+  foreach api_role in array array['anon', 'authenticated']::name[] loop
+    if not exists (
+      select 1
+      from pg_catalog.pg_auth_members m
+      where m.roleid = (select oid from pg_catalog.pg_roles where rolname = api_role)
+        and m.member = (select oid from pg_catalog.pg_roles where rolname = 'usher_gateway')
+    ) then
+      begin
+        execute format('grant %I to usher_gateway', api_role);
+      exception
+        -- Another database granted it in this moment ("tuple concurrently updated").
+        when unique_violation or internal_error then null;
+      end;
+    end if;
+  end loop;
+end
+$$;
+
+create schema usher;
+
+comment on schema usher is 'The realtime gateway''s own: the event log, the tallies and the functions it calls. Not for the Data API.';
+
+-- Usage alone: what may be executed is granted function by function, and no table is granted to anybody.
+grant usage on schema usher to usher_gateway, anon, authenticated, service_role;

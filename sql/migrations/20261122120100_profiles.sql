@@ -1,0 +1,180 @@
+-- Who a user is to the others: one profile for each account, made by a trigger.
+
+create table public.profiles (
+  id uuid not null,
+  username text not null,
+  display_name text not null,
+  avatar_path text,
+  role text not null default 'viewer',
+  preferences jsonb not null default '{}',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint profiles_pkey primary key (id),
+  constraint profiles_id_fkey foreign key (id) references auth.users (id) on delete cascade,
+  constraint profiles_username_key unique (username),
+  constraint profiles_username_check check (username ~ '^[a-z0-9_]{3,32}$'),
+  constraint profiles_display_name_check check (char_length(display_name) between 1 and 64),
+  constraint profiles_avatar_path_check check (char_length(avatar_path) between 1 and 512),
+  constraint profiles_role_check check (role in ('viewer', 'streamer', 'moderator', 'admin')),
+  constraint profiles_preferences_check check (
+    jsonb_typeof(preferences) = 'object' and octet_length(preferences::text) <= 16384
+  )
+);
+
+alter table public.profiles enable row level security;
+
+comment on table public.profiles is 'What users see of each other.';
+comment on column public.profiles.role is 'What the user is on the whole platform; changed by service_role or in SQL only.';
+comment on column public.profiles.preferences is 'The user''s own settings. Read them through my_profile(): others may not.';
+comment on column public.profiles.avatar_path is 'Path in the bucket avatars.';
+
+-- Predicates of the policies. They answer about the caller alone. Written in PL/pgSQL, which keeps its plans: a
+-- function in SQL is parsed and planned again by every statement that a policy guards.
+
+-- Security definer: called by policies as anon and authenticated; tells the caller's own role only.
+create function usher.profile_role() returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (select p.role from public.profiles p where p.id = auth.uid());
+end
+$$;
+
+create function usher.is_staff() returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(usher.profile_role() in ('moderator', 'admin'), false);
+end
+$$;
+
+create function usher.is_admin() returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(usher.profile_role() = 'admin', false);
+end
+$$;
+
+create function usher.is_streamer() returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(usher.profile_role() in ('streamer', 'admin'), false);
+end
+$$;
+
+revoke execute on all functions in schema usher from public;
+grant execute on function usher.profile_role(), usher.is_staff(), usher.is_admin(), usher.is_streamer()
+  to anon, authenticated, service_role;
+
+create policy profiles_select on public.profiles
+  for select
+  to anon, authenticated
+  using (true);
+
+create policy profiles_update on public.profiles
+  for update
+  to authenticated
+  using (id = (select auth.uid()))
+  with check (id = (select auth.uid()));
+
+-- Preferences are nobody else's business, and nobody promotes themself: hence columns instead of the table.
+revoke all on public.profiles from public, anon, authenticated;
+grant select (id, username, display_name, avatar_path, role, created_at, updated_at)
+  on public.profiles to anon, authenticated;
+grant update (username, display_name, avatar_path, preferences) on public.profiles to authenticated;
+grant all on public.profiles to service_role;
+
+-- Security definer: called by authenticated; gives the caller's own row and no other.
+create function public.my_profile() returns setof public.profiles
+language sql
+stable
+security definer
+set search_path = ''
+rows 1
+as $$
+  select p.* from public.profiles p where p.id = (select auth.uid())
+$$;
+
+comment on function public.my_profile() is 'The caller''s own profile with its preferences, which no one else can read.';
+
+revoke execute on function public.my_profile() from public, anon;
+grant execute on function public.my_profile() to authenticated, service_role;
+
+create function usher.touch_updated_at() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  new.updated_at := now();
+  return new;
+end
+$$;
+
+create trigger profiles_touch
+  before update on public.profiles
+  for each row
+  execute function usher.touch_updated_at();
+
+-- Makes the profile of one account. The metadata is the user's own to write: it may name, never promote.
+create function usher.create_profile(account uuid, metadata jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  wish text := lower(coalesce(metadata ->> 'username', metadata ->> 'user_name', metadata ->> 'preferred_username'));
+  candidate text := wish;
+  shown text := btrim(coalesce(metadata ->> 'display_name', metadata ->> 'full_name', metadata ->> 'name', ''));
+begin
+  if wish is null or wish !~ '^[a-z0-9_]{3,32}$' then
+    wish := 'user';
+    candidate := 'user_' || substr(replace(account::text, '-', ''), 1, 8);
+  end if;
+  -- A name that is taken gets a random tail: a sign-up must never fail for its name.
+  for attempt in 1..20 loop
+    begin
+      insert into public.profiles (id, username, display_name)
+      values (account, candidate, left(coalesce(nullif(shown, ''), candidate), 64))
+      on conflict (id) do nothing;
+      return;
+    exception
+      when unique_violation then
+        candidate := left(wish, 23) || '_' || substr(md5(random()::text || account::text), 1, 8);
+    end;
+  end loop;
+  raise exception 'no free username was found for account %', account;
+end
+$$;
+
+-- Security definer: runs as a trigger on auth.users, whose writer (the auth server) may not touch public.
+create function usher.on_account_created() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform usher.create_profile(new.id, coalesce(new.raw_user_meta_data, '{}'));
+  return new;
+end
+$$;
+
+revoke execute on function usher.touch_updated_at(), usher.create_profile(uuid, jsonb), usher.on_account_created()
+  from public;
+
+create trigger usher_account_created
+  after insert on auth.users
+  for each row
+  execute function usher.on_account_created();
+
+-- Accounts that were there before the trigger.
+select usher.create_profile(u.id, coalesce(u.raw_user_meta_data, '{}')) from auth.users u;

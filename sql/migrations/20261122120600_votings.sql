@@ -1,0 +1,391 @@
+-- Votings: the question, its ballot and the votes.
+
+create table public.voting_sessions (
+  id uuid not null default gen_random_uuid(),
+  session_id uuid not null,
+  question text not null,
+  state text not null default 'draft',
+  opens_at timestamptz,
+  closes_at timestamptz,
+  results_visibility text not null default 'live',
+  allow_change boolean not null default true,
+  results jsonb,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint voting_sessions_pkey primary key (id),
+  constraint voting_sessions_session_id_fkey foreign key (session_id) references public.movie_sessions (id) on delete cascade,
+  constraint voting_sessions_question_check check (char_length(question) between 1 and 300),
+  constraint voting_sessions_state_check check (state in ('draft', 'open', 'closed')),
+  constraint voting_sessions_closes_at_check check (closes_at > opens_at),
+  constraint voting_sessions_results_visibility_check check (results_visibility in ('live', 'after_close')),
+  constraint voting_sessions_results_check check ((state = 'closed') = (results is not null))
+);
+
+create table public.voting_options (
+  voting_session_id uuid not null,
+  movie_id uuid not null,
+  position smallint not null default 0,
+  created_at timestamptz not null default now(),
+  constraint voting_options_pkey primary key (voting_session_id, movie_id),
+  constraint voting_options_voting_session_id_fkey foreign key (voting_session_id)
+    references public.voting_sessions (id) on delete cascade,
+  constraint voting_options_movie_id_fkey foreign key (movie_id) references public.movies (id) on delete restrict
+);
+
+create table public.votes (
+  voting_session_id uuid not null,
+  user_id uuid not null default auth.uid(),
+  movie_id uuid not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint votes_pkey primary key (voting_session_id, user_id),
+  -- A vote is for a movie on that ballot.
+  constraint votes_option_fkey foreign key (voting_session_id, movie_id)
+    references public.voting_options (voting_session_id, movie_id) on delete cascade,
+  constraint votes_user_id_fkey foreign key (user_id) references public.profiles (id) on delete cascade
+);
+
+alter table public.voting_sessions enable row level security;
+alter table public.voting_options enable row level security;
+alter table public.votes enable row level security;
+
+create index voting_sessions_session_id_idx on public.voting_sessions (session_id);
+create unique index voting_sessions_one_open_key on public.voting_sessions (session_id) where state = 'open';
+create index voting_sessions_due_idx on public.voting_sessions (closes_at) where state = 'open';
+create index voting_options_movie_id_idx on public.voting_options (movie_id);
+create index votes_option_idx on public.votes (voting_session_id, movie_id);
+create index votes_user_id_idx on public.votes (user_id);
+
+comment on table public.voting_sessions is 'A voting on what to watch. At most one is open in a session; closed is final.';
+comment on column public.voting_sessions.results_visibility is 'Whether viewers see counts while the voting is open.';
+comment on column public.voting_sessions.allow_change is 'Whether a voter may change or withdraw a vote.';
+comment on column public.voting_sessions.results is 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Written by the database.';
+comment on table public.voting_options is 'The ballot, in the order of position.';
+comment on table public.votes is 'One vote of one user in one voting. Secret: users see their own.';
+
+-- The ballot box --------------------------------------------------------------------------------------------
+--
+-- Voters hold the box's lock shared to the end of their transaction, whoever closes holds it alone: the closer waits
+-- for every voter who is in, counts what is committed, and later voters find the voting closed. An advisory lock and
+-- not a row lock: it writes nothing, and a closer that waits is not overtaken by ever new voters.
+
+create function usher.ballot_lock_key(voting uuid) returns bigint
+language sql
+immutable
+return hashtextextended('usher.ballot:' || voting::text, 0);
+
+-- Enters the box: raises unless the voting is open. With as_caller the rules for users are checked as well.
+-- Security definer: called by the guard as authenticated; tells whether the caller may vote.
+create function usher.enter_ballot(voting uuid, as_caller boolean, out allow_change boolean)
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+as $$
+declare
+  ballot record;
+  caller record;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    -- An older snapshot would show a voting as open that has closed.
+    raise exception using errcode = 'feature_not_supported', message = 'voting needs isolation level read committed';
+  end if;
+  perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(voting));
+
+  select v.session_id, v.state, v.closes_at, v.allow_change
+  into ballot
+  from public.voting_sessions v
+  where v.id = voting;
+  if not found then
+    raise exception using errcode = 'US005', message = 'no such voting';
+  end if;
+
+  if as_caller then
+    select * into caller from usher.standing(ballot.session_id);
+    if not found then
+      raise exception using errcode = 'US005', message = 'no such voting';
+    elsif caller.ban_until is not null or caller.ended or not caller.writer then
+      perform usher.require_writer(ballot.session_id);
+    end if;
+  end if;
+
+  if ballot.state <> 'open' or ballot.closes_at <= clock_timestamp() then
+    raise exception using errcode = 'US008', message = 'the voting is not open';
+  end if;
+  allow_change := ballot.allow_change;
+end
+$$;
+
+-- Runs as the writer. The voting's state binds everybody; the rules for users bind whom row level security binds.
+create function usher.guard_vote() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  as_caller constant boolean := row_security_active(tg_relid);
+  allow_change boolean;
+begin
+  if tg_op = 'DELETE' then
+    if not as_caller then
+      -- The owner's deletes are those of accounts, options and votings that go away: they always may, but whoever
+      -- counts waits for them too.
+      perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(old.voting_session_id));
+    elsif not usher.enter_ballot(old.voting_session_id, true) then
+      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+    end if;
+    return old;
+  end if;
+
+  allow_change := usher.enter_ballot(new.voting_session_id, as_caller);
+  if tg_op = 'UPDATE' then
+    if (new.voting_session_id, new.user_id) <> (old.voting_session_id, old.user_id) then
+      raise exception using errcode = 'US007', message = 'a vote keeps its voting and its voter';
+    elsif new.movie_id <> old.movie_id and not allow_change and as_caller then
+      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+    end if;
+    new.updated_at := now();
+  end if;
+  return new;
+end
+$$;
+
+create trigger votes_guard
+  before insert or update or delete on public.votes
+  for each row
+  execute function usher.guard_vote();
+
+create trigger votes_truncated
+  before truncate on public.votes
+  for each statement
+  execute function usher.refuse_truncate();
+
+-- Counts what is on the table and not what is in the tallies.
+-- Security definer: called by the guard of voting_sessions as whoever closes; nobody else may.
+create function usher.count_votes(voting uuid) returns jsonb
+language sql
+volatile
+security definer
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'total', coalesce(sum(c.votes), 0),
+    'counts', coalesce(jsonb_agg(jsonb_build_object('movie', c.movie_id, 'votes', c.votes) order by c.position, c.movie_id), '[]')
+  )
+  from (
+    select o.movie_id, o.position, count(v.user_id) as votes
+    from public.voting_options o
+    left join public.votes v on v.voting_session_id = o.voting_session_id and v.movie_id = o.movie_id
+    where o.voting_session_id = count_votes.voting
+    group by o.movie_id, o.position
+  ) as c
+$$;
+
+-- Security definer: it counts votes, which are secret. It writes nothing but the row it guards.
+create function usher.guard_voting_session() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.state = 'closed' then
+      new.results := coalesce(new.results, usher.count_votes(new.id));
+    else
+      new.results := null;
+    end if;
+  else
+    if (new.id, new.session_id) <> (old.id, old.session_id) then
+      raise exception using errcode = 'US007', message = 'a voting keeps its id and session';
+    elsif new.state <> old.state and (old.state, new.state) not in (('draft', 'open'), ('open', 'closed')) then
+      raise exception using
+        errcode = 'US009', message = format('a voting does not go from %s to %s', old.state, new.state);
+    end if;
+    -- Voters are waited for where counting them starts or ends: at the close, and where counts turn public.
+    if old.state = 'open' and (new.state <> 'open' or new.results_visibility <> old.results_visibility) then
+      if current_setting('transaction_isolation') <> 'read committed' then
+        -- An older snapshot would not show every vote that was waited for.
+        raise exception using errcode = 'feature_not_supported', message = 'closing needs isolation level read committed';
+      end if;
+      perform pg_advisory_xact_lock(usher.ballot_lock_key(new.id));
+    end if;
+    if old.state = 'open' and new.state = 'closed' then
+      new.closes_at := least(new.closes_at, greatest(clock_timestamp(), new.opens_at + interval '1 microsecond'));
+      new.results := usher.count_votes(new.id);
+    elsif old.state <> 'closed' then
+      new.results := null;
+    end if;
+    new.updated_at := now();
+  end if;
+
+  if new.state = 'open' and (tg_op = 'INSERT' or old.state <> 'open') then
+    new.opens_at := least(new.opens_at, now());
+  end if;
+  return new;
+end
+$$;
+
+create trigger voting_sessions_guard
+  before insert or update on public.voting_sessions
+  for each row
+  execute function usher.guard_voting_session();
+
+-- Runs as the writer: users may not open a voting where the session is over, nor touch the ballot of a closed one.
+create function usher.guard_voting_request() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if row_security_active(tg_relid) then
+    perform usher.require_writer(new.session_id);
+    if tg_op = 'UPDATE' and old.state = 'closed' then
+      raise exception using errcode = 'US008', message = 'a closed voting is final';
+    end if;
+  end if;
+  return new;
+end
+$$;
+
+create trigger voting_sessions_guard_request
+  before insert or update on public.voting_sessions
+  for each row
+  execute function usher.guard_voting_request();
+
+-- Security definer: called by policies as authenticated; gives votings that the caller moderates, in one state or more.
+create function usher.moderates_voting(voting uuid, states text[]) returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select exists (
+      select 1
+      from public.voting_sessions v
+      where v.id = voting
+        and v.state = any (states)
+        and (usher.is_staff() or v.session_id in (select usher.moderated_sessions()))
+    )
+  );
+end
+$$;
+
+revoke execute on function
+  usher.ballot_lock_key(uuid), usher.enter_ballot(uuid, boolean), usher.guard_vote(), usher.count_votes(uuid),
+  usher.guard_voting_session(), usher.guard_voting_request(), usher.moderates_voting(uuid, text[])
+  from public;
+grant execute on function
+  usher.ballot_lock_key(uuid), usher.enter_ballot(uuid, boolean), usher.moderates_voting(uuid, text[])
+  to anon, authenticated, service_role;
+
+-- Policies: voting_sessions ---------------------------------------------------------------------------------
+
+create policy voting_sessions_select_anon on public.voting_sessions
+  for select
+  to anon
+  using (
+    state <> 'draft'
+    and exists (select 1 from public.movie_sessions s where s.id = session_id)
+  );
+
+create policy voting_sessions_select on public.voting_sessions
+  for select
+  to authenticated
+  using (
+    (
+      state <> 'draft'
+      or session_id = any (array(select usher.moderated_sessions()))
+      or (select usher.is_staff())
+    )
+    and session_id <> all (array(select usher.banned_sessions()))
+    and exists (select 1 from public.movie_sessions s where s.id = session_id)
+  );
+
+create policy voting_sessions_insert on public.voting_sessions
+  for insert
+  to authenticated
+  with check (session_id = any (array(select usher.moderated_sessions())) or (select usher.is_staff()));
+
+create policy voting_sessions_update on public.voting_sessions
+  for update
+  to authenticated
+  using (session_id = any (array(select usher.moderated_sessions())) or (select usher.is_staff()))
+  with check (session_id = any (array(select usher.moderated_sessions())) or (select usher.is_staff()));
+
+create policy voting_sessions_delete on public.voting_sessions
+  for delete
+  to authenticated
+  using (
+    state = 'draft'
+    and (session_id = any (array(select usher.moderated_sessions())) or (select usher.is_staff()))
+  );
+
+revoke all on public.voting_sessions from public, anon, authenticated;
+grant select on public.voting_sessions to anon, authenticated;
+grant insert (session_id, question, state, opens_at, closes_at, results_visibility, allow_change)
+  on public.voting_sessions to authenticated;
+grant update (question, state, opens_at, closes_at, results_visibility, allow_change)
+  on public.voting_sessions to authenticated;
+grant delete on public.voting_sessions to authenticated;
+grant all on public.voting_sessions to service_role;
+
+-- Policies: voting_options ----------------------------------------------------------------------------------
+
+create policy voting_options_select on public.voting_options
+  for select
+  to anon, authenticated
+  using (exists (select 1 from public.voting_sessions v where v.id = voting_session_id));
+
+create policy voting_options_insert on public.voting_options
+  for insert
+  to authenticated
+  with check (usher.moderates_voting(voting_session_id, '{draft,open}'));
+
+create policy voting_options_update on public.voting_options
+  for update
+  to authenticated
+  using (usher.moderates_voting(voting_session_id, '{draft,open}'))
+  with check (usher.moderates_voting(voting_session_id, '{draft,open}'));
+
+-- From a draft alone: an option takes the votes for it along.
+create policy voting_options_delete on public.voting_options
+  for delete
+  to authenticated
+  using (usher.moderates_voting(voting_session_id, '{draft}'));
+
+revoke all on public.voting_options from public, anon, authenticated;
+grant select on public.voting_options to anon, authenticated;
+grant insert (voting_session_id, movie_id, position) on public.voting_options to authenticated;
+grant update (position) on public.voting_options to authenticated;
+grant delete on public.voting_options to authenticated;
+grant all on public.voting_options to service_role;
+
+-- Policies: votes -------------------------------------------------------------------------------------------
+
+create policy votes_select on public.votes
+  for select
+  to authenticated
+  using (user_id = (select auth.uid()));
+
+create policy votes_insert on public.votes
+  for insert
+  to authenticated
+  with check (user_id = (select auth.uid()));
+
+create policy votes_update on public.votes
+  for update
+  to authenticated
+  using (user_id = (select auth.uid()))
+  with check (user_id = (select auth.uid()));
+
+create policy votes_delete on public.votes
+  for delete
+  to authenticated
+  using (user_id = (select auth.uid()));
+
+revoke all on public.votes from public, anon, authenticated;
+grant select, delete on public.votes to authenticated;
+grant insert (voting_session_id, user_id, movie_id) on public.votes to authenticated;
+-- Keys too: an upsert over REST names every column it inserts. The guard holds them in place.
+grant update (voting_session_id, user_id, movie_id) on public.votes to authenticated;
+grant all on public.votes to service_role;

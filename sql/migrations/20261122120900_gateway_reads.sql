@@ -1,0 +1,373 @@
+-- What the gateway asks: may this caller come in, what is there, what came after.
+--
+-- Written in PL/pgSQL, which keeps its plans: a function in SQL is parsed and planned again by every call.
+
+-- What the caller may do in a session. Null: the caller may not see it.
+-- Runs as the caller, so that the project's own policies on movie_sessions decide whether there is anything to see.
+create function usher.admit(session uuid) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  caller record;
+  may_write boolean;
+begin
+  perform 1 from public.movie_sessions s where s.id = admit.session;
+  if not found then
+    return null;
+  end if;
+  select * into caller from usher.standing(admit.session);
+  if not found then
+    return null;
+  elsif caller.ban_until = 'infinity' then
+    return '{"refused": "banned"}';
+  end if;
+  may_write := caller.writer and caller.ban_until is null and not caller.ended;
+  return jsonb_build_object(
+    'send', may_write and (caller.chat_enabled or caller.moderator),
+    'vote', may_write,
+    'moderate', caller.moderator,
+    'mine', usher.my_votes(admit.session)
+  );
+end
+$$;
+
+-- The caller's votes in a session, by voting. Role anon has none and may not ask the table.
+-- Security definer: called as anon and authenticated; gives the caller's own votes.
+create function usher.my_votes(session uuid) returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(v.voting_session_id, v.movie_id), '{}')
+    from public.voting_sessions s
+    join public.votes v on v.voting_session_id = s.id and v.user_id = auth.uid()
+    where s.session_id = my_votes.session
+  );
+end
+$$;
+
+-- The tallies of these votings, drafts left out, as frames and in pieces.
+create function usher.voting_states(votings uuid[])
+returns table (
+  voting_id uuid, session_id uuid, state text, results_visibility text, question text, allow_change boolean,
+  closes_at timestamptz, version bigint, total bigint, counts text
+)
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select
+      v.id, v.session_id, v.state, v.results_visibility, v.question, v.allow_change, v.closes_at,
+      coalesce((select sum(t.revision) from usher.vote_tallies t where t.voting_session_id = v.id), 0)::bigint,
+      coalesce(c.total, 0)::bigint,
+      '[' || coalesce(c.counts, '') || ']'
+    from public.voting_sessions v
+    cross join lateral (
+      select
+        sum(o.votes) as total,
+        string_agg('{"movie":"' || o.movie_id || '","votes":' || o.votes || '}', ',' order by o.position, o.movie_id) as counts
+      from (
+        select
+          o.movie_id, o.position,
+          coalesce((
+            select sum(t.votes)
+            from usher.vote_tallies t
+            where t.voting_session_id = o.voting_session_id and t.movie_id = o.movie_id
+          ), 0)::bigint as votes
+        from public.voting_options o
+        where o.voting_session_id = v.id
+      ) as o
+    ) as c
+    where v.id = any (votings) and v.state <> 'draft';
+end
+$$;
+
+-- Security definer: called by usher_gateway; live counts that it masks for those who may not see them.
+create function usher.tallies(votings uuid[])
+returns table (voting_id uuid, session_id uuid, masked boolean, tally text, masked_tally text)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select
+      v.voting_id,
+      v.session_id,
+      v.state = 'open' and v.results_visibility = 'after_close',
+      f.head || v.counts || f.tail,
+      f.head || 'null' || f.tail
+    from usher.voting_states(tallies.votings) v
+    cross join lateral (
+      select
+        '{"type":"tally","session":"' || v.session_id || '","voting":"' || v.voting_id || '","status":"' || v.state
+          || '","version":' || v.version || ',"total":' || v.total || ',"counts":',
+        ',"closes_at":' || coalesce(to_json(v.closes_at)::text, 'null') || '}'
+    ) as f (head, tail);
+end
+$$;
+
+-- A restored or promoted database is another epoch: numbers may have gone back. The stored id tells a copy that
+-- was made afresh, the system identifier another cluster, the timeline a recovery.
+create table usher.identity (
+  only_row boolean not null default true,
+  id uuid not null default gen_random_uuid(),
+  constraint identity_pkey primary key (only_row),
+  constraint identity_only_row_check check (only_row)
+);
+
+alter table usher.identity enable row level security;
+
+revoke all on usher.identity from public, anon, authenticated, service_role;
+
+insert into usher.identity default values;
+
+-- Security definer: called by usher_gateway; a hash and nothing behind it.
+create function usher.epoch() returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select left(md5(
+      i.id::text || c.system_identifier::text || left(pg_walfile_name(pg_current_wal_lsn()), 8)
+    ), 12)
+    from usher.identity i
+    cross join pg_control_system() c
+  );
+end
+$$;
+
+-- Security definer: called by usher_gateway, after admit() has let the caller in.
+create function usher.session_snapshot(session uuid) returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'epoch', usher.epoch(),
+      'head', h.seq,
+      'floor', h.floor,
+      'info', jsonb_build_object(
+        'title', s.title,
+        'status', s.status,
+        'slow_mode_seconds', s.slow_mode_seconds,
+        'chat_enabled', s.chat_enabled,
+        'movie_id', s.movie_id,
+        'streamer_id', s.streamer_id,
+        'visibility', s.visibility
+      ),
+      'votings', coalesce((
+        select jsonb_agg(
+          jsonb_build_object(
+            'voting', v.voting_id,
+            'status', v.state,
+            'version', v.version,
+            'total', v.total,
+            'counts', v.counts::jsonb,
+            'closes_at', v.closes_at,
+            'question', v.question,
+            'results_visibility', v.results_visibility,
+            'allow_change', v.allow_change,
+            'options', usher.ballot_options(v.voting_id)
+          )
+          order by v.state = 'open' desc, v.closes_at desc nulls last, v.voting_id
+        )
+        from usher.voting_states(array(
+          (
+            select o.id
+            from public.voting_sessions o
+            where o.session_id = s.id and o.state = 'open'
+          )
+          union all
+          (
+            select c.id
+            from public.voting_sessions c
+            where c.session_id = s.id and c.state = 'closed'
+            order by c.closes_at desc nulls last, c.id
+            limit 5
+          )
+        )) v
+      ), '[]')
+    )
+    from public.movie_sessions s
+    join usher.session_heads h on h.session_id = s.id
+    where s.id = session_snapshot.session
+  );
+end
+$$;
+
+-- Security definer: called by usher_gateway, which gives events to admitted viewers only.
+create function usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer)
+returns table (seq bigint, event text)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select p.seq, p.event
+    from (
+      select
+        w.seq,
+        w.event,
+        row_number() over (order by w.seq) as n,
+        sum(octet_length(w.event)) over (order by w.seq) as bytes
+      from (
+        select e.seq, usher.wire_event(e.seq, e.type, e.at, e.data) as event
+        from usher.session_events e
+        where e.session_id = events_after.session and e.seq > events_after.after
+        order by e.seq
+        limit greatest(events_after.max_events, 0)
+      ) as w
+    ) as p
+    -- Consecutive from after + 1, or nothing: who asks below the floor gets no hole.
+    where p.seq = events_after.after + p.n and (p.n = 1 or p.bytes <= events_after.max_bytes)
+    order by p.seq;
+end
+$$;
+
+-- Security definer: called by usher_gateway; numbers alone.
+create function usher.heads(sessions uuid[]) returns table (session_id uuid, head bigint, floor bigint)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select h.session_id, h.seq, h.floor
+    from usher.session_heads h
+    where h.session_id = any (heads.sessions);
+end
+$$;
+
+-- Closes the votings whose time is over and returns how many. Those that somebody else is closing are left to them.
+-- Security definer: called by usher_gateway; the clock decides what it does.
+create function usher.close_due_votings() returns integer
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  voting record;
+  closed integer := 0;
+begin
+  for voting in
+    select v.id
+    from public.voting_sessions v
+    where v.state = 'open' and v.closes_at <= clock_timestamp()
+    order by v.session_id, v.id
+    for no key update skip locked
+  loop
+    update public.voting_sessions v set state = 'closed' where v.id = voting.id;
+    closed := closed + 1;
+  end loop;
+  return closed;
+end
+$$;
+
+-- Deletes at most `batch` of the oldest rows: those beyond max_count in their session, and those older than
+-- max_age. The newest of each session stays. Returns how many went; call it until that is less than `batch`.
+-- Security definer: called by usher_gateway; what it may delete is history that the gateway no longer serves.
+create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  oldest_kept constant timestamptz := clock_timestamp() - max_age;
+  log record;
+  trimmed_to bigint;
+  deleted bigint := 0;
+  sessions uuid[] := '{}';
+  floors bigint[] := '{}';
+begin
+  for log in
+    select h.session_id, h.floor, h.seq, greatest(h.seq - max_count, h.floor) as by_count
+    from usher.session_heads h
+    where h.seq > h.floor + 1
+      and (
+        h.seq - max_count > h.floor
+        or (
+          select e.at
+          from usher.session_events e
+          where e.session_id = h.session_id and e.seq = h.floor + 1
+        ) < oldest_kept
+      )
+    order by h.session_id
+  loop
+    exit when deleted >= batch;
+    -- Times ascend with the numbers, so the first row that is young enough ends what may go.
+    select coalesce(min(e.seq) filter (
+      where (oldest_kept is null or e.at >= oldest_kept) and e.seq > log.by_count
+    ), max(e.seq) + 1) - 1
+    into trimmed_to
+    from (
+      select e.seq, e.at
+      from usher.session_events e
+      where e.session_id = log.session_id and e.seq > log.floor and e.seq < log.seq
+      order by e.seq
+      limit batch - deleted
+    ) as e;
+    if trimmed_to is null or trimmed_to <= log.floor then
+      continue;
+    end if;
+    deleted := deleted + (trimmed_to - log.floor);
+    delete from usher.session_events e
+    where e.session_id = log.session_id and e.seq > log.floor and e.seq <= trimmed_to;
+    sessions := sessions || log.session_id;
+    floors := floors || trimmed_to;
+  end loop;
+
+  -- Last and in the order of all writers: a head that is locked stops its session.
+  for log in
+    select t.session_id, t.floor
+    from unnest(sessions, floors) as t (session_id, floor)
+    order by t.session_id
+  loop
+    update usher.session_heads h
+    set floor = greatest(h.floor, log.floor)
+    where h.session_id = log.session_id;
+  end loop;
+  return deleted;
+end
+$$;
+
+revoke execute on function
+  usher.admit(uuid), usher.my_votes(uuid), usher.voting_states(uuid[]), usher.tallies(uuid[]),
+  usher.session_snapshot(uuid), usher.events_after(uuid, bigint, integer, integer), usher.heads(uuid[]),
+  usher.epoch(), usher.close_due_votings(), usher.trim_events(interval, integer, integer)
+  from public;
+
+grant execute on function usher.admit(uuid), usher.my_votes(uuid) to anon, authenticated;
+grant execute on function
+  usher.tallies(uuid[]), usher.session_snapshot(uuid), usher.events_after(uuid, bigint, integer, integer),
+  usher.heads(uuid[]), usher.epoch(), usher.close_due_votings(), usher.trim_events(interval, integer, integer)
+  to usher_gateway;

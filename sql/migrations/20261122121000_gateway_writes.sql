@@ -1,0 +1,376 @@
+-- The gateway's writes: many users' messages or votes in one transaction, each under its own claims.
+--
+-- Row level security and the guards decide as they do over REST. Each item has its own subtransaction, so that a
+-- refusal is that item's alone. While a batch runs the triggers only note what happened (usher.is_batching), and it
+-- is settled at the end in one go, sessions by id, so that two batches cannot wait for each other.
+
+-- The name of a refusal, as clients know it.
+create function usher.refusal_of(state text, constraint_name text, out refusal text, out detail text)
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  refusal := case state
+    when 'US001' then 'slow_mode'
+    when 'US002' then 'banned'
+    when 'US003' then 'session_ended'
+    when 'US004' then 'forbidden'
+    when 'US005' then 'not_found'
+    when 'US006' then 'too_large'
+    when 'US007' then 'bad_request'
+    when 'US008' then 'voting_closed'
+    when 'US009' then 'conflict'
+    when '42501' then 'forbidden'
+    when '23503' then case constraint_name
+      when 'chat_messages_session_id_fkey' then 'not_found'
+      when 'chat_messages_user_id_fkey' then 'forbidden'
+      when 'chat_messages_reply_to_fkey' then 'bad_request'
+      when 'votes_user_id_fkey' then 'forbidden'
+      when 'votes_option_fkey' then 'bad_request'
+    end
+  end;
+  if refusal is null then
+    refusal := 'internal';
+    detail := state;
+  elsif constraint_name = 'chat_messages_reply_to_fkey' then
+    detail := 'reply_to';
+  elsif constraint_name = 'votes_option_fkey' then
+    detail := 'movie';
+  end if;
+end
+$$;
+
+create function usher.is_uuid(value jsonb) returns boolean
+language sql
+immutable
+return jsonb_typeof(value) = 'string'
+  and (value #>> '{}') ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+
+-- Who an item is from: the name of what is wrong with it, or null.
+create function usher.check_author(item jsonb) returns text
+language sql
+immutable
+return case
+  when jsonb_typeof(item) is distinct from 'object' then 'item'
+  when jsonb_typeof(item -> 'role') is distinct from 'string' then 'role'
+  when jsonb_typeof(item -> 'claims') is distinct from 'object' then 'claims'
+  when item ->> 'role' = 'authenticated' and not coalesce(usher.is_uuid(item -> 'claims' -> 'sub'), false) then 'claims'
+end;
+
+-- Appends what the batch has gathered and gives the numbers of these messages.
+-- Security definer: called by post_messages as usher_gateway; appends only messages that the trigger noted.
+create function usher.settle_messages(ids uuid[]) returns table (message_id uuid, seq bigint)
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  noted constant text := rtrim(coalesce(current_setting('usher.messages', true), ''));
+begin
+  if noted <> '' then
+    perform usher.append_messages(string_to_array(noted, ' ')::uuid[]);
+    perform set_config('usher.messages', '', true);
+  end if;
+  return query
+    select e.message_id, e.seq
+    from usher.session_events e
+    where e.message_id = any (ids) and e.type = 'chat.created';
+end
+$$;
+
+-- Security definer: called by cast_votes as usher_gateway; applies only votes that the triggers noted.
+create function usher.settle_votes() returns void
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+  noted constant text := rtrim(coalesce(current_setting('usher.votes', true), ''));
+begin
+  if noted = '' then
+    return;
+  end if;
+  perform usher.apply_votes(
+    array_agg(split_part(d.change, ',', 1)::uuid),
+    array_agg(split_part(d.change, ',', 2)::uuid),
+    array_agg(split_part(d.change, ',', 3)::bigint)
+  )
+  from unnest(string_to_array(noted, ' ')) as d (change);
+  perform set_config('usher.votes', '', true);
+end
+$$;
+
+-- Begins a batch: the triggers note instead of append, and nobody's claims are left from before.
+create function usher.begin_batch() returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if not pg_has_role(session_user, 'usher_gateway', 'member') then
+    raise exception using errcode = 'insufficient_privilege', message = 'batches are for usher_gateway';
+  end if;
+  perform set_config('usher.batching', 'on', true),
+    set_config('usher.messages', '', true),
+    set_config('usher.votes', '', true),
+    -- The legacy settings win over the claims: left over, they would be somebody else.
+    set_config('request.jwt.claim', '', true),
+    set_config('request.jwt.claim.sub', '', true),
+    set_config('request.jwt.claim.role', '', true),
+    set_config('request.jwt.claim.email', '', true);
+end
+$$;
+
+create function usher.end_batch() returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform set_config('usher.batching', '', true), set_config('request.jwt.claims', '', true);
+end
+$$;
+
+-- Takes the locks of slow mode for a whole batch, in one order: taken message by message, two batches with the same
+-- authors could wait for each other.
+-- Security definer: called by post_messages as usher_gateway; takes locks until the end of the transaction.
+create function usher.take_turns(batch jsonb) returns void
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  perform pg_advisory_xact_lock(t.key)
+  from (
+    select distinct usher.pace_lock_key(s.id, i.author) as key
+    from (
+      select
+        case when usher.is_uuid(p.value -> 'session') then (p.value ->> 'session')::uuid end as session,
+        case when usher.is_uuid(p.value -> 'claims' -> 'sub') then (p.value -> 'claims' ->> 'sub')::uuid end as author
+      from jsonb_array_elements(batch) as p (value)
+    ) as i
+    join public.movie_sessions s on s.id = i.session
+    where s.slow_mode_seconds > 0 and i.author is not null
+    order by 1
+  ) as t;
+end
+$$;
+
+-- Posts messages. Runs as usher_gateway, not as its owner: a security definer function may not change role.
+create function usher.post_messages(batch jsonb)
+returns table (
+  item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  entry_role constant text := current_setting('role');
+  size constant integer := jsonb_array_length(batch);
+  post record;
+  state text;
+  violated text;
+  named record;
+  error_detail text;
+  posted uuid;
+  messages uuid[] := array_fill(null::uuid, array[size]);
+  are_created boolean[] := array_fill(false, array[size]);
+  refusals text[] := array_fill(null::text, array[size]);
+  retries integer[] := array_fill(null::integer, array[size]);
+  details text[] := array_fill(null::text, array[size]);
+begin
+  perform usher.begin_batch();
+
+  perform usher.take_turns(batch);
+
+  for post in
+    select
+      p.value,
+      p.n::integer as n,
+      p.value ->> 'role' as role,
+      p.value ->> 'claims' as claims,
+      p.value ->> 'body' as body,
+      coalesce(
+        usher.check_author(p.value),
+        case
+          when not coalesce(usher.is_uuid(p.value -> 'session'), false) then 'session'
+          when not coalesce(usher.is_uuid(p.value -> 'nonce'), false) then 'nonce'
+          when jsonb_typeof(coalesce(p.value -> 'reply_to', 'null')) <> 'null'
+            and not usher.is_uuid(p.value -> 'reply_to') then 'reply_to'
+          when coalesce(jsonb_typeof(p.value -> 'body'), '') <> 'string' then 'body'
+        end
+      ) as flaw
+    from jsonb_array_elements(batch) with ordinality as p (value, n)
+    order by p.n
+  loop
+    if post.flaw is not null then
+      refusals[post.n] := 'bad_request';
+      details[post.n] := post.flaw;
+      continue;
+    elsif post.role not in ('anon', 'authenticated') then
+      refusals[post.n] := 'forbidden';
+      continue;
+    end if;
+
+    begin
+      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
+      -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
+      posted := gen_random_uuid();
+      insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
+      values (
+        posted, (post.value ->> 'session')::uuid, auth.uid(), post.body,
+        (post.value ->> 'nonce')::uuid, (post.value ->> 'reply_to')::uuid
+      );
+      messages[post.n] := posted;
+      are_created[post.n] := true;
+      continue;
+    exception
+      when transaction_rollback then
+        -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
+        raise;
+      when others then
+        get stacked diagnostics
+          state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
+    end;
+
+    -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
+    -- author may not write any more.
+    posted := null;
+    if state like 'US%' or violated = 'chat_messages_nonce_key' then
+      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
+      select m.id into posted
+      from public.chat_messages m
+      where m.session_id = (post.value ->> 'session')::uuid
+        and m.user_id = auth.uid()
+        and m.nonce = (post.value ->> 'nonce')::uuid;
+    end if;
+    perform set_config('role', entry_role, true);
+    if posted is not null then
+      messages[post.n] := posted;
+    else
+      named := usher.refusal_of(state, violated);
+      refusals[post.n] := named.refusal;
+      details[post.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
+      if state = 'US001' then
+        retries[post.n] := substring(error_detail from 'retry_after_ms=(\d+)')::integer;
+      end if;
+    end if;
+  end loop;
+
+  perform set_config('role', entry_role, true);
+  return query
+    select
+      i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
+    from generate_series(1, size) as i (n)
+    left join usher.settle_messages(array_remove(messages, null)) as s on s.message_id = messages[i.n]
+    order by i.n;
+  perform usher.end_batch();
+end
+$$;
+
+-- Casts, changes and withdraws votes. Runs as usher_gateway, not as its owner: a security definer function may not
+-- change role.
+create function usher.cast_votes(batch jsonb)
+returns table (item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  entry_role constant text := current_setting('role');
+  size constant integer := jsonb_array_length(batch);
+  vote record;
+  state text;
+  violated text;
+  named record;
+  error_detail text;
+  votings uuid[] := array_fill(null::uuid, array[size]);
+  movies uuid[] := array_fill(null::uuid, array[size]);
+  refusals text[] := array_fill(null::text, array[size]);
+  details text[] := array_fill(null::text, array[size]);
+begin
+  perform usher.begin_batch();
+
+  -- In the order of votings and voters: another batch with the same users waits for this one and not each for the
+  -- other. A user's own votes keep their order.
+  for vote in
+    select
+      p.value,
+      p.n::integer as n,
+      p.value ->> 'role' as role,
+      p.value ->> 'claims' as claims,
+      coalesce(
+        usher.check_author(p.value),
+        case
+          when not coalesce(usher.is_uuid(p.value -> 'voting'), false) then 'voting'
+          when jsonb_typeof(coalesce(p.value -> 'movie', 'null')) <> 'null'
+            and not usher.is_uuid(p.value -> 'movie') then 'movie'
+        end
+      ) as flaw
+    from jsonb_array_elements(batch) with ordinality as p (value, n)
+    order by lower(p.value ->> 'voting') collate "C", lower(p.value -> 'claims' ->> 'sub') collate "C", p.n
+  loop
+    if vote.flaw is not null then
+      refusals[vote.n] := 'bad_request';
+      details[vote.n] := vote.flaw;
+      continue;
+    end if;
+    votings[vote.n] := (vote.value ->> 'voting')::uuid;
+    movies[vote.n] := (vote.value ->> 'movie')::uuid;
+    if vote.role not in ('anon', 'authenticated') then
+      refusals[vote.n] := 'forbidden';
+      continue;
+    end if;
+
+    begin
+      perform set_config('role', vote.role, true), set_config('request.jwt.claims', vote.claims, true);
+      if movies[vote.n] is null then
+        -- Withdrawing nothing is fine, yet not from a voting that is closed or not the caller's to see.
+        perform usher.enter_ballot(votings[vote.n], true);
+        delete from public.votes v
+        where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
+      else
+        insert into public.votes as v (voting_session_id, user_id, movie_id)
+        values (votings[vote.n], auth.uid(), movies[vote.n])
+        on conflict on constraint votes_pkey
+        do update set movie_id = excluded.movie_id where v.movie_id <> excluded.movie_id;
+      end if;
+    exception
+      when transaction_rollback then
+        -- Nobody's fault and no answer: the gateway sends the batch again.
+        raise;
+      when others then
+        get stacked diagnostics
+          state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
+        perform set_config('role', entry_role, true);
+        named := usher.refusal_of(state, violated);
+        refusals[vote.n] := named.refusal;
+        details[vote.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
+    end;
+  end loop;
+
+  perform set_config('role', entry_role, true);
+  perform usher.settle_votes();
+  perform usher.end_batch();
+  return query
+    select i.n - 1, refusals[i.n], null::integer, details[i.n], votings[i.n], movies[i.n]
+    from generate_series(1, size) as i (n)
+    order by i.n;
+end
+$$;
+
+revoke execute on function
+  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[]),
+  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  from public;
+
+grant execute on function
+  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[]),
+  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  to usher_gateway;

@@ -1,0 +1,12 @@
+-- Takes the profiles away.
+
+-- Cascade takes the trigger on auth.users along: dropping that by name would take the table's owner.
+drop function usher.on_account_created() cascade;
+drop function usher.create_profile(uuid, jsonb);
+drop function public.my_profile();
+drop table public.profiles;
+drop function usher.touch_updated_at();
+drop function usher.is_streamer();
+drop function usher.is_admin();
+drop function usher.is_staff();
+drop function usher.profile_role();

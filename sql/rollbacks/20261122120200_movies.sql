@@ -1,0 +1,3 @@
+-- Takes the catalogue away.
+
+drop table public.movies;

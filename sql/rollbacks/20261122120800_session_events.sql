@@ -1,0 +1,33 @@
+-- Takes the events beside the chat away; the log keeps what it has.
+
+drop trigger profiles_logged_role on public.profiles;
+drop trigger session_members_logged_deleted on public.session_members;
+drop trigger session_members_logged_updated on public.session_members;
+drop trigger session_members_logged_created on public.session_members;
+drop trigger session_bans_logged_deleted on public.session_bans;
+drop trigger session_bans_logged_updated on public.session_bans;
+drop trigger session_bans_logged_created on public.session_bans;
+drop trigger movie_sessions_logged_deleted on public.movie_sessions;
+drop trigger movie_sessions_logged_updated on public.movie_sessions;
+drop trigger voting_options_logged_deleted on public.voting_options;
+drop trigger voting_options_logged_updated on public.voting_options;
+drop trigger voting_options_logged_created on public.voting_options;
+drop trigger voting_sessions_logged_deleted on public.voting_sessions;
+drop trigger voting_sessions_logged_updated on public.voting_sessions;
+drop trigger voting_sessions_logged_created on public.voting_sessions;
+drop function usher.on_profile_role_changed();
+drop function usher.on_members_changed();
+drop function usher.on_bans_lifted();
+drop function usher.on_bans_updated();
+drop function usher.on_bans_created();
+drop function usher.append_bans(uuid[], uuid[], timestamptz[]);
+drop function usher.on_sessions_gone();
+drop function usher.on_sessions_updated();
+drop function usher.notify_access_of_many(uuid[], uuid[]);
+drop function usher.notify_access(uuid, uuid);
+drop function usher.on_options_changed();
+drop function usher.on_votings_deleted();
+drop function usher.on_votings_changed();
+drop function usher.voting_data(uuid);
+drop function usher.compact_results(jsonb);
+drop function usher.ballot_options(uuid);

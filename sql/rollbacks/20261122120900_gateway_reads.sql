@@ -1,0 +1,13 @@
+-- Takes the gateway's reads away, and the database's epoch with them: the way up begins a new one.
+
+drop function usher.trim_events(interval, integer, integer);
+drop function usher.close_due_votings();
+drop function usher.session_snapshot(uuid);
+drop function usher.epoch();
+drop table usher.identity;
+drop function usher.heads(uuid[]);
+drop function usher.events_after(uuid, bigint, integer, integer);
+drop function usher.tallies(uuid[]);
+drop function usher.voting_states(uuid[]);
+drop function usher.my_votes(uuid);
+drop function usher.admit(uuid);

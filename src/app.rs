@@ -1,0 +1,205 @@
+//! The gateway: builds its parts in order and stops them in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use secrecy::ExposeSecret as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::auth::verifier::{Verifier, VerifierKeys};
+use crate::config::Config;
+use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
+use crate::metrics::Metrics;
+use crate::postgres::batcher;
+use crate::postgres::listener::{Heard, Listener};
+use crate::postgres::store::Store;
+use crate::relay::peer::Rules;
+use crate::relay::resume::ResumeKey;
+use crate::relay::tally::Conflation;
+use crate::server::audience::Audience;
+use crate::server::fanout::{Command, Fanout};
+use crate::server::keeper::Keeper;
+use crate::server::tally::TallyReader;
+use crate::server::{Shared, accept};
+
+/// Serves until told to stop. Calls `ready` with the address once a viewer would be served.
+///
+/// # Errors
+/// Where the address cannot be had, or a part of the gateway fails for a reason of its own.
+pub async fn serve(
+    config: Config,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener =
+        accept::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
+    let address = listener.local_addr().context("ask for the address")?;
+    let mut parts = Parts::build(&config);
+    let mut is_listening = parts.shared.is_listening.clone();
+    parts
+        .tasks
+        .spawn(accept::run(listener, Arc::clone(&parts.shared)));
+    info!(%address, "accepting connections");
+
+    let mut ready = Some(ready);
+    let failure = loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break None,
+            Some(ended) = parts.tasks.join_next() => break Some(ended),
+            changed = is_listening.wait_for(|is_listening| *is_listening), if ready.is_some() => {
+                if changed.is_ok() && let Some(ready) = ready.take() {
+                    ready(address);
+                }
+            }
+        }
+    };
+    parts.stop().await;
+    match failure {
+        None => Ok(()),
+        Some(Ok(())) => bail!("a part of the gateway ended before it was told to"),
+        Some(Err(error)) => Err(error).context("a part of the gateway failed"),
+    }
+}
+
+/// The parts of a running gateway.
+struct Parts {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    stop_listening: CancellationToken,
+}
+
+impl Parts {
+    fn build(config: &Config) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let store = Store::new(config.database.pool(config.pool_size));
+        let (writer, batchers) = batcher::batchers(&store, &metrics);
+        let (listening, is_listening) = watch::channel(false);
+        let stop_listening = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (loops, hearers) = spawn_loops(config, &store, &metrics, &mut tasks);
+        tasks.spawn(batchers.run());
+        let keeper = Keeper {
+            store: store.clone(),
+            age_max: config.log_retention,
+            events_max: config.log_retention_events,
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn(keeper.run(stop_listening.clone()));
+        let listener = Listener {
+            target: config.listen_database.clone(),
+            store: store.clone(),
+            hearers,
+            is_listening: listening,
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn(listener.run(stop_listening.clone()));
+        let shared = Arc::new(Shared {
+            rules: Arc::new(rules(config)),
+            allowed_origins: config.allowed_origins.clone(),
+            connections_max: config.connections_max,
+            drain_ms: u64::try_from(config.drain.as_millis()).unwrap_or(u64::MAX),
+            store,
+            writer,
+            is_listening,
+            loops,
+            metrics,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            next_peer: AtomicU64::new(1),
+        });
+        Self {
+            shared,
+            tasks,
+            stop_listening,
+        }
+    }
+
+    /// Clients first, then what serves them, then what it stands on.
+    async fn stop(mut self) {
+        info!("stopping");
+        self.shared.stopping.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                connections = self.shared.tasks.len(),
+                "some connections did not end in time"
+            );
+        }
+        self.stop_listening.cancel();
+        // With the last sender of its kind each loop ends by itself.
+        drop(self.shared);
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "a part of the gateway failed"
+                    );
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+            warn!("some parts did not end in time");
+            self.tasks.abort_all();
+        }
+    }
+}
+
+/// Starts the fan-out loops and the reader of tallies that they share. Returns how they are asked and how they hear.
+fn spawn_loops(
+    config: &Config,
+    store: &Store,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> (Vec<mpsc::Sender<Command>>, Vec<mpsc::Sender<Arc<Heard>>>) {
+    let audience = Arc::new(Audience::default());
+    let (dirty_sender, dirty) = mpsc::channel(HEARD_QUEUE_LEN);
+    let (tally_hearer, tally_heard) = mpsc::channel(HEARD_QUEUE_LEN);
+    let (mut loops, mut hearers) = (Vec::new(), vec![tally_hearer]);
+    for _ in 0..config.fanout_loops {
+        let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
+        let fanout = Fanout::new(
+            config.ring_events,
+            Arc::clone(&audience),
+            store.clone(),
+            dirty_sender.clone(),
+            Arc::clone(metrics),
+        );
+        tasks.spawn(fanout.run(heard, commands));
+        loops.push(sender);
+        hearers.push(hearer);
+    }
+    let reader = TallyReader {
+        conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
+        heard: tally_heard,
+        dirty,
+        store: store.clone(),
+        loops: loops.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    tasks.spawn(reader.run());
+    (loops, hearers)
+}
+
+fn rules(config: &Config) -> Rules {
+    let keys = VerifierKeys::from_secret(&config.jwt_secret).with_issuer(config.issuer.clone());
+    Rules {
+        verifier: Verifier::new(keys),
+        resume_key: ResumeKey::new(config.resume_secret.expose_secret().as_bytes()),
+        resume_ttl: config.resume_ttl,
+        heartbeat: config.heartbeat,
+        allow_anonymous: config.is_anonymous_allowed,
+    }
+}

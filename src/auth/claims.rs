@@ -1,0 +1,377 @@
+//! What the claims of a verified token say, and whether they hold.
+//!
+//! Dates are checked here against the caller's `now` and not by `jsonwebtoken`, which reads the system's clock.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    auth::identity::{Identity, Role},
+    limits::ACCESS_TOKEN_BYTES_MAX,
+    protocol::id::UserId,
+};
+
+/// Seconds by which the clocks of the issuer and of this machine may disagree. Machines with NTP are within one.
+pub const TOKEN_LEEWAY_SECONDS: u64 = 5;
+
+/// Audience that a token of a signed-in user must be made for.
+const AUDIENCE: &str = "authenticated";
+
+/// The last second of the year 9999. A later expiry is cut to it, so that sums with it cannot overflow.
+const EXPIRES_AT_MAX: u64 = 253_402_300_799;
+
+/// Characters of a refused role that are repeated to the client.
+const REFUSED_ROLE_CHARS_MAX: usize = 40;
+
+/// Why a token is refused, in words that its bearer may read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not three parts of base64 with JSON in the first two.
+    #[error("not a token: a JWT is three base64url parts with a dot between them")]
+    Malformed,
+    /// Longer than any token of ours.
+    #[error("token is longer than {ACCESS_TOKEN_BYTES_MAX} bytes")]
+    TooLarge,
+    /// One of Supabase's secret keys.
+    #[error("a secret key must never be sent by a client: send the user's access token")]
+    SecretKey,
+    /// No key of ours uses the algorithm that the header names.
+    #[error("header alg is not one of this project's keys: {accepted} would be")]
+    WrongAlgorithm {
+        /// The algorithms that would be right.
+        accepted: String,
+    },
+    /// Signed by somebody else, or changed after it was signed.
+    #[error("signature does not match: the token is not of this project, or was altered")]
+    BadSignature,
+    /// A claim that must be there is not.
+    #[error("claim {claim} is missing: it must be {expected}")]
+    Missing {
+        /// The claim's name.
+        claim: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A claim that is there is wrong.
+    #[error("claim {claim} is wrong: it must be {expected}")]
+    Wrong {
+        /// The claim's name.
+        claim: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A role that the gateway does not act as.
+    #[error("claim role is `{role}`, which is not served here: it must be anon or authenticated")]
+    RefusedRole {
+        /// The role, cut to a printable length.
+        role: String,
+    },
+    /// Its time is over.
+    #[error("token has expired (claim exp): get a fresh one")]
+    Expired,
+    /// Its time has not come.
+    #[error("token is not valid yet (claim nbf): check the clock of the server that issued it")]
+    NotYetValid,
+}
+
+/// Who the bearer of a token with this payload is at `now`.
+pub(super) fn identity(
+    payload: String,
+    issuer: Option<&str>,
+    now: u64,
+) -> Result<Identity, TokenError> {
+    let claims: Claims = serde_json::from_str(&payload).map_err(|_| TokenError::Malformed)?;
+    let expires_at = claims.lifetime(now)?;
+    let role = claims.role()?;
+    let subject = match role {
+        // The legacy anon key has neither a subject nor an audience, and its issuer is the word "supabase".
+        Role::Anon => None,
+        Role::Authenticated => {
+            claims.check_audience()?;
+            claims.check_issuer(issuer)?;
+            Some(claims.subject()?)
+        }
+    };
+    Ok(Identity {
+        subject,
+        role,
+        claims: payload.into(),
+        expires_at: Some(expires_at),
+    })
+}
+
+/// The claims that are checked, each still of any type so that the error can name the one that is wrong.
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<Value>,
+    nbf: Option<Value>,
+    role: Option<Value>,
+    sub: Option<Value>,
+    aud: Option<Value>,
+    iss: Option<Value>,
+}
+
+impl Claims {
+    /// The expiry, once both dates agree with `now`.
+    fn lifetime(&self, now: u64) -> Result<u64, TokenError> {
+        let expected = "a time in seconds since 1970";
+        let exp = required("exp", expected, self.exp.as_ref())?;
+        let expires_at = seconds(exp).ok_or(TokenError::Wrong {
+            claim: "exp",
+            expected,
+        })?;
+        if now >= expires_at.saturating_add(TOKEN_LEEWAY_SECONDS) {
+            return Err(TokenError::Expired);
+        }
+        if let Some(nbf) = &self.nbf {
+            let valid_from = seconds(nbf).ok_or(TokenError::Wrong {
+                claim: "nbf",
+                expected,
+            })?;
+            if now.saturating_add(TOKEN_LEEWAY_SECONDS) < valid_from {
+                return Err(TokenError::NotYetValid);
+            }
+        }
+        Ok(expires_at)
+    }
+
+    fn role(&self) -> Result<Role, TokenError> {
+        let expected = "anon or authenticated";
+        let role = required("role", expected, self.role.as_ref())?;
+        match role.as_str() {
+            Some("anon") => Ok(Role::Anon),
+            Some("authenticated") => Ok(Role::Authenticated),
+            Some(other) => Err(TokenError::RefusedRole {
+                role: other
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(REFUSED_ROLE_CHARS_MAX)
+                    .collect(),
+            }),
+            None => Err(TokenError::Wrong {
+                claim: "role",
+                expected,
+            }),
+        }
+    }
+
+    fn subject(&self) -> Result<UserId, TokenError> {
+        let expected = "the user's uuid";
+        required("sub", expected, self.sub.as_ref())?
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or(TokenError::Wrong {
+                claim: "sub",
+                expected,
+            })
+    }
+
+    /// RFC 7519 §4.1.3 lets `aud` be one string or several.
+    fn check_audience(&self) -> Result<(), TokenError> {
+        let expected = "\"authenticated\", alone or in a list";
+        let aud = required("aud", expected, self.aud.as_ref())?;
+        let is_ours = aud == AUDIENCE
+            || aud
+                .as_array()
+                .is_some_and(|several| several.iter().any(|one| one == AUDIENCE));
+        is_ours.then_some(()).ok_or(TokenError::Wrong {
+            claim: "aud",
+            expected,
+        })
+    }
+
+    fn check_issuer(&self, issuer: Option<&str>) -> Result<(), TokenError> {
+        let expected = "this project's auth server, <SUPABASE_URL>/auth/v1";
+        let Some(issuer) = issuer else {
+            return Ok(());
+        };
+        let iss = required("iss", expected, self.iss.as_ref())?;
+        (iss == issuer).then_some(()).ok_or(TokenError::Wrong {
+            claim: "iss",
+            expected,
+        })
+    }
+}
+
+fn required<'a>(
+    claim: &'static str,
+    expected: &'static str,
+    value: Option<&'a Value>,
+) -> Result<&'a Value, TokenError> {
+    value.ok_or(TokenError::Missing { claim, expected })
+}
+
+/// A NumericDate of RFC 7519 §2, which may have decimals; they are cut off.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the value is not negative, and a large one is cut to the year 9999 anyway"
+)]
+#[expect(clippy::cast_sign_loss, reason = "the value is not negative")]
+fn seconds(value: &Value) -> Option<u64> {
+    let whole = value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(|s| *s >= 0.0).map(|s| s as u64))?;
+    Some(whole.min(EXPIRES_AT_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000;
+    const USER: &str = "6f1d2c3b-0a49-4b5e-8c7d-1e2f3a4b5c6d";
+    const ISSUER: &str = "https://abc.supabase.co/auth/v1";
+
+    #[test]
+    fn the_claims_are_the_signed_text_byte_for_byte() {
+        let payload = format!(
+            "{{ \"exp\" : {},\n\t\"role\":\"anon\", \"x\": [1, 2.50, \"ü\"]  }}",
+            NOW + 1
+        );
+        assert_eq!(
+            &*identity(payload.clone(), None, NOW).unwrap().claims,
+            payload
+        );
+    }
+
+    #[test]
+    fn the_legacy_anon_key_has_neither_subject_nor_audience() {
+        let key =
+            json!({"iss": "supabase", "ref": "abc", "role": "anon", "iat": 1, "exp": NOW + 9});
+        let identity = check(&key).unwrap();
+        assert_eq!((identity.role, identity.subject), (Role::Anon, None));
+    }
+
+    #[test]
+    fn dates_have_a_leeway_of_five_seconds_and_may_have_decimals() {
+        let now = NOW as f64;
+        let not_yet = TokenError::NotYetValid;
+        let cases = [
+            ("exp", json!(NOW - 4), Ok(())),
+            ("exp", json!(NOW - 5), Err(TokenError::Expired)),
+            ("exp", json!(0), Err(TokenError::Expired)),
+            ("exp", json!(now + 1.5), Ok(())),
+            ("exp", json!(-1), Err(wrong("exp"))),
+            ("exp", json!("1"), Err(wrong("exp"))),
+            ("nbf", json!(NOW + 5), Ok(())),
+            ("nbf", json!(NOW + 6), Err(not_yet.clone())),
+            ("nbf", json!(now + 6.5), Err(not_yet)),
+            ("nbf", json!({}), Err(wrong("nbf"))),
+        ];
+        for (claim, value, expected) in cases {
+            let mut claims = good();
+            claims[claim] = value;
+            assert_eq!(check(&claims).map(|_| ()), expected, "{claims}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_beyond_the_year_9999_is_cut() {
+        let mut claims = good();
+        claims["exp"] = json!(1e300);
+        let identity = check(&claims).unwrap();
+        assert_eq!(identity.expires_at, Some(EXPIRES_AT_MAX));
+    }
+
+    #[test]
+    fn each_claim_is_required_and_named() {
+        for claim in ["exp", "role", "sub", "aud", "iss"] {
+            for absent in [None, Some(Value::Null)] {
+                let mut claims = good();
+                match absent {
+                    None => drop(claims.as_object_mut().unwrap().remove(claim)),
+                    Some(null) => claims[claim] = null,
+                }
+                let error = check(&claims).unwrap_err();
+                let TokenError::Missing { claim: named, .. } = error else {
+                    panic!("{claim}: {error}");
+                };
+                assert_eq!(named, claim);
+            }
+        }
+    }
+
+    #[test]
+    fn each_claim_that_is_wrong_is_named() {
+        for (claim, value) in [
+            ("sub", json!("bob")),
+            ("sub", json!(7)),
+            ("aud", json!("anon")),
+            ("aud", json!(["anon", "service"])),
+            ("iss", json!("https://evil.example/auth/v1")),
+            ("role", json!(["anon"])),
+        ] {
+            let mut claims = good();
+            claims[claim] = value;
+            let error = check(&claims).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("claim {claim} is wrong")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_audience_may_be_one_of_several() {
+        let mut claims = good();
+        claims["aud"] = json!(["other", "authenticated"]);
+        assert!(check(&claims).is_ok());
+    }
+
+    #[test]
+    fn other_roles_are_refused_by_name() {
+        for role in [
+            "postgres",
+            "service_role",
+            "supabase_admin",
+            "Authenticated",
+            "",
+        ] {
+            let mut claims = good();
+            claims["role"] = json!(role);
+            let error = check(&claims).unwrap_err();
+            assert_eq!(error, TokenError::RefusedRole { role: role.into() });
+        }
+    }
+
+    #[test]
+    fn a_claim_given_twice_is_refused() {
+        let payload = format!(
+            r#"{{"exp":{},"role":"anon","role":"authenticated"}}"#,
+            NOW + 9
+        );
+        assert_eq!(
+            identity(payload.clone(), Some(ISSUER), NOW),
+            Err(TokenError::Malformed)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn odd_claims_never_panic(exp: f64, nbf: i64, role in ".{0,80}", sub in ".{0,40}", now: u64) {
+            let claims = json!({"exp": exp, "nbf": nbf, "role": role, "sub": sub, "aud": [sub]});
+            let _ = identity(claims.to_string(), None, now);
+        }
+    }
+
+    fn check(claims: &Value) -> Result<Identity, TokenError> {
+        identity(claims.to_string(), Some(ISSUER), NOW)
+    }
+
+    fn wrong(claim: &'static str) -> TokenError {
+        let expected = "a time in seconds since 1970";
+        TokenError::Wrong { claim, expected }
+    }
+
+    fn good() -> Value {
+        json!({
+            "iss": ISSUER, "sub": USER, "aud": "authenticated", "role": "authenticated",
+            "iat": NOW - 10, "exp": NOW + 3600, "email": "a@example.org",
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! `usher migrate`: the embedded schema on a real database.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_postgres::Client;
+
+use crate::{
+    cli::process,
+    config::raw::secret,
+    postgres::{
+        connect::Target,
+        migrations::{self, Down, Migration, State},
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  usher migrate up --database-url 'postgres://postgres:…@db.<ref>.supabase.co:5432/postgres'
+  usher migrate up --shim       on a bare Postgres, which lacks Supabase's roles and tables
+  usher migrate down            takes back the newest one
+  usher migrate down --to 0     takes back everything
+
+The record is the Supabase CLI's own (supabase_migrations.schema_migrations).";
+
+/// What `usher migrate` takes.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct MigrateArgs {
+    #[command(subcommand)]
+    action: Action,
+
+    /// Database URL for a role that owns the schema (Supabase: postgres), direct or through a session pooler.
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = secret())]
+    database_url: Option<SecretString>,
+
+    /// File that holds the database URL.
+    #[arg(long, global = true, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
+
+    /// Authority that signs the database's certificate: a PEM file, or the PEM text. Default: the system's.
+    #[arg(
+        long,
+        global = true,
+        env = "USHER_PG_ROOT_CERT",
+        hide_env_values = true,
+        value_name = "FILE|PEM"
+    )]
+    pg_root_cert: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Apply what is pending.
+    Up {
+        /// First give a bare Postgres what Supabase has: roles, auth, storage. Refused on a Supabase project.
+        #[arg(long)]
+        shim: bool,
+    },
+    /// Take back the newest migration, or as far as --to.
+    Down {
+        /// The version that stays as the newest; 0 takes back everything.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+    },
+    /// List the migrations, and whether each is applied.
+    Status,
+}
+
+/// Runs the action.
+///
+/// # Errors
+///
+/// Where the database cannot be reached or a file fails.
+pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
+    let mut client = connect(&args).await?;
+    match args.action {
+        Action::Up { shim } => {
+            if shim {
+                migrations::shim(&mut client).await?;
+            }
+            report("applied", &migrations::up(&mut client).await?);
+        }
+        Action::Down { to } => {
+            let down = to.map_or(Down::OneStep, Down::To);
+            report("took back", &migrations::down(&mut client, &down).await?);
+        }
+        Action::Status => {
+            for (Migration { version, name }, state) in migrations::status(&client).await? {
+                let state = match state {
+                    State::Applied => "applied",
+                    State::Pending => "pending",
+                    State::Foreign => "not ours",
+                };
+                process::print(format!("{state:<8}  {version}  {name}").trim_end());
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn connect(args: &MigrateArgs) -> anyhow::Result<Client> {
+    let given = args.database_url.as_ref();
+    let given = given.filter(|url| !url.expose_secret().trim().is_empty());
+    let url = match (given, &args.database_url_file) {
+        (Some(url), _) => url.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .with_context(|| format!("read the database URL from {}", file.display()))?
+            .into(),
+        (None, None) => bail!("no database: give its URL with --database-url or DATABASE_URL"),
+    };
+    let target = Target::parse(&url, args.pg_root_cert.as_deref()).context("DATABASE_URL")?;
+    if target.is_transaction_pooler() {
+        bail!(
+            "DATABASE_URL has port 6543, a transaction pooler, where the lock on migrations would not hold: \
+             use the direct connection or the session pooler (port 5432)"
+        );
+    }
+    let (client, link) = target.connect().await?;
+    // Ends with its client; an error of the connection comes back from the query that it hit.
+    tokio::spawn(link.drive());
+    Ok(client)
+}
+
+fn report(what: &str, migrations: &[Migration]) {
+    for migration in migrations {
+        process::print(&format!("{what} {}", migration.file()));
+    }
+    if migrations.is_empty() {
+        process::print("nothing to do");
+    }
+}

@@ -1,0 +1,57 @@
+//! The command line: what each command takes, and in which order it does things.
+//!
+//! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
+//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`token`], `process` (signals, logs, limits, clock).
+
+mod demo;
+pub mod dev;
+pub mod migrate;
+mod process;
+pub mod serve;
+pub mod token;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  usher dev                             everything on this machine, with nothing set up
+  usher dev --listen 127.0.0.1:4001     a second one beside it
+  usher migrate up                      the schema, on DATABASE_URL
+  usher serve                           the gateway in front of a real database
+  usher token --sub <uuid> --ttl 1h     a token to try it with
+
+Every flag has an environment variable; a secret can also come from a file (NAME_FILE).";
+
+/// A lightweight realtime fan-out gateway in front of Supabase.
+#[derive(Debug, Parser)]
+#[command(name = "usher", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: a throwaway Postgres, the schema, a demo, the gateway, the pages.
+    Dev(dev::DevArgs),
+    /// Run the gateway in front of a database.
+    Serve(Box<serve::ServeArgs>),
+    /// Apply the schema, take it back, or see what is applied.
+    Migrate(migrate::MigrateArgs),
+    /// Mint an access token for development.
+    Token(token::TokenArgs),
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever ends it, with what was attempted.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Dev(args) => dev::run(args).await,
+        Command::Serve(args) => serve::run(*args).await,
+        Command::Migrate(args) => migrate::run(args).await,
+        Command::Token(args) => token::run(&args),
+    }
+}

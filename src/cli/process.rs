@@ -1,0 +1,101 @@
+//! What concerns the process: its signals, its logs, its file limit, its clock, its standard output.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
+
+use crate::config::{Config, LogFormat, LogSettings};
+
+/// Files that are not client sockets: the database, the listener, logs, the runtime's own.
+const FILES_RESERVED: u64 = 128;
+
+/// Cancels the token at the first SIGINT or SIGTERM. A second one ends the process at once: what the watchdog of a
+/// throwaway cluster guards is cleaned up even so.
+pub(super) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        either(&mut interrupt, &mut terminate).await;
+        info!("told to stop");
+        token.cancel();
+        either(&mut interrupt, &mut terminate).await;
+        exit_at_once();
+    });
+    Ok(shutdown)
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
+    // Both are cancel-safe: a signal that is not taken here is taken by the next call.
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+#[expect(clippy::exit, reason = "somebody asked twice, and is not to wait")]
+fn exit_at_once() -> ! {
+    std::process::exit(130)
+}
+
+/// Sends logs to standard error; standard output is for results.
+pub(super) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.filter).context("read the log filter")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let initialised = match settings.format {
+        LogFormat::Human => builder
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    initialised.context("start the logs")
+}
+
+/// Raises the file limit as far as it goes, and takes no more sockets than it allows.
+pub(super) fn raise_file_limit(config: &mut Config) {
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => limit,
+        Err(error) => {
+            warn!(%error, "could not raise the file limit");
+            return;
+        }
+    };
+    let sockets = usize::try_from(limit.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX);
+    if sockets < config.connections_max {
+        warn!(
+            file_limit = limit,
+            wanted = config.connections_max,
+            sockets,
+            "the file limit allows fewer sockets than configured: raise it (ulimit -n, LimitNOFILE=)"
+        );
+        config.connections_max = sockets.max(1);
+    }
+}
+
+/// Seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is told the time by nobody"
+)]
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Writes a result to standard output. That nobody reads it any more is no reason to end.
+pub(super) fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}

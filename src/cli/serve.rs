@@ -1,0 +1,50 @@
+//! `usher serve`: the gateway in front of a database that is somebody else's.
+
+use clap::Args;
+use sd_notify::NotifyState;
+use tracing::{debug, info};
+
+use crate::{
+    app,
+    cli::process,
+    config::{Config, raw::Raw},
+};
+
+const EXAMPLE: &str = "\
+Example:
+  DATABASE_URL='postgres://usher_gateway:…@db.<ref>.supabase.co:5432/postgres' \\
+  SUPABASE_URL='https://<ref>.supabase.co' SUPABASE_JWT_SECRET_FILE=/run/secrets/jwt \\
+  USHER_RESUME_SECRET_FILE=/run/secrets/resume USHER_LISTEN=0.0.0.0:4000 usher serve
+
+The database needs the schema first: `usher migrate up`, as a role that may change it, and then
+  alter role usher_gateway password '…';";
+
+/// What `usher serve` takes.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    raw: Raw,
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+///
+/// Where the settings are wrong or the gateway cannot start.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let mut config = Config::from_raw(&args.raw)?;
+    process::init_logs(&config.log)?;
+    let shutdown = process::shutdown_on_signal()?;
+    process::raise_file_limit(&mut config);
+    info!(version = env!("CARGO_PKG_VERSION"), database = %config.database, "starting");
+    let ready = |address| {
+        debug!(%address, "ready");
+        if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+            debug!(%error, "could not tell systemd");
+        }
+    };
+    app::serve(config, ready, shutdown).await?;
+    info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! Checks one setting after the other, and remembers what is wrong with each.
+
+use std::{
+    fmt::Display,
+    fs,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    config::{
+        AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, random_secret, raw::Raw,
+    },
+    postgres::{
+        connect::{Target, TargetError},
+        tls::SslMode,
+    },
+};
+
+/// What has been found so far. A check that gives no value has recorded a mistake.
+#[derive(Default)]
+pub(super) struct Check {
+    pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Check {
+    /// The database for queries, and the one for LISTEN.
+    pub(super) fn databases(&mut self, raw: &Raw) -> Option<(Target, Target)> {
+        let root_cert = raw.pg_root_cert.as_deref();
+        let name = "DATABASE_URL";
+        let url = self.secret(
+            name,
+            raw.database_url.as_ref(),
+            raw.database_url_file.as_ref(),
+        );
+        if matches!(url, Some(None)) {
+            self.mistake(
+                name,
+                "it is missing; it must be a URL for the role usher_gateway, \
+                 postgres://usher_gateway:password@host:5432/postgres",
+            );
+        }
+        let database = url
+            .flatten()
+            .and_then(|url| self.target(name, &url, root_cert));
+
+        let name = "USHER_LISTEN_DATABASE_URL";
+        let (url, file) = (&raw.listen_database_url, &raw.listen_database_url_file);
+        let (name, listen_database) = match self.secret(name, url.as_ref(), file.as_ref())? {
+            Some(url) => (name, self.target(name, &url, root_cert)),
+            None => ("DATABASE_URL", database.clone()),
+        };
+        if listen_database
+            .as_ref()
+            .is_some_and(Target::is_transaction_pooler)
+        {
+            self.mistake(name, "port 6543 is a transaction pooler, which cannot LISTEN; set USHER_LISTEN_DATABASE_URL \
+                 to the direct connection (db.<ref>.supabase.co:5432) or the session pooler (port 5432)");
+        }
+        database.zip(listen_database)
+    }
+
+    /// The secret of access tokens.
+    pub(super) fn jwt_secret(&mut self, raw: &Raw) -> Option<SecretString> {
+        let name = "SUPABASE_JWT_SECRET";
+        let (given, file) = (&raw.supabase_jwt_secret, &raw.supabase_jwt_secret_file);
+        let Some(secret) = self.secret(name, given.as_ref(), file.as_ref())? else {
+            self.mistake(
+                name,
+                "it is missing; it must be the project's JWT secret \
+                 (Supabase: dashboard, JWT keys, legacy secret)",
+            );
+            return None;
+        };
+        let bytes = secret.expose_secret().len();
+        if bytes < SECRET_BYTES_MIN {
+            self.mistake(
+                name,
+                format!("it has {bytes} bytes; it must have {SECRET_BYTES_MIN} or more"),
+            );
+            return None;
+        }
+        Some(secret)
+    }
+
+    /// The secret of resume tokens, made here where none is given.
+    pub(super) fn resume_secret(&mut self, raw: &Raw) -> Option<SecretString> {
+        let name = "USHER_RESUME_SECRET";
+        let (given, file) = (&raw.resume_secret, &raw.resume_secret_file);
+        let Some(secret) = self.secret(name, given.as_ref(), file.as_ref())? else {
+            self.warnings.push(format!(
+                "{name} is not set: resume tokens end with this process, and other nodes do not know them"
+            ));
+            return Some(random_secret());
+        };
+        let bytes = secret.expose_secret().len();
+        if bytes < SECRET_BYTES_MIN {
+            self.mistake(
+                name,
+                format!(
+                    "it has {bytes} bytes; it must have {SECRET_BYTES_MIN} or more, \
+                 such as `openssl rand -base64 32` gives"
+                ),
+            );
+            return None;
+        }
+        Some(secret)
+    }
+
+    /// The auth server of a project; the outer `Option` is whether the setting is right, the inner whether it is given.
+    pub(super) fn issuer(&mut self, url: Option<&str>) -> Option<Option<String>> {
+        let Some(url) = url.map(str::trim).filter(|url| !url.is_empty()) else {
+            return Some(None);
+        };
+        let url = url.trim_end_matches('/');
+        let host = |scheme| url.strip_prefix(scheme).filter(|host| is_host(host));
+        if host("https://").is_some() || host("http://").is_some_and(is_loopback) {
+            return Some(Some(format!("{url}/auth/v1")));
+        }
+        self.mistake(
+            "SUPABASE_URL",
+            "it must be an https URL such as https://<ref>.supabase.co (http only for localhost)",
+        );
+        None
+    }
+
+    /// The origins that browsers may connect from.
+    pub(super) fn origins(&mut self, list: &str) -> Option<AllowedOrigins> {
+        if list.trim() == "*" {
+            return Some(AllowedOrigins::Any);
+        }
+        let mut origins = Vec::new();
+        let mistakes_before = self.mistakes.len();
+        for origin in list.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+            match origin.split_once("://") {
+                Some((scheme, host)) if !scheme.is_empty() && is_host(host) => {
+                    origins.push(origin.to_owned());
+                }
+                Some(_) | None => self.wrong(
+                    "USHER_ALLOWED_ORIGINS",
+                    origin,
+                    "scheme and host alone, such as https://app.example, or *",
+                ),
+            }
+        }
+        (self.mistakes.len() == mistakes_before).then_some(AllowedOrigins::Only(origins))
+    }
+
+    /// What is logged, and how.
+    pub(super) fn log(&mut self, raw: &Raw) -> Option<LogSettings> {
+        let filter = tracing_subscriber::EnvFilter::try_new(&raw.log);
+        if filter.is_err() {
+            self.wrong(
+                "USHER_LOG",
+                &raw.log,
+                "a filter such as info or info,usher=debug",
+            );
+        }
+        let format = match raw.log_format.trim() {
+            "human" => Some(LogFormat::Human),
+            "json" => Some(LogFormat::Json),
+            other => {
+                self.wrong("USHER_LOG_FORMAT", other, "human or json");
+                None
+            }
+        };
+        filter.ok().zip(format).map(|(_, format)| LogSettings {
+            filter: raw.log.clone(),
+            format,
+        })
+    }
+
+    /// An address with a port.
+    pub(super) fn address(&mut self, name: &'static str, text: &str) -> Option<SocketAddr> {
+        let address = text.trim().parse().ok();
+        if address.is_none() {
+            self.wrong(name, text, "an address and a port, such as 127.0.0.1:4000");
+        }
+        address
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, name: &'static str, text: &str) -> Option<bool> {
+        match text.trim() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            other => {
+                self.wrong(name, other, "true or false");
+                None
+            }
+        }
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn number<T: FromStr + PartialOrd + Display>(
+        &mut self,
+        name: &'static str,
+        text: &str,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        let number = text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|number| range.contains(number));
+        if number.is_none() {
+            let (min, max) = range.into_inner();
+            self.wrong(name, text, format!("a whole number from {min} to {max}"));
+        }
+        number
+    }
+
+    /// A secret given by itself or in a file; the outer `Option` is whether the setting is right, the inner whether it
+    /// is given.
+    fn secret(
+        &mut self,
+        name: &'static str,
+        given: Option<&SecretString>,
+        file: Option<&PathBuf>,
+    ) -> Option<Option<SecretString>> {
+        let given = given.filter(|secret| !secret.expose_secret().trim().is_empty());
+        let file = file.filter(|path| !path.as_os_str().is_empty());
+        match (given, file) {
+            (None, None) => Some(None),
+            (Some(secret), None) => Some(Some(secret.expose_secret().trim().into())),
+            (Some(_), Some(_)) => {
+                self.mistake(
+                    name,
+                    format!("give one of {name} and {name}_FILE, not both"),
+                );
+                None
+            }
+            (None, Some(path)) => match read_secret(path) {
+                Ok(secret) => Some(Some(secret)),
+                Err(problem) => {
+                    self.mistake(name, problem);
+                    None
+                }
+            },
+        }
+    }
+
+    fn target(
+        &mut self,
+        name: &'static str,
+        url: &SecretString,
+        root_cert: Option<&str>,
+    ) -> Option<Target> {
+        let target = match Target::parse(url, root_cert) {
+            Ok(target) => target,
+            Err(error @ TargetError::RootCert { .. }) => {
+                self.mistake("USHER_PG_ROOT_CERT", with_causes(&error));
+                return None;
+            }
+            Err(error) => {
+                self.mistake(name, with_causes(&error));
+                return None;
+            }
+        };
+        if matches!(target.ssl_mode(), SslMode::Prefer | SslMode::Require) {
+            self.warnings.push(format!(
+                "{name} has an sslmode that does not verify the server: verify-full is safer"
+            ));
+        }
+        Some(target)
+    }
+
+    fn wrong(&mut self, name: &'static str, given: &str, expected: impl Display) {
+        self.mistake(name, format!("`{given}` must be {expected}"));
+    }
+
+    fn mistake(&mut self, setting: &'static str, problem: impl Into<String>) {
+        self.mistakes.push(Mistake {
+            setting,
+            problem: problem.into(),
+        });
+    }
+}
+
+fn read_secret(path: &Path) -> Result<SecretString, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("read it from {}: {error}", path.display()))?;
+    if text.trim().is_empty() {
+        return Err(format!("{} is empty", path.display()));
+    }
+    Ok(text.trim().into())
+}
+
+/// Host and port, and nothing after them.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['/', '?', '#', '@', ' ', '*'])
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

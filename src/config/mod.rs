@@ -1,0 +1,390 @@
+//! The settings of `usher serve`, in two stages: [`raw::Raw`], the strings as given, and [`Config`], typed and checked.
+//!
+//! All mistakes are reported together, each with the name of its setting and what would be right. Secrets print as
+//! `***`, and each can come from a file instead (`…_FILE`), as container platforms hand them out. Everything is read
+//! once, at the start.
+
+mod check;
+pub mod raw;
+
+use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
+
+use aws_lc_rs::rand;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::SecretString;
+
+use crate::{
+    config::{check::Check, raw::Raw},
+    postgres::connect::Target,
+};
+
+/// Bytes of a secret: what RFC 7518 §3.2 asks of HS256, and what nobody guesses.
+pub(crate) const SECRET_BYTES_MIN: usize = 32;
+
+/// Everything `usher serve` needs to know. No invariant ties the fields together, so they are public.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where queries and writes go, as the role `usher_gateway`.
+    pub database: Target,
+    /// Where LISTEN goes: never through a transaction pooler. By default the same as `database`.
+    pub listen_database: Target,
+    /// Signs the access tokens of users (HS256), at least 32 bytes.
+    pub jwt_secret: SecretString,
+    /// What `iss` of a user's token must be; `None` leaves it unchecked.
+    pub issuer: Option<String>,
+    /// Where HTTP and WebSocket are served. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Signs resume tokens, the same on every node, at least 32 bytes.
+    pub resume_secret: SecretString,
+    /// How long a resume token spares its bearer the admission query, 10 s to a day; after it the database is asked.
+    pub resume_ttl: Duration,
+    /// Whether a socket without a token is served as `anon`; otherwise it is closed with 4501 after ten seconds.
+    pub is_anonymous_allowed: bool,
+    /// The origins that browsers may connect from; others get 403.
+    pub allowed_origins: AllowedOrigins,
+    /// Tally frames a second for one voting, 1 to 20; changes in between are folded into the next.
+    pub tally_hz: u32,
+    /// Time between pings, 1 to 120 s; a client that is silent for two of them is closed with 4009.
+    pub heartbeat: Duration,
+    /// Connections for queries, 1 to 64; a query that finds all of them busy for 5 s fails as `unavailable`.
+    pub pool_size: usize,
+    /// Sockets open at once; the next gets 503. The process's file limit may bound it further.
+    pub connections_max: usize,
+    /// Fan-out loops, 1 to 256; connections are dealt out among them.
+    pub fanout_loops: usize,
+    /// Events that a session keeps in memory, 16 to 65,536; who is further behind is caught up from the log.
+    pub ring_events: usize,
+    /// Time over which clients are told to leave when the gateway stops, 0 to 300 s.
+    pub drain: Duration,
+    /// Age beyond which events leave the log, an hour to a year; who comes back later starts afresh with `too_old`.
+    pub log_retention: Duration,
+    /// Events of a session beyond which the oldest leave the log, 100 or more.
+    pub log_retention_events: u64,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// What is not wrong but should be known; logged once at the start.
+    pub warnings: Vec<String>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// A filter in the words of `tracing`'s `EnvFilter`, such as `info,usher=debug`.
+    pub filter: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people, with colour at a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The origins that browsers may connect from. Clients that are no browsers send none, and are always let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// All of them.
+    Any,
+    /// Exactly these, such as `https://app.example`.
+    Only(Vec<String>),
+}
+
+impl AllowedOrigins {
+    /// Whether a request with this `Origin` header may connect.
+    #[must_use]
+    pub fn is_allowed(&self, origin: Option<&str>) -> bool {
+        match (self, origin) {
+            (Self::Any, _) | (Self::Only(_), None) => true,
+            (Self::Only(origins), Some(origin)) => origins
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        }
+    }
+}
+
+/// One wrong setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Its environment variable, which also tells the flag: `USHER_TALLY_HZ` is `--tally-hz`.
+    pub setting: &'static str,
+    /// What is wrong and what would be right. Never repeats a secret.
+    pub problem: String,
+}
+
+/// All that is wrong with the settings, at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<Mistake>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.len() {
+            1 => "a setting is wrong or missing (see `usher serve --help`):",
+            _ => "several settings are wrong or missing (see `usher serve --help`):",
+        })?;
+        for Mistake { setting, problem } in &self.0 {
+            write!(f, "\n  {setting}: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Checks the settings, and reads the files that hold secrets.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake, not only the first.
+    pub fn from_raw(raw: &Raw) -> Result<Self, ConfigErrors> {
+        let mut check = Check::default();
+        let databases = check.databases(raw);
+        let jwt_secret = check.jwt_secret(raw);
+        let resume_secret = check.resume_secret(raw);
+        let issuer = check.issuer(raw.supabase_url.as_deref());
+        let listen = check.address("USHER_LISTEN", &raw.listen);
+        let resume_ttl = check.number("USHER_RESUME_TTL", &raw.resume_ttl, 10..=86_400);
+        let anonymous = check.boolean("USHER_ALLOW_ANONYMOUS", &raw.allow_anonymous);
+        let allowed_origins = check.origins(&raw.allowed_origins);
+        let tally_hz = check.number("USHER_TALLY_HZ", &raw.tally_hz, 1..=20);
+        let heartbeat_ms = &raw.heartbeat_ms;
+        let heartbeat_ms = check.number("USHER_HEARTBEAT_MS", heartbeat_ms, 1_000..=120_000);
+        let pool_size = check.number("USHER_POOL_SIZE", &raw.pool_size, 1..=64);
+        let connections = &raw.max_connections;
+        let connections = check.number("USHER_MAX_CONNECTIONS", connections, 1..=1_000_000);
+        let loops = raw.fanout_loops.clone().unwrap_or_else(cores);
+        let loops = check.number("USHER_FANOUT_LOOPS", &loops, 1..=256);
+        let ring_events = check.number("USHER_RING_EVENTS", &raw.ring_events, 16..=65_536);
+        let drain = check.number("USHER_DRAIN_SECONDS", &raw.drain_seconds, 0..=300);
+        let hours = &raw.log_retention_hours;
+        let hours = check.number("USHER_LOG_RETENTION_HOURS", hours, 1..=8_760);
+        let events = &raw.log_retention_events;
+        let events = check.number("USHER_LOG_RETENTION_EVENTS", events, 100..=100_000_000);
+        let log = check.log(raw);
+
+        let Check { mistakes, warnings } = check;
+        if !mistakes.is_empty() {
+            return Err(ConfigErrors(mistakes));
+        }
+        let complete = || {
+            let (database, listen_database) = databases?;
+            Some(Self {
+                database,
+                listen_database,
+                jwt_secret: jwt_secret?,
+                issuer: issuer?,
+                listen: listen?,
+                resume_secret: resume_secret?,
+                resume_ttl: Duration::from_secs(resume_ttl?),
+                is_anonymous_allowed: anonymous?,
+                allowed_origins: allowed_origins?,
+                tally_hz: tally_hz?,
+                heartbeat: Duration::from_millis(heartbeat_ms?),
+                pool_size: pool_size?,
+                connections_max: connections?,
+                fanout_loops: loops?,
+                ring_events: ring_events?,
+                drain: Duration::from_secs(drain?),
+                log_retention: Duration::from_hours(hours?),
+                log_retention_events: events?,
+                log: log?,
+                warnings,
+            })
+        };
+        Ok(complete().expect("a check without a value has recorded a mistake"))
+    }
+}
+
+/// A secret that nobody has chosen.
+pub(crate) fn random_secret() -> SecretString {
+    let mut bytes = [0; SECRET_BYTES_MIN];
+    rand::fill(&mut bytes).expect("the system's random source is there once the process runs");
+    STANDARD.encode(bytes).into()
+}
+
+fn cores() -> String {
+    std::thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use clap::Parser as _;
+    use expect_test::expect;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        raw: Raw,
+    }
+
+    const DATABASE: [&str; 2] = [
+        "--database-url",
+        "postgres://usher_gateway:pw@127.0.0.1/postgres",
+    ];
+    const SECRET: [&str; 2] = ["--supabase-jwt-secret", "0123456789abcdef0123456789abcdef"];
+
+    #[test]
+    fn a_database_and_a_secret_are_enough() {
+        let config = parse(&[&DATABASE[..], &SECRET].concat()).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:4000");
+        assert_eq!(config.allowed_origins, AllowedOrigins::Any);
+        assert_eq!(config.heartbeat, Duration::from_secs(25));
+        assert!(config.is_anonymous_allowed && config.fanout_loops >= 1);
+        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_together() {
+        let errors = parse(&[
+            "--database-url=mysql://h/d",
+            "--supabase-url=http://abc.supabase.co",
+            "--supabase-jwt-secret=short",
+            "--resume-secret=short",
+            "--listen=4000",
+            "--resume-ttl=1",
+            "--allow-anonymous=maybe",
+            "--allowed-origins=https://a.example/,b.example",
+            "--tally-hz=0",
+            "--heartbeat-ms=fast",
+            "--pool-size=65",
+            "--max-connections=0",
+            "--fanout-loops=0",
+            "--ring-events=15",
+            "--drain-seconds=301",
+            "--log-retention-hours=0",
+            "--log-retention-events=99",
+            "--log=usher=loud",
+            "--log-format=xml",
+        ])
+        .unwrap_err();
+        expect![[r#"
+            several settings are wrong or missing (see `usher serve --help`):
+              DATABASE_URL: it must begin with postgres:// or postgresql://
+              SUPABASE_JWT_SECRET: it has 5 bytes; it must have 32 or more
+              USHER_RESUME_SECRET: it has 5 bytes; it must have 32 or more, such as `openssl rand -base64 32` gives
+              SUPABASE_URL: it must be an https URL such as https://<ref>.supabase.co (http only for localhost)
+              USHER_LISTEN: `4000` must be an address and a port, such as 127.0.0.1:4000
+              USHER_RESUME_TTL: `1` must be a whole number from 10 to 86400
+              USHER_ALLOW_ANONYMOUS: `maybe` must be true or false
+              USHER_ALLOWED_ORIGINS: `https://a.example/` must be scheme and host alone, such as https://app.example, or *
+              USHER_ALLOWED_ORIGINS: `b.example` must be scheme and host alone, such as https://app.example, or *
+              USHER_TALLY_HZ: `0` must be a whole number from 1 to 20
+              USHER_HEARTBEAT_MS: `fast` must be a whole number from 1000 to 120000
+              USHER_POOL_SIZE: `65` must be a whole number from 1 to 64
+              USHER_MAX_CONNECTIONS: `0` must be a whole number from 1 to 1000000
+              USHER_FANOUT_LOOPS: `0` must be a whole number from 1 to 256
+              USHER_RING_EVENTS: `15` must be a whole number from 16 to 65536
+              USHER_DRAIN_SECONDS: `301` must be a whole number from 0 to 300
+              USHER_LOG_RETENTION_HOURS: `0` must be a whole number from 1 to 8760
+              USHER_LOG_RETENTION_EVENTS: `99` must be a whole number from 100 to 100000000
+              USHER_LOG: `usher=loud` must be a filter such as info or info,usher=debug
+              USHER_LOG_FORMAT: `xml` must be human or json"#]]
+        .assert_eq(&errors.to_string());
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_way_to_get_it() {
+        let errors = parse(&[]).unwrap_err();
+        let [database, secret] = &errors.0[..] else {
+            panic!("{errors}");
+        };
+        assert_eq!(database.setting, "DATABASE_URL");
+        assert!(database.problem.contains("postgres://usher_gateway:"));
+        assert_eq!(secret.setting, "SUPABASE_JWT_SECRET");
+        assert!(secret.problem.contains("dashboard"));
+    }
+
+    #[test]
+    fn listening_through_a_transaction_pooler_is_a_mistake() {
+        let pooler = "postgres://u:pw@127.0.0.1:6543/postgres";
+        let errors = parse(&[&["--database-url", pooler], &SECRET[..]].concat()).unwrap_err();
+        assert_eq!(errors.0[0].setting, "DATABASE_URL");
+        assert!(
+            errors
+                .to_string()
+                .contains("set USHER_LISTEN_DATABASE_URL to the direct")
+        );
+
+        let direct = ["--listen-database-url", DATABASE[1]];
+        let config = parse(&[&["--database-url", pooler], &direct[..], &SECRET].concat()).unwrap();
+        assert!(!config.listen_database.is_transaction_pooler());
+
+        let listen = ["--listen-database-url", pooler];
+        let errors = parse(&[&DATABASE[..], &listen, &SECRET].concat()).unwrap_err();
+        assert_eq!(errors.0[0].setting, "USHER_LISTEN_DATABASE_URL");
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file_but_not_from_both() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{}", SECRET[1]).unwrap();
+        let path = file.path().to_str().unwrap();
+        let from_file = ["--supabase-jwt-secret-file", path];
+        assert!(parse(&[&DATABASE[..], &from_file].concat()).is_ok());
+
+        let errors = parse(&[&DATABASE[..], &from_file, &SECRET].concat()).unwrap_err();
+        assert!(errors.to_string().contains("give one of"), "{errors}");
+
+        let missing = ["--supabase-jwt-secret-file", "/no/such/file"];
+        let errors = parse(&[&DATABASE[..], &missing].concat()).unwrap_err();
+        assert!(errors.to_string().contains("/no/such/file"), "{errors}");
+    }
+
+    #[test]
+    fn the_issuer_is_the_projects_auth_server() {
+        for (url, issuer) in [
+            (
+                "https://abc.supabase.co",
+                Some("https://abc.supabase.co/auth/v1"),
+            ),
+            (
+                "https://abc.supabase.co/",
+                Some("https://abc.supabase.co/auth/v1"),
+            ),
+            (
+                "http://127.0.0.1:54321",
+                Some("http://127.0.0.1:54321/auth/v1"),
+            ),
+            ("", None),
+        ] {
+            let config = parse(&[&DATABASE[..], &SECRET, &["--supabase-url", url]].concat());
+            assert_eq!(config.unwrap().issuer.as_deref(), issuer);
+        }
+    }
+
+    #[test]
+    fn origins_are_compared_whole() {
+        let given = [
+            "--allowed-origins",
+            "https://a.example, http://localhost:5173",
+        ];
+        let config = parse(&[&DATABASE[..], &SECRET, &given].concat()).unwrap();
+        let origins = config.allowed_origins;
+        assert!(origins.is_allowed(Some("https://A.example")) && origins.is_allowed(None));
+        assert!(!origins.is_allowed(Some("https://a.example.evil")));
+        assert!(!origins.is_allowed(Some("null")));
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let config = parse(&[&DATABASE[..], &SECRET].concat()).unwrap();
+        let printed = format!("{config:?}");
+        assert!(
+            !printed.contains(SECRET[1]) && !printed.contains(":pw@"),
+            "{printed}"
+        );
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Config, ConfigErrors> {
+        let command = Command::try_parse_from([&["usher"], arguments].concat()).unwrap();
+        Config::from_raw(&command.raw)
+    }
+}

@@ -1,0 +1,284 @@
+//! The settings of `usher serve` as given: flags and environment variables, none of them looked at yet.
+//!
+//! Everything is text, so that one wrong number does not hide the other mistakes. An empty value counts as absent, as
+//! compose files pass `${NAME:-}` for what is not set.
+
+use std::path::PathBuf;
+
+use clap::{Args, FromArgMatches as _, builder::ValueParser};
+use secrecy::SecretString;
+
+/// The settings as given.
+#[derive(Args, Clone, Debug)]
+pub struct Raw {
+    /// Database URL for the role usher_gateway: postgres://usher_gateway:password@host:5432/postgres.
+    ///
+    /// `sslmode` and `sslrootcert` are understood as psql does; without them TLS is verified in full, and not used on
+    /// loopback and Unix sockets. Any pooler mode will do here. Required.
+    #[arg(
+        long, env = "DATABASE_URL", hide_env_values = true,
+        value_name = "URL", value_parser = secret(), help_heading = "Database"
+    )]
+    pub database_url: Option<SecretString>,
+
+    /// File that holds the database URL, instead of giving it.
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        value_name = "FILE",
+        help_heading = "Database"
+    )]
+    pub database_url_file: Option<PathBuf>,
+
+    /// Database URL for LISTEN: a direct or session-mode connection, never a transaction pooler (port 6543).
+    ///
+    /// Default: the database URL.
+    #[arg(
+        long, env = "USHER_LISTEN_DATABASE_URL", hide_env_values = true,
+        value_name = "URL", value_parser = secret(), help_heading = "Database"
+    )]
+    pub listen_database_url: Option<SecretString>,
+
+    /// File that holds the database URL for LISTEN.
+    #[arg(
+        long,
+        env = "USHER_LISTEN_DATABASE_URL_FILE",
+        value_name = "FILE",
+        help_heading = "Database"
+    )]
+    pub listen_database_url_file: Option<PathBuf>,
+
+    /// Authority that signs the database's certificate: a PEM file, or the PEM text itself.
+    ///
+    /// Supabase's is in the dashboard under database settings. Default: the system's authorities.
+    #[arg(
+        long,
+        env = "USHER_PG_ROOT_CERT",
+        hide_env_values = true,
+        value_name = "FILE|PEM",
+        help_heading = "Database"
+    )]
+    pub pg_root_cert: Option<String>,
+
+    /// Connections for queries and writes, 1 to 64. LISTEN has one more of its own.
+    #[arg(
+        long,
+        env = "USHER_POOL_SIZE",
+        default_value = "4",
+        value_name = "N",
+        help_heading = "Database"
+    )]
+    pub pool_size: String,
+
+    /// Supabase project URL, `https://<ref>.supabase.co`; tokens of users must then be issued by its auth server.
+    ///
+    /// Default: any issuer, if the signature is right.
+    #[arg(
+        long,
+        env = "SUPABASE_URL",
+        value_name = "URL",
+        help_heading = "Identity"
+    )]
+    pub supabase_url: Option<String>,
+
+    /// Secret that signs access tokens (HS256), 32 bytes or more. Required.
+    #[arg(
+        long, env = "SUPABASE_JWT_SECRET", hide_env_values = true,
+        value_name = "SECRET", value_parser = secret(), help_heading = "Identity"
+    )]
+    pub supabase_jwt_secret: Option<SecretString>,
+
+    /// File that holds the JWT secret.
+    #[arg(
+        long,
+        env = "SUPABASE_JWT_SECRET_FILE",
+        value_name = "FILE",
+        help_heading = "Identity"
+    )]
+    pub supabase_jwt_secret_file: Option<PathBuf>,
+
+    /// Secret that signs resume tokens, 32 bytes or more, the same on every node.
+    ///
+    /// Default: random for this process; clients that come back after a restart then cost one query more.
+    #[arg(
+        long, env = "USHER_RESUME_SECRET", hide_env_values = true,
+        value_name = "SECRET", value_parser = secret(), help_heading = "Identity"
+    )]
+    pub resume_secret: Option<SecretString>,
+
+    /// File that holds the resume secret.
+    #[arg(
+        long,
+        env = "USHER_RESUME_SECRET_FILE",
+        value_name = "FILE",
+        help_heading = "Identity"
+    )]
+    pub resume_secret_file: Option<PathBuf>,
+
+    /// Life of a resume token in seconds, 10 to 86400. After it a returning client costs one query.
+    #[arg(
+        long,
+        env = "USHER_RESUME_TTL",
+        default_value = "600",
+        value_name = "SECONDS",
+        help_heading = "Identity"
+    )]
+    pub resume_ttl: String,
+
+    /// Whether viewers without a token are served, as the role anon: true or false.
+    #[arg(
+        long,
+        env = "USHER_ALLOW_ANONYMOUS",
+        default_value = "true",
+        value_name = "BOOL",
+        help_heading = "Identity"
+    )]
+    pub allow_anonymous: String,
+
+    /// Address and port to serve on. Port 0 takes a free one.
+    #[arg(
+        long,
+        env = "USHER_LISTEN",
+        default_value = "127.0.0.1:4000",
+        value_name = "ADDR",
+        help_heading = "Serving"
+    )]
+    pub listen: String,
+
+    /// Origins that browsers may connect from, exact, with commas between them; * for any. Others get 403.
+    #[arg(
+        long,
+        env = "USHER_ALLOWED_ORIGINS",
+        default_value = "*",
+        value_name = "ORIGINS",
+        help_heading = "Serving"
+    )]
+    pub allowed_origins: String,
+
+    /// Sockets open at once, 1 to 1000000; the next gets 503. The file limit may bound it further.
+    #[arg(
+        long,
+        env = "USHER_MAX_CONNECTIONS",
+        default_value = "18000",
+        value_name = "N",
+        help_heading = "Serving"
+    )]
+    pub max_connections: String,
+
+    /// Milliseconds between pings, 1000 to 120000; a client silent for two of them is closed with 4009.
+    #[arg(
+        long,
+        env = "USHER_HEARTBEAT_MS",
+        default_value = "25000",
+        value_name = "MS",
+        help_heading = "Serving"
+    )]
+    pub heartbeat_ms: String,
+
+    /// Seconds over which clients are told to leave when the gateway stops, 0 to 300.
+    #[arg(
+        long,
+        env = "USHER_DRAIN_SECONDS",
+        default_value = "10",
+        value_name = "SECONDS",
+        help_heading = "Serving"
+    )]
+    pub drain_seconds: String,
+
+    /// Tally frames a second for one voting, 1 to 20; changes in between are folded into the next.
+    #[arg(
+        long,
+        env = "USHER_TALLY_HZ",
+        default_value = "5",
+        value_name = "HZ",
+        help_heading = "Fan-out"
+    )]
+    pub tally_hz: String,
+
+    /// Loops that write to the sockets, 1 to 256. Default: one for each core.
+    #[arg(
+        long,
+        env = "USHER_FANOUT_LOOPS",
+        value_name = "N",
+        help_heading = "Fan-out"
+    )]
+    pub fanout_loops: Option<String>,
+
+    /// Events of each session kept in memory, 16 to 65536; who is further behind is caught up from the log.
+    #[arg(
+        long,
+        env = "USHER_RING_EVENTS",
+        default_value = "512",
+        value_name = "N",
+        help_heading = "Fan-out"
+    )]
+    pub ring_events: String,
+
+    /// Hours that events stay in the log, 1 to 8760; who comes back later starts afresh.
+    #[arg(
+        long,
+        env = "USHER_LOG_RETENTION_HOURS",
+        default_value = "24",
+        value_name = "HOURS",
+        help_heading = "Event log"
+    )]
+    pub log_retention_hours: String,
+
+    /// Events of one session that stay in the log, 100 to 100000000.
+    #[arg(
+        long,
+        env = "USHER_LOG_RETENTION_EVENTS",
+        default_value = "100000",
+        value_name = "N",
+        help_heading = "Event log"
+    )]
+    pub log_retention_events: String,
+
+    /// What to log: error, warn, info, debug, trace, or for each module as in info,usher=debug.
+    #[arg(
+        long,
+        env = "USHER_LOG",
+        default_value = "info",
+        value_name = "FILTER",
+        help_heading = "Logs"
+    )]
+    pub log: String,
+
+    /// Form of a log line: human or json.
+    #[arg(
+        long,
+        env = "USHER_LOG_FORMAT",
+        default_value = "human",
+        value_name = "FORMAT",
+        help_heading = "Logs"
+    )]
+    pub log_format: String,
+}
+
+impl Raw {
+    /// What the environment says about tuning, and nothing of what it says about databases, keys and addresses: for a
+    /// gateway that brings its own.
+    pub(crate) fn tuning_from_environment() -> Self {
+        let command = Self::augment_args(clap::Command::new("usher").no_binary_name(true));
+        let matches = command.get_matches_from::<_, &str>([]);
+        let raw = Self::from_arg_matches(&matches).expect("no setting is required here");
+        Self {
+            database_url: None,
+            database_url_file: None,
+            listen_database_url: None,
+            listen_database_url_file: None,
+            pg_root_cert: None,
+            supabase_url: None,
+            supabase_jwt_secret: None,
+            supabase_jwt_secret_file: None,
+            resume_secret: None,
+            resume_secret_file: None,
+            ..raw
+        }
+    }
+}
+
+/// Takes any text; clap cannot make a `SecretString` by itself, since that has no `FromStr`.
+pub(crate) fn secret() -> ValueParser {
+    ValueParser::from(|text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))
+}

@@ -1,0 +1,312 @@
+//! What the gateway counts, for Prometheus.
+//!
+//! Each metric is declared once, with its help. Labels come from closed enums, never from a session or a user. Handles
+//! are cheap to touch: an atomic each, no look-up by name.
+
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+
+use crate::protocol::refusal::{CloseCode, RefusalCode};
+use crate::protocol::server::StartReason;
+use crate::relay::router::RefillCause;
+
+/// Seconds, from what a loopback takes to what a person gives up on.
+const SECONDS: [f64; 14] = [
+    0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 5.0,
+];
+/// Items of a batch.
+const ITEMS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0];
+
+/// Every metric of the gateway.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each metric's help is its doc")]
+pub struct Metrics {
+    registry: Registry,
+    pub connections: Gauge,
+    pub connections_total: Counter,
+    pub subscriptions: Gauge,
+    pub sessions: Gauge,
+    pub window_bytes: Gauge,
+    pub handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
+    pub closes: Family<Label<CloseCode>, Counter>,
+    pub refusals: Family<Label<RefusalCode>, Counter>,
+    pub starts: Family<Label<Start>, Counter>,
+    pub frames_received: Counter,
+    pub bytes_sent: Counter,
+    pub deliveries: Counter,
+    pub stalls: Counter,
+    pub notifications: Counter,
+    pub listen_losses: Counter,
+    pub is_listening: Gauge,
+    pub echo_delay: Histogram,
+    pub refills: Family<Label<RefillCause>, Counter>,
+    pub fanout_rounds: Histogram,
+    pub admissions: Histogram,
+    pub writes: Histogram,
+    pub batch_items: Histogram,
+    pub tallies: Counter,
+    pub query_failures: Counter,
+    pub trimmed: Counter,
+}
+
+/// The one label that a metric may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Label<L>(L);
+
+/// An enum whose values name themselves in a label.
+pub trait LabelName:
+    Clone + fmt::Debug + PartialEq + Eq + std::hash::Hash + Send + Sync + 'static
+{
+    /// The value of the label.
+    fn label(&self) -> &'static str;
+}
+
+/// Why a handshake was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandshakeRefusal {
+    /// Too many sockets are open.
+    Full,
+    /// The gateway is stopping.
+    Draining,
+    /// The origin is not allowed.
+    Origin,
+    /// The token is not valid.
+    Token,
+    /// Not a WebSocket handshake of version 13.
+    Malformed,
+}
+
+/// How a subscription began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// Where the client stood.
+    Recovered,
+    /// Somewhere else, for a reason.
+    Unrecovered(StartReason),
+}
+
+impl<L: LabelName> From<L> for Label<L> {
+    fn from(value: L) -> Self {
+        Self(value)
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a list of declarations, one a metric"
+    )]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("usher");
+        let mut r = Register(&mut registry);
+        Self {
+            connections: r.gauge("connections", "Sockets that are open"),
+            connections_total: r.counter("connections_opened", "Sockets that were opened"),
+            subscriptions: r.gauge("subscriptions", "Subscriptions on this node"),
+            sessions: r.gauge(
+                "sessions",
+                "Sessions watched on this node, over its fan-out loops",
+            ),
+            window_bytes: r.gauge(
+                "window_bytes",
+                "Bytes of events held in memory, over the fan-out loops",
+            ),
+            handshake_refusals: r.add(
+                "handshake_refusals",
+                "Handshakes refused",
+                Family::default(),
+            ),
+            closes: r.add(
+                "closes",
+                "Sockets closed by the gateway, by close code",
+                Family::default(),
+            ),
+            refusals: r.add("refusals", "Frames refused, by code", Family::default()),
+            starts: r.add(
+                "subscription_starts",
+                "Subscriptions begun, by how",
+                Family::default(),
+            ),
+            frames_received: r.counter("frames_received", "Frames received from clients"),
+            bytes_sent: r.counter("bytes_sent", "Bytes written to sockets"),
+            deliveries: r.counter("chunks_delivered", "Chunks of events taken by a receiver"),
+            stalls: r.counter("stalls", "Times that a socket took no more"),
+            notifications: r.counter("notifications", "Notifications heard from the database"),
+            listen_losses: r.counter(
+                "listen_losses",
+                "Times that the LISTEN connection was lost or not made",
+            ),
+            is_listening: r.gauge(
+                "listening",
+                "1 while the LISTEN connection is known to hear",
+            ),
+            echo_delay: r.histogram(
+                "echo_delay_seconds",
+                "From a NOTIFY of our own to hearing it",
+                &SECONDS,
+            ),
+            refills: r.add(
+                "refills",
+                "Questions to the log for what was missed, by cause",
+                Family::default(),
+            ),
+            fanout_rounds: r.histogram(
+                "fanout_round_seconds",
+                "Time that a fan-out loop took for a round",
+                &SECONDS,
+            ),
+            admissions: r.histogram(
+                "admission_seconds",
+                "Time that an admission took in the database",
+                &SECONDS,
+            ),
+            writes: r.histogram(
+                "write_seconds",
+                "From a client's write to its answer",
+                &SECONDS,
+            ),
+            batch_items: r.histogram("batch_items", "Writes that shared a transaction", &ITEMS),
+            tallies: r.counter("tallies", "Tallies read and sent"),
+            query_failures: r.counter(
+                "query_failures",
+                "Questions to the database without an answer",
+            ),
+            trimmed: r.counter(
+                "events_trimmed",
+                "Events that left the log for age or number",
+            ),
+            registry,
+        }
+    }
+
+    /// The metrics as Prometheus reads them (OpenMetrics text).
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing to a string cannot fail");
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Register<'a>(&'a mut Registry);
+
+impl Register<'_> {
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        self.add(name, help, Counter::default())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        self.add(name, help, Gauge::default())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, buckets: &'static [f64]) -> Histogram {
+        self.add(name, help, Histogram::new(buckets.iter().copied()))
+    }
+
+    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+}
+
+impl<L: LabelName> EncodeLabelSet for Label<L> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("kind", self.0.label()).encode(encoder.encode_label())
+    }
+}
+
+impl LabelName for HandshakeRefusal {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::Origin => "origin",
+            Self::Token => "token",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl LabelName for Start {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::Unrecovered(StartReason::Ahead) => "ahead",
+            Self::Unrecovered(StartReason::Fresh) => "fresh",
+            Self::Unrecovered(StartReason::SlowConsumer) => "slow_consumer",
+            Self::Unrecovered(StartReason::TooOld) => "too_old",
+        }
+    }
+}
+
+impl LabelName for RefusalCode {
+    fn label(&self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl LabelName for RefillCause {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::More => "more",
+            Self::Oversized => "oversized",
+            Self::Resync => "resync",
+        }
+    }
+}
+
+impl LabelName for CloseCode {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Normal => "1000",
+            Self::ProtocolError => "1002",
+            Self::InvalidText => "1007",
+            Self::TooBig => "1009",
+            Self::Restart => "1012",
+            Self::TryLater => "1013",
+            Self::TokenExpired => "4001",
+            Self::TooSlow => "4008",
+            Self::HeartbeatMissed => "4009",
+            Self::NotThisProtocol => "4500",
+            Self::Unauthorized => "4501",
+            Self::AccessWithdrawn => "4503",
+            Self::AnotherSubject => "4509",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics
+            .refusals
+            .get_or_create(&RefusalCode::SlowMode.into())
+            .inc();
+        metrics.connections.set(3);
+        let text = metrics.encode();
+        assert!(
+            text.contains("usher_refusals_total{kind=\"slow_mode\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("usher_connections 3"), "{text}");
+    }
+}

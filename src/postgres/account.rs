@@ -1,0 +1,95 @@
+//! Whom the server runs as: Postgres refuses to run as root.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, chown},
+    path::Path,
+};
+
+/// The account of last resort: `nobody` on every system that has one.
+const NOBODY: u32 = 65_534;
+
+/// An unprivileged account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its user id.
+    pub uid: u32,
+    /// Its group id.
+    pub gid: u32,
+}
+
+impl Account {
+    /// Whom to become: nobody else, unless we are root; then the system's `postgres`, or `nobody`.
+    #[must_use]
+    pub fn for_server() -> Option<Self> {
+        rustix::process::geteuid().is_root().then(|| {
+            let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+            Self::from_passwd(&passwd, "postgres").unwrap_or(Self {
+                uid: NOBODY,
+                gid: NOBODY,
+            })
+        })
+    }
+
+    /// Makes the account the owner of a file or directory.
+    ///
+    /// # Errors
+    ///
+    /// As the system has it, as in a container that maps one user alone.
+    pub fn own(self, path: &Path) -> io::Result<()> {
+        chown(path, Some(self.uid), Some(self.gid))
+    }
+
+    /// Whether every directory that exists on the way to `path` can be passed by the account. Groups and ACLs are not
+    /// looked at: who has set them up can name another directory.
+    #[must_use]
+    pub fn can_reach(self, path: &Path) -> bool {
+        path.ancestors()
+            .all(|directory| match fs::metadata(directory) {
+                Ok(found) if found.uid() == self.uid => found.mode() & 0o100 != 0,
+                Ok(found) => found.mode() & 0o001 != 0,
+                Err(_) => true,
+            })
+    }
+
+    fn from_passwd(passwd: &str, name: &str) -> Option<Self> {
+        let line = passwd
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        let uid = fields.next()?.parse().ok().filter(|uid| *uid != 0)?;
+        let gid = fields.next()?.parse().ok()?;
+        Some(Self { uid, gid })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_account_is_found_by_its_whole_name() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\npostgresx:x:1:1::/:\npostgres:x:101:104:,,,:/:/bin/sh\n";
+        let postgres = Account { uid: 101, gid: 104 };
+        assert_eq!(Account::from_passwd(passwd, "postgres"), Some(postgres));
+        assert_eq!(Account::from_passwd(passwd, "root"), None);
+        assert_eq!(Account::from_passwd("postgres:x", "postgres"), None);
+    }
+
+    #[test]
+    fn a_closed_directory_on_the_way_is_noticed() {
+        let closed = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap();
+        let stranger = Account {
+            uid: 12_345,
+            gid: 12_345,
+        };
+        assert!(!stranger.can_reach(&closed.path().join("a/b")));
+        assert!(stranger.can_reach(Path::new("/usr/bin")));
+    }
+}

@@ -1,0 +1,479 @@
+//! From a database URL to a connection.
+//!
+//! A [`Target`] is parsed once, with TLS settled, and connects as often as asked. Its password is in no error and no
+//! `Debug` output; it prints as `user@host:port/database`.
+//!
+//! Half-open connections give no error by themselves, so each connection has TCP keepalives and a limit on how long
+//! sent data may stay unacknowledged: a dead server is noticed within [`DEAD_PEER`].
+
+use std::{
+    error::Error as _,
+    fmt, fs, io,
+    net::IpAddr,
+    path::Path,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, Socket, config::Host, tls::MakeTlsConnect,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::postgres::tls::{self, SslMode, TlsError};
+
+/// After this long without a sign of life a server is taken for dead.
+pub const DEAD_PEER: Duration = Duration::from_secs(15);
+
+/// One attempt to connect, authentication included. Supabase's pooler wakes a paused project in about five seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a caller waits for a free connection of the pool: past this the database is overloaded, and saying so is
+/// better than waiting.
+const POOL_WAIT: Duration = Duration::from_secs(5);
+
+/// Quiet seconds before the first keepalive, and between further ones; three of them fit [`DEAD_PEER`].
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// What this process is called in `pg_stat_activity`, where the URL does not say.
+const APPLICATION_NAME: &str = "usher";
+
+/// Port on which Supabase's poolers serve transaction mode, where a LISTEN is lost with its transaction.
+const TRANSACTION_POOLER_PORT: u16 = 6543;
+
+type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// Why a database URL is not one. Never holds a part of the URL: a password with a stray `@` or `?` can be anywhere.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Another scheme, or none.
+    #[error("it must begin with postgres:// or postgresql://")]
+    Scheme,
+    /// Not a URL, or with parameters that Postgres does not know.
+    #[error(
+        "it must have the form postgres://user:password@host:5432/database?sslmode=…, \
+         with characters such as @ : / # % in the password percent-encoded"
+    )]
+    Syntax,
+    /// A parameter that is known has a value that is not.
+    #[error("its {parameter} must be {expected}")]
+    Parameter {
+        /// The parameter's name.
+        parameter: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The file of `sslrootcert` or `USHER_PG_ROOT_CERT` cannot be read.
+    #[error("read root certificates from {path}")]
+    RootCert {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS cannot be prepared.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Why a connection could not be made. Names the target, never the password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No answer in time.
+    #[error("connect to {target}: no answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout {
+        /// `user@host:port/database`.
+        target: String,
+    },
+    /// The server's certificate is not trusted.
+    #[error(
+        "connect to {target}: the server's certificate is not trusted; give its authority with \
+         USHER_PG_ROOT_CERT (Supabase: dashboard, database settings, SSL certificate)"
+    )]
+    Untrusted {
+        /// `user@host:port/database`.
+        target: String,
+        /// What is wrong with it.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// Anything else: refused, wrong password, no such database.
+    #[error("connect to {target}")]
+    Postgres {
+        /// `user@host:port/database`.
+        target: String,
+        /// What Postgres or the network said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+/// A database to connect to, with everything settled but the connection itself.
+#[derive(Clone)]
+pub struct Target {
+    config: Config,
+    tls: MakeRustlsConnect,
+    mode: SslMode,
+}
+
+impl Target {
+    /// Parses a `postgres://` URL. `root_cert` is a PEM text or the path of a PEM file (empty counts as none), and
+    /// yields to an `sslrootcert` in the URL. Without an `sslmode` it is `verify-full`, or `disable` for loopback and
+    /// Unix sockets.
+    ///
+    /// # Errors
+    ///
+    /// Where the URL is not one, or TLS cannot be prepared.
+    pub fn parse(url: &SecretString, root_cert: Option<&str>) -> Result<Self, TargetError> {
+        let url = url.expose_secret().trim();
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(TargetError::Scheme);
+        }
+        let (base, parameters) = TlsParameters::strip(url)?;
+        let mut config: Config = base.parse().map_err(|_| TargetError::Syntax)?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(TargetError::Syntax);
+        }
+        let mode = parameters.mode.unwrap_or_else(|| default_mode(&config));
+        let root_cert = root_cert.filter(|given| !given.trim().is_empty());
+        let root_cert = match (parameters.root_cert.as_deref(), root_cert) {
+            (Some("system"), _) | (None, None) => None,
+            (Some(given), _) | (None, Some(given)) => Some(read_root_cert(given)?),
+        };
+        let tls = MakeRustlsConnect::new(tls::client_config(mode, root_cert.as_deref())?);
+        config
+            .ssl_mode(mode.for_driver())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives(true)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(DEAD_PEER);
+        if config.get_application_name().is_none() {
+            config.application_name(APPLICATION_NAME);
+        }
+        Ok(Self { config, tls, mode })
+    }
+
+    /// Connects. The connection does nothing until its [`Link`] is driven.
+    ///
+    /// # Errors
+    ///
+    /// Where the server does not answer in time, is not who it should be, or does not let us in.
+    pub async fn connect(&self) -> Result<(Client, Link), ConnectError> {
+        let connecting = self.config.connect(self.tls.clone());
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok((client, connection))) => Ok((client, Link(connection))),
+            Ok(Err(source)) if is_untrusted(&source) => Err(ConnectError::Untrusted {
+                target: self.to_string(),
+                source,
+            }),
+            Ok(Err(source)) => Err(ConnectError::Postgres {
+                target: self.to_string(),
+                source,
+            }),
+            Err(_elapsed) => Err(ConnectError::Timeout {
+                target: self.to_string(),
+            }),
+        }
+    }
+
+    /// Makes a pool of at most `size` connections, each opened when it is first needed.
+    ///
+    /// # Panics
+    ///
+    /// Never: a pool fails to build only when it has timeouts and no runtime to measure them.
+    #[must_use]
+    pub fn pool(&self, size: usize) -> deadpool_postgres::Pool {
+        let manager = deadpool_postgres::Manager::from_config(
+            self.config.clone(),
+            self.tls.clone(),
+            deadpool_postgres::ManagerConfig {
+                // A connection that died is noticed by keepalives; asking each time would cost a round trip a query.
+                recycling_method: deadpool_postgres::RecyclingMethod::Fast,
+            },
+        );
+        deadpool_postgres::Pool::builder(manager)
+            .max_size(size)
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .wait_timeout(Some(POOL_WAIT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .expect("a runtime is given for the timeouts")
+    }
+
+    /// Whether a host is reached on the port of Supabase's transaction pooler, where LISTEN cannot work.
+    #[must_use]
+    pub fn is_transaction_pooler(&self) -> bool {
+        self.config.get_ports().contains(&TRANSACTION_POOLER_PORT)
+    }
+
+    /// How the connection is protected.
+    #[must_use]
+    pub fn ssl_mode(&self) -> SslMode {
+        self.mode
+    }
+
+    /// The role that it logs in as, where the URL names one.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.config.get_user()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.config.get_user().unwrap_or("?");
+        let database = self.config.get_dbname().unwrap_or(user);
+        let host = match (self.config.get_hosts().first(), self.config.get_hostaddrs()) {
+            (Some(Host::Tcp(host)), _) => host.clone(),
+            (Some(Host::Unix(path)), _) => path.display().to_string(),
+            (None, [address, ..]) => address.to_string(),
+            (None, []) => "?".to_owned(),
+        };
+        let port = self.config.get_ports().first().unwrap_or(&DEFAULT_PORT);
+        write!(f, "{user}@{host}:{port}/{database}")
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self}, {:?})", self.mode)
+    }
+}
+
+/// The other half of a [`Client`]: whoever holds it must drive it, or nothing moves.
+pub struct Link(Connection<Socket, Tls>);
+
+impl Link {
+    /// Moves the connection on. `Some` is a notice, a notification, or the error that ended it; `None` is its end.
+    pub fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<AsyncMessage, tokio_postgres::Error>>> {
+        self.0.poll_message(cx)
+    }
+
+    /// Drives the connection to its end, for a client that listens to nothing.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection, where that was not its client.
+    pub async fn drive(self) -> Result<(), tokio_postgres::Error> {
+        self.0.await
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+/// The two parameters of a URL that tokio-postgres would not understand.
+struct TlsParameters {
+    mode: Option<SslMode>,
+    root_cert: Option<String>,
+}
+
+impl TlsParameters {
+    /// Takes them out of `url`, and gives back the rest.
+    fn strip(url: &str) -> Result<(String, Self), TargetError> {
+        let mut parameters = Self {
+            mode: None,
+            root_cert: None,
+        };
+        // The last `?`: a password may hold others, as libpq allows.
+        let Some((base, query)) = url.rsplit_once('?') else {
+            return Ok((url.to_owned(), parameters));
+        };
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", word)) => {
+                    parameters.mode = Some(SslMode::parse(word).ok_or(TargetError::Parameter {
+                        parameter: "sslmode",
+                        expected: "disable, allow, prefer, require, verify-ca or verify-full",
+                    })?);
+                }
+                Some(("sslrootcert", path)) => parameters.root_cert = Some(percent_decode(path)?),
+                // What other tools put on a URL and what concerns them alone.
+                Some(("pgbouncer" | "connection_limit" | "pool_timeout" | "schema", _)) => {}
+                _ => others.push(pair),
+            }
+        }
+        if others.len() == query.split('&').count() {
+            return Ok((url.to_owned(), parameters));
+        }
+        let base = if others.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{base}?{}", others.join("&"))
+        };
+        Ok((base, parameters))
+    }
+}
+
+fn percent_decode(text: &str) -> Result<String, TargetError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2).ok_or(TargetError::Syntax)?;
+        let digits = str::from_utf8(digits).map_err(|_| TargetError::Syntax)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| TargetError::Syntax)?);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| TargetError::Syntax)
+}
+
+/// Nothing that stays on this machine needs TLS; everything else gets all of it.
+fn default_mode(config: &Config) -> SslMode {
+    let is_local = if config.get_hostaddrs().is_empty() {
+        config.get_hosts().iter().all(|host| match host {
+            Host::Unix(_) => true,
+            Host::Tcp(name) => {
+                name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+            }
+        })
+    } else {
+        config.get_hostaddrs().iter().all(IpAddr::is_loopback)
+    };
+    if is_local {
+        SslMode::Disable
+    } else {
+        SslMode::VerifyFull
+    }
+}
+
+fn read_root_cert(given: &str) -> Result<String, TargetError> {
+    if given.contains("-----BEGIN") {
+        return Ok(given.to_owned());
+    }
+    fs::read_to_string(Path::new(given)).map_err(|source| TargetError::RootCert {
+        path: given.to_owned(),
+        source,
+    })
+}
+
+/// Whether TLS failed because of the certificate; rustls puts its reason inside an `io::Error`.
+fn is_untrusted(error: &tokio_postgres::Error) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>())
+        .is_some_and(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_prints_without_its_password() {
+        let target = parse("postgres://usher_gateway:s3cret@db.abc.supabase.co/postgres").unwrap();
+        assert_eq!(
+            target.to_string(),
+            "usher_gateway@db.abc.supabase.co:5432/postgres"
+        );
+        assert!(!format!("{target:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn tls_is_verified_in_full_unless_nothing_leaves_the_machine() {
+        for (url, expected) in [
+            ("postgres://u@db.example/d", SslMode::VerifyFull),
+            ("postgres://u@10.0.0.1/d", SslMode::VerifyFull),
+            ("postgres://u@localhost,db.example/d", SslMode::VerifyFull),
+            (
+                "postgres://u@localhost/d?hostaddr=10.0.0.1",
+                SslMode::VerifyFull,
+            ),
+            ("postgres://u@127.0.0.1:5433/d", SslMode::Disable),
+            ("postgres://u@[::1]/d", SslMode::Disable),
+            ("postgres://u@localhost/d", SslMode::Disable),
+            ("postgres://u@%2Ftmp%2Fpg/d", SslMode::Disable),
+            ("postgres:///d?host=/tmp/pg&user=u", SslMode::Disable),
+            (
+                "postgres://u@db.example/d?sslmode=require",
+                SslMode::Require,
+            ),
+            (
+                "postgres://u@db.example/d?sslmode=allow&connect_timeout=3",
+                SslMode::Prefer,
+            ),
+            (
+                "postgresql://u@127.0.0.1/d?sslmode=verify-ca",
+                SslMode::VerifyCa,
+            ),
+        ] {
+            assert_eq!(parse(url).unwrap().ssl_mode(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_other_tools_are_passed_over() {
+        let url =
+            "postgres://u@127.0.0.1/d?pgbouncer=true&options=-c%20geqo%3Doff&connection_limit=1";
+        assert_eq!(
+            parse(url).unwrap().config.get_options(),
+            Some("-c geqo=off")
+        );
+    }
+
+    #[test]
+    fn a_password_may_hold_a_question_mark() {
+        let target = parse("postgres://u:a?&b=c@db.example/d?sslmode=require").unwrap();
+        assert_eq!(target.config.get_password(), Some(&b"a?&b=c"[..]));
+        assert_eq!(target.ssl_mode(), SslMode::Require);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_a_part_of_the_url() {
+        for (url, expected) in [
+            ("mysql://u:s3cret@h/d", "postgres://"),
+            ("s3cret", "postgres://"),
+            ("postgres://u:s3cret@h:x/d", "percent-encoded"),
+            ("postgres://u:x@h/d?s3cret=1", "percent-encoded"),
+            ("postgres:///d", "percent-encoded"),
+            ("postgres://u:s3cret@h/d?sslmode=full", "verify-full"),
+            (
+                "postgres://u:s3cret@h/d?sslrootcert=/no/such/file",
+                "/no/such/file",
+            ),
+            ("postgres://u:s3cret@h/d?sslrootcert=%2", "percent-encoded"),
+        ] {
+            let error = parse(url).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(
+                text.contains(expected) && !text.contains("s3cret"),
+                "{url}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_port_of_the_transaction_pooler_is_known() {
+        let url = "postgres://u@aws-0-eu.pooler.supabase.com:6543/postgres";
+        assert!(parse(url).unwrap().is_transaction_pooler());
+        assert!(
+            !parse("postgres://u@127.0.0.1/d")
+                .unwrap()
+                .is_transaction_pooler()
+        );
+    }
+
+    fn parse(url: &str) -> Result<Target, TargetError> {
+        Target::parse(&url.to_owned().into(), None)
+    }
+}

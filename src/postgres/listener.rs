@@ -1,0 +1,304 @@
+//! What changed, as the database tells it by LISTEN.
+//!
+//! Holds one session-mode connection, makes another when that one is lost, and hears from itself every few seconds: a
+//! connection that is half open, or that leads through a transaction pooler, looks alive and hears nothing. Everything
+//! heard is handed on in the order in which it came. Never decides what it means.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_postgres::{AsyncMessage, Client, Notification};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
+use crate::metrics::Metrics;
+use crate::postgres::connect::{ConnectError, Link, Target};
+use crate::postgres::store::{Store, StoreError};
+use crate::protocol::id::VotingId;
+use crate::protocol::notify::{
+    self, AccessChange, CONTROL_CHANNEL, EVENTS_CHANNEL, Notice, VOTES_CHANNEL,
+};
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// What the listener hands on.
+#[derive(Debug)]
+pub enum Heard {
+    /// Listening, from now on; anything may have been missed before.
+    Back {
+        /// Which life of the database this is.
+        epoch: String,
+    },
+    /// Notifications that came together.
+    Notices {
+        /// New events.
+        events: Vec<Notice>,
+        /// Votings whose counts changed.
+        votings: Vec<VotingId>,
+        /// Changes in who may do what.
+        access: Vec<AccessChange>,
+    },
+}
+
+/// Listens, and hands on what it hears.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where to listen.
+    pub target: Target,
+    /// Sends the probes: over other connections, so that a pooler cannot pretend.
+    pub store: Store,
+    /// Who wants to hear. A full queue makes the listener wait, and Postgres keeps the rest.
+    pub hearers: Vec<mpsc::Sender<Arc<Heard>>>,
+    /// Whether it listens.
+    pub is_listening: watch::Sender<bool>,
+    /// Echo delay, reconnects, notifications.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a LISTEN connection was given up.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the database ended the connection")]
+    Ended(#[source] Option<tokio_postgres::Error>),
+    #[error(
+        "no echo within {} s: a dead network, or a transaction pooler (port 6543) where LISTEN cannot work; use the \
+         direct connection or the session pooler on port 5432",
+        PROBE_TIMEOUT.as_secs()
+    )]
+    NoEcho,
+    #[error("listen")]
+    Statement(#[from] tokio_postgres::Error),
+}
+
+impl Listener {
+    /// Listens until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let heard_at = Instant::now();
+            let lost = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                lost = self.listen() => lost,
+            };
+            if self.is_listening.send_replace(false) || pause == PAUSE_MIN {
+                warn!(error = chain(&lost), "not listening, trying again");
+            }
+            self.metrics.listen_losses.inc();
+            // A connection that held for a while was lost by accident: try again at once.
+            pause = if heard_at.elapsed() > RECONNECT_PAUSE_MAX {
+                PAUSE_MIN
+            } else {
+                pause
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
+        }
+    }
+
+    /// Listens over one connection until it is lost.
+    async fn listen(&self) -> Lost {
+        let (client, mut link) = match self.target.connect().await {
+            Ok(connection) => connection,
+            Err(error) => return error.into(),
+        };
+        let mut probe = Probe::new();
+        let epoch = {
+            let setting_up = set_up(&client, &probe.channel);
+            tokio::pin!(setting_up);
+            loop {
+                tokio::select! {
+                    biased;
+                    epoch = &mut setting_up => match epoch {
+                        Ok(epoch) => break epoch,
+                        Err(error) => return error.into(),
+                    },
+                    // Nothing is lost by not looking: what was said before `Back` is found by the resync.
+                    messages = poll_fn(|cx| poll_messages(&mut link, cx)) => if let Err(lost) = messages {
+                        return lost;
+                    },
+                }
+            }
+        };
+        let mut epoch = Some(epoch);
+        loop {
+            let notifications = tokio::select! {
+                biased;
+                // Cancel-safe: a poll that is not ready has taken nothing.
+                messages = poll_fn(|cx| poll_messages(&mut link, cx)) => match messages {
+                    Ok(notifications) => notifications,
+                    Err(lost) => return lost,
+                },
+                outcome = probe.drive(&self.store) => match outcome {
+                    Ok(()) => continue,
+                    Err(lost) => return lost,
+                },
+            };
+            if let Some(delay) = probe.echo(&notifications) {
+                self.metrics.echo_delay.observe(delay.as_secs_f64());
+                // Only an echo proves that this connection hears.
+                if let Some(epoch) = epoch.take() {
+                    info!("listening");
+                    self.hand_on(Heard::Back { epoch }).await;
+                    self.is_listening.send_replace(true);
+                }
+            }
+            if epoch.is_none() {
+                self.metrics
+                    .notifications
+                    .inc_by(notifications.len() as u64);
+                self.hand_on(parse(&notifications)).await;
+            }
+        }
+    }
+
+    async fn hand_on(&self, heard: Heard) {
+        if matches!(&heard, Heard::Notices { events, votings, access }
+            if events.is_empty() && votings.is_empty() && access.is_empty())
+        {
+            return;
+        }
+        let heard = Arc::new(heard);
+        for hearer in &self.hearers {
+            // A hearer that is gone has stopped, and so will we.
+            let _ = hearer.send(Arc::clone(&heard)).await;
+        }
+    }
+}
+
+async fn set_up(client: &Client, probe_channel: &str) -> Result<String, tokio_postgres::Error> {
+    // The channel's name is ours, made of letters and digits.
+    let listen = format!(
+        "listen {EVENTS_CHANNEL}; listen {VOTES_CHANNEL}; listen {CONTROL_CHANNEL}; listen {probe_channel}"
+    );
+    client.batch_execute(&listen).await?;
+    Ok(client.query_one("select usher.epoch()", &[]).await?.get(0))
+}
+
+/// Takes everything that waits, at least one message.
+fn poll_messages(
+    link: &mut Link,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Result<Vec<Notification>, Lost>> {
+    let mut notifications = Vec::new();
+    while notifications.len() < HEARD_MAX {
+        match link.poll_message(cx) {
+            Poll::Ready(Some(Ok(AsyncMessage::Notification(notification)))) => {
+                notifications.push(notification)
+            }
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Lost::Ended(Some(error)))),
+            Poll::Ready(None) => return Poll::Ready(Err(Lost::Ended(None))),
+            Poll::Pending if notifications.is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+        }
+    }
+    Poll::Ready(Ok(notifications))
+}
+
+fn parse(notifications: &[Notification]) -> Heard {
+    let (mut events, mut votings, mut access) = (Vec::new(), Vec::new(), Vec::new());
+    for notification in notifications {
+        let payload = notification.payload();
+        match notification.channel() {
+            EVENTS_CHANNEL => events.extend(notify::parse_notice(payload)),
+            VOTES_CHANNEL => votings.extend(notify::parse_voting(payload)),
+            CONTROL_CHANNEL => access.extend(notify::parse_access_change(payload)),
+            _ => {}
+        }
+    }
+    Heard::Notices {
+        events,
+        votings,
+        access,
+    }
+}
+
+/// The gateway's word to itself.
+struct Probe {
+    channel: String,
+    state: ProbeState,
+}
+
+enum ProbeState {
+    Due(Instant),
+    Sending(
+        Instant,
+        Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>,
+    ),
+    Sent(Instant),
+}
+
+impl Probe {
+    fn new() -> Self {
+        let channel = format!("usher_probe_{}", Uuid::new_v4().simple());
+        Self {
+            channel,
+            state: ProbeState::Due(Instant::now()),
+        }
+    }
+
+    /// Sends what is due; ends in an error when the echo of the last one does not come. Cancel-safe: what is under way
+    /// is kept.
+    async fn drive(&mut self, store: &Store) -> Result<(), Lost> {
+        match &mut self.state {
+            ProbeState::Due(at) => {
+                tokio::time::sleep_until(*at).await;
+                let (store, channel) = (store.clone(), self.channel.clone());
+                let sending = Box::pin(async move { store.notify(&channel, "").await });
+                self.state = ProbeState::Sending(Instant::now(), sending);
+            }
+            ProbeState::Sending(at, sending) => {
+                let at = *at;
+                self.state = match sending.await {
+                    Ok(()) => ProbeState::Sent(at),
+                    // What was not said cannot be heard: that proves nothing about this connection.
+                    Err(_) => ProbeState::Due(Instant::now() + PAUSE_MIN),
+                };
+            }
+            ProbeState::Sent(at) => {
+                tokio::time::sleep_until(*at + PROBE_TIMEOUT).await;
+                return Err(Lost::NoEcho);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the echo; says how long it took.
+    fn echo(&mut self, notifications: &[Notification]) -> Option<Duration> {
+        if !notifications
+            .iter()
+            .any(|notification| notification.channel() == self.channel)
+        {
+            return None;
+        }
+        let (ProbeState::Sending(at, _) | ProbeState::Sent(at)) = &self.state else {
+            return None;
+        };
+        let delay = at.elapsed();
+        self.state = ProbeState::Due(Instant::now() + PROBE_INTERVAL);
+        Some(delay)
+    }
+}
+
+/// The error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

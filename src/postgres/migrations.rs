@@ -1,0 +1,449 @@
+//! The schema, embedded: migrations up and down, and what a bare Postgres needs beside them.
+//!
+//! Recorded where the Supabase CLI records its own, in its form, so that either can go on where the other stopped. Each
+//! migration runs in a transaction of its own together with its record, all of them under one advisory lock: of many
+//! that start at once, one works and the others find the work done. Migrations of the application's own project are
+//! left alone.
+
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+
+use rust_embed::RustEmbed;
+use tokio_postgres::{Client, error::ErrorPosition};
+use tracing::info;
+
+/// How long to wait for somebody else's migrations.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The advisory lock of all migrations: the letters "usher" as a number.
+const LOCK_KEY: i64 = 0x0075_7368_6572;
+
+#[derive(RustEmbed)]
+#[folder = "sql/"]
+#[include = "migrations/*.sql"]
+#[include = "rollbacks/*.sql"]
+#[include = "shim.sql"]
+#[include = "seed.sql"]
+struct Files;
+
+/// One embedded migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The fourteen digits that order it.
+    pub version: String,
+    /// What it is about.
+    pub name: String,
+}
+
+impl Migration {
+    /// The name of its file, and of its rollback's.
+    #[must_use]
+    pub fn file(&self) -> String {
+        format!("{}_{}.sql", self.version, self.name)
+    }
+}
+
+/// Whether a migration has been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has.
+    Applied,
+    /// It has not.
+    Pending,
+    /// It has, and is not ours.
+    Foreign,
+}
+
+/// How far to take back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// The newest migration alone.
+    OneStep,
+    /// Everything after this version, which stays; `0` is everything.
+    To(String),
+}
+
+/// Why the schema could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// A file's SQL failed. Nothing of the file has happened.
+    #[error("run {file}: {problem}")]
+    Sql {
+        /// The file.
+        file: String,
+        /// What Postgres said, with the line.
+        problem: String,
+    },
+    /// The list of migrations could not be read or locked.
+    #[error("{attempt}: {problem}")]
+    Record {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What Postgres said.
+        problem: String,
+    },
+    /// Somebody else migrates, and does not end.
+    #[error(
+        "another process has been migrating this database for {} s: wait for it, or end its session",
+        LOCK_TIMEOUT.as_secs()
+    )]
+    Locked,
+    /// A rollback is not embedded.
+    #[error("rollbacks/{file} does not exist: nothing has been taken back")]
+    NoRollback {
+        /// The file.
+        file: String,
+    },
+    /// `--to` names nothing that is applied.
+    #[error(
+        "version {version} is not an applied migration of ours: `usher migrate status` lists them, 0 is before all"
+    )]
+    UnknownVersion {
+        /// The version.
+        version: String,
+    },
+    /// The shim would overwrite the platform's own.
+    #[error(
+        "this is a Supabase project, or has an auth.users of somebody else: the shim is for a bare Postgres alone"
+    )]
+    NotBare,
+}
+
+/// All embedded migrations, in order.
+///
+/// # Panics
+///
+/// When a file is not named as `tests/it` demands.
+#[must_use]
+pub fn all() -> Vec<Migration> {
+    let mut migrations: Vec<_> = Files::iter()
+        .filter_map(|path| {
+            let stem = path.strip_prefix("migrations/")?.strip_suffix(".sql")?;
+            let (version, name) = stem.split_once('_').expect("a version and a name");
+            Some(Migration {
+                version: version.to_owned(),
+                name: name.to_owned(),
+            })
+        })
+        .collect();
+    migrations.sort_by(|a, b| a.version.cmp(&b.version));
+    migrations
+}
+
+/// The version of the newest embedded migration.
+#[must_use]
+pub fn latest() -> Option<String> {
+    all().pop().map(|migration| migration.version)
+}
+
+/// The embedded migrations that are not applied. The client's role must be allowed to read the list.
+///
+/// # Errors
+///
+/// Where the list cannot be read.
+pub async fn pending(client: &Client) -> Result<Vec<Migration>, MigrationError> {
+    let applied = applied(client).await?;
+    let mut migrations = all();
+    migrations.retain(|migration| !applied.contains(&migration.version));
+    Ok(migrations)
+}
+
+/// Every migration that is embedded or applied, in order.
+///
+/// # Errors
+///
+/// Where the list cannot be read.
+pub async fn status(client: &Client) -> Result<Vec<(Migration, State)>, MigrationError> {
+    let mut applied = applied(client).await?;
+    let mut states: Vec<_> = all()
+        .into_iter()
+        .map(|migration| {
+            let state = if applied.remove(&migration.version) {
+                State::Applied
+            } else {
+                State::Pending
+            };
+            (migration, state)
+        })
+        .collect();
+    states.extend(applied.into_iter().map(|version| {
+        let name = String::new();
+        (Migration { version, name }, State::Foreign)
+    }));
+    states.sort_by(|(a, _), (b, _)| a.version.cmp(&b.version));
+    Ok(states)
+}
+
+/// Applies what is pending, and says what that was.
+///
+/// # Errors
+///
+/// Where one fails; those before it stay applied.
+pub async fn up(client: &mut Client) -> Result<Vec<Migration>, MigrationError> {
+    lock(client).await?;
+    let result = up_locked(client).await;
+    unlock(client).await;
+    result
+}
+
+/// Takes migrations back, and says which, newest first.
+///
+/// # Errors
+///
+/// Where a rollback is missing, before anything is touched; or where one fails, and those before it stay taken back.
+pub async fn down(client: &mut Client, down: &Down) -> Result<Vec<Migration>, MigrationError> {
+    lock(client).await?;
+    let result = down_locked(client, down).await;
+    unlock(client).await;
+    result
+}
+
+/// Gives a bare Postgres what a Supabase project has: roles, `auth`, `storage`. May be repeated.
+///
+/// # Errors
+///
+/// Where this is a Supabase project, or the SQL fails.
+pub async fn shim(client: &mut Client) -> Result<(), MigrationError> {
+    lock(client).await?;
+    let result = shim_locked(client).await;
+    unlock(client).await;
+    result
+}
+
+/// Adds the demo's users, session and voting.
+///
+/// # Errors
+///
+/// Where the SQL fails, such as on a database that has them.
+pub async fn seed(client: &mut Client) -> Result<(), MigrationError> {
+    run(client, "seed.sql", None).await
+}
+
+async fn up_locked(client: &mut Client) -> Result<Vec<Migration>, MigrationError> {
+    // In three steps, as the CLI makes it: an old CLI made the first column alone.
+    let table = "create schema if not exists supabase_migrations;
+        create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+        alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+        alter table supabase_migrations.schema_migrations add column if not exists name text;";
+    client
+        .batch_execute(&format!(
+            "set client_min_messages = warning; {table} reset client_min_messages;"
+        ))
+        .await
+        .map_err(record("make the list of migrations"))?;
+    let pending = pending(client).await?;
+    for migration in &pending {
+        let path = format!("migrations/{}", migration.file());
+        let sql = text(&path).expect("it was listed");
+        let note = Note::Add(migration, &sql);
+        run(client, &path, Some(note)).await?;
+        info!(file = migration.file(), "applied a migration");
+    }
+    Ok(pending)
+}
+
+async fn down_locked(client: &mut Client, down: &Down) -> Result<Vec<Migration>, MigrationError> {
+    let applied = applied(client).await?;
+    let mut ours = all();
+    ours.retain(|migration| applied.contains(&migration.version));
+    let kept = match down {
+        Down::OneStep => ours.len().saturating_sub(1),
+        Down::To(version) if version == "0" => 0,
+        Down::To(version) => {
+            let found = ours
+                .iter()
+                .position(|migration| migration.version == *version);
+            1 + found.ok_or_else(|| MigrationError::UnknownVersion {
+                version: version.clone(),
+            })?
+        }
+    };
+    let mut back = ours.split_off(kept);
+    back.reverse();
+    let missing = back
+        .iter()
+        .find(|m| text(&format!("rollbacks/{}", m.file())).is_none());
+    if let Some(migration) = missing {
+        return Err(MigrationError::NoRollback {
+            file: migration.file(),
+        });
+    }
+    for migration in &back {
+        let path = format!("rollbacks/{}", migration.file());
+        run(client, &path, Some(Note::Remove(migration))).await?;
+        info!(file = migration.file(), "took back a migration");
+    }
+    Ok(back)
+}
+
+async fn shim_locked(client: &mut Client) -> Result<(), MigrationError> {
+    // On the platform these tables belong to a role of its own; the shim gives them to the database's owner.
+    let foreign = "select exists (select from pg_roles where rolname = 'supabase_admin')
+        or exists (
+            select from pg_class c, pg_database d
+            where c.oid = to_regclass('auth.users')
+                and d.datname = current_database()
+                and c.relowner <> d.datdba
+        )";
+    let row = client.query_one(foreign, &[]).await;
+    if row.map_err(record("look for a Supabase project"))?.get(0) {
+        return Err(MigrationError::NotBare);
+    }
+    run(client, "shim.sql", None).await
+}
+
+/// What a file's transaction leaves in the list.
+enum Note<'a> {
+    Add(&'a Migration, &'a str),
+    Remove(&'a Migration),
+}
+
+/// Runs one file in a transaction, together with its note.
+async fn run(
+    client: &mut Client,
+    path: &str,
+    note: Option<Note<'_>>,
+) -> Result<(), MigrationError> {
+    let sql = text(path).unwrap_or_default();
+    let failed = |error: tokio_postgres::Error| MigrationError::Sql {
+        file: path.to_owned(),
+        problem: describe(&error, &sql),
+    };
+    let transaction = client.transaction().await.map_err(failed)?;
+    transaction.batch_execute(&sql).await.map_err(failed)?;
+    // What the file has set for itself, such as a search path or a role, must not reach the note or the next file.
+    transaction
+        .batch_execute("reset all; reset role")
+        .await
+        .map_err(failed)?;
+    match note {
+        Some(Note::Add(Migration { version, name }, sql)) => {
+            let insert = "insert into supabase_migrations.schema_migrations (version, statements, name) \
+                values ($1, array[$2], $3)";
+            transaction
+                .execute(insert, &[version, &sql, name])
+                .await
+                .map_err(failed)?;
+        }
+        Some(Note::Remove(migration)) => {
+            let delete = "delete from supabase_migrations.schema_migrations where version = $1";
+            transaction
+                .execute(delete, &[&migration.version])
+                .await
+                .map_err(failed)?;
+        }
+        None => {}
+    }
+    transaction.commit().await.map_err(failed)
+}
+
+async fn applied(client: &Client) -> Result<BTreeSet<String>, MigrationError> {
+    let failed = record("read the list of migrations");
+    let exists = "select to_regclass('supabase_migrations.schema_migrations') is not null";
+    if !client
+        .query_one(exists, &[])
+        .await
+        .map_err(failed)?
+        .get::<_, bool>(0)
+    {
+        return Ok(BTreeSet::new());
+    }
+    let list = "select version from supabase_migrations.schema_migrations";
+    let rows = client.query(list, &[]).await.map_err(failed)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Takes the lock for the session, so that it holds from one migration's transaction to the next.
+async fn lock(client: &Client) -> Result<(), MigrationError> {
+    let ms = LOCK_TIMEOUT.as_millis();
+    let wait =
+        format!("set lock_timeout = {ms}; select pg_advisory_lock({LOCK_KEY}); reset lock_timeout");
+    let result = client.batch_execute(&wait).await;
+    result.map_err(|error| match error.code() {
+        Some(code) if *code == tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE => {
+            MigrationError::Locked
+        }
+        Some(_) | None => record("lock the list of migrations")(error),
+    })
+}
+
+/// A lock that cannot be given back ends with its session.
+async fn unlock(client: &Client) {
+    let _ = client
+        .batch_execute(&format!("select pg_advisory_unlock({LOCK_KEY})"))
+        .await;
+}
+
+fn text(path: &str) -> Option<Cow<'static, str>> {
+    let file = Files::get(path)?;
+    Some(match file.data {
+        Cow::Borrowed(bytes) => str::from_utf8(bytes).expect("SQL is text").into(),
+        Cow::Owned(bytes) => String::from_utf8(bytes).expect("SQL is text").into(),
+    })
+}
+
+fn record(attempt: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrationError + Copy {
+    move |error| MigrationError::Record {
+        attempt,
+        problem: describe(&error, ""),
+    }
+}
+
+/// What Postgres said, with the line of `sql` where it said where.
+fn describe(error: &tokio_postgres::Error, sql: &str) -> String {
+    let Some(said) = error.as_db_error() else {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        return format!("{error}{}", cause.unwrap_or_default());
+    };
+    let mut text = format!("{} ({})", said.message(), said.code().code());
+    if let Some(ErrorPosition::Original(position)) = said.position() {
+        let before = sql
+            .chars()
+            .take(*position as usize)
+            .filter(|c| *c == '\n')
+            .count();
+        text.push_str(&format!(" at line {}", before + 1));
+    }
+    for more in [said.detail(), said.hint(), said.where_()]
+        .into_iter()
+        .flatten()
+    {
+        text.push_str(&format!("; {more}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_has_a_rollback_of_the_same_name() {
+        let migrations = all();
+        assert!(!migrations.is_empty());
+        for migration in migrations {
+            let Migration { version, .. } = &migration;
+            assert!(
+                version.len() == 14 && version.bytes().all(|b| b.is_ascii_digit()),
+                "{version}"
+            );
+            assert!(
+                text(&format!("rollbacks/{}", migration.file())).is_some(),
+                "{migration:?}"
+            );
+        }
+        for rollback in Files::iter().filter(|path| path.starts_with("rollbacks/")) {
+            let migration = rollback.replace("rollbacks/", "migrations/");
+            assert!(
+                Files::get(&migration).is_some(),
+                "{rollback} takes back nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn versions_are_unique_and_in_order() {
+        let migrations = all();
+        assert!(migrations.is_sorted_by(|a, b| a.version < b.version));
+        assert_eq!(latest(), migrations.last().map(|m| m.version.clone()));
+    }
+}

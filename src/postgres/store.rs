@@ -1,0 +1,332 @@
+//! Questions to the database: who may do what, what follows a position, how the counts stand.
+//!
+//! A question about a caller runs under the caller's own role and claims, as PostgREST would ask it; everything else runs
+//! as the gateway's own role through functions of schema `usher`. Each question is one round trip: the statements of a
+//! transaction are sent together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool};
+use serde::Deserialize;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use crate::auth::identity::Identity;
+use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, QUERY_TIMEOUT, TRIM_EVENTS_MAX};
+use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
+use crate::protocol::notify::Event;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::server::Can;
+use crate::relay::router::LogPage;
+use crate::relay::snapshot::{Admission, Snapshot};
+use crate::relay::tally::Tally;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection could be had, or it broke, or the answer took too long: asking again may help.
+    #[error("the database cannot be asked: {0}")]
+    Unavailable(String),
+    /// The database refused the question itself: asking again will not help.
+    #[error("the database refused a statement")]
+    Refused(#[source] tokio_postgres::Error),
+    /// The answer is not of the shape that our own functions give.
+    #[error("the database answered {what} in an unknown shape")]
+    Shape {
+        /// What was asked for.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The database, for questions.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: Pool,
+}
+
+impl Store {
+    /// Asks over the connections of a pool.
+    #[must_use]
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Asks whether a caller may watch a session, what else it may do there, and what a new subscriber is told.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked. That the caller may not is an answer.
+    pub async fn admit(
+        &self,
+        session: SessionId,
+        identity: &Identity,
+    ) -> Result<Result<Admission, Refusal>, StoreError> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Admit {
+            Refused {
+                refused: String,
+            },
+            Admitted {
+                #[serde(flatten)]
+                can: Can,
+                mine: HashMap<VotingId, MovieId>,
+            },
+        }
+        let (admit, snapshot) = self.deadline(self.ask_admission(session, identity)).await?;
+        let (Some(admit), Some(snapshot)) = (admit, snapshot) else {
+            let message = "no such session, or not for this caller";
+            return Ok(Err(Refusal::new(RefusalCode::NotFound, message)));
+        };
+        let shape = |source| StoreError::Shape {
+            what: "an admission",
+            source,
+        };
+        let (can, mine) = match serde_json::from_str(&admit).map_err(shape)? {
+            Admit::Admitted { can, mine } => (can, mine),
+            Admit::Refused { refused } => {
+                let code = RefusalCode::parse(&refused).unwrap_or(RefusalCode::Forbidden);
+                return Ok(Err(Refusal::new(
+                    code,
+                    "this session is closed to the caller",
+                )));
+            }
+        };
+        let snapshot: Snapshot =
+            serde_json::from_str(&snapshot).map_err(|source| StoreError::Shape {
+                what: "a session",
+                source,
+            })?;
+        Ok(Ok(Admission {
+            session,
+            can,
+            mine,
+            snapshot: Arc::new(snapshot),
+        }))
+    }
+
+    /// Reads what follows a position of a session's log: at most [`PAGE_EVENTS_MAX`] events and about
+    /// [`PAGE_BYTES_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn page(&self, session: SessionId, after: Seq) -> Result<LogPage, StoreError> {
+        let after_number = i64::try_from(after.0).unwrap_or(i64::MAX);
+        let count = i32::try_from(PAGE_EVENTS_MAX).unwrap_or(i32::MAX);
+        let bytes = i32::try_from(PAGE_BYTES_MAX).unwrap_or(i32::MAX);
+        let sessions = vec![session.0];
+        // The head is read before the events: what it promises, the events hold.
+        let page = async {
+            let client = self.client().await?;
+            let one: [Parameter<'_>; 1] = [(&sessions, Type::UUID_ARRAY)];
+            let range: [Parameter<'_>; 4] = [
+                (&session.0, Type::UUID),
+                (&after_number, Type::INT8),
+                (&count, Type::INT4),
+                (&bytes, Type::INT4),
+            ];
+            let (heads, events) = futures::try_join!(
+                query(
+                    &client,
+                    "select usher.epoch(), coalesce(head, 0), coalesce(floor, 0) \
+                     from (values (1)) as one (row) left join usher.heads($1) on true",
+                    &one,
+                ),
+                query(
+                    &client,
+                    "select seq, event from usher.events_after($1, $2, $3, $4)",
+                    &range,
+                ),
+            )?;
+            let head = heads.first();
+            Ok(LogPage {
+                epoch: head.map(|row| row.get(0)).unwrap_or_default(),
+                head: head.map(|row| seq(row, 1)).unwrap_or_default(),
+                floor: head.map(|row| seq(row, 2)).unwrap_or_default(),
+                events: events
+                    .iter()
+                    .map(|row| Event::new(seq(row, 0), row.get(1)))
+                    .collect(),
+            })
+        };
+        self.deadline(page).await
+    }
+
+    /// Reads the counts of votings; drafts and votings that are gone are left out.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn tallies(&self, votings: &[VotingId]) -> Result<Vec<Tally>, StoreError> {
+        let ids: Vec<Uuid> = votings.iter().map(|voting| voting.0).collect();
+        let sql = "select masked, tally, masked_tally from usher.tallies($1)";
+        let rows = self.rows(sql, &[(&ids, Type::UUID_ARRAY)]).await?;
+        let tally = |row: &Row| {
+            let masked: Option<&str> = if row.get(0) { row.get(2) } else { None };
+            Tally::parse(row.get(1), masked).map_err(|source| StoreError::Shape {
+                what: "a tally",
+                source,
+            })
+        };
+        rows.iter().map(tally).collect()
+    }
+
+    /// Says something on a channel.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn notify(&self, channel: &str, payload: &str) -> Result<(), StoreError> {
+        let sql = "select pg_notify($1, $2)";
+        self.rows(sql, &[(&channel, Type::TEXT), (&payload, Type::TEXT)])
+            .await?;
+        Ok(())
+    }
+
+    /// Closes open votings whose time has come; says how many.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn close_due_votings(&self) -> Result<u64, StoreError> {
+        let rows = self.rows("select usher.close_due_votings()", &[]).await?;
+        Ok(rows
+            .first()
+            .map_or(0, |row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(0)))
+    }
+
+    /// Lets events go that are older than `age` or beyond the newest `count` of their session, at most
+    /// [`TRIM_EVENTS_MAX`] of them; says how many went.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn trim(&self, age: Duration, count: u64) -> Result<u64, StoreError> {
+        let seconds = age.as_secs_f64();
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let batch = i32::try_from(TRIM_EVENTS_MAX).unwrap_or(i32::MAX);
+        let sql = "select usher.trim_events(make_interval(secs => $1), $2, $3)";
+        let parameters: [Parameter<'_>; 3] = [
+            (&seconds, Type::FLOAT8),
+            (&count, Type::INT4),
+            (&batch, Type::INT4),
+        ];
+        let rows = self.rows(sql, &parameters).await?;
+        let trimmed = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+        Ok(u64::try_from(trimmed).unwrap_or(0))
+    }
+
+    /// Runs one of the batch functions on a JSON array.
+    pub(super) async fn batch(
+        &self,
+        sql: &str,
+        batch: &serde_json::Value,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.rows(sql, &[(batch, Type::JSONB)]).await
+    }
+
+    /// Whether the database has the functions that the gateway needs.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn is_migrated(&self) -> Result<bool, StoreError> {
+        // Asked of the catalog, since without usage on the schema even naming the function is an error.
+        let sql = "select count(*) = 2 from pg_catalog.pg_proc p \
+                   join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
+                   where n.nspname = 'usher' and p.proname in ('admit', 'post_messages')";
+        let rows = self.rows(sql, &[]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    async fn ask_admission(
+        &self,
+        session: SessionId,
+        identity: &Identity,
+    ) -> Result<(Option<String>, Option<String>), StoreError> {
+        let client = self.client().await?;
+        let (role, claims) = (identity.role.as_str(), &*identity.claims);
+        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let subject: [Parameter<'_>; 1] = [(&session.0, Type::UUID)];
+        // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
+        let (begun, acting, admit, oneself, snapshot, committed) = futures::join!(
+            client.batch_execute("begin"),
+            query(
+                &client,
+                "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)",
+                &caller,
+            ),
+            query(&client, "select usher.admit($1)::text", &subject),
+            client.batch_execute("set local role none"),
+            query(&client, "select usher.session_snapshot($1)::text", &subject),
+            client.batch_execute("commit"),
+        );
+        begun.map_err(classify)?;
+        acting?;
+        let admit = admit?;
+        oneself.map_err(classify)?;
+        let snapshot = snapshot?;
+        committed.map_err(classify)?;
+        let text = |rows: &[Row]| rows.first().and_then(|row| row.get(0));
+        Ok((text(&admit), text(&snapshot)))
+    }
+
+    async fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
+        let rows = async {
+            let client = self.client().await?;
+            query(&client, sql, parameters).await
+        };
+        self.deadline(rows).await
+    }
+
+    async fn client(&self) -> Result<Object, StoreError> {
+        self.pool
+            .get()
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    async fn deadline<T>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(QUERY_TIMEOUT, question).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+}
+
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+async fn query(
+    client: &Client,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, StoreError> {
+    client.query_typed(sql, parameters).await.map_err(classify)
+}
+
+/// Tells what may pass from what will not.
+pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
+    use tokio_postgres::error::SqlState;
+    match error.code() {
+        None => StoreError::Unavailable(error.to_string()),
+        // Classes 08, 53, 57 and 40: the connection, resources, an operator, a transaction that collided with another.
+        Some(state)
+            if ["08", "53", "57", "40"]
+                .iter()
+                .any(|class| state.code().starts_with(class)) =>
+        {
+            StoreError::Unavailable(state.code().to_owned())
+        }
+        Some(state) if *state == SqlState::READ_ONLY_SQL_TRANSACTION => {
+            StoreError::Unavailable(state.code().to_owned())
+        }
+        Some(_) => StoreError::Refused(error),
+    }
+}
+
+fn seq(row: &Row, column: usize) -> Seq {
+    Seq(u64::try_from(row.get::<_, i64>(column)).unwrap_or(0))
+}

@@ -1,0 +1,259 @@
+//! TLS towards Postgres: what `sslmode` means, and which certificates are trusted.
+//!
+//! tokio-postgres knows no `verify-full`, and with rustls its `require` would always verify; so the five words of libpq
+//! are given their meaning here, by the verifier that the TLS client is built with.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
+
+/// How much a connection to Postgres is protected; libpq's words. Its `allow` is read as `prefer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    /// No TLS.
+    Disable,
+    /// TLS where the server offers it, without verifying whose it is.
+    Prefer,
+    /// TLS, without verifying whose it is: safe from listeners, not from impostors.
+    Require,
+    /// TLS, with a certificate from an authority that is trusted, whatever its name.
+    VerifyCa,
+    /// TLS, with a certificate from an authority that is trusted and for the host that was meant.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// Reads libpq's word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "disable" => Some(Self::Disable),
+            "allow" | "prefer" => Some(Self::Prefer),
+            "require" => Some(Self::Require),
+            "verify-ca" => Some(Self::VerifyCa),
+            "verify-full" => Some(Self::VerifyFull),
+            _ => None,
+        }
+    }
+
+    /// What tokio-postgres is told; it only decides whether TLS is spoken.
+    pub(super) fn for_driver(self) -> tokio_postgres::config::SslMode {
+        match self {
+            Self::Disable => tokio_postgres::config::SslMode::Disable,
+            Self::Prefer => tokio_postgres::config::SslMode::Prefer,
+            Self::Require | Self::VerifyCa | Self::VerifyFull => {
+                tokio_postgres::config::SslMode::Require
+            }
+        }
+    }
+
+    fn is_verifying(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+}
+
+/// Why a TLS client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The operator's certificates are not PEM, or there are none.
+    #[error(
+        "root certificates are not PEM: the text must hold at least one BEGIN CERTIFICATE block"
+    )]
+    NotPem,
+    /// A certificate cannot be an authority.
+    #[error("use a root certificate")]
+    Unusable(#[source] rustls::Error),
+    /// No authority to trust.
+    #[error(
+        "no root certificates are installed on this system: install ca-certificates, or set USHER_PG_ROOT_CERT"
+    )]
+    NoRoots,
+    /// The library refused; its text has no secret.
+    #[error("prepare TLS")]
+    Library(#[source] rustls::Error),
+}
+
+/// Makes the TLS client of one `sslmode`. With `root_cert` (PEM) only those authorities are trusted, as with libpq;
+/// without, the system's.
+///
+/// # Errors
+///
+/// Where a verifying mode has nothing to verify against.
+pub fn client_config(mode: SslMode, root_cert: Option<&str>) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Library)?;
+    if !mode.is_verifying() {
+        return Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth());
+    }
+    let roots = Arc::new(match root_cert {
+        Some(pem) => roots_from_pem(pem)?,
+        None => roots_from_system()?,
+    });
+    if mode == SslMode::VerifyFull {
+        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+        .build()
+        .map_err(|_| TlsError::NoRoots)?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
+        .with_no_client_auth())
+}
+
+fn roots_from_pem(pem: &str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|_| TlsError::NotPem)?;
+        roots.add(certificate).map_err(TlsError::Unusable)?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NotPem);
+    }
+    Ok(roots)
+}
+
+fn roots_from_system() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // Systems carry certificates that nobody can parse; those that can be are enough.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    Ok(roots)
+}
+
+/// `require`: any certificate will do, but the server must hold its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `verify-ca`: the chain must hold, the name need not.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use rustls::{CertificateError, Error};
+        let verified =
+            self.0
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // The name is what webpki looks at last: everything else has held when it complains of it.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_libpq_are_known_and_no_others() {
+        assert_eq!(SslMode::parse("allow"), Some(SslMode::Prefer));
+        assert_eq!(SslMode::parse("verify-full"), Some(SslMode::VerifyFull));
+        assert_eq!(SslMode::parse("Verify-Full"), None);
+        assert_eq!(SslMode::parse(""), None);
+    }
+
+    #[test]
+    fn a_root_certificate_that_is_none_is_refused() {
+        for pem in [
+            "",
+            "hello",
+            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        ] {
+            let error = client_config(SslMode::VerifyFull, Some(pem)).unwrap_err();
+            assert!(matches!(error, TlsError::NotPem), "{pem:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn without_verifying_no_root_certificate_is_needed() {
+        for mode in [SslMode::Disable, SslMode::Prefer, SslMode::Require] {
+            assert!(client_config(mode, None).is_ok());
+        }
+    }
+}

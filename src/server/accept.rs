@@ -1,0 +1,133 @@
+//! Accepts connections and serves HTTP on them until they are upgraded or closed.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_service::Service as _;
+use tracing::{debug, warn};
+
+use crate::limits::{
+    ACCEPT_BACKLOG, PLAIN_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT,
+};
+use crate::server::http::{self, SOCKET_PATH};
+use crate::server::{Shared, handshake};
+
+/// How long accepting pauses when the process has no file left.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes an address.
+///
+/// # Errors
+/// Where somebody else has it, or it is not ours.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(ACCEPT_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the gateway stops.
+pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
+    let routes = http::routes(Arc::clone(&shared));
+    // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
+    let plain = Arc::new(Semaphore::new(PLAIN_CONNECTIONS_MAX));
+    loop {
+        let permit = tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            permit = Arc::clone(&plain).acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let serving = serve(socket, Arc::clone(&shared), routes.clone(), permit);
+                shared.tasks.spawn(serving);
+            }
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot accept, pausing"
+                );
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    shared: Arc<Shared>,
+    routes: Router,
+    permit: OwnedSemaphorePermit,
+) {
+    let _ = socket.set_nodelay(true);
+    // A client whose machine vanished is noticed by the heartbeat; the keepalive is for the requests before it.
+    let _ = SockRef::from(&socket).set_keepalive(true);
+    let stopping = shared.stopping.clone();
+    let service = service_fn(move |request| {
+        let (shared, routes) = (Arc::clone(&shared), routes.clone());
+        async move { Ok::<_, Infallible>(answer(&shared, routes, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .max_buf_size(REQUEST_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let mut is_stopping = false;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut connection => break outcome,
+            () = stopping.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    drop(permit);
+    if let Err(error) = outcome {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "connection ended early"
+        );
+    }
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    mut routes: Router,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if request.uri().path() == SOCKET_PATH {
+        return handshake::respond(shared, request);
+    }
+    match routes.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,33 @@
+//! How many subscriptions each session has on this node, over all fan-out loops.
+
+use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::protocol::id::SessionId;
+
+/// The counts. Never held over an await.
+#[derive(Debug, Default)]
+pub struct Audience {
+    counts: DashMap<SessionId, u64, FxBuildHasher>,
+}
+
+impl Audience {
+    /// One more.
+    pub fn enter(&self, session: SessionId) {
+        *self.counts.entry(session).or_insert(0) += 1;
+    }
+
+    /// One less.
+    pub fn leave(&self, session: SessionId) {
+        if let Some(mut count) = self.counts.get_mut(&session) {
+            *count = count.saturating_sub(1);
+        }
+        self.counts.remove_if(&session, |_, count| *count == 0);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self, session: SessionId) -> u64 {
+        self.counts.get(&session).map_or(0, |count| *count)
+    }
+}

@@ -1,0 +1,509 @@
+//! The task around one socket: reads it, drives its peer, and does what the peer decides.
+//!
+//! Writes to the socket only what the fan-out loop could not finish, and the farewell. Takes nothing more from a client
+//! that does not take what it is sent: the socket fills, and after [`STALL_MAX`] the client is closed as too slow.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{SinkExt as _, StreamExt as _};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::auth::identity::Identity;
+use crate::limits::{
+    CLOSE_TIMEOUT, FRAME_BYTES_MAX, NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX,
+    READ_BUFFER_BYTES, RECEIPT_BYTES_MIN, STALL_MAX,
+};
+use crate::metrics::Start;
+use crate::protocol::refusal::CloseCode;
+use crate::protocol::server;
+use crate::protocol::websocket;
+use crate::relay::PeerId;
+use crate::relay::peer::{Effect, Peer};
+use crate::server::fanout::Command;
+use crate::server::line::Note;
+use crate::server::question::{self, Answer, Question};
+use crate::server::wire::Wire;
+use crate::server::{Shared, moment};
+
+/// One connection.
+pub struct Connection {
+    shared: Arc<Shared>,
+    id: PeerId,
+    peer: Peer,
+    socket: Arc<TcpStream>,
+    stream: WebSocketStream<Wire>,
+    fanout: mpsc::Sender<Command>,
+    notes: mpsc::Receiver<Box<Note>>,
+    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
+    questions: VecDeque<Question>,
+    asked: usize,
+    receipts: usize,
+    unfinished: Option<Unfinished>,
+}
+
+/// What a full socket did not take.
+struct Unfinished {
+    bytes: Bytes,
+    since: Instant,
+}
+
+/// Why the task ends.
+enum End {
+    /// The gateway closes.
+    Close(CloseCode),
+    /// The client is gone.
+    Gone,
+}
+
+impl Connection {
+    /// A connection over a socket that has just been upgraded. `read` is what came after the handshake already.
+    pub async fn new(
+        shared: Arc<Shared>,
+        socket: TcpStream,
+        read: Vec<u8>,
+        identity: Option<Identity>,
+    ) -> Self {
+        let (id, fanout) = shared.enrol();
+        let (note_sender, notes) = mpsc::channel(NOTE_QUEUE_LEN);
+        let socket = Arc::new(socket);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(FRAME_BYTES_MAX))
+            .max_frame_size(Some(FRAME_BYTES_MAX));
+        let wire = Wire::new(Arc::clone(&socket));
+        let stream =
+            WebSocketStream::from_partially_read(wire, read, Role::Server, Some(config)).await;
+        let peer = Peer::new(
+            Arc::clone(&shared.rules),
+            identity,
+            Uuid::new_v4(),
+            moment(),
+        );
+        let open = Command::Open {
+            peer: id,
+            socket: Arc::clone(&socket),
+            notes: note_sender,
+        };
+        // A loop that is gone closes the other end of the notes, which ends this task.
+        let _ = fanout.send(open).await;
+        Self {
+            shared,
+            id,
+            peer,
+            socket,
+            stream,
+            fanout,
+            notes,
+            answers: FuturesUnordered::new(),
+            questions: VecDeque::new(),
+            asked: 0,
+            receipts: 0,
+            unfinished: None,
+        }
+    }
+
+    /// Serves the client until one of the two leaves.
+    pub async fn run(&mut self) {
+        let metrics = Arc::clone(&self.shared.metrics);
+        metrics.connections.inc();
+        metrics.connections_total.inc();
+        let end = match self.carry_out().await {
+            Some(end) => end,
+            None => self.serve().await,
+        };
+        match end {
+            End::Close(code) => {
+                metrics.closes.get_or_create(&code.into()).inc();
+                debug!(peer = self.id.0, code = code.as_u16(), "peer closed");
+                // Boxed, since a future is as large as its largest part for all its life.
+                Box::pin(self.farewell(code)).await;
+            }
+            End::Gone => {
+                let _ = self.fanout.send(Command::Close { peer: self.id }).await;
+            }
+        }
+        metrics.connections.dec();
+    }
+
+    async fn serve(&mut self) -> End {
+        let shared = Arc::clone(&self.shared);
+        let mut is_draining = false;
+        loop {
+            let takes = self.unfinished.is_none() && self.receipts == 0;
+            let deadline = self.deadline();
+            // Every arm is cancel-safe: a note, an answer or a message is taken only when its arm is.
+            let end = tokio::select! {
+                biased;
+                () = shared.stopping.cancelled(), if !is_draining => {
+                    is_draining = true;
+                    self.peer.on_drain(random_below(shared.drain_ms));
+                    None
+                }
+                note = self.notes.recv() => match note {
+                    Some(note) => self.on_note(*note),
+                    None => Some(End::Close(CloseCode::TooSlow)),
+                },
+                finished = finish(&self.socket, &mut self.unfinished), if self.unfinished.is_some() => {
+                    self.on_finished(finished).await
+                }
+                Some(answer) = self.answers.next(), if takes => {
+                    self.on_answer(answer);
+                    None
+                }
+                message = self.stream.next(), if takes => self.on_message(message).await,
+                () = sleep_until(deadline.into()) => self.on_deadline(),
+            };
+            if let Some(end) = end {
+                return end;
+            }
+            if let Some(end) = self.carry_out().await {
+                return end;
+            }
+        }
+    }
+
+    fn on_note(&mut self, note: Note) -> Option<End> {
+        let now = moment();
+        match note {
+            Note::Attached {
+                session,
+                attempt,
+                attached,
+            } => {
+                self.peer.on_attached(session, attempt, attached, now);
+            }
+            Note::Finish(bytes) => {
+                self.unfinished = Some(Unfinished {
+                    bytes,
+                    since: now.at,
+                })
+            }
+            Note::Joined {
+                session,
+                attempt,
+                recall,
+                viewers,
+            } => {
+                self.peer
+                    .on_joined(session, attempt, recall.map(|recall| *recall), viewers, now);
+            }
+            Note::Turned {
+                session,
+                attempt,
+                turn,
+            } => self.peer.on_turn(session, attempt, turn, now),
+            Note::Written => self.receipts = self.receipts.saturating_sub(1),
+        }
+        None
+    }
+
+    /// A part, or all, of what a full socket did not take was written.
+    async fn on_finished(&mut self, finished: std::io::Result<usize>) -> Option<End> {
+        let Ok(written) = finished else {
+            return Some(End::Gone);
+        };
+        self.shared.metrics.bytes_sent.inc_by(written as u64);
+        let now = moment();
+        // A client that takes something is alive, although nothing is read from it meanwhile.
+        self.peer.on_heard(now);
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.since = now.at;
+            if unfinished.bytes.is_empty() {
+                self.unfinished = None;
+                let _ = self.fanout.send(Command::Writable { peer: self.id }).await;
+            }
+        }
+        None
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        let now = moment();
+        match answer {
+            Answer::Admitted {
+                session,
+                attempt,
+                answer,
+            } => {
+                self.asked -= 1;
+                self.peer.on_admitted(session, attempt, answer, now);
+            }
+            Answer::Page {
+                session,
+                attempt,
+                page,
+            } => {
+                self.asked -= 1;
+                self.peer.on_page(session, attempt, page, now);
+            }
+            Answer::Written { ticket, outcome } => self.peer.on_written(ticket, outcome),
+        }
+    }
+
+    async fn on_message(
+        &mut self,
+        message: Option<Result<Message, WebSocketError>>,
+    ) -> Option<End> {
+        let now = moment();
+        self.peer.on_heard(now);
+        let mut end = None;
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                self.shared.metrics.frames_received.inc();
+                self.peer.on_text(&text, now);
+            }
+            Some(Ok(Message::Binary(_))) => {
+                self.shared.metrics.frames_received.inc();
+                self.peer.on_malformed();
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Close(_))) => end = Some(End::Gone),
+            Some(Err(WebSocketError::Capacity(CapacityError::MessageTooLong { .. }))) => {
+                return Some(End::Close(CloseCode::TooBig));
+            }
+            Some(Err(WebSocketError::Protocol(_) | WebSocketError::AttackAttempt)) => {
+                return Some(End::Close(CloseCode::ProtocolError));
+            }
+            Some(Err(WebSocketError::Utf8(_))) => return Some(End::Close(CloseCode::InvalidText)),
+            Some(Err(_)) | None => return Some(End::Gone),
+        }
+        // Tungstenite's own answers to pings and closes are in the wire after a flush, which never waits.
+        let _ = self.stream.flush().await;
+        if let Some(out) = self.stream.get_mut().take_out() {
+            self.send(out).await;
+        }
+        end
+    }
+
+    fn on_deadline(&mut self) -> Option<End> {
+        let now = moment();
+        if self
+            .unfinished
+            .as_ref()
+            .is_some_and(|unfinished| now.at >= unfinished.since + STALL_MAX)
+        {
+            return Some(End::Close(CloseCode::TooSlow));
+        }
+        self.peer.on_deadline(now);
+        None
+    }
+
+    fn deadline(&self) -> Instant {
+        let stall = self
+            .unfinished
+            .as_ref()
+            .map(|unfinished| unfinished.since + STALL_MAX);
+        let peer = self.peer.deadline(moment());
+        stall.map_or(peer, |stall| stall.min(peer))
+    }
+
+    /// Does what the peer decided, in order.
+    async fn carry_out(&mut self) -> Option<End> {
+        for effect in self.peer.take_effects() {
+            match effect {
+                Effect::Admit { session, attempt } => {
+                    self.questions
+                        .push_back(Question::Admit { session, attempt });
+                }
+                Effect::ReadPage {
+                    session,
+                    attempt,
+                    after,
+                } => {
+                    self.questions.push_back(Question::Page {
+                        session,
+                        attempt,
+                        after,
+                    });
+                }
+                Effect::Write { ticket, write } => {
+                    let identity = Arc::clone(self.peer.identity());
+                    self.answers
+                        .push(question::write(&self.shared, ticket, write, identity));
+                }
+                Effect::Subscribed { reason } => {
+                    let start = reason.map_or(Start::Recovered, Start::Unrecovered);
+                    self.shared
+                        .metrics
+                        .starts
+                        .get_or_create(&start.into())
+                        .inc();
+                }
+                Effect::Refuse { id, refusal } => {
+                    self.shared
+                        .metrics
+                        .refusals
+                        .get_or_create(&refusal.code.into())
+                        .inc();
+                    self.send(server::error(id.as_ref(), &refusal)).await;
+                }
+                Effect::Send(frame) => self.send(frame).await,
+                // While a socket takes nothing, silence is no sign of death: it is slow.
+                Effect::Close(CloseCode::HeartbeatMissed) if self.unfinished.is_some() => {
+                    return Some(End::Close(CloseCode::TooSlow));
+                }
+                Effect::Close(code) => return Some(End::Close(code)),
+                Effect::Attach { .. }
+                | Effect::Identify { .. }
+                | Effect::Join { .. }
+                | Effect::Leave { .. }
+                | Effect::SeesHidden { .. } => self.tell_fanout(effect).await,
+            }
+        }
+        self.ask();
+        None
+    }
+
+    /// Passes on what the peer wants of the router.
+    async fn tell_fanout(&mut self, effect: Effect) {
+        let (peer, user) = (self.id, self.peer.identity().subject);
+        let command = match effect {
+            Effect::Attach {
+                session,
+                attempt,
+                from,
+            } => Command::Attach {
+                peer,
+                session,
+                attempt,
+                from,
+            },
+            Effect::Identify { user } => Command::Identify { peer, user },
+            Effect::Join {
+                session,
+                attempt,
+                grant,
+            } => Command::Join {
+                peer,
+                session,
+                attempt,
+                user,
+                grant,
+            },
+            Effect::Leave { session } => Command::Leave { peer, session },
+            Effect::SeesHidden {
+                session,
+                sees_hidden,
+            } => Command::SeesHidden {
+                peer,
+                session,
+                sees_hidden,
+            },
+            Effect::Admit { .. }
+            | Effect::Close(_)
+            | Effect::ReadPage { .. }
+            | Effect::Refuse { .. }
+            | Effect::Send(_)
+            | Effect::Subscribed { .. }
+            | Effect::Write { .. } => return,
+        };
+        // A loop that is gone closes the other end of the notes, which ends this task.
+        let _ = self.fanout.send(command).await;
+    }
+
+    /// Asks the database what waits to be asked, a few questions at a time, and none while the client is behind with
+    /// taking earlier answers.
+    fn ask(&mut self) {
+        while self.asked < QUERIES_IN_FLIGHT_PER_PEER_MAX
+            && self.receipts == 0
+            && let Some(question) = self.questions.pop_front()
+        {
+            self.asked += 1;
+            self.answers
+                .push(question.ask(&self.shared, self.peer.identity()));
+        }
+    }
+
+    async fn send(&mut self, frame: Bytes) {
+        let wants_receipt = frame.len() >= RECEIPT_BYTES_MIN;
+        self.receipts += usize::from(wants_receipt);
+        let _ = self
+            .fanout
+            .send(Command::Frame {
+                peer: self.id,
+                frame,
+                wants_receipt,
+            })
+            .await;
+    }
+
+    /// Takes the socket back from the fan-out loop, finishes the frame that is under way, and closes.
+    async fn farewell(&mut self, code: CloseCode) {
+        let _ = self.fanout.send(Command::Close { peer: self.id }).await;
+        // The loop lets go of the notes when it has let go of the socket.
+        while let Some(note) = self.notes.recv().await {
+            if let Note::Finish(bytes) = *note {
+                self.unfinished = Some(Unfinished {
+                    bytes,
+                    since: moment().at,
+                });
+            }
+        }
+        let socket = Arc::clone(&self.socket);
+        let goodbye = async {
+            let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
+            for mut bytes in rest.into_iter().chain([websocket::close(code)]) {
+                while !bytes.is_empty() {
+                    write_some(&socket, &mut bytes).await?;
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // To close while the client still sends would reset the connection and take the code with it.
+        if matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
+            let mut wire = Wire::new(Arc::clone(&socket));
+            let mut scrap = [0; 512];
+            let until_closed = async {
+                while let Ok(count) = wire.read(&mut scrap).await
+                    && count > 0
+                    && scrap[0] & 0x0f != 0x8
+                {}
+            };
+            let _ = timeout(CLOSE_TIMEOUT, until_closed).await;
+        }
+    }
+}
+
+/// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
+async fn finish(socket: &TcpStream, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
+    match unfinished {
+        Some(unfinished) => write_some(socket, &mut unfinished.bytes).await,
+        None => Ok(0),
+    }
+}
+
+async fn write_some(socket: &TcpStream, bytes: &mut Bytes) -> std::io::Result<usize> {
+    loop {
+        socket.writable().await?;
+        match socket.try_write(bytes) {
+            Ok(written) => {
+                let _ = bytes.split_to(written);
+                return Ok(written);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A number below a bound, so that a herd comes back spread out.
+fn random_below(bound: u64) -> u64 {
+    Uuid::new_v4()
+        .as_u64_pair()
+        .1
+        .checked_rem(bound)
+        .unwrap_or(0)
+}

@@ -1,0 +1,419 @@
+//! A fan-out loop: owns the write side of its connections and its own view of the sessions they watch.
+//!
+//! On each turn it takes everything that waits, decides with its router, and writes. What comes while it writes becomes
+//! one chunk of the next round: batches grow with the load, without a timer. The loops share nothing but counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use rustc_hash::FxHashMap;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tracing::error;
+
+use crate::limits::COMMANDS_TAKEN_MAX;
+use crate::metrics::Metrics;
+use crate::postgres::listener::Heard;
+use crate::postgres::store::{Store, StoreError};
+use crate::protocol::id::{SessionId, UserId, VotingId};
+use crate::protocol::notify::{AccessChange, Notice};
+use crate::protocol::server::ServerFrame;
+use crate::relay::PeerId;
+use crate::relay::resume::{Grant, Revocations};
+use crate::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
+use crate::relay::tally::Tally;
+use crate::relay::topic::Receiver;
+use crate::server::audience::Audience;
+use crate::server::line::{Line, Note};
+use crate::server::moment;
+
+/// How often counts of viewers are compared and told.
+const TICK: Duration = Duration::from_secs(1);
+const REFILL_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a fan-out loop is asked to do.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after what they are")]
+pub enum Command {
+    /// Deliver from a position on.
+    Attach {
+        peer: PeerId,
+        session: SessionId,
+        attempt: u32,
+        from: Position,
+    },
+    /// Forget a connection.
+    Close { peer: PeerId },
+    /// Send a frame that is for one connection.
+    Frame {
+        peer: PeerId,
+        frame: Bytes,
+        wants_receipt: bool,
+    },
+    /// Note who is behind a connection.
+    Identify { peer: PeerId, user: Option<UserId> },
+    /// Note an interest.
+    Join {
+        peer: PeerId,
+        session: SessionId,
+        attempt: u32,
+        user: Option<UserId>,
+        grant: Option<Grant>,
+    },
+    /// Forget it.
+    Leave { peer: PeerId, session: SessionId },
+    /// Take over the write side of a connection.
+    Open {
+        peer: PeerId,
+        socket: Arc<TcpStream>,
+        notes: mpsc::Sender<Box<Note>>,
+    },
+    /// Show, or hide, counts that others may not see.
+    SeesHidden {
+        peer: PeerId,
+        session: SessionId,
+        sees_hidden: bool,
+    },
+    /// Send counts to those who watch.
+    Tally(Arc<Tally>),
+    /// A connection finished what its socket had not taken.
+    Writable { peer: PeerId },
+}
+
+/// One fan-out loop.
+#[derive(Debug)]
+pub struct Fanout {
+    router: Router,
+    lines: Lines,
+    revocations: Revocations,
+    audience: Arc<Audience>,
+    told_viewers: FxHashMap<SessionId, u64>,
+    store: Store,
+    dirty_votings: mpsc::Sender<Vec<VotingId>>,
+    metrics: Arc<Metrics>,
+    refills: FuturesUnordered<BoxFuture<'static, (Refill, Result<LogPage, StoreError>)>>,
+    has_heard: bool,
+}
+
+impl Fanout {
+    /// A loop whose sessions remember so many events each.
+    #[must_use]
+    pub fn new(
+        ring_events_max: usize,
+        audience: Arc<Audience>,
+        store: Store,
+        dirty_votings: mpsc::Sender<Vec<VotingId>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            router: Router::new(ring_events_max),
+            lines: Lines {
+                lines: FxHashMap::default(),
+                metrics: Arc::clone(&metrics),
+            },
+            revocations: Revocations::default(),
+            audience,
+            told_viewers: FxHashMap::default(),
+            store,
+            dirty_votings,
+            metrics,
+            refills: FuturesUnordered::new(),
+            has_heard: false,
+        }
+    }
+
+    /// Runs until nobody can ask anything any more.
+    pub async fn run(
+        mut self,
+        mut heard: mpsc::Receiver<Arc<Heard>>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut news = Vec::new();
+        let mut asked = Vec::new();
+        loop {
+            // Every arm is cancel-safe: what it has not returned it has not taken.
+            tokio::select! {
+                biased;
+                count = heard.recv_many(&mut news, usize::MAX), if !heard.is_closed() || !heard.is_empty() => {
+                    if count > 0 {
+                        self.on_heard(&news).await;
+                        news.clear();
+                    }
+                }
+                Some((refill, page)) = self.refills.next() => self.on_page(refill, page),
+                count = commands.recv_many(&mut asked, COMMANDS_TAKEN_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for command in asked.drain(..) {
+                        self.on_command(command);
+                    }
+                }
+                _ = tick.tick() => self.on_tick(),
+            }
+            self.drain();
+            // A busy loop must not keep its core from the connections beside it.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn on_heard(&mut self, news: &[Arc<Heard>]) {
+        let began = moment();
+        let mut notices: Vec<Notice> = Vec::new();
+        for heard in news {
+            match &**heard {
+                Heard::Back { epoch } => {
+                    self.router.publish(notices.drain(..), &mut self.lines);
+                    self.on_back(epoch).await;
+                }
+                Heard::Notices { events, access, .. } => {
+                    notices.extend_from_slice(events);
+                    for change in access {
+                        self.revocations.on_access_change(*change, began.unix_ms);
+                        self.router.on_access_change(*change);
+                    }
+                }
+            }
+        }
+        self.router.publish(notices, &mut self.lines);
+        self.metrics
+            .fanout_rounds
+            .observe((moment().at - began.at).as_secs_f64());
+    }
+
+    /// The LISTEN connection is back: events, counts and changes of access may have been missed.
+    async fn on_back(&mut self, epoch: &str) {
+        self.router.resync(epoch);
+        self.revocations.void_all(moment().unix_ms);
+        if self.has_heard {
+            self.router.on_access_change(AccessChange {
+                session: None,
+                user: None,
+            });
+            let votings: Vec<VotingId> = self.router.votings().collect();
+            // The reader of tallies never waits for a loop, so this cannot wait for long.
+            let _ = self.dirty_votings.send(votings).await;
+        }
+        self.has_heard = true;
+    }
+
+    fn on_page(&mut self, refill: Refill, page: Result<LogPage, StoreError>) {
+        match page {
+            Ok(page) => self.router.on_page(&refill, &page, &mut self.lines),
+            Err(error) => {
+                self.metrics.query_failures.inc();
+                if let StoreError::Refused(_) | StoreError::Shape { .. } = error {
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "the log cannot be read"
+                    );
+                }
+                self.ask(refill, REFILL_PAUSE);
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Attach {
+                peer,
+                session,
+                attempt,
+                from,
+            } => {
+                let attached = self.router.attach(session, peer, &from, &mut self.lines);
+                self.lines.tell(
+                    peer,
+                    Note::Attached {
+                        session,
+                        attempt,
+                        attached,
+                    },
+                );
+            }
+            Command::Close { peer } => self.on_close(peer),
+            Command::Frame {
+                peer,
+                frame,
+                wants_receipt,
+            } => {
+                if let Some(line) = self.lines.lines.get_mut(&peer) {
+                    line.send(frame, wants_receipt, &self.metrics);
+                }
+            }
+            Command::Identify { peer, user } => self.router.set_user(peer, user),
+            Command::Join {
+                peer,
+                session,
+                attempt,
+                user,
+                grant,
+            } => {
+                self.on_join(peer, session, attempt, user, grant.as_ref());
+            }
+            Command::Leave { peer, session } => self.on_leave(peer, session),
+            Command::Open {
+                peer,
+                socket,
+                notes,
+            } => {
+                self.lines.lines.insert(peer, Line::new(socket, notes));
+            }
+            Command::SeesHidden {
+                peer,
+                session,
+                sees_hidden,
+            } => {
+                self.router.set_sees_hidden(session, peer, sees_hidden);
+            }
+            Command::Tally(tally) => self.router.on_tally(&tally, &mut self.lines),
+            Command::Writable { peer } => {
+                let flows = self
+                    .lines
+                    .lines
+                    .get_mut(&peer)
+                    .is_some_and(|line| line.on_writable(&self.metrics));
+                if flows {
+                    self.router.catch_up(peer, &mut self.lines);
+                }
+            }
+        }
+    }
+
+    fn on_join(
+        &mut self,
+        peer: PeerId,
+        session: SessionId,
+        attempt: u32,
+        user: Option<UserId>,
+        grant: Option<&Grant>,
+    ) {
+        if !self.lines.lines.contains_key(&peer) {
+            return;
+        }
+        if !self.router.is_watching(session, peer) {
+            self.audience.enter(session);
+            self.metrics.subscriptions.inc();
+        }
+        let recall = self
+            .router
+            .join(session, Receiver::new(peer, attempt, user));
+        let holds = grant.is_some_and(|grant| self.revocations.allows(grant));
+        let recall = recall.filter(|_| holds).map(Box::new);
+        let viewers = self.audience.count(session);
+        self.lines.tell(
+            peer,
+            Note::Joined {
+                session,
+                attempt,
+                recall,
+                viewers,
+            },
+        );
+    }
+
+    fn on_leave(&mut self, peer: PeerId, session: SessionId) {
+        if self.router.is_watching(session, peer) {
+            self.router.leave(session, peer, moment().at);
+            self.audience.leave(session);
+            self.metrics.subscriptions.dec();
+        }
+    }
+
+    fn on_close(&mut self, peer: PeerId) {
+        for session in self.router.leave_all(peer, moment().at) {
+            self.audience.leave(session);
+            self.metrics.subscriptions.dec();
+        }
+        self.lines.lines.remove(&peer);
+    }
+
+    fn on_tick(&mut self) {
+        let Self {
+            router,
+            audience,
+            told_viewers,
+            ..
+        } = self;
+        router.sweep(moment().at);
+        let sessions: Vec<SessionId> = router.sessions().collect();
+        told_viewers.retain(|session, _| audience.count(*session) > 0);
+        for session in &sessions {
+            let count = self.audience.count(*session);
+            if count > 0 && self.told_viewers.insert(*session, count) != Some(count) {
+                let frame = ServerFrame::Viewers {
+                    session: *session,
+                    count,
+                }
+                .encode();
+                self.router.broadcast(*session, &frame, &mut self.lines);
+            }
+        }
+    }
+
+    /// Does what the router asks for.
+    fn drain(&mut self) {
+        while let Some(refill) = self.router.poll_refill() {
+            self.metrics
+                .refills
+                .get_or_create(&refill.cause.into())
+                .inc();
+            self.ask(refill, Duration::ZERO);
+        }
+        while let Some(Turn {
+            peer,
+            session,
+            attempt,
+            kind,
+        }) = self.router.poll_turn()
+        {
+            self.lines.tell(
+                peer,
+                Note::Turned {
+                    session,
+                    attempt,
+                    turn: kind,
+                },
+            );
+        }
+    }
+
+    /// Asks the log. There is at most one question a session under way.
+    fn ask(&self, refill: Refill, pause: Duration) {
+        let store = self.store.clone();
+        self.refills.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let page = store.page(refill.session, refill.after).await;
+            (refill, page)
+        }));
+    }
+}
+
+/// The lines of all connections of a loop.
+#[derive(Debug)]
+struct Lines {
+    lines: FxHashMap<PeerId, Line>,
+    metrics: Arc<Metrics>,
+}
+
+impl Lines {
+    fn tell(&mut self, peer: PeerId, note: Note) {
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.tell(note);
+        }
+    }
+}
+
+impl Outlet for Lines {
+    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
+        self.lines
+            .get_mut(&peer)
+            .is_some_and(|line| line.offer(bytes, &self.metrics))
+    }
+}

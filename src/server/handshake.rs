@@ -1,0 +1,173 @@
+//! From an HTTP request to a WebSocket: who may, and how it is said (RFC 6455 §4.2).
+//!
+//! Whoever may not is refused here, before the upgrade: a socket that opens and closes at once resets the back-off of
+//! most clients.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
+use tracing::debug;
+
+use crate::auth::identity::{Credential, Identity};
+use crate::metrics::HandshakeRefusal;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::connection::Connection;
+use crate::server::http::refusal_response;
+use crate::server::{Shared, moment};
+
+/// The subprotocol that good clients offer.
+pub const SUBPROTOCOL: &str = "usher.v1";
+
+const RETRY_AFTER_MS: u64 = 2_000;
+
+/// Answers a handshake; where it is accepted a connection's task begins.
+pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Body> {
+    let identity = match admit(shared, &request) {
+        Ok(identity) => identity,
+        Err((why, status, refusal)) => {
+            shared
+                .metrics
+                .handshake_refusals
+                .get_or_create(&why.into())
+                .inc();
+            return refusal_response(status, &refusal);
+        }
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let protocol = offered_subprotocol(request.headers());
+    let (parts, _) = request.into_parts();
+    let Ok(response) = create_response(&Request::from_parts(parts, ())) else {
+        shared
+            .metrics
+            .handshake_refusals
+            .get_or_create(&HandshakeRefusal::Malformed.into())
+            .inc();
+        let refusal = Refusal::bad_request(
+            "this is a websocket: send GET with Upgrade: websocket, version 13",
+        );
+        let mut response = refusal_response(StatusCode::UPGRADE_REQUIRED, &refusal);
+        response
+            .headers_mut()
+            .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        response.headers_mut().insert(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        );
+        return response;
+    };
+    shared
+        .tasks
+        .spawn(connect(Arc::clone(shared), upgrade, identity));
+    let mut response = response.map(|()| Body::empty());
+    if let Some(protocol) = protocol {
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+/// Says who the client is, or why it may not connect.
+fn admit<B>(
+    shared: &Shared,
+    request: &Request<B>,
+) -> Result<Option<Identity>, (HandshakeRefusal, StatusCode, Refusal)> {
+    let origin = request
+        .headers()
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok());
+    if !shared.allowed_origins.is_allowed(origin) {
+        let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
+        return Err((HandshakeRefusal::Origin, StatusCode::FORBIDDEN, refusal));
+    }
+    let identity = match credential(request.headers(), request.uri().query())
+        .as_deref()
+        .map(Credential::parse)
+    {
+        None | Some(Credential::Absent) => None,
+        Some(Credential::Token(token)) => {
+            let identity = shared
+                .rules
+                .verifier
+                .verify(token, moment().unix_ms / 1_000)
+                .map_err(|error| {
+                    let refusal = Refusal::new(RefusalCode::Unauthorized, error.to_string());
+                    (HandshakeRefusal::Token, StatusCode::UNAUTHORIZED, refusal)
+                })?;
+            Some(identity)
+        }
+    };
+    if shared.stopping.is_cancelled() {
+        let refusal = Refusal::unavailable(RETRY_AFTER_MS);
+        return Err((
+            HandshakeRefusal::Draining,
+            StatusCode::SERVICE_UNAVAILABLE,
+            refusal,
+        ));
+    }
+    let open = shared.metrics.connections.get();
+    if usize::try_from(open).is_ok_and(|open| open >= shared.connections_max) {
+        let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
+        refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+        return Err((
+            HandshakeRefusal::Full,
+            StatusCode::SERVICE_UNAVAILABLE,
+            refusal,
+        ));
+    }
+    Ok(identity)
+}
+
+/// The text where a token is expected: the header first, then the query, for clients that can set no header.
+fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
+    let header = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    if let Some(header) = header {
+        return match Credential::from_authorization(header) {
+            Credential::Token(token) => Some(token.to_owned()),
+            Credential::Absent => None,
+        };
+    }
+    // A JWT is made of letters that a query leaves as they are.
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .into_iter()
+        .find(|(name, _)| *name == "access_token")
+        .map(|(_, token)| token.to_owned())
+}
+
+fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offers = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let is_offered = offers
+        .flat_map(|value| value.split(','))
+        .any(|offer| offer.trim() == SUBPROTOCOL);
+    is_offered.then(|| HeaderValue::from_static(SUBPROTOCOL))
+}
+
+async fn connect(shared: Arc<Shared>, upgrade: OnUpgrade, identity: Option<Identity>) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
+    };
+    let (socket, read) = unwrap(upgraded);
+    let mut connection = Box::new(Connection::new(shared, socket, read, identity).await);
+    connection.run().await;
+}
+
+/// Takes hyper's wrapping off a socket, so that its buffers go.
+fn unwrap(upgraded: Upgraded) -> (TcpStream, Vec<u8>) {
+    let parts = upgraded
+        .downcast::<TokioIo<TcpStream>>()
+        .expect("every connection is served over a plain tcp socket");
+    (parts.io.into_inner(), parts.read_buf.into())
+}

@@ -1,0 +1,148 @@
+//! The write side of one connection, as its fan-out loop holds it.
+//!
+//! A line is either flowing, then bytes go straight to the socket, or stalled, then the connection's task is finishing what
+//! the socket did not take. While it is stalled direct answers wait, up to a bound, and events are refused: the router
+//! remembers the position. Invariant: at any time one of the two writes to the socket, never both.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::limits::HELD_BYTES_MAX;
+use crate::metrics::Metrics;
+use crate::protocol::id::SessionId;
+use crate::relay::router::{Attached, Recall, TurnKind};
+
+/// What a fan-out loop tells a connection. Small, since each connection has room for a few.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are named after what they are")]
+pub enum Note {
+    /// The answer to a wish to go on from a position.
+    Attached {
+        session: SessionId,
+        attempt: u32,
+        attached: Attached,
+    },
+    /// The socket did not take these bytes: finish them, then say so.
+    Finish(Bytes),
+    /// The interest is noted.
+    Joined {
+        session: SessionId,
+        attempt: u32,
+        recall: Option<Box<Recall>>,
+        viewers: u64,
+    },
+    /// Something happened to a subscription.
+    Turned {
+        session: SessionId,
+        attempt: u32,
+        turn: TurnKind,
+    },
+    /// Everything sent up to the frame that asked for this receipt was taken.
+    Written,
+}
+
+/// The write side of one connection.
+#[derive(Debug)]
+pub struct Line {
+    socket: Arc<TcpStream>,
+    /// `None` once the connection is given up: its task sees the other end close.
+    notes: Option<mpsc::Sender<Box<Note>>>,
+    stalled: Option<Held>,
+}
+
+/// What waits behind the bytes that a socket did not take.
+#[derive(Debug, Default)]
+struct Held {
+    frames: VecDeque<(Bytes, bool)>,
+    bytes: usize,
+}
+
+impl Line {
+    /// The write side of a socket whose connection hears by `notes`.
+    #[must_use]
+    pub fn new(socket: Arc<TcpStream>, notes: mpsc::Sender<Box<Note>>) -> Self {
+        Self {
+            socket,
+            notes: Some(notes),
+            stalled: None,
+        }
+    }
+
+    /// Sends a frame that is for this connection alone, with a receipt if one is wanted.
+    pub fn send(&mut self, frame: Bytes, wants_receipt: bool, metrics: &Metrics) {
+        if let Some(held) = &mut self.stalled {
+            held.bytes += frame.len();
+            held.frames.push_back((frame, wants_receipt));
+            if held.bytes > HELD_BYTES_MAX {
+                self.give_up();
+            }
+            return;
+        }
+        self.write(&frame, metrics);
+        if wants_receipt {
+            match &mut self.stalled {
+                Some(held) => held.frames.push_back((Bytes::new(), true)),
+                None => self.tell(Note::Written),
+            }
+        }
+    }
+
+    /// Offers events. False where the line is stalled.
+    pub fn offer(&mut self, chunk: &Bytes, metrics: &Metrics) -> bool {
+        if self.stalled.is_some() || self.notes.is_none() {
+            return false;
+        }
+        self.write(chunk, metrics);
+        metrics.deliveries.inc();
+        true
+    }
+
+    /// The connection finished what the socket had not taken. True where the line flows again.
+    pub fn on_writable(&mut self, metrics: &Metrics) -> bool {
+        let Some(held) = self.stalled.take() else {
+            return true;
+        };
+        for (frame, wants_receipt) in held.frames {
+            self.send(frame, wants_receipt, metrics);
+        }
+        self.stalled.is_none()
+    }
+
+    /// Tells the connection something. One that does not listen is given up.
+    pub fn tell(&mut self, note: Note) {
+        if let Some(notes) = &self.notes
+            && notes.try_send(Box::new(note)).is_err()
+        {
+            self.give_up();
+        }
+    }
+
+    /// Writes as much as the socket takes; the rest is the connection's to finish.
+    fn write(&mut self, bytes: &Bytes, metrics: &Metrics) {
+        if bytes.is_empty() {
+            return;
+        }
+        let written = match self.socket.try_write(bytes) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // The connection's task meets the same error when it reads, and ends.
+            Err(_) => return self.give_up(),
+        };
+        metrics.bytes_sent.inc_by(written as u64);
+        if written < bytes.len() {
+            metrics.stalls.inc();
+            self.stalled = Some(Held::default());
+            self.tell(Note::Finish(bytes.slice(written..)));
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.notes = None;
+        self.stalled = Some(Held::default());
+    }
+}

@@ -1,0 +1,46 @@
+// Reads who the viewer is and which session is wanted from the page's address.
+//
+// The token sits in the fragment, which no browser sends to a server. It is read here for its name only; what it is
+// worth, the gateway decides.
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** Whether `text` is a session id. */
+export function isSessionId(text) {
+  return UUID.test(text);
+}
+
+/** {session, token} of a page address; null where absent. */
+export function placeOf(search, hash) {
+  const session = new URLSearchParams(search).get("session")?.trim() || null;
+  const token = new URLSearchParams(hash.replace(/^#/, "")).get("token")?.trim() || null;
+  return { session: session?.toLowerCase() ?? null, token };
+}
+
+/** The page address for a session and, maybe, a token. */
+export function addressOf(session, token) {
+  const query = `?${new URLSearchParams({ session })}`;
+  return token ? `${query}#${new URLSearchParams({ token })}` : query;
+}
+
+/** Who a token says that its bearer is: {sub, role, name, anonymous}. */
+export function identityOf(token) {
+  const anonymous = { sub: null, role: "anon", name: "Guest", anonymous: true };
+  if (token === null) return anonymous;
+  const claims = claimsOf(token);
+  if (!claims || claims.role === "anon" || !claims.sub) return anonymous;
+  const meta = claims.user_metadata ?? {};
+  const name =
+    meta.display_name || meta.full_name || meta.username || claims.username || claims.email?.split("@")[0];
+  return { sub: claims.sub, role: claims.role ?? "authenticated", name: name || "You", anonymous: false };
+}
+
+function claimsOf(token) {
+  try {
+    const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+    const bytes = Uint8Array.from(atob(part), (char) => char.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,63 @@
+// Shows the bar on top: the session, its status, who watches, how the connection is, who I am.
+
+import { nameColour, initials } from "./colour.js";
+import { byId, setAttribute, setShown, setText } from "./dom.js";
+import { count, shortCount } from "./format.js";
+import { linkPhase } from "./state.js";
+
+const STATUS = { live: "Live", scheduled: "Soon", ended: "Ended" };
+
+/** The header. `retry` is called when the viewer does not want to wait. */
+export function headerView({ retry }) {
+  byId("retry").addEventListener("click", retry);
+  return { render, tick };
+}
+
+function render(state) {
+  const title = state.info.title || (state.ready ? "Untitled session" : "Usher");
+  setText(byId("title"), title);
+  byId("title").title = title;
+  document.title = state.info.title ? `${state.info.title} · Usher` : "Usher";
+
+  const status = byId("status");
+  setShown(status, state.ready && Boolean(state.info.status));
+  status.dataset.status = state.info.status;
+  setText(status, STATUS[state.info.status] ?? state.info.status);
+
+  setShown(byId("viewers"), state.viewers !== null);
+  if (state.viewers !== null) {
+    setText(byId("viewers-count"), shortCount(state.viewers));
+    byId("viewers").title = `${count(state.viewers)} watching now`;
+  }
+  renderMe(state.me, state.can);
+}
+
+function renderMe(me, can) {
+  const role = me.anonymous ? "not signed in" : can.moderate ? "moderating" : "signed in";
+  setText(byId("me-name"), me.anonymous ? "Guest" : me.name);
+  byId("me").title = `${me.anonymous ? "Guest" : me.name}, ${role}`;
+  setText(byId("me-avatar"), me.anonymous ? "?" : initials(me.name));
+  byId("me-avatar").style.backgroundColor = me.anonymous ? "" : nameColour(me.sub);
+  setAttribute(byId("me"), "data-anonymous", me.anonymous ? "yes" : null);
+}
+
+function tick(state, now) {
+  const phase = linkPhase(state);
+  byId("link").dataset.phase = phase;
+  const text = phaseText(state, phase, now);
+  setText(byId("link-text"), text);
+  byId("link").title = text;
+  // Each second would be read aloud; only the change of phase is.
+  setAttribute(byId("link"), "aria-live", phase === "waiting" ? "off" : null);
+  setShown(byId("retry"), phase === "waiting" && state.link.retryAt - now > 1500);
+}
+
+function phaseText(state, phase, now) {
+  if (phase === "live") return "Connected";
+  if (phase === "catching_up") return "Catching up…";
+  if (phase === "offline") return "Offline";
+  if (phase === "stopped") return "Disconnected";
+  if (phase === "connecting") return state.ready ? "Reconnecting…" : "Connecting…";
+  const seconds = Math.ceil(Math.max(0, state.link.retryAt - now) / 1000);
+  return seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…";
+}

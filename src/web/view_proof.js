@@ -1,0 +1,42 @@
+// Shows the proof that nothing is missing: the numbers that this page has checked.
+
+import { byId, el, setAttribute, setText } from "./dom.js";
+import { count, plural } from "./format.js";
+
+/** The footer of proof. */
+export function proofView() {
+  let shown = null;
+  return { render };
+
+  function render(state) {
+    const { position } = state;
+    if (shown?.position === position && shown?.connection === state.connection) return;
+    shown = state;
+    const whole = position.gaps === 0 && position.duplicates === 0;
+    setAttribute(byId("proof-mark"), "data-whole", whole ? "yes" : "no");
+    setText(byId("proof-mark"), whole ? "✓" : "!");
+    const since = position.resets > 0 ? " since the last fresh start" : "";
+    const verdict = whole
+      ? `Nothing missing${since}`
+      : `${plural(position.gaps, "event")} missing, ${plural(position.duplicates, "duplicate")}`;
+    setText(
+      byId("proof-line"),
+      position.seq === null ? "Not placed yet" : `${verdict} · at #${count(position.seq)}`,
+    );
+    const facts = [
+      ["Last number", position.seq === null ? "none" : count(position.seq)],
+      ["Gaps", count(position.gaps)],
+      ["Duplicates", count(position.duplicates)],
+      ["Resumes", count(position.resumes)],
+      ["Events received", count(position.received)],
+      ["Events recovered", count(position.recovered)],
+      ["Fresh starts", count(position.resets)],
+      ["Epoch", position.epoch ?? "none"],
+      ["Server", state.server ?? "unknown"],
+      ["Connection", state.connection?.slice(0, 8) ?? "none"],
+    ];
+    byId("proof-list").replaceChildren(
+      ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+    );
+  }
+}

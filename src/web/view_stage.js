@@ -1,0 +1,65 @@
+// Shows the stage: what is on, drawn from its title, and how long the voting runs.
+
+import { posterArt } from "./colour.js";
+import { byId, setAttribute, setShown, setText } from "./dom.js";
+import { countdown } from "./format.js";
+import { serverNow } from "./state.js";
+import { currentVoting } from "./votings.js";
+
+const URGENT_MS = 30_000;
+
+/** The stage. */
+export function stageView() {
+  let drawn = null;
+  return { render, tick };
+
+  function render(state) {
+    const movie = movieTitle(state);
+    const title = movie ?? state.info.title;
+    setText(byId("stage-label"), label(state.info.status, movie));
+    setText(byId("stage-title"), title || "…");
+    const note = noteOf(state);
+    setShown(byId("stage-note"), note !== null);
+    setText(byId("stage-note"), note ?? "");
+    byId("stage").dataset.status = state.info.status;
+    setAttribute(byId("stage"), "data-compact", state.can.moderate ? "yes" : null);
+    if (drawn !== title) {
+      byId("stage-art").style.backgroundImage = posterArt(title || "Usher");
+      drawn = title;
+    }
+  }
+}
+
+function tick(state, now) {
+  const voting = currentVoting(state.votings);
+  const running = voting?.status === "open" && voting.closesAt !== null;
+  setShown(byId("stage-clock"), running);
+  if (!running) setText(byId("tab-vote-clock"), "");
+  if (!running) return;
+  const left = voting.closesAt - serverNow(state, now);
+  setText(byId("clock-label"), left > 0 ? "Voting closes in" : "Voting closes");
+  setText(byId("clock"), left > 0 ? countdown(left) : "now");
+  setText(byId("tab-vote-clock"), left > 0 ? countdown(left) : "");
+  setAttribute(byId("stage-clock"), "data-urgent", left < URGENT_MS ? "yes" : null);
+}
+
+// The wire may name the movie; else the ballots seen so far may know it.
+function movieTitle(state) {
+  const { movie, movie_title: named, movie_id: id } = state.info;
+  if (movie?.title || named) return movie?.title ?? named;
+  if (!id) return null;
+  const options = state.votings.flatMap((voting) => voting.options);
+  return options.find((option) => option.movie === id)?.title ?? null;
+}
+
+function label(status, movie) {
+  if (status === "ended") return "The end";
+  if (status === "scheduled") return "Coming up";
+  return movie ? "Now showing" : "Tonight";
+}
+
+function noteOf(state) {
+  if (state.info.status === "ended") return "The session has ended. The chat stays here to read.";
+  if (state.info.status === "scheduled") return "The lights go down soon. Make yourself comfortable.";
+  return null;
+}

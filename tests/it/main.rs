@@ -1,0 +1,21 @@
+//! The integration tests: real processes, real sockets, a real Postgres that they start themselves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails as the test does"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read the clock as a person with a watch does"
+)]
+
+mod client;
+mod cluster;
+mod database;
+mod dev;
+mod gateway;
+mod log;
+mod main_job;
+mod migrations;
+mod pgtap;

@@ -1,0 +1,185 @@
+//! The schema goes up, down and up again, also when many start at once.
+
+use std::process::Command;
+
+use tokio::task::JoinSet;
+use usher::postgres::{
+    account::Account,
+    binaries::{Binaries, Search},
+    migrations::{self, Down, MigrationError, State},
+};
+
+use crate::database::{connect, fresh};
+
+#[tokio::test]
+async fn of_twenty_that_start_at_once_one_does_the_work() {
+    let url = fresh().await;
+    migrations::shim(&mut connect(&url).await).await.unwrap();
+
+    let mut starters = JoinSet::new();
+    for _ in 0..20 {
+        let url = url.clone();
+        starters.spawn(async move { migrations::up(&mut connect(&url).await).await });
+    }
+    let mut applied = Vec::new();
+    while let Some(starter) = starters.join_next().await {
+        applied.extend(starter.unwrap().unwrap());
+    }
+
+    applied.sort_by(|a, b| a.version.cmp(&b.version));
+    assert_eq!(applied, migrations::all());
+    assert!(
+        migrations::pending(&connect(&url).await)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn down_then_up_again_leaves_the_same_schema() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    migrations::shim(&mut client).await.unwrap();
+    let bare = dump(&url).await;
+    migrations::up(&mut client).await.unwrap();
+    let whole = dump(&url).await;
+
+    let one = migrations::down(&mut client, &Down::OneStep).await.unwrap();
+    assert_eq!(one.first(), migrations::all().last());
+    assert_eq!(migrations::up(&mut client).await.unwrap(), one);
+    assert_eq!(dump(&url).await, whole);
+
+    let first = migrations::all().swap_remove(0);
+    let to = Down::To(first.version.clone());
+    let taken_back = migrations::down(&mut client, &to).await.unwrap();
+    assert_eq!(taken_back.len(), migrations::all().len() - 1);
+    let status = migrations::status(&client).await.unwrap();
+    assert_eq!(status[0], (first, State::Applied));
+    assert!(
+        status[1..]
+            .iter()
+            .all(|(_, state)| *state == State::Pending)
+    );
+
+    migrations::down(&mut client, &Down::To("0".to_owned()))
+        .await
+        .unwrap();
+    assert_eq!(dump(&url).await, bare);
+    migrations::up(&mut client).await.unwrap();
+    assert_eq!(dump(&url).await, whole);
+}
+
+#[tokio::test]
+async fn each_step_down_can_be_taken_and_taken_back() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    migrations::shim(&mut client).await.unwrap();
+    migrations::up(&mut client).await.unwrap();
+    for _ in migrations::all() {
+        let back = migrations::down(&mut client, &Down::OneStep).await.unwrap();
+        let after = dump(&url).await;
+        migrations::up(&mut client).await.unwrap();
+        let to = back[0].version.clone();
+        let before = migrations::all().into_iter().rev().find(|m| m.version < to);
+        let to = Down::To(before.map_or("0".to_owned(), |m| m.version));
+        migrations::down(&mut client, &to).await.unwrap();
+        assert_eq!(dump(&url).await, after, "after {}", back[0].file());
+    }
+}
+
+#[tokio::test]
+async fn the_record_is_in_the_form_of_the_supabase_cli() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    // As an old CLI leaves it, with a migration of the application's own.
+    client
+        .batch_execute(
+            "create schema supabase_migrations;
+            create table supabase_migrations.schema_migrations (version text not null primary key);
+            insert into supabase_migrations.schema_migrations values ('20200101000000')",
+        )
+        .await
+        .unwrap();
+    migrations::shim(&mut client).await.unwrap();
+    migrations::up(&mut client).await.unwrap();
+
+    let query =
+        "select name, cardinality(statements) > 0 from supabase_migrations.schema_migrations
+        where version = $1";
+    let first = migrations::all().swap_remove(0);
+    let row = client.query_one(query, &[&first.version]).await.unwrap();
+    assert_eq!((row.get(0), row.get(1)), (Some(first.name), Some(true)));
+    let status = migrations::status(&client).await.unwrap();
+    assert_eq!(status[0].1, State::Foreign);
+    migrations::down(&mut client, &Down::To("0".to_owned()))
+        .await
+        .unwrap();
+    let foreign = migrations::status(&client).await.unwrap();
+    assert_eq!(foreign[0].1, State::Foreign);
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_applied_cannot_be_gone_back_to() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    let down = Down::To("20990101000000".to_owned());
+    let error = migrations::down(&mut client, &down).await.unwrap_err();
+    assert!(
+        matches!(error, MigrationError::UnknownVersion { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_shim_keeps_away_from_what_is_not_bare() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    client
+        .batch_execute(
+            "create schema auth; create table auth.users (id uuid);
+            alter table auth.users owner to pg_monitor",
+        )
+        .await
+        .unwrap();
+    let error = migrations::shim(&mut client).await.unwrap_err();
+    assert!(matches!(error, MigrationError::NotBare), "{error}");
+}
+
+#[tokio::test]
+async fn the_shim_may_be_applied_twice() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    migrations::shim(&mut client).await.unwrap();
+    let once = dump(&url).await;
+    migrations::shim(&mut client).await.unwrap();
+    assert_eq!(dump(&url).await, once);
+}
+
+/// The schema as text, and who is a member of what, without the record of migrations.
+async fn dump(url: &str) -> String {
+    let search = Search::default();
+    let binaries = Binaries::find(&search, Account::for_server())
+        .await
+        .unwrap();
+    let output = Command::new(binaries.program("pg_dump"))
+        .args([
+            "--schema-only",
+            "--exclude-schema=supabase_migrations",
+            "--dbname",
+            url,
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    // A fresh random word in each dump.
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+    lines.collect::<Vec<_>>().join("\n")
+}
