@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -159,8 +159,9 @@ impl Client {
         self.next_id += 1;
         frame["id"] = id.into();
         self.say(&frame).await;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(answer) if answer["id"] == id => return answer,
                 Ok(other) => self.set_aside(other),
                 Err(code) => self.fail(&format!("closed with {code} instead of answering {frame}")),
@@ -197,8 +198,9 @@ impl Client {
         if let Some(place) = self.aside.iter().position(fits) {
             return self.aside.remove(place).unwrap();
         }
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(frame) if fits(&frame) => return frame,
                 Ok(other) if other["type"] == kind => {}
                 Ok(other) => self.set_aside(other),
@@ -209,12 +211,13 @@ impl Client {
 
     /// Waits until it stands at a number; gives the event that bears it.
     pub(crate) async fn event(&mut self, session: Uuid, seq: u64) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         while self
             .sessions
             .get(&session)
             .is_none_or(|standing| standing.seq < seq)
         {
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(frame) => self.set_aside(frame),
                 Err(code) => self.fail(&format!("closed with {code} before event {seq}")),
             }
@@ -228,6 +231,7 @@ impl Client {
 
     /// The next event of a type that is still to come, or was received but not looked at: the first after `after`.
     pub(crate) async fn event_of(&mut self, session: Uuid, after: u64, kind: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let events = &self.sessions[&session].events;
             let mut later = events
@@ -236,7 +240,7 @@ impl Client {
             if let Some(found) = later.find(|event| event["type"] == kind) {
                 return found.clone();
             }
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(frame) => self.set_aside(frame),
                 Err(code) => self.fail(&format!("closed with {code} before {kind}")),
             }
@@ -247,8 +251,7 @@ impl Client {
     pub(crate) async fn closed_within(&mut self, limit: Duration) -> u16 {
         let deadline = Instant::now() + limit;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.read_within(left).await {
+            match self.read_until(deadline).await {
                 Ok(frame) => self.aside.push_back(frame),
                 Err(code) => return code,
             }
@@ -317,16 +320,10 @@ impl Client {
     }
 
     /// The next frame, or the code of the close.
-    pub(crate) async fn read(&mut self) -> Result<Value, u16> {
-        self.read_within(PATIENCE).await
-    }
-
-    pub(crate) async fn read_within(&mut self, limit: Duration) -> Result<Value, u16> {
-        let deadline = Instant::now() + limit;
+    pub(crate) async fn read_until(&mut self, deadline: Instant) -> Result<Value, u16> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(message) = timeout(left, self.stream.next()).await else {
-                self.fail(&format!("nothing came for {limit:?}"));
+            let Ok(message) = timeout_at(deadline, self.stream.next()).await else {
+                self.fail("what the test waits for did not come in time");
             };
             match message {
                 Some(Ok(Message::Text(text))) => {
