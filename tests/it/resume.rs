@@ -91,7 +91,12 @@ async fn an_expired_token_is_no_error_and_a_fresh_one_comes_in_time() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.resume_ttl = Duration::from_secs(2)).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.resume_ttl = Duration::from_secs(2);
+        // What one loop remembers another does not.
+        config.fanout_loops = 1;
+    })
+    .await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     let first = client.position(session);
@@ -193,8 +198,7 @@ async fn a_resume_of_a_live_session_with_its_token_asks_the_database_nothing() {
         session,
         ann,
     } = stage().await;
-    let mut watcher = Client::anonymous(gateway.at).await;
-    watcher.subscribe(session).await;
+    let mut watcher = warm(&gateway, session).await;
     let mut clients = Vec::new();
     for name in ["ben", "cleo", "dora"] {
         let user = db.user(name).await;
@@ -238,8 +242,7 @@ async fn a_ban_voids_a_resume_token_at_once() {
         session,
         ann,
     } = stage().await;
-    let mut watcher = Client::anonymous(gateway.at).await;
-    watcher.subscribe(session).await;
+    let mut watcher = warm(&gateway, session).await;
     let (ben, cleo) = (db.user("ben").await, db.user("cleo").await);
     let mut positions = Vec::new();
     for user in [&ben, &cleo] {
@@ -321,8 +324,7 @@ async fn a_position_and_its_token_are_good_on_every_node() {
         ann,
     } = stage().await;
     let second = Gateway::start(&db, |_| {}).await;
-    let mut watcher = Client::anonymous(second.at).await;
-    watcher.subscribe(session).await;
+    let mut watcher = warm(&second, session).await;
     let mut client = Client::connect(first.at, &ann).await;
     client.subscribe(session).await;
     client.send(session, "over the first node").await;
@@ -360,6 +362,16 @@ async fn stage() -> Stage {
         session,
         ann,
     }
+}
+
+/// A session is remembered by each fan-out loop that has watched it: connections are dealt out in turn, so two in a row
+/// reach both.
+async fn warm(gateway: &Gateway, session: Uuid) -> Client {
+    let mut watcher = Client::anonymous(gateway.at).await;
+    let mut other = Client::anonymous(gateway.at).await;
+    watcher.subscribe(session).await;
+    other.subscribe(session).await;
+    watcher
 }
 
 async fn restart(db: &Database, gateway: Gateway) -> Gateway {
