@@ -38,9 +38,6 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
     let listener =
         accept::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("ask for the address")?;
@@ -49,7 +46,7 @@ pub async fn serve(
     parts
         .tasks
         .spawn(accept::run(listener, Arc::clone(&parts.shared)));
-    info!(%address, "serving");
+    info!(%address, "accepting connections");
 
     let mut ready = Some(ready);
     let failure = loop {

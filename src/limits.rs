@@ -180,3 +180,6 @@ const _: () = assert!(
     STOP_TIMEOUT.as_secs() > 2 * CLOSE_TIMEOUT.as_secs(),
     "a farewell must fit the stop"
 );
+
+/// Events that leave the log in one statement.
+pub const TRIM_EVENTS_MAX: u64 = 10_000;

@@ -173,6 +173,7 @@ language plpgsql
 stable
 security definer
 set search_path = ''
+set enable_seqscan = off
 rows 1
 as $$
 #variable_conflict use_column

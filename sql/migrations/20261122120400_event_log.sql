@@ -47,11 +47,17 @@ return '{"seq":' || seq || ',"type":"' || type
 
 -- Appends events of one type to one session's log and tells the listeners. Returns the last number, or null where
 -- the session is being deleted: a deleted session has no log. The only writer of the log.
+--
+-- Two settings recur in the functions of the hot path. force_generic_plan: an array's length would be planned for
+-- again at every call, which costs more than the work. enable_seqscan = off: what is looked up by key stays so where
+-- a plan was made while the tables were small.
 -- Security definer: called by our triggers and append_event; nobody else may.
 create function usher.append_events(session uuid, type text, messages uuid[], datas json[]) returns bigint
 language plpgsql
 security definer
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

@@ -36,12 +36,19 @@ comment on column public.chat_messages.nonce is 'The author''s own mark: the sam
 comment on column public.chat_messages.edited_at is 'Set by the database when the body changes.';
 comment on column public.chat_messages.deleted_at is 'Set it to anything to delete; the database writes the time and who did it.';
 
--- Raises the named refusal of a message that the caller may not write.
--- Security definer: called by the guards as authenticated; reads for the caller about the caller.
-create function usher.require_chatter(session uuid, body text, is_new boolean) returns void
+create function usher.pace_lock_key(session uuid, author uuid) returns bigint
+language sql
+immutable
+return hashtextextended('usher.pace:' || session || author, 0);
+
+-- True, or the named refusal of a message that the caller may not write. It raises where a policy would only say
+-- no: the author learns why, over REST as well.
+-- Security definer: called by policy and guard as authenticated; reads for the caller about the caller.
+create function usher.require_chatter(session uuid, body text, is_new boolean) returns boolean
 language plpgsql
 security definer
 set search_path = ''
+set enable_seqscan = off
 as $$
 declare
   caller record;
@@ -59,14 +66,14 @@ begin
     perform usher.require_writer(require_chatter.session);
   end if;
   if caller.moderator then
-    return;
+    return true;
   elsif not caller.chat_enabled then
     raise exception using errcode = 'US004', message = 'the chat is switched off';
   end if;
 
   if is_new and caller.slow_mode_seconds > 0 then
-    -- Writers of a slow session pass one at a time, so that two messages at once cannot both be the first.
-    perform 1 from usher.session_heads h where h.session_id = require_chatter.session for update;
+    -- An author passes one message at a time, so that two at once cannot both be the first.
+    perform pg_advisory_xact_lock(usher.pace_lock_key(session, auth.uid()));
     select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
     into wait_ms
     from public.chat_messages m
@@ -78,6 +85,7 @@ begin
         detail = 'retry_after_ms=' || wait_ms;
     end if;
   end if;
+  return true;
 end
 $$;
 
@@ -88,13 +96,6 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  if tg_op = 'INSERT' then
-    if row_security_active(tg_relid) then
-      perform usher.require_chatter(new.session_id, new.body, true);
-    end if;
-    return new;
-  end if;
-
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
     raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
   end if;
@@ -120,11 +121,13 @@ begin
 end
 $$;
 
-revoke execute on function usher.require_chatter(uuid, text, boolean), usher.guard_chat_message() from public;
+revoke execute on function
+  usher.pace_lock_key(uuid, uuid), usher.require_chatter(uuid, text, boolean), usher.guard_chat_message()
+  from public;
 grant execute on function usher.require_chatter(uuid, text, boolean) to anon, authenticated, service_role;
 
 create trigger chat_messages_guard
-  before insert or update on public.chat_messages
+  before update on public.chat_messages
   for each row
   execute function usher.guard_chat_message();
 
@@ -153,13 +156,11 @@ create policy chat_messages_select on public.chat_messages
     and exists (select 1 from public.movie_sessions s where s.id = session_id)
   );
 
+-- Whether the author sees the session, is banned, too fast and so on is all in require_chatter.
 create policy chat_messages_insert on public.chat_messages
   for insert
   to authenticated
-  with check (
-    user_id = (select auth.uid())
-    and exists (select 1 from public.movie_sessions s where s.id = session_id)
-  );
+  with check (user_id = (select auth.uid()) and usher.require_chatter(session_id, body, true));
 
 create policy chat_messages_update on public.chat_messages
   for update
@@ -186,20 +187,45 @@ create policy chat_messages_delete on public.chat_messages
 
 revoke all on public.chat_messages from public, anon, authenticated;
 grant select on public.chat_messages to anon, authenticated;
-grant insert (session_id, user_id, body, reply_to, nonce) on public.chat_messages to authenticated;
+-- With the id: the gateway chooses it, so that it need not ask for it. A taken one is refused by the key.
+grant insert (id, session_id, user_id, body, reply_to, nonce) on public.chat_messages to authenticated;
 grant update (body, deleted_at) on public.chat_messages to authenticated;
 grant delete on public.chat_messages to authenticated;
 grant all on public.chat_messages to service_role;
 
 -- The way into the log --------------------------------------------------------------------------------------
 
+-- A message as it goes out: the row as the Data API returns it, plus its author.
+create function usher.message_data(message_row json, author uuid) returns json
+language plpgsql
+stable
+set search_path = ''
+set enable_seqscan = off
+as $$
+begin
+  return left(message_row::text, -1) || ',"author":' || coalesce(
+    (
+      select row_to_json(a)::text
+      from (
+        select p.username, p.display_name, p.avatar_path, p.role
+        from public.profiles p
+        where p.id = author
+      ) as a
+    ),
+    'null'
+  ) || '}';
+end
+$$;
+
 -- Appends chat.created for these messages, in this order within a session, sessions by id.
--- Security definer: called by our trigger and by usher.settle_messages; nobody else may.
+-- Security definer: called by usher.settle_messages; nobody else may.
 create function usher.append_messages(ids uuid[]) returns void
 language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   log record;
@@ -208,23 +234,7 @@ begin
     select
       m.session_id,
       array_agg(m.id order by i.n) as messages,
-      array_agg(
-        (
-          left(row_to_json(m)::text, -1) || ',"author":'
-          || coalesce(
-            (
-              select row_to_json(a)::text
-              from (
-                select p.username, p.display_name, p.avatar_path, p.role
-                from public.profiles p
-                where p.id = m.user_id
-              ) as a
-            ),
-            'null'
-          ) || '}'
-        )::json
-        order by i.n
-      ) as datas
+      array_agg(usher.message_data(row_to_json(m), m.user_id) order by i.n) as datas
     from unnest(ids) with ordinality as i (id, n)
     join public.chat_messages m on m.id = i.id
     group by m.session_id
@@ -248,23 +258,35 @@ create function usher.on_messages_created() returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set timezone = 'UTC'
 as $$
 declare
-  ids uuid[] := (
-    select array_agg(r.id order by r.created_at, r.n)
-    from (select n.id, n.created_at, row_number() over () as n from new_rows n) as r
-  );
+  log record;
 begin
-  if ids is null then
-    return null;
-  elsif usher.is_batching() then
+  if usher.is_batching() then
     -- A setting and not a variable: with a failed item its part goes away.
     perform set_config(
-      'usher.messages', coalesce(current_setting('usher.messages', true), '') || array_to_string(ids, ' ') || ' ', true
-    );
-  else
-    perform usher.append_messages(ids);
+      'usher.messages', coalesce(current_setting('usher.messages', true), '') || string_agg(n.id || ' ', ''), true
+    )
+    from new_rows n
+    having count(*) > 0;
+    return null;
   end if;
+
+  for log in
+    select
+      r.session_id,
+      array_agg(r.id order by r.created_at, r.n) as messages,
+      array_agg(usher.message_data(r.data, r.user_id) order by r.created_at, r.n) as datas
+    from (
+      select n.id, n.session_id, n.user_id, n.created_at, row_to_json(n) as data, row_number() over () as n
+      from new_rows n
+    ) as r
+    group by r.session_id
+    order by r.session_id
+  loop
+    perform usher.append_events(log.session_id, 'chat.created', log.messages, log.datas);
+  end loop;
   return null;
 end
 $$;
@@ -406,7 +428,7 @@ end
 $$;
 
 revoke execute on function
-  usher.append_messages(uuid[]), usher.is_batching(), usher.on_messages_created(),
+  usher.message_data(json, uuid), usher.append_messages(uuid[]), usher.is_batching(), usher.on_messages_created(),
   usher.redact_messages(uuid[], timestamptz[], uuid[]),
   usher.append_deletions(uuid[], uuid[], timestamptz[], uuid[]), usher.on_messages_updated(),
   usher.on_messages_removed(), usher.refuse_truncate()

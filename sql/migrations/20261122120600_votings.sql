@@ -80,6 +80,7 @@ create function usher.enter_ballot(voting uuid, as_caller boolean, out allow_cha
 language plpgsql
 security definer
 set search_path = ''
+set enable_seqscan = off
 as $$
 declare
   ballot record;
@@ -270,10 +271,11 @@ end
 $$;
 
 revoke execute on function
-  usher.enter_ballot(uuid, boolean), usher.guard_vote(), usher.count_votes(uuid),
+  usher.ballot_lock_key(uuid), usher.enter_ballot(uuid, boolean), usher.guard_vote(), usher.count_votes(uuid),
   usher.guard_voting_session(), usher.guard_voting_request(), usher.moderates_voting(uuid, text[])
   from public;
-grant execute on function usher.enter_ballot(uuid, boolean), usher.moderates_voting(uuid, text[])
+grant execute on function
+  usher.ballot_lock_key(uuid), usher.enter_ballot(uuid, boolean), usher.moderates_voting(uuid, text[])
   to anon, authenticated, service_role;
 
 -- Policies: voting_sessions ---------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ create function usher.add_to_totals(movie_ids uuid[], deltas bigint[]) returns v
 language plpgsql
 security definer
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   movie record;
@@ -56,6 +58,8 @@ create function usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigin
 language plpgsql
 security definer
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   change record;

@@ -64,6 +64,8 @@ create function usher.settle_messages(ids uuid[]) returns table (message_id uuid
 language plpgsql
 security definer
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -85,6 +87,8 @@ create function usher.settle_votes() returns void
 language plpgsql
 security definer
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
   noted constant text := rtrim(coalesce(current_setting('usher.votes', true), ''));
@@ -131,6 +135,32 @@ begin
 end
 $$;
 
+-- Takes the locks of slow mode for a whole batch, in one order: taken message by message, two batches with the same
+-- authors could wait for each other.
+-- Security definer: called by post_messages as usher_gateway; takes locks until the end of the transaction.
+create function usher.take_turns(batch jsonb) returns void
+language plpgsql
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  perform pg_advisory_xact_lock(t.key)
+  from (
+    select distinct usher.pace_lock_key(s.id, i.author) as key
+    from (
+      select
+        case when usher.is_uuid(p.value -> 'session') then (p.value ->> 'session')::uuid end as session,
+        case when usher.is_uuid(p.value -> 'claims' -> 'sub') then (p.value -> 'claims' ->> 'sub')::uuid end as author
+      from jsonb_array_elements(batch) as p (value)
+    ) as i
+    join public.movie_sessions s on s.id = i.session
+    where s.slow_mode_seconds > 0 and i.author is not null
+    order by 1
+  ) as t;
+end
+$$;
+
 -- Posts messages. Runs as usher_gateway, not as its owner: a security definer function may not change role.
 create function usher.post_messages(batch jsonb)
 returns table (
@@ -144,7 +174,6 @@ declare
   entry_role constant text := current_setting('role');
   size constant integer := jsonb_array_length(batch);
   post record;
-  flaw text;
   state text;
   violated text;
   named record;
@@ -158,7 +187,8 @@ declare
 begin
   perform usher.begin_batch();
 
-  -- In the order of sessions: in slow mode a session is locked by its first message.
+  perform usher.take_turns(batch);
+
   for post in
     select
       p.value,
@@ -177,7 +207,7 @@ begin
         end
       ) as flaw
     from jsonb_array_elements(batch) with ordinality as p (value, n)
-    order by lower(p.value ->> 'session') collate "C", p.n
+    order by p.n
   loop
     if post.flaw is not null then
       refusals[post.n] := 'bad_request';
@@ -190,19 +220,16 @@ begin
 
     begin
       perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
-      insert into public.chat_messages (session_id, user_id, body, nonce, reply_to)
+      -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
+      posted := gen_random_uuid();
+      insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
       values (
-        (post.value ->> 'session')::uuid, auth.uid(), post.body,
+        posted, (post.value ->> 'session')::uuid, auth.uid(), post.body,
         (post.value ->> 'nonce')::uuid, (post.value ->> 'reply_to')::uuid
-      )
-      on conflict on constraint chat_messages_nonce_key do nothing
-      returning id into posted;
-      if found then
-        messages[post.n] := posted;
-        are_created[post.n] := true;
-        continue;
-      end if;
-      state := null;
+      );
+      messages[post.n] := posted;
+      are_created[post.n] := true;
+      continue;
     exception
       when transaction_rollback then
         -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
@@ -215,7 +242,7 @@ begin
     -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
     -- author may not write any more.
     posted := null;
-    if state is null or state like 'US%' then
+    if state like 'US%' or violated = 'chat_messages_nonce_key' then
       perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
       select m.id into posted
       from public.chat_messages m
@@ -226,9 +253,6 @@ begin
     perform set_config('role', entry_role, true);
     if posted is not null then
       messages[post.n] := posted;
-    elsif state is null then
-      -- Its twin is there and its author may not see it any more: out for good.
-      refusals[post.n] := 'banned';
     else
       named := usher.refusal_of(state, violated);
       refusals[post.n] := named.refusal;
@@ -343,10 +367,10 @@ $$;
 
 revoke execute on function
   usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[]),
-  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
   from public;
 
 grant execute on function
   usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[]),
-  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
   to usher_gateway;

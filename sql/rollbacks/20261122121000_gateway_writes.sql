@@ -2,6 +2,7 @@
 
 drop function usher.cast_votes(jsonb);
 drop function usher.post_messages(jsonb);
+drop function usher.take_turns(jsonb);
 drop function usher.end_batch();
 drop function usher.begin_batch();
 drop function usher.settle_votes();

@@ -24,6 +24,18 @@ pub struct Claims {
     pub audience: Option<String>,
     /// Claim `role`. Any text: tests mint what the verifier must refuse.
     pub role: String,
+    /// Claim `user_metadata`, where the user goes by a name: pages show it, nothing is decided by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+}
+
+/// What a user tells about themself.
+#[derive(Clone, Debug, Serialize)]
+pub struct UserMetadata {
+    /// The name of the account.
+    pub username: String,
+    /// The name that is shown.
+    pub display_name: Option<String>,
 }
 
 impl Claims {
@@ -35,6 +47,7 @@ impl Claims {
             subject: Some(subject),
             audience: Some("authenticated".to_owned()),
             role: "authenticated".to_owned(),
+            user_metadata: None,
         }
     }
 
@@ -46,6 +59,7 @@ impl Claims {
             subject: None,
             audience: None,
             role: "anon".to_owned(),
+            user_metadata: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    auth::mint::{Claims, mint},
+    auth::mint::{Claims, UserMetadata, mint},
     cli::process,
     postgres::{connect::Target, migrations},
     protocol::id::{MovieId, SessionId, UserId, VotingId},
@@ -177,7 +177,10 @@ async fn open_voting(client: &Client) -> anyhow::Result<(SessionId, VotingId)> {
         order by s.created_at, s.id
         limit 1";
     let row = client.query_opt(query, &[]).await?;
-    let row = row.context("the database has no live public session with an open voting: remove the --data directory to start afresh")?;
+    let row = row.context(
+        "the database has no live public session with an open voting: \
+         remove the --data directory to start afresh",
+    )?;
     Ok((SessionId(row.get(0)), VotingId(row.get(1))))
 }
 
@@ -194,7 +197,7 @@ async fn users(
     session: SessionId,
     secret: &SecretString,
 ) -> anyhow::Result<Vec<User>> {
-    let query = "select p.id, p.username::text, p.role::text
+    let query = "select p.id, p.username::text, p.role::text, p.display_name
         from public.profiles p
         join public.movie_sessions s on s.id = $1
         order by p.id = s.streamer_id desc,
@@ -205,11 +208,19 @@ async fn users(
         .iter()
         .map(|row| {
             let id = UserId(row.get::<_, Uuid>(0));
+            let username: String = row.get(1);
+            let claims = Claims {
+                user_metadata: Some(UserMetadata {
+                    username: username.clone(),
+                    display_name: row.get(3),
+                }),
+                ..Claims::user(id)
+            };
             User {
                 id,
-                username: row.get(1),
+                username,
                 role: row.get(2),
-                token: mint(secret, &Claims::user(id), now, USER_TOKEN_TTL),
+                token: mint(secret, &claims, now, USER_TOKEN_TTL),
             }
         })
         .collect())

@@ -1,7 +1,7 @@
 //! `usher dev`: everything on one machine with nothing set up.
 //!
-//! In order: the port (so that a taken one is known before anything slow), the cluster, the schema, the demo, the tokens,
-//! the gateway. A signal at any point ends it, and the cluster's watchdog removes what was made.
+//! In order: the port (so that a taken one is known before anything slow), the cluster, the schema, the demo, the
+//! tokens, the gateway. A signal at any point ends it, and the cluster's watchdog removes what was made.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -71,7 +71,7 @@ pub struct DevArgs {
     log: String,
 
     /// Take the fetched Postgres even where the system has one.
-    #[arg(long, env = "USHER_PG_FETCH", hide = true)]
+    #[arg(long, env = "USHER_PG_FETCH", hide = true, value_parser = FalseyValueParser::new())]
     pg_fetch: bool,
 }
 
@@ -86,6 +86,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         format: LogFormat::Human,
     })?;
     let shutdown = process::shutdown_on_signal()?;
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let port = reserve(args.listen)?;
     let starting = prepare(&args);
     // Dropping the future removes what it has made so far.

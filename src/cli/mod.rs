@@ -1,7 +1,7 @@
 //! The command line: what each command takes, and in which order it does things.
 //!
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
-//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`token`], `process` (signals, logs, limits, the clock).
+//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`token`], `process` (signals, logs, limits, clock).
 
 mod demo;
 pub mod dev;

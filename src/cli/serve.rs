@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sd_notify::NotifyState;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::{
     app,
@@ -36,13 +36,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = Config::from_raw(&args.raw)?;
     process::init_logs(&config.log)?;
     let shutdown = process::shutdown_on_signal()?;
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
     process::raise_file_limit(&mut config);
     info!(version = env!("CARGO_PKG_VERSION"), database = %config.database, "starting");
     let ready = |address| {
-        info!(%address, "serving");
+        debug!(%address, "ready");
         if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
             debug!(%error, "could not tell systemd");
         }

@@ -34,7 +34,7 @@ pub struct TokenArgs {
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_ttl)]
     ttl: Duration,
 
-    /// The issuer, where the gateway expects one: https://<ref>.supabase.co/auth/v1. Default: none.
+    /// The issuer, where the gateway expects one: `https://<ref>.supabase.co/auth/v1`. Default: none.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
 

@@ -70,7 +70,7 @@ pub struct Raw {
     )]
     pub pool_size: String,
 
-    /// Supabase project URL, https://<ref>.supabase.co; tokens of users must then be issued by its auth server.
+    /// Supabase project URL, `https://<ref>.supabase.co`; tokens of users must then be issued by its auth server.
     ///
     /// Default: any issuer, if the signature is right.
     #[arg(

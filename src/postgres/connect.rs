@@ -3,8 +3,8 @@
 //! A [`Target`] is parsed once, with TLS settled, and connects as often as asked. Its password is in no error and no
 //! `Debug` output; it prints as `user@host:port/database`.
 //!
-//! Half-open connections give no error by themselves, so each connection has TCP keepalives and a limit on how long sent
-//! data may stay unacknowledged: a dead server is noticed within [`DEAD_PEER`].
+//! Half-open connections give no error by themselves, so each connection has TCP keepalives and a limit on how long
+//! sent data may stay unacknowledged: a dead server is noticed within [`DEAD_PEER`].
 
 use std::{
     error::Error as _,
@@ -124,7 +124,8 @@ pub struct Target {
 
 impl Target {
     /// Parses a `postgres://` URL. `root_cert` is a PEM text or the path of a PEM file (empty counts as none), and
-    /// yields to an `sslrootcert` in the URL. Without an `sslmode` it is `verify-full`, or `disable` for loopback and Unix sockets.
+    /// yields to an `sslrootcert` in the URL. Without an `sslmode` it is `verify-full`, or `disable` for loopback and
+    /// Unix sockets.
     ///
     /// # Errors
     ///

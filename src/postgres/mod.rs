@@ -2,9 +2,9 @@
 //!
 //! Knows SQL and connections; does not know that sockets exist. Read in this order: [`connect`] (URL to connection),
 //! [`tls`] (whom to trust), [`listener`] (what changed), [`store`] (what is), [`batcher`] (what shall be),
-//! [`migrations`] (the schema, embedded), and for development and tests [`cluster`] (a Postgres of our own) with
-//! [`binaries`] (where its programs come from), [`account`] (whom it runs as) and `watchdog` (what ends it, whatever
-//! happens to us).
+//! [`migrations`] (the schema, embedded); and for development and tests [`cluster`] (a Postgres of our own) with
+//! `server` (its process), [`binaries`] (where its programs come from), [`account`] (whom it runs as) and `watchdog`
+//! (what ends it, whatever happens to us).
 
 pub mod account;
 pub mod batcher;
@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod connect;
 pub mod listener;
 pub mod migrations;
+mod server;
 pub mod store;
 pub mod tls;
 mod watchdog;

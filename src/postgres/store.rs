@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
-use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, QUERY_TIMEOUT};
+use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, QUERY_TIMEOUT, TRIM_EVENTS_MAX};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -197,20 +197,24 @@ impl Store {
             .map_or(0, |row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(0)))
     }
 
-    /// Lets events go that are older than `age` or beyond the newest `count` of their session; says how many went.
+    /// Lets events go that are older than `age` or beyond the newest `count` of their session, at most
+    /// [`TRIM_EVENTS_MAX`] of them; says how many went.
     ///
     /// # Errors
     /// Where the database cannot be asked.
     pub async fn trim(&self, age: Duration, count: u64) -> Result<u64, StoreError> {
         let seconds = age.as_secs_f64();
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        let sql = "select usher.trim_events(make_interval(secs => $1), $2, 10000)";
-        let rows = self
-            .rows(sql, &[(&seconds, Type::FLOAT8), (&count, Type::INT4)])
-            .await?;
-        Ok(rows
-            .first()
-            .map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)))
+        let batch = i32::try_from(TRIM_EVENTS_MAX).unwrap_or(i32::MAX);
+        let sql = "select usher.trim_events(make_interval(secs => $1), $2, $3)";
+        let parameters: [Parameter<'_>; 3] = [
+            (&seconds, Type::FLOAT8),
+            (&count, Type::INT4),
+            (&batch, Type::INT4),
+        ];
+        let rows = self.rows(sql, &parameters).await?;
+        let trimmed = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+        Ok(u64::try_from(trimmed).unwrap_or(0))
     }
 
     /// Runs one of the batch functions on a JSON array.

@@ -49,12 +49,7 @@ pub enum ServerFrame<'a> {
         reason: &'a str,
         after_ms: u64,
     },
-    Reset {
-        session: SessionId,
-        epoch: &'a str,
-        seq: Seq,
-        reason: StartReason,
-    },
+    Reset(Box<Reset<'a>>),
     ResumeToken {
         session: SessionId,
         token: &'a str,
@@ -91,11 +86,28 @@ pub struct Subscribed<'a> {
     pub session: SessionId,
     pub epoch: &'a str,
     pub seq: Seq,
+    /// The newest event when this was said: what follows up to here is history, what comes after is live.
+    pub head: Seq,
     pub recovered: bool,
     pub reason: Option<StartReason>,
     pub resume_token: &'a str,
     pub can: Can,
     pub viewers: u64,
+    pub info: &'a RawValue,
+    pub votings: Vec<VotingView<'a>>,
+}
+
+/// What a subscriber is told when continuity is lost. Events that told of changes were missed, so it tells them anew.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the protocol")]
+pub struct Reset<'a> {
+    pub session: SessionId,
+    pub epoch: &'a str,
+    pub seq: Seq,
+    /// As in [`Subscribed`].
+    pub head: Seq,
+    pub reason: StartReason,
+    pub can: Can,
     pub info: &'a RawValue,
     pub votings: Vec<VotingView<'a>>,
 }

@@ -20,6 +20,11 @@ pub mod subscription;
 pub mod tally;
 pub mod topic;
 
+#[cfg(test)]
+mod peer_scripts;
+#[cfg(test)]
+mod router_scripts;
+
 /// The number of a connection, unique in the life of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u64);

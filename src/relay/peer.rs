@@ -247,8 +247,8 @@ impl Peer {
 
     /// Something happened to a subscription.
     pub fn on_turn(&mut self, session: SessionId, attempt: u32, turn: TurnKind, now: Moment) {
-        self.step(session, attempt, now, |subscription, _, effects| {
-            subscription.on_turn(turn, effects);
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            subscription.on_turn(turn, scene, effects);
             Step::Stay
         });
     }
@@ -296,10 +296,10 @@ impl Peer {
                 self.send(&ServerFrame::TokenExpiring { expires_at });
             }
         }
+        if now.at >= self.silent_at() {
+            return self.close(CloseCode::HeartbeatMissed);
+        }
         if now.at >= self.ping_due {
-            if now.at >= self.heard_at + 2 * self.rules.heartbeat {
-                return self.close(CloseCode::HeartbeatMissed);
-            }
             self.ping_due = now.at + self.rules.heartbeat;
             self.effects.push(Effect::Send(websocket::ping()));
         }
@@ -325,7 +325,7 @@ impl Peer {
         subscriptions
             .chain(auth)
             .chain(token)
-            .fold(self.ping_due, Instant::min)
+            .fold(self.ping_due.min(self.silent_at()), Instant::min)
     }
 
     /// Who the client is.
@@ -390,14 +390,14 @@ impl Peer {
             user: identity.subject,
         });
         self.identity = Arc::new(identity);
+        let scene = scene(&self.identity, &self.rules, now);
         for subscription in &mut self.subscriptions {
-            subscription.recheck(&mut self.effects);
+            subscription.recheck(&scene, &mut self.effects);
         }
     }
 
     fn on_subscribe(&mut self, id: Option<FrameId>, wish: Subscribe, now: Moment) {
-        self.subscriptions
-            .retain(|subscription| subscription.session != wish.session);
+        self.end_subscription(wish.session);
         if self.subscriptions.len() >= SUBSCRIPTIONS_PER_PEER_MAX {
             let message = format!("at most {SUBSCRIPTIONS_PER_PEER_MAX} subscriptions on a socket");
             return self.refuse(id, Refusal::new(RefusalCode::Conflict, message));
@@ -412,14 +412,21 @@ impl Peer {
     }
 
     fn on_unsubscribe(&mut self, id: Option<FrameId>, session: SessionId) {
-        self.subscriptions
-            .retain(|subscription| subscription.session != session);
+        self.end_subscription(session);
         self.effects.push(Effect::Leave { session });
         self.send(&ServerFrame::Unsubscribed {
             id: id.as_ref(),
             session,
             reason: None,
         });
+    }
+
+    fn end_subscription(&mut self, session: SessionId) {
+        let is_meant = |subscription: &Subscription| subscription.session == session;
+        if let Some(place) = self.subscriptions.iter().position(is_meant) {
+            let subscription = self.subscriptions.swap_remove(place);
+            subscription.on_overtaken(&mut self.effects);
+        }
     }
 
     fn write(&mut self, id: Option<FrameId>, write: Write) {
@@ -478,6 +485,11 @@ impl Peer {
         let left = Duration::from_millis(expires_at_ms.saturating_sub(now.unix_ms));
         let expiry = now.at.checked_add(left)?;
         Some((now.at + left.saturating_sub(TOKEN_WARNING), expiry))
+    }
+
+    /// When the client is given up if nothing is heard from it.
+    fn silent_at(&self) -> Instant {
+        self.heard_at + 2 * self.rules.heartbeat
     }
 
     fn send(&mut self, frame: &ServerFrame<'_>) {

@@ -45,15 +45,16 @@ impl ResumeKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
-    /// Seals a token that lives for `ttl_ms`.
+    /// Seals a token that says what was admitted at a time. That time is when the database was asked, not when the token is
+    /// made: a change of access that came between the two must void it.
     #[must_use]
     pub fn seal(
         &self,
         identity: &Identity,
         session: SessionId,
         can: Can,
-        now_ms: u64,
-        ttl_ms: u64,
+        issued_at_ms: u64,
+        expires_at_ms: u64,
     ) -> String {
         let mut bytes = Vec::with_capacity(CLAIMS_BYTES + TAG_BYTES);
         bytes.push(VERSION);
@@ -67,8 +68,8 @@ impl ResumeKey {
         );
         bytes.push(role_code(identity.role));
         bytes.push(u8::from(can.send) | u8::from(can.vote) << 1 | u8::from(can.moderate) << 2);
-        bytes.extend_from_slice(&now_ms.to_be_bytes());
-        bytes.extend_from_slice(&now_ms.saturating_add(ttl_ms).to_be_bytes());
+        bytes.extend_from_slice(&issued_at_ms.to_be_bytes());
+        bytes.extend_from_slice(&expires_at_ms.to_be_bytes());
         bytes.extend_from_slice(hmac::sign(&self.0, &bytes).as_ref());
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn a_token_opens_for_the_same_subject_session_and_time() {
         let key = ResumeKey::new(&[7; 32]);
-        let token = key.seal(&user(1), SESSION, CAN, 1_000, 600);
+        let token = key.seal(&user(1), SESSION, CAN, 1_000, 1_600);
         assert!(token.len() <= RESUME_TOKEN_BYTES_MAX);
         let grant = key.open(&token, &user(1), SESSION, 1_599).expect("a grant");
         assert_eq!((grant.can, grant.issued_at_ms), (CAN, 1_000));
@@ -261,7 +262,7 @@ mod tests {
         #[test]
         fn a_changed_token_never_opens(position in 0usize..112, letter in "[A-Za-z0-9_-]") {
             let key = ResumeKey::new(&[7; 32]);
-            let token = key.seal(&user(1), SESSION, CAN, 1_000, 600);
+            let token = key.seal(&user(1), SESSION, CAN, 1_000, 1_600);
             let mut changed = token.clone();
             changed.replace_range(position..=position, &letter);
             prop_assume!(changed != token);

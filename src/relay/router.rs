@@ -18,7 +18,7 @@ use crate::protocol::server::StartReason;
 use crate::relay::PeerId;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
-use crate::relay::topic::{Level, Receiver, Topic};
+use crate::relay::topic::{Broken, Level, Receiver, Topic};
 
 /// Where bytes for a receiver go.
 pub trait Outlet {
@@ -38,6 +38,7 @@ pub struct Router {
     dirty: Vec<SessionId>,
     refills: VecDeque<Refill>,
     turns: VecDeque<Turn>,
+    recounts: VecDeque<VotingId>,
 }
 
 /// A question to the log: what follows `after`?
@@ -151,6 +152,7 @@ impl Router {
             dirty: Vec::new(),
             refills: VecDeque::new(),
             turns: VecDeque::new(),
+            recounts: VecDeque::new(),
         }
     }
 
@@ -189,7 +191,7 @@ impl Router {
                     topic.ask(refill.session, RefillCause::More, &mut self.refills);
                 }
             }
-            Err(reason) => self.restart(refill.session, reason),
+            Err(broken) => self.restart(refill.session, broken),
         }
     }
 
@@ -201,9 +203,10 @@ impl Router {
         let sessions: Vec<SessionId> = self.topics.keys().copied().collect();
         for session in sessions {
             if changed {
-                self.restart(session, StartReason::Ahead);
-            } else if let Some(topic) = self.topics.get_mut(&session) {
-                topic.forget_snapshot();
+                self.restart(session, Broken::Ahead);
+            }
+            if let Some(topic) = self.topics.get_mut(&session) {
+                topic.on_resync();
                 topic.ask(session, RefillCause::Resync, &mut self.refills);
             }
         }
@@ -240,10 +243,7 @@ impl Router {
         if self.epoch.as_deref() != Some(&*from.epoch) {
             return Attached::Stale;
         }
-        if let Some(snapshot) = &from.snapshot {
-            topic.remember(snapshot);
-        }
-        let attached = topic.attach(session, peer, from, outlet);
+        let attached = topic.attach(session, peer, from, &mut self.recounts, outlet);
         if attached == Attached::Live {
             topic.ask_if_owed(session, &mut self.refills);
         }
@@ -269,15 +269,25 @@ impl Router {
         }
     }
 
-    /// Somebody else, or somebody at last, is behind a connection.
+    /// Somebody else, or somebody at last, is behind a connection. Changes of access that concern them may have passed
+    /// before this was known, so they are admitted again.
     pub fn set_user(&mut self, peer: PeerId, user: Option<UserId>) {
         for session in self.sessions_of.get(&peer).into_iter().flatten() {
-            if let Some(receiver) = self
+            let Some(receiver) = self
                 .topics
                 .get_mut(session)
                 .and_then(|topic| topic.receiver(peer))
-            {
-                receiver.user = user;
+            else {
+                continue;
+            };
+            if std::mem::replace(&mut receiver.user, user) != user {
+                let attempt = receiver.attempt;
+                self.turns.push_back(Turn {
+                    peer,
+                    session: *session,
+                    attempt,
+                    kind: TurnKind::Recheck,
+                });
             }
         }
     }
@@ -388,6 +398,11 @@ impl Router {
         self.turns.pop_front()
     }
 
+    /// The next voting whose counts are to be read again although no hint said so.
+    pub fn poll_recount(&mut self) -> Option<VotingId> {
+        self.recounts.pop_front()
+    }
+
     /// The votings whose counts somebody here may be looking at.
     pub fn votings(&self) -> impl Iterator<Item = VotingId> {
         self.topics.values().flat_map(Topic::votings)
@@ -412,17 +427,17 @@ impl Router {
         self.topics.values().map(Topic::window_bytes).sum()
     }
 
-    fn restart(&mut self, session: SessionId, reason: StartReason) {
+    fn restart(&mut self, session: SessionId, broken: Broken) {
         let Some(topic) = self.topics.get_mut(&session) else {
             return;
         };
         self.generation += 1;
-        for (peer, attempt) in topic.restart(self.generation) {
+        for (peer, attempt, kind) in topic.restart(self.generation, broken) {
             self.turns.push_back(Turn {
                 peer,
                 session,
                 attempt,
-                kind: TurnKind::Lost(reason),
+                kind,
             });
         }
     }

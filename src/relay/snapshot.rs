@@ -76,6 +76,44 @@ impl Snapshot {
         }
     }
 
+    /// Whether another snapshot has newer counts of a voting.
+    #[must_use]
+    pub fn has_older_votings(&self, other: &Self) -> bool {
+        let is_older = |voting: &Voting| {
+            let newer =
+                |other: &Voting| other.voting == voting.voting && other.version > voting.version;
+            other.votings.iter().any(newer)
+        };
+        self.votings.iter().any(is_older)
+    }
+
+    /// Takes over the votings of which another snapshot has newer counts.
+    pub fn take_newer_votings(&mut self, other: &Self) {
+        for voting in &mut self.votings {
+            let newer =
+                |other: &&Voting| other.voting == voting.voting && other.version > voting.version;
+            if let Some(other) = other.votings.iter().find(newer) {
+                *voting = other.clone();
+            }
+        }
+    }
+
+    /// Whether its counts of a voting are newer than a tally's.
+    #[must_use]
+    pub fn is_ahead_of(&self, tally: &Tally) -> bool {
+        self.votings
+            .iter()
+            .any(|voting| voting.voting == tally.voting && voting.version > tally.version)
+    }
+
+    /// Whether its counts of a voting are older than a tally's.
+    #[must_use]
+    pub fn is_behind(&self, tally: &Tally) -> bool {
+        self.votings
+            .iter()
+            .any(|voting| voting.voting == tally.voting && voting.version < tally.version)
+    }
+
     /// Says whether a client that stands at `position` in `epoch` can go on.
     #[must_use]
     pub fn continuity(&self, position: Seq, epoch: Option<&str>) -> Continuity {

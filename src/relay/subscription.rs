@@ -12,12 +12,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::auth::identity::Identity;
 use crate::limits::{ADMISSION_RETRY, HISTORY_DEFAULT};
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
+use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::{self, Can, ServerFrame, StartReason, Subscribed};
+use crate::protocol::server::{self, Can, Reset, ServerFrame, StartReason, Subscribed};
 use crate::relay::peer::{Effect, Moment};
 use crate::relay::resume::{Grant, ResumeKey};
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
@@ -60,6 +63,12 @@ pub struct Subscription {
     epoch: Box<str>,
     token_due: Option<Instant>,
     recheck_due: Option<Instant>,
+    /// When the admission under way was asked for. One at a time: of two, the answer that comes last may be the older.
+    asked_at_ms: Option<u64>,
+    /// Something changed while it was under way: it must be asked for again.
+    owes_recheck: bool,
+    /// When the admission that stands was asked for. What is voided later voids the tokens that rest on it.
+    admitted_at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -93,6 +102,15 @@ struct Start {
     /// Set where the subscriber was live before: it is then told by `reset`.
     lost: Option<StartReason>,
     viewers: u64,
+}
+
+/// What a subscriber is told when it begins.
+struct Opening<'a> {
+    snapshot: &'a Snapshot,
+    position: Seq,
+    /// The newest number known: what lies between the two is history.
+    head: Seq,
+    reason: Option<StartReason>,
 }
 
 /// How far a subscription has come.
@@ -142,6 +160,9 @@ impl Subscription {
             epoch: Box::default(),
             token_due: None,
             recheck_due: None,
+            asked_at_ms: None,
+            owes_recheck: false,
+            admitted_at_ms: 0,
         }
     }
 
@@ -159,23 +180,23 @@ impl Subscription {
         start.viewers = viewers;
         if let Some(can) = self.recovers_from_memory(&start, recall.as_ref())
             && let Some(recall) = recall
+            && let Some(grant) = start.grant
         {
             self.can = can;
+            self.admitted_at_ms = grant.issued_at_ms;
             self.epoch = recall.snapshot.epoch.as_str().into();
             let position = start
                 .wish
                 .resume
                 .as_ref()
                 .map_or(recall.head, |resume| resume.seq);
-            self.announce(
-                &start,
-                &recall.snapshot,
+            let opening = Opening {
+                snapshot: &recall.snapshot,
                 position,
-                None,
-                |_| None,
-                scene,
-                effects,
-            );
+                head: recall.head,
+                reason: None,
+            };
+            self.announce(&start, &opening, |_| None, scene, effects);
             self.attach(
                 Course {
                     position,
@@ -185,11 +206,8 @@ impl Subscription {
             );
             return;
         }
-        effects.push(Effect::Admit {
-            session: self.session,
-            attempt: self.attempt,
-        });
         self.state = State::Authorizing(start);
+        self.ask_admission(scene, effects);
     }
 
     /// The database says whether the peer is admitted; `None` where it could not be asked.
@@ -199,9 +217,27 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        if !matches!(self.state, State::Authorizing(_)) {
-            return self.on_rechecked(answer, scene, effects);
+        let asked_at_ms = self.asked_at_ms.take();
+        if let (Some(Ok(_)), Some(asked_at_ms)) = (&answer, asked_at_ms) {
+            self.admitted_at_ms = asked_at_ms;
         }
+        let step = if matches!(self.state, State::Authorizing(_)) {
+            self.on_authorized(answer, scene, effects)
+        } else {
+            self.on_rechecked(answer, scene, effects)
+        };
+        if step == Step::Stay && std::mem::take(&mut self.owes_recheck) {
+            self.recheck(scene, effects);
+        }
+        step
+    }
+
+    fn on_authorized(
+        &mut self,
+        answer: Option<Result<Admission, Refusal>>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Step {
         let State::Authorizing(start) = std::mem::replace(&mut self.state, State::Live) else {
             unreachable!("matched above");
         };
@@ -232,18 +268,24 @@ impl Subscription {
             return self.restart(StartReason::TooOld, effects);
         }
         let from = course.position;
-        for event in &page.events {
-            assert_eq!(
-                event.seq,
-                course.position.next(),
-                "the store gives consecutive events"
-            );
-            course.position = event.seq;
-        }
-        if from < course.position {
+        // Events that a trim took between the two statements of a page are missed here, and seen as too old below.
+        let follows = |event: &&Event| {
+            let is_next = event.seq == course.position.next();
+            if is_next {
+                course.position = event.seq;
+            }
+            is_next
+        };
+        let events: Vec<&Bytes> = page
+            .events
+            .iter()
+            .take_while(follows)
+            .map(|event| &event.json)
+            .collect();
+        if !events.is_empty() {
             effects.push(Effect::Send(server::events(
                 self.session,
-                page.events.iter().map(|event| &event.json),
+                events.into_iter(),
             )));
         }
         match (course.position < page.head, from < course.position) {
@@ -264,7 +306,11 @@ impl Subscription {
             unreachable!("a peer passes on the answer to the latest wish only");
         };
         match attached {
-            Attached::Live => self.token_due = Some(scene.now.at + scene.resume_ttl / 2),
+            Attached::Live => {
+                // A peer that is behind again and again still gets its fresh token in time.
+                self.token_due
+                    .get_or_insert(scene.now.at + scene.resume_ttl / 2);
+            }
             Attached::Behind => self.read_page(course, effects),
             // The epochs of the admission and of the router differ; one of them is about to learn of it.
             Attached::Stale => self.wait(Retry::Start(self.afresh(StartReason::Ahead)), scene),
@@ -272,7 +318,7 @@ impl Subscription {
     }
 
     /// Something happened that the subscription did not ask for.
-    pub fn on_turn(&mut self, turn: TurnKind, effects: &mut Vec<Effect>) {
+    pub fn on_turn(&mut self, turn: TurnKind, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
         match turn {
             TurnKind::Behind(position) => {
                 self.read_page(
@@ -284,24 +330,24 @@ impl Subscription {
                 );
             }
             TurnKind::Lost(reason) => self.restart(reason, effects),
-            TurnKind::Recheck => self.recheck(effects),
+            TurnKind::Recheck => self.recheck(scene, effects),
         }
     }
 
-    /// Asks the database again what the peer may do, where it was asked before.
-    pub fn recheck(&mut self, effects: &mut Vec<Effect>) {
-        if !matches!(
-            self.state,
-            State::Joining(_)
-                | State::Waiting {
-                    next: Retry::Start(_),
-                    ..
-                }
-        ) {
-            effects.push(Effect::Admit {
-                session: self.session,
-                attempt: self.attempt,
-            });
+    /// Asks the database again what the peer may do, where it will not be asked anyway.
+    pub fn recheck(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        match &mut self.state {
+            // The proof may be another's, or of what was; the ordinary way is open.
+            State::Joining(start) => start.grant = None,
+            State::Waiting {
+                next: Retry::Start(_),
+                ..
+            } => {}
+            State::Authorizing(_)
+            | State::CatchingUp(_)
+            | State::Attaching(_)
+            | State::Live
+            | State::Waiting { .. } => self.ask_admission(scene, effects),
         }
     }
 
@@ -320,7 +366,7 @@ impl Subscription {
         }
         if self.recheck_due.is_some_and(|due| due <= scene.now.at) {
             self.recheck_due = None;
-            self.recheck(effects);
+            self.recheck(scene, effects);
         }
         if let State::Waiting { until, .. } = self.state
             && until <= scene.now.at
@@ -330,6 +376,24 @@ impl Subscription {
                 Retry::Start(start) => self.join(start, effects),
                 Retry::Page(course) => self.read_page(course, effects),
             }
+        }
+    }
+
+    /// The client asked for something else about this session: a subscribe that is not answered yet is refused.
+    pub fn on_overtaken(self, effects: &mut Vec<Effect>) {
+        if let State::Joining(start)
+        | State::Authorizing(start)
+        | State::Waiting {
+            next: Retry::Start(start),
+            ..
+        } = self.state
+            && start.lost.is_none()
+        {
+            let message = "a later frame about the same session came before the answer";
+            effects.push(Effect::Refuse {
+                id: start.id,
+                refusal: Refusal::new(RefusalCode::Conflict, message),
+            });
         }
     }
 
@@ -404,7 +468,13 @@ impl Subscription {
             ),
         };
         let mine = |voting: VotingId| Some(admission.mine.get(&voting).copied());
-        self.announce(start, snapshot, position, reason, mine, scene, effects);
+        let opening = Opening {
+            snapshot,
+            position,
+            head: snapshot.head,
+            reason,
+        };
+        self.announce(start, &opening, mine, scene, effects);
         let course = Course {
             position,
             snapshot: Some(Arc::clone(snapshot)),
@@ -416,28 +486,29 @@ impl Subscription {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the facts of one frame, from three places"
-    )]
+    /// Tells the subscriber where it begins.
     fn announce(
         &self,
         start: &Start,
-        snapshot: &Snapshot,
-        position: Seq,
-        reason: Option<StartReason>,
+        opening: &Opening<'_>,
         mine: impl Fn(VotingId) -> Option<Option<MovieId>>,
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let session = self.session;
+        let (session, epoch) = (self.session, &opening.snapshot.epoch);
+        let (seq, head) = (opening.position, opening.head);
+        let votings = opening.snapshot.views(self.can, mine);
         if let Some(reason) = start.lost {
-            let frame = ServerFrame::Reset {
+            let frame = ServerFrame::Reset(Box::new(Reset {
                 session,
-                epoch: &snapshot.epoch,
-                seq: position,
+                epoch,
+                seq,
+                head,
                 reason,
-            };
+                can: self.can,
+                info: &opening.snapshot.info,
+                votings,
+            }));
             effects.push(Effect::Send(frame.encode()));
             return;
         }
@@ -445,17 +516,20 @@ impl Subscription {
         let frame = ServerFrame::Subscribed(Box::new(Subscribed {
             id: start.id.as_ref(),
             session,
-            epoch: &snapshot.epoch,
-            seq: position,
-            recovered: reason.is_none(),
-            reason,
+            epoch,
+            seq,
+            head,
+            recovered: opening.reason.is_none(),
+            reason: opening.reason,
             resume_token: &token,
             can: self.can,
             viewers: start.viewers,
-            info: &snapshot.info,
-            votings: snapshot.views(self.can, mine),
+            info: &opening.snapshot.info,
+            votings,
         }));
-        effects.push(Effect::Subscribed { reason });
+        effects.push(Effect::Subscribed {
+            reason: opening.reason,
+        });
         effects.push(Effect::Send(frame.encode()));
     }
 
@@ -542,12 +616,26 @@ impl Subscription {
     fn join(&mut self, start: Box<Start>, effects: &mut Vec<Effect>) {
         self.attempt = self.attempt.wrapping_add(1);
         self.token_due = None;
+        self.asked_at_ms = None;
+        self.owes_recheck = false;
         effects.push(Effect::Join {
             session: self.session,
             attempt: self.attempt,
             grant: None,
         });
         self.state = State::Joining(start);
+    }
+
+    fn ask_admission(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        if self.asked_at_ms.is_some() {
+            self.owes_recheck = true;
+            return;
+        }
+        self.asked_at_ms = Some(scene.now.unix_ms);
+        effects.push(Effect::Admit {
+            session: self.session,
+            attempt: self.attempt,
+        });
     }
 
     fn read_page(&mut self, course: Box<Course>, effects: &mut Vec<Effect>) {
@@ -612,8 +700,8 @@ impl Subscription {
             scene.identity,
             self.session,
             self.can,
-            scene.now.unix_ms,
-            ms(scene.resume_ttl),
+            self.admitted_at_ms,
+            scene.now.unix_ms.saturating_add(ms(scene.resume_ttl)),
         )
     }
 }

@@ -18,7 +18,9 @@ use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
 use crate::relay::PeerId;
 use crate::relay::history::History;
-use crate::relay::router::{Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause};
+use crate::relay::router::{
+    Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause, TurnKind,
+};
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 
@@ -37,6 +39,8 @@ pub struct Receiver {
     cursor: Option<Seq>,
     /// Whether a tally passed while it could take nothing.
     missed_tally: bool,
+    /// Whether changes of counts may have been missed since it joined.
+    missed_resync: bool,
 }
 
 impl Receiver {
@@ -50,6 +54,7 @@ impl Receiver {
             sees_hidden: false,
             cursor: None,
             missed_tally: false,
+            missed_resync: false,
         }
     }
 }
@@ -68,6 +73,15 @@ pub enum Level {
     },
 }
 
+/// Why the numbers that are held lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The database went back in time.
+    Ahead,
+    /// The log no longer reaches back to the window's end, only to this.
+    Trimmed { floor: Seq },
+}
+
 /// One session as a router sees it.
 #[derive(Debug)]
 pub(super) struct Topic {
@@ -75,7 +89,8 @@ pub(super) struct Topic {
     history: Option<History>,
     /// Everything up to here was offered to the receivers that stood there.
     flushed: Seq,
-    /// The highest number that any hint bore.
+    /// The highest number that a hint bore since the log was last asked. Not since ever: one false hint would otherwise
+    /// have the log asked without end.
     seen: Seq,
     is_refilling: bool,
     /// The log is to be asked once more when the running refill ends, or once the newest number is known.
@@ -84,6 +99,8 @@ pub(super) struct Topic {
     places: FxHashMap<PeerId, usize>,
     idle_since: Option<Instant>,
     snapshot: Option<Arc<Snapshot>>,
+    /// Whether the snapshot still says what is; its votings are of use even when not.
+    is_current: bool,
     /// The number of the newest event that made earlier snapshots untrue.
     changed_at: Seq,
     tallies: Vec<Tally>,
@@ -104,6 +121,7 @@ impl Topic {
             places: FxHashMap::default(),
             idle_since: None,
             snapshot: None,
+            is_current: false,
             changed_at: Seq(0),
             tallies: Vec::new(),
             run: None,
@@ -134,11 +152,7 @@ impl Topic {
     }
 
     /// Takes a page of the log. Says whether the log must be asked again, or why the numbers held lead nowhere.
-    pub(super) fn on_page(
-        &mut self,
-        page: &LogPage,
-        same_epoch: bool,
-    ) -> Result<bool, StartReason> {
+    pub(super) fn on_page(&mut self, page: &LogPage, same_epoch: bool) -> Result<bool, Broken> {
         self.is_refilling = false;
         let Some(history) = &self.history else {
             return Ok(false);
@@ -150,10 +164,10 @@ impl Topic {
         }
         let held = history.head();
         if page.head < held {
-            return Err(StartReason::Ahead);
+            return Err(Broken::Ahead);
         }
         if held < page.floor {
-            return Err(StartReason::TooOld);
+            return Err(Broken::Trimmed { floor: page.floor });
         }
         for event in &page.events {
             if event.seq == self.head().next() {
@@ -161,8 +175,8 @@ impl Topic {
             }
         }
         if self.head() == held && page.head > held {
-            // The log does not have what its own head promises: only a fresh start helps.
-            return Err(StartReason::TooOld);
+            // It was trimmed between the two statements of the page.
+            return Err(Broken::Trimmed { floor: page.floor });
         }
         let owed = std::mem::take(&mut self.owes_refill);
         Ok(owed || self.seen.max(page.head) > self.head())
@@ -239,6 +253,7 @@ impl Topic {
         session: SessionId,
         peer: PeerId,
         from: &Position,
+        recounts: &mut VecDeque<VotingId>,
         outlet: &mut impl Outlet,
     ) -> Attached {
         let position = from.seq;
@@ -247,6 +262,9 @@ impl Topic {
         }
         if self.history.is_none() {
             self.begin(position);
+        }
+        if let Some(snapshot) = &from.snapshot {
+            self.remember(snapshot);
         }
         if self
             .history
@@ -258,6 +276,10 @@ impl Topic {
         if let Some(receiver) = self.receiver(peer) {
             receiver.cursor = Some(position);
             receiver.sees_hidden = from.sees_hidden;
+            if std::mem::take(&mut receiver.missed_resync) {
+                let votings = from.snapshot.iter().flat_map(|snapshot| &snapshot.votings);
+                recounts.extend(votings.map(|voting| voting.voting));
+            }
         }
         let level = self.level(session, peer, outlet);
         assert_eq!(
@@ -314,12 +336,14 @@ impl Topic {
     }
 
     pub(super) fn on_tally(&mut self, tally: &Tally, outlet: &mut impl Outlet) {
-        let known = self.snapshot.iter().flat_map(|snapshot| &snapshot.votings);
-        let told = known
-            .filter(|voting| voting.voting == tally.voting)
-            .map(|voting| voting.version)
-            .max();
-        if told.is_some_and(|version| version > tally.version) {
+        let read = self.snapshot.iter().flat_map(|snapshot| &snapshot.votings);
+        let told = read
+            .map(|voting| (voting.voting, voting.version))
+            .chain(self.tallies.iter().map(|kept| (kept.voting, kept.version)));
+        if told
+            .into_iter()
+            .any(|(voting, version)| voting == tally.voting && version > tally.version)
+        {
             return;
         }
         if let Some(snapshot) = &mut self.snapshot {
@@ -349,38 +373,82 @@ impl Topic {
         }
     }
 
-    /// Forgets all numbers; says whom that concerns.
-    pub(super) fn restart(&mut self, generation: u64) -> Vec<(PeerId, u32)> {
+    /// Forgets all numbers, and the counts too where they may be of another life of the database; says what that means
+    /// to whom. A receiver that is ahead of the window may still be within the log.
+    pub(super) fn restart(
+        &mut self,
+        generation: u64,
+        broken: Broken,
+    ) -> Vec<(PeerId, u32, TurnKind)> {
         let kept = std::mem::replace(self, Self::new(generation));
         self.receivers = kept.receivers;
         self.places = kept.places;
         self.idle_since = kept.idle_since;
+        // Hints were heard that nobody remembers: whoever attaches next has the log asked.
+        self.owes_refill = true;
+        if broken != Broken::Ahead {
+            self.snapshot = kept.snapshot;
+            self.tallies = kept.tallies;
+        }
         let attached = |receiver: &mut Receiver| {
-            receiver
-                .cursor
-                .take()
-                .map(|_| (receiver.peer, receiver.attempt))
+            let position = receiver.cursor.take()?;
+            let kind = match broken {
+                Broken::Ahead => TurnKind::Lost(StartReason::Ahead),
+                Broken::Trimmed { floor } if position < floor => {
+                    TurnKind::Lost(StartReason::TooOld)
+                }
+                Broken::Trimmed { .. } => TurnKind::Behind(position),
+            };
+            Some((receiver.peer, receiver.attempt, kind))
         };
         self.receivers.iter_mut().filter_map(attached).collect()
     }
 
-    /// Keeps what a subscriber was told, unless the session has changed since.
-    pub(super) fn remember(&mut self, snapshot: &Arc<Snapshot>) {
-        let is_newer = self
-            .snapshot
-            .as_ref()
-            .is_none_or(|kept| kept.head < snapshot.head);
-        if snapshot.head >= self.changed_at && is_newer {
-            let mut snapshot = Arc::clone(snapshot);
-            for tally in &self.tallies {
-                Arc::make_mut(&mut snapshot).update(tally);
+    /// Keeps what a subscriber was told: the session as long as it has not changed since, the counts in any case, so that
+    /// no older ones follow.
+    fn remember(&mut self, told: &Arc<Snapshot>) {
+        let is_current = told.head >= self.changed_at;
+        match &mut self.snapshot {
+            Some(kept) => {
+                let is_newer = is_current && (!self.is_current || kept.head < told.head);
+                let (mut base, other) = if is_newer {
+                    (Arc::clone(told), Arc::clone(kept))
+                } else {
+                    (Arc::clone(kept), Arc::clone(told))
+                };
+                if base.has_older_votings(&other) {
+                    Arc::make_mut(&mut base).take_newer_votings(&other);
+                }
+                *kept = base;
+                self.is_current |= is_newer;
             }
-            self.snapshot = Some(snapshot);
+            None => {
+                self.snapshot = Some(Arc::clone(told));
+                self.is_current = is_current;
+            }
+        }
+        let Some(kept) = &mut self.snapshot else {
+            return;
+        };
+        // What is older than what somebody was told is no news to anybody; what made it so is about to come.
+        self.tallies.retain(|tally| !kept.is_ahead_of(tally));
+        for tally in &self.tallies {
+            if kept.is_behind(tally) {
+                Arc::make_mut(kept).update(tally);
+            }
         }
     }
 
     pub(super) fn forget_snapshot(&mut self) {
-        self.snapshot = None;
+        self.is_current = false;
+    }
+
+    /// Changes of counts may have been missed: whoever has not attached yet may have been told of counts before.
+    pub(super) fn on_resync(&mut self) {
+        self.forget_snapshot();
+        for receiver in &mut self.receivers {
+            receiver.missed_resync = receiver.cursor.is_none();
+        }
     }
 
     /// Asks the log for what follows the newest number held; where a refill runs, or no number is known yet, remembers to.
@@ -393,6 +461,7 @@ impl Topic {
         match &self.history {
             Some(history) if !self.is_refilling => {
                 self.is_refilling = true;
+                self.seen = history.head();
                 refills.push_back(Refill {
                     session,
                     generation: self.generation,
@@ -417,7 +486,7 @@ impl Topic {
     }
 
     pub(super) fn recall(&self) -> Option<Recall> {
-        let history = self.history.as_ref()?;
+        let history = self.history.as_ref().filter(|_| self.is_current)?;
         Some(Recall {
             snapshot: Arc::clone(self.snapshot.as_ref()?),
             reach: history.reach(),
@@ -457,6 +526,8 @@ impl Topic {
     fn begin(&mut self, head: Seq) {
         self.history = Some(History::new(head));
         self.flushed = head;
+        // What happened up to here was not seen: a snapshot from before may be untrue.
+        self.changed_at = head;
     }
 
     fn append(&mut self, event: &Event) {
@@ -467,7 +538,7 @@ impl Topic {
         history.append(event);
         if event.changes_snapshot {
             self.changed_at = event.seq;
-            self.snapshot = None;
+            self.is_current = false;
         }
     }
 

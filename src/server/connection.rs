@@ -18,7 +18,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
-use tracing::{debug, error};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
@@ -27,17 +27,14 @@ use crate::limits::{
     READ_BUFFER_BYTES, RECEIPT_BYTES_MIN, STALL_MAX,
 };
 use crate::metrics::Start;
-use crate::postgres::store::StoreError;
-use crate::protocol::id::{Seq, SessionId};
-use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
-use crate::protocol::server::{self, Done};
+use crate::protocol::refusal::CloseCode;
+use crate::protocol::server;
 use crate::protocol::websocket;
 use crate::relay::PeerId;
-use crate::relay::peer::{Effect, Peer, Write};
-use crate::relay::router::LogPage;
-use crate::relay::snapshot::Admission;
+use crate::relay::peer::{Effect, Peer};
 use crate::server::fanout::Command;
 use crate::server::line::Note;
+use crate::server::question::{self, Answer, Question};
 use crate::server::wire::Wire;
 use crate::server::{Shared, moment};
 
@@ -69,35 +66,6 @@ enum End {
     Close(CloseCode),
     /// The client is gone.
     Gone,
-}
-
-enum Question {
-    Admit {
-        session: SessionId,
-        attempt: u32,
-    },
-    Page {
-        session: SessionId,
-        attempt: u32,
-        after: Seq,
-    },
-}
-
-enum Answer {
-    Admitted {
-        session: SessionId,
-        attempt: u32,
-        answer: Option<Result<Admission, Refusal>>,
-    },
-    Page {
-        session: SessionId,
-        attempt: u32,
-        page: Option<LogPage>,
-    },
-    Written {
-        ticket: u32,
-        outcome: Result<Done, Refusal>,
-    },
 }
 
 impl Connection {
@@ -364,7 +332,7 @@ impl Connection {
                 Effect::Write { ticket, write } => {
                     let identity = Arc::clone(self.peer.identity());
                     self.answers
-                        .push(written(&self.shared, ticket, write, identity));
+                        .push(question::write(&self.shared, ticket, write, identity));
                 }
                 Effect::Subscribed { reason } => {
                     let start = reason.map_or(Start::Recovered, Start::Unrecovered);
@@ -449,37 +417,13 @@ impl Connection {
     /// Asks the database what waits to be asked, a few questions at a time, and none while the client is behind with
     /// taking earlier answers.
     fn ask(&mut self) {
-        while self.asked < QUERIES_IN_FLIGHT_PER_PEER_MAX && self.receipts == 0 {
-            let Some(question) = self.questions.pop_front() else {
-                return;
-            };
+        while self.asked < QUERIES_IN_FLIGHT_PER_PEER_MAX
+            && self.receipts == 0
+            && let Some(question) = self.questions.pop_front()
+        {
             self.asked += 1;
-            let shared = Arc::clone(&self.shared);
-            let identity = Arc::clone(self.peer.identity());
-            self.answers.push(Box::pin(async move {
-                match question {
-                    Question::Admit { session, attempt } => {
-                        let answer = admitted(&shared, session, &identity).await;
-                        Answer::Admitted {
-                            session,
-                            attempt,
-                            answer,
-                        }
-                    }
-                    Question::Page {
-                        session,
-                        attempt,
-                        after,
-                    } => {
-                        let page = shared.store.page(session, after).await;
-                        Answer::Page {
-                            session,
-                            attempt,
-                            page: report(&shared, page),
-                        }
-                    }
-                }
-            }));
+            self.answers
+                .push(question.ask(&self.shared, self.peer.identity()));
         }
     }
 
@@ -533,64 +477,6 @@ impl Connection {
     }
 }
 
-async fn admitted(
-    shared: &Shared,
-    session: SessionId,
-    identity: &Identity,
-) -> Option<Result<Admission, Refusal>> {
-    let began = moment().at;
-    let answer = shared.store.admit(session, identity).await;
-    shared
-        .metrics
-        .admissions
-        .observe((moment().at - began).as_secs_f64());
-    match answer {
-        Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
-            report(shared, answer);
-            Some(Err(Refusal::new(
-                RefusalCode::Internal,
-                "the admission failed",
-            )))
-        }
-        answer => report(shared, answer),
-    }
-}
-
-/// Counts a question without an answer, and logs what asking again will not mend.
-fn report<T>(shared: &Shared, answer: Result<T, StoreError>) -> Option<T> {
-    match answer {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            shared.metrics.query_failures.inc();
-            if !matches!(error, StoreError::Unavailable(_)) {
-                error!(
-                    error = &error as &dyn std::error::Error,
-                    "a question to the database failed"
-                );
-            }
-            None
-        }
-    }
-}
-
-fn written(
-    shared: &Arc<Shared>,
-    ticket: u32,
-    write: Write,
-    identity: Arc<Identity>,
-) -> BoxFuture<'static, Answer> {
-    let shared = Arc::clone(shared);
-    Box::pin(async move {
-        let began = moment().at;
-        let outcome = shared.writer.write(write, identity).await;
-        shared
-            .metrics
-            .writes
-            .observe((moment().at - began).as_secs_f64());
-        Answer::Written { ticket, outcome }
-    })
-}
-
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
 async fn finish(socket: &TcpStream, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
     match unfinished {
@@ -620,16 +506,4 @@ fn random_below(bound: u64) -> u64 {
         .1
         .checked_rem(bound)
         .unwrap_or(0)
-}
-
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes() {
-        use super::*;
-        fn ret<F: Future>(_: impl Fn(Connection)->F) -> usize { std::mem::size_of::<F>() }
-        println!("conn {} peer {} ws {} run {} effect {}", size_of::<Connection>(), size_of::<Peer>(), size_of::<WebSocketStream<Wire>>(), ret(|mut c| async move { c.run().await }), size_of::<Effect>());
-        println!("sub {} note {} command {} answer {}", size_of::<crate::relay::subscription::Subscription>(), size_of::<Note>(), size_of::<Command>(), size_of::<Answer>());
-        println!("line {} receiver {}", size_of::<crate::server::line::Line>(), size_of::<crate::relay::topic::Receiver>());
-    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::limits::TRIM_EVENTS_MAX;
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
 
@@ -41,10 +42,18 @@ impl Keeper {
                 _ = close.tick() => {
                     self.report(self.store.close_due_votings().await);
                 }
-                _ = trim.tick() => {
-                    let trimmed = self.report(self.store.trim(self.age_max, self.events_max).await);
-                    self.metrics.trimmed.inc_by(trimmed);
-                }
+                _ = trim.tick() => self.trim(&stop).await,
+            }
+        }
+    }
+
+    /// A batch at a time, so that no lock is held for long.
+    async fn trim(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let trimmed = self.report(self.store.trim(self.age_max, self.events_max).await);
+            self.metrics.trimmed.inc_by(trimmed);
+            if trimmed < TRIM_EVENTS_MAX {
+                return;
             }
         }
     }

@@ -6,8 +6,8 @@
 //!
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
-//! one would want to test without a socket. Read in this order: [`http`], [`handshake`], [`connection`], [`wire`],
-//! [`fanout`], [`line`], [`tally`], [`keeper`], [`pages`], [`accept`].
+//! one would want to test without a socket. Read in this order: [`accept`], [`http`], [`handshake`], [`connection`],
+//! `question`, [`wire`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`pages`].
 
 pub mod accept;
 pub mod audience;
@@ -18,6 +18,7 @@ pub mod http;
 pub mod keeper;
 pub mod line;
 pub mod pages;
+mod question;
 pub mod tally;
 pub mod wire;
 

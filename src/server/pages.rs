@@ -15,6 +15,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 #[derive(RustEmbed)]
 #[folder = "src/web/"]
+#[exclude = "package.json"]
 struct Files;
 
 /// Answers with a file of the pages.

@@ -13,11 +13,13 @@ export function fromSnapshot(frames, earlier) {
     votings.map((frame) => {
       const before = earlier.find((voting) => voting.id === frame.voting);
       const base = withTally(blank(frame.voting), frame);
+      // A resume that was answered from memory does not say: what was known stands.
+      const said = frame.mine === undefined ? (before?.wish?.before ?? before?.mine ?? null) : frame.mine;
       return {
         ...described(base, frame),
         // A choice that is on its way goes out again, and is shown until it is answered.
-        mine: before?.wish ? before.wish.movie : (frame.mine ?? null),
-        wish: before?.wish ? { movie: before.wish.movie, before: frame.mine ?? null } : null,
+        mine: before?.wish ? before.wish.movie : said,
+        wish: before?.wish ? { movie: before.wish.movie, before: said } : null,
         opened: before?.opened ?? 0,
       };
     }),

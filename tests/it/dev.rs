@@ -123,13 +123,13 @@ fn a_second_one_works_beside_the_first_and_a_taken_port_is_said() {
 fn a_signal_while_it_starts_ends_it_too() {
     for delay_ms in [0, 60, 200, 400, 700, 1_000] {
         let mut dev = Dev::start(&[]);
+        // Before it says so, nobody handles signals yet.
+        while !dev.stderr().contains("starting") {
+            thread::sleep(Duration::from_millis(5));
+        }
         thread::sleep(Duration::from_millis(delay_ms));
         // As a terminal does: to the whole process group.
         let group = Pid::from_child(&dev.child);
-        if delay_ms == 0 {
-            // Before the handler is there, a signal ends the process in its own way; so give it that much.
-            thread::sleep(Duration::from_millis(30));
-        }
         rustix::process::kill_process_group(group, Signal::INT).unwrap();
         dev.assert_ended_well();
     }

@@ -21,3 +21,4 @@ mod log;
 mod main_job;
 mod migrations;
 mod resume;
+mod pgtap;

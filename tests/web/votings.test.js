@@ -108,3 +108,10 @@ test("nobody leads where nobody has voted", () => {
   const { rows, winners } = standing(open({ total: 0, counts: [] })[0]);
   assert.deepEqual([rows.map((row) => row.share), winners.length], [[0, 0], 0]);
 });
+
+test("a resume that does not say whom one voted for leaves the vote as it was known", () => {
+  const resumed = fromSnapshot([{ ...tally(), question: "Q?", options }], open());
+  assert.equal(resumed[0].mine, "a");
+  const withdrawn = fromSnapshot([{ ...tally(), question: "Q?", options, mine: null }], open());
+  assert.equal(withdrawn[0].mine, null);
+});

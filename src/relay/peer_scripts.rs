@@ -1,0 +1,1459 @@
+//! Scripts of a peer: frames and answers in, frames and wishes out.
+//!
+//! `>` is a frame of the client, short: `S` stands for the session, `T` for a second one. A line without `>` is an answer
+//! of the router or the database, or the time. Each step is followed by what it led to; `grant` stands for a proof that
+//! was good.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use expect_test::{Expect, expect};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::auth::identity::{Identity, Role};
+use crate::auth::mint::{Claims, mint};
+use crate::auth::verifier::{Verifier, VerifierKeys};
+use crate::limits::{SUBSCRIPTIONS_PER_PEER_MAX, WRITES_IN_FLIGHT_PER_PEER_MAX};
+use crate::protocol::id::{MessageId, Seq, SessionId, UserId};
+use crate::protocol::notify::Event;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::server::{Can, Done, StartReason};
+use crate::relay::peer::{Effect, Moment, Peer, Rules};
+use crate::relay::resume::ResumeKey;
+use crate::relay::router::{Attached, LogPage, Recall, TurnKind};
+use crate::relay::snapshot::{Admission, Snapshot};
+
+const S: SessionId = SessionId(Uuid::from_u128(7));
+const T: SessionId = SessionId(Uuid::from_u128(8));
+const START_MS: u64 = 1_790_000_000_000;
+
+#[test]
+fn a_fresh_subscription_is_joined_admitted_caught_up_and_live() {
+    check(
+        "> subscribe S history 2 | joined | admitted head 5 | page 4 5 head 5 | live",
+        expect![[r#"
+            > subscribe S history 2
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page 4 5 head 5
+                < events 4 5
+                attach after 5 in e
+            live"#]],
+    );
+}
+
+#[test]
+fn pages_are_read_until_the_head_is_reached() {
+    check(
+        "> subscribe S history 5 | joined | admitted head 5 | page 1 2 head 5 | page 3 4 5 head 6 | page 6 head 6 | live",
+        expect![[r#"
+            > subscribe S history 5
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                read the log after 0
+            page 1 2 head 5
+                < events 1 2
+                read the log after 2
+            page 3 4 5 head 6
+                < events 3 4 5
+                read the log after 5
+            page 6 head 6
+                < events 6
+                attach after 6 in e
+            live"#]],
+    );
+}
+
+#[test]
+fn a_position_is_gone_on_from() {
+    check(
+        "> subscribe S resume 3 | joined | admitted head 5 | page 4 5 head 5 | live",
+        expect![[r#"
+            > subscribe S resume 3
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count None
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page 4 5 head 5
+                < events 4 5
+                attach after 5 in e
+            live"#]],
+    );
+    check(
+        "> subscribe S resume 5 | joined | admitted head 5 | live",
+        expect![[r#"
+            > subscribe S resume 5
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count None
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live"#]],
+    );
+}
+
+#[test]
+fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
+    check(
+        "> subscribe S resume 2 | joined | admitted head 9 floor 3",
+        expect![[r#"
+            > subscribe S resume 2
+                join
+            joined
+                ask for admission
+            admitted head 9 floor 3
+                count Some(TooOld)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="too_old" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3"#]],
+    );
+    check(
+        "> subscribe S resume 12 | joined | admitted head 9 floor 3",
+        expect![[r#"
+            > subscribe S resume 12
+                join
+            joined
+                ask for admission
+            admitted head 9 floor 3
+                count Some(Ahead)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3"#]],
+    );
+    check(
+        "> subscribe S resume 4 in f | joined | admitted head 9 floor 3",
+        expect![[r#"
+            > subscribe S resume 4 in f
+                join
+            joined
+                ask for admission
+            admitted head 9 floor 3
+                count Some(Ahead)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3"#]],
+    );
+}
+
+#[test]
+fn a_grant_and_a_window_spare_the_database() {
+    check(
+        "grant | > subscribe S resume 4 | joined reach 3 head 6 | live",
+        expect![[r#"
+            grant
+            > subscribe S resume 4
+                join with a grant
+            joined reach 3 head 6
+                count None
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
+                attach after 4 in e
+            live"#]],
+    );
+    check(
+        "grant | > subscribe S resume 3 | joined reach 3 head 6 | behind | page 4 head 4 | live",
+        expect![[r#"
+            grant
+            > subscribe S resume 3
+                join with a grant
+            joined reach 3 head 6
+                count None
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
+                attach after 3 in e
+            behind
+                read the log after 3
+            page 4 head 4
+                < events 4
+                attach after 4 in e
+            live"#]],
+    );
+}
+
+#[test]
+fn without_a_grant_or_within_no_window_the_database_is_asked() {
+    check(
+        "> subscribe S resume 4 | joined reach 3 head 6",
+        expect![[r#"
+            > subscribe S resume 4
+                join
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+    check(
+        "grant | > subscribe S resume 2 | joined reach 3 head 6",
+        expect![[r#"
+            grant
+            > subscribe S resume 2
+                join with a grant
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+    check(
+        "grant | > subscribe S resume 7 | joined reach 3 head 6",
+        expect![[r#"
+            grant
+            > subscribe S resume 7
+                join with a grant
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+    check(
+        "grant | > subscribe S resume 4 in f | joined reach 3 head 6",
+        expect![[r#"
+            grant
+            > subscribe S resume 4 in f
+                join with a grant
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+    check(
+        "grant | > subscribe S resume 4 | joined",
+        expect![[r#"
+        grant
+        > subscribe S resume 4
+            join with a grant
+        joined
+            ask for admission"#]],
+    );
+    check(
+        "grant | > subscribe S | joined reach 3 head 6",
+        expect![[r#"
+            grant
+            > subscribe S
+                join
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+}
+
+#[test]
+fn a_grant_dies_with_its_time_and_with_the_identity() {
+    check(
+        "grant | wait 600 | > subscribe S resume 4 | joined reach 3 head 6",
+        expect![[r#"
+            grant
+            wait 600
+                < ping
+            > subscribe S resume 4
+                join
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+    check(
+        "anonymous | grant | > subscribe S resume 4 | > auth 1 | joined reach 3 head 6",
+        expect![[r#"
+            anonymous
+            grant
+            > subscribe S resume 4
+                join with a grant
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            joined reach 3 head 6
+                ask for admission"#]],
+    );
+}
+
+#[test]
+fn a_token_rests_on_the_time_of_asking() {
+    check(
+        "> subscribe S | joined | wait 5 | admitted head 0 | token age | live | wait 300 | token age | recheck | admitted head 0 | wait 0 | token age",
+        expect![[r#"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            wait 5
+            admitted head 0
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                attach after 0 in e
+            token age
+                Some(5) s
+            live
+            wait 300
+                < ping
+                < resume_token token="…"
+            token age
+                Some(305) s
+            recheck
+                ask for admission
+            admitted head 0
+                < resume_token token="…"
+            wait 0
+            token age
+                Some(0) s"#]],
+    );
+    check(
+        "grant | wait 7 | > subscribe S resume 4 | joined reach 3 head 6 | token age",
+        expect![[r#"
+            grant
+            wait 7
+            > subscribe S resume 4
+                join with a grant
+            joined reach 3 head 6
+                count None
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
+                attach after 4 in e
+            token age
+                Some(7) s"#]],
+    );
+}
+
+#[test]
+fn a_refusal_ends_the_subscription() {
+    check(
+        "> subscribe S | joined | refused banned | admitted head 5",
+        expect![[r#"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            refused banned
+                leave
+                refuse 1 banned: no
+            admitted head 5"#]],
+    );
+    check(
+        "> subscribe S | joined | unavailable | > subscribe S",
+        expect![[r#"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            unavailable
+                leave
+                refuse 1 unavailable: the database cannot be reached at the moment, try again
+            > subscribe S
+                join"#]],
+    );
+}
+
+#[test]
+fn what_fails_later_is_tried_again() {
+    check(
+        "> subscribe S history 1 | joined | admitted head 5 | no page | wait 1 | page 5 head 5 | live",
+        expect![[r#"
+            > subscribe S history 1
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
+                read the log after 4
+            no page
+            wait 1
+                read the log after 4
+            page 5 head 5
+                < events 5
+                attach after 5 in e
+            live"#]],
+    );
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | lost Ahead | joined | unavailable | wait 1 | joined | admitted head 2 in f | page 1 2 head 2 in f | live",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            lost Ahead
+                join
+            joined
+                ask for admission
+            unavailable
+            wait 1
+                join
+            joined
+                ask for admission
+            admitted head 2 in f
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=2 reason="ahead" seq=0
+                read the log after 0
+            page 1 2 head 2 in f
+                < events 1 2
+                attach after 2 in f
+            live"#]],
+    );
+}
+
+#[test]
+fn a_page_can_show_that_the_position_leads_nowhere() {
+    check(
+        "> subscribe S history 2 | joined | admitted head 5 | page 4 5 head 5 in f",
+        expect![[r#"
+            > subscribe S history 2
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page 4 5 head 5 in f
+                join"#]],
+    );
+    check(
+        "> subscribe S history 2 | joined | admitted head 5 | page floor 4 head 9",
+        expect![[r#"
+            > subscribe S history 2
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page floor 4 head 9
+                join"#]],
+    );
+    check(
+        "> subscribe S history 2 | joined | admitted head 5 | page head 9",
+        expect![[r#"
+            > subscribe S history 2
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page head 9
+                join"#]],
+    );
+    check(
+        "> subscribe S history 2 | joined | admitted head 5 | page 5 head 5",
+        expect![[r#"
+            > subscribe S history 2
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page 5 head 5
+                join"#]],
+    );
+    check(
+        "> subscribe S history 2 | joined | admitted head 5 | page head 2",
+        expect![[r#"
+            > subscribe S history 2
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
+                read the log after 3
+            page head 2
+                join"#]],
+    );
+}
+
+#[test]
+fn a_subscriber_behind_is_caught_up_from_the_log() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | turn behind 7 | page 8 9 head 9 | behind | page 10 head 10 | live",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            turn behind 7
+                read the log after 7
+            page 8 9 head 9
+                < events 8 9
+                attach after 9 in e
+            behind
+                read the log after 9
+            page 10 head 10
+                < events 10
+                attach after 10 in e
+            live"#]],
+    );
+}
+
+#[test]
+fn a_subscriber_that_lost_continuity_is_reset() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | lost TooOld | joined reach 0 head 9 | admitted head 60 | page 11 head 11",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            lost TooOld
+                join
+            joined reach 0 head 9
+                ask for admission
+            admitted head 60
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="e" head=60 reason="too_old" seq=10
+                read the log after 10
+            page 11 head 11
+                < events 11
+                attach after 11 in e"#]],
+    );
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | lost TooOld | joined | refused banned",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            lost TooOld
+                join
+            joined
+                ask for admission
+            refused banned
+                leave
+                < unsubscribed reason="banned"
+                close 4503"#]],
+    );
+}
+
+#[test]
+fn epochs_that_disagree_are_waited_out() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | stale | recheck | wait 1 | joined | admitted head 5 in f | page 1 2 3 4 5 head 5 in f | live",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            stale
+            recheck
+            wait 1
+                join
+            joined
+                ask for admission
+            admitted head 5 in f
+                < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=5 reason="ahead" seq=0
+                read the log after 0
+            page 1 2 3 4 5 head 5 in f
+                < events 1 2 3 4 5
+                attach after 5 in f
+            live"#]],
+    );
+}
+
+#[test]
+fn a_time_out_is_told_and_the_subscription_goes_on() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | recheck | admitted head 5 muted | recheck | admitted head 5 muted | recheck | unavailable | wait 1 | admitted head 5",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            recheck
+                ask for admission
+            admitted head 5 muted
+                sees hidden counts: false
+                < access can={"moderate":false,"send":false,"vote":false}
+                < resume_token token="…"
+            recheck
+                ask for admission
+            admitted head 5 muted
+                < resume_token token="…"
+            recheck
+                ask for admission
+            unavailable
+            wait 1
+                ask for admission
+            admitted head 5
+                sees hidden counts: false
+                < access can={"moderate":false,"send":true,"vote":true}
+                < resume_token token="…""#]],
+    );
+}
+
+#[test]
+fn whoever_moderates_sees_hidden_counts() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 moderates | live | recheck | admitted head 5",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5 moderates
+                count Some(Fresh)
+                < subscribed can={"moderate":true,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e sees hidden
+            live
+            recheck
+                ask for admission
+            admitted head 5
+                sees hidden counts: false
+                < access can={"moderate":false,"send":true,"vote":true}
+                < resume_token token="…""#]],
+    );
+}
+
+#[test]
+fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | > subscribe T history 0 | joined T | admitted T head 1 | live T | recheck | refused banned | recheck T | refused T not_found",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            > subscribe T history 0
+                join T
+            joined T
+                ask for admission T
+            admitted T head 1
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=1 id=1 reason="fresh" recovered=false resume_token="…" seq=1 viewers=3
+                attach T after 1 in e
+            live T
+            recheck
+                ask for admission
+            refused banned
+                leave
+                < unsubscribed reason="banned"
+            recheck T
+                ask for admission T
+            refused T not_found
+                leave T
+                < unsubscribed reason="forbidden"
+                close 4503"#]],
+    );
+}
+
+#[test]
+fn of_two_questions_the_later_counts() {
+    check(
+        "> subscribe S history 0 | joined | recheck | admitted head 5 | live | recheck | recheck | admitted head 5 muted | refused banned",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            recheck
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+                ask for admission
+            live
+            recheck
+            recheck
+            admitted head 5 muted
+                sees hidden counts: false
+                < access can={"moderate":false,"send":false,"vote":false}
+                ask for admission
+                < resume_token token="…"
+            refused banned
+                leave
+                < unsubscribed reason="banned"
+                close 4503"#]],
+    );
+}
+
+#[test]
+fn late_answers_are_ignored() {
+    check(
+        "> subscribe S | joined | > unsubscribe S | admitted head 5 | page 5 head 5 | live | recheck",
+        expect![[r#"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            > unsubscribe S
+                refuse 1 conflict: a later frame about the same session came before the answer
+                leave
+                < unsubscribed id=2
+            admitted head 5
+            page 5 head 5
+            live
+            recheck"#]],
+    );
+    check(
+        "> subscribe S history 0 | joined | > subscribe S history 1 | old admitted head 5 | old joined | joined | page 1 head 1 | live | admitted head 5",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            > subscribe S history 1
+                refuse 1 conflict: a later frame about the same session came before the answer
+                join
+            old admitted head 5
+            old joined
+            joined
+                ask for admission
+            page 1 head 1
+            live
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
+                read the log after 4"#]],
+    );
+}
+
+#[test]
+fn an_overtaken_subscribe_is_answered() {
+    check(
+        "> subscribe S | > subscribe S | joined | > unsubscribe S",
+        expect![[r#"
+            > subscribe S
+                join
+            > subscribe S
+                refuse 1 conflict: a later frame about the same session came before the answer
+                join
+            joined
+                ask for admission
+            > unsubscribe S
+                refuse 1 conflict: a later frame about the same session came before the answer
+                leave
+                < unsubscribed id=2"#]],
+    );
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | > subscribe S | > unsubscribe S",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            > subscribe S
+                join
+            > unsubscribe S
+                refuse 1 conflict: a later frame about the same session came before the answer
+                leave
+                < unsubscribed id=2"#]],
+    );
+}
+
+#[test]
+fn a_fresh_token_comes_at_half_the_life_of_the_old() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live | wait 299 | wait 1 | wait 200 | turn behind 5 | page head 5 | live | wait 100",
+        expect![[r#"
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            wait 299
+                < ping
+            wait 1
+                < resume_token token="…"
+            wait 200
+                < ping
+            turn behind 5
+                read the log after 5
+            page head 5
+                attach after 5 in e
+            live
+            wait 100
+                < ping
+                < resume_token token="…""#]],
+    );
+}
+
+#[test]
+fn writes_are_passed_on_and_acknowledged() {
+    check(
+        "> send S | written 7 | > vote | refused write slow_mode | written 7",
+        expect![[r#"
+            > send S
+                write
+            written 7
+                < ack id=3 message="00000000-0000-0000-0000-000000000000" seq=7
+            > vote
+                write
+            refused write slow_mode
+                refuse 4 slow_mode: wait
+            written 7"#]],
+    );
+    check(
+        "anonymous | > send S",
+        expect![[r#"
+        anonymous
+        > send S
+            refuse 3 forbidden: sign in to write: this socket is anonymous"#]],
+    );
+}
+
+#[test]
+fn so_many_writes_wait_and_no_more() {
+    let mut stage = Stage::new();
+    for _ in 0..WRITES_IN_FLIGHT_PER_PEER_MAX {
+        stage.run("> send S");
+    }
+    stage.told.clear();
+    stage.run("> send S | written 1 | > send S");
+    expect![[r#"
+        > send S
+            refuse 3 rate_limited: too many writes without an answer yet
+        written 1
+            < ack id=3 message="00000000-0000-0000-0000-000000000000" seq=1
+        > send S
+            write"#]]
+    .assert_eq(&stage.told.join("\n"));
+}
+
+#[test]
+fn so_many_subscriptions_and_no_more() {
+    let mut stage = Stage::new();
+    for number in 0..SUBSCRIPTIONS_PER_PEER_MAX as u128 {
+        let session = Uuid::from_u128(1_000 + number);
+        stage.peer.on_text(
+            &json!({"type": "subscribe", "session": session}).to_string(),
+            stage.now(),
+        );
+    }
+    stage.peer.take_effects();
+    stage.run("> subscribe S");
+    expect![[r#"
+        > subscribe S
+            refuse 1 conflict: at most 100 subscriptions on a socket"#]]
+    .assert_eq(&stage.told.join("\n"));
+}
+
+#[test]
+fn a_socket_shows_who_it_is() {
+    check(
+        "anonymous | > auth 1 | > auth 1 | > auth 2",
+        expect![[r#"
+        anonymous
+        > auth 1
+            < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+            is 1
+        > auth 1
+            < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+            is 1
+        > auth 2
+            close 4509"#]],
+    );
+    check(
+        "> auth broken | > auth none",
+        expect![[r#"
+        > auth broken
+            refuse 6 unauthorized: not a token: a JWT is three base64url parts with a dot between them
+        > auth none
+            close 4509"#]],
+    );
+    check(
+        "anonymous | > subscribe S history 0 | joined | admitted head 5 | live | > auth 1 | admitted head 5 muted",
+        expect![[r#"
+            anonymous
+            > subscribe S history 0
+                join
+            joined
+                ask for admission
+            admitted head 5
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+                ask for admission
+            admitted head 5 muted
+                sees hidden counts: false
+                < access can={"moderate":false,"send":false,"vote":false}
+                < resume_token token="…""#]],
+    );
+}
+
+#[test]
+fn a_socket_without_a_token_is_closed_where_one_is_needed() {
+    check(
+        "nobody | > subscribe S | > ping | wait 9 | wait 1",
+        expect![[r#"
+            nobody
+            > subscribe S
+                refuse 1 unauthorized: send an auth frame with a token first
+            > ping
+                < pong id=5
+            wait 9
+            wait 1
+                close 4501"#]],
+    );
+    check(
+        "nobody | > auth none | > auth 1 | wait 10 | > subscribe S",
+        expect![[r#"
+            nobody
+            > auth none
+                refuse 6 unauthorized: token must be a user's access token
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            wait 10
+            > subscribe S
+                join"#]],
+    );
+}
+
+#[test]
+fn a_token_that_ends_is_warned_of() {
+    check(
+        "anonymous | > auth 1 for 100 | wait 39 | wait 1 | wait 10 | > auth 1 for 100 | wait 40 | wait 60",
+        expect![[r#"
+            anonymous
+            > auth 1 for 100
+                < authenticated expires_at=1790000100 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            wait 39
+                < ping
+            wait 1
+                < token_expiring expires_at=1790000100
+            wait 10
+            > auth 1 for 100
+                < authenticated expires_at=1790000150 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            wait 40
+                < token_expiring expires_at=1790000150
+                < ping
+            wait 60
+                close 4001"#]],
+    );
+}
+
+#[test]
+fn silence_ends_a_socket() {
+    check(
+        "silent 25 | silent 25",
+        expect![[r#"
+            silent 25
+                < ping
+            silent 25
+                close 4009"#]],
+    );
+    check(
+        "silent 10 | > ping | silent 15 | silent 25 | silent 9 | silent 1",
+        expect![[r#"
+            silent 10
+            > ping
+                < pong id=5
+            silent 15
+                < ping
+            silent 25
+                < ping
+            silent 9
+            silent 1
+                close 4009"#]],
+    );
+}
+
+#[test]
+fn another_protocol_is_refused_and_then_closed() {
+    check(
+        "> garbage | > garbage | > garbage | > garbage | > garbage | > garbage",
+        expect![[r#"
+            > garbage
+                refuse - bad_request: a frame must be one JSON object in a text frame
+            > garbage
+                refuse - bad_request: a frame must be one JSON object in a text frame
+            > garbage
+                refuse - bad_request: a frame must be one JSON object in a text frame
+            > garbage
+                refuse - bad_request: a frame must be one JSON object in a text frame
+            > garbage
+                refuse - bad_request: a frame must be one JSON object in a text frame
+            > garbage
+                close 4500"#]],
+    );
+    check(
+        "> dance",
+        expect![[r#"
+        > dance
+            refuse 7 bad_request: type must be one of auth, subscribe, unsubscribe, send, vote, ping"#]],
+    );
+}
+
+#[test]
+fn a_drain_is_announced() {
+    check(
+        "drain 1840",
+        expect![[r#"
+        drain 1840
+            < reconnect after_ms=1840 reason="draining"
+            close 1012"#]],
+    );
+}
+
+struct Stage {
+    peer: Peer,
+    rules: Arc<Rules>,
+    identity: Option<Identity>,
+    base: Instant,
+    elapsed_ms: u64,
+    attempts: HashMap<SessionId, (u32, u32)>,
+    tickets: Vec<u32>,
+    grant: Option<String>,
+    token: Option<String>,
+    told: Vec<String>,
+    is_closed: bool,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let base = start();
+        let identity = Some(user(1));
+        let rules = Arc::new(rules(true));
+        let moment = Moment {
+            at: base,
+            unix_ms: START_MS,
+        };
+        let mut peer = Peer::new(Arc::clone(&rules), identity.clone(), Uuid::nil(), moment);
+        peer.take_effects();
+        Self {
+            peer,
+            rules,
+            identity,
+            base,
+            elapsed_ms: 0,
+            attempts: HashMap::new(),
+            tickets: Vec::new(),
+            grant: None,
+            token: None,
+            told: Vec::new(),
+            is_closed: false,
+        }
+    }
+
+    fn run(&mut self, script: &str) {
+        for line in script.split('|').map(str::trim) {
+            let before = self.told.len();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words[0] == ">" {
+                let now = self.now();
+                self.peer.on_heard(now);
+                self.peer.on_text(&self.frame(&words[1..]), now);
+            } else {
+                self.step(&words);
+            }
+            self.drain();
+            // As the shell does: what is due at once is done at once.
+            if self.peer.deadline(self.now()) <= self.now().at && !self.is_closed {
+                self.peer.on_deadline(self.now());
+                self.drain();
+            }
+            let is_due = self.peer.deadline(self.now()) <= self.now().at;
+            assert!(
+                !is_due || self.is_closed,
+                "a deadline stays due after {line}"
+            );
+            let told = self.told.split_off(before).join("\n    ");
+            self.told.push(if told.is_empty() {
+                line.to_owned()
+            } else {
+                format!("{line}\n    {told}")
+            });
+        }
+    }
+
+    fn drain(&mut self) {
+        for effect in self.peer.take_effects() {
+            let shown = self.show(effect);
+            self.told.push(shown);
+        }
+    }
+
+    fn step(&mut self, words: &[&str]) {
+        let now = self.now();
+        let session = if words.contains(&"T") { T } else { S };
+        let (old, latest) = self.attempts.get(&session).copied().unwrap_or_default();
+        let attempt = if words[0] == "old" { old } else { latest };
+        let words = if words[0] == "old" {
+            &words[1..]
+        } else {
+            words
+        };
+        match words[0] {
+            "anonymous" => self.restart(None, true),
+            "nobody" => self.restart(None, false),
+            "grant" => {
+                let identity = self.peer.identity();
+                let expires = now.unix_ms + 600_000;
+                self.grant =
+                    Some(
+                        self.rules
+                            .resume_key
+                            .seal(identity, S, CAN, now.unix_ms, expires),
+                    );
+            }
+            "joined" => {
+                let recall = after(words, "reach").map(|reach| Recall {
+                    snapshot: snapshot("e", reach + 1, 0),
+                    reach: Seq(reach),
+                    head: Seq(after(words, "head").unwrap()),
+                });
+                self.peer.on_joined(session, attempt, recall, 3, now);
+            }
+            "admitted" => {
+                let can = Can {
+                    send: !words.contains(&"muted"),
+                    vote: !words.contains(&"muted"),
+                    moderate: words.contains(&"moderates"),
+                };
+                let head = after(words, "head").unwrap();
+                let snapshot = snapshot(epoch(words), head, after(words, "floor").unwrap_or(0));
+                let admission = Admission {
+                    session,
+                    can,
+                    mine: HashMap::new(),
+                    snapshot,
+                };
+                self.peer
+                    .on_admitted(session, attempt, Some(Ok(admission)), now);
+            }
+            "refused" if words[1] == "write" => {
+                let ticket = self.tickets.remove(0);
+                self.peer.on_written(
+                    ticket,
+                    Err(Refusal::new(RefusalCode::parse(words[2]).unwrap(), "wait")),
+                );
+            }
+            "refused" => {
+                let code = RefusalCode::parse(words.last().unwrap()).unwrap();
+                self.peer
+                    .on_admitted(session, attempt, Some(Err(Refusal::new(code, "no"))), now);
+            }
+            "unavailable" => self.peer.on_admitted(session, attempt, None, now),
+            "page" => self.peer.on_page(session, attempt, Some(page(words)), now),
+            "no" => self.peer.on_page(session, attempt, None, now),
+            "live" => self.peer.on_attached(session, attempt, Attached::Live, now),
+            "behind" => self
+                .peer
+                .on_attached(session, attempt, Attached::Behind, now),
+            "stale" => self
+                .peer
+                .on_attached(session, attempt, Attached::Stale, now),
+            "turn" => self.peer.on_turn(
+                session,
+                attempt,
+                TurnKind::Behind(Seq(after(words, "behind").unwrap())),
+                now,
+            ),
+            "lost" => {
+                let reason = if words[1] == "Ahead" {
+                    StartReason::Ahead
+                } else {
+                    StartReason::TooOld
+                };
+                self.peer
+                    .on_turn(session, attempt, TurnKind::Lost(reason), now);
+            }
+            "recheck" => self.peer.on_turn(session, attempt, TurnKind::Recheck, now),
+            "written" => {
+                let ticket = if self.tickets.is_empty() {
+                    0
+                } else {
+                    self.tickets.remove(0)
+                };
+                let seq = Some(Seq(words[1].parse().unwrap()));
+                self.peer.on_written(
+                    ticket,
+                    Ok(Done::Sent {
+                        seq,
+                        message: MessageId(Uuid::nil()),
+                    }),
+                );
+            }
+            "token" => {
+                let token = self.token.as_ref().expect("a token was given");
+                let grant = self
+                    .rules
+                    .resume_key
+                    .open(token, self.peer.identity(), S, now.unix_ms);
+                let age = grant.map(|grant| (now.unix_ms - grant.issued_at_ms) / 1_000);
+                self.told.push(format!("{age:?} s"));
+            }
+            "wait" | "silent" => {
+                self.elapsed_ms += words[1].parse::<u64>().unwrap() * 1_000;
+                if words[0] == "wait" {
+                    self.peer.on_heard(self.now());
+                }
+                self.peer.on_deadline(self.now());
+            }
+            "drain" => self.peer.on_drain(words[1].parse().unwrap()),
+            other => panic!("{other}?"),
+        }
+    }
+
+    fn restart(&mut self, identity: Option<Identity>, allow_anonymous: bool) {
+        self.identity = identity;
+        self.rules = Arc::new(rules(allow_anonymous));
+        self.peer = Peer::new(
+            Arc::clone(&self.rules),
+            self.identity.clone(),
+            Uuid::nil(),
+            self.now(),
+        );
+        self.peer.take_effects();
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            at: self.base + Duration::from_millis(self.elapsed_ms),
+            unix_ms: START_MS + self.elapsed_ms,
+        }
+    }
+
+    fn frame(&self, words: &[&str]) -> String {
+        let session = if words.contains(&"T") { T } else { S };
+        let frame = match words[0] {
+            "subscribe" => {
+                let mut frame = json!({"type": "subscribe", "id": 1, "session": session});
+                if let Some(history) = after(words, "history") {
+                    frame["history"] = json!(history);
+                }
+                if let Some(seq) = after(words, "resume") {
+                    frame["resume"] =
+                        json!({"seq": seq, "epoch": epoch(words), "token": self.grant});
+                }
+                frame
+            }
+            "unsubscribe" => json!({"type": "unsubscribe", "id": 2, "session": session}),
+            "send" => json!({"type": "send", "id": 3, "session": session, "body": "hi"}),
+            "vote" => json!({"type": "vote", "id": 4, "voting": session, "movie": null}),
+            "ping" => json!({"type": "ping", "id": 5}),
+            "auth" => {
+                let ttl = Duration::from_secs(after(words, "for").unwrap_or(86_400));
+                let token = match words[1] {
+                    "none" => "sb_publishable_x".to_owned(),
+                    number => match number.parse() {
+                        Ok(number) => {
+                            let claims = Claims::user(UserId(Uuid::from_u128(number)));
+                            mint(&secret(), &claims, self.now().unix_ms / 1_000, ttl)
+                        }
+                        Err(_) => "a.b.c".to_owned(),
+                    },
+                };
+                json!({"type": "auth", "id": 6, "token": token})
+            }
+            "dance" => json!({"type": "dance", "id": 7}),
+            _ => return "garbage".to_owned(),
+        };
+        frame.to_string()
+    }
+
+    fn show(&mut self, effect: Effect) -> String {
+        let name = |session| if session == T { " T" } else { "" };
+        match effect {
+            Effect::Admit { session, .. } => format!("ask for admission{}", name(session)),
+            Effect::Attach { session, from, .. } => {
+                format!(
+                    "attach{} after {} in {}{}",
+                    name(session),
+                    from.seq,
+                    from.epoch,
+                    if from.sees_hidden { " sees hidden" } else { "" }
+                )
+            }
+            Effect::Close(code) => {
+                self.is_closed = true;
+                format!("close {}", code.as_u16())
+            }
+            Effect::Identify { user } => format!(
+                "is {}",
+                user.map_or("nobody".to_owned(), |user| user.0.as_u128().to_string())
+            ),
+            Effect::Join {
+                session,
+                attempt,
+                grant,
+            } => {
+                let kept = self.attempts.entry(session).or_default();
+                *kept = (kept.1, attempt);
+                format!(
+                    "join{}{}",
+                    name(session),
+                    if grant.is_some() { " with a grant" } else { "" }
+                )
+            }
+            Effect::Leave { session } => format!("leave{}", name(session)),
+            Effect::ReadPage { session, after, .. } => {
+                format!("read the log{} after {after}", name(session))
+            }
+            Effect::Refuse { id, refusal } => {
+                format!(
+                    "refuse {} {}: {}",
+                    id.map_or("-".to_owned(), |id| id.as_json().to_owned()),
+                    refusal.code.as_str(),
+                    refusal.message
+                )
+            }
+            Effect::SeesHidden { sees_hidden, .. } => format!("sees hidden counts: {sees_hidden}"),
+            Effect::Send(bytes) => self.show_frame(&bytes),
+            Effect::Subscribed { reason } => format!("count {reason:?}"),
+            Effect::Write { ticket, .. } => {
+                self.tickets.push(ticket);
+                "write".to_owned()
+            }
+        }
+    }
+
+    fn show_frame(&mut self, bytes: &[u8]) -> String {
+        if bytes[0] == 0x89 {
+            return "< ping".to_owned();
+        }
+        let body = bytes.windows(2).position(|pair| pair == b"{\"");
+        let body = body.expect("an object");
+        let mut frame: Value = serde_json::from_slice(&bytes[body..]).expect("one frame");
+        for name in ["resume_token", "token"] {
+            if let Some(token) = frame.get(name).and_then(Value::as_str) {
+                self.token = Some(token.to_owned());
+                frame[name] = json!("…");
+            }
+        }
+        let events = frame["events"].as_array().map(|events| {
+            events
+                .iter()
+                .map(|event| event["seq"].to_string())
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        if let Some(events) = events {
+            return format!("< events {events}");
+        }
+        let fields = frame.as_object().expect("an object").iter();
+        let fields = fields
+            .filter(|(name, _)| !["type", "session", "info", "votings"].contains(&name.as_str()));
+        let fields: Vec<String> = fields
+            .map(|(name, value)| format!(" {name}={value}"))
+            .collect();
+        format!(
+            "< {}{}",
+            frame["type"].as_str().expect("a type"),
+            fields.concat()
+        )
+    }
+}
+
+const CAN: Can = Can {
+    send: true,
+    vote: true,
+    moderate: false,
+};
+
+fn rules(allow_anonymous: bool) -> Rules {
+    Rules {
+        verifier: Verifier::new(VerifierKeys::from_secret(&secret())),
+        resume_key: ResumeKey::new(&[7; 32]),
+        resume_ttl: Duration::from_secs(600),
+        heartbeat: Duration::from_secs(25),
+        allow_anonymous,
+    }
+}
+
+fn secret() -> SecretString {
+    "a secret of at least thirty-two bytes".to_owned().into()
+}
+
+fn user(number: u128) -> Identity {
+    Identity {
+        subject: Some(UserId(Uuid::from_u128(number))),
+        role: Role::Authenticated,
+        ..Identity::anonymous()
+    }
+}
+
+fn snapshot(epoch: &str, head: u64, floor: u64) -> Arc<Snapshot> {
+    let json = json!({"epoch": epoch, "head": head, "floor": floor, "info": {}, "votings": []});
+    Arc::new(serde_json::from_str(&json.to_string()).unwrap())
+}
+
+fn page(words: &[&str]) -> LogPage {
+    let seqs = words[1..].iter().map_while(|word| word.parse().ok());
+    let event = |seq: u64| {
+        Event::new(
+            Seq(seq),
+            &format!(r#"{{"seq":{seq},"type":"chat.created"}}"#),
+        )
+    };
+    LogPage {
+        epoch: epoch(words).to_owned(),
+        head: Seq(after(words, "head").unwrap()),
+        floor: Seq(after(words, "floor").unwrap_or(0)),
+        events: seqs.map(event).collect(),
+    }
+}
+
+fn epoch<'a>(words: &[&'a str]) -> &'a str {
+    let place = words.iter().position(|word| *word == "in");
+    place
+        .and_then(|place| words.get(place + 1))
+        .copied()
+        .unwrap_or("e")
+}
+
+fn after(words: &[&str], name: &str) -> Option<u64> {
+    let place = words.iter().position(|word| *word == name)?;
+    words.get(place + 1)?.parse().ok()
+}
+
+fn check(script: &str, expected: Expect) {
+    let mut stage = Stage::new();
+    stage.run(script);
+    expected.assert_eq(&stage.told.join("\n"));
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an instant has no other constructor"
+)]
+fn start() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,918 @@
+//! Scripts of the router: hints, pages and wishes in, deliveries and questions out.
+//!
+//! One session; `ring` events are remembered. Each step is followed by what it led to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use expect_test::{Expect, expect};
+use uuid::Uuid;
+
+use crate::limits::{RING_BYTES_MAX, TALLIES_PER_SESSION_MAX};
+use crate::protocol::id::{Seq, SessionId, UserId};
+use crate::protocol::notify::{AccessChange, Event, Notice};
+use crate::relay::PeerId;
+use crate::relay::router::{Attached, LogPage, Outlet, Position, Refill, Router, TurnKind};
+use crate::relay::snapshot::Snapshot;
+use crate::relay::tally::Tally;
+use crate::relay::topic::Receiver;
+
+const SESSION: SessionId = SessionId(Uuid::from_u128(7));
+
+#[test]
+fn hints_follow_the_table() {
+    check(
+        "join 1 | attach 1 after 5 | hint 6 | hint 6 | hint 5 | hint 7 8 | hint 10 | hint 9 | page 9 10 head 10 | hint 11",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 6: 1 < 6
+            hint 6
+            hint 5
+            hint 7 8: 1 < 7 8
+            hint 10: ask after 8 (Gap)
+            hint 9
+            page 9 10 head 10: 1 < 9 10
+            hint 11: 1 < 11"#]],
+    );
+}
+
+#[test]
+fn a_hint_without_its_event_has_the_log_asked() {
+    check(
+        "join 1 | attach 1 after 5 | bare 6 | hint 7 | page 6 head 6 | page 7 head 7 | bare 9",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            bare 6: ask after 5 (Oversized)
+            hint 7
+            page 6 head 6: 1 < 6, ask after 6 (More)
+            page 7 head 7: 1 < 7
+            bare 9: ask after 7 (Gap)"#]],
+    );
+}
+
+#[test]
+fn a_refill_is_repeated_while_there_is_more() {
+    check(
+        "join 1 | attach 1 after 0 | hint 9 | page 1 2 head 9 | page 3 4 5 6 7 8 9 head 9 | hint 10",
+        expect![[r#"
+            join 1
+            attach 1 after 0
+            hint 9: ask after 0 (Gap)
+            page 1 2 head 9: 1 < 1 2, ask after 2 (More)
+            page 3 4 5 6 7 8 9 head 9: 1 < 3 4 5 6 7 8 9
+            hint 10: 1 < 10"#]],
+    );
+}
+
+#[test]
+fn a_higher_hint_during_a_refill_has_the_log_asked_again() {
+    check(
+        "join 1 | attach 1 after 0 | hint 2 | hint 3 | page 1 2 head 2 | page 3 head 3",
+        expect![[r#"
+            join 1
+            attach 1 after 0
+            hint 2: ask after 0 (Gap)
+            hint 3
+            page 1 2 head 2: 1 < 1 2, ask after 2 (More)
+            page 3 head 3: 1 < 3"#]],
+    );
+}
+
+#[test]
+fn a_resync_during_a_refill_has_the_log_asked_again() {
+    check(
+        "join 1 | attach 1 after 0 | hint 2 | resync e | page 1 2 head 2 | page head 2",
+        expect![[r#"
+            join 1
+            attach 1 after 0
+            hint 2: ask after 0 (Gap)
+            resync e
+            page 1 2 head 2: 1 < 1 2, ask after 2 (More)
+            page head 2"#]],
+    );
+}
+
+#[test]
+fn a_resync_before_the_newest_number_is_known_is_remembered() {
+    check(
+        "join 1 | resync e | attach 1 after 5 | page 6 head 6",
+        expect![[r#"
+            join 1
+            resync e
+            attach 1 after 5: ask after 5 (Gap)
+            page 6 head 6: 1 < 6"#]],
+    );
+}
+
+#[test]
+fn a_bare_hint_before_the_newest_number_is_known_is_remembered() {
+    check(
+        "join 1 | bare 7 | attach 1 after 5 | page 6 7 head 7",
+        expect![[r#"
+            join 1
+            bare 7
+            attach 1 after 5: ask after 5 (Gap)
+            page 6 7 head 7: 1 < 6 7"#]],
+    );
+}
+
+#[test]
+fn a_false_hint_costs_one_question() {
+    check(
+        "join 1 | attach 1 after 5 | bare 900 | page head 5 | hint 6",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            bare 900: ask after 5 (Gap)
+            page head 5
+            hint 6: 1 < 6"#]],
+    );
+}
+
+#[test]
+fn a_resync_costs_one_question_where_nothing_was_missed() {
+    check(
+        "join 1 | attach 1 after 5 | resync e | page head 5 | hint 6",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            resync e: ask after 5 (Resync)
+            page head 5
+            hint 6: 1 < 6"#]],
+    );
+}
+
+#[test]
+fn another_epoch_begins_afresh() {
+    check(
+        "join 1 | join 2 | attach 1 after 5 | resync f | attach 2 after 5 | join 1 | attach 1 after 3 in f | page head 3",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 5
+            resync f: 1 lost Ahead
+            attach 2 after 5: Stale
+            join 1
+            attach 1 after 3 in f: ask after 3 (Gap)
+            page head 3"#]],
+    );
+}
+
+#[test]
+fn an_answer_from_another_life_is_not_shown() {
+    check(
+        "join 1 | attach 1 after 5 | hint 8 | page 6 7 8 head 8 in f | hint 6 | resync f",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 8: ask after 5 (Gap)
+            page 6 7 8 head 8 in f
+            hint 6: 1 < 6
+            resync f: 1 lost Ahead"#]],
+    );
+}
+
+#[test]
+fn a_late_answer_to_a_session_that_began_afresh_is_ignored() {
+    check(
+        "join 1 | attach 1 after 5 | hint 8 | keep | resync f | join 1 | attach 1 after 2 in f | page 3 head 3 in f | late 3 head 3 in f",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 8: ask after 5 (Gap)
+            keep
+            resync f: 1 lost Ahead
+            join 1
+            attach 1 after 2 in f: ask after 2 (Gap)
+            page 3 head 3 in f: 1 < 3
+            late 3 head 3 in f"#]],
+    );
+}
+
+#[test]
+fn a_log_behind_the_window_went_back_in_time() {
+    check(
+        "join 1 | attach 1 after 5 | resync e | page head 4",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            resync e: ask after 5 (Resync)
+            page head 4: 1 lost Ahead"#]],
+    );
+}
+
+#[test]
+fn a_trimmed_log_loses_only_those_before_its_floor() {
+    check(
+        "join 1 | join 2 | join 3 | attach 1 after 5 | attach 2 after 9 | hint 12 | page floor 8 head 12 | attach 3 after 7 | page floor 8 head 12",
+        expect![[r#"
+            join 1
+            join 2
+            join 3
+            attach 1 after 5
+            attach 2 after 9
+            hint 12: ask after 5 (Gap)
+            page floor 8 head 12: 1 lost TooOld, 2 behind 9
+            attach 3 after 7: ask after 7 (Gap)
+            page floor 8 head 12: 3 lost TooOld"#]],
+    );
+}
+
+#[test]
+fn a_log_without_what_its_head_promises_was_trimmed_meanwhile() {
+    check(
+        "join 1 | attach 1 after 5 | hint 9 | page floor 5 head 9",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 9: ask after 5 (Gap)
+            page floor 5 head 9: 1 behind 5"#]],
+    );
+}
+
+#[test]
+fn a_restart_forgets_no_hint() {
+    check(
+        "join 1 | join 2 | attach 1 after 3 | hint 6 | page floor 5 head 9 | attach 2 after 5 | page 6 7 8 9 floor 5 head 9",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 3
+            hint 6: ask after 3 (Gap)
+            page floor 5 head 9: 1 lost TooOld
+            attach 2 after 5: ask after 5 (Gap)
+            page 6 7 8 9 floor 5 head 9: 2 < 6 7 8 9"#]],
+    );
+}
+
+#[test]
+fn a_stalled_receiver_is_caught_up_from_the_ring() {
+    check(
+        "join 1 | join 2 | attach 1 after 5 | attach 2 after 5 | stall 1 | hint 6 | hint 7 | flow 1 | hint 8",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 5
+            attach 2 after 5
+            stall 1
+            hint 6: 2 < 6
+            hint 7: 2 < 7
+            flow 1: 1 < 6 7
+            hint 8: 1 < 8, 2 < 8"#]],
+    );
+}
+
+#[test]
+fn a_stalled_receiver_that_the_ring_left_behind_goes_to_the_log() {
+    check(
+        "ring 2 | join 1 | attach 1 after 5 | stall 1 | hint 6 7 8 | flow 1 | hint 9 | attach 1 after 8",
+        expect![[r#"
+            ring 2
+            join 1
+            attach 1 after 5
+            stall 1
+            hint 6 7 8
+            flow 1: 1 behind 5
+            hint 9
+            attach 1 after 8: 1 < 9"#]],
+    );
+}
+
+#[test]
+fn a_position_before_the_ring_goes_to_the_log() {
+    check(
+        "ring 2 | join 1 | attach 1 after 5 | hint 6 7 8 | join 2 | attach 2 after 5 | attach 2 after 6",
+        expect![[r#"
+            ring 2
+            join 1
+            attach 1 after 5
+            hint 6 7 8: 1 < 6 7 8
+            join 2
+            attach 2 after 5: Behind
+            attach 2 after 6: 2 < 7 8"#]],
+    );
+}
+
+#[test]
+fn nothing_is_delivered_before_it_is_attached_nor_after_it_left() {
+    check(
+        "join 1 | hint 6 | join 2 | attach 2 after 6 | hint 7 | leave 2 | hint 8 | attach 2 after 6 | attach 1 after 6",
+        expect![[r#"
+            join 1
+            hint 6
+            join 2
+            attach 2 after 6
+            hint 7: 2 < 7
+            leave 2
+            hint 8
+            attach 2 after 6: Stale
+            attach 1 after 6: 1 < 7 8"#]],
+    );
+}
+
+#[test]
+fn a_position_beyond_the_window_waits_for_it() {
+    check(
+        "join 1 | join 2 | attach 1 after 5 | attach 2 after 7 | hint 6 | hint 7 | hint 8",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 5
+            attach 2 after 7
+            hint 6: 1 < 6
+            hint 7: 1 < 7
+            hint 8: 1 < 8, 2 < 8"#]],
+    );
+    check(
+        "join 1 | join 2 | attach 1 after 5 | attach 2 after 7 | hint 6 7 8",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 5
+            attach 2 after 7
+            hint 6 7 8: 1 < 6 7 8, 2 < 8"#]],
+    );
+}
+
+#[test]
+fn events_of_one_round_are_one_chunk() {
+    check(
+        "join 1 | join 2 | attach 1 after 5 | attach 2 after 5 | hint 6 7 8",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 5
+            attach 2 after 5
+            hint 6 7 8: 1 < 6 7 8, 2 < 6 7 8"#]],
+    );
+}
+
+#[test]
+fn joining_again_begins_anew() {
+    check(
+        "join 1 | attach 1 after 5 | hint 6 | join 1 | hint 7 | attach 1 after 5",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 6: 1 < 6
+            join 1
+            hint 7
+            attach 1 after 5: 1 < 6 7"#]],
+    );
+}
+
+#[test]
+fn tallies_reach_everybody_and_never_go_back() {
+    check(
+        "join 1 | join 2 sees | attach 1 after 5 | attach 2 after 5 sees | tally 3 | tally 2 | tally 3 | access all | tally 2 | tally 4",
+        expect![[r#"
+            join 1
+            join 2 sees
+            attach 1 after 5
+            attach 2 after 5 sees
+            tally 3: 1 < tally 3 hidden, 2 < tally 3
+            tally 2
+            tally 3: 1 < tally 3 hidden, 2 < tally 3
+            access all: 1 recheck, 2 recheck
+            tally 2
+            tally 4: 1 < tally 4 hidden, 2 < tally 4"#]],
+    );
+}
+
+#[test]
+fn a_tally_missed_while_stalled_or_joining_is_told_later() {
+    check(
+        "join 1 | join 2 | attach 1 after 5 | stall 1 | tally 3 | tally 4 | flow 1 | attach 2 after 5",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 5
+            stall 1
+            tally 3
+            tally 4
+            flow 1: 1 < tally 4 hidden
+            attach 2 after 5: 2 < tally 4 hidden"#]],
+    );
+}
+
+#[test]
+fn nobody_is_told_less_than_its_snapshot_said() {
+    check(
+        "join 1 | tally 3 | attach 1 after 5 snapshot 5 version 4 | tally 3 | tally 4 | tally 5",
+        expect![[r#"
+            join 1
+            tally 3
+            attach 1 after 5 snapshot 5 version 4
+            tally 3
+            tally 4: 1 < tally 4 hidden
+            tally 5: 1 < tally 5 hidden"#]],
+    );
+    check(
+        "join 1 | attach 1 after 5 snapshot 5 version 2 | join 2 | attach 2 after 5 snapshot 5 version 4 | tally 3 | tally 4",
+        expect![[r#"
+            join 1
+            attach 1 after 5 snapshot 5 version 2
+            join 2: recalls 5..5 version 2
+            attach 2 after 5 snapshot 5 version 4
+            tally 3
+            tally 4: 1 < tally 4 hidden, 2 < tally 4 hidden"#]],
+    );
+}
+
+#[test]
+fn counts_hidden_from_now_on_are_hidden() {
+    check(
+        "join 1 | attach 1 after 5 sees | tally 3 | hide 1 | tally 4",
+        expect![[r#"
+            join 1
+            attach 1 after 5 sees
+            tally 3: 1 < tally 3
+            hide 1
+            tally 4: 1 < tally 4 hidden"#]],
+    );
+}
+
+#[test]
+fn counts_are_read_again_for_those_who_joined_before_a_resync() {
+    check(
+        "join 1 | resync e | attach 1 after 5 snapshot 5 version 2 | page head 5 | votings | resync e | votings",
+        expect![[r#"
+            join 1
+            resync e
+            attach 1 after 5 snapshot 5 version 2: ask after 5 (Gap), recount
+            page head 5
+            votings: 1 known
+            resync e: ask after 5 (Resync)
+            votings: 1 known"#]],
+    );
+}
+
+#[test]
+fn a_restart_keeps_the_counts_of_the_same_life() {
+    check(
+        "join 1 | join 2 | attach 1 after 3 | tally 7 | hint 6 | page floor 5 head 9 | attach 2 after 5",
+        expect![[r#"
+            join 1
+            join 2
+            attach 1 after 3
+            tally 7: 1 < tally 7 hidden
+            hint 6: ask after 3 (Gap)
+            page floor 5 head 9: 1 lost TooOld
+            attach 2 after 5: 2 < tally 7 hidden, ask after 5 (Gap)"#]],
+    );
+    check(
+        "join 1 | attach 1 after 3 | tally 7 | resync f | join 1 | attach 1 after 3 in f | tally 5",
+        expect![[r#"
+            join 1
+            attach 1 after 3
+            tally 7: 1 < tally 7 hidden
+            resync f: 1 lost Ahead
+            join 1
+            attach 1 after 3 in f: ask after 3 (Gap)
+            tally 5: 1 < tally 5 hidden"#]],
+    );
+}
+
+#[test]
+fn state_is_told_to_those_who_are_live() {
+    check(
+        "join 1 | join 2 | attach 2 after 5 | viewers | stall 2 | viewers",
+        expect![[r#"
+            join 1
+            join 2
+            attach 2 after 5
+            viewers: 2 < viewers
+            stall 2
+            viewers"#]],
+    );
+}
+
+#[test]
+fn a_change_of_access_asks_those_concerned_to_be_admitted_again() {
+    check(
+        "join 1 user 1 | join 2 user 2 | join 3 | access 1 | access all | access 9",
+        expect![[r#"
+            join 1 user 1
+            join 2 user 2
+            join 3
+            access 1: 1 recheck
+            access all: 1 recheck, 2 recheck, 3 recheck
+            access 9"#]],
+    );
+}
+
+#[test]
+fn whoever_signs_in_is_admitted_again() {
+    check(
+        "join 1 | user 1 is 4 | user 1 is 4 | access 4",
+        expect![[r#"
+            join 1
+            user 1 is 4: 1 recheck
+            user 1 is 4
+            access 4: 1 recheck"#]],
+    );
+}
+
+#[test]
+fn a_snapshot_is_recalled_until_something_changes() {
+    check(
+        "join 1 | attach 1 after 5 snapshot 5 version 1 | join 2 | hint 6 | join 3 | change 7 | join 4",
+        expect![[r#"
+            join 1
+            attach 1 after 5 snapshot 5 version 1
+            join 2: recalls 5..5 version 1
+            hint 6: 1 < 6
+            join 3: recalls 5..6 version 1
+            change 7: 1 < 7
+            join 4"#]],
+    );
+    check(
+        "join 1 | attach 1 after 5 snapshot 5 version 1 | tally 3 | join 2 | access all | join 3 | attach 3 after 5 snapshot 5 version 3 | join 4 | resync e | join 5",
+        expect![[r#"
+            join 1
+            attach 1 after 5 snapshot 5 version 1
+            tally 3: 1 < tally 3 hidden
+            join 2: recalls 5..5 version 3
+            access all: 1 recheck, 2 recheck
+            join 3
+            attach 3 after 5 snapshot 5 version 3
+            join 4: recalls 5..5 version 3
+            resync e: ask after 5 (Resync)
+            join 5"#]],
+    );
+}
+
+#[test]
+fn a_snapshot_from_before_the_window_is_not_recalled() {
+    check(
+        "join 1 | attach 1 after 8 snapshot 5 version 1 | join 2 | attach 2 after 8 snapshot 8 version 1 | join 3",
+        expect![[r#"
+            join 1
+            attach 1 after 8 snapshot 5 version 1
+            join 2
+            attach 2 after 8 snapshot 8 version 1
+            join 3: recalls 8..8 version 1"#]],
+    );
+}
+
+#[test]
+fn a_session_lingers_and_is_kept_up_for_those_who_come_back() {
+    check(
+        "join 1 | attach 1 after 5 snapshot 5 version 1 | leave 1 | hint 6 | wait 59 | join 2 | leave 2 | wait 59 | hint 7 | wait 2 | join 3",
+        expect![[r#"
+            join 1
+            attach 1 after 5 snapshot 5 version 1
+            leave 1
+            hint 6
+            wait 59: 1 sessions
+            join 2: recalls 5..6 version 1
+            leave 2
+            wait 59: 1 sessions
+            hint 7
+            wait 2: 0 sessions
+            join 3"#]],
+    );
+}
+
+#[test]
+fn leaving_everything_frees_everything() {
+    check(
+        "join 1 | attach 1 after 5 | leave all 1 | flow 1 | wait 61 | hint 6",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            leave all 1: left 1
+            flow 1
+            wait 61: 0 sessions
+            hint 6"#]],
+    );
+}
+
+#[test]
+fn the_window_stays_within_its_bytes() {
+    let mut stage = Stage::new();
+    stage.run("join 1 | attach 1 after 0");
+    let json = format!(
+        r#"{{"seq":1,"type":"chat.created","pad":"{}"}}"#,
+        "x".repeat(7_000)
+    );
+    let notices = (1..=500).map(|seq| Notice {
+        session: SESSION,
+        seq: Seq(seq),
+        event: Some(Event {
+            seq: Seq(seq),
+            ..Event::new(Seq(seq), &json)
+        }),
+    });
+    stage.router.publish(notices, &mut stage.outlet);
+    assert!(stage.router.window_bytes() <= RING_BYTES_MAX);
+    assert!(
+        stage.outlet.said.len() > 1,
+        "a burst is written out before it outgrows the bound"
+    );
+}
+
+#[test]
+fn so_many_tallies_are_remembered_and_no_more() {
+    let mut stage = Stage::new();
+    stage.run("join 1 | attach 1 after 0 | stall 1");
+    for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
+        stage.router.on_tally(&tally(voting, 1), &mut stage.outlet);
+    }
+    stage.outlet.stalled.clear();
+    stage.router.catch_up(PeerId(1), &mut stage.outlet);
+    assert_eq!(stage.outlet.said.len(), TALLIES_PER_SESSION_MAX);
+}
+
+struct Stage {
+    router: Router,
+    outlet: Mouths,
+    asked: Option<Refill>,
+    kept: Option<Refill>,
+    attempts: u32,
+    now: Instant,
+    told: Vec<String>,
+}
+
+#[derive(Default)]
+struct Mouths {
+    stalled: BTreeSet<PeerId>,
+    said: Vec<String>,
+}
+
+impl Outlet for Mouths {
+    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
+        let takes = !self.stalled.contains(&peer);
+        if takes {
+            self.said.push(format!("{} < {}", peer.0, shown(bytes)));
+        }
+        takes
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut router = Router::new(64);
+        router.resync("e");
+        let now = start();
+        Self {
+            router,
+            outlet: Mouths::default(),
+            asked: None,
+            kept: None,
+            attempts: 0,
+            now,
+            told: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, script: &str) {
+        for line in script.split('|').map(str::trim) {
+            let before = self.told.len();
+            self.step(line);
+            self.told.append(&mut self.outlet.said);
+            while let Some(refill) = self.router.poll_refill() {
+                self.told
+                    .push(format!("ask after {} ({:?})", refill.after, refill.cause));
+                self.asked = Some(refill);
+            }
+            while let Some(turn) = self.router.poll_turn() {
+                self.told.push(match turn.kind {
+                    TurnKind::Behind(position) => format!("{} behind {position}", turn.peer.0),
+                    TurnKind::Lost(reason) => format!("{} lost {reason:?}", turn.peer.0),
+                    TurnKind::Recheck => format!("{} recheck", turn.peer.0),
+                });
+            }
+            while self.router.poll_recount().is_some() {
+                self.told.push("recount".to_owned());
+            }
+            let told = self.told.split_off(before).join(", ");
+            self.told.push(if told.is_empty() {
+                line.to_owned()
+            } else {
+                format!("{line}: {told}")
+            });
+        }
+    }
+
+    fn step(&mut self, line: &str) {
+        let words = Words::parse(line);
+        let peer = PeerId(words.number(1).unwrap_or(0));
+        let epoch = words.after("in").unwrap_or("e");
+        match words.0[0] {
+            "ring" => {
+                self.router = Router::new(usize::try_from(peer.0).unwrap());
+                self.router.resync("e");
+            }
+            "hint" => self.publish(&words.numbers(), true, "chat.created"),
+            "bare" => self.publish(&words.numbers(), false, ""),
+            "change" => self.publish(&words.numbers(), true, "session.updated"),
+            "page" => {
+                let refill = self.asked.take().expect("the log was asked");
+                self.router
+                    .on_page(&refill, &words.page(epoch), &mut self.outlet);
+            }
+            "keep" => self.kept = self.asked.take(),
+            "late" => {
+                let refill = self.kept.take().expect("a question was kept");
+                self.router
+                    .on_page(&refill, &words.page(epoch), &mut self.outlet);
+            }
+            "resync" => self.router.resync(words.0[1]),
+            "join" => {
+                self.attempts += 1;
+                let user = words.after("user").map(user);
+                let recall = self
+                    .router
+                    .join(SESSION, Receiver::new(peer, self.attempts, user));
+                self.told.extend(recall.map(|recall| {
+                    let version = recall.snapshot.votings[0].version;
+                    format!(
+                        "recalls {}..{} version {version}",
+                        recall.reach, recall.head
+                    )
+                }));
+            }
+            "attach" => self.attach(peer, &words, epoch),
+            "stall" => drop(self.outlet.stalled.insert(peer)),
+            "flow" => {
+                self.outlet.stalled.remove(&peer);
+                self.router.catch_up(peer, &mut self.outlet);
+            }
+            "leave" if words.0[1] == "all" => {
+                let left = self
+                    .router
+                    .leave_all(PeerId(words.number(2).unwrap()), self.now);
+                self.told.push(format!("left {}", left.len()));
+            }
+            "leave" => self.router.leave(SESSION, peer, self.now),
+            "wait" => {
+                self.now += Duration::from_secs(peer.0);
+                self.router.sweep(self.now);
+                self.told
+                    .push(format!("{} sessions", self.router.sessions().count()));
+            }
+            "tally" => self.router.on_tally(&tally(0, peer.0), &mut self.outlet),
+            "hide" => self.router.set_sees_hidden(SESSION, peer, false),
+            "viewers" => self.router.broadcast(
+                SESSION,
+                &Bytes::from_static(b"\x81\x07viewers"),
+                &mut self.outlet,
+            ),
+            "votings" => self
+                .told
+                .push(format!("{} known", self.router.votings().count())),
+            "access" => {
+                let user = (words.0[1] != "all").then(|| user(words.0[1]));
+                self.router.on_access_change(AccessChange {
+                    session: Some(SESSION),
+                    user,
+                });
+            }
+            "user" => self.router.set_user(peer, Some(user(words.0[3]))),
+            other => panic!("{other}?"),
+        }
+    }
+
+    fn attach(&mut self, peer: PeerId, words: &Words<'_>, epoch: &str) {
+        let from = Position {
+            seq: Seq(words.after("after").unwrap().parse().unwrap()),
+            epoch: epoch.into(),
+            snapshot: words.after("snapshot").map(|head| {
+                snapshot(
+                    epoch,
+                    head.parse().unwrap(),
+                    words.after("version").unwrap().parse().unwrap(),
+                )
+            }),
+            sees_hidden: words.0.contains(&"sees"),
+        };
+        let attached = self.router.attach(SESSION, peer, &from, &mut self.outlet);
+        if attached != Attached::Live {
+            self.told.push(format!("{attached:?}"));
+        }
+    }
+
+    fn publish(&mut self, seqs: &[u64], has_event: bool, kind: &str) {
+        let notices: Vec<Notice> = seqs
+            .iter()
+            .map(|seq| Notice {
+                session: SESSION,
+                seq: Seq(*seq),
+                event: has_event.then(|| event(*seq, kind)),
+            })
+            .collect();
+        self.router.publish(notices, &mut self.outlet);
+    }
+}
+
+struct Words<'a>(Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    fn parse(line: &'a str) -> Self {
+        Self(line.split_whitespace().collect())
+    }
+
+    fn number(&self, place: usize) -> Option<u64> {
+        self.0.get(place)?.parse().ok()
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.0[1..]
+            .iter()
+            .map_while(|word| word.parse().ok())
+            .collect()
+    }
+
+    fn after(&self, name: &str) -> Option<&'a str> {
+        let place = self.0.iter().position(|word| *word == name)?;
+        self.0.get(place + 1).copied()
+    }
+
+    fn page(&self, epoch: &str) -> LogPage {
+        LogPage {
+            epoch: epoch.to_owned(),
+            head: Seq(self.after("head").unwrap().parse().unwrap()),
+            floor: Seq(self.after("floor").unwrap_or("0").parse().unwrap()),
+            events: self
+                .numbers()
+                .into_iter()
+                .map(|seq| event(seq, "chat.created"))
+                .collect(),
+        }
+    }
+}
+
+fn event(seq: u64, kind: &str) -> Event {
+    Event::new(Seq(seq), &format!(r#"{{"seq":{seq},"type":"{kind}"}}"#))
+}
+
+fn snapshot(epoch: &str, head: u64, version: u64) -> Arc<Snapshot> {
+    let json = format!(
+        r#"{{"epoch":"{epoch}","head":{head},"floor":0,"info":{{}},"votings":[{{"voting":"{}","status":"open","version":{version},
+        "total":0,"counts":[],"closes_at":null,"question":"?","results_visibility":"live","allow_change":true,"options":[]}}]}}"#,
+        Uuid::from_u128(0)
+    );
+    Arc::new(serde_json::from_str(&json).unwrap())
+}
+
+fn tally(voting: u128, version: u64) -> Tally {
+    let frame = |counts| {
+        format!(
+            r#"{{"type":"tally","session":"{SESSION}","voting":"{}","status":"open","version":{version},"total":0,"counts":{counts}}}"#,
+            Uuid::from_u128(voting)
+        )
+    };
+    Tally::parse(&frame("[]"), Some(&frame("null"))).unwrap()
+}
+
+fn user(number: &str) -> UserId {
+    UserId(Uuid::from_u128(number.parse().unwrap()))
+}
+
+/// The numbers of the events in a run of frames, or what a frame says about counts.
+fn shown(bytes: &Bytes) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let fields: BTreeMap<&str, Vec<&str>> = ["\"seq\":", "\"version\":"]
+        .into_iter()
+        .map(|name| {
+            (
+                name,
+                text.split(name)
+                    .skip(1)
+                    .map(|rest| rest.split([',', '}']).next().unwrap())
+                    .collect(),
+            )
+        })
+        .collect();
+    match (&fields["\"seq\":"][..], &fields["\"version\":"][..]) {
+        ([], []) => "viewers".to_owned(),
+        ([], versions) => {
+            let hidden = if text.contains("\"counts\":null") {
+                " hidden"
+            } else {
+                ""
+            };
+            format!("tally {}{hidden}", versions.join(" "))
+        }
+        (seqs, _) => seqs.join(" "),
+    }
+}
+
+fn check(script: &str, expected: Expect) {
+    let mut stage = Stage::new();
+    stage.run(script);
+    expected.assert_eq(&stage.told.join("\n"));
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an instant has no other constructor"
+)]
+fn start() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,134 @@
+//! What a connection asks of the database, each question a future of its own beside the socket.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tracing::error;
+
+use crate::auth::identity::Identity;
+use crate::postgres::store::StoreError;
+use crate::protocol::id::{Seq, SessionId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::server::Done;
+use crate::relay::peer::Write;
+use crate::relay::router::LogPage;
+use crate::relay::snapshot::Admission;
+use crate::server::{Shared, moment};
+
+/// A question to the database.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// May the peer watch, and what else may it do?
+    Admit { session: SessionId, attempt: u32 },
+    /// What follows a position?
+    Page {
+        session: SessionId,
+        attempt: u32,
+        after: Seq,
+    },
+}
+
+/// What the database said; `None` where it could not be asked.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// To [`Question::Admit`].
+    Admitted {
+        session: SessionId,
+        attempt: u32,
+        answer: Option<Result<Admission, Refusal>>,
+    },
+    /// To [`Question::Page`].
+    Page {
+        session: SessionId,
+        attempt: u32,
+        page: Option<LogPage>,
+    },
+    /// What became of a write.
+    Written {
+        ticket: u32,
+        outcome: Result<Done, Refusal>,
+    },
+}
+
+impl Question {
+    /// Asks, as somebody.
+    pub(super) fn ask(
+        self,
+        shared: &Arc<Shared>,
+        identity: &Arc<Identity>,
+    ) -> BoxFuture<'static, Answer> {
+        let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
+        match self {
+            Self::Admit { session, attempt } => Box::pin(async move {
+                let answer = admit(&shared, session, &identity).await;
+                Answer::Admitted {
+                    session,
+                    attempt,
+                    answer,
+                }
+            }),
+            Self::Page {
+                session,
+                attempt,
+                after,
+            } => Box::pin(async move {
+                let page = report(&shared, shared.store.page(session, after).await);
+                Answer::Page {
+                    session,
+                    attempt,
+                    page,
+                }
+            }),
+        }
+    }
+}
+
+/// Writes something for somebody; the answer names the ticket.
+pub(super) fn write(
+    shared: &Arc<Shared>,
+    ticket: u32,
+    write: Write,
+    identity: Arc<Identity>,
+) -> BoxFuture<'static, Answer> {
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        let began = moment().at;
+        let outcome = shared.writer.write(write, identity).await;
+        let took = (moment().at - began).as_secs_f64();
+        shared.metrics.writes.observe(took);
+        Answer::Written { ticket, outcome }
+    })
+}
+
+async fn admit(
+    shared: &Shared,
+    session: SessionId,
+    identity: &Identity,
+) -> Option<Result<Admission, Refusal>> {
+    let began = moment().at;
+    let answer = shared.store.admit(session, identity).await;
+    let took = (moment().at - began).as_secs_f64();
+    shared.metrics.admissions.observe(took);
+    match answer {
+        Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
+            report(shared, answer);
+            let refusal = Refusal::new(RefusalCode::Internal, "the admission failed");
+            Some(Err(refusal))
+        }
+        answer => report(shared, answer),
+    }
+}
+
+/// Counts a question without an answer, and logs what asking again will not mend.
+fn report<T>(shared: &Shared, answer: Result<T, StoreError>) -> Option<T> {
+    let error = match answer {
+        Ok(answer) => return Some(answer),
+        Err(error) => error,
+    };
+    shared.metrics.query_failures.inc();
+    if !matches!(error, StoreError::Unavailable(_)) {
+        let error = &error as &dyn std::error::Error;
+        error!(error, "a question to the database failed");
+    }
+    None
+}

@@ -1,0 +1,378 @@
+//! The shells of the simulation: what sockets, tasks and queries do around the core, with every queue in plain sight.
+//!
+//! One gateway has one LISTEN connection and a few fan-out loops; each loop has a router and takes news and commands from
+//! two queues in any order. A connection has a peer, and a socket that may take nothing for a while.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use usher::protocol::id::{SessionId, UserId, VotingId};
+use usher::protocol::notify::{AccessChange, Notice};
+use usher::relay::PeerId;
+use usher::relay::peer::{Effect, Moment, Peer};
+use usher::relay::resume::{Grant, Revocations};
+use usher::relay::router::{Attached, Outlet, Position, Recall, Refill, Router, Turn, TurnKind};
+use usher::relay::tally::Tally;
+use usher::relay::topic::Receiver;
+
+use crate::dice::Dice;
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    /// What the database has said and the network not yet delivered; `None` while the LISTEN connection is down.
+    pub(crate) network: Option<VecDeque<Heard>>,
+    pub(crate) loops: Vec<Loop>,
+}
+
+/// What the listener hears.
+#[derive(Clone, Debug)]
+pub(crate) enum Heard {
+    Back { epoch: String },
+    Notices(Vec<Notice>),
+    Access(AccessChange),
+    Votes(VotingId),
+}
+
+/// One fan-out loop.
+#[derive(Debug)]
+pub(crate) struct Loop {
+    pub(crate) router: Router,
+    pub(crate) revocations: Revocations,
+    pub(crate) heard: VecDeque<Heard>,
+    pub(crate) commands: VecDeque<(PeerId, Command)>,
+    pub(crate) has_heard: bool,
+}
+
+/// What a connection asks of its loop.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Attach {
+        session: SessionId,
+        attempt: u32,
+        from: Position,
+    },
+    Close,
+    Frame(Bytes),
+    Identify(Option<UserId>),
+    Join {
+        session: SessionId,
+        attempt: u32,
+        user: Option<UserId>,
+        grant: Option<Grant>,
+    },
+    Leave {
+        session: SessionId,
+    },
+    SeesHidden {
+        session: SessionId,
+        sees_hidden: bool,
+    },
+    Writable,
+}
+
+/// What a loop tells a connection.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Attached {
+        session: SessionId,
+        attempt: u32,
+        attached: Attached,
+    },
+    Joined {
+        session: SessionId,
+        attempt: u32,
+        recall: Option<Recall>,
+    },
+    Turned {
+        session: SessionId,
+        attempt: u32,
+        kind: TurnKind,
+    },
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: usize,
+    pub(crate) gateway: usize,
+    pub(crate) lane: usize,
+    pub(crate) peer: Peer,
+    pub(crate) notes: VecDeque<Note>,
+    pub(crate) line: Line,
+}
+
+/// The write side of a socket.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// On its way to the client.
+    pub(crate) wire: Vec<u8>,
+    pub(crate) is_stalled: bool,
+    /// Direct answers that wait behind a stalled socket.
+    pub(crate) held: VecDeque<Bytes>,
+}
+
+/// All lines of the world, as one loop is allowed to use them.
+pub(crate) struct Lines<'a> {
+    pub(crate) connections: &'a mut BTreeMap<PeerId, Connection>,
+    pub(crate) dice: &'a mut Dice,
+    /// In how many of a hundred writes a socket stalls.
+    pub(crate) stalls: u64,
+}
+
+/// What a loop wants to know from the database.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Refill(Refill),
+    Tally(VotingId),
+}
+
+impl Gateway {
+    pub(crate) fn new(loops: usize, ring_events_max: usize) -> Self {
+        let idle = || Loop {
+            router: Router::new(ring_events_max),
+            revocations: Revocations::default(),
+            heard: VecDeque::new(),
+            commands: VecDeque::new(),
+            has_heard: false,
+        };
+        Self {
+            network: None,
+            loops: (0..loops).map(|_| idle()).collect(),
+        }
+    }
+}
+
+impl Loop {
+    /// Takes news, all that waits or some of it.
+    pub(crate) fn on_heard(
+        &mut self,
+        count: usize,
+        now: Moment,
+        lines: &mut Lines<'_>,
+    ) -> Vec<Question> {
+        let mut questions = Vec::new();
+        let mut notices = Vec::new();
+        for heard in self.heard.drain(..count.min(self.heard.len())) {
+            match heard {
+                Heard::Back { epoch } => {
+                    self.router.publish(std::mem::take(&mut notices), lines);
+                    self.router.resync(&epoch);
+                    self.revocations.void_all(now.unix_ms);
+                    if self.has_heard {
+                        self.router.on_access_change(AccessChange {
+                            session: None,
+                            user: None,
+                        });
+                        questions.extend(self.router.votings().map(Question::Tally));
+                    }
+                    self.has_heard = true;
+                }
+                Heard::Notices(news) => notices.extend(news),
+                Heard::Access(change) => {
+                    self.revocations.on_access_change(change, now.unix_ms);
+                    self.router.on_access_change(change);
+                }
+                Heard::Votes(voting) => questions.push(Question::Tally(voting)),
+            }
+        }
+        self.router.publish(notices, lines);
+        questions.extend(self.drain(lines));
+        questions
+    }
+
+    pub(crate) fn on_command(
+        &mut self,
+        peer: PeerId,
+        command: Command,
+        now: Moment,
+        lines: &mut Lines<'_>,
+    ) -> Vec<Question> {
+        match command {
+            Command::Attach {
+                session,
+                attempt,
+                from,
+            } => {
+                let attached = self.router.attach(session, peer, &from, lines);
+                lines.tell(
+                    peer,
+                    Note::Attached {
+                        session,
+                        attempt,
+                        attached,
+                    },
+                );
+            }
+            Command::Close => drop(self.router.leave_all(peer, now.at)),
+            Command::Frame(frame) => lines.send(peer, frame),
+            Command::Identify(user) => self.router.set_user(peer, user),
+            Command::Join {
+                session,
+                attempt,
+                user,
+                grant,
+            } => {
+                if lines.connections.contains_key(&peer) {
+                    let recall = self
+                        .router
+                        .join(session, Receiver::new(peer, attempt, user));
+                    let holds = grant.is_some_and(|grant| self.revocations.allows(&grant));
+                    let recall = recall.filter(|_| holds);
+                    lines.tell(
+                        peer,
+                        Note::Joined {
+                            session,
+                            attempt,
+                            recall,
+                        },
+                    );
+                }
+            }
+            Command::Leave { session } => self.router.leave(session, peer, now.at),
+            Command::SeesHidden {
+                session,
+                sees_hidden,
+            } => self.router.set_sees_hidden(session, peer, sees_hidden),
+            Command::Writable => {
+                if lines.flow(peer) {
+                    self.router.catch_up(peer, lines);
+                }
+            }
+        }
+        self.drain(lines)
+    }
+
+    pub(crate) fn on_page(
+        &mut self,
+        refill: &Refill,
+        page: &usher::relay::router::LogPage,
+        lines: &mut Lines<'_>,
+    ) -> Vec<Question> {
+        self.router.on_page(refill, page, lines);
+        self.drain(lines)
+    }
+
+    pub(crate) fn on_tally(&mut self, tally: &Tally, lines: &mut Lines<'_>) {
+        self.router.on_tally(tally, lines);
+    }
+
+    fn drain(&mut self, lines: &mut Lines<'_>) -> Vec<Question> {
+        while let Some(Turn {
+            peer,
+            session,
+            attempt,
+            kind,
+        }) = self.router.poll_turn()
+        {
+            lines.tell(
+                peer,
+                Note::Turned {
+                    session,
+                    attempt,
+                    kind,
+                },
+            );
+        }
+        let recounts: Vec<_> = std::iter::from_fn(|| self.router.poll_recount()).collect();
+        let refills = std::iter::from_fn(|| self.router.poll_refill());
+        refills
+            .map(Question::Refill)
+            .chain(recounts.into_iter().map(Question::Tally))
+            .collect()
+    }
+}
+
+impl Lines<'_> {
+    fn send(&mut self, peer: PeerId, frame: Bytes) {
+        let Some(connection) = self.connections.get_mut(&peer) else {
+            return;
+        };
+        if connection.line.is_stalled {
+            connection.line.held.push_back(frame);
+        } else {
+            connection.line.wire.extend_from_slice(&frame);
+            connection.line.is_stalled = self.dice.chance(self.stalls);
+        }
+    }
+
+    /// The socket can take something again. True where nothing waits any more.
+    fn flow(&mut self, peer: PeerId) -> bool {
+        let Some(connection) = self.connections.get_mut(&peer) else {
+            return false;
+        };
+        connection.line.is_stalled = false;
+        for frame in std::mem::take(&mut connection.line.held) {
+            self.send(peer, frame);
+        }
+        self.connections
+            .get(&peer)
+            .is_some_and(|connection| !connection.line.is_stalled)
+    }
+
+    fn tell(&mut self, peer: PeerId, note: Note) {
+        if let Some(connection) = self.connections.get_mut(&peer) {
+            connection.notes.push_back(note);
+        }
+    }
+}
+
+impl Outlet for Lines<'_> {
+    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
+        let Some(connection) = self.connections.get_mut(&peer) else {
+            return false;
+        };
+        if connection.line.is_stalled {
+            return false;
+        }
+        connection.line.wire.extend_from_slice(bytes);
+        connection.line.is_stalled = self.dice.chance(self.stalls);
+        true
+    }
+}
+
+impl Connection {
+    /// The command that an effect becomes, if it is one for the loop.
+    pub(crate) fn command(&self, effect: Effect) -> Result<Command, Effect> {
+        let user = self.peer.identity().subject;
+        Ok(match effect {
+            Effect::Attach {
+                session,
+                attempt,
+                from,
+            } => Command::Attach {
+                session,
+                attempt,
+                from,
+            },
+            Effect::Identify { user } => Command::Identify(user),
+            Effect::Join {
+                session,
+                attempt,
+                grant,
+            } => Command::Join {
+                session,
+                attempt,
+                user,
+                grant,
+            },
+            Effect::Leave { session } => Command::Leave { session },
+            Effect::Refuse { id, refusal } => {
+                Command::Frame(usher::protocol::server::error(id.as_ref(), &refusal))
+            }
+            Effect::SeesHidden {
+                session,
+                sees_hidden,
+            } => Command::SeesHidden {
+                session,
+                sees_hidden,
+            },
+            Effect::Send(frame) => Command::Frame(frame),
+            Effect::Admit { .. }
+            | Effect::Close(_)
+            | Effect::ReadPage { .. }
+            | Effect::Subscribed { .. }
+            | Effect::Write { .. } => return Err(effect),
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! The core in a small world where everything that can go wrong does, by chance and by a seed.
+//!
+//! Real routers, peers, tokens and frames; a database, a network, gateways and clients made of queues. Every arrow between
+//! two parts delays as it likes: commits, notifications, questions in their steps (asked, read, answered), commands and
+//! notes, bytes on a socket. The clients decode what arrives and hold it against what was committed.
+//!
+//! ```text
+//! cargo test --test sim                                a budget of a few seconds
+//! USHER_SIM_RUNS=100000 cargo test --release --test sim
+//! USHER_SIM_SEED=7 cargo test --test sim -- --nocapture    one run, told step by step
+//! ```
+
+mod client;
+mod database;
+mod dice;
+mod gateway;
+mod world;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use usher::auth::mint::{Claims, mint};
+use usher::auth::verifier::{Verifier, VerifierKeys};
+use usher::protocol::id::UserId;
+use usher::relay::peer::Rules;
+use usher::relay::resume::ResumeKey;
+
+use crate::world::World;
+
+const RUNS_DEFAULT: u64 = 2_000;
+
+#[test]
+fn nothing_is_lost_doubled_or_out_of_order() {
+    let set = Settings::read();
+    let mut recovered = 0;
+    match set.seed {
+        Some(seed) => {
+            let outcome = run(seed, set.steps, true);
+            assert!(outcome.is_ok(), "seed {seed}: {}", outcome.unwrap_err().why);
+        }
+        None => {
+            for seed in set.from..set.from + set.runs {
+                match run(seed, None, false) {
+                    Ok(count) => recovered += count,
+                    Err(failure) if set.keeps_going => eprintln!("seed {seed}: {}", failure.why),
+                    Err(failure) => fail(seed, &failure),
+                }
+            }
+            assert!(
+                recovered > 0 || set.runs < 100,
+                "no run ever recovered a position"
+            );
+        }
+    }
+}
+
+/// Looks for the shortest run of the seed that fails, and says how to see it.
+fn fail(seed: u64, failure: &Failure) -> ! {
+    let shortest =
+        (0..failure.steps).find_map(|steps| Some((steps, run(seed, Some(steps), false).err()?)));
+    let (steps, why) = shortest.map_or((failure.steps, failure.why.clone()), |(steps, shorter)| {
+        (steps, shorter.why)
+    });
+    panic!(
+        "{why}\n\nto see it: USHER_SIM_SEED={seed} USHER_SIM_STEPS={steps} cargo test --test sim -- --nocapture"
+    );
+}
+
+struct Failure {
+    steps: usize,
+    why: String,
+}
+
+fn run(seed: u64, steps: Option<usize>, trace: bool) -> Result<u32, Failure> {
+    let secret: SecretString = "a secret of at least thirty-two bytes".to_owned().into();
+    let rules = Rules {
+        verifier: Verifier::new(VerifierKeys::from_secret(&secret)),
+        resume_key: ResumeKey::new(&[7; 32]),
+        resume_ttl: Duration::from_secs(4),
+        heartbeat: Duration::from_secs(25),
+        allow_anonymous: true,
+    };
+    let mint = |user: UserId| {
+        mint(
+            &secret,
+            &Claims::user(user),
+            1_790_000_000,
+            Duration::from_hours(24),
+        )
+    };
+    let mut world = World::new(seed, steps, Arc::new(rules), &mint, start(), trace);
+    // An assertion of the core that fails is a failure like others.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+    let steps = world.steps();
+    match outcome {
+        Ok(Ok(())) => Ok(world.recovered()),
+        Ok(Err(why)) => Err(Failure { steps, why }),
+        Err(_) => Err(Failure {
+            steps,
+            why: "an assertion failed, see above".to_owned(),
+        }),
+    }
+}
+
+struct Settings {
+    seed: Option<u64>,
+    steps: Option<usize>,
+    from: u64,
+    runs: u64,
+    keeps_going: bool,
+}
+
+impl Settings {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test has no other way to be told"
+    )]
+    fn read() -> Self {
+        let number = |name| {
+            std::env::var(name)
+                .ok()
+                .map(|text: String| text.parse().expect("a number"))
+        };
+        Self {
+            seed: number("USHER_SIM_SEED"),
+            steps: number("USHER_SIM_STEPS").map(|steps| usize::try_from(steps).expect("a number")),
+            from: number("USHER_SIM_FROM").unwrap_or(0),
+            runs: number("USHER_SIM_RUNS").unwrap_or(RUNS_DEFAULT),
+            keeps_going: std::env::var("USHER_SIM_KEEP_GOING").is_ok(),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an instant has no other constructor"
+)]
+fn start() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,1077 @@
+//! One run: a database, gateways and clients, and a step at a time taken by chance.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use usher::auth::identity::{Identity, Role};
+use usher::limits::{PAGE_BYTES_MAX, RING_BYTES_MAX};
+use usher::protocol::id::{Seq, SessionId, UserId, VotingId};
+use usher::protocol::notify::{AccessChange, Notice};
+use usher::protocol::refusal::Refusal;
+use usher::protocol::server::Can;
+use usher::relay::PeerId;
+use usher::relay::peer::{Effect, Moment, Peer, Rules};
+use usher::relay::router::{LogPage, Refill};
+use usher::relay::snapshot::Admission;
+use usher::relay::tally::Tally;
+use uuid::Uuid;
+
+use crate::client::{Client, ViewState, ensure};
+use crate::database::{self, Database, Heads, session_id, session_of, user_id};
+use crate::dice::Dice;
+use crate::gateway::{Connection, Gateway, Heard, Line, Lines, Note, Question};
+
+/// Steps that a calm world may take until everybody has everything.
+const CALM_STEPS_MAX: usize = 20_000;
+
+/// What one run is like: drawn anew for each, so that rare mixtures come up too.
+#[derive(Debug)]
+pub(crate) struct Weather {
+    /// Steps before it becomes calm.
+    pub(crate) steps: usize,
+    ring_events_max: usize,
+    page_events_max: usize,
+    stalls: u64,
+    failures: u64,
+    commits: u64,
+    outages: u64,
+    access_changes: u64,
+    restores: u64,
+    trims: u64,
+    drops: u64,
+    hear: u64,
+}
+
+/// Everything there is.
+pub(crate) struct World<'a> {
+    dice: Dice,
+    weather: Weather,
+    base: Instant,
+    unix_ms: u64,
+    rules: Arc<Rules>,
+    mint: &'a dyn Fn(UserId) -> String,
+    db: Database,
+    gateways: Vec<Gateway>,
+    clients: Vec<Client>,
+    connections: BTreeMap<PeerId, Connection>,
+    tasks: Vec<Task>,
+    next_peer: u64,
+    is_calm: bool,
+    trace: bool,
+    /// A promise that was broken where no one could say so.
+    broken: Option<String>,
+}
+
+/// A question to the database, in its steps: asked, read, answered.
+#[derive(Debug)]
+enum Task {
+    Admit {
+        peer: PeerId,
+        session: SessionId,
+        attempt: u32,
+        user: Option<usize>,
+        read: Option<Result<Can, Refusal>>,
+        answer: Option<Option<Result<Admission, Refusal>>>,
+    },
+    Page {
+        peer: PeerId,
+        session: SessionId,
+        attempt: u32,
+        after: Seq,
+        heads: Option<Heads>,
+        answer: Option<Option<LogPage>>,
+    },
+    Refill {
+        gateway: usize,
+        lane: usize,
+        refill: Refill,
+        heads: Option<Heads>,
+        answer: Option<LogPage>,
+    },
+    Tally {
+        gateway: usize,
+        lane: usize,
+        voting: VotingId,
+        answer: Option<Tally>,
+    },
+}
+
+/// Something that can happen next.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Commit,
+    Vote,
+    Trim,
+    Restore,
+    FalseHint,
+    ChangeAccess,
+    DropListen(usize),
+    Listen(usize),
+    Restart(usize),
+    Deliver(usize),
+    Hear(usize, usize),
+    Obey(usize, usize),
+    Work(usize),
+    TakeNote(PeerId),
+    Stall(PeerId),
+    Flow(PeerId),
+    Read(PeerId),
+    Connect(usize),
+    SignIn(PeerId),
+    Vanish(PeerId),
+    Subscribe(PeerId, usize),
+    Unsubscribe(PeerId, usize),
+    Wait,
+    Sweep,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(
+        seed: u64,
+        steps: Option<usize>,
+        rules: Arc<Rules>,
+        mint: &'a dyn Fn(UserId) -> String,
+        base: Instant,
+        trace: bool,
+    ) -> Self {
+        let mut dice = Dice::new(seed);
+        let weather = Weather::draw(&mut dice, steps);
+        let sessions = dice.pick(&[1, 1, 2, 3]);
+        let gateways = dice.pick(&[1, 1, 2]);
+        let lanes = dice.pick(&[1, 1, 2]);
+        let clients = dice.pick(&[1, 2, 4, 6]);
+        let event_bytes = if dice.chance(2) { 20_000 } else { 1 };
+        let users: Vec<Option<usize>> = (0..clients)
+            .map(|user| dice.chance(80).then_some(user / 2))
+            .collect();
+        if trace {
+            eprintln!(
+                "{sessions} sessions, {gateways} gateways of {lanes}, clients {users:?}, {weather:?}"
+            );
+        }
+        Self {
+            gateways: (0..gateways)
+                .map(|_| Gateway::new(lanes, weather.ring_events_max))
+                .collect(),
+            clients: users
+                .into_iter()
+                .map(|user| Client::new(user, sessions))
+                .collect(),
+            db: Database::new(sessions, event_bytes),
+            dice,
+            weather,
+            base,
+            unix_ms: 1_790_000_000_000,
+            rules,
+            mint,
+            connections: BTreeMap::new(),
+            tasks: Vec::new(),
+            next_peer: 0,
+            is_calm: false,
+            trace,
+            broken: None,
+        }
+    }
+
+    /// Lets it rage, then grow calm; everybody must then have everything, and what follows too.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        for _ in 0..self.weather.steps {
+            let acts = self.acts();
+            let act = self.draw(&acts);
+            self.act(act)?;
+        }
+        self.is_calm = true;
+        for client in &mut self.clients {
+            // Whoever was refused tries once more, with whatever token there is.
+            for view in client
+                .views
+                .iter_mut()
+                .filter(|view| view.state == ViewState::Refused)
+            {
+                view.state = ViewState::Idle;
+            }
+        }
+        self.calm_down()?;
+        for session in 0..self.db.sessions.len() {
+            self.commit(session, 1, true);
+            self.vote(session);
+        }
+        self.calm_down()?;
+        self.check_rest()
+    }
+
+    pub(crate) fn recovered(&self) -> u32 {
+        self.clients
+            .iter()
+            .flat_map(|client| &client.views)
+            .map(|view| view.recovered)
+            .sum()
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        self.weather.steps
+    }
+
+    fn calm_down(&mut self) -> Result<(), String> {
+        let mut steps = 0;
+        // Pauses of the core are about a second; two of them may follow each other.
+        for _ in 0..4 {
+            loop {
+                let acts = self.acts();
+                if acts.is_empty() {
+                    break;
+                }
+                let act = self.draw(&acts);
+                self.act(act)?;
+                steps += 1;
+                ensure(steps < CALM_STEPS_MAX, "no rest")?;
+            }
+            self.wait(1_100)?;
+        }
+        Ok(())
+    }
+
+    fn check_rest(&self) -> Result<(), String> {
+        for (number, client) in self.clients.iter().enumerate() {
+            for (session, view) in client.views.iter().enumerate() {
+                let whose = format!("client {number} session {session}");
+                let head = self.db.head(session);
+                match self.db.may_watch(session, client.user) {
+                    Ok(can) => {
+                        ensure(
+                            view.state == ViewState::Watching,
+                            &format!("{whose} is {:?} at rest", view.state),
+                        )?;
+                        let position = view.position.as_ref().ok_or("no position")?;
+                        ensure(
+                            *position == (head, self.db.epoch_name()),
+                            &format!("{whose} rests at {position:?}, the log at {head}"),
+                        )?;
+                        ensure(
+                            view.can == Some(can),
+                            &format!("{whose} was told {:?}, truth is {can:?}", view.can),
+                        )?;
+                        let version = self.db.sessions[session].version;
+                        ensure(
+                            view.version == version,
+                            &format!(
+                                "{whose} was told tally {}, truth is {version}",
+                                view.version
+                            ),
+                        )?;
+                        ensure(
+                            view.unanswered.is_empty(),
+                            &format!("{whose} waits for {:?}", view.unanswered),
+                        )?;
+                    }
+                    Err(_) => {
+                        let saw = view
+                            .position
+                            .as_ref()
+                            .is_some_and(|position| *position == (head, self.db.epoch_name()));
+                        ensure(
+                            view.state == ViewState::Refused && !saw,
+                            &format!(
+                                "{whose} is not allowed, but {:?} at {:?}",
+                                view.state, view.position
+                            ),
+                        )?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What can happen next, and how likely each is.
+    fn acts(&self) -> Vec<(u64, Act)> {
+        let mut acts = Vec::new();
+        if !self.is_calm {
+            let weather = &self.weather;
+            acts.extend([
+                (weather.commits, Act::Commit),
+                (2, Act::Vote),
+                (weather.trims, Act::Trim),
+                (weather.restores, Act::Restore),
+                (1, Act::FalseHint),
+                (weather.access_changes, Act::ChangeAccess),
+                (3, Act::Wait),
+                (1, Act::Sweep),
+            ]);
+        }
+        for (number, gateway) in self.gateways.iter().enumerate() {
+            match &gateway.network {
+                None => acts.push((4, Act::Listen(number))),
+                Some(network) if !network.is_empty() => acts.push((8, Act::Deliver(number))),
+                Some(_) => {}
+            }
+            if !self.is_calm {
+                acts.push((u64::from(self.weather.outages > 1), Act::Restart(number)));
+                if gateway.network.is_some() {
+                    acts.push((self.weather.outages, Act::DropListen(number)));
+                }
+            }
+            for (lane, one) in gateway.loops.iter().enumerate() {
+                if !one.heard.is_empty() {
+                    acts.push((self.weather.hear, Act::Hear(number, lane)));
+                }
+                if !one.commands.is_empty() {
+                    acts.push((20, Act::Obey(number, lane)));
+                }
+            }
+        }
+        for (place, task) in self.tasks.iter().enumerate() {
+            if !self.must_wait(task) {
+                acts.push((6, Act::Work(place)));
+            }
+        }
+        for (id, connection) in &self.connections {
+            self.connection_acts(*id, connection, &mut acts);
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            let is_open = self
+                .connections
+                .values()
+                .any(|connection| connection.client == number);
+            let wants = client
+                .views
+                .iter()
+                .enumerate()
+                .any(|(session, view)| self.wants(number, session, view.state));
+            if !is_open && wants {
+                acts.push((5, Act::Connect(number)));
+            }
+        }
+        acts
+    }
+
+    fn connection_acts(&self, id: PeerId, connection: &Connection, acts: &mut Vec<(u64, Act)>) {
+        if !connection.notes.is_empty() {
+            acts.push((10, Act::TakeNote(id)));
+        }
+        if !connection.line.wire.is_empty() {
+            acts.push((6, Act::Read(id)));
+        }
+        if connection.line.is_stalled {
+            acts.push((3, Act::Flow(id)));
+        }
+        let client = &self.clients[connection.client];
+        if client.user.is_some() && connection.peer.identity().subject.is_none() {
+            acts.push((4, Act::SignIn(id)));
+        }
+        for (session, view) in client.views.iter().enumerate() {
+            if self.wants(connection.client, session, view.state) {
+                acts.push((6, Act::Subscribe(id, session)));
+            } else if !self.is_calm && matches!(view.state, ViewState::Watching | ViewState::Asked)
+            {
+                acts.push((1, Act::Subscribe(id, session)));
+                acts.push((1, Act::Unsubscribe(id, session)));
+            }
+        }
+        if !self.is_calm {
+            acts.push((self.weather.drops, Act::Vanish(id)));
+            acts.push((self.weather.stalls.min(2), Act::Stall(id)));
+        }
+    }
+
+    fn wants(&self, client: usize, session: usize, state: ViewState) -> bool {
+        let user = self.clients[client].user;
+        match state {
+            ViewState::Idle => true,
+            ViewState::Refused => !self.is_calm || self.db.may_watch(session, user).is_ok(),
+            ViewState::Asked | ViewState::Watching | ViewState::Leaving => false,
+        }
+    }
+
+    /// Pages are read no faster than the client takes them.
+    fn must_wait(&self, task: &Task) -> bool {
+        let Task::Page {
+            peer,
+            heads: None,
+            answer: None,
+            ..
+        } = task
+        else {
+            return false;
+        };
+        self.connections
+            .get(peer)
+            .is_some_and(|connection| !connection.line.held.is_empty())
+    }
+
+    fn draw(&mut self, acts: &[(u64, Act)]) -> Act {
+        let total: u64 = acts.iter().map(|(weight, _)| weight).sum();
+        let mut rest = self.dice.below(usize::try_from(total).expect("small")) as u64;
+        for (weight, act) in acts {
+            if rest < *weight {
+                return *act;
+            }
+            rest -= weight;
+        }
+        unreachable!("the rest is below the total")
+    }
+
+    fn act(&mut self, act: Act) -> Result<(), String> {
+        if self.trace {
+            match act {
+                Act::Work(task) => eprintln!("{act:?} {:?}", self.tasks[task]),
+                Act::TakeNote(peer) => {
+                    eprintln!("{act:?} {:?}", self.connections[&peer].notes.front())
+                }
+                Act::Obey(gateway, lane) => eprintln!(
+                    "{act:?} {:?}",
+                    self.gateways[gateway].loops[lane].commands.front()
+                ),
+                Act::Read(peer) => eprintln!(
+                    "{act:?} {}",
+                    String::from_utf8_lossy(&self.connections[&peer].line.wire)
+                ),
+                _ => eprintln!("{act:?}"),
+            }
+        }
+        let session = self.dice.below(self.db.sessions.len());
+        match act {
+            Act::Commit => self.commit_some(session),
+            Act::Vote => self.vote(session),
+            Act::Trim => {
+                let (head, one) = (self.db.head(session), &mut self.db.sessions[session]);
+                one.floor = (one.floor + self.dice.below(4) as u64).min(head);
+            }
+            Act::Restore => self.restore(),
+            Act::FalseHint => {
+                let seq = Seq(self.db.head(session) + 3);
+                self.say(&Heard::Notices(vec![Notice {
+                    session: session_id(session),
+                    seq,
+                    event: None,
+                }]));
+            }
+            Act::ChangeAccess => self.change_access(session),
+            Act::DropListen(gateway) => self.gateways[gateway].network = None,
+            Act::Listen(gateway) => {
+                let back = Heard::Back {
+                    epoch: self.db.epoch_name(),
+                };
+                self.gateways[gateway].network = Some(VecDeque::from([back]));
+            }
+            Act::Restart(gateway) => self.restart(gateway),
+            Act::Deliver(gateway) => self.deliver(gateway),
+            Act::Hear(gateway, lane) => self.hear(gateway, lane),
+            Act::Obey(gateway, lane) => self.obey(gateway, lane),
+            Act::Work(task) => self.work(task),
+            Act::TakeNote(peer) => self.take_note(peer),
+            Act::Stall(peer) => self.line(peer).is_stalled = true,
+            Act::Flow(peer) => {
+                let Connection { gateway, lane, .. } = self.connections[&peer];
+                self.gateways[gateway].loops[lane]
+                    .commands
+                    .push_back((peer, crate::gateway::Command::Writable));
+                // Told once; the line stays stalled until the loop takes note.
+                self.obey_all(gateway, lane);
+            }
+            Act::Read(peer) => self.read(peer)?,
+            Act::Connect(client) => self.connect(client),
+            Act::SignIn(peer) => self.sign_in(peer),
+            Act::Vanish(peer) => self.vanish(peer),
+            Act::Subscribe(peer, session) => {
+                let client = self.connections[&peer].client;
+                let frame = self.clients[client].subscribe(session, &mut self.dice, &self.db);
+                self.on_text(peer, &frame);
+            }
+            Act::Unsubscribe(peer, session) => {
+                let client = self.connections[&peer].client;
+                let frame = self.clients[client].unsubscribe(session);
+                self.on_text(peer, &frame);
+            }
+            Act::Wait => {
+                let pause = self.dice.pick(&[1, 50, 400, 1_100]);
+                self.wait(pause)?;
+            }
+            Act::Sweep => self.sweep(),
+        }
+        self.check_bounds()
+    }
+
+    fn check_bounds(&mut self) -> Result<(), String> {
+        if let Some(why) = self.broken.take() {
+            return Err(why);
+        }
+        let windows = self
+            .gateways
+            .iter()
+            .flat_map(|gateway| &gateway.loops)
+            .map(|one| one.router.window_bytes())
+            .max();
+        ensure(
+            windows.is_none_or(|bytes| bytes <= self.db.sessions.len() * RING_BYTES_MAX),
+            "a window outgrows its bound",
+        )?;
+        let held = self
+            .connections
+            .values()
+            .map(|one| one.line.held.iter().map(bytes::Bytes::len).sum::<usize>())
+            .max();
+        ensure(
+            held.is_none_or(|bytes| bytes <= 2 * PAGE_BYTES_MAX),
+            "too much waits for a stalled socket",
+        )
+    }
+
+    // The database.
+
+    fn commit_some(&mut self, session: usize) {
+        let is_chat = self.dice.chance(85);
+        if self.dice.chance(10) {
+            let count = 2 + self.dice.below(6);
+            self.commit(session, count, is_chat);
+        } else {
+            self.commit(session, 1, is_chat);
+        }
+    }
+
+    /// Commits; of many events at once only the first are told with their text, and the last number.
+    fn commit(&mut self, session: usize, count: usize, is_chat: bool) {
+        let told = 1 + self.dice.below(3);
+        let mut notices = Vec::new();
+        for place in 0..count {
+            let event = self.db.commit(session, is_chat);
+            let is_oversized = !self.is_calm && self.dice.chance(10);
+            let event_told = (place < told && !is_oversized).then(|| event.clone());
+            if place < told || place + 1 == count {
+                notices.push(Notice {
+                    session: session_id(session),
+                    seq: event.seq,
+                    event: event_told,
+                });
+            }
+        }
+        self.say(&Heard::Notices(notices));
+    }
+
+    fn vote(&mut self, session: usize) {
+        self.db.sessions[session].version += 1;
+        self.say(&Heard::Votes(database::voting_id(session)));
+    }
+
+    fn restore(&mut self) {
+        let kept = self.dice.below(4) as u64;
+        self.db.restore(|head| head.saturating_sub(kept));
+        for gateway in &mut self.gateways {
+            gateway.network = None;
+        }
+    }
+
+    fn change_access(&mut self, session: usize) {
+        let users = self.clients.len();
+        let user = self.dice.below(users);
+        let key = (session, user);
+        let is_private = &mut self.db.sessions[session].is_private;
+        let set = match self.dice.below(5) {
+            0 | 1 => Some(&mut self.db.banned),
+            2 => Some(&mut self.db.muted),
+            3 => Some(&mut self.db.moderators),
+            _ => None,
+        };
+        let whose = match set {
+            Some(set) => {
+                if !set.remove(&key) {
+                    set.insert(key);
+                }
+                Some(user_id(user))
+            }
+            None => {
+                *is_private = !*is_private;
+                None
+            }
+        };
+        self.say(&Heard::Access(AccessChange {
+            session: Some(session_id(session)),
+            user: whose,
+        }));
+    }
+
+    fn say(&mut self, heard: &Heard) {
+        for gateway in &mut self.gateways {
+            if let Some(network) = &mut gateway.network {
+                network.push_back(heard.clone());
+            }
+        }
+    }
+
+    /// Takes a question one step further.
+    fn work(&mut self, place: usize) {
+        let fails = !self.is_calm && self.dice.chance(self.weather.failures);
+        let count = 1 + self.dice.below(self.weather.page_events_max);
+        let db = &self.db;
+        match &mut self.tasks[place] {
+            Task::Admit {
+                answer: answer @ None,
+                ..
+            } if fails => *answer = Some(None),
+            Task::Admit {
+                session,
+                user,
+                read: read @ None,
+                answer: None,
+                ..
+            } => {
+                *read = Some(db.may_watch(session_of(*session), *user));
+            }
+            Task::Admit {
+                session,
+                read: Some(read),
+                answer: answer @ None,
+                ..
+            } => {
+                let session = session_of(*session);
+                let admit = |can: &Can| database::admission(session, *can, db.snapshot(session));
+                *answer = Some(Some(read.as_ref().map(admit).map_err(Clone::clone)));
+            }
+            Task::Page {
+                answer: answer @ None,
+                ..
+            } if fails => *answer = Some(None),
+            Task::Page {
+                session,
+                heads: heads @ None,
+                ..
+            } => *heads = Some(db.heads(session_of(*session))),
+            Task::Page {
+                session,
+                heads: Some(heads),
+                after,
+                answer: answer @ None,
+                ..
+            } => {
+                *answer = Some(db.page(session_of(*session), heads, *after, count));
+            }
+            Task::Refill {
+                heads,
+                answer: None,
+                ..
+            } if fails => *heads = None,
+            Task::Refill {
+                refill,
+                heads: heads @ None,
+                ..
+            } => *heads = Some(db.heads(session_of(refill.session))),
+            Task::Refill {
+                refill,
+                heads,
+                answer: answer @ None,
+                ..
+            } => {
+                let read = heads.take().expect("matched above");
+                *answer = db.page(session_of(refill.session), &read, refill.after, count);
+                if answer.is_some() {
+                    *heads = Some(read);
+                }
+            }
+            Task::Tally { answer: None, .. } if fails => {}
+            Task::Tally {
+                voting,
+                answer: answer @ None,
+                ..
+            } => {
+                let session =
+                    usize::try_from(voting.0.as_u128() - 200).expect("a voting of the simulation");
+                *answer = Some(db.tally(session));
+            }
+            Task::Admit { .. } | Task::Page { .. } | Task::Refill { .. } | Task::Tally { .. } => {
+                self.answer(place)
+            }
+        }
+    }
+
+    fn answer(&mut self, place: usize) {
+        let now = self.now();
+        match self.tasks.swap_remove(place) {
+            Task::Admit {
+                peer,
+                session,
+                attempt,
+                answer,
+                ..
+            } => {
+                let answer = answer.expect("read before it is answered");
+                self.tell(peer, |peer| peer.on_admitted(session, attempt, answer, now));
+            }
+            Task::Page {
+                peer,
+                session,
+                attempt,
+                answer,
+                ..
+            } => {
+                let answer = answer.expect("read before it is answered");
+                self.tell(peer, |peer| peer.on_page(session, attempt, answer, now));
+            }
+            Task::Refill {
+                gateway,
+                lane,
+                refill,
+                answer,
+                ..
+            } => {
+                let page = answer.expect("read before it is answered");
+                let (one, mut lines) = self.lane(gateway, lane);
+                let questions = one.on_page(&refill, &page, &mut lines);
+                self.ask(gateway, lane, questions);
+            }
+            Task::Tally {
+                gateway,
+                lane,
+                answer,
+                ..
+            } => {
+                let tally = answer.expect("read before it is answered");
+                let (one, mut lines) = self.lane(gateway, lane);
+                one.on_tally(&tally, &mut lines);
+            }
+        }
+    }
+
+    fn ask(&mut self, gateway: usize, lane: usize, questions: Vec<Question>) {
+        self.tasks
+            .extend(questions.into_iter().map(|question| match question {
+                Question::Refill(refill) => Task::Refill {
+                    gateway,
+                    lane,
+                    refill,
+                    heads: None,
+                    answer: None,
+                },
+                Question::Tally(voting) => Task::Tally {
+                    gateway,
+                    lane,
+                    voting,
+                    answer: None,
+                },
+            }));
+    }
+
+    // The gateways.
+
+    /// The process dies, with all its sockets, and starts again.
+    fn restart(&mut self, number: usize) {
+        let lanes = self.gateways[number].loops.len();
+        let peers: Vec<PeerId> = self
+            .connections
+            .iter()
+            .filter(|(_, one)| one.gateway == number)
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in peers {
+            self.vanish(peer);
+        }
+        self.gateways[number] = Gateway::new(lanes, self.weather.ring_events_max);
+        self.tasks.retain(|task| match task {
+            Task::Refill { gateway, .. } | Task::Tally { gateway, .. } => *gateway != number,
+            Task::Admit { .. } | Task::Page { .. } => true,
+        });
+    }
+
+    fn deliver(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        if let Some(heard) = gateway.network.as_mut().and_then(VecDeque::pop_front) {
+            for one in &mut gateway.loops {
+                one.heard.push_back(heard.clone());
+            }
+        }
+    }
+
+    fn hear(&mut self, gateway: usize, lane: usize) {
+        let (count, now) = (1 + self.dice.below(4), self.now());
+        let (one, mut lines) = self.lane(gateway, lane);
+        let is_back = one
+            .heard
+            .iter()
+            .take(count)
+            .any(|heard| matches!(heard, Heard::Back { .. }));
+        let questions = one.on_heard(count, now, &mut lines);
+        if is_back {
+            // Counts that were read before may be of another life of the database.
+            self.tasks.retain(|task| !matches!(task, Task::Tally { gateway: g, lane: l, .. } if (*g, *l) == (gateway, lane)));
+        }
+        self.ask(gateway, lane, questions);
+    }
+
+    fn obey(&mut self, gateway: usize, lane: usize) {
+        let now = self.now();
+        let (one, mut lines) = self.lane(gateway, lane);
+        if let Some((peer, command)) = one.commands.pop_front() {
+            let questions = one.on_command(peer, command, now, &mut lines);
+            self.ask(gateway, lane, questions);
+        }
+    }
+
+    fn obey_all(&mut self, gateway: usize, lane: usize) {
+        while !self.gateways[gateway].loops[lane].commands.is_empty() {
+            self.obey(gateway, lane);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let later = self.now().at + Duration::from_secs(self.dice.pick(&[0, 100]));
+        for one in self
+            .gateways
+            .iter_mut()
+            .flat_map(|gateway| &mut gateway.loops)
+        {
+            one.router.sweep(later);
+        }
+    }
+
+    fn lane(&mut self, gateway: usize, lane: usize) -> (&mut crate::gateway::Loop, Lines<'_>) {
+        let stalls = if self.is_calm { 0 } else { self.weather.stalls };
+        let lines = Lines {
+            connections: &mut self.connections,
+            dice: &mut self.dice,
+            stalls,
+        };
+        (&mut self.gateways[gateway].loops[lane], lines)
+    }
+
+    // The connections.
+
+    fn connect(&mut self, client: usize) {
+        self.next_peer += 1;
+        let (id, now) = (PeerId(self.next_peer), self.now());
+        let gateway = self.dice.below(self.gateways.len());
+        if self.gateways[gateway]
+            .loops
+            .iter()
+            .any(|one| !one.has_heard)
+        {
+            // Not ready: the client is turned away.
+            return;
+        }
+        let signed_in = self.clients[client]
+            .user
+            .filter(|_| self.dice.chance(85))
+            .map(identity);
+        let peer = Peer::new(Arc::clone(&self.rules), signed_in, Uuid::nil(), now);
+        let lane = self.dice.below(self.gateways[gateway].loops.len());
+        let connection = Connection {
+            client,
+            gateway,
+            lane,
+            peer,
+            notes: VecDeque::new(),
+            line: Line::default(),
+        };
+        self.connections.insert(id, connection);
+        self.tell(id, |_| ());
+    }
+
+    fn sign_in(&mut self, id: PeerId) {
+        let client = self.connections[&id].client;
+        let user = self.clients[client]
+            .user
+            .expect("an act of signed-in users");
+        let token = (self.mint)(user_id(user));
+        self.on_text(id, &format!(r#"{{"type":"auth","token":"{token}"}}"#));
+    }
+
+    fn on_text(&mut self, id: PeerId, text: &str) {
+        if self.trace {
+            eprintln!("{id:?} {text}");
+        }
+        let now = self.now();
+        self.tell(id, |peer| {
+            peer.on_heard(now);
+            peer.on_text(text, now);
+        });
+    }
+
+    fn take_note(&mut self, id: PeerId) {
+        let now = self.now();
+        let note = self
+            .connections
+            .get_mut(&id)
+            .and_then(|connection| connection.notes.pop_front());
+        self.tell(id, |peer| match note {
+            Some(Note::Attached {
+                session,
+                attempt,
+                attached,
+            }) => peer.on_attached(session, attempt, attached, now),
+            Some(Note::Joined {
+                session,
+                attempt,
+                recall,
+            }) => peer.on_joined(session, attempt, recall, 0, now),
+            Some(Note::Turned {
+                session,
+                attempt,
+                kind,
+            }) => peer.on_turn(session, attempt, kind, now),
+            None => {}
+        });
+    }
+
+    /// Tells a peer something and does what it wants.
+    fn tell(&mut self, id: PeerId, what: impl FnOnce(&mut Peer)) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        what(&mut connection.peer);
+        let user = connection.peer.identity().subject;
+        for effect in connection.peer.take_effects() {
+            let effect = match connection.command(effect) {
+                Ok(command) => {
+                    self.gateways[connection.gateway].loops[connection.lane]
+                        .commands
+                        .push_back((id, command));
+                    continue;
+                }
+                Err(effect) => effect,
+            };
+            match effect {
+                Effect::Admit { session, attempt } => {
+                    let user = user.map(|user| {
+                        usize::try_from(user.0.as_u128() - 1_000).expect("a user of the simulation")
+                    });
+                    self.tasks.push(Task::Admit {
+                        peer: id,
+                        session,
+                        attempt,
+                        user,
+                        read: None,
+                        answer: None,
+                    });
+                }
+                Effect::ReadPage {
+                    session,
+                    attempt,
+                    after,
+                } => {
+                    self.tasks.push(Task::Page {
+                        peer: id,
+                        session,
+                        attempt,
+                        after,
+                        heads: None,
+                        answer: None,
+                    });
+                }
+                Effect::Close(_) => {
+                    // What was written before the close frame arrives.
+                    let (gateway, lane) = (connection.gateway, connection.lane);
+                    self.obey_all(gateway, lane);
+                    return self.part(id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The gateway closes: what was written before still reaches the client.
+    fn part(&mut self, id: PeerId) {
+        let client = self.connections[&id].client;
+        let line = self.line(id);
+        let held = std::mem::take(&mut line.held);
+        let mut wire = std::mem::take(&mut line.wire);
+        wire.extend(held.into_iter().flatten());
+        let read = self.clients[client].on_bytes(&wire, &self.db);
+        self.broken = self.broken.take().or(read.err());
+        self.vanish(id);
+    }
+
+    fn vanish(&mut self, id: PeerId) {
+        if let Some(connection) = self.connections.remove(&id) {
+            self.clients[connection.client].on_dropped();
+            self.tasks.retain(|task| match task {
+                Task::Admit { peer, .. } | Task::Page { peer, .. } => *peer != id,
+                Task::Refill { .. } | Task::Tally { .. } => true,
+            });
+            self.gateways[connection.gateway].loops[connection.lane]
+                .commands
+                .push_back((id, crate::gateway::Command::Close));
+        }
+    }
+
+    fn read(&mut self, id: PeerId) -> Result<(), String> {
+        let client = self.connections[&id].client;
+        let wire = std::mem::take(&mut self.line(id).wire);
+        // What the network has delivered so far may end within a frame.
+        let cut = if self.is_calm {
+            wire.len()
+        } else {
+            self.dice.below(wire.len()) + 1
+        };
+        self.line(id).wire = wire[cut..].to_vec();
+        self.clients[client].on_bytes(&wire[..cut], &self.db)
+    }
+
+    fn line(&mut self, id: PeerId) -> &mut Line {
+        &mut self
+            .connections
+            .get_mut(&id)
+            .expect("an act of an open connection")
+            .line
+    }
+
+    // The time.
+
+    fn wait(&mut self, ms: u64) -> Result<(), String> {
+        self.unix_ms += ms;
+        self.base += Duration::from_millis(ms);
+        let now = self.now();
+        let due: Vec<PeerId> = self
+            .connections
+            .iter()
+            .filter(|(_, one)| one.peer.deadline(now) <= now.at)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.tell(id, |peer| {
+                peer.on_heard(now);
+                peer.on_deadline(now);
+            });
+            if let Some(connection) = self.connections.get(&id) {
+                ensure(
+                    connection.peer.deadline(now) > now.at,
+                    "a deadline stays due",
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            at: self.base,
+            unix_ms: self.unix_ms,
+        }
+    }
+}
+
+impl Weather {
+    fn draw(dice: &mut Dice, steps: Option<usize>) -> Self {
+        let drawn = dice.pick(&[30, 60, 150, 400]);
+        Self {
+            steps: steps.unwrap_or(drawn),
+            ring_events_max: dice.pick(&[1, 2, 3, 64]),
+            page_events_max: dice.pick(&[1, 2, 5]),
+            stalls: dice.pick(&[0, 0, 5, 30]),
+            failures: dice.pick(&[0, 0, 10, 40]),
+            commits: dice.pick(&[4, 10, 25]),
+            outages: dice.pick(&[0, 1, 2]),
+            access_changes: dice.pick(&[0, 0, 1, 4]),
+            restores: dice.pick(&[0, 0, 0, 1]),
+            trims: dice.pick(&[0, 1, 4]),
+            drops: dice.pick(&[0, 1, 3]),
+            hear: dice.pick(&[2, 10, 30]),
+        }
+    }
+}
+
+fn identity(user: usize) -> Identity {
+    Identity {
+        subject: Some(user_id(user)),
+        role: Role::Authenticated,
+        ..Identity::anonymous()
+    }
+}
