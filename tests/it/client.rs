@@ -107,6 +107,12 @@ impl Client {
         answer
     }
 
+    /// Subscribes afresh; gives the answer, whatever it is.
+    pub(crate) async fn try_subscribe(&mut self, session: Uuid) -> Value {
+        self.ask(json!({"type": "subscribe", "session": session}))
+            .await
+    }
+
     /// Subscribes from where it stood, with its token; gives `subscribed`.
     pub(crate) async fn resume(&mut self, session: Uuid) -> Value {
         let Standing {
@@ -303,6 +309,15 @@ impl Client {
         taken
     }
 
+    /// How many frames of a kind were ever received.
+    pub(crate) fn received(&self, kind: &str) -> usize {
+        let head = format!(r#"{{"type":"{kind}","#);
+        self.heard
+            .iter()
+            .filter(|frame| frame.starts_with(&head))
+            .count()
+    }
+
     pub(crate) fn standing(&self, session: Uuid) -> &Standing {
         &self.sessions[&session]
     }
@@ -450,6 +465,7 @@ impl Client {
         }
     }
 
+    #[track_caller]
     pub(crate) fn fail(&self, what: &str) -> ! {
         const SHOWN: usize = 60;
         let skipped = self.heard.len().saturating_sub(SHOWN);
@@ -475,6 +491,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Checks that an answer is a refusal by this name; gives it.
+#[track_caller]
 pub(crate) fn refused(answer: Value, code: &str) -> Value {
     assert_eq!(
         (&answer["type"], &answer["code"]),
@@ -491,6 +508,7 @@ pub(crate) fn refused(answer: Value, code: &str) -> Value {
 }
 
 /// The votes in a tally or in a voting of `subscribed`, by movie, those without any left out, in the order of ids.
+#[track_caller]
 pub(crate) fn votes(tally: &Value) -> Vec<(Uuid, u64)> {
     let counts = tally["counts"]
         .as_array()

@@ -10,6 +10,7 @@
     reason = "tests read the clock as a person with a watch does"
 )]
 
+mod access;
 mod client;
 mod cluster;
 mod database;
@@ -20,5 +21,7 @@ mod http;
 mod log;
 mod main_job;
 mod migrations;
-mod resume;
 mod pgtap;
+mod resume;
+mod volume;
+mod votings;
