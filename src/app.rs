@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::postgres::batcher;
 use crate::postgres::listener::{Heard, Listener};
 use crate::postgres::store::Store;
+use crate::protocol::id::VotingId;
 use crate::relay::peer::Rules;
 use crate::relay::resume::ResumeKey;
 use crate::relay::tally::Conflation;
@@ -84,7 +85,11 @@ impl Parts {
         let (listening, is_listening) = watch::channel(false);
         let stop_listening = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (loops, hearers) = spawn_loops(config, &store, &metrics, &mut tasks);
+        let Loops {
+            loops,
+            hearers,
+            changed_votings,
+        } = spawn_loops(config, &store, &metrics, &mut tasks);
         tasks.spawn(batchers.run());
         let keeper = Keeper {
             store: store.clone(),
@@ -97,6 +102,7 @@ impl Parts {
             target: config.listen_database.clone(),
             store: store.clone(),
             hearers,
+            changed_votings,
             is_listening: listening,
             metrics: Arc::clone(&metrics),
         };
@@ -156,17 +162,23 @@ impl Parts {
     }
 }
 
-/// Starts the fan-out loops and the reader of tallies that they share. Returns how they are asked and how they hear.
+/// How the fan-out loops, and the reader of tallies, are reached.
+struct Loops {
+    loops: Vec<mpsc::Sender<Command>>,
+    hearers: Vec<mpsc::Sender<Arc<Heard>>>,
+    changed_votings: mpsc::Sender<Vec<VotingId>>,
+}
+
+/// Starts the fan-out loops and the reader of tallies that they share.
 fn spawn_loops(
     config: &Config,
     store: &Store,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
-) -> (Vec<mpsc::Sender<Command>>, Vec<mpsc::Sender<Arc<Heard>>>) {
+) -> Loops {
     let audience = Arc::new(Audience::default());
-    let (dirty_sender, dirty) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (tally_hearer, tally_heard) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (mut loops, mut hearers) = (Vec::new(), vec![tally_hearer]);
+    let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
+    let (mut loops, mut hearers) = (Vec::new(), Vec::new());
     for _ in 0..config.fanout_loops {
         let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
@@ -174,7 +186,7 @@ fn spawn_loops(
             config.ring_events,
             Arc::clone(&audience),
             store.clone(),
-            dirty_sender.clone(),
+            changed_votings.clone(),
             Arc::clone(metrics),
         );
         tasks.spawn(fanout.run(heard, commands));
@@ -183,14 +195,17 @@ fn spawn_loops(
     }
     let reader = TallyReader {
         conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
-        heard: tally_heard,
-        dirty,
+        changed,
         store: store.clone(),
         loops: loops.clone(),
         metrics: Arc::clone(metrics),
     };
     tasks.spawn(reader.run());
-    (loops, hearers)
+    Loops {
+        loops,
+        hearers,
+        changed_votings,
+    }
 }
 
 fn rules(config: &Config) -> Rules {

@@ -183,3 +183,15 @@ const _: () = assert!(
 
 /// Events that leave the log in one statement.
 pub const TRIM_EVENTS_MAX: u64 = 10_000;
+
+/// Bytes of events that one receiver that is behind is given at a time: a socket that takes nothing pins no more.
+pub const RUN_BYTES_MAX: usize = 64 * 1024;
+
+/// Time over which all receivers are admitted again after a lost LISTEN connection.
+pub const RECHECK_SPREAD: Duration = Duration::from_secs(5);
+
+/// How far the clocks of two nodes may be apart before a voided resume token could live on.
+pub const CLOCK_SKEW_MS: u64 = 1_000;
+
+/// How long a connection that is no WebSocket may live.
+pub const PLAIN_CONNECTION_MAX: Duration = Duration::from_secs(60);

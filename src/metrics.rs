@@ -51,6 +51,7 @@ pub struct Metrics {
     pub writes: Histogram,
     pub batch_items: Histogram,
     pub tallies: Counter,
+    pub tallies_postponed: Counter,
     pub query_failures: Counter,
     pub trimmed: Counter,
 }
@@ -175,6 +176,10 @@ impl Metrics {
             ),
             batch_items: r.histogram("batch_items", "Writes that shared a transaction", &ITEMS),
             tallies: r.counter("tallies", "Tallies read and sent"),
+            tallies_postponed: r.counter(
+                "tallies_postponed",
+                "Changes of counts that found no room to be remembered",
+            ),
             query_failures: r.counter(
                 "query_failures",
                 "Questions to the database without an answer",
@@ -247,7 +252,6 @@ impl LabelName for Start {
             Self::Recovered => "recovered",
             Self::Unrecovered(StartReason::Ahead) => "ahead",
             Self::Unrecovered(StartReason::Fresh) => "fresh",
-            Self::Unrecovered(StartReason::SlowConsumer) => "slow_consumer",
             Self::Unrecovered(StartReason::TooOld) => "too_old",
         }
     }
@@ -273,12 +277,10 @@ impl LabelName for RefillCause {
 impl LabelName for CloseCode {
     fn label(&self) -> &'static str {
         match self {
-            Self::Normal => "1000",
             Self::ProtocolError => "1002",
             Self::InvalidText => "1007",
             Self::TooBig => "1009",
             Self::Restart => "1012",
-            Self::TryLater => "1013",
             Self::TokenExpired => "4001",
             Self::TooSlow => "4008",
             Self::HeartbeatMissed => "4009",

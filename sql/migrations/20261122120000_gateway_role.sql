@@ -35,6 +35,10 @@ begin
 end
 $$;
 
+-- A statement of the gateway that waits for long would keep one of its few connections; it gives up and asks again.
+alter role usher_gateway set statement_timeout = '8s';
+alter role usher_gateway set lock_timeout = '3s';
+
 create schema usher;
 
 comment on schema usher is 'The realtime gateway''s own: the event log, the tallies and the functions it calls. Not for the Data API.';

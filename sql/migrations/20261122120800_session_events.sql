@@ -173,7 +173,8 @@ begin
     select
       n.id,
       row_to_json(n) as data,
-      (n.visibility, n.status, n.streamer_id) is distinct from (o.visibility, o.status, o.streamer_id) as is_access,
+      (n.visibility, n.status, n.streamer_id, n.chat_enabled)
+        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access,
       n.status = 'ended' and o.status <> 'ended' as is_end
     from new_rows n
     join old_rows o on o.id = n.id

@@ -28,7 +28,9 @@ begin
     'send', may_write and (caller.chat_enabled or caller.moderator),
     'vote', may_write,
     'moderate', caller.moderator,
-    'mine', usher.my_votes(admit.session)
+    'mine', usher.my_votes(admit.session),
+    -- A time-out ends by itself: then it is worth asking again.
+    'ask_again_ms', ceil(1000 * extract(epoch from caller.ban_until - clock_timestamp()))
   );
 end
 $$;

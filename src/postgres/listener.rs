@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::{AsyncMessage, Client, Notification};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -40,8 +40,6 @@ pub enum Heard {
     Notices {
         /// New events.
         events: Vec<Notice>,
-        /// Votings whose counts changed.
-        votings: Vec<VotingId>,
         /// Changes in who may do what.
         access: Vec<AccessChange>,
     },
@@ -56,6 +54,8 @@ pub struct Listener {
     pub store: Store,
     /// Who wants to hear. A full queue makes the listener wait, and Postgres keeps the rest.
     pub hearers: Vec<mpsc::Sender<Arc<Heard>>>,
+    /// Who wants to know which votings' counts changed.
+    pub changed_votings: mpsc::Sender<Vec<VotingId>>,
     /// Whether it listens.
     pub is_listening: watch::Sender<bool>,
     /// Echo delay, reconnects, notifications.
@@ -75,6 +75,8 @@ enum Lost {
         PROBE_TIMEOUT.as_secs()
     )]
     NoEcho,
+    #[error("the database took the connection and says nothing")]
+    Silent,
     #[error("listen")]
     Statement(#[from] tokio_postgres::Error),
 }
@@ -117,14 +119,15 @@ impl Listener {
         };
         let mut probe = Probe::new();
         let epoch = {
-            let setting_up = set_up(&client, &probe.channel);
+            let setting_up = timeout(PROBE_TIMEOUT, set_up(&client, &probe.channel));
             tokio::pin!(setting_up);
             loop {
                 tokio::select! {
                     biased;
                     epoch = &mut setting_up => match epoch {
-                        Ok(epoch) => break epoch,
-                        Err(error) => return error.into(),
+                        Ok(Ok(epoch)) => break epoch,
+                        Ok(Err(error)) => return error.into(),
+                        Err(_) => return Lost::Silent,
                     },
                     // Nothing is lost by not looking: what was said before `Back` is found by the resync.
                     messages = poll_fn(|cx| poll_messages(&mut link, cx)) => if let Err(lost) = messages {
@@ -160,17 +163,32 @@ impl Listener {
                 self.metrics
                     .notifications
                     .inc_by(notifications.len() as u64);
-                self.hand_on(parse(&notifications)).await;
+                self.hand_on_all(&notifications).await;
             }
         }
     }
 
-    async fn hand_on(&self, heard: Heard) {
-        if matches!(&heard, Heard::Notices { events, votings, access }
-            if events.is_empty() && votings.is_empty() && access.is_empty())
-        {
-            return;
+    async fn hand_on_all(&self, notifications: &[Notification]) {
+        let (mut events, mut votings, mut access) = (Vec::new(), Vec::new(), Vec::new());
+        for notification in notifications {
+            let payload = notification.payload();
+            match notification.channel() {
+                EVENTS_CHANNEL => events.extend(notify::parse_notice(payload)),
+                VOTES_CHANNEL => votings.extend(notify::parse_voting(payload)),
+                CONTROL_CHANNEL => access.extend(notify::parse_access_change(payload)),
+                _ => {}
+            }
         }
+        if !(events.is_empty() && access.is_empty()) {
+            self.hand_on(Heard::Notices { events, access }).await;
+        }
+        if !votings.is_empty() {
+            // A reader that is gone has stopped, and so will we.
+            let _ = self.changed_votings.send(votings).await;
+        }
+    }
+
+    async fn hand_on(&self, heard: Heard) {
         let heard = Arc::new(heard);
         for hearer in &self.hearers {
             // A hearer that is gone has stopped, and so will we.
@@ -209,28 +227,11 @@ fn poll_messages(
     Poll::Ready(Ok(notifications))
 }
 
-fn parse(notifications: &[Notification]) -> Heard {
-    let (mut events, mut votings, mut access) = (Vec::new(), Vec::new(), Vec::new());
-    for notification in notifications {
-        let payload = notification.payload();
-        match notification.channel() {
-            EVENTS_CHANNEL => events.extend(notify::parse_notice(payload)),
-            VOTES_CHANNEL => votings.extend(notify::parse_voting(payload)),
-            CONTROL_CHANNEL => access.extend(notify::parse_access_change(payload)),
-            _ => {}
-        }
-    }
-    Heard::Notices {
-        events,
-        votings,
-        access,
-    }
-}
-
 /// The gateway's word to itself.
 struct Probe {
     channel: String,
     state: ProbeState,
+    is_failing: bool,
 }
 
 enum ProbeState {
@@ -239,7 +240,10 @@ enum ProbeState {
         Instant,
         Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>,
     ),
-    Sent(Instant),
+    Sent {
+        began: Instant,
+        sent: Instant,
+    },
 }
 
 impl Probe {
@@ -248,6 +252,7 @@ impl Probe {
         Self {
             channel,
             state: ProbeState::Due(Instant::now()),
+            is_failing: false,
         }
     }
 
@@ -264,13 +269,24 @@ impl Probe {
             ProbeState::Sending(at, sending) => {
                 let at = *at;
                 self.state = match sending.await {
-                    Ok(()) => ProbeState::Sent(at),
+                    Ok(()) => ProbeState::Sent {
+                        began: at,
+                        sent: Instant::now(),
+                    },
                     // What was not said cannot be heard: that proves nothing about this connection.
-                    Err(_) => ProbeState::Due(Instant::now() + PAUSE_MIN),
+                    Err(error) => {
+                        if !std::mem::replace(&mut self.is_failing, true) {
+                            warn!(
+                                error = chain(&error),
+                                "cannot notify ourselves, trying again"
+                            );
+                        }
+                        ProbeState::Due(Instant::now() + PAUSE_MIN)
+                    }
                 };
             }
-            ProbeState::Sent(at) => {
-                tokio::time::sleep_until(*at + PROBE_TIMEOUT).await;
+            ProbeState::Sent { sent, .. } => {
+                tokio::time::sleep_until(*sent + PROBE_TIMEOUT).await;
                 return Err(Lost::NoEcho);
             }
         }
@@ -285,10 +301,11 @@ impl Probe {
         {
             return None;
         }
-        let (ProbeState::Sending(at, _) | ProbeState::Sent(at)) = &self.state else {
+        let (ProbeState::Sending(at, _) | ProbeState::Sent { began: at, .. }) = &self.state else {
             return None;
         };
         let delay = at.elapsed();
+        self.is_failing = false;
         self.state = ProbeState::Due(Instant::now() + PROBE_INTERVAL);
         Some(delay)
     }

@@ -76,6 +76,8 @@ impl Store {
                 #[serde(flatten)]
                 can: Can,
                 mine: HashMap<VotingId, MovieId>,
+                #[serde(default)]
+                ask_again_ms: Option<u64>,
             },
         }
         let (admit, snapshot) = self.deadline(self.ask_admission(session, identity)).await?;
@@ -87,8 +89,12 @@ impl Store {
             what: "an admission",
             source,
         };
-        let (can, mine) = match serde_json::from_str(&admit).map_err(shape)? {
-            Admit::Admitted { can, mine } => (can, mine),
+        let (can, mine, ask_again) = match serde_json::from_str(&admit).map_err(shape)? {
+            Admit::Admitted {
+                can,
+                mine,
+                ask_again_ms,
+            } => (can, mine, ask_again_ms.map(Duration::from_millis)),
             Admit::Refused { refused } => {
                 let code = RefusalCode::parse(&refused).unwrap_or(RefusalCode::Forbidden);
                 return Ok(Err(Refusal::new(
@@ -106,6 +112,7 @@ impl Store {
             session,
             can,
             mine,
+            ask_again,
             snapshot: Arc::new(snapshot),
         }))
     }
@@ -145,7 +152,7 @@ impl Store {
             )?;
             let head = heads.first();
             Ok(LogPage {
-                epoch: head.map(|row| row.get(0)).unwrap_or_default(),
+                epoch: head.and_then(|row| row.try_get(0).ok()).unwrap_or_default(),
                 head: head.map(|row| seq(row, 1)).unwrap_or_default(),
                 floor: head.map(|row| seq(row, 2)).unwrap_or_default(),
                 events: events
@@ -320,7 +327,11 @@ pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
         {
             StoreError::Unavailable(state.code().to_owned())
         }
-        Some(state) if *state == SqlState::READ_ONLY_SQL_TRANSACTION => {
+        // A standby, or a lock that somebody else holds for long.
+        Some(state)
+            if *state == SqlState::READ_ONLY_SQL_TRANSACTION
+                || *state == SqlState::LOCK_NOT_AVAILABLE =>
+        {
             StoreError::Unavailable(state.code().to_owned())
         }
         Some(_) => StoreError::Refused(error),

@@ -119,8 +119,6 @@ impl Refusal {
 /// back without a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseCode {
-    /// The client said goodbye; its close is answered.
-    Normal,
     /// A frame broke RFC 6455.
     ProtocolError,
     /// A text frame was not UTF-8.
@@ -129,8 +127,6 @@ pub enum CloseCode {
     TooBig,
     /// The gateway restarts; a `reconnect` frame came before.
     Restart,
-    /// The gateway cannot go on with this socket; another try may work.
-    TryLater,
     /// The token expired: come back with a fresh one.
     TokenExpired,
     /// The client did not take what it was sent.
@@ -149,13 +145,11 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code, for metrics and tests.
-    pub const ALL: [Self; 13] = [
-        Self::Normal,
+    pub const ALL: [Self; 11] = [
         Self::ProtocolError,
         Self::InvalidText,
         Self::TooBig,
         Self::Restart,
-        Self::TryLater,
         Self::TokenExpired,
         Self::TooSlow,
         Self::HeartbeatMissed,
@@ -169,12 +163,10 @@ impl CloseCode {
     #[must_use]
     pub fn as_u16(self) -> u16 {
         match self {
-            Self::Normal => 1000,
             Self::ProtocolError => 1002,
             Self::InvalidText => 1007,
             Self::TooBig => 1009,
             Self::Restart => 1012,
-            Self::TryLater => 1013,
             Self::TokenExpired => 4001,
             Self::TooSlow => 4008,
             Self::HeartbeatMissed => 4009,
@@ -189,12 +181,10 @@ impl CloseCode {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Normal => "goodbye",
             Self::ProtocolError => "a frame broke rfc 6455",
             Self::InvalidText => "a text frame was not utf-8",
             Self::TooBig => "frame larger than max_frame_bytes",
             Self::Restart => "the gateway restarts",
-            Self::TryLater => "try again later",
             Self::TokenExpired => "token expired, come back with a fresh one",
             Self::TooSlow => "too slow to keep up, come back and resume",
             Self::HeartbeatMissed => "nothing heard for two heartbeats",

@@ -116,6 +116,7 @@ pub struct Reset<'a> {
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "the fields are those of the protocol")]
 pub struct VotingView<'a> {
+    pub session: SessionId,
     pub voting: VotingId,
     pub status: &'a str,
     pub version: u64,
@@ -150,8 +151,6 @@ pub enum StartReason {
     Ahead,
     /// There was nothing to go on from.
     Fresh,
-    /// The client was too far behind to be caught up.
-    SlowConsumer,
     /// The log no longer reaches back.
     TooOld,
 }

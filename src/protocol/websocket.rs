@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn a_close_frame_bears_code_and_reason() {
         assert_eq!(
-            close(CloseCode::Normal).as_ref(),
-            b"\x88\x09\x03\xe8goodbye"
+            close(CloseCode::Restart).as_ref(),
+            b"\x88\x16\x03\xf4the gateway restarts"
         );
     }
 }

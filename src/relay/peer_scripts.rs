@@ -463,11 +463,12 @@ fn a_subscriber_that_lost_continuity_is_reset() {
 #[test]
 fn epochs_that_disagree_are_waited_out() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 || stale | recheck | wait 1 | joined | admitted head 5 in f | page 1 2 3 4 5 head 5 in f | live",
+        "> subscribe S history 0 | joined | admitted head 5 || stale | wait 1 | page head 5 in f | joined | admitted head 5 in f | page 1 2 3 4 5 head 5 in f | live",
         expect![[r#"
             stale
-            recheck
             wait 1
+                read the log after 5
+            page head 5 in f
                 join
             joined
                 ask for admission
@@ -477,6 +478,18 @@ fn epochs_that_disagree_are_waited_out() {
             page 1 2 3 4 5 head 5 in f
                 < events 1 2 3 4 5
                 attach after 5 in f
+            live"#]],
+    );
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 || stale | recheck | wait 1 | page head 5 | live",
+        expect![[r#"
+            stale
+            recheck
+                ask for admission
+            wait 1
+                read the log after 5
+            page head 5
+                attach after 5 in e
             live"#]],
     );
 }
@@ -1030,6 +1043,7 @@ impl Stage {
                 let head = after(words, "head").unwrap();
                 let snapshot = snapshot(epoch(words), head, after(words, "floor").unwrap_or(0));
                 let admission = Admission {
+                    ask_again: None,
                     session,
                     can,
                     mine: HashMap::new(),

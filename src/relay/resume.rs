@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 use crate::auth::identity::{Identity, Role};
-use crate::limits::{RESUME_TOKEN_BYTES_MAX, REVOCATIONS_MAX};
+use crate::limits::{CLOCK_SKEW_MS, RESUME_TOKEN_BYTES_MAX, REVOCATIONS_MAX};
 use crate::protocol::id::{SessionId, UserId};
 use crate::protocol::notify::AccessChange;
 use crate::protocol::server::Can;
@@ -137,7 +137,9 @@ impl Revocations {
         {
             self.void_all(now_ms);
         } else {
-            self.before_ms.insert(key, now_ms);
+            // The clock that dated a grant may be another node's.
+            self.before_ms
+                .insert(key, now_ms.saturating_add(CLOCK_SKEW_MS));
         }
     }
 
@@ -227,7 +229,8 @@ mod tests {
             },
             5,
         );
-        assert!(!revocations.allows(&grant(1, 5)) && revocations.allows(&grant(1, 6)));
+        assert!(!revocations.allows(&grant(1, 5 + CLOCK_SKEW_MS)));
+        assert!(revocations.allows(&grant(1, 6 + CLOCK_SKEW_MS)));
         assert!(revocations.allows(&grant(2, 5)));
         revocations.on_access_change(
             AccessChange {
@@ -236,7 +239,9 @@ mod tests {
             },
             7,
         );
-        assert!(!revocations.allows(&grant(2, 7)) && revocations.allows(&grant(2, 8)));
+        assert!(
+            !revocations.allows(&grant(2, 7)) && revocations.allows(&grant(2, 8 + CLOCK_SKEW_MS))
+        );
         revocations.void_all(9);
         assert!(!revocations.allows(&grant(3, 9)) && revocations.allows(&grant(3, 10)));
     }

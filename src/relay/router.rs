@@ -6,12 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::limits::{LINGERING_SESSIONS_MAX, SESSION_LINGER};
+use crate::limits::{LINGERING_SESSIONS_MAX, RECHECK_SPREAD, SESSION_LINGER};
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::protocol::server::StartReason;
@@ -102,6 +102,8 @@ pub enum TurnKind {
     Lost(StartReason),
     /// Who may do what has changed: it must be admitted again.
     Recheck,
+    /// The same, after a while, so that a herd does not ask at once.
+    RecheckLater(Duration),
 }
 
 /// What is remembered of a session that is already watched here.
@@ -327,7 +329,8 @@ impl Router {
         sessions
     }
 
-    /// Forgets sessions that nobody has watched for [`SESSION_LINGER`]. Until then their windows are kept up, so that a
+    /// Forgets sessions that nobody has watched for [`SESSION_LINGER`], and at once those of which nothing is known: asking
+    /// for what does not exist must not push out what does. Until then their windows are kept up, so that a
     /// herd that was dropped finds them.
     pub fn sweep(&mut self, now: Instant) {
         let mut idle: Vec<(Instant, SessionId)> = self
@@ -338,7 +341,11 @@ impl Router {
         idle.sort_unstable();
         let surplus = idle.len().saturating_sub(LINGERING_SESSIONS_MAX);
         for (position, (since, session)) in idle.into_iter().enumerate() {
-            if position < surplus || now >= since + SESSION_LINGER {
+            let is_empty = self
+                .topics
+                .get(&session)
+                .is_none_or(|topic| !topic.has_window());
+            if is_empty || position < surplus || now >= since + SESSION_LINGER {
                 self.topics.remove(&session);
             }
         }
@@ -360,8 +367,12 @@ impl Router {
 
     /// Asks everybody concerned by a change of access to be admitted again.
     pub fn on_access_change(&mut self, change: AccessChange) {
+        let is_everybody = change.session.is_none() && change.user.is_none();
         let concerned = |topic: &mut Topic, session: SessionId, turns: &mut VecDeque<Turn>| {
-            topic.forget_snapshot();
+            // What is told about a session names nobody's rights: only a change for all can make it untrue.
+            if change.user.is_none() {
+                topic.forget_snapshot();
+            }
             let is_meant = |user: Option<UserId>| change.user.is_none() || change.user == user;
             for receiver in topic
                 .receivers()
@@ -369,11 +380,16 @@ impl Router {
                 .filter(|receiver| is_meant(receiver.user))
             {
                 let (peer, attempt) = (receiver.peer, receiver.attempt);
+                let kind = if is_everybody {
+                    TurnKind::RecheckLater(spread(peer))
+                } else {
+                    TurnKind::Recheck
+                };
                 turns.push_back(Turn {
                     peer,
                     session,
                     attempt,
-                    kind: TurnKind::Recheck,
+                    kind,
                 });
             }
         };
@@ -449,4 +465,11 @@ impl Router {
             }
         }
     }
+}
+
+/// When a peer's turn comes where all have one: spread evenly, and the same for a peer each time.
+fn spread(peer: PeerId) -> Duration {
+    let spread_ms = u64::try_from(RECHECK_SPREAD.as_millis()).unwrap_or(u64::MAX);
+    // Consecutive numbers land far from each other (Fibonacci hashing).
+    Duration::from_millis((peer.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % spread_ms)
 }

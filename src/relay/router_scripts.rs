@@ -771,6 +771,7 @@ impl Stage {
                     TurnKind::Behind(position) => format!("{} behind {position}", turn.peer.0),
                     TurnKind::Lost(reason) => format!("{} lost {reason:?}", turn.peer.0),
                     TurnKind::Recheck => format!("{} recheck", turn.peer.0),
+                    TurnKind::RecheckLater(_) => format!("{} recheck later", turn.peer.0),
                 });
             }
             while self.router.poll_recount().is_some() {

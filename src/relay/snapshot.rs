@@ -136,10 +136,12 @@ impl Snapshot {
     /// The votings as somebody with these rights may see them; `mine` gives the subscriber's own votes where known.
     pub fn views<'a>(
         &'a self,
+        session: SessionId,
         can: Can,
         mine: impl Fn(VotingId) -> Option<Option<MovieId>>,
     ) -> Vec<VotingView<'a>> {
         let view = |voting: &'a Voting| VotingView {
+            session,
             voting: voting.voting,
             status: &voting.status,
             version: voting.version,
@@ -173,6 +175,8 @@ pub struct Admission {
     pub can: Can,
     /// The caller's own votes, by voting. A voting that is missing has none.
     pub mine: std::collections::HashMap<VotingId, MovieId>,
+    /// When the answer may have become another by itself: a time-out ends.
+    pub ask_again: Option<std::time::Duration>,
     /// The session as everybody is told.
     pub snapshot: std::sync::Arc<Snapshot>,
 }
@@ -180,6 +184,8 @@ pub struct Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SESSION: SessionId = SessionId(uuid::Uuid::nil());
 
     #[test]
     fn positions_are_judged() {
@@ -199,9 +205,10 @@ mod tests {
     #[test]
     fn hidden_counts_are_for_moderators() {
         let snapshot = snapshot(0, 0);
-        let viewer = snapshot.views(Can::default(), |_| None);
+        let viewer = snapshot.views(SESSION, Can::default(), |_| None);
         assert!(viewer[0].counts.is_none());
         let moderator = snapshot.views(
+            SESSION,
             Can {
                 moderate: true,
                 ..Can::default()

@@ -310,7 +310,8 @@ impl Subscription {
             }
             Attached::Behind => self.read_page(course, effects),
             // The epochs of the admission and of the router differ; one of them is about to learn of it.
-            Attached::Stale => self.wait(Retry::Start(self.afresh(StartReason::Ahead)), scene),
+            // Until then nothing is lost: the next page tells whether the position still leads somewhere.
+            Attached::Stale => self.wait(Retry::Page(course), scene),
         }
     }
 
@@ -328,6 +329,7 @@ impl Subscription {
             }
             TurnKind::Lost(reason) => self.restart(reason, effects),
             TurnKind::Recheck => self.recheck(scene, effects),
+            TurnKind::RecheckLater(delay) => self.recheck_within(delay, scene),
         }
     }
 
@@ -441,6 +443,7 @@ impl Subscription {
     ) {
         let snapshot = &admission.snapshot;
         self.can = admission.can;
+        self.remember_to_ask(admission, scene);
         self.epoch = snapshot.epoch.as_str().into();
         let judged = start.wish.resume.as_ref().map(|resume| {
             (
@@ -494,7 +497,7 @@ impl Subscription {
     ) {
         let (session, epoch) = (self.session, &opening.snapshot.epoch);
         let (seq, head) = (opening.position, opening.head);
-        let votings = opening.snapshot.views(self.can, mine);
+        let votings = opening.snapshot.views(session, self.can, mine);
         if let Some(reason) = start.lost {
             let frame = ServerFrame::Reset(Box::new(Reset {
                 session,
@@ -539,7 +542,12 @@ impl Subscription {
     ) -> Step {
         let session = self.session;
         match answer {
-            Some(Ok(admission)) if admission.can != self.can => {
+            Some(Ok(admission)) => {
+                self.token_due = self.token_due.map(|_| scene.now.at);
+                self.remember_to_ask(&admission, scene);
+                if admission.can == self.can {
+                    return Step::Stay;
+                }
                 self.can = admission.can;
                 effects.push(Effect::SeesHidden {
                     session,
@@ -552,46 +560,35 @@ impl Subscription {
                     }
                     .encode(),
                 ));
-                self.token_due = self.token_due.map(|_| scene.now.at);
                 Step::Stay
             }
-            Some(Ok(_)) => {
-                self.token_due = self.token_due.map(|_| scene.now.at);
-                Step::Stay
-            }
-            Some(Err(refusal)) => {
-                let reason = if refusal.code == RefusalCode::Banned {
-                    "banned"
-                } else {
-                    "forbidden"
-                };
-                effects.push(Effect::Leave { session });
-                let frame = ServerFrame::Unsubscribed {
-                    id: None,
-                    session,
-                    reason: Some(reason),
-                };
-                effects.push(Effect::Send(frame.encode()));
-                Step::Withdrawn
-            }
+            Some(Err(refusal)) if is_judgement(refusal.code) => self.withdraw(&refusal, effects),
             // What was allowed stands until the database can be asked, and it is asked until it answers.
-            None => {
-                self.recheck_due = Some(scene.now.at + ADMISSION_RETRY);
+            Some(Err(_)) | None => {
+                self.recheck_within(ADMISSION_RETRY, scene);
                 Step::Stay
             }
         }
     }
 
     fn refuse(&self, start: &Start, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
+        if start.lost.is_some() {
+            return self.withdraw(refusal, effects);
+        }
+        effects.push(Effect::Leave {
+            session: self.session,
+        });
+        effects.push(Effect::Refuse {
+            id: start.id.clone(),
+            refusal: refusal.clone(),
+        });
+        Step::End
+    }
+
+    /// Tells somebody who was watching that it is over.
+    fn withdraw(&self, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
         let session = self.session;
         effects.push(Effect::Leave { session });
-        if start.lost.is_none() {
-            effects.push(Effect::Refuse {
-                id: start.id.clone(),
-                refusal: refusal.clone(),
-            });
-            return Step::End;
-        }
         let reason = if refusal.code == RefusalCode::Banned {
             "banned"
         } else {
@@ -604,6 +601,18 @@ impl Subscription {
         };
         effects.push(Effect::Send(frame.encode()));
         Step::Withdrawn
+    }
+
+    fn remember_to_ask(&mut self, admission: &Admission, scene: &Scene<'_>) {
+        if let Some(delay) = admission.ask_again {
+            self.recheck_within(delay, scene);
+        }
+    }
+
+    /// Asks again in a while, or sooner if that is owed already.
+    fn recheck_within(&mut self, delay: Duration, scene: &Scene<'_>) {
+        let due = scene.now.at + delay;
+        self.recheck_due = Some(self.recheck_due.map_or(due, |owed| owed.min(due)));
     }
 
     fn restart(&mut self, reason: StartReason, effects: &mut Vec<Effect>) {
@@ -705,4 +714,12 @@ impl Subscription {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a refusal says that the caller may not, and not that something failed.
+fn is_judgement(code: RefusalCode) -> bool {
+    matches!(
+        code,
+        RefusalCode::Banned | RefusalCode::Forbidden | RefusalCode::NotFound
+    )
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX, TALLIES_PER_SESSION_MAX};
+use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX, RUN_BYTES_MAX, TALLIES_PER_SESSION_MAX};
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
@@ -82,6 +82,35 @@ pub(super) enum Broken {
     Trimmed { floor: Seq },
 }
 
+/// Consecutive events as they go to one receiver that is behind. A bounded part of what it lacks: what a socket does not
+/// take is kept until it does.
+#[derive(Debug)]
+struct Run {
+    from: Seq,
+    to: Seq,
+    bytes: Bytes,
+}
+
+impl Run {
+    fn new<'a>(
+        session: SessionId,
+        from: Seq,
+        rest: impl Iterator<Item = &'a Bytes> + Clone,
+    ) -> Self {
+        let mut bytes = 0;
+        let fits = |event: &&Bytes| {
+            bytes += event.len();
+            bytes <= RUN_BYTES_MAX || bytes == event.len()
+        };
+        let count = rest.clone().take_while(fits).count();
+        Self {
+            from,
+            to: Seq(from.0 + count as u64),
+            bytes: server::events(session, rest.take(count)),
+        }
+    }
+}
+
 /// One session as a router sees it.
 #[derive(Debug)]
 pub(super) struct Topic {
@@ -105,7 +134,7 @@ pub(super) struct Topic {
     changed_at: Seq,
     tallies: Vec<Tally>,
     /// The run of events made last: a herd that comes back from one position shares it.
-    run: Option<(Seq, Seq, Bytes)>,
+    run: Option<Run>,
 }
 
 impl Topic {
@@ -301,8 +330,8 @@ impl Topic {
         let Some(cursor) = receiver.cursor else {
             return Level::Served;
         };
-        let head = history.head();
-        if cursor < head {
+        let mut cursor = cursor;
+        while cursor < history.head() {
             let Some(rest) = history.after(cursor) else {
                 receiver.cursor = None;
                 return Level::Behind {
@@ -310,18 +339,15 @@ impl Topic {
                     position: cursor,
                 };
             };
-            if self
-                .run
-                .as_ref()
-                .is_none_or(|(from, to, _)| (*from, *to) != (cursor, head))
-            {
-                self.run = Some((cursor, head, server::events(session, rest)));
+            if self.run.as_ref().is_none_or(|run| run.from != cursor) {
+                self.run = Some(Run::new(session, cursor, rest));
             }
-            let (_, _, run) = self.run.as_ref().expect("made above");
-            if !outlet.offer(peer, run) {
+            let run = self.run.as_ref().expect("made above");
+            if !outlet.offer(peer, &run.bytes) {
                 return Level::Served;
             }
-            receiver.cursor = Some(head);
+            cursor = run.to;
+            receiver.cursor = Some(cursor);
         }
         if receiver.missed_tally {
             receiver.missed_tally = !self
@@ -502,6 +528,10 @@ impl Topic {
     /// Whether so much waits to be flushed that the window is about to outgrow its bound.
     pub(super) fn is_full(&self) -> bool {
         self.window_bytes() > RING_BYTES_MAX + FLUSH_BYTES_MAX
+    }
+
+    pub(super) fn has_window(&self) -> bool {
+        self.history.is_some()
     }
 
     pub(super) fn window_bytes(&self) -> usize {

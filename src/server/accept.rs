@@ -16,11 +16,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::limits::{
-    ACCEPT_BACKLOG, PLAIN_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT,
+    ACCEPT_BACKLOG, PLAIN_CONNECTION_MAX, PLAIN_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX,
+    REQUEST_HEAD_TIMEOUT,
 };
 use crate::server::http::{self, SOCKET_PATH};
 use crate::server::{Shared, handshake};
@@ -71,7 +73,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
                     error = &error as &dyn std::error::Error,
                     "cannot accept, pausing"
                 );
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                sleep(EXHAUSTED_PAUSE).await;
             }
         }
     }
@@ -99,10 +101,14 @@ async fn serve(
         .with_upgrades();
     tokio::pin!(connection);
     let mut is_stopping = false;
+    // A client that does not read its answers must not keep its place for good. An upgrade ends this well before.
+    let too_long = sleep(PLAIN_CONNECTION_MAX);
+    tokio::pin!(too_long);
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = &mut connection => break outcome,
+            () = &mut too_long => break Ok(()),
             () = stopping.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();

@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
+use tokio_tungstenite::tungstenite::error::{
+    CapacityError, Error as WebSocketError, ProtocolError,
+};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 use tracing::debug;
 use uuid::Uuid;
@@ -31,7 +33,7 @@ use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
 use crate::protocol::websocket;
 use crate::relay::PeerId;
-use crate::relay::peer::{Effect, Peer};
+use crate::relay::peer::{Effect, Moment, Peer};
 use crate::server::fanout::Command;
 use crate::server::line::Note;
 use crate::server::question::{self, Answer, Question};
@@ -116,16 +118,17 @@ impl Connection {
         }
     }
 
+    /// Its number, and where its fan-out loop is asked.
+    pub fn place(&self) -> (PeerId, mpsc::Sender<Command>) {
+        (self.id, self.fanout.clone())
+    }
+
     /// Serves the client until one of the two leaves.
     pub async fn run(&mut self) {
         let metrics = Arc::clone(&self.shared.metrics);
         metrics.connections.inc();
         metrics.connections_total.inc();
-        let end = match self.carry_out().await {
-            Some(end) => end,
-            None => self.serve().await,
-        };
-        match end {
+        match self.serve().await {
             End::Close(code) => {
                 metrics.closes.get_or_create(&code.into()).inc();
                 debug!(peer = self.id.0, code = code.as_u16(), "peer closed");
@@ -143,8 +146,18 @@ impl Connection {
         let shared = Arc::clone(&self.shared);
         let mut is_draining = false;
         loop {
+            // Looked at on every turn: a client that always has a frame ready must not outrun its deadlines.
+            let now = moment();
+            if now.at >= self.deadline(now)
+                && let Some(end) = self.on_deadline(now)
+            {
+                return end;
+            }
+            if let Some(end) = self.carry_out().await {
+                return end;
+            }
             let takes = self.unfinished.is_none() && self.receipts == 0;
-            let deadline = self.deadline();
+            let deadline = self.deadline(now);
             // Every arm is cancel-safe: a note, an answer or a message is taken only when its arm is.
             let end = tokio::select! {
                 biased;
@@ -165,12 +178,9 @@ impl Connection {
                     None
                 }
                 message = self.stream.next(), if takes => self.on_message(message).await,
-                () = sleep_until(deadline.into()) => self.on_deadline(),
+                () = sleep_until(deadline.into()) => None,
             };
             if let Some(end) = end {
-                return end;
-            }
-            if let Some(end) = self.carry_out().await {
                 return end;
             }
         }
@@ -206,6 +216,7 @@ impl Connection {
                 attempt,
                 turn,
             } => self.peer.on_turn(session, attempt, turn, now),
+            Note::Broken => return Some(End::Gone),
             Note::Written => self.receipts = self.receipts.saturating_sub(1),
         }
         None
@@ -274,6 +285,9 @@ impl Connection {
             Some(Err(WebSocketError::Capacity(CapacityError::MessageTooLong { .. }))) => {
                 return Some(End::Close(CloseCode::TooBig));
             }
+            Some(Err(WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+                return Some(End::Gone);
+            }
             Some(Err(WebSocketError::Protocol(_) | WebSocketError::AttackAttempt)) => {
                 return Some(End::Close(CloseCode::ProtocolError));
             }
@@ -288,8 +302,7 @@ impl Connection {
         end
     }
 
-    fn on_deadline(&mut self) -> Option<End> {
-        let now = moment();
+    fn on_deadline(&mut self, now: Moment) -> Option<End> {
         if self
             .unfinished
             .as_ref()
@@ -301,12 +314,12 @@ impl Connection {
         None
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, now: Moment) -> Instant {
         let stall = self
             .unfinished
             .as_ref()
             .map(|unfinished| unfinished.since + STALL_MAX);
-        let peer = self.peer.deadline(moment());
+        let peer = self.peer.deadline(now);
         stall.map_or(peer, |stall| stall.min(peer))
     }
 
@@ -315,15 +328,14 @@ impl Connection {
         for effect in self.peer.take_effects() {
             match effect {
                 Effect::Admit { session, attempt } => {
-                    self.questions
-                        .push_back(Question::Admit { session, attempt });
+                    self.queue(Question::Admit { session, attempt });
                 }
                 Effect::ReadPage {
                     session,
                     attempt,
                     after,
                 } => {
-                    self.questions.push_back(Question::Page {
+                    self.queue(Question::Page {
                         session,
                         attempt,
                         after,
@@ -412,6 +424,16 @@ impl Connection {
         };
         // A loop that is gone closes the other end of the notes, which ends this task.
         let _ = self.fanout.send(command).await;
+    }
+
+    /// Lets a question wait its turn. Those of an earlier try of the session have nobody left who waits for the answer.
+    fn queue(&mut self, question: Question) {
+        let (session, attempt) = question.subscription();
+        self.questions.retain(|waiting| {
+            let (asked, earlier) = waiting.subscription();
+            asked != session || earlier == attempt
+        });
+        self.questions.push_back(question);
     }
 
     /// Asks the database what waits to be asked, a few questions at a time, and none while the client is behind with

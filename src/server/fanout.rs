@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tracing::error;
@@ -28,7 +28,7 @@ use crate::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
 use crate::relay::tally::Tally;
 use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
-use crate::server::line::{Line, Note};
+use crate::server::line::{Line, Note, Written};
 use crate::server::moment;
 
 /// How often counts of viewers are compared and told.
@@ -93,7 +93,10 @@ pub struct Fanout {
     audience: Arc<Audience>,
     told_viewers: FxHashMap<SessionId, u64>,
     store: Store,
-    dirty_votings: mpsc::Sender<Vec<VotingId>>,
+    changed_votings: mpsc::Sender<Vec<VotingId>>,
+    owed_recounts: FxHashSet<VotingId>,
+    told_sessions: i64,
+    told_window_bytes: i64,
     metrics: Arc<Metrics>,
     refills: FuturesUnordered<BoxFuture<'static, (Refill, Result<LogPage, StoreError>)>>,
     has_heard: bool,
@@ -106,7 +109,7 @@ impl Fanout {
         ring_events_max: usize,
         audience: Arc<Audience>,
         store: Store,
-        dirty_votings: mpsc::Sender<Vec<VotingId>>,
+        changed_votings: mpsc::Sender<Vec<VotingId>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -114,12 +117,16 @@ impl Fanout {
             lines: Lines {
                 lines: FxHashMap::default(),
                 metrics: Arc::clone(&metrics),
+                written: Written::default(),
             },
             revocations: Revocations::default(),
             audience,
             told_viewers: FxHashMap::default(),
             store,
-            dirty_votings,
+            changed_votings,
+            owed_recounts: FxHashSet::default(),
+            told_sessions: 0,
+            told_window_bytes: 0,
             metrics,
             refills: FuturesUnordered::new(),
             has_heard: false,
@@ -137,12 +144,12 @@ impl Fanout {
         let mut news = Vec::new();
         let mut asked = Vec::new();
         loop {
-            // Every arm is cancel-safe: what it has not returned it has not taken.
+            // Every arm is cancel-safe: what it has not returned it has not taken. Fair, not biased: where rounds take
+            // longer than the pauses between news, news would leave nobody else a turn.
             tokio::select! {
-                biased;
                 count = heard.recv_many(&mut news, usize::MAX), if !heard.is_closed() || !heard.is_empty() => {
                     if count > 0 {
-                        self.on_heard(&news).await;
+                        self.on_heard(&news);
                         news.clear();
                     }
                 }
@@ -158,20 +165,19 @@ impl Fanout {
                 _ = tick.tick() => self.on_tick(),
             }
             self.drain();
-            self.recount().await;
             // A busy loop must not keep its core from the connections beside it.
             tokio::task::consume_budget().await;
         }
     }
 
-    async fn on_heard(&mut self, news: &[Arc<Heard>]) {
+    fn on_heard(&mut self, news: &[Arc<Heard>]) {
         let began = moment();
         let mut notices: Vec<Notice> = Vec::new();
         for heard in news {
             match &**heard {
                 Heard::Back { epoch } => {
                     self.router.publish(notices.drain(..), &mut self.lines);
-                    self.on_back(epoch).await;
+                    self.on_back(epoch);
                 }
                 Heard::Notices { events, access, .. } => {
                     notices.extend_from_slice(events);
@@ -189,7 +195,7 @@ impl Fanout {
     }
 
     /// The LISTEN connection is back: events, counts and changes of access may have been missed.
-    async fn on_back(&mut self, epoch: &str) {
+    fn on_back(&mut self, epoch: &str) {
         // Asked first: with what may be out of date the router forgets which votings there were.
         let votings: Vec<VotingId> = self.router.votings().collect();
         self.router.resync(epoch);
@@ -199,8 +205,7 @@ impl Fanout {
                 session: None,
                 user: None,
             });
-            // The reader of tallies never waits for a loop, so this cannot wait for long.
-            let _ = self.dirty_votings.send(votings).await;
+            self.recount(votings);
         }
         self.has_heard = true;
     }
@@ -246,7 +251,7 @@ impl Fanout {
                 wants_receipt,
             } => {
                 if let Some(line) = self.lines.lines.get_mut(&peer) {
-                    line.send(frame, wants_receipt, &self.metrics);
+                    line.send(frame, wants_receipt, &mut self.lines.written);
                 }
             }
             Command::Identify { peer, user } => self.router.set_user(peer, user),
@@ -280,7 +285,7 @@ impl Fanout {
                     .lines
                     .lines
                     .get_mut(&peer)
-                    .is_some_and(|line| line.on_writable(&self.metrics));
+                    .is_some_and(|line| line.on_writable(&mut self.lines.written));
                 if flows {
                     self.router.catch_up(peer, &mut self.lines);
                 }
@@ -345,6 +350,13 @@ impl Fanout {
         } = self;
         router.sweep(moment().at);
         let sessions: Vec<SessionId> = router.sessions().collect();
+        let (count, bytes) = (gauge(sessions.len()), gauge(router.window_bytes()));
+        // Each loop adds its share to a gauge that all have in common.
+        self.metrics.sessions.inc_by(count - self.told_sessions);
+        self.metrics
+            .window_bytes
+            .inc_by(bytes - self.told_window_bytes);
+        (self.told_sessions, self.told_window_bytes) = (count, bytes);
         told_viewers.retain(|session, _| audience.count(*session) > 0);
         for session in &sessions {
             let count = self.audience.count(*session);
@@ -359,17 +371,23 @@ impl Fanout {
         }
     }
 
-    /// Has counts read again whose changes somebody may have missed.
-    async fn recount(&mut self) {
-        let votings: Vec<VotingId> = std::iter::from_fn(|| self.router.poll_recount()).collect();
-        if !votings.is_empty() {
-            // The reader of tallies never waits for a loop, so this cannot wait for long.
-            let _ = self.dirty_votings.send(votings).await;
+    /// Has counts read again whose changes somebody may have missed. Never waits: the reader may be waiting for this
+    /// loop. What it has no room for is kept, each voting once, for the next turn.
+    fn recount(&mut self, votings: impl IntoIterator<Item = VotingId>) {
+        self.owed_recounts.extend(votings);
+        if self.owed_recounts.is_empty() {
+            return;
+        }
+        if let Ok(room) = self.changed_votings.try_reserve() {
+            room.send(self.owed_recounts.drain().collect());
         }
     }
 
     /// Does what the router asks for.
     fn drain(&mut self) {
+        let recounts: Vec<VotingId> = std::iter::from_fn(|| self.router.poll_recount()).collect();
+        self.recount(recounts);
+        self.lines.count();
         while let Some(refill) = self.router.poll_refill() {
             self.metrics
                 .refills
@@ -406,14 +424,31 @@ impl Fanout {
     }
 }
 
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// The lines of all connections of a loop.
 #[derive(Debug)]
 struct Lines {
     lines: FxHashMap<PeerId, Line>,
     metrics: Arc<Metrics>,
+    written: Written,
 }
 
 impl Lines {
+    /// Adds what was written to the metrics: once a turn, since they are shared between cores.
+    fn count(&mut self) {
+        let Written {
+            bytes,
+            chunks,
+            stalls,
+        } = std::mem::take(&mut self.written);
+        self.metrics.bytes_sent.inc_by(bytes);
+        self.metrics.deliveries.inc_by(chunks);
+        self.metrics.stalls.inc_by(stalls);
+    }
+
     fn tell(&mut self, peer: PeerId, note: Note) {
         if let Some(line) = self.lines.get_mut(&peer) {
             line.tell(note);
@@ -425,6 +460,6 @@ impl Outlet for Lines {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
         self.lines
             .get_mut(&peer)
-            .is_some_and(|line| line.offer(bytes, &self.metrics))
+            .is_some_and(|line| line.offer(bytes, &mut self.written))
     }
 }

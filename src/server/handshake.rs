@@ -3,21 +3,24 @@
 //! Whoever may not is refused here, before the upgrade: a socket that opens and closes at once resets the back-off of
 //! most clients.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::body::Body;
+use futures::FutureExt as _;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::auth::identity::{Credential, Identity};
 use crate::metrics::HandshakeRefusal;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::connection::Connection;
+use crate::server::fanout::Command;
 use crate::server::http::refusal_response;
 use crate::server::{Shared, moment};
 
@@ -129,11 +132,9 @@ fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     let header = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
-    if let Some(header) = header {
-        return match Credential::from_authorization(header) {
-            Credential::Token(token) => Some(token.to_owned()),
-            Credential::Absent => None,
-        };
+    // A header that holds no token of ours, say a proxy's own password, does not hide the query's.
+    if let Some(Credential::Token(token)) = header.map(Credential::from_authorization) {
+        return Some(token.to_owned());
     }
     // A JWT is made of letters that a query leaves as they are.
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
@@ -160,8 +161,19 @@ async fn connect(shared: Arc<Shared>, upgrade: OnUpgrade, identity: Option<Ident
         Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
     };
     let (socket, read) = unwrap(upgraded);
+    let metrics = Arc::clone(&shared.metrics);
     let mut connection = Box::new(Connection::new(shared, socket, read, identity).await);
-    connection.run().await;
+    let (peer, fanout) = connection.place();
+    // Whatever happens to the task, its line must not stay behind with the socket.
+    if AssertUnwindSafe(connection.run())
+        .catch_unwind()
+        .await
+        .is_err()
+    {
+        error!(peer = peer.0, "a connection failed by a fault of ours");
+        metrics.connections.dec();
+        let _ = fanout.send(Command::Close { peer }).await;
+    }
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.
@@ -169,5 +181,6 @@ fn unwrap(upgraded: Upgraded) -> (TcpStream, Vec<u8>) {
     let parts = upgraded
         .downcast::<TokioIo<TcpStream>>()
         .expect("every connection is served over a plain tcp socket");
-    (parts.io.into_inner(), parts.read_buf.into())
+    // Copied, since the buffer itself is eight KiB for the few bytes, mostly none, that came after the request.
+    (parts.io.into_inner(), parts.read_buf.to_vec())
 }

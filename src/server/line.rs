@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::limits::HELD_BYTES_MAX;
-use crate::metrics::Metrics;
 use crate::protocol::id::SessionId;
 use crate::relay::router::{Attached, Recall, TurnKind};
 
@@ -27,6 +26,8 @@ pub enum Note {
         attempt: u32,
         attached: Attached,
     },
+    /// The socket is broken.
+    Broken,
     /// The socket did not take these bytes: finish them, then say so.
     Finish(Bytes),
     /// The interest is noted.
@@ -44,6 +45,17 @@ pub enum Note {
     },
     /// Everything sent up to the frame that asked for this receipt was taken.
     Written,
+}
+
+/// What the lines of a loop did in a turn.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Bytes that sockets took.
+    pub bytes: u64,
+    /// Chunks of events that receivers took.
+    pub chunks: u64,
+    /// Times that a socket took no more.
+    pub stalls: u64,
 }
 
 /// The write side of one connection.
@@ -74,7 +86,10 @@ impl Line {
     }
 
     /// Sends a frame that is for this connection alone, with a receipt if one is wanted.
-    pub fn send(&mut self, frame: Bytes, wants_receipt: bool, metrics: &Metrics) {
+    pub fn send(&mut self, frame: Bytes, wants_receipt: bool, written: &mut Written) {
+        if self.notes.is_none() {
+            return;
+        }
         if let Some(held) = &mut self.stalled {
             held.bytes += frame.len();
             held.frames.push_back((frame, wants_receipt));
@@ -83,7 +98,7 @@ impl Line {
             }
             return;
         }
-        self.write(&frame, metrics);
+        self.write(&frame, written);
         if wants_receipt {
             match &mut self.stalled {
                 Some(held) => held.frames.push_back((Bytes::new(), true)),
@@ -93,22 +108,25 @@ impl Line {
     }
 
     /// Offers events. False where the line is stalled.
-    pub fn offer(&mut self, chunk: &Bytes, metrics: &Metrics) -> bool {
+    pub fn offer(&mut self, chunk: &Bytes, written: &mut Written) -> bool {
         if self.stalled.is_some() || self.notes.is_none() {
             return false;
         }
-        self.write(chunk, metrics);
-        metrics.deliveries.inc();
+        self.write(chunk, written);
+        written.chunks += 1;
         true
     }
 
     /// The connection finished what the socket had not taken. True where the line flows again.
-    pub fn on_writable(&mut self, metrics: &Metrics) -> bool {
+    pub fn on_writable(&mut self, written: &mut Written) -> bool {
+        if self.notes.is_none() {
+            return false;
+        }
         let Some(held) = self.stalled.take() else {
             return true;
         };
         for (frame, wants_receipt) in held.frames {
-            self.send(frame, wants_receipt, metrics);
+            self.send(frame, wants_receipt, written);
         }
         self.stalled.is_none()
     }
@@ -123,26 +141,29 @@ impl Line {
     }
 
     /// Writes as much as the socket takes; the rest is the connection's to finish.
-    fn write(&mut self, bytes: &Bytes, metrics: &Metrics) {
+    fn write(&mut self, bytes: &Bytes, written: &mut Written) {
         if bytes.is_empty() {
             return;
         }
-        let written = match self.socket.try_write(bytes) {
-            Ok(written) => written,
+        let count = match self.socket.try_write(bytes) {
+            Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // The connection's task meets the same error when it reads, and ends.
-            Err(_) => return self.give_up(),
+            Err(_) => {
+                self.tell(Note::Broken);
+                return self.give_up();
+            }
         };
-        metrics.bytes_sent.inc_by(written as u64);
-        if written < bytes.len() {
-            metrics.stalls.inc();
+        written.bytes += count as u64;
+        if count < bytes.len() {
+            written.stalls += 1;
             self.stalled = Some(Held::default());
-            self.tell(Note::Finish(bytes.slice(written..)));
+            self.tell(Note::Finish(bytes.slice(count..)));
         }
     }
 
+    /// Writes nothing any more. The connection's task sees the other end of the notes close.
     fn give_up(&mut self) {
         self.notes = None;
-        self.stalled = Some(Held::default());
+        self.stalled = None;
     }
 }

@@ -51,6 +51,16 @@ pub(super) enum Answer {
 }
 
 impl Question {
+    /// For which try of which subscription it is asked.
+    pub(super) fn subscription(&self) -> (SessionId, u32) {
+        match self {
+            Self::Admit { session, attempt }
+            | Self::Page {
+                session, attempt, ..
+            } => (*session, *attempt),
+        }
+    }
+
     /// Asks, as somebody.
     pub(super) fn ask(
         self,

@@ -1,31 +1,35 @@
 //! Reads the counts of votings that changed and hands them to the fan-out loops, a few times a second each.
+//!
+//! Hears of changes also while it reads: whoever tells of them must not wait for the database.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, pending};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::error;
 
 use crate::metrics::Metrics;
-use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
 use crate::protocol::id::VotingId;
-use crate::relay::tally::Conflation;
+use crate::relay::tally::{Conflation, Tally};
 use crate::server::fanout::Command;
 use crate::server::moment;
 
 const IDLE: Duration = Duration::from_secs(3_600);
+
+/// A reading that is under way: of which votings, and what came of it.
+type Reading = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>)>;
 
 /// The reader of counts.
 #[derive(Debug)]
 pub struct TallyReader {
     /// Decides when.
     pub conflation: Conflation,
-    /// What the database says has changed.
-    pub heard: mpsc::Receiver<Arc<Heard>>,
-    /// What the fan-out loops think may have changed.
-    pub dirty: mpsc::Receiver<Vec<VotingId>>,
+    /// What the database says has changed, and what the fan-out loops think may have.
+    pub changed: mpsc::Receiver<Vec<VotingId>>,
     /// Where counts are read.
     pub store: Store,
     /// Who wants them.
@@ -37,42 +41,55 @@ pub struct TallyReader {
 impl TallyReader {
     /// Runs until the listener and the loops are gone.
     pub async fn run(mut self) {
-        let mut news = Vec::new();
+        let mut reading: Option<Reading> = None;
         loop {
-            let due = self
-                .conflation
-                .deadline()
-                .unwrap_or_else(|| moment().at + IDLE);
+            let idle = moment().at + IDLE;
+            let due = self.conflation.deadline().unwrap_or(idle);
             // Every arm is cancel-safe: what it has not returned it has not taken.
-            let votings: Vec<VotingId> = tokio::select! {
+            tokio::select! {
                 biased;
-                count = self.heard.recv_many(&mut news, usize::MAX) => {
-                    if count == 0 {
-                        return;
-                    }
-                    news.drain(..).flat_map(|heard| changed(&heard)).collect()
+                votings = self.changed.recv() => match votings {
+                    Some(votings) => self.note(&votings),
+                    None => return,
+                },
+                (votings, tallies) = finished(&mut reading) => {
+                    reading = None;
+                    self.on_read(&votings, tallies).await;
                 }
-                Some(votings) = self.dirty.recv() => votings,
-                () = sleep_until(due.into()) => Vec::new(),
-            };
-            let now = moment().at;
-            for voting in votings {
-                // Where no more can be remembered the oldest are about to be read anyway.
-                self.conflation.on_change(voting, now);
+                () = sleep_until(due.into()), if reading.is_none() => {}
             }
-            let due = self.conflation.take_due(now);
-            if !due.is_empty() {
-                self.read(&due).await;
+            if reading.is_none() {
+                let votings = self.conflation.take_due(moment().at);
+                if !votings.is_empty() {
+                    reading = Some(self.read(votings));
+                }
             }
         }
     }
 
-    async fn read(&mut self, votings: &[VotingId]) {
-        match self.store.tallies(votings).await {
+    fn note(&mut self, votings: &[VotingId]) {
+        let now = moment().at;
+        for voting in votings {
+            if !self.conflation.on_change(*voting, now) {
+                self.metrics.tallies_postponed.inc();
+            }
+        }
+    }
+
+    fn read(&self, votings: Vec<VotingId>) -> Reading {
+        let store = self.store.clone();
+        async move {
+            let tallies = store.tallies(&votings).await;
+            (votings, tallies)
+        }
+        .boxed()
+    }
+
+    async fn on_read(&mut self, votings: &[VotingId], tallies: Result<Vec<Tally>, StoreError>) {
+        match tallies {
             Ok(tallies) => {
-                for tally in tallies {
+                for tally in tallies.into_iter().map(Arc::new) {
                     self.metrics.tallies.inc();
-                    let tally = Arc::new(tally);
                     for fanout in &self.loops {
                         let _ = fanout.send(Command::Tally(Arc::clone(&tally))).await;
                     }
@@ -81,24 +98,21 @@ impl TallyReader {
             Err(error) => {
                 self.metrics.query_failures.inc();
                 if !matches!(error, StoreError::Unavailable(_)) {
-                    error!(
-                        error = &error as &dyn std::error::Error,
-                        "counts cannot be read"
-                    );
+                    let error = &error as &dyn std::error::Error;
+                    error!(error, "counts cannot be read");
                 }
                 // The promise that the last change is told stands until it is kept.
-                let now = moment().at;
-                for voting in votings {
-                    self.conflation.on_change(*voting, now);
-                }
+                self.note(votings);
             }
         }
     }
 }
 
-fn changed(heard: &Heard) -> Vec<VotingId> {
-    match heard {
-        Heard::Back { .. } => Vec::new(),
-        Heard::Notices { votings, .. } => votings.clone(),
+async fn finished(
+    reading: &mut Option<Reading>,
+) -> (Vec<VotingId>, Result<Vec<Tally>, StoreError>) {
+    match reading {
+        Some(reading) => reading.await,
+        None => pending().await,
     }
 }

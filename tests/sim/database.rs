@@ -226,6 +226,7 @@ impl Database {
 /// What an admission is made of: the two statements of it see the database at two moments.
 pub(crate) fn admission(session: usize, can: Can, snapshot: Arc<Snapshot>) -> Admission {
     Admission {
+        ask_again: None,
         session: session_id(session),
         can,
         mine: HashMap::new(),
