@@ -190,6 +190,8 @@ impl Fanout {
 
     /// The LISTEN connection is back: events, counts and changes of access may have been missed.
     async fn on_back(&mut self, epoch: &str) {
+        // Asked first: with what may be out of date the router forgets which votings there were.
+        let votings: Vec<VotingId> = self.router.votings().collect();
         self.router.resync(epoch);
         self.revocations.void_all(moment().unix_ms);
         if self.has_heard {
@@ -197,7 +199,6 @@ impl Fanout {
                 session: None,
                 user: None,
             });
-            let votings: Vec<VotingId> = self.router.votings().collect();
             // The reader of tallies never waits for a loop, so this cannot wait for long.
             let _ = self.dirty_votings.send(votings).await;
         }

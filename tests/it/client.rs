@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -107,6 +107,12 @@ impl Client {
         answer
     }
 
+    /// Subscribes afresh; gives the answer, whatever it is.
+    pub(crate) async fn try_subscribe(&mut self, session: Uuid) -> Value {
+        self.ask(json!({"type": "subscribe", "session": session}))
+            .await
+    }
+
     /// Subscribes from where it stood, with its token; gives `subscribed`.
     pub(crate) async fn resume(&mut self, session: Uuid) -> Value {
         let Standing {
@@ -159,8 +165,9 @@ impl Client {
         self.next_id += 1;
         frame["id"] = id.into();
         self.say(&frame).await;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(answer) if answer["id"] == id => return answer,
                 Ok(other) => self.set_aside(other),
                 Err(code) => self.fail(&format!("closed with {code} instead of answering {frame}")),
@@ -197,8 +204,9 @@ impl Client {
         if let Some(place) = self.aside.iter().position(fits) {
             return self.aside.remove(place).unwrap();
         }
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(frame) if fits(&frame) => return frame,
                 Ok(other) if other["type"] == kind => {}
                 Ok(other) => self.set_aside(other),
@@ -209,12 +217,13 @@ impl Client {
 
     /// Waits until it stands at a number; gives the event that bears it.
     pub(crate) async fn event(&mut self, session: Uuid, seq: u64) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         while self
             .sessions
             .get(&session)
             .is_none_or(|standing| standing.seq < seq)
         {
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(frame) => self.set_aside(frame),
                 Err(code) => self.fail(&format!("closed with {code} before event {seq}")),
             }
@@ -228,6 +237,7 @@ impl Client {
 
     /// The next event of a type that is still to come, or was received but not looked at: the first after `after`.
     pub(crate) async fn event_of(&mut self, session: Uuid, after: u64, kind: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let events = &self.sessions[&session].events;
             let mut later = events
@@ -236,7 +246,7 @@ impl Client {
             if let Some(found) = later.find(|event| event["type"] == kind) {
                 return found.clone();
             }
-            match self.read().await {
+            match self.read_until(deadline).await {
                 Ok(frame) => self.set_aside(frame),
                 Err(code) => self.fail(&format!("closed with {code} before {kind}")),
             }
@@ -247,8 +257,7 @@ impl Client {
     pub(crate) async fn closed_within(&mut self, limit: Duration) -> u16 {
         let deadline = Instant::now() + limit;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.read_within(left).await {
+            match self.read_until(deadline).await {
                 Ok(frame) => self.aside.push_back(frame),
                 Err(code) => return code,
             }
@@ -300,6 +309,15 @@ impl Client {
         taken
     }
 
+    /// How many frames of a kind were ever received.
+    pub(crate) fn received(&self, kind: &str) -> usize {
+        let head = format!(r#"{{"type":"{kind}","#);
+        self.heard
+            .iter()
+            .filter(|frame| frame.starts_with(&head))
+            .count()
+    }
+
     pub(crate) fn standing(&self, session: Uuid) -> &Standing {
         &self.sessions[&session]
     }
@@ -317,16 +335,10 @@ impl Client {
     }
 
     /// The next frame, or the code of the close.
-    pub(crate) async fn read(&mut self) -> Result<Value, u16> {
-        self.read_within(PATIENCE).await
-    }
-
-    pub(crate) async fn read_within(&mut self, limit: Duration) -> Result<Value, u16> {
-        let deadline = Instant::now() + limit;
+    pub(crate) async fn read_until(&mut self, deadline: Instant) -> Result<Value, u16> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(message) = timeout(left, self.stream.next()).await else {
-                self.fail(&format!("nothing came for {limit:?}"));
+            let Ok(message) = timeout_at(deadline, self.stream.next()).await else {
+                self.fail("what the test waits for did not come in time");
             };
             match message {
                 Some(Ok(Message::Text(text))) => {
@@ -453,6 +465,7 @@ impl Client {
         }
     }
 
+    #[track_caller]
     pub(crate) fn fail(&self, what: &str) -> ! {
         const SHOWN: usize = 60;
         let skipped = self.heard.len().saturating_sub(SHOWN);
@@ -478,6 +491,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Checks that an answer is a refusal by this name; gives it.
+#[track_caller]
 pub(crate) fn refused(answer: Value, code: &str) -> Value {
     assert_eq!(
         (&answer["type"], &answer["code"]),
@@ -494,6 +508,7 @@ pub(crate) fn refused(answer: Value, code: &str) -> Value {
 }
 
 /// The votes in a tally or in a voting of `subscribed`, by movie, those without any left out, in the order of ids.
+#[track_caller]
 pub(crate) fn votes(tally: &Value) -> Vec<(Uuid, u64)> {
     let counts = tally["counts"]
         .as_array()

@@ -1,5 +1,6 @@
 //! The gateway under test: inside the test's process, or as a process that can be killed.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use usher::config::Config;
 use usher::config::raw::Raw;
 
-use crate::client::PATIENCE;
+use crate::client::{PATIENCE, until};
 use crate::database::{Database, JWT_SECRET};
+use crate::http::get;
 use crate::log::Log;
 
 const RESUME_SECRET: &str = "the resume secret of all tests, 32 bytes or more";
@@ -126,12 +128,12 @@ impl Process {
             .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        let (ready, mut is_ready) = tokio::sync::mpsc::unbounded_channel();
+        let (bound, mut address) = tokio::sync::mpsc::unbounded_channel();
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                if event["target"] == "usher::cli::serve" && event["message"] == "serving" {
-                    let _ = ready.send(event["address"].as_str().unwrap().parse().unwrap());
+                if let Some(address) = event["address"].as_str() {
+                    let _ = bound.send(address.parse().unwrap());
                 }
                 let _ = sender.send(line);
             }
@@ -141,11 +143,26 @@ impl Process {
             child,
             lines,
         };
-        match tokio::time::timeout(PATIENCE, is_ready.recv()).await {
+        match tokio::time::timeout(PATIENCE, address.recv()).await {
             Ok(Some(at)) => process.at = at,
-            _ => panic!("usher serve is not ready"),
+            _ => panic!("usher serve does not start"),
         }
+        until("usher serve is ready", async || {
+            get(process.at, "/readyz", &[]).await.status == 200
+        })
+        .await;
         process
+    }
+
+    /// What it holds in memory.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
     }
 
     /// Kills it without a warning, and waits until it is gone.

@@ -10,12 +10,18 @@
     reason = "tests read the clock as a person with a watch does"
 )]
 
+mod access;
 mod client;
 mod cluster;
 mod database;
 mod dev;
+mod failures;
 mod gateway;
+mod http;
 mod log;
 mod main_job;
 mod migrations;
 mod pgtap;
+mod resume;
+mod volume;
+mod votings;

@@ -1,0 +1,235 @@
+//! What breaks between: the gateway, the LISTEN connection, Postgres itself. Nothing is missing afterwards.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::client::{Client, refused, until};
+use crate::database::{self, Database, User};
+use crate::gateway::{Gateway, Process};
+use crate::http::{get, metric};
+use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
+
+const ANYWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+#[tokio::test]
+async fn a_killed_gateway_comes_back_and_nothing_is_missing() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let mut gateway = Process::serve(&db, ANYWHERE).await;
+    let at = gateway.at;
+    let mut clients = [Client::connect(at, &ann).await, Client::anonymous(at).await];
+    for client in &mut clients {
+        client.subscribe(session).await;
+    }
+    let writer = Writer::start(&db, session, &ben);
+
+    for round in 0..3 {
+        let seen = clients[0].seq(session);
+        for client in &mut clients {
+            client.event(session, seen + 5).await;
+        }
+        gateway.kill();
+        for client in &mut clients {
+            assert_eq!(client.closed().await, 1006);
+        }
+        gateway = Process::serve(&db, at).await;
+        let mut back = Vec::new();
+        for client in clients {
+            let mut client = client.reconnect(at).await;
+            let subscribed = client.resume(session).await;
+            assert_eq!(subscribed["recovered"], true, "round {round}");
+            back.push(client);
+        }
+        clients = back.try_into().ok().unwrap();
+        clients[0].send(session, &format!("round {round}")).await;
+    }
+
+    writer.stop().await;
+    for client in &mut clients {
+        client.has_the_whole_log(&db, session).await;
+    }
+}
+
+#[tokio::test]
+async fn a_signal_tells_clients_to_come_back_and_ends_the_process_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let db = Database::create().await;
+        let ann = db.user("ann").await;
+        let session = db.session(&ann).await;
+        let gateway = Process::serve(&db, ANYWHERE).await;
+        let at = gateway.at;
+        let mut client = Client::connect(at, &ann).await;
+        client.subscribe(session).await;
+        client.send(session, "before").await;
+
+        let ended = tokio::task::spawn_blocking(move || gateway.end(signal));
+        let reconnect = client.expect("reconnect").await;
+        assert_eq!(reconnect["reason"], "draining");
+        assert_eq!(client.closed().await, 1012);
+        assert_eq!(ended.await.unwrap(), Some(0));
+
+        db.say(session, &ann, "while it was away").await;
+        let _again = Process::serve(&db, at).await;
+        let mut client = client.reconnect(at).await;
+        assert_eq!(client.resume(session).await["recovered"], true);
+        client.has_the_whole_log(&db, session).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_listen_connection_loses_nothing_and_doubles_nothing() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    let mut voter = Client::connect(gateway.at, &ben).await;
+    let writer = Writer::start(&db, session, &ben);
+
+    for round in 1..=3 {
+        client.event(session, client.seq(session) + 5).await;
+        // The second time everything that the gateway holds goes.
+        let which = if round == 2 {
+            "true"
+        } else {
+            "query = 'select usher.epoch()'"
+        };
+        let ended: i64 = db
+            .one(&format!(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where usename = 'usher_gateway' and datname = current_database() and {which}"
+            ))
+            .await;
+        assert!(ended >= 1);
+        // Nobody hears of this vote, nor of what the writer writes meanwhile.
+        db.run(&format!(
+            "insert into public.votes (voting_session_id, user_id, movie_id) values ('{voting}', '{}', '{}')
+             on conflict (voting_session_id, user_id) do update set movie_id = excluded.movie_id",
+            ann.id, movies[round % 2]
+        ))
+        .await;
+        until("the gateway listens again", async || {
+            metric(gateway.at, "usher_listen_losses_total").await >= round as f64
+                && get(gateway.at, "/readyz", &[]).await.status == 200
+        })
+        .await;
+        voter.send(session, "after the loss").await;
+        let expected = db.count_votes(voting).await;
+        client
+            .expect_where("tally", |tally| crate::client::votes(tally) == expected)
+            .await;
+    }
+
+    writer.stop().await;
+    client.has_the_whole_log(&db, session).await;
+}
+
+#[tokio::test]
+async fn clients_stay_connected_while_postgres_is_away_and_catch_up() {
+    let mut cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let mut db = Database::create_in(&cluster).await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+
+    for mode in [StopMode::Fast, StopMode::Crash] {
+        client.send(session, "before").await;
+        cluster.stop_server(mode).await.unwrap();
+        until("the gateway is not ready", async || {
+            let answer = get(gateway.at, "/readyz", &[]).await;
+            let json = answer.json();
+            answer.status == 503 && json["ready"] == false && json["checks"]["listen"] == false
+        })
+        .await;
+        assert_eq!(get(gateway.at, "/healthz", &[]).await.status, 200);
+        let mut newcomer = Client::connect(gateway.at, &ben).await;
+        let wish = json!({"type": "subscribe", "session": session});
+        let refusal = refused(newcomer.ask(wish).await, "unavailable");
+        assert!(refusal["retry_after_ms"].as_u64().is_some(), "{refusal}");
+        // A write waits for a while, and is done once.
+        let nonce = Uuid::new_v4();
+        let message = json!({"type": "send", "id": "w", "session": session, "body": "meanwhile", "nonce": nonce});
+        client.say(&message).await;
+
+        cluster.start_server().await.unwrap();
+        db.reconnect().await;
+        let ack = client.expect("ack").await;
+        assert_eq!(ack["id"], "w");
+        db.say(session, &ben, "after").await;
+        client.has_the_whole_log(&db, session).await;
+        until("the gateway is ready", async || {
+            get(gateway.at, "/readyz", &[]).await.status == 200
+        })
+        .await;
+        newcomer.subscribe(session).await;
+        newcomer.has_the_whole_log(&db, session).await;
+    }
+    drop(gateway);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_before_postgres_serves_when_it_comes() {
+    let mut cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let mut db = Database::create_in(&cluster).await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    cluster.stop_server(StopMode::Fast).await.unwrap();
+
+    let starting = Gateway::start(&db, |_| {});
+    let coming_back = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cluster.start_server().await.unwrap();
+    };
+    let (gateway, ()) = tokio::join!(starting, coming_back);
+
+    db.reconnect().await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    client.send(session, "here").await;
+    client.has_the_whole_log(&db, session).await;
+    drop(gateway);
+    cluster.stop().await;
+}
+
+/// Writes until it is told to stop, over a connection of its own.
+struct Writer {
+    stop: watch::Sender<bool>,
+    writing: JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(db: &Database, session: Uuid, author: &User) -> Self {
+        let (stop, is_stopped) = watch::channel(false);
+        let (url, author) = (db.url.clone(), author.clone());
+        let writing = tokio::spawn(async move {
+            let client = database::connect(&url).await;
+            let mut written = 0;
+            while !*is_stopped.borrow() {
+                written += 1;
+                database::say(&client, session, &author, &format!("written {written}")).await;
+                // A pace, so that the log does not outgrow the test.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Self { stop, writing }
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.writing.await.unwrap();
+    }
+}
