@@ -282,20 +282,20 @@ fn a_token_rests_on_the_time_of_asking() {
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 attach after 0 in e
             token age
-                Some(5) s
+                5 s
             live
             wait 300
                 < ping
                 < resume_token token="…"
             token age
-                Some(305) s
+                305 s
             recheck
                 ask for admission
             admitted head 0
                 < resume_token token="…"
             wait 0
             token age
-                Some(0) s"#]],
+                0 s"#]],
     );
     check(
         "grant | wait 7 | > subscribe S resume 4 | joined reach 3 head 6 | token age",
@@ -309,7 +309,47 @@ fn a_token_rests_on_the_time_of_asking() {
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             token age
-                Some(7) s"#]],
+                7 s"#]],
+    );
+}
+
+#[test]
+fn a_token_made_while_access_is_in_doubt_is_void() {
+    check(
+        "anonymous | > subscribe S | joined | > auth 1 | admitted head 0 muted | token age | admitted head 0 | live | token age | recheck | wait 300 | token age | admitted head 0 | token age",
+        expect![[r#"
+            anonymous
+            > subscribe S
+                join
+            joined
+                ask for admission
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            admitted head 0 muted
+                count Some(Fresh)
+                < subscribed can={"moderate":false,"send":false,"vote":false} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                attach after 0 in e
+                ask for admission
+            token age
+                void
+            admitted head 0
+                sees hidden counts: false
+                < access can={"moderate":false,"send":true,"vote":true}
+            live
+            token age
+                void
+            recheck
+                ask for admission
+            wait 300
+                < ping
+                < resume_token token="…"
+            token age
+                void
+            admitted head 0
+                < resume_token token="…"
+            token age
+                300 s"#]],
     );
 }
 
@@ -1111,8 +1151,11 @@ impl Stage {
                     .rules
                     .resume_key
                     .open(token, self.peer.identity(), S, now.unix_ms);
-                let age = grant.map(|grant| (now.unix_ms - grant.issued_at_ms) / 1_000);
-                self.told.push(format!("{age:?} s"));
+                let issued_at_ms = grant.expect("a token of this session").issued_at_ms;
+                self.told.push(match issued_at_ms {
+                    0 => "void".to_owned(),
+                    _ => format!("{} s", (now.unix_ms - issued_at_ms) / 1_000),
+                });
             }
             "wait" | "silent" => {
                 self.elapsed_ms += words[1].parse::<u64>().unwrap() * 1_000;

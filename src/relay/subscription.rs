@@ -67,7 +67,8 @@ pub struct Subscription {
     asked_at_ms: Option<u64>,
     /// Something changed while it was under way: it must be asked for again.
     owes_recheck: bool,
-    /// When the admission that stands was asked for. What is voided later voids the tokens that rest on it.
+    /// When the admission that stands was asked for, or 0 while it is in doubt. What is voided later voids the tokens that
+    /// rest on it; those that rest on 0 are void from the start.
     admitted_at_ms: u64,
 }
 
@@ -218,7 +219,7 @@ impl Subscription {
         effects: &mut Vec<Effect>,
     ) -> Step {
         let asked_at_ms = self.asked_at_ms.take();
-        if let (Some(Ok(_)), Some(asked_at_ms)) = (&answer, asked_at_ms) {
+        if let (Some(Ok(_)), Some(asked_at_ms), false) = (&answer, asked_at_ms, self.owes_recheck) {
             self.admitted_at_ms = asked_at_ms;
         }
         let step = if matches!(self.state, State::Authorizing(_)) {
@@ -633,6 +634,8 @@ impl Subscription {
     }
 
     fn ask_admission(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        // What stood is in doubt, and may be another identity's: a token made meanwhile rests on nothing.
+        self.admitted_at_ms = 0;
         if self.asked_at_ms.is_some() {
             self.owes_recheck = true;
             return;

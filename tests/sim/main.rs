@@ -29,7 +29,7 @@ use usher::relay::resume::ResumeKey;
 use crate::world::World;
 
 /// About five seconds in a debug build on an idle core.
-const RUNS_DEFAULT: u64 = 1_000;
+const RUNS_DEFAULT: u64 = 400;
 
 #[test]
 fn nothing_is_lost_doubled_or_out_of_order() {

@@ -41,6 +41,8 @@ pub(crate) struct Weather {
     trims: u64,
     drops: u64,
     hear: u64,
+    /// How much likelier work that waits is than something new.
+    pace: u64,
 }
 
 /// Everything there is.
@@ -305,10 +307,11 @@ impl<'a> World<'a> {
     /// What can happen next, and how likely each is.
     fn acts(&self) -> Vec<(u64, Act)> {
         let mut acts = Vec::new();
+        let pace = self.weather.pace;
         if !self.is_calm {
             let weather = &self.weather;
             acts.extend([
-                (weather.commits, Act::Commit),
+                (weather.commits * pace.div_ceil(2), Act::Commit),
                 (2, Act::Vote),
                 (weather.trims, Act::Trim),
                 (weather.restores, Act::Restore),
@@ -320,8 +323,8 @@ impl<'a> World<'a> {
         }
         for (number, gateway) in self.gateways.iter().enumerate() {
             match &gateway.network {
-                None => acts.push((4, Act::Listen(number))),
-                Some(network) if !network.is_empty() => acts.push((8, Act::Deliver(number))),
+                None => acts.push((4 * pace, Act::Listen(number))),
+                Some(network) if !network.is_empty() => acts.push((8 * pace, Act::Deliver(number))),
                 Some(_) => {}
             }
             if !self.is_calm {
@@ -332,16 +335,16 @@ impl<'a> World<'a> {
             }
             for (lane, one) in gateway.loops.iter().enumerate() {
                 if !one.heard.is_empty() {
-                    acts.push((self.weather.hear, Act::Hear(number, lane)));
+                    acts.push((self.weather.hear * pace, Act::Hear(number, lane)));
                 }
                 if !one.commands.is_empty() {
-                    acts.push((20, Act::Obey(number, lane)));
+                    acts.push((20 * pace, Act::Obey(number, lane)));
                 }
             }
         }
         for (place, task) in self.tasks.iter().enumerate() {
             if !self.must_wait(task) {
-                acts.push((6, Act::Work(place)));
+                acts.push((6 * pace, Act::Work(place)));
             }
         }
         for (id, connection) in &self.connections {
@@ -365,14 +368,15 @@ impl<'a> World<'a> {
     }
 
     fn connection_acts(&self, id: PeerId, connection: &Connection, acts: &mut Vec<(u64, Act)>) {
+        let pace = self.weather.pace;
         if !connection.notes.is_empty() {
-            acts.push((10, Act::TakeNote(id)));
+            acts.push((10 * pace, Act::TakeNote(id)));
         }
         if !connection.line.wire.is_empty() {
-            acts.push((6, Act::Read(id)));
+            acts.push((6 * pace, Act::Read(id)));
         }
         if connection.line.is_stalled {
-            acts.push((3, Act::Flow(id)));
+            acts.push((if self.is_calm { 3 * pace } else { 1 }, Act::Flow(id)));
         }
         let client = &self.clients[connection.client];
         if client.user.is_some() && connection.peer.identity().subject.is_none() {
@@ -1089,7 +1093,7 @@ impl<'a> World<'a> {
 
 impl Weather {
     fn draw(dice: &mut Dice, steps: Option<usize>) -> Self {
-        let drawn = dice.pick(&[30, 60, 150, 400]);
+        let drawn = dice.pick(&[30, 100, 300, 600]);
         Self {
             steps: steps.unwrap_or(drawn),
             ring_events_max: dice.pick(&[1, 2, 3, 64]),
@@ -1103,6 +1107,7 @@ impl Weather {
             trims: dice.pick(&[0, 1, 4]),
             drops: dice.pick(&[0, 1, 3]),
             hear: dice.pick(&[2, 10, 30]),
+            pace: dice.pick(&[1, 5, 20]),
         }
     }
 }
