@@ -235,6 +235,35 @@ fn a_log_without_what_its_head_promises_was_trimmed_meanwhile() {
 }
 
 #[test]
+fn a_page_that_does_not_follow_is_not_shown() {
+    check(
+        "join 1 | attach 1 after 5 | hint 9 | page 7 8 9 head 9",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 9: ask after 5 (Gap)
+            page 7 8 9 head 9: 1 behind 5"#]],
+    );
+}
+
+#[test]
+fn a_late_answer_to_a_session_that_was_forgotten_meanwhile_is_ignored() {
+    check(
+        "join 1 | attach 1 after 5 | hint 8 | keep | leave 1 | wait 61 | join 1 | attach 1 after 9 | late 6 7 8 head 8",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 8: ask after 5 (Gap)
+            keep
+            leave 1
+            wait 61: 0 sessions
+            join 1
+            attach 1 after 9
+            late 6 7 8 head 8"#]],
+    );
+}
+
+#[test]
 fn a_restart_forgets_no_hint() {
     check(
         "join 1 | join 2 | attach 1 after 3 | hint 6 | page floor 5 head 9 | attach 2 after 5 | page 6 7 8 9 floor 5 head 9",
@@ -279,6 +308,40 @@ fn a_stalled_receiver_that_the_ring_left_behind_goes_to_the_log() {
             flow 1: 1 behind 5
             hint 9
             attach 1 after 8: 1 < 9"#]],
+    );
+}
+
+#[test]
+fn whoever_is_behind_is_told_once() {
+    check(
+        "ring 2 | join 1 | attach 1 after 5 | stall 1 | hint 6 7 8 | flow 1 | flow 1 | hint 9 | flow 1",
+        expect![[r#"
+            ring 2
+            join 1
+            attach 1 after 5
+            stall 1
+            hint 6 7 8
+            flow 1: 1 behind 5
+            flow 1
+            hint 9
+            flow 1"#]],
+    );
+}
+
+#[test]
+fn each_gets_what_follows_its_own_position() {
+    check(
+        "join 1 | attach 1 after 5 | hint 6 7 8 | join 2 | join 3 | attach 2 after 5 | attach 3 after 7 | join 4 | attach 4 after 7",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            hint 6 7 8: 1 < 6 7 8
+            join 2
+            join 3
+            attach 2 after 5: 2 < 6 7 8
+            attach 3 after 7: 3 < 8
+            join 4
+            attach 4 after 7: 4 < 8"#]],
     );
 }
 
@@ -579,6 +642,26 @@ fn a_session_lingers_and_is_kept_up_for_those_who_come_back() {
 }
 
 #[test]
+fn who_leaves_takes_nobody_along() {
+    check(
+        "join 1 | join 2 | join 3 | attach 1 after 5 | attach 2 after 5 | attach 3 after 5 | leave 1 | stall 3 | hint 6 | flow 3 | leave 3 | hint 7",
+        expect![[r#"
+            join 1
+            join 2
+            join 3
+            attach 1 after 5
+            attach 2 after 5
+            attach 3 after 5
+            leave 1
+            stall 3
+            hint 6: 2 < 6
+            flow 3: 3 < 6
+            leave 3
+            hint 7: 2 < 7"#]],
+    );
+}
+
+#[test]
 fn leaving_everything_frees_everything() {
     check(
         "join 1 | attach 1 after 5 | leave all 1 | flow 1 | wait 61 | hint 6",
@@ -634,6 +717,7 @@ struct Stage {
     asked: Option<Refill>,
     kept: Option<Refill>,
     attempts: u32,
+    latest: BTreeMap<PeerId, u32>,
     now: Instant,
     told: Vec<String>,
 }
@@ -665,6 +749,7 @@ impl Stage {
             asked: None,
             kept: None,
             attempts: 0,
+            latest: BTreeMap::new(),
             now,
             told: Vec::new(),
         }
@@ -681,6 +766,7 @@ impl Stage {
                 self.asked = Some(refill);
             }
             while let Some(turn) = self.router.poll_turn() {
+                assert_eq!(Some(&turn.attempt), self.latest.get(&turn.peer));
                 self.told.push(match turn.kind {
                     TurnKind::Behind(position) => format!("{} behind {position}", turn.peer.0),
                     TurnKind::Lost(reason) => format!("{} lost {reason:?}", turn.peer.0),
@@ -699,6 +785,7 @@ impl Stage {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: one word after the other")]
     fn step(&mut self, line: &str) {
         let words = Words::parse(line);
         let peer = PeerId(words.number(1).unwrap_or(0));
@@ -725,6 +812,7 @@ impl Stage {
             "resync" => self.router.resync(words.0[1]),
             "join" => {
                 self.attempts += 1;
+                self.latest.insert(peer, self.attempts);
                 let user = words.after("user").map(user);
                 let recall = self
                     .router

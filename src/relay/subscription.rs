@@ -264,11 +264,8 @@ impl Subscription {
         if *page.epoch != *self.epoch || page.head < course.position {
             return self.restart(StartReason::Ahead, effects);
         }
-        if course.position < page.floor {
-            return self.restart(StartReason::TooOld, effects);
-        }
         let from = course.position;
-        // Events that a trim took between the two statements of a page are missed here, and seen as too old below.
+        // Events that a trim took, perhaps between the two statements of a page, are missed here and seen below.
         let follows = |event: &&Event| {
             let is_next = event.seq == course.position.next();
             if is_next {

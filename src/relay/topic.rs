@@ -166,16 +166,13 @@ impl Topic {
         if page.head < held {
             return Err(Broken::Ahead);
         }
-        if held < page.floor {
-            return Err(Broken::Trimmed { floor: page.floor });
-        }
         for event in &page.events {
             if event.seq == self.head().next() {
                 self.append(event);
             }
         }
         if self.head() == held && page.head > held {
-            // It was trimmed between the two statements of the page.
+            // What follows was trimmed, perhaps between the two statements of the page.
             return Err(Broken::Trimmed { floor: page.floor });
         }
         let owed = std::mem::take(&mut self.owes_refill);

@@ -158,6 +158,7 @@ impl Fanout {
                 _ = tick.tick() => self.on_tick(),
             }
             self.drain();
+            self.recount().await;
             // A busy loop must not keep its core from the connections beside it.
             tokio::task::consume_budget().await;
         }
@@ -355,6 +356,15 @@ impl Fanout {
                 .encode();
                 self.router.broadcast(*session, &frame, &mut self.lines);
             }
+        }
+    }
+
+    /// Has counts read again whose changes somebody may have missed.
+    async fn recount(&mut self) {
+        let votings: Vec<VotingId> = std::iter::from_fn(|| self.router.poll_recount()).collect();
+        if !votings.is_empty() {
+            // The reader of tallies never waits for a loop, so this cannot wait for long.
+            let _ = self.dirty_votings.send(votings).await;
         }
     }
 

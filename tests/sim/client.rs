@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use usher::protocol::id::SessionId;
 use usher::protocol::server::Can;
 
 use crate::database::{self, Database};
@@ -15,7 +18,6 @@ pub(crate) struct Client {
     pub(crate) views: Vec<View>,
     /// Bytes of a frame that has not wholly arrived.
     partial: Vec<u8>,
-    ever_moderated: bool,
 }
 
 /// What a client knows of one session.
@@ -52,6 +54,14 @@ struct Wish {
     epoch: String,
 }
 
+/// An `events` frame; its events are compared as they came, to the byte.
+#[derive(Deserialize)]
+struct Events<'a> {
+    session: SessionId,
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
 impl Client {
     pub(crate) fn new(user: Option<usize>, sessions: usize) -> Self {
         let views = (0..sessions).map(|_| View::default()).collect();
@@ -59,7 +69,6 @@ impl Client {
             user,
             views,
             partial: Vec::new(),
-            ever_moderated: false,
         }
     }
 
@@ -126,9 +135,7 @@ impl Client {
             rest = after;
             if opcode == 1 {
                 let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
-                let frame =
-                    serde_json::from_str(text).map_err(|error| format!("{error} in {text}"))?;
-                self.on_frame(&frame, db)
+                self.on_text(text, db)
                     .map_err(|why| format!("{why}: {text:.300}"))?;
             }
         }
@@ -136,20 +143,31 @@ impl Client {
         Ok(())
     }
 
+    fn on_text(&mut self, text: &str, db: &Database) -> Result<(), String> {
+        if text.starts_with(r#"{"type":"events""#) {
+            let frame: Events<'_> =
+                serde_json::from_str(text).map_err(|error| error.to_string())?;
+            let session = database::session_of(frame.session);
+            return self.views[session].on_events(&frame, session, db);
+        }
+        let frame = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        self.on_frame(&frame, db)
+    }
+
     fn on_frame(&mut self, frame: &Value, db: &Database) -> Result<(), String> {
         let session = frame["session"]
             .as_str()
             .and_then(|id| id.parse().ok())
             .map(database::session_of);
+        let user = self.user;
         let view = session.map(|session| &mut self.views[session]);
         match (frame["type"].as_str().unwrap_or_default(), view, session) {
             ("subscribed", Some(view), Some(session)) => view.on_subscribed(frame, session, db)?,
-            ("events", Some(view), Some(session)) => view.on_events(frame, session, db)?,
             ("reset", Some(view), Some(session)) => view.on_reset(frame, session, db)?,
-            ("tally", Some(view), Some(_)) => {
+            ("tally", Some(view), Some(session)) => {
                 let hidden = frame["counts"].is_null();
                 ensure(
-                    hidden || self.ever_moderated,
+                    hidden || db.ever_moderated(session, user),
                     "hidden counts are shown to somebody who may not see them",
                 )?;
                 view.on_tally(frame)?;
@@ -168,10 +186,6 @@ impl Client {
             ("welcome" | "authenticated" | "viewers" | "token_expiring" | "pong", _, _) => {}
             (other, _, _) => return Err(format!("a frame of type {other:?}")),
         }
-        self.ever_moderated |= self
-            .views
-            .iter()
-            .any(|view| view.can.is_some_and(|can| can.moderate));
         Ok(())
     }
 
@@ -267,24 +281,31 @@ impl View {
         Ok(())
     }
 
-    fn on_events(&mut self, frame: &Value, session: usize, db: &Database) -> Result<(), String> {
+    fn on_events(
+        &mut self,
+        frame: &Events<'_>,
+        session: usize,
+        db: &Database,
+    ) -> Result<(), String> {
         ensure(self.is_open(), "events without a subscription")?;
-        let events = frame["events"].as_array().ok_or("no events")?;
-        ensure(!events.is_empty(), "an empty frame")?;
+        ensure(!frame.events.is_empty(), "an empty frame")?;
         let (position, epoch) = self.position.as_mut().ok_or("events before a position")?;
-        for event in events {
-            let seq = number(&event["seq"])?;
-            ensure(
-                seq == *position + 1,
-                &format!("{seq} follows {position} in session {session}"),
-            )?;
+        for event in &frame.events {
+            let next = *position + 1;
             let committed = db
-                .event(epoch, session, seq)
+                .event(epoch, session, next)
                 .ok_or("an event that was never committed")?;
-            let committed: Value =
-                serde_json::from_slice(&committed.json).map_err(|error| error.to_string())?;
-            ensure(committed == *event, "not the event that was committed")?;
-            *position = seq;
+            if committed.json != event.get().as_bytes() {
+                let shown: Value =
+                    serde_json::from_str(event.get()).map_err(|error| error.to_string())?;
+                let seq = number(&shown["seq"])?;
+                ensure(
+                    seq == next,
+                    &format!("{seq} follows {position} in session {session}"),
+                )?;
+                return Err("not the event that was committed".to_owned());
+            }
+            *position = next;
         }
         Ok(())
     }
@@ -335,8 +356,11 @@ fn judge(
     )
 }
 
+/// A frame's opcode, its payload, and what comes after it.
+type Frame<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// Takes one unmasked frame off the front: its opcode, its payload, the rest.
-fn take_frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, String> {
+fn take_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };

@@ -23,6 +23,8 @@ pub(crate) struct Database {
     pub(crate) banned: BTreeSet<(usize, usize)>,
     pub(crate) muted: BTreeSet<(usize, usize)>,
     pub(crate) moderators: BTreeSet<(usize, usize)>,
+    /// Who was a moderator at any time.
+    pub(crate) moderated: BTreeSet<(usize, usize)>,
     pub(crate) event_bytes: usize,
 }
 
@@ -60,6 +62,7 @@ impl Database {
             banned: BTreeSet::new(),
             muted: BTreeSet::new(),
             moderators: BTreeSet::new(),
+            moderated: BTreeSet::new(),
             event_bytes,
         }
     }
@@ -129,6 +132,10 @@ impl Database {
                     .is_some_and(|e| e.changes_snapshot)
             })
             .unwrap_or(0)
+    }
+
+    pub(crate) fn ever_moderated(&self, session: usize, user: Option<usize>) -> bool {
+        user.is_some_and(|user| self.moderated.contains(&(session, user)))
     }
 
     pub(crate) fn may_watch(&self, session: usize, user: Option<usize>) -> Result<Can, Refusal> {

@@ -193,12 +193,30 @@ impl<'a> World<'a> {
             }
         }
         self.calm_down()?;
-        for session in 0..self.db.sessions.len() {
-            self.commit(session, 1, true);
-            self.vote(session);
+        self.check_rest(false)?;
+        // What follows must come too, and to nobody who may not see it; nothing comes later that would heal a loss.
+        for _ in 0..3 {
+            if self.weather.outages > 0 && self.dice.chance(40) {
+                let gateway = self.dice.below(self.gateways.len());
+                self.gateways[gateway].network = None;
+            }
+            if self.weather.restores > 0 && self.dice.chance(20) {
+                self.restore();
+            }
+            for session in 0..self.db.sessions.len() {
+                self.commit_some(session);
+                self.vote(session);
+            }
+            for _ in 0..self.dice.below(12) {
+                let acts = self.acts();
+                if !acts.is_empty() {
+                    let act = self.draw(&acts);
+                    self.act(act)?;
+                }
+            }
         }
         self.calm_down()?;
-        self.check_rest()
+        self.check_rest(true)
     }
 
     pub(crate) fn recovered(&self) -> u32 {
@@ -232,7 +250,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn check_rest(&self) -> Result<(), String> {
+    fn check_rest(&self, is_last: bool) -> Result<(), String> {
         for (number, client) in self.clients.iter().enumerate() {
             for (session, view) in client.views.iter().enumerate() {
                 let whose = format!("client {number} session {session}");
@@ -271,7 +289,7 @@ impl<'a> World<'a> {
                             .as_ref()
                             .is_some_and(|position| *position == (head, self.db.epoch_name()));
                         ensure(
-                            view.state == ViewState::Refused && !saw,
+                            view.state == ViewState::Refused && !(is_last && saw),
                             &format!(
                                 "{whose} is not allowed, but {:?} at {:?}",
                                 view.state, view.position
@@ -414,21 +432,7 @@ impl<'a> World<'a> {
 
     fn act(&mut self, act: Act) -> Result<(), String> {
         if self.trace {
-            match act {
-                Act::Work(task) => eprintln!("{act:?} {:?}", self.tasks[task]),
-                Act::TakeNote(peer) => {
-                    eprintln!("{act:?} {:?}", self.connections[&peer].notes.front())
-                }
-                Act::Obey(gateway, lane) => eprintln!(
-                    "{act:?} {:?}",
-                    self.gateways[gateway].loops[lane].commands.front()
-                ),
-                Act::Read(peer) => eprintln!(
-                    "{act:?} {}",
-                    String::from_utf8_lossy(&self.connections[&peer].line.wire)
-                ),
-                _ => eprintln!("{act:?}"),
-            }
+            self.tell_story(act);
         }
         let session = self.dice.below(self.db.sessions.len());
         match act {
@@ -493,6 +497,29 @@ impl<'a> World<'a> {
         self.check_bounds()
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "most acts are told by their name"
+    )]
+    fn tell_story(&self, act: Act) {
+        match act {
+            Act::Work(task) => eprintln!("{act:?} {:?}", self.tasks[task]),
+            Act::TakeNote(peer) => eprintln!("{act:?} {:?}", self.connections[&peer].notes.front()),
+            Act::Hear(gateway, lane) => {
+                eprintln!("{act:?} {:?}", self.gateways[gateway].loops[lane].heard)
+            }
+            Act::Obey(gateway, lane) => eprintln!(
+                "{act:?} {:?}",
+                self.gateways[gateway].loops[lane].commands.front()
+            ),
+            Act::Read(peer) => eprintln!(
+                "{act:?} {}",
+                String::from_utf8_lossy(&self.connections[&peer].line.wire)
+            ),
+            _ => eprintln!("{act:?}"),
+        }
+    }
+
     fn check_bounds(&mut self) -> Result<(), String> {
         if let Some(why) = self.broken.take() {
             return Err(why);
@@ -536,7 +563,7 @@ impl<'a> World<'a> {
         let mut notices = Vec::new();
         for place in 0..count {
             let event = self.db.commit(session, is_chat);
-            let is_oversized = !self.is_calm && self.dice.chance(10);
+            let is_oversized = self.dice.chance(15);
             let event_told = (place < told && !is_oversized).then(|| event.clone());
             if place < told || place + 1 == count {
                 notices.push(Notice {
@@ -570,7 +597,10 @@ impl<'a> World<'a> {
         let set = match self.dice.below(5) {
             0 | 1 => Some(&mut self.db.banned),
             2 => Some(&mut self.db.muted),
-            3 => Some(&mut self.db.moderators),
+            3 => {
+                self.db.moderated.insert(key);
+                Some(&mut self.db.moderators)
+            }
             _ => None,
         };
         let whose = match set {
@@ -600,6 +630,10 @@ impl<'a> World<'a> {
     }
 
     /// Takes a question one step further.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a table: one line or two for each case"
+    )]
     fn work(&mut self, place: usize) {
         let fails = !self.is_calm && self.dice.chance(self.weather.failures);
         let count = 1 + self.dice.below(self.weather.page_events_max);
@@ -912,6 +946,10 @@ impl<'a> World<'a> {
     }
 
     /// Tells a peer something and does what it wants.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the commands are named where they are made"
+    )]
     fn tell(&mut self, id: PeerId, what: impl FnOnce(&mut Peer)) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -962,7 +1000,8 @@ impl<'a> World<'a> {
                     self.obey_all(gateway, lane);
                     return self.part(id);
                 }
-                _ => {}
+                Effect::Subscribed { .. } | Effect::Write { .. } => {}
+                other => unreachable!("{other:?} is a command"),
             }
         }
     }
