@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -64,6 +65,14 @@ impl Client {
         client
     }
 
+    /// Connects with a query instead of a header.
+    pub(crate) async fn open_with_query(at: SocketAddr, query: &str) -> Self {
+        let socket = TcpStream::connect(at).await.unwrap();
+        let mut client = Self::shaken(shake_hands(socket, at, query, None).await, "query", None);
+        client.expect("welcome").await;
+        client
+    }
+
     /// Shakes hands over a socket of the test's own making.
     pub(crate) async fn over(
         socket: TcpStream,
@@ -71,8 +80,13 @@ impl Client {
         name: &str,
         token: Option<String>,
     ) -> Self {
+        let stream = shake_hands(socket, at, "", token.as_deref()).await;
+        Self::shaken(stream, name, token)
+    }
+
+    fn shaken(stream: WebSocketStream<TcpStream>, name: &str, token: Option<String>) -> Self {
         Self {
-            stream: shake_hands(socket, at, token.as_deref()).await,
+            stream,
             name: name.to_owned(),
             token,
             sessions: HashMap::new(),
@@ -185,6 +199,29 @@ impl Client {
         if let Err(error) = self.stream.send(message).await {
             self.fail(&format!("cannot send: {error}"));
         }
+    }
+
+    /// Sends bytes past the protocol.
+    pub(crate) async fn say_bytes(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).await.unwrap();
+    }
+
+    /// Sends a WebSocket ping and waits for its pong.
+    pub(crate) async fn ping(&mut self, payload: &[u8]) {
+        self.say_raw(Message::Ping(payload.to_vec().into())).await;
+        let answered = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Pong(answer))) if answer == payload => return,
+                    Some(Ok(Message::Text(text))) => {
+                        self.set_aside(serde_json::from_str(&text).unwrap())
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => self.fail("closed instead of answering a ping"),
+                }
+            }
+        };
+        timeout(PATIENCE, answered).await.expect("no pong");
     }
 
     // What it hears ----------------------------------------------------------------------------------------
@@ -342,12 +379,7 @@ impl Client {
             };
             match message {
                 Some(Ok(Message::Text(text))) => {
-                    self.heard.push(text.to_string());
-                    let Ok(frame) = serde_json::from_str(&text) else {
-                        self.fail("a frame that is not JSON");
-                    };
-                    self.verify(&frame);
-                    return Ok(frame);
+                    return Ok(self.take_in(&text));
                 }
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.map_or(1005, |frame| frame.code.into());
@@ -361,6 +393,15 @@ impl Client {
     }
 
     // What it checks ---------------------------------------------------------------------------------------
+
+    fn take_in(&mut self, text: &str) -> Value {
+        self.heard.push(text.to_owned());
+        let Ok(frame) = serde_json::from_str(text) else {
+            self.fail("a frame that is not JSON");
+        };
+        self.verify(&frame);
+        frame
+    }
 
     fn verify(&mut self, frame: &Value) {
         let session = || {
@@ -528,10 +569,11 @@ pub(crate) fn votes(tally: &Value) -> Vec<(Uuid, u64)> {
 async fn shake_hands(
     socket: TcpStream,
     at: SocketAddr,
+    query: &str,
     token: Option<&str>,
 ) -> WebSocketStream<TcpStream> {
     socket.set_nodelay(true).unwrap();
-    let mut request = format!("ws://{at}/v1/socket")
+    let mut request = format!("ws://{at}/v1/socket{query}")
         .into_client_request()
         .unwrap();
     let headers = request.headers_mut();

@@ -1,0 +1,350 @@
+//! Who a client is: where a token may stand, which tokens are good, and for how long.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use usher::auth::mint::Claims;
+use usher::config::AllowedOrigins;
+use usher::protocol::id::UserId;
+use uuid::Uuid;
+
+use crate::client::{Client, refused};
+use crate::database::{Database, JWT_SECRET, User, sign, token};
+use crate::gateway::Gateway;
+use crate::http::{self, UPGRADE, get, shake};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn a_token_is_taken_from_the_header_the_query_or_a_frame() {
+    let Stage {
+        db,
+        mut gateway,
+        session,
+        ann,
+    } = stage().await;
+    let ben = db.user("ben").await;
+    let mut by_header = Client::connect(gateway.at, &ann).await;
+    let mut by_query =
+        Client::open_with_query(gateway.at, &format!("?x=1&access_token={}", ann.token)).await;
+    let mut by_frame = Client::anonymous(gateway.at).await;
+    assert_eq!(by_frame.subscribe(session).await["can"]["send"], false);
+    let answer = by_frame
+        .ask(json!({"type": "auth", "token": ann.token}))
+        .await;
+    assert_eq!(
+        (&answer["type"], &answer["sub"], &answer["role"]),
+        (
+            &json!("authenticated"),
+            &json!(ann.id),
+            &json!("authenticated")
+        )
+    );
+    assert!(answer["expires_at"].as_u64().is_some());
+    // What may be done changes with it.
+    assert_eq!(by_frame.expect("access").await["can"]["send"], true);
+    for client in [&mut by_header, &mut by_query, &mut by_frame] {
+        client.send(session, "hello").await;
+    }
+    by_frame.has_the_whole_log(&db, session).await;
+    let authors: Vec<&Value> = by_frame
+        .standing(session)
+        .events
+        .iter()
+        .map(|event| &event["data"]["user_id"])
+        .collect();
+    assert_eq!(authors, [&json!(ann.id); 3]);
+
+    // The header is the first to be asked.
+    let query = format!("?access_token={}", ben.token);
+    let headers = [("Authorization", &*format!("Bearer {}", "nonsense"))];
+    shake(gateway.at, &query, &headers)
+        .await
+        .is_refusal(401, "unauthorized");
+
+    let log = gateway.log();
+    for secret in [&ann.token, &ben.token, JWT_SECRET] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_publishable_key_is_no_token() {
+    let Stage {
+        gateway, session, ..
+    } = stage().await;
+    let key = "sb_publishable_0123456789abcdef";
+    let mut client = Client::open(gateway.at, "browser", Some(key.to_owned())).await;
+    assert_eq!(client.subscribe(session).await["can"]["send"], false);
+    let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
+    let mut client = Client::open(gateway.at, "legacy", Some(anon_key)).await;
+    assert_eq!(client.subscribe(session).await["can"]["send"], false);
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_at_the_handshake() {
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = stage().await;
+    let claims = |change: fn(&mut Claims)| {
+        let mut claims = Claims::user(UserId(ann.id));
+        change(&mut claims);
+        sign(JWT_SECRET, &claims, HOUR)
+    };
+    let foreign = sign(
+        "another secret, of 32 bytes or more",
+        &Claims::user(UserId(ann.id)),
+        HOUR,
+    );
+    let [head, payload, signature] = ann.token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    // {"alg":"none","typ":"JWT"}
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
+    for (what, token) in [
+        ("garbage", "nonsense".to_owned()),
+        ("no signature", format!("{head}.{payload}.")),
+        ("no algorithm", unsigned),
+        (
+            "another's payload",
+            format!("{head}.{}.{signature}", payload.to_uppercase()),
+        ),
+        ("another secret", foreign),
+        ("expired", expired(&ann)),
+        (
+            "service_role",
+            claims(|claims| claims.role = "service_role".to_owned()),
+        ),
+        (
+            "an unknown role",
+            claims(|claims| claims.role = "postgres".to_owned()),
+        ),
+        ("no subject", claims(|claims| claims.subject = None)),
+        (
+            "another audience",
+            claims(|claims| claims.audience = Some("elsewhere".to_owned())),
+        ),
+        ("a secret key", "sb_secret_0123456789abcdef".to_owned()),
+        ("too long", "x".repeat(9_000)),
+    ] {
+        let headers = [("Authorization", &*format!("Bearer {token}"))];
+        let answer = shake(gateway.at, "", &headers).await;
+        assert_eq!(answer.status, 401, "{what}: {answer:?}");
+        answer.is_refusal(401, "unauthorized");
+        assert!(!answer.body.contains(&token), "{what}: {answer:?}");
+        let answer = shake(gateway.at, &format!("?access_token={token}"), &[]).await;
+        answer.is_refusal(401, "unauthorized");
+        // On an open socket it is an error, and the socket is as it was.
+        if token.len() < 8_192 {
+            let mut client = Client::connect(gateway.at, &ann).await;
+            refused(
+                client.ask(json!({"type": "auth", "token": token})).await,
+                "unauthorized",
+            );
+            client.subscribe(session).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_origin_path_or_method_is_refused() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| {
+        config.allowed_origins = AllowedOrigins::Only(vec!["https://app.example".to_owned()]);
+    })
+    .await;
+    let at = gateway.at;
+    for origin in [
+        "https://evil.example",
+        "null",
+        "https://app.example.evil.example",
+        "http://app.example",
+    ] {
+        shake(at, "", &[("Origin", origin)])
+            .await
+            .is_refusal(403, "forbidden");
+    }
+    assert_eq!(
+        shake(at, "", &[("Origin", "https://app.example")])
+            .await
+            .status,
+        101
+    );
+    assert_eq!(shake(at, "", &[]).await.status, 101);
+
+    get(at, "/v1/sockets", &UPGRADE)
+        .await
+        .is_refusal(404, "not_found");
+    get(at, "/v1/socket/", &UPGRADE)
+        .await
+        .is_refusal(404, "not_found");
+    let plain = get(at, "/v1/socket", &[]).await;
+    plain.is_refusal(426, "bad_request");
+    assert_eq!(plain.headers["upgrade"], "websocket");
+    let mut old = UPGRADE;
+    old[2] = ("Sec-WebSocket-Version", "8");
+    let old = get(at, "/v1/socket", &old).await;
+    old.is_refusal(426, "bad_request");
+    assert_eq!(old.headers["sec-websocket-version"], "13");
+}
+
+#[tokio::test]
+async fn a_full_node_says_when_to_try_again() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| config.connections_max = 1).await;
+    let first = Client::anonymous(gateway.at).await;
+    let answer = shake(gateway.at, "", &[]).await;
+    answer.is_refusal(503, "unavailable");
+    assert!(
+        answer.headers["retry-after"].parse::<u64>().is_ok(),
+        "{answer:?}"
+    );
+    drop(first);
+    crate::client::until("there is room again", async || {
+        http::metric(gateway.at, "usher_connections").await == 0.0
+    })
+    .await;
+    Client::anonymous(gateway.at).await;
+}
+
+#[tokio::test]
+async fn another_subject_on_an_open_socket_closes_it() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+    } = stage().await;
+    let ben = db.user("ben").await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    // A fresh token of the same subject is welcome.
+    let fresh = client
+        .ask(json!({"type": "auth", "token": token(ann.id, HOUR)}))
+        .await;
+    assert_eq!(fresh["type"], "authenticated");
+
+    client
+        .say(&json!({"type": "auth", "token": ben.token}))
+        .await;
+    assert_eq!(client.closed().await, 4509);
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_announced_and_then_closes_the_socket() {
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = stage().await;
+    let began = Instant::now();
+    let mut client = Client::open(
+        gateway.at,
+        "ann",
+        Some(token(ann.id, Duration::from_secs(3))),
+    )
+    .await;
+    client.subscribe(session).await;
+    client.expect("token_expiring").await;
+    let mut renewed = Client::open(
+        gateway.at,
+        "ann",
+        Some(token(ann.id, Duration::from_secs(3))),
+    )
+    .await;
+    renewed.subscribe(session).await;
+    let expiring = renewed.expect("token_expiring").await;
+    assert!(expiring["expires_at"].as_u64().is_some(), "{expiring}");
+    renewed
+        .ask(json!({"type": "auth", "token": ann.token}))
+        .await;
+
+    assert_eq!(client.closed().await, 4001);
+    let lived = began.elapsed().as_secs_f64();
+    assert!((1.5..15.0).contains(&lived), "closed after {lived} s");
+    // The other one outlives its first token by far.
+    while began.elapsed().as_secs_f64() < lived + 1.5 {
+        renewed.send(session, "still here").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn where_a_token_is_required_a_socket_without_one_is_closed() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| config.is_anonymous_allowed = false).await;
+    let mut nobody = Client::anonymous(gateway.at).await;
+    let mut late = Client::anonymous(gateway.at).await;
+    for wish in [
+        json!({"type": "subscribe", "session": session}),
+        json!({"type": "send", "session": session, "body": "hello"}),
+        json!({"type": "auth", "token": "sb_publishable_0123456789abcdef"}),
+    ] {
+        refused(nobody.ask(wish).await, "unauthorized");
+    }
+    assert_eq!(nobody.ask(json!({"type": "ping"})).await["type"], "pong");
+    let began = Instant::now();
+    let answer = late.ask(json!({"type": "auth", "token": ann.token})).await;
+    assert_eq!(answer["type"], "authenticated");
+    late.subscribe(session).await;
+
+    assert_eq!(nobody.closed().await, 4501);
+    assert!(began.elapsed() > Duration::from_secs(5));
+    late.send(session, "still here").await;
+}
+
+#[tokio::test]
+async fn a_user_without_a_profile_may_watch_and_not_write() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ..
+    } = stage().await;
+    let ghost = User {
+        id: Uuid::new_v4(),
+        name: "ghost".to_owned(),
+        token: String::new(),
+    };
+    let mut client = Client::open(gateway.at, &ghost.name, Some(token(ghost.id, HOUR))).await;
+    client.subscribe(session).await;
+    refused(client.try_send(session, "boo").await, "forbidden");
+    assert_eq!(db.head(session).await, 0);
+}
+
+/// A token that was good until a while ago.
+fn expired(user: &User) -> String {
+    let claims = Claims::user(UserId(user.id));
+    let an_hour_ago = jsonwebtoken::get_current_timestamp() - 3_600;
+    usher::auth::mint::mint(
+        &JWT_SECRET.into(),
+        &claims,
+        an_hour_ago,
+        Duration::from_secs(3_000),
+    )
+}
+
+struct Stage {
+    db: Database,
+    gateway: Gateway,
+    session: Uuid,
+    ann: User,
+}
+
+async fn stage() -> Stage {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    Stage {
+        db,
+        gateway,
+        session,
+        ann,
+    }
+}

@@ -1,0 +1,261 @@
+//! The life of a connection and of the gateway: heartbeats, a graceful stop, and what an operator sees.
+
+use std::collections::HashSet;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::client::{Client, PATIENCE, until};
+use crate::database::Database;
+use crate::gateway::Gateway;
+use crate::http::{UPGRADE, get, metric, shake};
+
+#[tokio::test]
+async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let heartbeat = Duration::from_millis(500);
+    let gateway = Gateway::start(&db, |config| config.heartbeat = heartbeat).await;
+    // A browser at rest: it answers pings and says nothing.
+    let mut answering = Client::connect(gateway.at, &ann).await;
+    answering.subscribe(session).await;
+    let mut socket = TcpStream::connect(gateway.at).await.unwrap();
+    let mut request = format!("GET /v1/socket HTTP/1.1\r\nHost: {}\r\n", gateway.at);
+    for (name, value) in UPGRADE {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    socket
+        .write_all(format!("{request}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let began = Instant::now();
+
+    let silence = async {
+        let code = close_code(&mut socket).await;
+        let lived = began.elapsed();
+        assert_eq!(code, 4009);
+        assert!(
+            lived >= 2 * heartbeat && lived < 10 * heartbeat,
+            "closed after {lived:?}"
+        );
+        tokio::time::sleep(2 * heartbeat).await;
+        db.say(session, &ann, "anybody there?").await;
+    };
+    tokio::join!(silence, answering.event(session, 1));
+}
+
+#[tokio::test]
+async fn a_graceful_stop_tells_clients_when_to_come_back() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| config.drain = Duration::from_secs(5)).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = Client::connect(gateway.at, &ann).await;
+        client.subscribe(session).await;
+        clients.push(client);
+    }
+    db.say(session, &ann, "before").await;
+    clients[9].event(session, 1).await;
+
+    gateway.begin_stop();
+    let mut after = HashSet::new();
+    for client in &mut clients {
+        let reconnect = client.expect("reconnect").await;
+        assert_eq!(reconnect["reason"], "draining");
+        let after_ms = reconnect["after_ms"].as_u64().unwrap();
+        assert!(after_ms < 5_000, "{reconnect}");
+        after.insert(after_ms);
+        assert_eq!(client.closed().await, 1012);
+        assert_eq!(client.seq(session), 1);
+    }
+    assert!(
+        after.len() > 5,
+        "a herd must come back spread out: {after:?}"
+    );
+    let at = gateway.at;
+    gateway.stop().await;
+    // Everything is gone: the port, and the connections to the database.
+    drop(TcpListener::bind(at).unwrap());
+    db.until("not exists (select from pg_stat_activity where usename = 'usher_gateway' and datname = current_database())")
+        .await;
+}
+
+#[tokio::test]
+async fn what_was_written_before_a_stop_is_answered() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    for id in 1..=20 {
+        client.say(&serde_json::json!({"type": "send", "id": id, "session": session, "body": "last words"})).await;
+    }
+    client.event(session, 1).await;
+    gateway.stop().await;
+    // Whatever was not answered may be there or not; what was answered is.
+    assert_eq!(client.closed().await, 1012);
+    let acks = client.take("ack").len() as u64;
+    assert!(acks <= db.head(session).await, "{acks} answers");
+}
+
+#[tokio::test]
+async fn an_operator_sees_health_readiness_and_metrics() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    assert_eq!(get(gateway.at, "/healthz", &[]).await.status, 200);
+    let ready = get(gateway.at, "/readyz", &[]).await;
+    assert_eq!(
+        (ready.status, &ready.json()["ready"]),
+        (200, &serde_json::json!(true))
+    );
+    let checks = ready.json()["checks"].as_object().unwrap().clone();
+    assert!(checks.values().all(|check| check == true), "{checks:?}");
+
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    client.send(session, "hello").await;
+    client.event(session, 1).await;
+    client.try_send(session, "").await;
+    shake(gateway.at, "?access_token=nonsense", &[]).await;
+    for (name, value) in [
+        ("usher_connections", 1.0),
+        ("usher_connections_opened_total", 1.0),
+        ("usher_subscriptions", 1.0),
+        ("usher_frames_received_total", 3.0),
+        ("usher_listening", 1.0),
+        ("usher_admission_seconds_count", 1.0),
+        ("usher_write_seconds_count", 1.0),
+        ("usher_batch_items_sum", 1.0),
+        ("usher_refusals_total{kind=\"bad_request\"}", 1.0),
+        ("usher_handshake_refusals_total{kind=\"token\"}", 1.0),
+        ("usher_subscription_starts_total{kind=\"fresh\"}", 1.0),
+        ("usher_stalls_total", 0.0),
+    ] {
+        assert_eq!(metric(gateway.at, name).await, value, "{name}");
+    }
+    assert!(metric(gateway.at, "usher_notifications_total").await >= 1.0);
+    assert!(metric(gateway.at, "usher_bytes_sent_total").await >= 500.0);
+    drop(client);
+    until("the count of sockets goes down", async || {
+        metric(gateway.at, "usher_connections").await
+            + metric(gateway.at, "usher_subscriptions").await
+            == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_metrics_are_openmetrics() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::anonymous(gateway.at).await;
+    client.ask(serde_json::json!({"type": "dance"})).await;
+    let answer = get(gateway.at, "/metrics", &[]).await;
+    assert!(answer.headers["content-type"].starts_with("application/openmetrics-text"));
+    let lines: Vec<&str> = answer.body.lines().collect();
+    assert_eq!(lines.last(), Some(&"# EOF"));
+    let mut families = HashSet::new();
+    for line in &lines[..lines.len() - 1] {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["#", "HELP", name, ..] => {
+                assert!(name.starts_with("usher_") && words.len() > 3, "{line}")
+            }
+            ["#", "TYPE", name, kind] => {
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(families.insert(name), "twice: {line}");
+            }
+            [sample, value] => {
+                let name = sample.split('{').next().unwrap();
+                assert!(
+                    families.iter().any(|family| name.starts_with(family)),
+                    "{line}"
+                );
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+            _ => panic!("not a line of OpenMetrics: {line}"),
+        }
+    }
+    assert!(families.len() > 20, "{families:?}");
+}
+
+#[tokio::test]
+async fn readiness_needs_the_migrations() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    db.run("alter function usher.admit(uuid) rename to admit_gone")
+        .await;
+    let answer = get(gateway.at, "/readyz", &[]).await;
+    assert_eq!(
+        (answer.status, &answer.json()["checks"]["migrations"]),
+        (503, &serde_json::json!(false))
+    );
+    db.run("alter function usher.admit_gone(uuid) rename to admit")
+        .await;
+    assert_eq!(get(gateway.at, "/readyz", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_given_up() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut sockets = Vec::new();
+    for head in [
+        "",
+        "GET /v1/so",
+        "GET /v1/socket HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    ] {
+        let mut socket = TcpStream::connect(gateway.at).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        sockets.push(socket);
+    }
+    for mut socket in sockets {
+        let mut rest = Vec::new();
+        let ended = timeout(PATIENCE, socket.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "still open after {PATIENCE:?}");
+    }
+    // A head that is too large is refused before it is read to its end.
+    let mut socket = TcpStream::connect(gateway.at).await.unwrap();
+    let head = format!(
+        "GET / HTTP/1.1\r\nX-Large: {}\r\n\r\n",
+        "x".repeat(64 * 1024)
+    );
+    let _ = socket.write_all(head.as_bytes()).await;
+    let mut answer = [0; 12];
+    if socket.read_exact(&mut answer).await.is_ok() {
+        assert_eq!(&answer, b"HTTP/1.1 431");
+    }
+}
+
+/// Reads the answer to a handshake and frames, answering none, until the close; gives its code.
+async fn close_code(socket: &mut TcpStream) -> u16 {
+    let reading = async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"));
+        loop {
+            let first = socket.read_u8().await.unwrap();
+            let length = match socket.read_u8().await.unwrap() {
+                126 => usize::from(socket.read_u16().await.unwrap()),
+                length => usize::from(length),
+            };
+            let mut payload = vec![0; length];
+            socket.read_exact(&mut payload).await.unwrap();
+            if first == 0x88 {
+                return u16::from_be_bytes([payload[0], payload[1]]);
+            }
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("no close came")
+}
