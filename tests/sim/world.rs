@@ -235,8 +235,8 @@ impl<'a> World<'a> {
 
     fn calm_down(&mut self) -> Result<(), String> {
         let mut steps = 0;
-        // Pauses of the core are about a second; two of them may follow each other.
-        for _ in 0..4 {
+        // Pauses of the core are about a second, and two may follow each other; a recheck of everybody is spread over five.
+        for _ in 0..9 {
             loop {
                 let acts = self.acts();
                 if acts.is_empty() {
