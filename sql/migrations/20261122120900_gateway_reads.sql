@@ -24,14 +24,14 @@ begin
     return '{"refused": "banned"}';
   end if;
   may_write := caller.writer and caller.ban_until is null and not caller.ended;
-  return jsonb_build_object(
+  return jsonb_strip_nulls(jsonb_build_object(
     'send', may_write and (caller.chat_enabled or caller.moderator),
     'vote', may_write,
     'moderate', caller.moderator,
     'mine', usher.my_votes(admit.session),
     -- A time-out ends by itself: then it is worth asking again.
     'ask_again_ms', ceil(1000 * extract(epoch from caller.ban_until - clock_timestamp()))
-  );
+  ));
 end
 $$;
 

@@ -1,7 +1,7 @@
 -- Chat: who may write, edit, delete and read, and what the log then says.
 begin;
 create extension if not exists pgtap;
-select plan(35);
+select plan(36);
 
 insert into auth.users (id, email, raw_user_meta_data)
 select
@@ -79,7 +79,8 @@ select lives_ok($$insert into public.session_bans (session_id, user_id) values (
 select pg_temp.be(3);
 select throws_ok($$insert into public.chat_messages (session_id, body) values ('d5000000-0000-4000-8000-000000000001', 'x')$$, 'US002', null, 'timed out: does not write');
 select isnt_empty($$select 1 from public.chat_messages where session_id = 'd5000000-0000-4000-8000-000000000001'$$, 'but reads');
-select is(usher.admit('d5000000-0000-4000-8000-000000000001'), '{"send": false, "vote": false, "moderate": false, "mine": {}}', 'and is admitted as such');
+select is(usher.admit('d5000000-0000-4000-8000-000000000001') - 'ask_again_ms', '{"send": false, "vote": false, "moderate": false, "mine": {}}', 'and is admitted as such');
+select ok((usher.admit('d5000000-0000-4000-8000-000000000001') ->> 'ask_again_ms')::bigint > 0, 'and is told when that may change');
 select pg_temp.be(4);
 select is_empty($$select 1 from public.chat_messages where session_id = 'd5000000-0000-4000-8000-000000000001'$$, 'banned: does not read');
 select is(usher.admit('d5000000-0000-4000-8000-000000000001'), '{"refused": "banned"}', 'and is not admitted');
