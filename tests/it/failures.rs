@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -136,6 +136,46 @@ async fn a_lost_listen_connection_loses_nothing_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn counts_that_changed_while_nobody_listened_are_told() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let movies = db.movies(2).await;
+    let mut viewers = Vec::new();
+    for _ in 0..2 {
+        let session = db.session(&ann).await;
+        let voting = db.voting(session, &movies, "").await;
+        let mut client = Client::anonymous(gateway.at).await;
+        client.subscribe(session).await;
+        viewers.push((client, session, voting));
+    }
+    // What is remembered of the second session is out of date.
+    let (client, session, _) = &mut viewers[1];
+    db.set_session(*session, "title = 'Another title'").await;
+    client.event(*session, 2).await;
+
+    deafen(&db, &gateway).await;
+    for (_, _, voting) in &viewers {
+        let vote =
+            "insert into public.votes (voting_session_id, user_id, movie_id) values ($1, $2, $3)";
+        db.client
+            .execute(vote, &[voting, &ann.id, &movies[1]])
+            .await
+            .unwrap();
+    }
+    let name: String = db.one("select current_database()").await;
+    db.run(&format!("alter database {name} connection limit -1"))
+        .await;
+
+    for (client, session, voting) in &mut viewers {
+        let voting = json!(voting);
+        let is_told = |tally: &Value| tally["voting"] == voting && tally["total"] == 1;
+        client.expect_where("tally", is_told).await;
+        client.has_the_whole_log(&db, *session).await;
+    }
+}
+
+#[tokio::test]
 async fn clients_stay_connected_while_postgres_is_away_and_catch_up() {
     let mut cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
     let mut db = Database::create_in(&cluster).await;
@@ -203,6 +243,24 @@ async fn a_gateway_that_starts_before_postgres_serves_when_it_comes() {
     client.has_the_whole_log(&db, session).await;
     drop(gateway);
     cluster.stop().await;
+}
+
+/// Takes the LISTEN connection away, and keeps it away until the database lets connections in again.
+async fn deafen(db: &Database, gateway: &Gateway) {
+    let name: String = db.one("select current_database()").await;
+    db.run(&format!("alter database {name} connection limit 0"))
+        .await;
+    let ended: i64 = db
+        .one(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+             where usename = 'usher_gateway' and datname = current_database() and query = 'select usher.epoch()'",
+        )
+        .await;
+    assert_eq!(ended, 1);
+    until("the gateway knows", async || {
+        metric(gateway.at, "usher_listening").await == 0.0
+    })
+    .await;
 }
 
 /// Writes until it is told to stop, over a connection of its own.
