@@ -4,9 +4,9 @@
 //!
 //! 1. **Postgres is the only truth.** An event is a committed row of a session's log; nothing is delivered that is not
 //!    committed, not even to the client that wrote it.
-//! 2. **NOTIFY is a hint with a number, the log is the answer.** Numbers are consecutive, so a missing one is seen. Whenever
-//!    the gateway is unsure (a gap, a reconnect, an oversized payload, a slow client) it reads the log: one remedy for
-//!    every loss.
+//! 2. **NOTIFY is a hint with a number, the log is the answer.** Numbers are consecutive, so a missing one is seen.
+//!    Whenever the gateway is unsure (a gap, a reconnect, an oversized payload, a slow client) it reads the log: one
+//!    remedy for every loss.
 //! 3. **Every piece of state has one owner.** A few fan-out loops, one a core, each own the write side of their connections
 //!    and a view of the sessions those watch. Order comes from one FIFO, not from locks.
 //! 4. **A pure core decides, thin shells act.** What should happen is plain functions of (state, event, now), tested by

@@ -115,7 +115,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_bounds_hold_and_bytes_are_counted(base in 0u64..9, count in 0u64..40, most in 0usize..20, bytes in 0usize..60) {
+        fn the_bounds_hold_and_bytes_are_counted(
+            base in 0u64..9,
+            count in 0u64..40,
+            most in 0usize..20,
+            bytes in 0usize..60,
+        ) {
             let mut history = filled(base, count);
             history.trim(most, bytes, history.head());
             prop_assert!(history.events.len() <= most && history.bytes <= bytes);

@@ -13,6 +13,7 @@ use crate::database::{Database, User};
 use crate::gateway::Gateway;
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of frames and fields")]
 async fn a_wrong_value_is_refused_by_the_name_of_its_field() {
     let Stage {
         db,

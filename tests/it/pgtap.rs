@@ -35,9 +35,11 @@ async fn check(file: &str) {
     let messages = messages.expect("the script runs; it needs Debian's postgresql-15-pgtap");
     let lines: Vec<String> = messages
         .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        .filter_map(|message| {
+            let SimpleQueryMessage::Row(row) = message else {
+                return None;
+            };
+            row.get(0).map(str::to_owned)
         })
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect();

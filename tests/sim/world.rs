@@ -830,7 +830,11 @@ impl<'a> World<'a> {
         let questions = one.on_heard(count, now, &mut lines);
         if is_back {
             // Counts that were read before may be of another life of the database.
-            self.tasks.retain(|task| !matches!(task, Task::Tally { gateway: g, lane: l, .. } if (*g, *l) == (gateway, lane)));
+            let ours = |task: &Task| {
+                matches!(task, Task::Tally { gateway: g, lane: l, .. }
+                    if (*g, *l) == (gateway, lane))
+            };
+            self.tasks.retain(|task| !ours(task));
         }
         self.ask(gateway, lane, questions);
     }
