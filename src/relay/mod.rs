@@ -9,9 +9,11 @@
 //! ```
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
-//! Read in this order: [`history`], [`router`], [`topic`], [`snapshot`], [`subscription`], [`peer`], [`tally`], [`resume`].
+//! Read in this order: [`history`], [`router`], [`topic`], [`snapshot`], [`opening`], [`subscription`],
+//! [`peer`], [`tally`], [`resume`].
 
 pub mod history;
+pub mod opening;
 pub mod peer;
 pub mod resume;
 pub mod router;

@@ -20,11 +20,12 @@ use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::{self, Can, Reset, ServerFrame, StartReason, Subscribed};
+use crate::protocol::server::{self, Can, ServerFrame, StartReason};
+use crate::relay::opening::{Opening, Start};
 use crate::relay::peer::{Effect, Moment};
-use crate::relay::resume::{Grant, ResumeKey};
+use crate::relay::resume::ResumeKey;
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
-use crate::relay::snapshot::{Admission, Continuity, Snapshot};
+use crate::relay::snapshot::{Admission, Snapshot};
 
 /// What every step of a subscription needs to know about its peer.
 #[derive(Debug)]
@@ -92,26 +93,6 @@ enum State {
 enum Retry {
     Start(Box<Start>),
     Page(Box<Course>),
-}
-
-/// Where a subscription is to begin.
-#[derive(Debug)]
-struct Start {
-    wish: Subscribe,
-    id: Option<FrameId>,
-    grant: Option<Grant>,
-    /// Set where the subscriber was live before: it is then told by `reset`.
-    lost: Option<StartReason>,
-    viewers: u64,
-}
-
-/// What a subscriber is told when it begins.
-struct Opening<'a> {
-    snapshot: &'a Snapshot,
-    position: Seq,
-    /// The newest number known: what lies between the two is history.
-    head: Seq,
-    reason: Option<StartReason>,
 }
 
 /// How far a subscription has come.
@@ -191,12 +172,7 @@ impl Subscription {
                 .resume
                 .as_ref()
                 .map_or(recall.head, |resume| resume.seq);
-            let opening = Opening {
-                snapshot: &recall.snapshot,
-                position,
-                head: recall.head,
-                reason: None,
-            };
+            let opening = Opening::of_recall(&recall, position);
             self.announce(&start, &opening, |_| None, scene, effects);
             self.attach(
                 Course {
@@ -446,35 +422,9 @@ impl Subscription {
         self.can = admission.can;
         self.remember_to_ask(admission, scene);
         self.epoch = snapshot.epoch.as_str().into();
-        let judged = start.wish.resume.as_ref().map(|resume| {
-            (
-                resume.seq,
-                snapshot.continuity(resume.seq, resume.epoch.as_deref()),
-            )
-        });
-        let (position, reason) = match (start.lost, judged) {
-            (Some(lost), _) => (snapshot.before_newest(start.wish.history), Some(lost)),
-            (None, Some((position, Continuity::Kept))) => (position, None),
-            (None, Some((_, Continuity::TooOld))) => (
-                snapshot.before_newest(start.wish.history),
-                Some(StartReason::TooOld),
-            ),
-            (None, Some((_, Continuity::Ahead))) => (
-                snapshot.before_newest(start.wish.history),
-                Some(StartReason::Ahead),
-            ),
-            (None, None) => (
-                snapshot.before_newest(start.wish.history),
-                Some(StartReason::Fresh),
-            ),
-        };
+        let opening = Opening::of_admission(start, snapshot);
+        let position = opening.position;
         let mine = |voting: VotingId| Some(admission.mine.get(&voting).copied());
-        let opening = Opening {
-            snapshot,
-            position,
-            head: snapshot.head,
-            reason,
-        };
         self.announce(start, &opening, mine, scene, effects);
         let course = Course {
             position,
@@ -496,42 +446,15 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let (session, epoch) = (self.session, &opening.snapshot.epoch);
-        let (seq, head) = (opening.position, opening.head);
-        let votings = opening.snapshot.views(session, self.can, mine);
-        if let Some(reason) = start.lost {
-            let frame = ServerFrame::Reset(Box::new(Reset {
-                session,
-                epoch,
-                seq,
-                head,
-                reason,
-                can: self.can,
-                info: &opening.snapshot.info,
-                votings,
-            }));
-            effects.push(Effect::Send(frame.encode()));
-            return;
-        }
         let token = self.seal(scene);
-        let frame = ServerFrame::Subscribed(Box::new(Subscribed {
-            id: start.id.as_ref(),
-            session,
-            epoch,
-            seq,
-            head,
-            recovered: opening.reason.is_none(),
-            reason: opening.reason,
-            resume_token: &token,
-            can: self.can,
-            viewers: start.viewers,
-            info: &opening.snapshot.info,
-            votings,
-        }));
-        effects.push(Effect::Subscribed {
-            reason: opening.reason,
-        });
-        effects.push(Effect::Send(frame.encode()));
+        let votings = opening.snapshot.views(self.session, self.can, mine);
+        let frame = opening.frame(start, self.session, self.can, votings, &token);
+        if start.lost.is_none() {
+            effects.push(Effect::Subscribed {
+                reason: opening.reason,
+            });
+        }
+        effects.push(Effect::Send(frame));
     }
 
     /// An admission that was asked for again while the subscription went on.

@@ -1,0 +1,118 @@
+//! Where a subscription begins, and how that is told.
+//!
+//! A client that gave a position goes on from it where the log still leads there; everybody else begins before the newest
+//! events. Knows nothing of how a subscription gets there.
+
+use bytes::Bytes;
+
+use crate::protocol::client::{FrameId, Subscribe};
+use crate::protocol::id::{Seq, SessionId};
+use crate::protocol::server::{Can, Reset, ServerFrame, StartReason, Subscribed, VotingView};
+use crate::relay::resume::Grant;
+use crate::relay::router::Recall;
+use crate::relay::snapshot::{Continuity, Snapshot};
+
+/// What a subscriber asked for, and what has happened since.
+#[derive(Debug)]
+pub struct Start {
+    /// The frame that asked.
+    pub wish: Subscribe,
+    /// The name that the client gave it.
+    pub id: Option<FrameId>,
+    /// The proof that it was admitted a short while ago.
+    pub grant: Option<Grant>,
+    /// Set where the subscriber was live before: it is then told by `reset`.
+    pub lost: Option<StartReason>,
+    /// How many watch.
+    pub viewers: u64,
+}
+
+/// Where a subscription begins.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    /// What everybody is told about the session.
+    pub snapshot: &'a Snapshot,
+    /// The last number that the subscriber has.
+    pub position: Seq,
+    /// The newest number known: what lies between the two is history.
+    pub head: Seq,
+    /// Why it does not go on where it stood; `None` where it does.
+    pub reason: Option<StartReason>,
+}
+
+impl<'a> Opening<'a> {
+    /// Judges a position by what an admission read.
+    #[must_use]
+    pub fn of_admission(start: &Start, snapshot: &'a Snapshot) -> Self {
+        let resume = start.wish.resume.as_ref();
+        let judged = resume.map(|resume| {
+            let continuity = snapshot.continuity(resume.seq, resume.epoch.as_deref());
+            (resume.seq, continuity)
+        });
+        let (position, reason) = match (start.lost, judged) {
+            (None, Some((position, Continuity::Kept))) => (Some(position), None),
+            (None, Some((_, Continuity::TooOld))) => (None, Some(StartReason::TooOld)),
+            (None, Some((_, Continuity::Ahead))) => (None, Some(StartReason::Ahead)),
+            (None, None) => (None, Some(StartReason::Fresh)),
+            (Some(lost), _) => (None, Some(lost)),
+        };
+        Self {
+            snapshot,
+            position: position.unwrap_or_else(|| snapshot.before_newest(start.wish.history)),
+            head: snapshot.head,
+            reason,
+        }
+    }
+
+    /// Goes on from a position that the window holds.
+    #[must_use]
+    pub fn of_recall(recall: &'a Recall, position: Seq) -> Self {
+        Self {
+            snapshot: &recall.snapshot,
+            position,
+            head: recall.head,
+            reason: None,
+        }
+    }
+
+    /// The frame that says so: `subscribed`, or `reset` to one who was live before.
+    #[must_use]
+    pub fn frame(
+        &self,
+        start: &Start,
+        session: SessionId,
+        can: Can,
+        votings: Vec<VotingView<'_>>,
+        resume_token: &str,
+    ) -> Bytes {
+        let (epoch, info) = (&self.snapshot.epoch, &self.snapshot.info);
+        let (seq, head) = (self.position, self.head);
+        let frame = match start.lost {
+            Some(reason) => ServerFrame::Reset(Box::new(Reset {
+                session,
+                epoch,
+                seq,
+                head,
+                reason,
+                can,
+                info,
+                votings,
+            })),
+            None => ServerFrame::Subscribed(Box::new(Subscribed {
+                id: start.id.as_ref(),
+                session,
+                epoch,
+                seq,
+                head,
+                recovered: self.reason.is_none(),
+                reason: self.reason,
+                resume_token,
+                can,
+                viewers: start.viewers,
+                info,
+                votings,
+            })),
+        };
+        frame.encode()
+    }
+}
