@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
@@ -48,7 +49,7 @@ pub struct Connection {
     socket: Arc<TcpStream>,
     stream: WebSocketStream<Wire>,
     fanout: mpsc::Sender<Command>,
-    notes: mpsc::Receiver<Box<Note>>,
+    notes: channel::Receiver<Note>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     questions: VecDeque<Question>,
     asked: usize,
@@ -79,7 +80,7 @@ impl Connection {
         identity: Option<Identity>,
     ) -> Self {
         let (id, fanout) = shared.enrol();
-        let (note_sender, notes) = mpsc::channel(NOTE_QUEUE_LEN);
+        let (note_sender, notes) = channel::channel(NOTE_QUEUE_LEN);
         let socket = Arc::new(socket);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -166,8 +167,8 @@ impl Connection {
                     self.peer.on_drain(random_below(shared.drain_ms));
                     None
                 }
-                note = self.notes.recv() => match note {
-                    Some(note) => self.on_note(*note),
+                note = self.notes.next() => match note {
+                    Some(note) => self.on_note(note),
                     None => Some(End::Close(CloseCode::TooSlow)),
                 },
                 finished = finish(&self.socket, &mut self.unfinished), if self.unfinished.is_some() => {
@@ -466,8 +467,8 @@ impl Connection {
     async fn farewell(&mut self, code: CloseCode) {
         let _ = self.fanout.send(Command::Close { peer: self.id }).await;
         // The loop lets go of the notes when it has let go of the socket.
-        while let Some(note) = self.notes.recv().await {
-            if let Note::Finish(bytes) = *note {
+        while let Some(note) = self.notes.next().await {
+            if let Note::Finish(bytes) = note {
                 self.unfinished = Some(Unfinished {
                     bytes,
                     since: moment().at,

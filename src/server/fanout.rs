@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -70,7 +71,7 @@ pub enum Command {
     Open {
         peer: PeerId,
         socket: Arc<TcpStream>,
-        notes: mpsc::Sender<Box<Note>>,
+        notes: channel::Sender<Note>,
     },
     /// Show, or hide, counts that others may not see.
     SeesHidden {
