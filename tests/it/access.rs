@@ -331,7 +331,7 @@ async fn the_projects_own_policies_decide() {
     let ben = db.user("ben").await;
     db.run(&format!(
         "create policy not_for_ann on public.movie_sessions as restrictive for select to authenticated
-             using (auth.uid() <> '{}');
+             using (auth.uid() is distinct from '{}');
          create policy no_shouting on public.chat_messages as restrictive for insert to authenticated
              with check (body <> upper(body));
          create policy nobody_votes on public.votes as restrictive for insert to authenticated with check (false);

@@ -136,6 +136,58 @@ async fn a_lost_listen_connection_loses_nothing_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    db.say(session, &ann, "first").await;
+    client.event(session, 1).await;
+
+    for seq in [2, 4, 6] {
+        // An event in the log that nobody was told of.
+        db.run(&format!(
+            "update usher.session_heads set seq = {seq} where session_id = '{session}';
+             insert into usher.session_events (session_id, seq, type, at, data)
+             values ('{session}', {seq}, 'chat.created', now(), '{{\"body\":\"untold\"}}')"
+        ))
+        .await;
+        if seq == 4 {
+            // And one that is told twice, late.
+            db.run(&format!(
+                "select pg_notify('usher_events', '{{\"s\":\"{session}\",\"q\":1,\"e\":' || usher.wire_event(seq, type, at, data) || '}}')
+                 from usher.session_events where session_id = '{session}' and seq = 1"
+            ))
+            .await;
+        }
+        db.say(session, &ann, "told").await;
+        client.has_the_whole_log(&db, session).await;
+    }
+    // Hints about nothing, and what are no hints.
+    for payload in [
+        "",
+        "nonsense",
+        "{}",
+        "[]",
+        "{\"s\":\"nonsense\",\"q\":-1}",
+        "{\"s\":7}",
+    ] {
+        for channel in ["usher_events", "usher_votes", "usher_control"] {
+            db.run(&format!("select pg_notify('{channel}', '{payload}')"))
+                .await;
+        }
+    }
+    db.run(&format!(
+        "select pg_notify('usher_events', '{{\"s\":\"{session}\",\"q\":99}}')"
+    ))
+    .await;
+    db.say(session, &ann, "last").await;
+    client.has_the_whole_log(&db, session).await;
+}
+
+#[tokio::test]
 async fn counts_that_changed_while_nobody_listened_are_told() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
