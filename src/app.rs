@@ -89,7 +89,7 @@ impl Parts {
             loops,
             hearers,
             changed_votings,
-        } = spawn_loops(config, &store, &metrics, &mut tasks);
+        } = spawn_loops(config, &store, &metrics, &mut tasks, &stop_listening);
         tasks.spawn(batchers.run());
         let keeper = Keeper {
             store: store.clone(),
@@ -156,7 +156,8 @@ impl Parts {
             }
         };
         if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
-            warn!("some parts did not end in time");
+            // Ours to mend: each part has somebody who lets it go.
+            error!(parts = self.tasks.len(), "some parts did not end in time");
             self.tasks.abort_all();
         }
     }
@@ -175,6 +176,7 @@ fn spawn_loops(
     store: &Store,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
 ) -> Loops {
     let audience = Arc::new(Audience::default());
     let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
@@ -200,7 +202,7 @@ fn spawn_loops(
         loops: loops.clone(),
         metrics: Arc::clone(metrics),
     };
-    tasks.spawn(reader.run());
+    tasks.spawn(reader.run(stop.clone()));
     Loops {
         loops,
         hearers,

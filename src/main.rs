@@ -5,10 +5,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use usher::cli::{self, Cli};
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::metrics::Metrics;
@@ -39,8 +40,8 @@ pub struct TallyReader {
 }
 
 impl TallyReader {
-    /// Runs until the listener and the loops are gone.
-    pub async fn run(mut self) {
+    /// Runs until it is told to stop: it and the fan-out loops know each other, so neither could wait for the other's end.
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut reading: Option<Reading> = None;
         loop {
             let idle = moment().at + IDLE;
@@ -48,6 +49,7 @@ impl TallyReader {
             // Every arm is cancel-safe: what it has not returned it has not taken.
             tokio::select! {
                 biased;
+                () = stop.cancelled() => return,
                 votings = self.changed.recv() => match votings {
                     Some(votings) => self.note(&votings),
                     None => return,
