@@ -248,8 +248,14 @@ async fn clients_stay_connected_while_postgres_is_away_and_catch_up() {
         .await;
         assert_eq!(get(gateway.at, "/healthz", &[]).await.status, 200);
         let mut newcomer = Client::connect(gateway.at, &ben).await;
-        let wish = json!({"type": "subscribe", "session": session});
-        let refusal = refused(newcomer.ask(wish).await, "unavailable");
+        let mut answer = Value::Null;
+        // What a crash leaves of the server answers until it notices.
+        until("the last of the server is gone", async || {
+            answer = newcomer.try_subscribe(session).await;
+            answer["type"] == "error"
+        })
+        .await;
+        let refusal = refused(answer, "unavailable");
         assert!(refusal["retry_after_ms"].as_u64().is_some(), "{refusal}");
         // A write waits for a while, and is done once.
         let nonce = Uuid::new_v4();
