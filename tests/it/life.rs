@@ -61,7 +61,9 @@ async fn a_graceful_stop_tells_clients_when_to_come_back() {
         clients.push(client);
     }
     db.say(session, &ann, "before").await;
-    clients[9].event(session, 1).await;
+    for client in &mut clients {
+        client.event(session, 1).await;
+    }
 
     gateway.begin_stop();
     let mut after = HashSet::new();
@@ -72,7 +74,6 @@ async fn a_graceful_stop_tells_clients_when_to_come_back() {
         assert!(after_ms < 5_000, "{reconnect}");
         after.insert(after_ms);
         assert_eq!(client.closed().await, 1012);
-        assert_eq!(client.seq(session), 1);
     }
     assert!(
         after.len() > 5,
