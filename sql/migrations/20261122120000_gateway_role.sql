@@ -36,8 +36,25 @@ end
 $$;
 
 -- A statement of the gateway that waits for long would keep one of its few connections; it gives up and asks again.
-alter role usher_gateway set statement_timeout = '8s';
-alter role usher_gateway set lock_timeout = '3s';
+do $$
+begin
+  if not exists (
+    select 1
+    from pg_catalog.pg_db_role_setting s
+    where s.setdatabase = 0
+      and s.setrole = (select oid from pg_catalog.pg_roles where rolname = 'usher_gateway')
+      and s.setconfig @> array['statement_timeout=8s', 'lock_timeout=3s']
+  ) then
+    begin
+      alter role usher_gateway set statement_timeout = '8s';
+      alter role usher_gateway set lock_timeout = '3s';
+    exception
+      -- Another database set the same in this moment.
+      when unique_violation or internal_error then null;
+    end;
+  end if;
+end
+$$;
 
 create schema usher;
 
