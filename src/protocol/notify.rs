@@ -23,6 +23,8 @@ pub struct Event {
     pub json: Bytes,
     /// Whether it changes what a new subscriber is told about the session, beside the log.
     pub changes_snapshot: bool,
+    /// Which voting it is about, if it is about one.
+    pub voting: Option<VotingId>,
 }
 
 impl Event {
@@ -33,12 +35,27 @@ impl Event {
         struct Kind<'a> {
             r#type: &'a str,
         }
-        let chat =
-            serde_json::from_str(json).is_ok_and(|kind: Kind<'_>| kind.r#type.starts_with("chat."));
+        #[derive(Deserialize)]
+        struct About {
+            data: Voting,
+        }
+        #[derive(Deserialize)]
+        struct Voting {
+            id: VotingId,
+        }
+        let kind: Option<Kind<'_>> = serde_json::from_str(json).ok();
+        let is_of = |prefix| {
+            kind.as_ref()
+                .is_some_and(|kind| kind.r#type.starts_with(prefix))
+        };
+        let about: Option<About> = is_of("voting.")
+            .then(|| serde_json::from_str(json).ok())
+            .flatten();
         Self {
             seq,
             json: Bytes::copy_from_slice(json.as_bytes()),
-            changes_snapshot: !chat,
+            changes_snapshot: !is_of("chat."),
+            voting: about.map(|about| about.data.id),
         }
     }
 }
@@ -126,6 +143,14 @@ mod tests {
     fn an_event_may_be_missing() {
         let notice = parse_notice(&format!(r#"{{"s":"{SESSION}","q":9}}"#)).expect("a notice");
         assert_eq!((notice.seq, notice.event), (Seq(9), None));
+    }
+
+    #[test]
+    fn an_event_of_a_voting_names_it() {
+        let json = format!(r#"{{"seq":1,"type":"voting.opened","data":{{"id":"{SESSION}"}}}}"#);
+        assert_eq!(Event::new(Seq(1), &json).voting, SESSION.parse().ok());
+        let json = format!(r#"{{"seq":1,"type":"chat.created","data":{{"id":"{SESSION}"}}}}"#);
+        assert_eq!(Event::new(Seq(1), &json).voting, None);
     }
 
     #[test]

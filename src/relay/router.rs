@@ -189,6 +189,9 @@ impl Router {
         match topic.on_page(page, same_epoch) {
             Ok(more) => {
                 topic.flush(refill.session, self.ring_events_max, outlet);
+                // Whoever missed what a voting did may have missed the hints about its counts, too.
+                let votings = page.events.iter().filter_map(|event| event.voting);
+                self.recounts.extend(votings);
                 if more {
                     topic.ask(refill.session, RefillCause::More, &mut self.refills);
                 }

@@ -228,6 +228,34 @@ async fn counts_that_changed_while_nobody_listened_are_told() {
 }
 
 #[tokio::test]
+async fn counts_of_a_voting_that_opened_while_nobody_listened_are_told() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let movies = db.movies(2).await;
+    let session = db.session(&ann).await;
+    let mut client = Client::anonymous(gateway.at).await;
+    client.subscribe(session).await;
+
+    deafen(&db, &gateway).await;
+    let voting = db.voting(session, &movies, "").await;
+    let vote =
+        "insert into public.votes (voting_session_id, user_id, movie_id) values ($1, $2, $3)";
+    db.client
+        .execute(vote, &[&voting, &ann.id, &movies[1]])
+        .await
+        .unwrap();
+    let name: String = db.one("select current_database()").await;
+    db.run(&format!("alter database {name} connection limit -1"))
+        .await;
+
+    let voting = json!(voting);
+    let is_told = |tally: &Value| tally["voting"] == voting && tally["total"] == 1;
+    client.expect_where("tally", is_told).await;
+    client.has_the_whole_log(&db, session).await;
+}
+
+#[tokio::test]
 async fn clients_stay_connected_while_postgres_is_away_and_catch_up() {
     let mut cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
     let mut db = Database::create_in(&cluster).await;
