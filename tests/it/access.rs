@@ -52,6 +52,26 @@ async fn a_time_out_takes_the_pen_and_leaves_the_view() {
 }
 
 #[tokio::test]
+async fn a_time_out_that_runs_out_gives_the_pen_back() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = stage().await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+
+    db.ban(session, &ann, "clock_timestamp() + interval '2 seconds'")
+        .await;
+    assert_eq!(client.expect("access").await["can"]["send"], false);
+    assert_eq!(client.expect("access").await["can"]["send"], true);
+    client.send(session, "back again").await;
+    client.has_the_whole_log(&db, session).await;
+}
+
+#[tokio::test]
 async fn a_ban_for_good_ends_the_subscription_and_the_socket() {
     let Stage {
         db,
