@@ -39,6 +39,9 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
     let listener =
         accept::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("ask for the address")?;
