@@ -164,10 +164,10 @@ impl Batcher {
 
     /// Posts until there is an answer or the deadline passes.
     async fn persist(&self, batch: &Value) -> Result<Vec<Row>, StoreError> {
-        let deadline = now() + WRITE_DEADLINE;
+        let deadline = Instant::now() + WRITE_DEADLINE;
         loop {
             match self.store.batch(self.kind.sql(), batch).await {
-                Err(StoreError::Unavailable(_)) if now() < deadline => {
+                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await
                 }
                 outcome => return outcome,
@@ -287,8 +287,4 @@ fn refuse_all(items: Vec<Item>, refusal: &Refusal) {
     for item in items {
         let _ = item.answer.send(Err(refusal.clone()));
     }
-}
-
-fn now() -> Instant {
-    Instant::now()
 }

@@ -14,7 +14,6 @@ use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tracing::error;
 
 use crate::limits::COMMANDS_TAKEN_MAX;
 use crate::metrics::Metrics;
@@ -30,7 +29,7 @@ use crate::relay::tally::Tally;
 use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
 use crate::server::line::{Line, Note, Written};
-use crate::server::moment;
+use crate::server::{answered, moment};
 
 /// How often counts of viewers are compared and told.
 const TICK: Duration = Duration::from_secs(1);
@@ -212,18 +211,9 @@ impl Fanout {
     }
 
     fn on_page(&mut self, refill: Refill, page: Result<LogPage, StoreError>) {
-        match page {
-            Ok(page) => self.router.on_page(&refill, &page, &mut self.lines),
-            Err(error) => {
-                self.metrics.query_failures.inc();
-                if let StoreError::Refused(_) | StoreError::Shape { .. } = error {
-                    error!(
-                        error = &error as &dyn std::error::Error,
-                        "the log cannot be read"
-                    );
-                }
-                self.ask(refill, REFILL_PAUSE);
-            }
+        match answered(page, "what was missed", &self.metrics) {
+            Some(page) => self.router.on_page(&refill, &page, &mut self.lines),
+            None => self.ask(refill, REFILL_PAUSE),
         }
     }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 use crate::limits::TRIM_EVENTS_MAX;
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
+use crate::server::answered;
 
 const CLOSE_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
@@ -59,15 +59,6 @@ impl Keeper {
     }
 
     fn report(&self, outcome: Result<u64, StoreError>) -> u64 {
-        match outcome {
-            Ok(count) => count,
-            Err(error) => {
-                self.metrics.query_failures.inc();
-                if !matches!(error, StoreError::Unavailable(_)) {
-                    error!(error = &error as &dyn std::error::Error, "a chore failed");
-                }
-                0
-            }
-        }
+        answered(outcome, "a chore", &self.metrics).unwrap_or(0)
     }
 }

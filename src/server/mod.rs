@@ -29,11 +29,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use crate::config::AllowedOrigins;
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
-use crate::postgres::store::Store;
+use crate::postgres::store::{Store, StoreError};
 use crate::relay::PeerId;
 use crate::relay::peer::{Moment, Rules};
 use crate::server::fanout::Command;
@@ -76,6 +77,25 @@ impl Shared {
             usize::try_from(number % count).expect("there are fewer loops than a usize can count");
         (PeerId(number), self.loops[place].clone())
     }
+}
+
+/// Takes an answer of the database. One that is missing is counted; that it is, is logged where asking again will not
+/// mend it: the listener says when the database is away.
+pub(crate) fn answered<T>(
+    answer: Result<T, StoreError>,
+    asked: &'static str,
+    metrics: &Metrics,
+) -> Option<T> {
+    let error = match answer {
+        Ok(answer) => return Some(answer),
+        Err(error) => error,
+    };
+    metrics.query_failures.inc();
+    if !matches!(error, StoreError::Unavailable(_)) {
+        let error = &error as &dyn std::error::Error;
+        error!(error, asked, "a question to the database failed");
+    }
+    None
 }
 
 /// Reads both clocks.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tracing::error;
 
 use crate::auth::identity::Identity;
 use crate::postgres::store::StoreError;
@@ -13,7 +12,7 @@ use crate::protocol::server::Done;
 use crate::relay::peer::Write;
 use crate::relay::router::LogPage;
 use crate::relay::snapshot::Admission;
-use crate::server::{Shared, moment};
+use crate::server::{Shared, answered, moment};
 
 /// A question to the database.
 #[derive(Debug)]
@@ -82,7 +81,8 @@ impl Question {
                 attempt,
                 after,
             } => Box::pin(async move {
-                let page = report(&shared, shared.store.page(session, after).await);
+                let page = shared.store.page(session, after).await;
+                let page = answered(page, "a page of the log", &shared.metrics);
                 Answer::Page {
                     session,
                     attempt,
@@ -121,24 +121,10 @@ async fn admit(
     shared.metrics.admissions.observe(took);
     match answer {
         Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
-            report(shared, answer);
+            answered(answer, "an admission", &shared.metrics);
             let refusal = Refusal::new(RefusalCode::Internal, "the admission failed");
             Some(Err(refusal))
         }
-        answer => report(shared, answer),
+        answer => answered(answer, "an admission", &shared.metrics),
     }
-}
-
-/// Counts a question without an answer, and logs what asking again will not mend.
-fn report<T>(shared: &Shared, answer: Result<T, StoreError>) -> Option<T> {
-    let error = match answer {
-        Ok(answer) => return Some(answer),
-        Err(error) => error,
-    };
-    shared.metrics.query_failures.inc();
-    if !matches!(error, StoreError::Unavailable(_)) {
-        let error = &error as &dyn std::error::Error;
-        error!(error, "a question to the database failed");
-    }
-    None
 }

@@ -10,14 +10,13 @@ use futures::future::{BoxFuture, pending};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
 use crate::protocol::id::VotingId;
 use crate::relay::tally::{Conflation, Tally};
 use crate::server::fanout::Command;
-use crate::server::moment;
+use crate::server::{answered, moment};
 
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -88,23 +87,14 @@ impl TallyReader {
     }
 
     async fn on_read(&mut self, votings: &[VotingId], tallies: Result<Vec<Tally>, StoreError>) {
-        match tallies {
-            Ok(tallies) => {
-                for tally in tallies.into_iter().map(Arc::new) {
-                    self.metrics.tallies.inc();
-                    for fanout in &self.loops {
-                        let _ = fanout.send(Command::Tally(Arc::clone(&tally))).await;
-                    }
-                }
-            }
-            Err(error) => {
-                self.metrics.query_failures.inc();
-                if !matches!(error, StoreError::Unavailable(_)) {
-                    let error = &error as &dyn std::error::Error;
-                    error!(error, "counts cannot be read");
-                }
-                // The promise that the last change is told stands until it is kept.
-                self.note(votings);
+        let Some(tallies) = answered(tallies, "counts", &self.metrics) else {
+            // The promise that the last change is told stands until it is kept.
+            return self.note(votings);
+        };
+        for tally in tallies.into_iter().map(Arc::new) {
+            self.metrics.tallies.inc();
+            for fanout in &self.loops {
+                let _ = fanout.send(Command::Tally(Arc::clone(&tally))).await;
             }
         }
     }
