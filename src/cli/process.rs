@@ -25,8 +25,8 @@ pub(super) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let token = shutdown.clone();
     tokio::spawn(async move {
         either(&mut interrupt, &mut terminate).await;
-        info!("told to stop");
         token.cancel();
+        info!("told to stop");
         either(&mut interrupt, &mut terminate).await;
         exit_at_once();
     });
@@ -51,6 +51,8 @@ pub(super) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.filter).context("read the log filter")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Where nobody reads the log any more, the fallback would print to the same closed pipe, and panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let initialised = match settings.format {
         LogFormat::Human => builder

@@ -1,17 +1,53 @@
 //! The life of a connection and of the gateway: heartbeats, a graceful stop, and what an operator sees.
 
 use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::client::{Client, PATIENCE, until};
-use crate::database::Database;
+use crate::database::{Database, JWT_SECRET};
 use crate::gateway::Gateway;
 use crate::http::{UPGRADE, get, metric, shake};
+
+#[test]
+fn a_gateway_whose_log_nobody_reads_still_stops() {
+    let mut gateway = Command::new(env!("CARGO_BIN_EXE_usher"))
+        .arg("serve")
+        .env(
+            "DATABASE_URL",
+            "postgres://usher_gateway:x@127.0.0.1:1/none",
+        )
+        .env("SUPABASE_JWT_SECRET", JWT_SECRET)
+        .env("USHER_LISTEN", "127.0.0.1:0")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(gateway.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("accepting connections")));
+    drop(lines);
+
+    kill_process(Pid::from_child(&gateway), Signal::TERM).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        if let Some(status) = gateway.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            gateway.kill().unwrap();
+            panic!("it does not stop");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success(), "{status}");
+}
 
 #[tokio::test]
 async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
