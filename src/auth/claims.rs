@@ -89,6 +89,8 @@ pub(super) fn identity(
     let expires_at = claims.lifetime(now)?;
     let role = claims.role()?;
     let subject = match role {
+        // An overlay's token is known by its id: what is revoked or resumed is this one token.
+        Role::Anon if claims.usher_overlay.is_some() => Some(claims.subject()?),
         // The legacy anon key has neither a subject nor an audience, and its issuer is the word "supabase".
         Role::Anon => None,
         Role::Authenticated => {
@@ -114,6 +116,7 @@ struct Claims {
     sub: Option<Value>,
     aud: Option<Value>,
     iss: Option<Value>,
+    usher_overlay: Option<Value>,
 }
 
 impl Claims {
@@ -162,7 +165,7 @@ impl Claims {
     }
 
     fn subject(&self) -> Result<UserId, TokenError> {
-        let expected = "the user's uuid";
+        let expected = "the uuid of the user, or of the overlay token";
         required("sub", expected, self.sub.as_ref())?
             .as_str()
             .and_then(|text| text.parse().ok())
@@ -261,6 +264,21 @@ mod tests {
             json!({"iss": "supabase", "ref": "abc", "role": "anon", "iat": 1, "exp": NOW + 9});
         let identity = check(&key).unwrap();
         assert_eq!((identity.role, identity.subject), (Role::Anon, None));
+    }
+
+    #[test]
+    fn an_overlay_is_anonymous_and_yet_told_apart() {
+        let mut claims = json!({"role": "anon", "usher_overlay": "a session", "exp": NOW + 9});
+        let error = check(&claims).unwrap_err();
+        assert!(matches!(error, TokenError::Missing { claim: "sub", .. }));
+        claims["sub"] = json!("everybody");
+        let error = check(&claims).unwrap_err();
+        assert!(matches!(error, TokenError::Wrong { claim: "sub", .. }));
+
+        claims["sub"] = json!(USER);
+        let overlay = check(&claims).unwrap();
+        let expected = (Role::Anon, Some(USER.parse().unwrap()));
+        assert_eq!((overlay.role, overlay.subject), expected);
     }
 
     #[test]

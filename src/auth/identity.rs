@@ -36,10 +36,11 @@ impl fmt::Display for Role {
     }
 }
 
-/// Who a connection acts as. Invariant: `subject` is present exactly when the role is [`Role::Authenticated`].
+/// Who a connection acts as. Invariant: a role of [`Role::Authenticated`] has a `subject`. With [`Role::Anon`] only an
+/// overlay has one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user, for a signed-in one.
+    /// The user, for a signed-in one; the id of its token, for an overlay.
     pub subject: Option<UserId>,
     /// The database role its statements run under.
     pub role: Role,

@@ -8,7 +8,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use crate::protocol::id::UserId;
+use crate::protocol::id::{SessionId, UserId};
 
 /// What a minted token says beside its dates.
 #[derive(Clone, Debug, Serialize)]
@@ -16,7 +16,7 @@ pub struct Claims {
     /// Claim `iss`, where the verifier expects one.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Claim `sub`: the user, absent for the role `anon`.
+    /// Claim `sub`: the user, or the id of an overlay's token; absent for anybody else of the role `anon`.
     #[serde(rename = "sub", skip_serializing_if = "Option::is_none")]
     pub subject: Option<UserId>,
     /// Claim `aud`, absent for the role `anon`.
@@ -24,6 +24,9 @@ pub struct Claims {
     pub audience: Option<String>,
     /// Claim `role`. Any text: tests mint what the verifier must refuse.
     pub role: String,
+    /// Claim `usher_overlay`: the one session that an overlay may show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usher_overlay: Option<SessionId>,
     /// Claim `user_metadata`, where the user goes by a name: pages show it, nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_metadata: Option<UserMetadata>,
@@ -47,7 +50,18 @@ impl Claims {
             subject: Some(subject),
             audience: Some("authenticated".to_owned()),
             role: "authenticated".to_owned(),
+            usher_overlay: None,
             user_metadata: None,
+        }
+    }
+
+    /// The claims of an overlay, which may watch one session and do nothing else.
+    #[must_use]
+    pub fn overlay(token: UserId, session: SessionId) -> Self {
+        Self {
+            subject: Some(token),
+            usher_overlay: Some(session),
+            ..Self::anon()
         }
     }
 
@@ -59,6 +73,7 @@ impl Claims {
             subject: None,
             audience: None,
             role: "anon".to_owned(),
+            usher_overlay: None,
             user_metadata: None,
         }
     }

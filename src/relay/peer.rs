@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::auth::identity::{Credential, Identity};
+use crate::auth::identity::{Credential, Identity, Role};
 use crate::auth::verifier::Verifier;
 use crate::limits::{
     AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING,
@@ -430,7 +430,7 @@ impl Peer {
     }
 
     fn write(&mut self, id: Option<FrameId>, write: Write) {
-        if self.identity.subject.is_none() {
+        if self.identity.role == Role::Anon {
             let message = "sign in to write: this socket is anonymous";
             return self.refuse(id, Refusal::new(RefusalCode::Forbidden, message));
         }

@@ -24,6 +24,7 @@ mod life;
 mod log;
 mod main_job;
 mod migrations;
+mod overlay;
 mod pgtap;
 mod resume;
 mod volume;
