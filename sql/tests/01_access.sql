@@ -1,7 +1,7 @@
 -- Who may touch what at all: grants, before any policy.
 begin;
 create extension if not exists pgtap;
-select plan(47);
+select plan(50);
 
 select ok(c.relrowsecurity, format('row level security is on for %s', c.oid::regclass))
 from pg_class c
@@ -28,7 +28,8 @@ select is(
     where p.pronamespace = 'usher'::regnamespace and has_function_privilege('anon', p.oid, 'execute')
   ),
   array[
-    'admit', 'ballot_lock_key', 'banned_sessions', 'enter_ballot', 'is_admin', 'is_staff', 'is_streamer', 'joined_sessions',
+    'admit', 'ballot_lock_key', 'banned_sessions', 'enter_ballot', 'is_admin', 'is_overlay', 'is_staff', 'is_streamer',
+    'joined_sessions',
     'moderated_sessions', 'moderates_voting', 'my_votes', 'outranks', 'owns_session', 'profile_role',
     'require_chatter', 'require_writer', 'standing'
   ],
@@ -53,7 +54,8 @@ select is(
   (
     select count(*)::integer
     from pg_proc p
-    where p.pronamespace in ('usher'::regnamespace) and p.prosecdef
+    where p.pronamespace in ('usher'::regnamespace, 'public'::regnamespace) and p.prosecdef
+      and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')
       and not coalesce(p.proconfig @> array['search_path=""'], false)
   ),
   0,
@@ -65,7 +67,7 @@ from (values ('anon'), ('authenticated')) as r (name)
 cross join (values
   ('public.profiles'), ('public.movies'), ('public.movie_sessions'), ('public.session_members'),
   ('public.session_bans'), ('public.voting_sessions'), ('public.voting_options'), ('public.chat_messages'),
-  ('public.votes')
+  ('public.votes'), ('public.overlay_tokens')
 ) as t (name);
 
 select ok(not has_column_privilege('authenticated', c.name, c.attribute, 'update'), format('nobody updates %s.%s', c.name, c.attribute))

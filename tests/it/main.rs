@@ -27,5 +27,6 @@ mod migrations;
 mod overlay;
 mod pgtap;
 mod resume;
+mod tap;
 mod volume;
 mod votings;
