@@ -12,7 +12,7 @@ select is(
   (
     select count(*)::integer
     from pg_class c
-    cross join (values ('anon'), ('authenticated'), ('usher_gateway')) as r (name)
+    cross join (values ('anon'), ('authenticated'), ('service_role'), ('usher_gateway')) as r (name)
     cross join (values ('select'), ('insert'), ('update'), ('delete'), ('truncate')) as p (privilege)
     where c.relkind = 'r' and c.relnamespace = 'usher'::regnamespace
       and has_table_privilege(r.name, c.oid, p.privilege)
@@ -28,7 +28,7 @@ select is(
     where p.pronamespace = 'usher'::regnamespace and has_function_privilege('anon', p.oid, 'execute')
   ),
   array[
-    'admit', 'ballot_lock_key', 'banned_sessions', 'enter_ballot', 'is_admin', 'is_overlay', 'is_staff', 'is_streamer',
+    'admit', 'banned_sessions', 'enter_ballot', 'is_admin', 'is_overlay', 'is_staff', 'is_streamer',
     'joined_sessions',
     'moderated_sessions', 'moderates_voting', 'my_votes', 'outranks', 'owns_session', 'profile_role',
     'require_chatter', 'require_writer', 'standing'
