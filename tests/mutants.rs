@@ -26,7 +26,56 @@ mod tap;
 const WORKERS: usize = 2;
 
 /// Mutants that may survive, and why.
-const EXPLAINED: &[(&str, &str)] = &[];
+const EXPLAINED: &[(&str, &[&str])] = &[
+    (
+        "no column that the condition reads can be updated: what comes out of an update is what went in",
+        &[
+            "chat_messages_update on chat_messages: with check (true)",
+            "movie_sessions_update on movie_sessions: with check (true)",
+            "movies_update on movies: with check (true)",
+            "overlay_tokens_update on overlay_tokens: with check (true)",
+            "profiles_update on profiles: with check (true)",
+            "session_members_update on session_members: with check (true)",
+            "voting_options_update on voting_options: with check (true)",
+            "voting_sessions_update on voting_sessions: with check (true)",
+        ],
+    ),
+    (
+        "the guard of the table holds the columns that the condition reads in place",
+        &[
+            "session_bans_update on session_bans: with check (true)",
+            "votes_update on votes: with check (true)",
+        ],
+    ),
+    (
+        "called by functions that run as the owner already; marked all the same, so as not to depend on them",
+        &[
+            "usher.add_to_totals(uuid[],bigint[]): as its caller",
+            "usher.append_bans(uuid[],uuid[],timestamp with time zone[]): as its caller",
+            "usher.append_deletions(uuid[],uuid[],timestamp with time zone[],uuid[]): as its caller",
+            "usher.append_event(uuid,text,json): as its caller",
+            "usher.append_events(uuid,text,uuid[],json[]): as its caller",
+            "usher.append_messages(uuid[]): as its caller",
+            "usher.apply_votes(uuid[],uuid[],bigint[]): as its caller",
+            "usher.bump_votings(uuid[]): as its caller",
+            "usher.count_votes(uuid): as its caller",
+            "usher.record_votes(uuid[],uuid[],bigint[]): as its caller",
+            "usher.redact_messages(uuid[],timestamp with time zone[],uuid[]): as its caller",
+        ],
+    ),
+    (
+        "its caller may read what it reads; as the owner it is spared the policies, which would ask it again",
+        &[
+            "usher.banned_sessions(): as its caller",
+            "usher.joined_sessions(): as its caller",
+            "usher.moderates_voting(uuid,text[]): as its caller",
+            "usher.outranks(uuid,uuid): as its caller",
+            "usher.owns_session(uuid): as its caller",
+            "usher.profile_role(): as its caller",
+            "usher.require_writer(uuid): as its caller",
+        ],
+    ),
+];
 
 /// Names a mutant, its kind and the statement that makes it. Objects of other schemas are ours where they say so.
 const MUTANTS: &str = r#"
@@ -226,7 +275,9 @@ fn report(
     let mut by_kind: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let mut wrong = 0;
     for (number, mutant) in mutants.iter().enumerate() {
-        let reason = EXPLAINED.iter().find(|(name, _)| *name == mutant.name);
+        let reason = EXPLAINED
+            .iter()
+            .find(|(_, names)| names.contains(&mutant.name.as_str()));
         let counts = by_kind.entry(&mutant.kind).or_default();
         counts.0 += 1;
         match (&noticed[&number], reason) {
@@ -243,7 +294,7 @@ fn report(
                     println!("noticed    {} by {how}", mutant.name);
                 }
             }
-            (None, Some((_, reason))) => println!("explained  {}: {reason}", mutant.name),
+            (None, Some((reason, _))) => println!("explained  {}: {reason}", mutant.name),
             (None, None) => {
                 wrong += 1;
                 println!("SURVIVED   {}", mutant.name);

@@ -83,28 +83,30 @@ insert into storage.buckets (id, name) values ('elsewhere', 'elsewhere');
 create temp table statements (name text primary key, statement text);
 insert into statements
 values
-  ('profiles read', $$select id from public.profiles where id = $id(aa,10)$$),
+  ('profiles read', $$select id, username, display_name, avatar_path, role, created_at, updated_at from public.profiles where id = $id(aa,10)$$),
   ('profiles read preferences', $$select preferences from public.profiles where id = $me$$),
-  ('profiles rename oneself', $$update public.profiles set display_name = 'new', avatar_path = 'x', preferences = '{}' where id = $me$$),
+  ('profiles rename oneself', $$update public.profiles set username = 'mx_new', display_name = 'new', avatar_path = 'x', preferences = '{}' where id = $me$$),
   ('profiles rename another', $$update public.profiles set display_name = 'new' where id = $id(aa,10)$$),
   ('profiles promote oneself', $$update public.profiles set role = 'admin' where id = $me$$),
+  ('profiles promote another', $$update public.profiles set role = 'streamer' where id = $id(aa,10)$$),
   ('profiles insert', $$insert into public.profiles (id, username, display_name) values (gen_random_uuid(), 'mx_new', 'x')$$),
   ('profiles delete oneself', $$delete from public.profiles where id = $me$$),
   ('profiles my_profile()', $$select 1 from public.my_profile()$$),
   ('movies read', $$select 1 from public.movies where id = $id(ff,1)$$),
   ('movies insert', $$insert into public.movies (title) values ('new')$$),
   ('movies insert for another', $$insert into public.movies (title, created_by) values ('new', $id(aa,10))$$),
-  ('movies update', $$update public.movies set title = 'new' where id = $id(ff,4)$$),
+  ('movies insert all columns', $$insert into public.movies (title, description, release_year, poster_path, metadata, created_by) values ('new', '', 1999, 'x', '{}', $me)$$),
+  ('movies update', $$update public.movies set title = 'new', description = '', release_year = 1999, poster_path = 'x', metadata = '{}' where id = $id(ff,4)$$),
   ('movies raise its votes', $$update public.movies set vote_total = 9 where id = $id(ff,4)$$),
   ('movies delete', $$delete from public.movies where id = $id(ff,4)$$),
   ('movie_sessions read public', $$select 1 from public.movie_sessions where id = $id(5e,1)$$),
   ('movie_sessions read members', $$select 1 from public.movie_sessions where id = $id(5e,2)$$),
   ('movie_sessions read private', $$select 1 from public.movie_sessions where id = $id(5e,3)$$),
-  ('movie_sessions insert', $$insert into public.movie_sessions (title) values ('new')$$),
+  ('movie_sessions insert', $$insert into public.movie_sessions (streamer_id, title, movie_id, status, visibility, slow_mode_seconds, chat_enabled, starts_at) values ($me, 'new', $id(ff,1), 'scheduled', 'private', 0, true, now())$$),
   ('movie_sessions insert for another', $$insert into public.movie_sessions (title, streamer_id) values ('new', $id(aa,10))$$),
   ('movie_sessions slow mode', $$update public.movie_sessions set slow_mode_seconds = 5, chat_enabled = false where id = $id(5e,1)$$),
   ('movie_sessions slow mode, private', $$update public.movie_sessions set slow_mode_seconds = 5 where id = $id(5e,3)$$),
-  ('movie_sessions retitle', $$update public.movie_sessions set title = 'new' where id = $id(5e,1)$$),
+  ('movie_sessions rearrange', $$update public.movie_sessions set title = 'new', movie_id = $id(ff,1), visibility = 'private', starts_at = now() where id = $id(5e,1)$$),
   ('movie_sessions end', $$update public.movie_sessions set status = 'ended' where id = $id(5e,1)$$),
   ('movie_sessions revive an ended one', $$update public.movie_sessions set status = 'live' where id = $id(5e,4)$$),
   ('movie_sessions back to scheduled', $$update public.movie_sessions set status = 'scheduled' where id = $id(5e,1)$$),
@@ -121,6 +123,7 @@ values
   ('session_members leave', $$delete from public.session_members where session_id = $id(5e,1) and user_id = $me$$),
   ('session_bans read', $$select 1 from public.session_bans where session_id = $id(5e,1)$$),
   ('session_bans ban a viewer', $$insert into public.session_bans (session_id, user_id) values ($id(5e,1), $id(aa,10))$$),
+  ('session_bans ban as REST does', $$insert into public.session_bans (session_id, user_id, until, reason, banned_by) values ($id(5e,1), $id(aa,9), null, 'x', $me) on conflict (session_id, user_id) do update set session_id = excluded.session_id, user_id = excluded.user_id, until = excluded.until, reason = excluded.reason, banned_by = excluded.banned_by$$),
   ('session_bans ban a moderator', $$insert into public.session_bans (session_id, user_id) values ($id(5e,1), $id(aa,3))$$),
   ('session_bans ban the streamer', $$insert into public.session_bans (session_id, user_id) values ($id(5e,1), $id(aa,4))$$),
   ('session_bans ban an admin', $$insert into public.session_bans (session_id, user_id) values ($id(5e,1), $id(aa,7))$$),
@@ -129,23 +132,26 @@ values
   ('session_bans shorten one''s own', $$update public.session_bans set until = now() where session_id = $id(5e,1) and user_id = $me$$),
   ('session_bans lift', $$delete from public.session_bans where session_id = $id(5e,1) and user_id = $id(aa,8)$$),
   ('session_bans lift one''s own', $$delete from public.session_bans where session_id = $id(5e,1) and user_id = $me$$),
+  ('session_bans move', $$update public.session_bans set user_id = $id(aa,10) where session_id = $id(5e,1) and user_id = $id(aa,8)$$),
   ('voting_sessions read open', $$select 1 from public.voting_sessions where id = $id(bb,1)$$),
   ('voting_sessions read draft', $$select 1 from public.voting_sessions where id = $id(bb,3)$$),
   ('voting_sessions read private', $$select 1 from public.voting_sessions where id = $id(bb,5)$$),
-  ('voting_sessions insert draft', $$insert into public.voting_sessions (session_id, question) values ($id(5e,1), 'new?')$$),
+  ('voting_sessions insert draft', $$insert into public.voting_sessions (session_id, question, state, opens_at, closes_at, results_visibility, allow_change) values ($id(5e,1), 'new?', 'draft', now(), now() + interval '1 h', 'after_close', false)$$),
   ('voting_sessions insert, ended', $$insert into public.voting_sessions (session_id, question) values ($id(5e,4), 'new?')$$),
   ('voting_sessions open a second', $$update public.voting_sessions set state = 'open' where id = $id(bb,3)$$),
   ('voting_sessions close', $$update public.voting_sessions set state = 'closed' where id = $id(bb,1)$$),
+  ('voting_sessions change', $$update public.voting_sessions set question = 'new?', opens_at = now(), closes_at = now() + interval '1 h', results_visibility = 'after_close', allow_change = false where id = $id(bb,3)$$),
   ('voting_sessions reopen', $$update public.voting_sessions set state = 'open' where id = $id(bb,2)$$),
   ('voting_sessions rewrite results', $$update public.voting_sessions set results = '{}' where id = $id(bb,2)$$),
   ('voting_sessions delete draft', $$delete from public.voting_sessions where id = $id(bb,3)$$),
   ('voting_sessions delete open', $$delete from public.voting_sessions where id = $id(bb,1)$$),
   ('voting_options read open', $$select 1 from public.voting_options where voting_session_id = $id(bb,1)$$),
   ('voting_options read draft', $$select 1 from public.voting_options where voting_session_id = $id(bb,3)$$),
-  ('voting_options add, draft', $$insert into public.voting_options (voting_session_id, movie_id) values ($id(bb,3), $id(ff,4))$$),
+  ('voting_options add, draft', $$insert into public.voting_options (voting_session_id, movie_id, position) values ($id(bb,3), $id(ff,4), 4)$$),
   ('voting_options add, open', $$insert into public.voting_options (voting_session_id, movie_id) values ($id(bb,1), $id(ff,4))$$),
   ('voting_options add, closed', $$insert into public.voting_options (voting_session_id, movie_id) values ($id(bb,2), $id(ff,4))$$),
   ('voting_options reorder', $$update public.voting_options set position = 9 where voting_session_id = $id(bb,3) and movie_id = $id(ff,3)$$),
+  ('voting_options reorder all', $$update public.voting_options set position = 9$$),
   ('voting_options swap the movie', $$update public.voting_options set movie_id = $id(ff,4) where voting_session_id = $id(bb,3) and movie_id = $id(ff,3)$$),
   ('voting_options remove, draft', $$delete from public.voting_options where voting_session_id = $id(bb,3) and movie_id = $id(ff,3)$$),
   ('voting_options remove, open', $$delete from public.voting_options where voting_session_id = $id(bb,1) and movie_id = $id(ff,3)$$),
@@ -154,6 +160,7 @@ values
   ('chat_messages read private', $$select 1 from public.chat_messages where id = $id(cc,3)$$),
   ('chat_messages read deleted', $$select 1 from public.chat_messages where id = $id(cc,5)$$),
   ('chat_messages write public', $$insert into public.chat_messages (session_id, body) values ($id(5e,1), 'new')$$),
+  ('chat_messages write all columns', $$insert into public.chat_messages (id, session_id, user_id, body, reply_to, nonce) values (gen_random_uuid(), $id(5e,1), $me, 'new', $id(cc,1), gen_random_uuid())$$),
   ('chat_messages write members', $$insert into public.chat_messages (session_id, body) values ($id(5e,2), 'new')$$),
   ('chat_messages write private', $$insert into public.chat_messages (session_id, body) values ($id(5e,3), 'new')$$),
   ('chat_messages write ended', $$insert into public.chat_messages (session_id, body) values ($id(5e,4), 'new')$$),
@@ -167,6 +174,7 @@ values
   ('chat_messages remove', $$delete from public.chat_messages where id = $id(cc,1)$$),
   ('votes read writer''s', $$select 1 from public.votes where user_id = $id(aa,10)$$),
   ('votes cast', $$insert into public.votes (voting_session_id, movie_id) values ($id(bb,1), $id(ff,2)) on conflict (voting_session_id, user_id) do update set movie_id = excluded.movie_id$$),
+  ('votes cast as REST does', $$insert into public.votes (voting_session_id, user_id, movie_id) values ($id(bb,1), $me, $id(ff,2)) on conflict (voting_session_id, user_id) do update set voting_session_id = excluded.voting_session_id, user_id = excluded.user_id, movie_id = excluded.movie_id$$),
   ('votes cast twice', $$insert into public.votes (voting_session_id, movie_id) values ($id(bb,1), $id(ff,2)), ($id(bb,1), $id(ff,1))$$),
   ('votes cast, members', $$insert into public.votes (voting_session_id, movie_id) values ($id(bb,4), $id(ff,2)) on conflict (voting_session_id, user_id) do update set movie_id = excluded.movie_id$$),
   ('votes cast, private', $$insert into public.votes (voting_session_id, movie_id) values ($id(bb,5), $id(ff,2)) on conflict (voting_session_id, user_id) do update set movie_id = excluded.movie_id$$),
@@ -176,8 +184,12 @@ values
   ('votes cast for another', $$insert into public.votes (voting_session_id, user_id, movie_id) values ($id(bb,1), $id(aa,10), $id(ff,2))$$),
   ('votes change writer''s', $$update public.votes set movie_id = $id(ff,2) where user_id = $id(aa,10)$$),
   ('votes withdraw writer''s', $$delete from public.votes where user_id = $id(aa,10) and voting_session_id = $id(bb,1)$$),
+  ('votes change all', $$update public.votes set movie_id = $id(ff,2)$$),
+  ('votes withdraw all', $$delete from public.votes$$),
+  ('votes move', $$update public.votes set user_id = $id(aa,1)$$),
   ('overlay_tokens read', $$select 1 from public.overlay_tokens where id = $id(dd,1)$$),
   ('overlay_tokens revoke', $$update public.overlay_tokens set revoked_at = now() where id = $id(dd,1)$$),
+  ('overlay_tokens revoke all', $$update public.overlay_tokens set revoked_at = now()$$),
   ('overlay_tokens revive', $$update public.overlay_tokens set revoked_at = null where id = $id(dd,2)$$),
   ('overlay_tokens prolong', $$update public.overlay_tokens set expires_at = now() + interval '9 years' where id = $id(dd,1)$$),
   ('overlay_tokens insert', $$insert into public.overlay_tokens (session_id, label, expires_at) values ($id(5e,3), 'new', now() + interval '1 day')$$),
@@ -194,13 +206,20 @@ values
   ('posters put into another''s', $$insert into storage.objects (bucket_id, name) values ('posters', $id(aa,10) || '/new.png')$$),
   ('posters replace', $$update storage.objects set metadata = '{}' where bucket_id = 'posters'$$),
   ('posters remove', $$delete from storage.objects where bucket_id = 'posters'$$),
+  ('files replace all', $$update storage.objects set metadata = '{}'$$),
+  ('files remove all', $$delete from storage.objects$$),
+  ('files move to another''s', $$update storage.objects set name = $id(aa,10) || '/moved.png'$$),
   ('another bucket', $$insert into storage.objects (bucket_id, name) values ('elsewhere', $me || '/new.png')$$),
   ('session_events read', $$select 1 from usher.session_events$$),
   ('session_heads write', $$update usher.session_heads set seq = 0$$),
   ('vote_tallies write', $$update usher.vote_tallies set votes = 9$$),
   ('append_event()', $$select usher.append_event($id(5e,1), 'x', '{}')$$),
-  ('post_messages()', $$select usher.post_messages('[]')$$),
-  ('cast_votes()', $$select usher.cast_votes('[]')$$),
+  ('post_messages()', $$select 1 from usher.post_messages(jsonb_build_array(jsonb_build_object('role', 'authenticated', 'claims', jsonb_build_object('sub', $id(aa,2), 'role', 'authenticated'), 'session', $id(5e,1), 'nonce', gen_random_uuid(), 'body', 'new'))) as p where p.seq is not null$$),
+  ('cast_votes()', $$select 1 from usher.cast_votes(jsonb_build_array(jsonb_build_object('role', 'authenticated', 'claims', jsonb_build_object('sub', $id(aa,2), 'role', 'authenticated'), 'voting', $id(bb,1), 'movie', $id(ff,1)))) as v where v.refusal is null$$),
+  ('epoch()', $$select usher.epoch()$$),
+  ('heads()', $$select 1 from usher.heads(array[$id(5e,1)])$$),
+  ('tallies()', $$select 1 from usher.tallies(array[$id(bb,1)])$$),
+  ('close_due_votings()', $$select usher.close_due_votings()$$),
   ('events_after()', $$select usher.events_after($id(5e,3), 0, 9, 9999)$$),
   ('session_snapshot()', $$select usher.session_snapshot($id(5e,3))$$),
   ('trim_events()', $$select usher.trim_events(interval '0', 0, 9)$$),
@@ -258,23 +277,25 @@ profiles read preferences          -    -       -        -      -      -      - 
 profiles rename oneself            -    -       1        1      1      1      1        1     1     1     1      1     -       0
 profiles rename another            -    -       0        0      1      0      0        0     0     0     0      0     -       1
 profiles promote oneself           -    -       -        -      -      -      -        -     -     -     -      -     -       0
+profiles promote another           -    -       -        -      -      -      -        -     -     -     -      -     -       1
 profiles insert                    -    -       -        -      -      -      -        -     -     -     -      -     -       23503
 profiles delete oneself            -    -       -        -      -      -      -        -     -     -     -      -     -       0
 profiles my_profile()              -    -       1        1      1      1      1        1     1     1     1      1     -       0
 movies read                        1    1       1        1      1      1      1        1     1     1     1      1     -       1
 movies insert                      -    -       -        -      -      -      1        1     -     1     -      -     -       1
 movies insert for another          -    -       -        -      -      -      -        -     -     -     -      -     -       1
+movies insert all columns          -    -       -        -      -      -      1        1     -     1     -      -     -       23503
 movies update                      -    -       0        0      0      0      1        0     0     1     0      0     -       1
 movies raise its votes             -    -       -        -      -      -      -        -     -     -     -      -     -       1
 movies delete                      -    -       0        0      0      0      1        0     0     1     0      0     -       1
 movie_sessions read public         1    1       1        1      1      1      1        1     1     1     1      1     -       1
 movie_sessions read members        1    1       1        1      1      1      1        1     1     1     1      1     -       1
 movie_sessions read private        0    0       0        1      1      1      1        0     1     1     1      1     -       1
-movie_sessions insert              -    -       -        -      -      -      1        1     -     1     -      -     -       23502
+movie_sessions insert              -    -       -        -      -      -      1        1     -     1     -      -     -       23503
 movie_sessions insert for another  -    -       -        -      -      -      -        -     -     -     -      -     -       1
 movie_sessions slow mode           -    -       0        0      0      1      1        0     1     1     0      0     -       1
 movie_sessions slow mode, private  -    -       0        0      0      1      1        0     1     1     0      0     -       1
-movie_sessions retitle             -    -       0        0      0      US004  1        0     US004 1     0      0     -       1
+movie_sessions rearrange           -    -       0        0      0      US004  1        0     US004 1     0      0     -       1
 movie_sessions end                 -    -       0        0      0      US004  1        0     US004 1     0      0     -       1
 movie_sessions revive an ended one -    -       0        0      0      US003  US003    0     US003 US003 0      0     -       1
 movie_sessions back to scheduled   -    -       0        0      0      US009  US009    0     US009 US009 0      0     -       1
@@ -291,6 +312,7 @@ session_members remove a moderator -    -       0        0      0      1      1 
 session_members leave              -    -       0        1      1      1      0        0     0     0     1      1     -       0
 session_bans read                  -    -       0        0      0      2      2        0     2     2     1      1     -       2
 session_bans ban a viewer          -    -       -        -      -      1      1        -     1     1     -      -     -       1
+session_bans ban as REST does      -    -       -        -      -      1      1        -     1     1     -      -     -       23503
 session_bans ban a moderator       -    -       -        -      -      -      1        -     -     1     -      -     -       1
 session_bans ban the streamer      -    -       -        -      -      -      -        -     -     -     -      -     -       1
 session_bans ban an admin          -    -       -        -      -      -      1        -     -     -     -      -     -       1
@@ -299,6 +321,7 @@ session_bans shorten               -    -       0        0      0      1      1 
 session_bans shorten one's own     -    -       0        0      0      0      0        0     0     0     0      0     -       0
 session_bans lift                  -    -       0        0      0      1      1        0     1     1     0      0     -       1
 session_bans lift one's own        -    -       0        0      0      0      0        0     0     0     0      0     -       0
+session_bans move                  -    -       0        0      0      US007  US007    0     US007 US007 0      0     -       US007
 voting_sessions read open          1    1       1        1      1      1      1        1     1     1     0      1     -       1
 voting_sessions read draft         0    0       0        0      0      1      1        0     1     1     0      0     -       1
 voting_sessions read private       0    0       0        1      1      1      1        0     1     1     0      1     -       1
@@ -306,6 +329,7 @@ voting_sessions insert draft       -    -       -        -      -      1      1 
 voting_sessions insert, ended      -    -       US003    US003  US003  US003  US003    US003 US003 US003 US002  US002 -       1
 voting_sessions open a second      -    -       0        0      0      23505  23505    0     23505 23505 0      0     -       23505
 voting_sessions close              -    -       0        0      0      1      1        0     1     1     0      0     -       1
+voting_sessions change             -    -       0        0      0      1      1        0     1     1     0      0     -       1
 voting_sessions reopen             -    -       0        0      0      US009  US009    0     US009 US009 0      0     -       US009
 voting_sessions rewrite results    -    -       -        -      -      -      -        -     -     -     -      -     -       1
 voting_sessions delete draft       -    -       0        0      0      1      1        0     1     1     0      0     -       1
@@ -316,6 +340,7 @@ voting_options add, draft          -    -       -        -      -      1      1 
 voting_options add, open           -    -       -        -      -      1      1        -     1     1     -      -     -       1
 voting_options add, closed         -    -       -        -      -      -      -        -     -     -     -      -     -       1
 voting_options reorder             -    -       0        0      0      1      1        0     1     1     0      0     -       1
+voting_options reorder all         -    -       0        0      0      12     12       0     12    12    0      0     -       15
 voting_options swap the movie      -    -       -        -      -      -      -        -     -     -     -      -     -       1
 voting_options remove, draft       -    -       0        0      0      1      1        0     1     1     0      0     -       1
 voting_options remove, open        -    -       0        0      0      0      0        0     0     0     0      0     -       1
@@ -324,6 +349,7 @@ chat_messages read members         1    1       1        1      1      1      1 
 chat_messages read private         0    0       0        1      1      1      1        0     1     1     0      1     -       1
 chat_messages read deleted         0    0       0        0      1      1      1        0     1     1     0      0     -       1
 chat_messages write public         -    -       1        1      1      1      1        1     1     1     US002  US002 -       23502
+chat_messages write all columns    -    -       1        1      1      1      1        1     1     1     US002  US002 -       23503
 chat_messages write members        -    -       US004    1      1      1      1        US004 1     1     US002  US002 -       23502
 chat_messages write private        -    -       US005    1      1      1      1        US005 1     1     US002  US002 -       23502
 chat_messages write ended          -    -       US003    US003  US003  US003  US003    US003 US003 US003 US002  US002 -       23502
@@ -337,6 +363,7 @@ chat_messages hide                 -    -       0        0      1      1      1 
 chat_messages remove               -    -       0        0      0      1      1        0     1     1     0      0     -       1
 votes read writer's                -    -       0        0      3      0      0        0     0     0     0      0     -       3
 votes cast                         -    -       1        1      1      1      1        1     1     1     US002  US002 -       23502
+votes cast as REST does            -    -       1        1      1      1      1        1     1     1     US002  US002 -       23503
 votes cast twice                   -    -       23505    23505  23505  23505  23505    23505 23505 23505 US002  US002 -       23502
 votes cast, members                -    -       US004    1      US009  US009  1        US004 1     1     US002  US002 -       23502
 votes cast, private                -    -       US005    1      1      1      1        US005 1     1     US002  US002 -       23502
@@ -346,8 +373,12 @@ votes cast off the ballot          -    -       23503    23503  23505  23505  23
 votes cast for another             -    -       -        -      23505  -      -        -     -     -     US002  US002 -       23505
 votes change writer's              -    -       0        0      US009  0      0        0     0     0     0      0     -       3
 votes withdraw writer's            -    -       0        0      1      0      0        0     0     0     0      0     -       1
+votes change all                   -    -       0        0      US009  US009  0        0     0     0     0      0     -       6
+votes withdraw all                 -    -       0        0      US009  US009  0        0     0     0     0      0     -       6
+votes move                         -    -       0        0      US007  US007  0        0     0     0     0      0     -       US007
 overlay_tokens read                -    -       0        0      0      0      1        0     0     1     0      0     -       1
 overlay_tokens revoke              -    -       0        0      0      0      1        0     0     1     0      0     -       1
+overlay_tokens revoke all          -    -       0        0      0      0      2        0     0     2     0      0     -       2
 overlay_tokens revive              -    -       0        0      0      0      US009    0     0     US009 0      0     -       1
 overlay_tokens prolong             -    -       -        -      -      -      -        -     -     -     -      -     -       1
 overlay_tokens insert              -    -       -        -      -      -      -        -     -     -     -      -     -       1
@@ -364,13 +395,20 @@ posters put into one's folder      -    -       -        -      -      -      1 
 posters put into another's         -    -       -        -      -      -      -        -     -     1     -      -     -       1
 posters replace                    0    0       0        0      0      0      1        0     0     1     0      0     -       1
 posters remove                     0    0       0        0      0      0      1        0     0     1     0      0     -       1
+files replace all                  0    0       0        0      0      0      2        0     0     1     0      0     -       2
+files remove all                   0    0       0        0      0      0      2        0     0     1     0      0     -       2
+files move to another's            0    0       0        0      0      0      -        0     0     1     0      0     -       2
 another bucket                     -    -       -        -      -      -      -        -     -     -     -      -     -       1
 session_events read                -    -       -        -      -      -      -        -     -     -     -      -     -       -
 session_heads write                -    -       -        -      -      -      -        -     -     -     -      -     -       -
 vote_tallies write                 -    -       -        -      -      -      -        -     -     -     -      -     -       -
 append_event()                     -    -       -        -      -      -      -        -     -     -     -      -     -       -
-post_messages()                    -    -       -        -      -      -      -        -     -     -     -      -     0       -
-cast_votes()                       -    -       -        -      -      -      -        -     -     -     -      -     0       -
+post_messages()                    -    -       -        -      -      -      -        -     -     -     -      -     1       -
+cast_votes()                       -    -       -        -      -      -      -        -     -     -     -      -     1       -
+epoch()                            -    -       -        -      -      -      -        -     -     -     -      -     1       -
+heads()                            -    -       -        -      -      -      -        -     -     -     -      -     1       -
+tallies()                          -    -       -        -      -      -      -        -     -     -     -      -     1       -
+close_due_votings()                -    -       -        -      -      -      -        -     -     -     -      -     1       -
 events_after()                     -    -       -        -      -      -      -        -     -     -     -      -     4       -
 session_snapshot()                 -    -       -        -      -      -      -        -     -     -     -      -     1       -
 trim_events()                      -    -       -        -      -      -      -        -     -     -     -      -     1       -
