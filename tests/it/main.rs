@@ -15,6 +15,7 @@ mod client;
 mod cluster;
 mod database;
 mod dev;
+mod erasure;
 mod failures;
 mod frames;
 mod gateway;
