@@ -9,6 +9,14 @@
 //! cargo test --test mutants -- POLICY       those whose name contains the word, with what noticed each
 //! ```
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test with a main of its own: the lints know tests by their harness"
+)]
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;

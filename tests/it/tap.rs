@@ -21,9 +21,11 @@ pub(crate) async fn run(client: &Client, script: &str) -> Result<usize, String> 
         Some(error) => format!("ended early: {error}"),
         None => format!("ended early: {error}"),
     })?;
-    let texts = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
+    let texts = messages.iter().filter_map(|message| {
+        let SimpleQueryMessage::Row(row) = message else {
+            return None;
+        };
+        row.get(0)
     });
     let lines: Vec<&str> = texts.flat_map(str::lines).collect();
     let failed: Vec<&str> = lines

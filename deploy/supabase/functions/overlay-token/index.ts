@@ -1,0 +1,20 @@
+// The Edge Function: answers requests with what its secrets allow.
+
+import { answer, type Settings } from "./overlay_token.ts";
+
+function required(name: string): string {
+  const value = Deno.env.get(name);
+  if (!value) throw new Error(`${name} is not set`);
+  return value;
+}
+
+const settings: Settings = {
+  // The platform sets these two.
+  supabaseUrl: required("SUPABASE_URL"),
+  serviceKey: required("SUPABASE_SERVICE_ROLE_KEY"),
+  // `supabase secrets set USHER_JWT_SECRET=…`: the same secret that the gateway verifies with.
+  jwtSecret: required("USHER_JWT_SECRET"),
+  allowedOrigin: Deno.env.get("USHER_OVERLAY_ORIGIN") ?? "*",
+};
+
+Deno.serve((request) => answer(request, settings));
