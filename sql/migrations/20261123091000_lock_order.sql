@@ -4,10 +4,13 @@
 --   tallies (by voting and movie), movies (by id)
 --
 -- Whoever deletes a session or an account takes, in this order, what the cascade would take in another.
+-- One statement that deletes several sessions still takes them one after another, as rows come: a vote that comes in
+-- between may have to be cast again.
 
--- Closes these votings where they are open: first the rows and boxes of all, then the log of each.
+-- Closes these votings where they are open: first the rows and boxes of all, then the heads of their sessions and of
+-- those whose log the caller will write to.
 -- Security definer: called by a trigger and by close_due_votings; nobody else may.
-create function usher.close_votings(votings uuid[]) returns integer
+create function usher.close_votings(votings uuid[], sessions uuid[]) returns integer
 language plpgsql
 security definer
 set search_path = ''
@@ -21,6 +24,13 @@ begin
   perform 1 from public.voting_sessions v where v.id = any (votings) order by v.id for no key update;
   perform pg_advisory_xact_lock(usher.ballot_lock_key(v.id))
   from (select u.id from unnest(votings) as u (id) order by u.id) as v;
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (
+    sessions || array(select v.session_id from public.voting_sessions v where v.id = any (votings))
+  )
+  order by h.session_id
+  for no key update;
   update public.voting_sessions v set state = 'closed' where v.id = any (votings) and v.state = 'open';
   get diagnostics closed = row_count;
   return closed;
@@ -45,7 +55,7 @@ begin
     join old_rows o on o.id = n.id
     join public.voting_sessions v on v.session_id = n.id and v.state = 'open'
     where n.status = 'ended' and o.status <> 'ended'
-  ));
+  ), array(select n.id from new_rows n));
   for changed in
     select
       n.id,
@@ -85,7 +95,7 @@ begin
     order by v.id
     for no key update skip locked
   ) as d;
-  return usher.close_votings(due);
+  return usher.close_votings(due, '{}');
 end
 $$;
 
@@ -185,7 +195,8 @@ begin
   where m.session_id = any (sessions)
   order by m.session_id, m.created_at
   for update;
-  perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for update;
+  -- Not for update: a voter who is in the box may still need the key of the voting for its tally.
+  perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for no key update;
   perform case
     when b.goes then pg_advisory_xact_lock(usher.ballot_lock_key(b.voting_id))
     else pg_advisory_xact_lock_shared(usher.ballot_lock_key(b.voting_id))
@@ -238,7 +249,7 @@ end
 $$;
 
 revoke execute on function
-  usher.close_votings(uuid[]), usher.lock_for_deletion(uuid[], uuid), usher.on_session_deleting(),
+  usher.close_votings(uuid[], uuid[]), usher.lock_for_deletion(uuid[], uuid), usher.on_session_deleting(),
   usher.on_profile_deleting()
   from public;
 

@@ -145,4 +145,4 @@ begin
 end
 $$;
 
-drop function usher.close_votings(uuid[]);
+drop function usher.close_votings(uuid[], uuid[]);

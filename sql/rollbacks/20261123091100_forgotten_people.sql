@@ -30,7 +30,8 @@ begin
   where m.session_id = any (sessions)
   order by m.session_id, m.created_at
   for update;
-  perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for update;
+  -- Not for update: a voter who is in the box may still need the key of the voting for its tally.
+  perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for no key update;
   perform case
     when b.goes then pg_advisory_xact_lock(usher.ballot_lock_key(b.voting_id))
     else pg_advisory_xact_lock_shared(usher.ballot_lock_key(b.voting_id))

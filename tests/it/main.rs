@@ -28,6 +28,7 @@ mod migrations;
 mod overlay;
 mod pgtap;
 mod resume;
+mod stress;
 mod tap;
 mod volume;
 mod votings;
