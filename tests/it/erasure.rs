@@ -10,6 +10,10 @@ use crate::database::Database;
 use crate::gateway::Gateway;
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one life, from the first word to the last"
+)]
 async fn nothing_that_is_left_names_a_deleted_account() {
     let db = Database::create().await;
     let (ann, streamer) = (db.user("unforgettable_ann").await, db.user("sam").await);
