@@ -488,8 +488,10 @@ CREATE FUNCTION usher.check_author(item jsonb) RETURNS text
 CREATE FUNCTION usher.close_due_votings() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
     AS $$
 declare
+  stamp constant timestamptz := clock_timestamp();
   due uuid[];
 begin
   select array_agg(d.id)
@@ -497,7 +499,7 @@ begin
   from (
     select v.id
     from public.voting_sessions v
-    where v.state = 'open' and v.closes_at <= clock_timestamp()
+    where v.state = 'open' and v.closes_at <= stamp
     order by v.id
     for no key update skip locked
   ) as d;
@@ -2026,6 +2028,7 @@ CREATE FUNCTION usher.take_turns(batch jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS $$
 begin
   perform pg_advisory_xact_lock(t.key)
@@ -2645,11 +2648,13 @@ CREATE POLICY chat_messages_insert ON public.chat_messages FOR INSERT TO authent
 
 CREATE POLICY chat_messages_select ON public.chat_messages FOR SELECT TO authenticated USING ((((deleted_at IS NULL) OR (user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND (session_id <> ALL (ARRAY( SELECT usher.banned_sessions() AS banned_sessions))) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
-  WHERE (s.id = chat_messages.session_id)))));
+  WHERE (s.id = chat_messages.session_id)
+ OFFSET 0))));
 
 CREATE POLICY chat_messages_select_anon ON public.chat_messages FOR SELECT TO anon USING (((deleted_at IS NULL) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
-  WHERE (s.id = chat_messages.session_id)))));
+  WHERE (s.id = chat_messages.session_id)
+ OFFSET 0))));
 
 CREATE POLICY chat_messages_update ON public.chat_messages FOR UPDATE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
 

@@ -16,6 +16,7 @@ mod cluster;
 mod database;
 mod dev;
 mod erasure;
+mod explain;
 mod failures;
 mod frames;
 mod gateway;
