@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod adopt;
 mod client;
 mod cluster;
 mod database;
