@@ -63,7 +63,9 @@ async fn a_project_with_such_tables_adopts_ours_and_can_go_back() {
     );
 
     // Back: ours go, theirs return as they were.
-    migrations::down(&mut client, &Down::To("0".to_owned())).await.unwrap();
+    migrations::down(&mut client, &Down::To("0".to_owned()))
+        .await
+        .unwrap();
     client
         .batch_execute(
             "alter table legacy.movies set schema public;
