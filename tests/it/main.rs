@@ -28,6 +28,7 @@ mod migrations;
 mod overlay;
 mod pgtap;
 mod resume;
+mod schema;
 mod tap;
 mod volume;
 mod votings;

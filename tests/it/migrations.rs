@@ -158,17 +158,18 @@ async fn the_shim_may_be_applied_twice() {
 
 /// The schema as text, and who is a member of what, without the record of migrations.
 async fn dump(url: &str) -> String {
+    dump_with(url, &["--exclude-schema=supabase_migrations"]).await
+}
+
+/// What pg_dump says of a schema.
+pub(crate) async fn dump_with(url: &str, what: &[&str]) -> String {
     let search = Search::default();
     let binaries = Binaries::find(&search, Account::for_server())
         .await
         .unwrap();
     let output = Command::new(binaries.program("pg_dump"))
-        .args([
-            "--schema-only",
-            "--exclude-schema=supabase_migrations",
-            "--dbname",
-            url,
-        ])
+        .args(["--schema-only", "--dbname", url])
+        .args(what)
         .output()
         .unwrap();
     assert!(

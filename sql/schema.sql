@@ -1,0 +1,5568 @@
+-- What the migrations amount to, for reading: a dump that a test keeps. Not a source, never applied.
+
+--
+-- PostgreSQL database dump
+--
+
+
+
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET check_function_bodies = false;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
+
+--
+-- Name: public; Type: SCHEMA; Schema: -; Owner: pg_database_owner
+--
+
+CREATE SCHEMA public;
+
+
+ALTER SCHEMA public OWNER TO pg_database_owner;
+
+--
+-- Name: SCHEMA public; Type: COMMENT; Schema: -; Owner: pg_database_owner
+--
+
+COMMENT ON SCHEMA public IS 'standard public schema';
+
+
+--
+-- Name: usher; Type: SCHEMA; Schema: -; Owner: postgres
+--
+
+CREATE SCHEMA usher;
+
+
+ALTER SCHEMA usher OWNER TO postgres;
+
+--
+-- Name: SCHEMA usher; Type: COMMENT; Schema: -; Owner: postgres
+--
+
+COMMENT ON SCHEMA usher IS 'The realtime gateway''s own: the event log, the tallies and the functions it calls. Not for the Data API.';
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: overlay_tokens; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.overlay_tokens (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    session_id uuid NOT NULL,
+    label text NOT NULL,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    CONSTRAINT overlay_tokens_expires_at_check CHECK ((expires_at > created_at)),
+    CONSTRAINT overlay_tokens_label_check CHECK (((char_length(label) >= 1) AND (char_length(label) <= 64)))
+);
+
+
+ALTER TABLE public.overlay_tokens OWNER TO postgres;
+
+--
+-- Name: TABLE overlay_tokens; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.overlay_tokens IS 'Who may show a session in an overlay. The token is not kept, only that it was issued.';
+
+
+--
+-- Name: COLUMN overlay_tokens.revoked_at; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.overlay_tokens.revoked_at IS 'Set it to anything to revoke; the database writes the time, and live overlays go dark within a second.';
+
+
+--
+-- Name: issue_overlay_token(uuid, uuid, text, integer); Type: FUNCTION; Schema: public; Owner: postgres
+--
+
+CREATE FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text DEFAULT 'OBS'::text, days integer DEFAULT 90) RETURNS public.overlay_tokens
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  live_tokens_max constant integer := 20;
+  days_max constant integer := 400;
+  issued public.overlay_tokens;
+begin
+  if days is null or days not between 1 and days_max then
+    raise exception using errcode = 'US007', message = format('days is between 1 and %s', days_max), detail = 'days';
+  elsif issue_overlay_token.label is null or char_length(issue_overlay_token.label) not between 1 and 64 then
+    raise exception using errcode = 'US007', message = 'label has 1 to 64 characters', detail = 'label';
+  end if;
+  -- One issue at a time for a session, so that the count below holds.
+  perform pg_advisory_xact_lock(hashtextextended('usher.overlay:' || session, 0));
+  perform 1
+  from public.movie_sessions s
+  left join public.profiles p on p.id = issuer
+  where s.id = session and (s.streamer_id = issuer or p.role = 'admin');
+  if not found then
+    -- The same answer for a session that is not there: a stranger learns nothing.
+    raise exception using errcode = 'US004', message = 'only the streamer of a session issues its overlay tokens';
+  end if;
+  if live_tokens_max <= (
+    select count(*)
+    from public.overlay_tokens t
+    where t.session_id = session and t.revoked_at is null and t.expires_at > now()
+  ) then
+    raise exception using
+      errcode = 'US009', message = format('a session has at most %s overlay tokens: revoke one', live_tokens_max);
+  end if;
+  insert into public.overlay_tokens (session_id, label, created_by, expires_at)
+  values (session, issue_overlay_token.label, issuer, now() + make_interval(days => days))
+  returning * into issued;
+  return issued;
+end
+$$;
+
+
+ALTER FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) OWNER TO postgres;
+
+--
+-- Name: FUNCTION issue_overlay_token(session uuid, issuer uuid, label text, days integer); Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) IS 'For the Edge Function that signs overlay tokens: notes one, if the issuer owns the session.';
+
+
+--
+-- Name: profiles; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.profiles (
+    id uuid NOT NULL,
+    username text NOT NULL,
+    display_name text NOT NULL,
+    avatar_path text,
+    role text DEFAULT 'viewer'::text NOT NULL,
+    preferences jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT profiles_avatar_path_check CHECK (((char_length(avatar_path) >= 1) AND (char_length(avatar_path) <= 512))),
+    CONSTRAINT profiles_display_name_check CHECK (((char_length(display_name) >= 1) AND (char_length(display_name) <= 64))),
+    CONSTRAINT profiles_preferences_check CHECK (((jsonb_typeof(preferences) = 'object'::text) AND (octet_length((preferences)::text) <= 16384))),
+    CONSTRAINT profiles_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'streamer'::text, 'moderator'::text, 'admin'::text]))),
+    CONSTRAINT profiles_username_check CHECK ((username ~ '^[a-z0-9_]{3,32}$'::text))
+);
+
+
+ALTER TABLE public.profiles OWNER TO postgres;
+
+--
+-- Name: TABLE profiles; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.profiles IS 'What users see of each other.';
+
+
+--
+-- Name: COLUMN profiles.avatar_path; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.profiles.avatar_path IS 'Path in the bucket avatars.';
+
+
+--
+-- Name: COLUMN profiles.role; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.profiles.role IS 'What the user is on the whole platform; changed by service_role or in SQL only.';
+
+
+--
+-- Name: COLUMN profiles.preferences; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.profiles.preferences IS 'The user''s own settings. Read them through my_profile(): others may not.';
+
+
+--
+-- Name: my_profile(); Type: FUNCTION; Schema: public; Owner: postgres
+--
+
+CREATE FUNCTION public.my_profile() RETURNS SETOF public.profiles
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 1
+    SET search_path TO ''
+    AS $$
+  select p.* from public.profiles p where p.id = (select auth.uid())
+$$;
+
+
+ALTER FUNCTION public.my_profile() OWNER TO postgres;
+
+--
+-- Name: FUNCTION my_profile(); Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its preferences, which no one else can read.';
+
+
+--
+-- Name: add_to_totals(uuid[], bigint[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  movie record;
+begin
+  for movie in
+    select d.movie_id, sum(d.delta) as delta
+    from unnest(movie_ids, deltas) as d (movie_id, delta)
+    group by d.movie_id
+    having sum(d.delta) <> 0
+    order by d.movie_id
+  loop
+    update public.movies m set vote_total = m.vote_total + movie.delta where m.id = movie.movie_id;
+  end loop;
+end
+$$;
+
+
+ALTER FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) OWNER TO postgres;
+
+--
+-- Name: admit(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.admit(session uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  caller record;
+  may_write boolean;
+begin
+  if auth.jwt() ? 'usher_overlay' then
+    return case
+      when usher.is_overlay(admit.session) then '{"send": false, "vote": false, "moderate": false, "mine": {}}'::jsonb
+      else '{"refused": "forbidden"}'
+    end;
+  end if;
+  perform 1 from public.movie_sessions s where s.id = admit.session;
+  if not found then
+    return null;
+  end if;
+  select * into caller from usher.standing(admit.session);
+  if not found then
+    return null;
+  elsif caller.ban_until = 'infinity' then
+    return '{"refused": "banned"}';
+  end if;
+  may_write := caller.writer and caller.ban_until is null and not caller.ended;
+  return jsonb_strip_nulls(jsonb_build_object(
+    'send', may_write and (caller.chat_enabled or caller.moderator),
+    'vote', may_write,
+    'moderate', caller.moderator,
+    'mine', usher.my_votes(admit.session),
+    -- A time-out ends by itself: then it is worth asking again.
+    'ask_again_ms', ceil(1000 * extract(epoch from caller.ban_until - clock_timestamp()))
+  ));
+end
+$$;
+
+
+ALTER FUNCTION usher.admit(session uuid) OWNER TO postgres;
+
+--
+-- Name: append_bans(uuid[], uuid[], timestamp with time zone[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  log record;
+begin
+  for log in
+    select
+      b.session_id,
+      -- The reason is between the moderators and the user: it does not go out to all.
+      array_agg((select row_to_json(x) from (select b.user_id, b.until) as x) order by b.user_id) as datas
+    from unnest(sessions, members, untils) as b (session_id, user_id, until)
+    group by b.session_id
+    order by b.session_id
+  loop
+    perform usher.append_events(log.session_id, 'member.banned', array_fill(null::uuid, array[cardinality(log.datas)]), log.datas);
+  end loop;
+  perform usher.notify_access_of_many(sessions, members);
+end
+$$;
+
+
+ALTER FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) OWNER TO postgres;
+
+--
+-- Name: append_deletions(uuid[], uuid[], timestamp with time zone[], uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  log record;
+begin
+  for log in
+    select
+      d.session_id,
+      array_agg(d.id order by d.n) as messages,
+      array_agg(
+        (
+          select row_to_json(x)
+          from (select d.id, d.session_id, d.at as deleted_at, d.by as deleted_by) as x
+        )
+        order by d.n
+      ) as datas
+    from unnest(sessions, ids, deleted_at, deleted_by) with ordinality as d (session_id, id, at, by, n)
+    group by d.session_id
+    order by d.session_id
+  loop
+    perform usher.append_events(log.session_id, 'chat.deleted', log.messages, log.datas);
+  end loop;
+  perform usher.redact_messages(ids, deleted_at, deleted_by);
+end
+$$;
+
+
+ALTER FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) OWNER TO postgres;
+
+--
+-- Name: append_event(uuid, text, json); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.append_event(session uuid, type text, data json) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return usher.append_events(session, type, array[null::uuid], array[data]);
+end
+$$;
+
+
+ALTER FUNCTION usher.append_event(session uuid, type text, data json) OWNER TO postgres;
+
+--
+-- Name: append_events(uuid, text, uuid[], json[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  -- A statement sends so many events whole; what is beyond is one number, and read from the log.
+  whole_events_max constant integer := 20;
+  -- Postgres rolls the writer back at 8,000 bytes.
+  payload_bytes_max constant integer := 7900;
+  count constant integer := cardinality(datas);
+  last bigint;
+  stamp timestamptz;
+  payload text;
+begin
+  update usher.session_heads h
+  set seq = h.seq + count
+  where h.session_id = append_events.session
+  returning h.seq into last;
+  if not found then
+    return null;
+  end if;
+
+  -- Read behind the lock, so that times ascend with the numbers.
+  stamp := clock_timestamp();
+
+  insert into usher.session_events (session_id, seq, type, at, message_id, data)
+  select append_events.session, last - count + e.n, append_events.type, stamp, e.message_id, e.data
+  from unnest(messages, datas) with ordinality as e (message_id, data, n);
+
+  for n in 1..least(count, whole_events_max) loop
+    payload := '{"s":"' || session || '","q":' || (last - count + n)
+      || ',"e":' || usher.wire_event(last - count + n, type, stamp, datas[n]) || '}';
+    if octet_length(payload) >= payload_bytes_max then
+      payload := '{"s":"' || session || '","q":' || (last - count + n) || '}';
+    end if;
+    perform pg_notify('usher_events', payload);
+  end loop;
+  if count > whole_events_max then
+    perform pg_notify('usher_events', '{"s":"' || session || '","q":' || last || '}');
+  end if;
+
+  return last;
+end
+$$;
+
+
+ALTER FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) OWNER TO postgres;
+
+--
+-- Name: append_messages(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.append_messages(ids uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  log record;
+begin
+  for log in
+    select
+      m.session_id,
+      array_agg(m.id order by i.n) as messages,
+      array_agg(usher.message_data(row_to_json(m), m.user_id) order by i.n) as datas
+    from unnest(ids) with ordinality as i (id, n)
+    join public.chat_messages m on m.id = i.id
+    group by m.session_id
+    order by m.session_id
+  loop
+    perform usher.append_events(log.session_id, 'chat.created', log.messages, log.datas);
+  end loop;
+end
+$$;
+
+
+ALTER FUNCTION usher.append_messages(ids uuid[]) OWNER TO postgres;
+
+--
+-- Name: apply_votes(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  change record;
+begin
+  insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
+  select d.voting_id, d.movie_id, usher.tally_slot(), sum(d.delta), 1
+  from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
+  where exists (select 1 from public.voting_sessions v where v.id = d.voting_id)
+  group by d.voting_id, d.movie_id
+  having sum(d.delta) <> 0
+  order by d.voting_id, d.movie_id
+  on conflict on constraint vote_tallies_pkey
+  do update set votes = t.votes + excluded.votes, revision = t.revision + 1;
+
+  select array_agg(d.movie_id) as movie_ids, array_agg(d.delta) as deltas
+  into change
+  from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
+  join public.voting_sessions v on v.id = d.voting_id
+  where v.results_visibility = 'live' or v.state = 'closed';
+  if change.movie_ids is not null then
+    perform usher.add_to_totals(change.movie_ids, change.deltas);
+  end if;
+
+  perform pg_notify('usher_votes', v.voting_id::text)
+  from (select distinct unnest(votings) as voting_id) as v;
+end
+$$;
+
+
+ALTER FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) OWNER TO postgres;
+
+--
+-- Name: ballot_lock_key(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.ballot_lock_key(voting uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN hashtextextended(('usher.ballot:'::text || (voting)::text), (0)::bigint);
+
+
+ALTER FUNCTION usher.ballot_lock_key(voting uuid) OWNER TO postgres;
+
+--
+-- Name: ballot_options(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.ballot_options(voting uuid) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select coalesce(array_to_json(array_agg(
+      (select row_to_json(x) from (select o.movie_id as movie, m.title, m.poster_path as poster) as x)
+      order by o.position, o.movie_id
+    )), '[]')
+    from public.voting_options o
+    join public.movies m on m.id = o.movie_id
+    where o.voting_session_id = voting
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.ballot_options(voting uuid) OWNER TO postgres;
+
+--
+-- Name: banned_sessions(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.banned_sessions() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+    select b.session_id
+    from public.session_bans b
+    join public.movie_sessions s on s.id = b.session_id
+    where b.user_id = auth.uid() and b.until is null and s.streamer_id <> b.user_id;
+end
+$$;
+
+
+ALTER FUNCTION usher.banned_sessions() OWNER TO postgres;
+
+--
+-- Name: begin_batch(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.begin_batch() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if not pg_has_role(session_user, 'usher_gateway', 'member') then
+    raise exception using errcode = 'insufficient_privilege', message = 'batches are for usher_gateway';
+  end if;
+  perform set_config('usher.batching', 'on', true),
+    set_config('usher.messages', '', true),
+    set_config('usher.votes', '', true),
+    -- The legacy settings win over the claims: left over, they would be somebody else.
+    set_config('request.jwt.claim', '', true),
+    set_config('request.jwt.claim.sub', '', true),
+    set_config('request.jwt.claim.role', '', true),
+    set_config('request.jwt.claim.email', '', true);
+end
+$$;
+
+
+ALTER FUNCTION usher.begin_batch() OWNER TO postgres;
+
+--
+-- Name: bump_votings(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+  insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
+  select v.id, '00000000-0000-0000-0000-000000000000', usher.tally_slot(), 0, 1
+  from unnest(votings) as v (id)
+  order by v.id
+  on conflict on constraint vote_tallies_pkey do update set revision = t.revision + 1;
+
+  select pg_notify('usher_votes', v.id::text) from unnest(votings) as v (id);
+$$;
+
+
+ALTER FUNCTION usher.bump_votings(votings uuid[]) OWNER TO postgres;
+
+--
+-- Name: cast_votes(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  entry_role constant text := current_setting('role');
+  size constant integer := jsonb_array_length(batch);
+  vote record;
+  state text;
+  violated text;
+  named record;
+  error_detail text;
+  votings uuid[] := array_fill(null::uuid, array[size]);
+  movies uuid[] := array_fill(null::uuid, array[size]);
+  refusals text[] := array_fill(null::text, array[size]);
+  details text[] := array_fill(null::text, array[size]);
+begin
+  perform usher.begin_batch();
+
+  -- In the order of votings and voters: another batch with the same users waits for this one and not each for the
+  -- other. A user's own votes keep their order.
+  for vote in
+    select
+      p.value,
+      p.n::integer as n,
+      p.value ->> 'role' as role,
+      p.value ->> 'claims' as claims,
+      coalesce(
+        usher.check_author(p.value),
+        case
+          when not coalesce(usher.is_uuid(p.value -> 'voting'), false) then 'voting'
+          when jsonb_typeof(coalesce(p.value -> 'movie', 'null')) <> 'null'
+            and not usher.is_uuid(p.value -> 'movie') then 'movie'
+        end
+      ) as flaw
+    from jsonb_array_elements(batch) with ordinality as p (value, n)
+    order by lower(p.value ->> 'voting') collate "C", lower(p.value -> 'claims' ->> 'sub') collate "C", p.n
+  loop
+    if vote.flaw is not null then
+      refusals[vote.n] := 'bad_request';
+      details[vote.n] := vote.flaw;
+      continue;
+    end if;
+    votings[vote.n] := (vote.value ->> 'voting')::uuid;
+    movies[vote.n] := (vote.value ->> 'movie')::uuid;
+    if vote.role not in ('anon', 'authenticated') then
+      refusals[vote.n] := 'forbidden';
+      continue;
+    end if;
+
+    begin
+      perform set_config('role', vote.role, true), set_config('request.jwt.claims', vote.claims, true);
+      if movies[vote.n] is null then
+        -- Withdrawing nothing is fine, yet not from a voting that is closed or not the caller's to see.
+        perform usher.enter_ballot(votings[vote.n], true);
+        delete from public.votes v
+        where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
+      else
+        insert into public.votes as v (voting_session_id, user_id, movie_id)
+        values (votings[vote.n], auth.uid(), movies[vote.n])
+        on conflict on constraint votes_pkey
+        do update set movie_id = excluded.movie_id where v.movie_id <> excluded.movie_id;
+      end if;
+    exception
+      when transaction_rollback then
+        -- Nobody's fault and no answer: the gateway sends the batch again.
+        raise;
+      when others then
+        get stacked diagnostics
+          state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
+        perform set_config('role', entry_role, true);
+        named := usher.refusal_of(state, violated);
+        refusals[vote.n] := named.refusal;
+        details[vote.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
+    end;
+  end loop;
+
+  perform set_config('role', entry_role, true);
+  perform usher.settle_votes();
+  perform usher.end_batch();
+  return query
+    select i.n - 1, refusals[i.n], null::integer, details[i.n], votings[i.n], movies[i.n]
+    from generate_series(1, size) as i (n)
+    order by i.n;
+end
+$$;
+
+
+ALTER FUNCTION usher.cast_votes(batch jsonb) OWNER TO postgres;
+
+--
+-- Name: is_uuid(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.is_uuid(value jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN ((jsonb_typeof(value) = 'string'::text) AND ((value #>> '{}'::text[]) ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'::text));
+
+
+ALTER FUNCTION usher.is_uuid(value jsonb) OWNER TO postgres;
+
+--
+-- Name: check_author(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.check_author(item jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN (jsonb_typeof(item) IS DISTINCT FROM 'object'::text) THEN 'item'::text WHEN (jsonb_typeof((item -> 'role'::text)) IS DISTINCT FROM 'string'::text) THEN 'role'::text WHEN (jsonb_typeof((item -> 'claims'::text)) IS DISTINCT FROM 'object'::text) THEN 'claims'::text WHEN (((item ->> 'role'::text) = 'authenticated'::text) AND (NOT COALESCE(usher.is_uuid(((item -> 'claims'::text) -> 'sub'::text)), false))) THEN 'claims'::text ELSE NULL::text END;
+
+
+ALTER FUNCTION usher.check_author(item jsonb) OWNER TO postgres;
+
+--
+-- Name: close_due_votings(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.close_due_votings() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  voting record;
+  closed integer := 0;
+begin
+  for voting in
+    select v.id
+    from public.voting_sessions v
+    where v.state = 'open' and v.closes_at <= clock_timestamp()
+    order by v.session_id, v.id
+    for no key update skip locked
+  loop
+    update public.voting_sessions v set state = 'closed' where v.id = voting.id;
+    closed := closed + 1;
+  end loop;
+  return closed;
+end
+$$;
+
+
+ALTER FUNCTION usher.close_due_votings() OWNER TO postgres;
+
+--
+-- Name: compact_results(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.compact_results(results jsonb) RETURNS json
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select coalesce(
+    '{"total":' || (results ->> 'total') || ',"counts":[' || coalesce((
+      select string_agg('{"movie":"' || (e.value ->> 'movie') || '","votes":' || (e.value ->> 'votes') || '}', ',' order by e.n)
+      from jsonb_array_elements(
+        case when jsonb_typeof(results -> 'counts') = 'array' then results -> 'counts' end
+      ) with ordinality as e (value, n)
+    ), '') || ']}',
+    results::text
+  )::json
+$$;
+
+
+ALTER FUNCTION usher.compact_results(results jsonb) OWNER TO postgres;
+
+--
+-- Name: count_votes(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object(
+    'total', coalesce(sum(c.votes), 0),
+    'counts', coalesce(jsonb_agg(jsonb_build_object('movie', c.movie_id, 'votes', c.votes) order by c.position, c.movie_id), '[]')
+  )
+  from (
+    select o.movie_id, o.position, count(v.user_id) as votes
+    from public.voting_options o
+    left join public.votes v on v.voting_session_id = o.voting_session_id and v.movie_id = o.movie_id
+    where o.voting_session_id = count_votes.voting
+    group by o.movie_id, o.position
+  ) as c
+$$;
+
+
+ALTER FUNCTION usher.count_votes(voting uuid) OWNER TO postgres;
+
+--
+-- Name: create_profile(uuid, jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.create_profile(account uuid, metadata jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+declare
+  wish text := lower(coalesce(metadata ->> 'username', metadata ->> 'user_name', metadata ->> 'preferred_username'));
+  candidate text := wish;
+  shown text := btrim(coalesce(metadata ->> 'display_name', metadata ->> 'full_name', metadata ->> 'name', ''));
+begin
+  if wish is null or wish !~ '^[a-z0-9_]{3,32}$' then
+    wish := 'user';
+    candidate := 'user_' || substr(replace(account::text, '-', ''), 1, 8);
+  end if;
+  -- A name that is taken gets a random tail: a sign-up must never fail for its name.
+  for attempt in 1..20 loop
+    begin
+      insert into public.profiles (id, username, display_name)
+      values (account, candidate, left(coalesce(nullif(shown, ''), candidate), 64))
+      on conflict (id) do nothing;
+      return;
+    exception
+      when unique_violation then
+        candidate := left(wish, 23) || '_' || substr(md5(random()::text || account::text), 1, 8);
+    end;
+  end loop;
+  raise exception 'no free username was found for account %', account;
+end
+$_$;
+
+
+ALTER FUNCTION usher.create_profile(account uuid, metadata jsonb) OWNER TO postgres;
+
+--
+-- Name: end_batch(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.end_batch() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform set_config('usher.batching', '', true), set_config('request.jwt.claims', '', true);
+end
+$$;
+
+
+ALTER FUNCTION usher.end_batch() OWNER TO postgres;
+
+--
+-- Name: enter_ballot(uuid, boolean); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  ballot record;
+  caller record;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    -- An older snapshot would show a voting as open that has closed.
+    raise exception using errcode = 'feature_not_supported', message = 'voting needs isolation level read committed';
+  end if;
+  perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(voting));
+
+  select v.session_id, v.state, v.closes_at, v.allow_change
+  into ballot
+  from public.voting_sessions v
+  where v.id = voting;
+  if not found then
+    raise exception using errcode = 'US005', message = 'no such voting';
+  end if;
+
+  if as_caller then
+    select * into caller from usher.standing(ballot.session_id);
+    if not found then
+      raise exception using errcode = 'US005', message = 'no such voting';
+    elsif caller.ban_until is not null or caller.ended or not caller.writer then
+      perform usher.require_writer(ballot.session_id);
+    end if;
+  end if;
+
+  if ballot.state <> 'open' or ballot.closes_at <= clock_timestamp() then
+    raise exception using errcode = 'US008', message = 'the voting is not open';
+  end if;
+  allow_change := ballot.allow_change;
+end
+$$;
+
+
+ALTER FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) OWNER TO postgres;
+
+--
+-- Name: epoch(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.epoch() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select left(md5(
+      i.id::text || c.system_identifier::text || left(pg_walfile_name(pg_current_wal_lsn()), 8)
+    ), 12)
+    from usher.identity i
+    cross join pg_control_system() c
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.epoch() OWNER TO postgres;
+
+--
+-- Name: events_after(uuid, bigint, integer, integer); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) RETURNS TABLE(seq bigint, event text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select p.seq, p.event
+    from (
+      select
+        w.seq,
+        w.event,
+        row_number() over (order by w.seq) as n,
+        sum(octet_length(w.event)) over (order by w.seq) as bytes
+      from (
+        select e.seq, usher.wire_event(e.seq, e.type, e.at, e.data) as event
+        from usher.session_events e
+        where e.session_id = events_after.session and e.seq > events_after.after
+        order by e.seq
+        limit greatest(events_after.max_events, 0)
+      ) as w
+    ) as p
+    -- Consecutive from after + 1, or nothing: who asks below the floor gets no hole.
+    where p.seq = events_after.after + p.n and (p.n = 1 or p.bytes <= events_after.max_bytes)
+    order by p.seq;
+end
+$$;
+
+
+ALTER FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) OWNER TO postgres;
+
+--
+-- Name: guard_chat_message(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_chat_message() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
+    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+  end if;
+  if row_security_active(tg_relid) then
+    if old.deleted_at is not null then
+      raise exception using errcode = 'US009', message = 'the message is deleted';
+    end if;
+    if new.body is distinct from old.body then
+      if new.user_id is distinct from auth.uid() then
+        raise exception using errcode = 'US004', message = 'only its author edits a message';
+      end if;
+      perform usher.require_chatter(new.session_id, new.body, false);
+    end if;
+    if new.deleted_at is not null then
+      new.deleted_at := clock_timestamp();
+      new.deleted_by := auth.uid();
+    end if;
+  end if;
+  if new.body is distinct from old.body then
+    new.edited_at := clock_timestamp();
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_chat_message() OWNER TO postgres;
+
+--
+-- Name: guard_movie_session(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_movie_session() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if tg_op = 'UPDATE' then
+    if new.id <> old.id then
+      raise exception using errcode = 'US007', message = 'the id of a session does not change';
+    end if;
+    if row_security_active(tg_relid) then
+      if old.status = 'ended' and new.status <> 'ended' then
+        raise exception using errcode = 'US003', message = 'an ended session stays ended';
+      end if;
+      if old.status = 'live' and new.status = 'scheduled' then
+        raise exception using errcode = 'US009', message = 'a live session does not go back to scheduled: end it';
+      end if;
+      if not (old.streamer_id = auth.uid() or usher.is_admin())
+        and (new.title, new.movie_id, new.status, new.visibility, new.starts_at)
+          is distinct from (old.title, old.movie_id, old.status, old.visibility, old.starts_at)
+      then
+        raise exception using errcode = 'US004', message = 'moderators change slow mode and chat only';
+      end if;
+    end if;
+  end if;
+  if new.status in ('live', 'ended') and new.started_at is null then
+    new.started_at := now();
+  end if;
+  if new.status = 'ended' and new.ended_at is null then
+    new.ended_at := greatest(now(), new.started_at);
+  elsif new.status <> 'ended' then
+    new.ended_at := null;
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_movie_session() OWNER TO postgres;
+
+--
+-- Name: guard_overlay_token(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_overlay_token() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if (new.id, new.session_id) <> (old.id, old.session_id) then
+    raise exception using errcode = 'US007', message = 'an overlay token keeps its id and session';
+  end if;
+  if row_security_active(tg_relid) then
+    if new.revoked_at is null and old.revoked_at is not null then
+      raise exception using errcode = 'US009', message = 'a revoked token stays revoked';
+    end if;
+    new.revoked_at := coalesce(old.revoked_at, case when new.revoked_at is not null then now() end);
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_overlay_token() OWNER TO postgres;
+
+--
+-- Name: guard_session_ban(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_session_ban() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if tg_op = 'UPDATE' and (new.session_id, new.user_id) <> (old.session_id, old.user_id) then
+    raise exception using errcode = 'US007', message = 'a ban does not move to another user or session';
+  end if;
+  if row_security_active(tg_relid) then
+    new.banned_by := auth.uid();
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_session_ban() OWNER TO postgres;
+
+--
+-- Name: guard_vote(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_vote() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  as_caller constant boolean := row_security_active(tg_relid);
+  allow_change boolean;
+begin
+  if tg_op = 'DELETE' then
+    if not as_caller then
+      -- The owner's deletes are those of accounts, options and votings that go away: they always may, but whoever
+      -- counts waits for them too.
+      perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(old.voting_session_id));
+    elsif not usher.enter_ballot(old.voting_session_id, true) then
+      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+    end if;
+    return old;
+  end if;
+
+  allow_change := usher.enter_ballot(new.voting_session_id, as_caller);
+  if tg_op = 'UPDATE' then
+    if (new.voting_session_id, new.user_id) <> (old.voting_session_id, old.user_id) then
+      raise exception using errcode = 'US007', message = 'a vote keeps its voting and its voter';
+    elsif new.movie_id <> old.movie_id and not allow_change and as_caller then
+      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+    end if;
+    new.updated_at := now();
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_vote() OWNER TO postgres;
+
+--
+-- Name: guard_voting_request(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_voting_request() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if row_security_active(tg_relid) then
+    perform usher.require_writer(new.session_id);
+    if tg_op = 'UPDATE' and old.state = 'closed' then
+      raise exception using errcode = 'US008', message = 'a closed voting is final';
+    end if;
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_voting_request() OWNER TO postgres;
+
+--
+-- Name: guard_voting_session(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.guard_voting_session() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if tg_op = 'INSERT' then
+    if new.state = 'closed' then
+      new.results := coalesce(new.results, usher.count_votes(new.id));
+    else
+      new.results := null;
+    end if;
+  else
+    if (new.id, new.session_id) <> (old.id, old.session_id) then
+      raise exception using errcode = 'US007', message = 'a voting keeps its id and session';
+    elsif new.state <> old.state and (old.state, new.state) not in (('draft', 'open'), ('open', 'closed')) then
+      raise exception using
+        errcode = 'US009', message = format('a voting does not go from %s to %s', old.state, new.state);
+    end if;
+    -- Voters are waited for where counting them starts or ends: at the close, and where counts turn public.
+    if old.state = 'open' and (new.state <> 'open' or new.results_visibility <> old.results_visibility) then
+      if current_setting('transaction_isolation') <> 'read committed' then
+        -- An older snapshot would not show every vote that was waited for.
+        raise exception using errcode = 'feature_not_supported', message = 'closing needs isolation level read committed';
+      end if;
+      perform pg_advisory_xact_lock(usher.ballot_lock_key(new.id));
+    end if;
+    if old.state = 'open' and new.state = 'closed' then
+      new.closes_at := least(new.closes_at, greatest(clock_timestamp(), new.opens_at + interval '1 microsecond'));
+      new.results := usher.count_votes(new.id);
+    elsif old.state <> 'closed' then
+      new.results := null;
+    end if;
+    new.updated_at := now();
+  end if;
+
+  if new.state = 'open' and (tg_op = 'INSERT' or old.state <> 'open') then
+    new.opens_at := least(new.opens_at, now());
+  end if;
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.guard_voting_session() OWNER TO postgres;
+
+--
+-- Name: heads(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.heads(sessions uuid[]) RETURNS TABLE(session_id uuid, head bigint, floor bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select h.session_id, h.seq, h.floor
+    from usher.session_heads h
+    where h.session_id = any (heads.sessions);
+end
+$$;
+
+
+ALTER FUNCTION usher.heads(sessions uuid[]) OWNER TO postgres;
+
+--
+-- Name: is_admin(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.is_admin() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return coalesce(usher.profile_role() = 'admin', false);
+end
+$$;
+
+
+ALTER FUNCTION usher.is_admin() OWNER TO postgres;
+
+--
+-- Name: is_batching(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.is_batching() RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (COALESCE((current_setting('usher.batching'::text, true) = 'on'::text), false) AND pg_has_role(SESSION_USER, 'usher_gateway'::name, 'member'::text));
+
+
+ALTER FUNCTION usher.is_batching() OWNER TO postgres;
+
+--
+-- Name: is_overlay(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.is_overlay(session uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return exists (
+    select 1
+    from public.overlay_tokens t
+    where t.id = auth.uid()
+      and t.session_id = is_overlay.session
+      and t.revoked_at is null
+      and t.expires_at > clock_timestamp()
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.is_overlay(session uuid) OWNER TO postgres;
+
+--
+-- Name: is_staff(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.is_staff() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return coalesce(usher.profile_role() in ('moderator', 'admin'), false);
+end
+$$;
+
+
+ALTER FUNCTION usher.is_staff() OWNER TO postgres;
+
+--
+-- Name: is_streamer(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.is_streamer() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return coalesce(usher.profile_role() in ('streamer', 'admin'), false);
+end
+$$;
+
+
+ALTER FUNCTION usher.is_streamer() OWNER TO postgres;
+
+--
+-- Name: joined_sessions(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.joined_sessions() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+    select m.session_id from public.session_members m where m.user_id = auth.uid();
+end
+$$;
+
+
+ALTER FUNCTION usher.joined_sessions() OWNER TO postgres;
+
+--
+-- Name: message_data(json, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.message_data(message_row json, author uuid) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  return left(message_row::text, -1) || ',"author":' || coalesce(
+    (
+      select row_to_json(a)::text
+      from (
+        select p.username, p.display_name, p.avatar_path, p.role
+        from public.profiles p
+        where p.id = author
+      ) as a
+    ),
+    'null'
+  ) || '}';
+end
+$$;
+
+
+ALTER FUNCTION usher.message_data(message_row json, author uuid) OWNER TO postgres;
+
+--
+-- Name: moderated_sessions(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.moderated_sessions() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+    select s.id from public.movie_sessions s where s.streamer_id = auth.uid()
+    union all
+    select m.session_id from public.session_members m where m.user_id = auth.uid() and m.role = 'moderator';
+end
+$$;
+
+
+ALTER FUNCTION usher.moderated_sessions() OWNER TO postgres;
+
+--
+-- Name: moderates_voting(uuid, text[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.moderates_voting(voting uuid, states text[]) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select exists (
+      select 1
+      from public.voting_sessions v
+      where v.id = voting
+        and v.state = any (states)
+        and (usher.is_staff() or v.session_id in (select usher.moderated_sessions()))
+    )
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.moderates_voting(voting uuid, states text[]) OWNER TO postgres;
+
+--
+-- Name: my_votes(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.my_votes(session uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(v.voting_session_id, v.movie_id), '{}')
+    from public.voting_sessions s
+    join public.votes v on v.voting_session_id = s.id and v.user_id = auth.uid()
+    where s.session_id = my_votes.session
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.my_votes(session uuid) OWNER TO postgres;
+
+--
+-- Name: notify_access(uuid, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select pg_notify(
+    'usher_control',
+    '{"kind":"access"'
+    || coalesce(',"session":"' || session || '"', '')
+    || coalesce(',"user":"' || member || '"', '')
+    || '}'
+  )
+$$;
+
+
+ALTER FUNCTION usher.notify_access(session uuid, member uuid) OWNER TO postgres;
+
+--
+-- Name: notify_access_of_many(uuid[], uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select usher.notify_access(c.session_id, case when c.count <= 20 then c.user_id end)
+  from (
+    select d.session_id, d.user_id, count(*) over (partition by d.session_id) as count
+    from (select distinct * from unnest(sessions, members) as u (session_id, user_id)) as d
+  ) as c
+$$;
+
+
+ALTER FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) OWNER TO postgres;
+
+--
+-- Name: on_account_created(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_account_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.create_profile(new.id, coalesce(new.raw_user_meta_data, '{}'));
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_account_created() OWNER TO postgres;
+
+--
+-- Name: on_bans_created(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_bans_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
+  from new_rows n
+  having count(*) > 0;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_bans_created() OWNER TO postgres;
+
+--
+-- Name: on_bans_lifted(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_bans_lifted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  ban record;
+begin
+  for ban in
+    select
+      o.session_id,
+      array_agg((select row_to_json(x) from (select o.user_id) as x) order by o.user_id) as datas
+    from old_rows o
+    -- Nothing is said of a user who is gone.
+    where exists (select 1 from public.profiles p where p.id = o.user_id)
+    group by o.session_id
+    order by o.session_id
+  loop
+    perform usher.append_events(ban.session_id, 'member.unbanned', array_fill(null::uuid, array[cardinality(ban.datas)]), ban.datas);
+  end loop;
+  perform usher.notify_access_of_many(array_agg(o.session_id), array_agg(o.user_id)) from old_rows o having count(*) > 0;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_bans_lifted() OWNER TO postgres;
+
+--
+-- Name: on_bans_updated(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_bans_updated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
+  from new_rows n
+  join old_rows o on o.session_id = n.session_id and o.user_id = n.user_id
+  where o.until is distinct from n.until
+  having count(*) > 0;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_bans_updated() OWNER TO postgres;
+
+--
+-- Name: on_members_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_members_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+  from changed_rows c
+  having count(*) > 0;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_members_changed() OWNER TO postgres;
+
+--
+-- Name: on_messages_created(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_messages_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  log record;
+begin
+  if usher.is_batching() then
+    -- A setting and not a variable: with a failed item its part goes away.
+    perform set_config(
+      'usher.messages', coalesce(current_setting('usher.messages', true), '') || string_agg(n.id || ' ', ''), true
+    )
+    from new_rows n
+    having count(*) > 0;
+    return null;
+  end if;
+
+  for log in
+    select
+      r.session_id,
+      array_agg(r.id order by r.created_at, r.n) as messages,
+      array_agg(usher.message_data(r.data, r.user_id) order by r.created_at, r.n) as datas
+    from (
+      select n.id, n.session_id, n.user_id, n.created_at, row_to_json(n) as data, row_number() over () as n
+      from new_rows n
+    ) as r
+    group by r.session_id
+    order by r.session_id
+  loop
+    perform usher.append_events(log.session_id, 'chat.created', log.messages, log.datas);
+  end loop;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_messages_created() OWNER TO postgres;
+
+--
+-- Name: on_messages_removed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_messages_removed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  gone record;
+begin
+  select array_agg(o.session_id order by o.created_at, o.id) as sessions,
+    array_agg(o.id order by o.created_at, o.id) as ids,
+    array_agg(coalesce(o.deleted_at, now()) order by o.created_at, o.id) as ats,
+    array_agg(
+      case when o.deleted_at is null then auth.uid() else o.deleted_by end order by o.created_at, o.id
+    ) as bys
+  into gone
+  from old_rows o;
+  if gone.ids is not null then
+    perform usher.append_deletions(gone.sessions, gone.ids, gone.ats, gone.bys);
+  end if;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_messages_removed() OWNER TO postgres;
+
+--
+-- Name: on_messages_updated(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_messages_updated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  log record;
+  gone record;
+begin
+  for log in
+    select n.session_id, array_agg(n.id order by n.created_at, n.id) as messages,
+      array_agg(row_to_json(n) order by n.created_at, n.id) as datas
+    from new_rows n
+    join old_rows o on o.id = n.id
+    where n.deleted_at is null and n is distinct from o
+    group by n.session_id
+    order by n.session_id
+  loop
+    perform usher.append_events(log.session_id, 'chat.updated', log.messages, log.datas);
+  end loop;
+
+  select array_agg(n.session_id order by n.created_at, n.id) as sessions,
+    array_agg(n.id order by n.created_at, n.id) as ids,
+    array_agg(n.deleted_at order by n.created_at, n.id) as ats,
+    array_agg(n.deleted_by order by n.created_at, n.id) as bys
+  into gone
+  from new_rows n
+  join old_rows o on o.id = n.id
+  where n.deleted_at is not null and o.deleted_at is null;
+  if gone.ids is not null then
+    perform usher.append_deletions(gone.sessions, gone.ids, gone.ats, gone.bys);
+  end if;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_messages_updated() OWNER TO postgres;
+
+--
+-- Name: on_options_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_options_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  voting record;
+begin
+  for voting in
+    select v.id, v.session_id
+    from public.voting_sessions v
+    where v.id in (select c.voting_session_id from changed_rows c) and v.state = 'open'
+    order by v.session_id, v.id
+  loop
+    perform usher.append_event(voting.session_id, 'voting.updated', usher.voting_data(voting.id));
+    perform usher.bump_votings(array[voting.id]);
+  end loop;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_options_changed() OWNER TO postgres;
+
+--
+-- Name: on_overlay_tokens_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_overlay_tokens_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.id))
+  from changed_rows c
+  having count(*) > 0;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_overlay_tokens_changed() OWNER TO postgres;
+
+--
+-- Name: on_profile_role_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_profile_role_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.notify_access(null, new.id);
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_profile_role_changed() OWNER TO postgres;
+
+--
+-- Name: on_sessions_created(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_sessions_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  insert into usher.session_heads (session_id)
+  select n.id from new_rows n order by n.id;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_sessions_created() OWNER TO postgres;
+
+--
+-- Name: on_sessions_deleted(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_sessions_deleted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  delete from usher.session_events e
+  using old_rows o
+  where e.session_id = o.id;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_sessions_deleted() OWNER TO postgres;
+
+--
+-- Name: on_sessions_gone(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_sessions_gone() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.notify_access(o.id, null) from old_rows o;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_sessions_gone() OWNER TO postgres;
+
+--
+-- Name: on_sessions_updated(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_sessions_updated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  changed record;
+begin
+  for changed in
+    select
+      n.id,
+      row_to_json(n) as data,
+      (n.visibility, n.status, n.streamer_id, n.chat_enabled)
+        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access,
+      n.status = 'ended' and o.status <> 'ended' as is_end
+    from new_rows n
+    join old_rows o on o.id = n.id
+    where to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
+    order by n.id
+  loop
+    perform usher.append_event(changed.id, 'session.updated', changed.data);
+    if changed.is_access then
+      perform usher.notify_access(changed.id, null);
+    end if;
+    if changed.is_end then
+      -- Nobody can vote any more: the result is known.
+      update public.voting_sessions v set state = 'closed' where v.session_id = changed.id and v.state = 'open';
+    end if;
+  end loop;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_sessions_updated() OWNER TO postgres;
+
+--
+-- Name: on_votes_cast(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_votes_cast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.record_votes(array_agg(n.voting_session_id), array_agg(n.movie_id), array_agg(n.votes))
+  from (select r.voting_session_id, r.movie_id, count(*) as votes from new_rows r group by 1, 2) as n;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_votes_cast() OWNER TO postgres;
+
+--
+-- Name: on_votes_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_votes_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.record_votes(array_agg(d.voting_session_id), array_agg(d.movie_id), array_agg(d.delta))
+  from (
+    select c.voting_session_id, c.movie_id, sum(c.delta)::bigint as delta
+    from (
+      select n.voting_session_id, n.movie_id, 1 as delta from new_rows n
+      union all
+      select o.voting_session_id, o.movie_id, -1 from old_rows o
+    ) as c
+    group by 1, 2
+    having sum(c.delta) <> 0
+  ) as d;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_votes_changed() OWNER TO postgres;
+
+--
+-- Name: on_votes_withdrawn(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_votes_withdrawn() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.record_votes(array_agg(o.voting_session_id), array_agg(o.movie_id), array_agg(-o.votes))
+  from (select r.voting_session_id, r.movie_id, count(*) as votes from old_rows r group by 1, 2) as o;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_votes_withdrawn() OWNER TO postgres;
+
+--
+-- Name: on_voting_deleted(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_voting_deleted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));
+  if old.results_visibility = 'live' or old.state = 'closed' then
+    perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
+    from (
+      select v.movie_id, -count(*) as delta from public.votes v where v.voting_session_id = old.id group by v.movie_id
+    ) as c
+    having count(*) > 0;
+  end if;
+  return old;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_voting_deleted() OWNER TO postgres;
+
+--
+-- Name: on_votings_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_votings_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  voting record;
+begin
+  if tg_op = 'INSERT' then
+    for voting in
+      select n.id, n.session_id from new_rows n where n.state = 'open' order by n.session_id, n.id
+    loop
+      perform usher.append_event(voting.session_id, 'voting.opened', usher.voting_data(voting.id));
+    end loop;
+    return null;
+  end if;
+
+  for voting in
+    select
+      n.id,
+      n.session_id,
+      case
+        when n.state = 'open' and o.state <> 'open' then 'voting.opened'
+        when n.state = 'closed' and o.state <> 'closed' then 'voting.closed'
+        else 'voting.updated'
+      end as type
+    from new_rows n
+    join old_rows o on o.id = n.id
+    where n.state <> 'draft' and to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
+    order by n.session_id, n.id
+  loop
+    perform usher.append_event(voting.session_id, voting.type, usher.voting_data(voting.id));
+  end loop;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_votings_changed() OWNER TO postgres;
+
+--
+-- Name: on_votings_deleted(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_votings_deleted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  voting record;
+begin
+  for voting in
+    select o.id, o.session_id from old_rows o where o.state <> 'draft' order by o.session_id, o.id
+  loop
+    perform usher.append_event(
+      voting.session_id, 'voting.deleted',
+      (select row_to_json(x) from (select voting.id, voting.session_id) as x)
+    );
+  end loop;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_votings_deleted() OWNER TO postgres;
+
+--
+-- Name: on_votings_tallied(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.on_votings_tallied() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if tg_op = 'UPDATE' then
+    perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
+    from (
+      select v.movie_id, sum(turned.sign)::bigint as delta
+      from (
+        select n.id, is_counted.now::integer - is_counted.before::integer as sign
+        from new_rows n
+        join old_rows o on o.id = n.id
+        cross join lateral (
+          select
+            n.results_visibility = 'live' or n.state = 'closed',
+            o.results_visibility = 'live' or o.state = 'closed'
+        ) as is_counted (now, before)
+      ) as turned
+      join public.votes v on v.voting_session_id = turned.id
+      where turned.sign <> 0
+      group by v.movie_id
+    ) as c
+    having count(*) > 0;
+  end if;
+  perform usher.bump_votings(array_agg(n.id)) from new_rows n having count(*) > 0;
+  return null;
+end
+$$;
+
+
+ALTER FUNCTION usher.on_votings_tallied() OWNER TO postgres;
+
+--
+-- Name: outranks(uuid, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.outranks(session uuid, target uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select target <> auth.uid()
+      and not exists (select 1 from public.movie_sessions s where s.id = outranks.session and s.streamer_id = target)
+      and (
+        usher.owns_session(outranks.session)
+        or not (
+          exists (select 1 from public.profiles p where p.id = target and p.role in ('moderator', 'admin'))
+          or exists (
+            select 1
+            from public.session_members m
+            where m.session_id = outranks.session and m.user_id = target and m.role = 'moderator'
+          )
+        )
+      )
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.outranks(session uuid, target uuid) OWNER TO postgres;
+
+--
+-- Name: owns_session(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.owns_session(session uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select usher.is_admin()
+      or exists (select 1 from public.movie_sessions s where s.id = owns_session.session and s.streamer_id = auth.uid())
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.owns_session(session uuid) OWNER TO postgres;
+
+--
+-- Name: pace_lock_key(uuid, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.pace_lock_key(session uuid, author uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN hashtextextended((('usher.pace:'::text || session) || author), (0)::bigint);
+
+
+ALTER FUNCTION usher.pace_lock_key(session uuid, author uuid) OWNER TO postgres;
+
+--
+-- Name: post_messages(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.post_messages(batch jsonb) RETURNS TABLE(item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text)
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  entry_role constant text := current_setting('role');
+  size constant integer := jsonb_array_length(batch);
+  post record;
+  state text;
+  violated text;
+  named record;
+  error_detail text;
+  posted uuid;
+  messages uuid[] := array_fill(null::uuid, array[size]);
+  are_created boolean[] := array_fill(false, array[size]);
+  refusals text[] := array_fill(null::text, array[size]);
+  retries integer[] := array_fill(null::integer, array[size]);
+  details text[] := array_fill(null::text, array[size]);
+begin
+  perform usher.begin_batch();
+
+  perform usher.take_turns(batch);
+
+  for post in
+    select
+      p.value,
+      p.n::integer as n,
+      p.value ->> 'role' as role,
+      p.value ->> 'claims' as claims,
+      p.value ->> 'body' as body,
+      coalesce(
+        usher.check_author(p.value),
+        case
+          when not coalesce(usher.is_uuid(p.value -> 'session'), false) then 'session'
+          when not coalesce(usher.is_uuid(p.value -> 'nonce'), false) then 'nonce'
+          when jsonb_typeof(coalesce(p.value -> 'reply_to', 'null')) <> 'null'
+            and not usher.is_uuid(p.value -> 'reply_to') then 'reply_to'
+          when coalesce(jsonb_typeof(p.value -> 'body'), '') <> 'string' then 'body'
+        end
+      ) as flaw
+    from jsonb_array_elements(batch) with ordinality as p (value, n)
+    order by p.n
+  loop
+    if post.flaw is not null then
+      refusals[post.n] := 'bad_request';
+      details[post.n] := post.flaw;
+      continue;
+    elsif post.role not in ('anon', 'authenticated') then
+      refusals[post.n] := 'forbidden';
+      continue;
+    end if;
+
+    begin
+      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
+      -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
+      posted := gen_random_uuid();
+      insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
+      values (
+        posted, (post.value ->> 'session')::uuid, auth.uid(), post.body,
+        (post.value ->> 'nonce')::uuid, (post.value ->> 'reply_to')::uuid
+      );
+      messages[post.n] := posted;
+      are_created[post.n] := true;
+      continue;
+    exception
+      when transaction_rollback then
+        -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
+        raise;
+      when others then
+        get stacked diagnostics
+          state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
+    end;
+
+    -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
+    -- author may not write any more.
+    posted := null;
+    if state like 'US%' or violated = 'chat_messages_nonce_key' then
+      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
+      select m.id into posted
+      from public.chat_messages m
+      where m.session_id = (post.value ->> 'session')::uuid
+        and m.user_id = auth.uid()
+        and m.nonce = (post.value ->> 'nonce')::uuid;
+    end if;
+    perform set_config('role', entry_role, true);
+    if posted is not null then
+      messages[post.n] := posted;
+    else
+      named := usher.refusal_of(state, violated);
+      refusals[post.n] := named.refusal;
+      details[post.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
+      if state = 'US001' then
+        retries[post.n] := substring(error_detail from 'retry_after_ms=(\d+)')::integer;
+      end if;
+    end if;
+  end loop;
+
+  perform set_config('role', entry_role, true);
+  return query
+    select
+      i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
+    from generate_series(1, size) as i (n)
+    left join usher.settle_messages(array_remove(messages, null)) as s on s.message_id = messages[i.n]
+    order by i.n;
+  perform usher.end_batch();
+end
+$$;
+
+
+ALTER FUNCTION usher.post_messages(batch jsonb) OWNER TO postgres;
+
+--
+-- Name: profile_role(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.profile_role() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (select p.role from public.profiles p where p.id = auth.uid());
+end
+$$;
+
+
+ALTER FUNCTION usher.profile_role() OWNER TO postgres;
+
+--
+-- Name: record_votes(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if votings is null then
+    return;
+  elsif usher.is_batching() then
+    -- A setting and not a variable: with a failed item its part goes away.
+    perform set_config(
+      'usher.votes',
+      coalesce(current_setting('usher.votes', true), '') || (
+        select string_agg(d.voting_id || ',' || d.movie_id || ',' || d.delta || ' ', '')
+        from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
+      ),
+      true
+    );
+  else
+    perform usher.apply_votes(votings, movie_ids, deltas);
+  end if;
+end
+$$;
+
+
+ALTER FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) OWNER TO postgres;
+
+--
+-- Name: redact_messages(uuid[], timestamp with time zone[], uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+  update usher.session_events e
+  set data = (
+    select (
+      '{' || string_agg(
+        to_json(f.key)::text || ':' || case f.key
+          when 'body' then 'null'
+          when 'deleted_at' then coalesce(to_json(d.at)::text, 'null')
+          when 'deleted_by' then coalesce(to_json(d.by)::text, 'null')
+          when 'author' then case
+            when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
+            else 'null'
+          end
+          else f.value::text
+        end,
+        ',' order by f.n
+      ) || '}'
+    )::json
+    from json_each(e.data) with ordinality as f (key, value, n)
+  )
+  from unnest(ids, deleted_at, deleted_by) as d (id, at, by)
+  where e.message_id = d.id and e.type in ('chat.created', 'chat.updated')
+$$;
+
+
+ALTER FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) OWNER TO postgres;
+
+--
+-- Name: refusal_of(text, text); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  refusal := case state
+    when 'US001' then 'slow_mode'
+    when 'US002' then 'banned'
+    when 'US003' then 'session_ended'
+    when 'US004' then 'forbidden'
+    when 'US005' then 'not_found'
+    when 'US006' then 'too_large'
+    when 'US007' then 'bad_request'
+    when 'US008' then 'voting_closed'
+    when 'US009' then 'conflict'
+    when '42501' then 'forbidden'
+    when '23503' then case constraint_name
+      when 'chat_messages_session_id_fkey' then 'not_found'
+      when 'chat_messages_user_id_fkey' then 'forbidden'
+      when 'chat_messages_reply_to_fkey' then 'bad_request'
+      when 'votes_user_id_fkey' then 'forbidden'
+      when 'votes_option_fkey' then 'bad_request'
+    end
+  end;
+  if refusal is null then
+    refusal := 'internal';
+    detail := state;
+  elsif constraint_name = 'chat_messages_reply_to_fkey' then
+    detail := 'reply_to';
+  elsif constraint_name = 'votes_option_fkey' then
+    detail := 'movie';
+  end if;
+end
+$$;
+
+
+ALTER FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) OWNER TO postgres;
+
+--
+-- Name: refuse_truncate(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.refuse_truncate() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  raise exception using
+    errcode = 'feature_not_supported',
+    message = format('%s is not to be truncated', tg_table_name),
+    hint = 'Use delete: the triggers then keep the event log and the tallies right.';
+end
+$$;
+
+
+ALTER FUNCTION usher.refuse_truncate() OWNER TO postgres;
+
+--
+-- Name: require_chatter(uuid, text, boolean); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  caller record;
+  wait_ms integer;
+begin
+  if body is null or body = '' then
+    raise exception using errcode = 'US007', message = 'a message has at least one character', detail = 'body';
+  elsif char_length(body) > 2000 then
+    raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
+  end if;
+
+  select * into caller from usher.standing(require_chatter.session);
+  -- The usual case is decided by one look; only a refusal asks for its name.
+  if not found or caller.ban_until is not null or caller.ended or not caller.writer then
+    perform usher.require_writer(require_chatter.session);
+  end if;
+  if caller.moderator then
+    return true;
+  elsif not caller.chat_enabled then
+    raise exception using errcode = 'US004', message = 'the chat is switched off';
+  end if;
+
+  if is_new and caller.slow_mode_seconds > 0 then
+    -- An author passes one message at a time, so that two at once cannot both be the first.
+    perform pg_advisory_xact_lock(usher.pace_lock_key(session, auth.uid()));
+    select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
+    into wait_ms
+    from public.chat_messages m
+    where m.user_id = auth.uid() and m.session_id = require_chatter.session;
+    if wait_ms > 0 then
+      raise exception using
+        errcode = 'US001',
+        message = format('wait %s s before the next message', ceil(wait_ms / 1000.0)),
+        detail = 'retry_after_ms=' || wait_ms;
+    end if;
+  end if;
+  return true;
+end
+$$;
+
+
+ALTER FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) OWNER TO postgres;
+
+--
+-- Name: require_writer(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.require_writer(session uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  caller record;
+begin
+  select * into caller from usher.standing(require_writer.session);
+  if not found then
+    raise exception using errcode = 'US005', message = 'no such session';
+  elsif caller.ban_until = 'infinity' then
+    raise exception using errcode = 'US002', message = 'you are banned from this session';
+  elsif caller.ban_until is not null then
+    raise exception using errcode = 'US002', message = 'you may not write here for now';
+  elsif caller.ended then
+    raise exception using errcode = 'US003', message = 'the session has ended';
+  elsif not caller.writer then
+    raise exception using errcode = 'US004', message = 'only members may write here';
+  end if;
+end
+$$;
+
+
+ALTER FUNCTION usher.require_writer(session uuid) OWNER TO postgres;
+
+--
+-- Name: session_of(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.session_of(voting uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (select v.session_id from public.voting_sessions v where v.id = voting);
+end
+$$;
+
+
+ALTER FUNCTION usher.session_of(voting uuid) OWNER TO postgres;
+
+--
+-- Name: session_snapshot(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.session_snapshot(session uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+begin
+  return (
+    select jsonb_build_object(
+      'epoch', usher.epoch(),
+      'head', h.seq,
+      'floor', h.floor,
+      'info', jsonb_build_object(
+        'title', s.title,
+        'status', s.status,
+        'slow_mode_seconds', s.slow_mode_seconds,
+        'chat_enabled', s.chat_enabled,
+        'movie_id', s.movie_id,
+        'streamer_id', s.streamer_id,
+        'visibility', s.visibility
+      ),
+      'votings', coalesce((
+        select jsonb_agg(
+          jsonb_build_object(
+            'voting', v.voting_id,
+            'status', v.state,
+            'version', v.version,
+            'total', v.total,
+            'counts', v.counts::jsonb,
+            'closes_at', v.closes_at,
+            'question', v.question,
+            'results_visibility', v.results_visibility,
+            'allow_change', v.allow_change,
+            'options', usher.ballot_options(v.voting_id)
+          )
+          order by v.state = 'open' desc, v.closes_at desc nulls last, v.voting_id
+        )
+        from usher.voting_states(array(
+          (
+            select o.id
+            from public.voting_sessions o
+            where o.session_id = s.id and o.state = 'open'
+          )
+          union all
+          (
+            select c.id
+            from public.voting_sessions c
+            where c.session_id = s.id and c.state = 'closed'
+            order by c.closes_at desc nulls last, c.id
+            limit 5
+          )
+        )) v
+      ), '[]')
+    )
+    from public.movie_sessions s
+    join usher.session_heads h on h.session_id = s.id
+    where s.id = session_snapshot.session
+  );
+end
+$$;
+
+
+ALTER FUNCTION usher.session_snapshot(session uuid) OWNER TO postgres;
+
+--
+-- Name: settle_messages(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.settle_messages(ids uuid[]) RETURNS TABLE(message_id uuid, seq bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  noted constant text := rtrim(coalesce(current_setting('usher.messages', true), ''));
+begin
+  if noted <> '' then
+    perform usher.append_messages(string_to_array(noted, ' ')::uuid[]);
+    perform set_config('usher.messages', '', true);
+  end if;
+  return query
+    select e.message_id, e.seq
+    from usher.session_events e
+    where e.message_id = any (ids) and e.type = 'chat.created';
+end
+$$;
+
+
+ALTER FUNCTION usher.settle_messages(ids uuid[]) OWNER TO postgres;
+
+--
+-- Name: settle_votes(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.settle_votes() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  noted constant text := rtrim(coalesce(current_setting('usher.votes', true), ''));
+begin
+  if noted = '' then
+    return;
+  end if;
+  perform usher.apply_votes(
+    array_agg(split_part(d.change, ',', 1)::uuid),
+    array_agg(split_part(d.change, ',', 2)::uuid),
+    array_agg(split_part(d.change, ',', 3)::bigint)
+  )
+  from unnest(string_to_array(noted, ' ')) as d (change);
+  perform set_config('usher.votes', '', true);
+end
+$$;
+
+
+ALTER FUNCTION usher.settle_votes() OWNER TO postgres;
+
+--
+-- Name: standing(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  caller uuid := auth.uid();
+begin
+  return query
+  select
+    -- 'infinity' is for good, null is no ban in force.
+    case when b.user_id is not null and s.streamer_id <> b.user_id then coalesce(b.until, 'infinity') end,
+    s.status = 'ended',
+    staff.moderates,
+    caller is not null and (s.visibility = 'public' or m.user_id is not null or staff.moderates),
+    s.chat_enabled,
+    s.slow_mode_seconds
+  from public.movie_sessions s
+  left join public.session_members m on m.session_id = s.id and m.user_id = caller
+  left join public.session_bans b
+    on b.session_id = s.id and b.user_id = caller and (b.until is null or b.until > now())
+  left join public.profiles p on p.id = caller
+  cross join lateral (
+    select coalesce(s.streamer_id = caller or m.role = 'moderator' or p.role in ('moderator', 'admin'), false)
+  ) as staff (moderates)
+  where s.id = standing.session
+    and (s.visibility <> 'private' or m.user_id is not null or staff.moderates);
+end
+$$;
+
+
+ALTER FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) OWNER TO postgres;
+
+--
+-- Name: take_turns(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.take_turns(batch jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  perform pg_advisory_xact_lock(t.key)
+  from (
+    select distinct usher.pace_lock_key(s.id, i.author) as key
+    from (
+      select
+        case when usher.is_uuid(p.value -> 'session') then (p.value ->> 'session')::uuid end as session,
+        case when usher.is_uuid(p.value -> 'claims' -> 'sub') then (p.value -> 'claims' ->> 'sub')::uuid end as author
+      from jsonb_array_elements(batch) as p (value)
+    ) as i
+    join public.movie_sessions s on s.id = i.session
+    where s.slow_mode_seconds > 0 and i.author is not null
+    order by 1
+  ) as t;
+end
+$$;
+
+
+ALTER FUNCTION usher.take_turns(batch jsonb) OWNER TO postgres;
+
+--
+-- Name: tallies(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.tallies(votings uuid[]) RETURNS TABLE(voting_id uuid, session_id uuid, masked boolean, tally text, masked_tally text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select
+      v.voting_id,
+      v.session_id,
+      v.state = 'open' and v.results_visibility = 'after_close',
+      f.head || v.counts || f.tail,
+      f.head || 'null' || f.tail
+    from usher.voting_states(tallies.votings) v
+    cross join lateral (
+      select
+        '{"type":"tally","session":"' || v.session_id || '","voting":"' || v.voting_id || '","status":"' || v.state
+          || '","version":' || v.version || ',"total":' || v.total || ',"counts":',
+        ',"closes_at":' || coalesce(to_json(v.closes_at)::text, 'null') || '}'
+    ) as f (head, tail);
+end
+$$;
+
+
+ALTER FUNCTION usher.tallies(votings uuid[]) OWNER TO postgres;
+
+--
+-- Name: tally_slot(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.tally_slot() RETURNS smallint
+    LANGUAGE sql
+    RETURN ((pg_backend_pid() % 16))::smallint;
+
+
+ALTER FUNCTION usher.tally_slot() OWNER TO postgres;
+
+--
+-- Name: touch_updated_at(); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.touch_updated_at() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  new.updated_at := now();
+  return new;
+end
+$$;
+
+
+ALTER FUNCTION usher.touch_updated_at() OWNER TO postgres;
+
+--
+-- Name: trim_events(interval, integer, integer); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  oldest_kept constant timestamptz := clock_timestamp() - max_age;
+  log record;
+  trimmed_to bigint;
+  deleted bigint := 0;
+  sessions uuid[] := '{}';
+  floors bigint[] := '{}';
+begin
+  for log in
+    select h.session_id, h.floor, h.seq, greatest(h.seq - max_count, h.floor) as by_count
+    from usher.session_heads h
+    where h.seq > h.floor + 1
+      and (
+        h.seq - max_count > h.floor
+        or (
+          select e.at
+          from usher.session_events e
+          where e.session_id = h.session_id and e.seq = h.floor + 1
+        ) < oldest_kept
+      )
+    order by h.session_id
+  loop
+    exit when deleted >= batch;
+    -- Times ascend with the numbers, so the first row that is young enough ends what may go.
+    select coalesce(min(e.seq) filter (
+      where (oldest_kept is null or e.at >= oldest_kept) and e.seq > log.by_count
+    ), max(e.seq) + 1) - 1
+    into trimmed_to
+    from (
+      select e.seq, e.at
+      from usher.session_events e
+      where e.session_id = log.session_id and e.seq > log.floor and e.seq < log.seq
+      order by e.seq
+      limit batch - deleted
+    ) as e;
+    if trimmed_to is null or trimmed_to <= log.floor then
+      continue;
+    end if;
+    deleted := deleted + (trimmed_to - log.floor);
+    delete from usher.session_events e
+    where e.session_id = log.session_id and e.seq > log.floor and e.seq <= trimmed_to;
+    sessions := sessions || log.session_id;
+    floors := floors || trimmed_to;
+  end loop;
+
+  -- Last and in the order of all writers: a head that is locked stops its session.
+  for log in
+    select t.session_id, t.floor
+    from unnest(sessions, floors) as t (session_id, floor)
+    order by t.session_id
+  loop
+    update usher.session_heads h
+    set floor = greatest(h.floor, log.floor)
+    where h.session_id = log.session_id;
+  end loop;
+  return deleted;
+end
+$$;
+
+
+ALTER FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) OWNER TO postgres;
+
+--
+-- Name: voting_data(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.voting_data(voting uuid) RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+  select row_to_json(x)
+  from (
+    select
+      v.id, v.session_id, v.question, v.state, v.opens_at, v.closes_at, v.results_visibility, v.allow_change,
+      usher.compact_results(v.results) as results, v.created_at, v.updated_at,
+      usher.ballot_options(v.id) as options
+    from public.voting_sessions v
+    where v.id = voting
+  ) as x
+$$;
+
+
+ALTER FUNCTION usher.voting_data(voting uuid) OWNER TO postgres;
+
+--
+-- Name: voting_states(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.voting_states(votings uuid[]) RETURNS TABLE(voting_id uuid, session_id uuid, state text, results_visibility text, question text, allow_change boolean, closes_at timestamp with time zone, version bigint, total bigint, counts text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select
+      v.id, v.session_id, v.state, v.results_visibility, v.question, v.allow_change, v.closes_at,
+      coalesce((select sum(t.revision) from usher.vote_tallies t where t.voting_session_id = v.id), 0)::bigint,
+      coalesce(c.total, 0)::bigint,
+      '[' || coalesce(c.counts, '') || ']'
+    from public.voting_sessions v
+    cross join lateral (
+      select
+        sum(o.votes) as total,
+        string_agg('{"movie":"' || o.movie_id || '","votes":' || o.votes || '}', ',' order by o.position, o.movie_id) as counts
+      from (
+        select
+          o.movie_id, o.position,
+          coalesce((
+            select sum(t.votes)
+            from usher.vote_tallies t
+            where t.voting_session_id = o.voting_session_id and t.movie_id = o.movie_id
+          ), 0)::bigint as votes
+        from public.voting_options o
+        where o.voting_session_id = v.id
+      ) as o
+    ) as c
+    where v.id = any (votings) and v.state <> 'draft';
+end
+$$;
+
+
+ALTER FUNCTION usher.voting_states(votings uuid[]) OWNER TO postgres;
+
+--
+-- Name: wire_event(bigint, text, timestamp with time zone, json); Type: FUNCTION; Schema: usher; Owner: postgres
+--
+
+CREATE FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (((((((('{"seq":'::text || seq) || ',"type":"'::text) || type) || '","at":"'::text) || to_char((at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'::text)) || '","data":'::text) || (data)::text) || '}'::text);
+
+
+ALTER FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) OWNER TO postgres;
+
+--
+-- Name: chat_messages; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.chat_messages (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    session_id uuid NOT NULL,
+    user_id uuid DEFAULT auth.uid() NOT NULL,
+    body text NOT NULL,
+    reply_to uuid,
+    nonce uuid,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    edited_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    deleted_by uuid,
+    CONSTRAINT chat_messages_body_check CHECK (((char_length(body) >= 1) AND (char_length(body) <= 2000))),
+    CONSTRAINT chat_messages_deleted_by_check CHECK (((deleted_by IS NULL) OR (deleted_at IS NOT NULL)))
+);
+
+
+ALTER TABLE public.chat_messages OWNER TO postgres;
+
+--
+-- Name: TABLE chat_messages; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.chat_messages IS 'Chat. Deleting is setting deleted_at: the row stays for moderators, nobody else sees it.';
+
+
+--
+-- Name: COLUMN chat_messages.nonce; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.chat_messages.nonce IS 'The author''s own mark: the same one twice in a session is the same message.';
+
+
+--
+-- Name: COLUMN chat_messages.edited_at; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.chat_messages.edited_at IS 'Set by the database when the body changes.';
+
+
+--
+-- Name: COLUMN chat_messages.deleted_at; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.chat_messages.deleted_at IS 'Set it to anything to delete; the database writes the time and who did it.';
+
+
+--
+-- Name: movie_sessions; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.movie_sessions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    streamer_id uuid DEFAULT auth.uid() NOT NULL,
+    title text NOT NULL,
+    movie_id uuid,
+    status text DEFAULT 'scheduled'::text NOT NULL,
+    visibility text DEFAULT 'public'::text NOT NULL,
+    slow_mode_seconds integer DEFAULT 0 NOT NULL,
+    chat_enabled boolean DEFAULT true NOT NULL,
+    starts_at timestamp with time zone,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT movie_sessions_ended_at_check CHECK ((ended_at >= started_at)),
+    CONSTRAINT movie_sessions_slow_mode_seconds_check CHECK (((slow_mode_seconds >= 0) AND (slow_mode_seconds <= 21600))),
+    CONSTRAINT movie_sessions_status_check CHECK ((status = ANY (ARRAY['scheduled'::text, 'live'::text, 'ended'::text]))),
+    CONSTRAINT movie_sessions_title_check CHECK (((char_length(title) >= 1) AND (char_length(title) <= 200))),
+    CONSTRAINT movie_sessions_visibility_check CHECK ((visibility = ANY (ARRAY['public'::text, 'members'::text, 'private'::text])))
+);
+
+
+ALTER TABLE public.movie_sessions OWNER TO postgres;
+
+--
+-- Name: TABLE movie_sessions; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.movie_sessions IS 'A streaming session. Public and members ones are readable by everybody, private ones by members.';
+
+
+--
+-- Name: COLUMN movie_sessions.visibility; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.movie_sessions.visibility IS 'public: all read and write; members: all read, members write; private: members only.';
+
+
+--
+-- Name: COLUMN movie_sessions.slow_mode_seconds; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.movie_sessions.slow_mode_seconds IS 'Seconds between two messages of one user; 0 is off. Moderators are exempt.';
+
+
+--
+-- Name: movies; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.movies (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    title text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    release_year integer,
+    poster_path text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    vote_total bigint DEFAULT 0 NOT NULL,
+    created_by uuid DEFAULT auth.uid(),
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT movies_description_check CHECK ((char_length(description) <= 4000)),
+    CONSTRAINT movies_metadata_check CHECK (((jsonb_typeof(metadata) = 'object'::text) AND (octet_length((metadata)::text) <= 65536))),
+    CONSTRAINT movies_poster_path_check CHECK (((char_length(poster_path) >= 1) AND (char_length(poster_path) <= 512))),
+    CONSTRAINT movies_release_year_check CHECK (((release_year >= 1870) AND (release_year <= 2200))),
+    CONSTRAINT movies_title_check CHECK (((char_length(title) >= 1) AND (char_length(title) <= 200))),
+    CONSTRAINT movies_vote_total_check CHECK ((vote_total >= 0))
+)
+WITH (fillfactor='50');
+
+
+ALTER TABLE public.movies OWNER TO postgres;
+
+--
+-- Name: TABLE movies; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.movies IS 'Movies that are watched and voted for.';
+
+
+--
+-- Name: COLUMN movies.poster_path; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.movies.poster_path IS 'Path in the bucket posters.';
+
+
+--
+-- Name: COLUMN movies.vote_total; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.movies.vote_total IS 'Votes over all votings whose counts are public: those with live results, and closed ones. Kept by triggers.';
+
+
+--
+-- Name: session_bans; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.session_bans (
+    session_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    until timestamp with time zone,
+    reason text,
+    banned_by uuid DEFAULT auth.uid(),
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT session_bans_reason_check CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
+);
+
+
+ALTER TABLE public.session_bans OWNER TO postgres;
+
+--
+-- Name: TABLE session_bans; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.session_bans IS 'Who may not write. With an end it is a time-out; without, the user is out.';
+
+
+--
+-- Name: COLUMN session_bans.until; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.session_bans.until IS 'Null: for good.';
+
+
+--
+-- Name: session_members; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.session_members (
+    session_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    role text DEFAULT 'viewer'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT session_members_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'moderator'::text])))
+);
+
+
+ALTER TABLE public.session_members OWNER TO postgres;
+
+--
+-- Name: TABLE session_members; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.session_members IS 'Who belongs to a session, and who moderates it.';
+
+
+--
+-- Name: votes; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.votes (
+    voting_session_id uuid NOT NULL,
+    user_id uuid DEFAULT auth.uid() NOT NULL,
+    movie_id uuid NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+
+ALTER TABLE public.votes OWNER TO postgres;
+
+--
+-- Name: TABLE votes; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.votes IS 'One vote of one user in one voting. Secret: users see their own.';
+
+
+--
+-- Name: voting_options; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.voting_options (
+    voting_session_id uuid NOT NULL,
+    movie_id uuid NOT NULL,
+    "position" smallint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+
+ALTER TABLE public.voting_options OWNER TO postgres;
+
+--
+-- Name: TABLE voting_options; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.voting_options IS 'The ballot, in the order of position.';
+
+
+--
+-- Name: voting_sessions; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.voting_sessions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    session_id uuid NOT NULL,
+    question text NOT NULL,
+    state text DEFAULT 'draft'::text NOT NULL,
+    opens_at timestamp with time zone,
+    closes_at timestamp with time zone,
+    results_visibility text DEFAULT 'live'::text NOT NULL,
+    allow_change boolean DEFAULT true NOT NULL,
+    results jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT voting_sessions_closes_at_check CHECK ((closes_at > opens_at)),
+    CONSTRAINT voting_sessions_question_check CHECK (((char_length(question) >= 1) AND (char_length(question) <= 300))),
+    CONSTRAINT voting_sessions_results_check CHECK (((state = 'closed'::text) = (results IS NOT NULL))),
+    CONSTRAINT voting_sessions_results_visibility_check CHECK ((results_visibility = ANY (ARRAY['live'::text, 'after_close'::text]))),
+    CONSTRAINT voting_sessions_state_check CHECK ((state = ANY (ARRAY['draft'::text, 'open'::text, 'closed'::text])))
+);
+
+
+ALTER TABLE public.voting_sessions OWNER TO postgres;
+
+--
+-- Name: TABLE voting_sessions; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON TABLE public.voting_sessions IS 'A voting on what to watch. At most one is open in a session; closed is final.';
+
+
+--
+-- Name: COLUMN voting_sessions.results_visibility; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.voting_sessions.results_visibility IS 'Whether viewers see counts while the voting is open.';
+
+
+--
+-- Name: COLUMN voting_sessions.allow_change; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.voting_sessions.allow_change IS 'Whether a voter may change or withdraw a vote.';
+
+
+--
+-- Name: COLUMN voting_sessions.results; Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON COLUMN public.voting_sessions.results IS 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Written by the database.';
+
+
+--
+-- Name: identity; Type: TABLE; Schema: usher; Owner: postgres
+--
+
+CREATE TABLE usher.identity (
+    only_row boolean DEFAULT true NOT NULL,
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    CONSTRAINT identity_only_row_check CHECK (only_row)
+);
+
+
+ALTER TABLE usher.identity OWNER TO postgres;
+
+--
+-- Name: session_events; Type: TABLE; Schema: usher; Owner: postgres
+--
+
+CREATE TABLE usher.session_events (
+    session_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    type text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    message_id uuid,
+    data json NOT NULL,
+    CONSTRAINT session_events_seq_check CHECK ((seq > 0)),
+    CONSTRAINT session_events_type_check CHECK (((char_length(type) >= 1) AND (char_length(type) <= 64)))
+);
+
+
+ALTER TABLE usher.session_events OWNER TO postgres;
+
+--
+-- Name: TABLE session_events; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON TABLE usher.session_events IS 'The log. Written by append_events alone, trimmed by trim_events.';
+
+
+--
+-- Name: COLUMN session_events.message_id; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON COLUMN usher.session_events.message_id IS 'The chat message that the event is about.';
+
+
+--
+-- Name: COLUMN session_events.data; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON COLUMN usher.session_events.data IS 'The exact text that goes out, hence json and not jsonb.';
+
+
+--
+-- Name: session_heads; Type: TABLE; Schema: usher; Owner: postgres
+--
+
+CREATE TABLE usher.session_heads (
+    session_id uuid NOT NULL,
+    seq bigint DEFAULT 0 NOT NULL,
+    floor bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT session_heads_floor_check CHECK (((floor >= 0) AND (floor <= seq)))
+)
+WITH (fillfactor='20');
+
+
+ALTER TABLE usher.session_heads OWNER TO postgres;
+
+--
+-- Name: TABLE session_heads; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON TABLE usher.session_heads IS 'The newest number of each session''s log. The lock on the row makes commit order the order of numbers.';
+
+
+--
+-- Name: COLUMN session_heads.floor; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON COLUMN usher.session_heads.floor IS 'The number before the oldest row that is kept.';
+
+
+--
+-- Name: vote_tallies; Type: TABLE; Schema: usher; Owner: postgres
+--
+
+CREATE TABLE usher.vote_tallies (
+    voting_session_id uuid NOT NULL,
+    movie_id uuid NOT NULL,
+    slot smallint NOT NULL,
+    votes bigint NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT vote_tallies_slot_check CHECK (((slot >= 0) AND (slot <= 15)))
+)
+WITH (fillfactor='20');
+
+
+ALTER TABLE usher.vote_tallies OWNER TO postgres;
+
+--
+-- Name: TABLE vote_tallies; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON TABLE usher.vote_tallies IS 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, its version the sum of revisions. Rows are never removed while the voting is there: versions only grow.';
+
+
+--
+-- Name: COLUMN vote_tallies.movie_id; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON COLUMN usher.vote_tallies.movie_id IS 'The nil uuid stands for the voting itself: its changes are revisions too.';
+
+
+--
+-- Name: COLUMN vote_tallies.votes; Type: COMMENT; Schema: usher; Owner: postgres
+--
+
+COMMENT ON COLUMN usher.vote_tallies.votes IS 'May be negative in one slot: the sum counts.';
+
+
+--
+-- Name: chat_messages chat_messages_nonce_key; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_nonce_key UNIQUE (session_id, user_id, nonce);
+
+
+--
+-- Name: chat_messages chat_messages_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: chat_messages chat_messages_session_id_key; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_session_id_key UNIQUE (session_id, id);
+
+
+--
+-- Name: movie_sessions movie_sessions_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.movie_sessions
+    ADD CONSTRAINT movie_sessions_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: movies movies_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.movies
+    ADD CONSTRAINT movies_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: overlay_tokens overlay_tokens_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.overlay_tokens
+    ADD CONSTRAINT overlay_tokens_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: profiles profiles_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.profiles
+    ADD CONSTRAINT profiles_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: profiles profiles_username_key; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.profiles
+    ADD CONSTRAINT profiles_username_key UNIQUE (username);
+
+
+--
+-- Name: session_bans session_bans_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_bans
+    ADD CONSTRAINT session_bans_pkey PRIMARY KEY (session_id, user_id);
+
+
+--
+-- Name: session_members session_members_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_members
+    ADD CONSTRAINT session_members_pkey PRIMARY KEY (session_id, user_id);
+
+
+--
+-- Name: votes votes_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.votes
+    ADD CONSTRAINT votes_pkey PRIMARY KEY (voting_session_id, user_id);
+
+
+--
+-- Name: voting_options voting_options_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.voting_options
+    ADD CONSTRAINT voting_options_pkey PRIMARY KEY (voting_session_id, movie_id);
+
+
+--
+-- Name: voting_sessions voting_sessions_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.voting_sessions
+    ADD CONSTRAINT voting_sessions_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: identity identity_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE ONLY usher.identity
+    ADD CONSTRAINT identity_pkey PRIMARY KEY (only_row);
+
+
+--
+-- Name: session_events session_events_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE ONLY usher.session_events
+    ADD CONSTRAINT session_events_pkey PRIMARY KEY (session_id, seq);
+
+
+--
+-- Name: session_heads session_heads_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE ONLY usher.session_heads
+    ADD CONSTRAINT session_heads_pkey PRIMARY KEY (session_id);
+
+
+--
+-- Name: vote_tallies vote_tallies_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE ONLY usher.vote_tallies
+    ADD CONSTRAINT vote_tallies_pkey PRIMARY KEY (voting_session_id, movie_id, slot);
+
+
+--
+-- Name: chat_messages_created_at_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX chat_messages_created_at_idx ON public.chat_messages USING btree (session_id, created_at);
+
+
+--
+-- Name: chat_messages_deleted_by_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX chat_messages_deleted_by_idx ON public.chat_messages USING btree (deleted_by) WHERE (deleted_by IS NOT NULL);
+
+
+--
+-- Name: chat_messages_reply_to_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX chat_messages_reply_to_idx ON public.chat_messages USING btree (session_id, reply_to) WHERE (reply_to IS NOT NULL);
+
+
+--
+-- Name: chat_messages_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX chat_messages_user_id_idx ON public.chat_messages USING btree (user_id, session_id, created_at);
+
+
+--
+-- Name: movie_sessions_movie_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX movie_sessions_movie_id_idx ON public.movie_sessions USING btree (movie_id);
+
+
+--
+-- Name: movie_sessions_status_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX movie_sessions_status_idx ON public.movie_sessions USING btree (status, starts_at);
+
+
+--
+-- Name: movie_sessions_streamer_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX movie_sessions_streamer_id_idx ON public.movie_sessions USING btree (streamer_id);
+
+
+--
+-- Name: movies_created_by_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX movies_created_by_idx ON public.movies USING btree (created_by);
+
+
+--
+-- Name: overlay_tokens_created_by_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX overlay_tokens_created_by_idx ON public.overlay_tokens USING btree (created_by);
+
+
+--
+-- Name: overlay_tokens_session_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX overlay_tokens_session_id_idx ON public.overlay_tokens USING btree (session_id);
+
+
+--
+-- Name: session_bans_banned_by_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX session_bans_banned_by_idx ON public.session_bans USING btree (banned_by);
+
+
+--
+-- Name: session_bans_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX session_bans_user_id_idx ON public.session_bans USING btree (user_id, session_id);
+
+
+--
+-- Name: session_members_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX session_members_user_id_idx ON public.session_members USING btree (user_id, session_id);
+
+
+--
+-- Name: votes_option_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX votes_option_idx ON public.votes USING btree (voting_session_id, movie_id);
+
+
+--
+-- Name: votes_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX votes_user_id_idx ON public.votes USING btree (user_id);
+
+
+--
+-- Name: voting_options_movie_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX voting_options_movie_id_idx ON public.voting_options USING btree (movie_id);
+
+
+--
+-- Name: voting_sessions_due_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX voting_sessions_due_idx ON public.voting_sessions USING btree (closes_at) WHERE (state = 'open'::text);
+
+
+--
+-- Name: voting_sessions_one_open_key; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE UNIQUE INDEX voting_sessions_one_open_key ON public.voting_sessions USING btree (session_id) WHERE (state = 'open'::text);
+
+
+--
+-- Name: voting_sessions_session_id_idx; Type: INDEX; Schema: public; Owner: postgres
+--
+
+CREATE INDEX voting_sessions_session_id_idx ON public.voting_sessions USING btree (session_id);
+
+
+--
+-- Name: session_events_message_id_idx; Type: INDEX; Schema: usher; Owner: postgres
+--
+
+CREATE INDEX session_events_message_id_idx ON usher.session_events USING btree (message_id) WHERE (message_id IS NOT NULL);
+
+
+--
+-- Name: chat_messages chat_messages_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER chat_messages_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_created();
+
+
+--
+-- Name: chat_messages chat_messages_guard; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER chat_messages_guard BEFORE UPDATE ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.guard_chat_message();
+
+
+--
+-- Name: chat_messages chat_messages_removed; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER chat_messages_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_removed();
+
+
+--
+-- Name: chat_messages chat_messages_truncated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER chat_messages_truncated BEFORE TRUNCATE ON public.chat_messages FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
+
+
+--
+-- Name: chat_messages chat_messages_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER chat_messages_updated AFTER UPDATE ON public.chat_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_updated();
+
+
+--
+-- Name: movie_sessions movie_sessions_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movie_sessions_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_created();
+
+
+--
+-- Name: movie_sessions movie_sessions_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movie_sessions_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_deleted();
+
+
+--
+-- Name: movie_sessions movie_sessions_guard; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movie_sessions_guard BEFORE INSERT OR UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_movie_session();
+
+
+--
+-- Name: movie_sessions movie_sessions_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movie_sessions_logged_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_gone();
+
+
+--
+-- Name: movie_sessions movie_sessions_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movie_sessions_logged_updated AFTER UPDATE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_updated();
+
+
+--
+-- Name: movie_sessions movie_sessions_touch; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movie_sessions_touch BEFORE UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
+
+
+--
+-- Name: movies movies_touch; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER movies_touch BEFORE UPDATE ON public.movies FOR EACH ROW WHEN ((NOT (old.vote_total IS DISTINCT FROM new.vote_total))) EXECUTE FUNCTION usher.touch_updated_at();
+
+
+--
+-- Name: overlay_tokens overlay_tokens_guard; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER overlay_tokens_guard BEFORE UPDATE ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_overlay_token();
+
+
+--
+-- Name: overlay_tokens overlay_tokens_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER overlay_tokens_logged_deleted AFTER DELETE ON public.overlay_tokens REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_overlay_tokens_changed();
+
+
+--
+-- Name: overlay_tokens overlay_tokens_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER overlay_tokens_logged_updated AFTER UPDATE ON public.overlay_tokens REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_overlay_tokens_changed();
+
+
+--
+-- Name: profiles profiles_logged_role; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER profiles_logged_role AFTER UPDATE ON public.profiles FOR EACH ROW WHEN ((old.role IS DISTINCT FROM new.role)) EXECUTE FUNCTION usher.on_profile_role_changed();
+
+
+--
+-- Name: profiles profiles_touch; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER profiles_touch BEFORE UPDATE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
+
+
+--
+-- Name: session_bans session_bans_guard; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_bans_guard BEFORE INSERT OR UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_session_ban();
+
+
+--
+-- Name: session_bans session_bans_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_bans_logged_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_created();
+
+
+--
+-- Name: session_bans session_bans_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_bans_logged_deleted AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_lifted();
+
+
+--
+-- Name: session_bans session_bans_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_bans_logged_updated AFTER UPDATE ON public.session_bans REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_updated();
+
+
+--
+-- Name: session_bans session_bans_touch; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_bans_touch BEFORE UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
+
+
+--
+-- Name: session_members session_members_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_members_logged_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
+
+
+--
+-- Name: session_members session_members_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_members_logged_deleted AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
+
+
+--
+-- Name: session_members session_members_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_members_logged_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
+
+
+--
+-- Name: session_members session_members_touch; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER session_members_touch BEFORE UPDATE ON public.session_members FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
+
+
+--
+-- Name: votes votes_cast; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER votes_cast AFTER INSERT ON public.votes REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_cast();
+
+
+--
+-- Name: votes votes_changed; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER votes_changed AFTER UPDATE ON public.votes REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_changed();
+
+
+--
+-- Name: votes votes_guard; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER votes_guard BEFORE INSERT OR DELETE OR UPDATE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.guard_vote();
+
+
+--
+-- Name: votes votes_truncated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER votes_truncated BEFORE TRUNCATE ON public.votes FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
+
+
+--
+-- Name: votes votes_withdrawn; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER votes_withdrawn AFTER DELETE ON public.votes REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_withdrawn();
+
+
+--
+-- Name: voting_options voting_options_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_options_logged_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
+
+
+--
+-- Name: voting_options voting_options_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_options_logged_deleted AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
+
+
+--
+-- Name: voting_options voting_options_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_options_logged_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
+
+
+--
+-- Name: voting_sessions voting_sessions_guard; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_guard BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_session();
+
+
+--
+-- Name: voting_sessions voting_sessions_guard_request; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_guard_request BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_request();
+
+
+--
+-- Name: voting_sessions voting_sessions_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_logged_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
+
+
+--
+-- Name: voting_sessions voting_sessions_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_logged_deleted AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_deleted();
+
+
+--
+-- Name: voting_sessions voting_sessions_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_logged_updated AFTER UPDATE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
+
+
+--
+-- Name: voting_sessions voting_sessions_tallied_created; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_tallied_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_tallied();
+
+
+--
+-- Name: voting_sessions voting_sessions_tallied_updated; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_tallied_updated AFTER UPDATE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_tallied();
+
+
+--
+-- Name: voting_sessions voting_sessions_uncounted; Type: TRIGGER; Schema: public; Owner: postgres
+--
+
+CREATE TRIGGER voting_sessions_uncounted BEFORE DELETE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_deleted();
+
+
+--
+-- Name: chat_messages chat_messages_deleted_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_deleted_by_fkey FOREIGN KEY (deleted_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
+
+
+--
+-- Name: chat_messages chat_messages_reply_to_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_reply_to_fkey FOREIGN KEY (session_id, reply_to) REFERENCES public.chat_messages(session_id, id) ON DELETE SET NULL (reply_to);
+
+
+--
+-- Name: chat_messages chat_messages_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: chat_messages chat_messages_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.chat_messages
+    ADD CONSTRAINT chat_messages_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
+
+
+--
+-- Name: movie_sessions movie_sessions_movie_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.movie_sessions
+    ADD CONSTRAINT movie_sessions_movie_id_fkey FOREIGN KEY (movie_id) REFERENCES public.movies(id) ON DELETE SET NULL;
+
+
+--
+-- Name: movie_sessions movie_sessions_streamer_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.movie_sessions
+    ADD CONSTRAINT movie_sessions_streamer_id_fkey FOREIGN KEY (streamer_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
+
+
+--
+-- Name: movies movies_created_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.movies
+    ADD CONSTRAINT movies_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
+
+
+--
+-- Name: overlay_tokens overlay_tokens_created_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.overlay_tokens
+    ADD CONSTRAINT overlay_tokens_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
+
+
+--
+-- Name: overlay_tokens overlay_tokens_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.overlay_tokens
+    ADD CONSTRAINT overlay_tokens_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: profiles profiles_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.profiles
+    ADD CONSTRAINT profiles_id_fkey FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+
+--
+-- Name: session_bans session_bans_banned_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_bans
+    ADD CONSTRAINT session_bans_banned_by_fkey FOREIGN KEY (banned_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
+
+
+--
+-- Name: session_bans session_bans_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_bans
+    ADD CONSTRAINT session_bans_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: session_bans session_bans_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_bans
+    ADD CONSTRAINT session_bans_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
+
+
+--
+-- Name: session_members session_members_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_members
+    ADD CONSTRAINT session_members_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: session_members session_members_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.session_members
+    ADD CONSTRAINT session_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
+
+
+--
+-- Name: votes votes_option_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.votes
+    ADD CONSTRAINT votes_option_fkey FOREIGN KEY (voting_session_id, movie_id) REFERENCES public.voting_options(voting_session_id, movie_id) ON DELETE CASCADE;
+
+
+--
+-- Name: votes votes_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.votes
+    ADD CONSTRAINT votes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
+
+
+--
+-- Name: voting_options voting_options_movie_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.voting_options
+    ADD CONSTRAINT voting_options_movie_id_fkey FOREIGN KEY (movie_id) REFERENCES public.movies(id) ON DELETE RESTRICT;
+
+
+--
+-- Name: voting_options voting_options_voting_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.voting_options
+    ADD CONSTRAINT voting_options_voting_session_id_fkey FOREIGN KEY (voting_session_id) REFERENCES public.voting_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: voting_sessions voting_sessions_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.voting_sessions
+    ADD CONSTRAINT voting_sessions_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: session_heads session_heads_session_id_fkey; Type: FK CONSTRAINT; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE ONLY usher.session_heads
+    ADD CONSTRAINT session_heads_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: vote_tallies vote_tallies_voting_session_id_fkey; Type: FK CONSTRAINT; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE ONLY usher.vote_tallies
+    ADD CONSTRAINT vote_tallies_voting_session_id_fkey FOREIGN KEY (voting_session_id) REFERENCES public.voting_sessions(id) ON DELETE CASCADE;
+
+
+--
+-- Name: chat_messages; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: chat_messages chat_messages_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY chat_messages_delete ON public.chat_messages FOR DELETE TO authenticated USING (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: chat_messages chat_messages_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY chat_messages_insert ON public.chat_messages FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND usher.require_chatter(session_id, body, true) AND (EXISTS ( SELECT 1
+   FROM public.movie_sessions s
+  WHERE (s.id = chat_messages.session_id)))));
+
+
+--
+-- Name: chat_messages chat_messages_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY chat_messages_select ON public.chat_messages FOR SELECT TO authenticated USING ((((deleted_at IS NULL) OR (user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND (session_id <> ALL (ARRAY( SELECT usher.banned_sessions() AS banned_sessions))) AND (EXISTS ( SELECT 1
+   FROM public.movie_sessions s
+  WHERE (s.id = chat_messages.session_id)))));
+
+
+--
+-- Name: chat_messages chat_messages_select_anon; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY chat_messages_select_anon ON public.chat_messages FOR SELECT TO anon USING (((deleted_at IS NULL) AND (EXISTS ( SELECT 1
+   FROM public.movie_sessions s
+  WHERE (s.id = chat_messages.session_id)))));
+
+
+--
+-- Name: chat_messages chat_messages_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY chat_messages_update ON public.chat_messages FOR UPDATE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: movie_sessions; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.movie_sessions ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: movie_sessions movie_sessions_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movie_sessions_delete ON public.movie_sessions FOR DELETE TO authenticated USING (((streamer_id = ( SELECT auth.uid() AS uid)) OR ( SELECT usher.is_admin() AS is_admin)));
+
+
+--
+-- Name: movie_sessions movie_sessions_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movie_sessions_insert ON public.movie_sessions FOR INSERT TO authenticated WITH CHECK (((streamer_id = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)));
+
+
+--
+-- Name: movie_sessions movie_sessions_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movie_sessions_select ON public.movie_sessions FOR SELECT TO authenticated USING (((visibility <> 'private'::text) OR (streamer_id = ( SELECT auth.uid() AS uid)) OR (id = ANY (ARRAY( SELECT usher.joined_sessions() AS joined_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: movie_sessions movie_sessions_select_anon; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movie_sessions_select_anon ON public.movie_sessions FOR SELECT TO anon USING ((visibility <> 'private'::text));
+
+
+--
+-- Name: movie_sessions movie_sessions_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movie_sessions_update ON public.movie_sessions FOR UPDATE TO authenticated USING (((streamer_id = ( SELECT auth.uid() AS uid)) OR (id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((streamer_id = ( SELECT auth.uid() AS uid)) OR (id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: movies; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.movies ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: movies movies_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movies_delete ON public.movies FOR DELETE TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)) OR ( SELECT usher.is_admin() AS is_admin)));
+
+
+--
+-- Name: movies movies_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movies_insert ON public.movies FOR INSERT TO authenticated WITH CHECK (((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)));
+
+
+--
+-- Name: movies movies_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movies_select ON public.movies FOR SELECT TO anon, authenticated USING (true);
+
+
+--
+-- Name: movies movies_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY movies_update ON public.movies FOR UPDATE TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)) OR ( SELECT usher.is_admin() AS is_admin))) WITH CHECK ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)) OR ( SELECT usher.is_admin() AS is_admin)));
+
+
+--
+-- Name: overlay_tokens; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.overlay_tokens ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: overlay_tokens overlay_tokens_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY overlay_tokens_select ON public.overlay_tokens FOR SELECT TO authenticated USING (((session_id IN ( SELECT s.id
+   FROM public.movie_sessions s
+  WHERE (s.streamer_id = ( SELECT auth.uid() AS uid)))) OR ( SELECT usher.is_admin() AS is_admin)));
+
+
+--
+-- Name: overlay_tokens overlay_tokens_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY overlay_tokens_update ON public.overlay_tokens FOR UPDATE TO authenticated USING (((session_id IN ( SELECT s.id
+   FROM public.movie_sessions s
+  WHERE (s.streamer_id = ( SELECT auth.uid() AS uid)))) OR ( SELECT usher.is_admin() AS is_admin))) WITH CHECK (((session_id IN ( SELECT s.id
+   FROM public.movie_sessions s
+  WHERE (s.streamer_id = ( SELECT auth.uid() AS uid)))) OR ( SELECT usher.is_admin() AS is_admin)));
+
+
+--
+-- Name: profiles; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.profiles ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: profiles profiles_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY profiles_select ON public.profiles FOR SELECT TO anon, authenticated USING (true);
+
+
+--
+-- Name: profiles profiles_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY profiles_update ON public.profiles FOR UPDATE TO authenticated USING ((id = ( SELECT auth.uid() AS uid))) WITH CHECK ((id = ( SELECT auth.uid() AS uid)));
+
+
+--
+-- Name: session_bans; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.session_bans ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: session_bans session_bans_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_bans_delete ON public.session_bans FOR DELETE TO authenticated USING ((((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id)));
+
+
+--
+-- Name: session_bans session_bans_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_bans_insert ON public.session_bans FOR INSERT TO authenticated WITH CHECK (((banned_by = ( SELECT auth.uid() AS uid)) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id)));
+
+
+--
+-- Name: session_bans session_bans_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_bans_select ON public.session_bans FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: session_bans session_bans_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_bans_update ON public.session_bans FOR UPDATE TO authenticated USING ((((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id))) WITH CHECK (((banned_by = ( SELECT auth.uid() AS uid)) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id)));
+
+
+--
+-- Name: session_members; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.session_members ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: session_members session_members_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_members_delete ON public.session_members FOR DELETE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR ((role = 'viewer'::text) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) OR usher.owns_session(session_id)));
+
+
+--
+-- Name: session_members session_members_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_members_insert ON public.session_members FOR INSERT TO authenticated WITH CHECK ((((role = 'viewer'::text) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) OR usher.owns_session(session_id)));
+
+
+--
+-- Name: session_members session_members_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_members_select ON public.session_members FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: session_members session_members_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY session_members_update ON public.session_members FOR UPDATE TO authenticated USING (usher.owns_session(session_id)) WITH CHECK (usher.owns_session(session_id));
+
+
+--
+-- Name: votes; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.votes ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: votes votes_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY votes_delete ON public.votes FOR DELETE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+
+--
+-- Name: votes votes_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY votes_insert ON public.votes FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND (EXISTS ( SELECT 1
+   FROM public.movie_sessions s
+  WHERE (s.id = usher.session_of(votes.voting_session_id))))));
+
+
+--
+-- Name: votes votes_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY votes_select ON public.votes FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+
+
+--
+-- Name: votes votes_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY votes_update ON public.votes FOR UPDATE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+
+
+--
+-- Name: voting_options; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.voting_options ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: voting_options voting_options_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_options_delete ON public.voting_options FOR DELETE TO authenticated USING (usher.moderates_voting(voting_session_id, '{draft}'::text[]));
+
+
+--
+-- Name: voting_options voting_options_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_options_insert ON public.voting_options FOR INSERT TO authenticated WITH CHECK (usher.moderates_voting(voting_session_id, '{draft,open}'::text[]));
+
+
+--
+-- Name: voting_options voting_options_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_options_select ON public.voting_options FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
+   FROM public.voting_sessions v
+  WHERE (v.id = voting_options.voting_session_id))));
+
+
+--
+-- Name: voting_options voting_options_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_options_update ON public.voting_options FOR UPDATE TO authenticated USING (usher.moderates_voting(voting_session_id, '{draft,open}'::text[])) WITH CHECK (usher.moderates_voting(voting_session_id, '{draft,open}'::text[]));
+
+
+--
+-- Name: voting_sessions; Type: ROW SECURITY; Schema: public; Owner: postgres
+--
+
+ALTER TABLE public.voting_sessions ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: voting_sessions voting_sessions_delete; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_sessions_delete ON public.voting_sessions FOR DELETE TO authenticated USING (((state = 'draft'::text) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))));
+
+
+--
+-- Name: voting_sessions voting_sessions_insert; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_sessions_insert ON public.voting_sessions FOR INSERT TO authenticated WITH CHECK (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: voting_sessions voting_sessions_select; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_sessions_select ON public.voting_sessions FOR SELECT TO authenticated USING ((((state <> 'draft'::text) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND (session_id <> ALL (ARRAY( SELECT usher.banned_sessions() AS banned_sessions))) AND (EXISTS ( SELECT 1
+   FROM public.movie_sessions s
+  WHERE (s.id = voting_sessions.session_id)))));
+
+
+--
+-- Name: voting_sessions voting_sessions_select_anon; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_sessions_select_anon ON public.voting_sessions FOR SELECT TO anon USING (((state <> 'draft'::text) AND (EXISTS ( SELECT 1
+   FROM public.movie_sessions s
+  WHERE (s.id = voting_sessions.session_id)))));
+
+
+--
+-- Name: voting_sessions voting_sessions_update; Type: POLICY; Schema: public; Owner: postgres
+--
+
+CREATE POLICY voting_sessions_update ON public.voting_sessions FOR UPDATE TO authenticated USING (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
+
+
+--
+-- Name: identity; Type: ROW SECURITY; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE usher.identity ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: session_events; Type: ROW SECURITY; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE usher.session_events ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: session_heads; Type: ROW SECURITY; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE usher.session_heads ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: vote_tallies; Type: ROW SECURITY; Schema: usher; Owner: postgres
+--
+
+ALTER TABLE usher.vote_tallies ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: SCHEMA public; Type: ACL; Schema: -; Owner: pg_database_owner
+--
+
+GRANT ALL ON SCHEMA public TO postgres;
+GRANT USAGE ON SCHEMA public TO anon;
+GRANT USAGE ON SCHEMA public TO authenticated;
+GRANT USAGE ON SCHEMA public TO service_role;
+
+
+--
+-- Name: SCHEMA usher; Type: ACL; Schema: -; Owner: postgres
+--
+
+GRANT USAGE ON SCHEMA usher TO usher_gateway;
+GRANT USAGE ON SCHEMA usher TO anon;
+GRANT USAGE ON SCHEMA usher TO authenticated;
+GRANT USAGE ON SCHEMA usher TO service_role;
+
+
+--
+-- Name: TABLE overlay_tokens; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.overlay_tokens TO service_role;
+GRANT SELECT ON TABLE public.overlay_tokens TO authenticated;
+
+
+--
+-- Name: COLUMN overlay_tokens.revoked_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT UPDATE(revoked_at) ON TABLE public.overlay_tokens TO authenticated;
+
+
+--
+-- Name: FUNCTION issue_overlay_token(session uuid, issuer uuid, label text, days integer); Type: ACL; Schema: public; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) TO service_role;
+
+
+--
+-- Name: TABLE profiles; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.profiles TO service_role;
+
+
+--
+-- Name: COLUMN profiles.id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(id) ON TABLE public.profiles TO anon;
+GRANT SELECT(id) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.username; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(username) ON TABLE public.profiles TO anon;
+GRANT SELECT(username),UPDATE(username) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.display_name; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(display_name) ON TABLE public.profiles TO anon;
+GRANT SELECT(display_name),UPDATE(display_name) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.avatar_path; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(avatar_path) ON TABLE public.profiles TO anon;
+GRANT SELECT(avatar_path),UPDATE(avatar_path) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.role; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(role) ON TABLE public.profiles TO anon;
+GRANT SELECT(role) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.preferences; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT UPDATE(preferences) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.created_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(created_at) ON TABLE public.profiles TO anon;
+GRANT SELECT(created_at) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: COLUMN profiles.updated_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT SELECT(updated_at) ON TABLE public.profiles TO anon;
+GRANT SELECT(updated_at) ON TABLE public.profiles TO authenticated;
+
+
+--
+-- Name: FUNCTION my_profile(); Type: ACL; Schema: public; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION public.my_profile() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.my_profile() TO authenticated;
+GRANT ALL ON FUNCTION public.my_profile() TO service_role;
+
+
+--
+-- Name: FUNCTION add_to_totals(movie_ids uuid[], deltas bigint[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION admit(session uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.admit(session uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.admit(session uuid) TO anon;
+GRANT ALL ON FUNCTION usher.admit(session uuid) TO authenticated;
+
+
+--
+-- Name: FUNCTION append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION append_event(session uuid, type text, data json); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.append_event(session uuid, type text, data json) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION append_events(session uuid, type text, messages uuid[], datas json[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION append_messages(ids uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.append_messages(ids uuid[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION ballot_lock_key(voting uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.ballot_lock_key(voting uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.ballot_lock_key(voting uuid) TO service_role;
+
+
+--
+-- Name: FUNCTION ballot_options(voting uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.ballot_options(voting uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION banned_sessions(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.banned_sessions() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.banned_sessions() TO anon;
+GRANT ALL ON FUNCTION usher.banned_sessions() TO authenticated;
+GRANT ALL ON FUNCTION usher.banned_sessions() TO service_role;
+
+
+--
+-- Name: FUNCTION begin_batch(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.begin_batch() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.begin_batch() TO usher_gateway;
+
+
+--
+-- Name: FUNCTION bump_votings(votings uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.bump_votings(votings uuid[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION cast_votes(batch jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.cast_votes(batch jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.cast_votes(batch jsonb) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION is_uuid(value jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.is_uuid(value jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_uuid(value jsonb) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION check_author(item jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.check_author(item jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.check_author(item jsonb) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION close_due_votings(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.close_due_votings() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.close_due_votings() TO usher_gateway;
+
+
+--
+-- Name: FUNCTION compact_results(results jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.compact_results(results jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION count_votes(voting uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.count_votes(voting uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION create_profile(account uuid, metadata jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.create_profile(account uuid, metadata jsonb) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION end_batch(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.end_batch() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.end_batch() TO usher_gateway;
+
+
+--
+-- Name: FUNCTION enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) TO anon;
+GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) TO authenticated;
+GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) TO service_role;
+
+
+--
+-- Name: FUNCTION epoch(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.epoch() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.epoch() TO usher_gateway;
+
+
+--
+-- Name: FUNCTION events_after(session uuid, after bigint, max_events integer, max_bytes integer); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION guard_chat_message(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_chat_message() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION guard_movie_session(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_movie_session() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION guard_overlay_token(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_overlay_token() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION guard_session_ban(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_session_ban() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION guard_vote(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_vote() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION guard_voting_request(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_voting_request() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION guard_voting_session(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.guard_voting_session() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION heads(sessions uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.heads(sessions uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.heads(sessions uuid[]) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION is_admin(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.is_admin() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_admin() TO anon;
+GRANT ALL ON FUNCTION usher.is_admin() TO authenticated;
+GRANT ALL ON FUNCTION usher.is_admin() TO service_role;
+
+
+--
+-- Name: FUNCTION is_batching(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.is_batching() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION is_overlay(session uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.is_overlay(session uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO anon;
+GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO authenticated;
+GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO service_role;
+
+
+--
+-- Name: FUNCTION is_staff(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.is_staff() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_staff() TO anon;
+GRANT ALL ON FUNCTION usher.is_staff() TO authenticated;
+GRANT ALL ON FUNCTION usher.is_staff() TO service_role;
+
+
+--
+-- Name: FUNCTION is_streamer(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.is_streamer() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_streamer() TO anon;
+GRANT ALL ON FUNCTION usher.is_streamer() TO authenticated;
+GRANT ALL ON FUNCTION usher.is_streamer() TO service_role;
+
+
+--
+-- Name: FUNCTION joined_sessions(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.joined_sessions() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.joined_sessions() TO anon;
+GRANT ALL ON FUNCTION usher.joined_sessions() TO authenticated;
+GRANT ALL ON FUNCTION usher.joined_sessions() TO service_role;
+
+
+--
+-- Name: FUNCTION message_data(message_row json, author uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.message_data(message_row json, author uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION moderated_sessions(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.moderated_sessions() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.moderated_sessions() TO anon;
+GRANT ALL ON FUNCTION usher.moderated_sessions() TO authenticated;
+GRANT ALL ON FUNCTION usher.moderated_sessions() TO service_role;
+
+
+--
+-- Name: FUNCTION moderates_voting(voting uuid, states text[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) TO anon;
+GRANT ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) TO authenticated;
+GRANT ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) TO service_role;
+
+
+--
+-- Name: FUNCTION my_votes(session uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.my_votes(session uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.my_votes(session uuid) TO anon;
+GRANT ALL ON FUNCTION usher.my_votes(session uuid) TO authenticated;
+
+
+--
+-- Name: FUNCTION notify_access(session uuid, member uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.notify_access(session uuid, member uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION notify_access_of_many(sessions uuid[], members uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_account_created(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_account_created() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_bans_created(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_bans_created() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_bans_lifted(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_bans_lifted() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_bans_updated(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_bans_updated() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_members_changed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_members_changed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_messages_created(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_messages_created() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_messages_removed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_messages_removed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_messages_updated(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_messages_updated() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_options_changed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_options_changed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_overlay_tokens_changed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_overlay_tokens_changed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_profile_role_changed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_profile_role_changed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_sessions_created(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_sessions_created() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_sessions_deleted(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_sessions_deleted() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_sessions_gone(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_sessions_gone() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_sessions_updated(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_sessions_updated() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_votes_cast(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_votes_cast() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_votes_changed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_votes_changed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_votes_withdrawn(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_votes_withdrawn() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_voting_deleted(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_voting_deleted() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_votings_changed(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_votings_changed() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_votings_deleted(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_votings_deleted() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION on_votings_tallied(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.on_votings_tallied() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION outranks(session uuid, target uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.outranks(session uuid, target uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO anon;
+GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO authenticated;
+GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO service_role;
+
+
+--
+-- Name: FUNCTION owns_session(session uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.owns_session(session uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.owns_session(session uuid) TO anon;
+GRANT ALL ON FUNCTION usher.owns_session(session uuid) TO authenticated;
+GRANT ALL ON FUNCTION usher.owns_session(session uuid) TO service_role;
+
+
+--
+-- Name: FUNCTION pace_lock_key(session uuid, author uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.pace_lock_key(session uuid, author uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION post_messages(batch jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.post_messages(batch jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.post_messages(batch jsonb) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION profile_role(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.profile_role() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.profile_role() TO anon;
+GRANT ALL ON FUNCTION usher.profile_role() TO authenticated;
+GRANT ALL ON FUNCTION usher.profile_role() TO service_role;
+
+
+--
+-- Name: FUNCTION record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION refuse_truncate(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.refuse_truncate() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION require_chatter(session uuid, body text, is_new boolean); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO anon;
+GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO authenticated;
+GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO service_role;
+
+
+--
+-- Name: FUNCTION require_writer(session uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.require_writer(session uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO anon;
+GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO authenticated;
+GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO service_role;
+
+
+--
+-- Name: FUNCTION session_of(voting uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.session_of(voting uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO authenticated;
+
+
+--
+-- Name: FUNCTION session_snapshot(session uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.session_snapshot(session uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.session_snapshot(session uuid) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION settle_messages(ids uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.settle_messages(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.settle_messages(ids uuid[]) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION settle_votes(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.settle_votes() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.settle_votes() TO usher_gateway;
+
+
+--
+-- Name: FUNCTION standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO anon;
+GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO authenticated;
+GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO service_role;
+
+
+--
+-- Name: FUNCTION take_turns(batch jsonb); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.take_turns(batch jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.take_turns(batch jsonb) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION tallies(votings uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.tallies(votings uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.tallies(votings uuid[]) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION tally_slot(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.tally_slot() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION touch_updated_at(); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.touch_updated_at() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION trim_events(max_age interval, max_count integer, batch integer); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) TO usher_gateway;
+
+
+--
+-- Name: FUNCTION voting_data(voting uuid); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.voting_data(voting uuid) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION voting_states(votings uuid[]); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.voting_states(votings uuid[]) FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION wire_event(seq bigint, type text, at timestamp with time zone, data json); Type: ACL; Schema: usher; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) FROM PUBLIC;
+
+
+--
+-- Name: TABLE chat_messages; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.chat_messages TO service_role;
+GRANT SELECT ON TABLE public.chat_messages TO anon;
+GRANT SELECT,DELETE ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(id) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.session_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(session_id) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.user_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(user_id) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.body; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(body),UPDATE(body) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.reply_to; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(reply_to) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.nonce; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(nonce) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: COLUMN chat_messages.deleted_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT UPDATE(deleted_at) ON TABLE public.chat_messages TO authenticated;
+
+
+--
+-- Name: TABLE movie_sessions; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.movie_sessions TO service_role;
+GRANT SELECT ON TABLE public.movie_sessions TO anon;
+GRANT SELECT,DELETE ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.streamer_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(streamer_id) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.title; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(title),UPDATE(title) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.movie_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(movie_id),UPDATE(movie_id) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.status; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(status),UPDATE(status) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.visibility; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(visibility),UPDATE(visibility) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.slow_mode_seconds; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(slow_mode_seconds),UPDATE(slow_mode_seconds) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.chat_enabled; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(chat_enabled),UPDATE(chat_enabled) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN movie_sessions.starts_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(starts_at),UPDATE(starts_at) ON TABLE public.movie_sessions TO authenticated;
+
+
+--
+-- Name: TABLE movies; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.movies TO service_role;
+GRANT SELECT ON TABLE public.movies TO anon;
+GRANT SELECT,DELETE ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: COLUMN movies.title; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(title),UPDATE(title) ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: COLUMN movies.description; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(description),UPDATE(description) ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: COLUMN movies.release_year; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(release_year),UPDATE(release_year) ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: COLUMN movies.poster_path; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(poster_path),UPDATE(poster_path) ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: COLUMN movies.metadata; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(metadata),UPDATE(metadata) ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: COLUMN movies.created_by; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(created_by) ON TABLE public.movies TO authenticated;
+
+
+--
+-- Name: TABLE session_bans; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.session_bans TO service_role;
+GRANT SELECT,DELETE ON TABLE public.session_bans TO authenticated;
+
+
+--
+-- Name: COLUMN session_bans.session_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(session_id),UPDATE(session_id) ON TABLE public.session_bans TO authenticated;
+
+
+--
+-- Name: COLUMN session_bans.user_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.session_bans TO authenticated;
+
+
+--
+-- Name: COLUMN session_bans.until; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(until),UPDATE(until) ON TABLE public.session_bans TO authenticated;
+
+
+--
+-- Name: COLUMN session_bans.reason; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(reason),UPDATE(reason) ON TABLE public.session_bans TO authenticated;
+
+
+--
+-- Name: COLUMN session_bans.banned_by; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(banned_by),UPDATE(banned_by) ON TABLE public.session_bans TO authenticated;
+
+
+--
+-- Name: TABLE session_members; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.session_members TO service_role;
+GRANT SELECT,DELETE ON TABLE public.session_members TO authenticated;
+
+
+--
+-- Name: COLUMN session_members.session_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(session_id) ON TABLE public.session_members TO authenticated;
+
+
+--
+-- Name: COLUMN session_members.user_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(user_id) ON TABLE public.session_members TO authenticated;
+
+
+--
+-- Name: COLUMN session_members.role; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(role),UPDATE(role) ON TABLE public.session_members TO authenticated;
+
+
+--
+-- Name: TABLE votes; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.votes TO service_role;
+GRANT SELECT,DELETE ON TABLE public.votes TO authenticated;
+
+
+--
+-- Name: COLUMN votes.voting_session_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(voting_session_id),UPDATE(voting_session_id) ON TABLE public.votes TO authenticated;
+
+
+--
+-- Name: COLUMN votes.user_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.votes TO authenticated;
+
+
+--
+-- Name: COLUMN votes.movie_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(movie_id),UPDATE(movie_id) ON TABLE public.votes TO authenticated;
+
+
+--
+-- Name: TABLE voting_options; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.voting_options TO service_role;
+GRANT SELECT ON TABLE public.voting_options TO anon;
+GRANT SELECT,DELETE ON TABLE public.voting_options TO authenticated;
+
+
+--
+-- Name: COLUMN voting_options.voting_session_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(voting_session_id) ON TABLE public.voting_options TO authenticated;
+
+
+--
+-- Name: COLUMN voting_options.movie_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(movie_id) ON TABLE public.voting_options TO authenticated;
+
+
+--
+-- Name: COLUMN voting_options."position"; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT("position"),UPDATE("position") ON TABLE public.voting_options TO authenticated;
+
+
+--
+-- Name: TABLE voting_sessions; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT ALL ON TABLE public.voting_sessions TO service_role;
+GRANT SELECT ON TABLE public.voting_sessions TO anon;
+GRANT SELECT,DELETE ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.session_id; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(session_id) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.question; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(question),UPDATE(question) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.state; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(state),UPDATE(state) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.opens_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(opens_at),UPDATE(opens_at) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.closes_at; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(closes_at),UPDATE(closes_at) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.results_visibility; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(results_visibility),UPDATE(results_visibility) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: COLUMN voting_sessions.allow_change; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT INSERT(allow_change),UPDATE(allow_change) ON TABLE public.voting_sessions TO authenticated;
+
+
+--
+-- Name: DEFAULT PRIVILEGES FOR SEQUENCES; Type: DEFAULT ACL; Schema: public; Owner: postgres
+--
+
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO service_role;
+
+
+--
+-- Name: DEFAULT PRIVILEGES FOR FUNCTIONS; Type: DEFAULT ACL; Schema: public; Owner: postgres
+--
+
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO service_role;
+
+
+--
+-- Name: DEFAULT PRIVILEGES FOR TABLES; Type: DEFAULT ACL; Schema: public; Owner: postgres
+--
+
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO service_role;
+
+
+--
+-- PostgreSQL database dump complete
+--
