@@ -1,61 +1,12 @@
--- What the migrations amount to, for reading: a dump that a test keeps. Not a source, never applied.
-
---
--- PostgreSQL database dump
---
-
-
-
-SET statement_timeout = 0;
-SET lock_timeout = 0;
-SET idle_in_transaction_session_timeout = 0;
-SET client_encoding = 'UTF8';
-SET standard_conforming_strings = on;
-SELECT pg_catalog.set_config('search_path', '', false);
-SET check_function_bodies = false;
-SET xmloption = content;
-SET client_min_messages = warning;
-SET row_security = off;
-
---
--- Name: public; Type: SCHEMA; Schema: -; Owner: pg_database_owner
---
+-- What the migrations make, for reading. Written by pg_dump 15 and kept by a test; not a source.
 
 CREATE SCHEMA public;
 
-
-ALTER SCHEMA public OWNER TO pg_database_owner;
-
---
--- Name: SCHEMA public; Type: COMMENT; Schema: -; Owner: pg_database_owner
---
-
 COMMENT ON SCHEMA public IS 'standard public schema';
-
-
---
--- Name: usher; Type: SCHEMA; Schema: -; Owner: postgres
---
 
 CREATE SCHEMA usher;
 
-
-ALTER SCHEMA usher OWNER TO postgres;
-
---
--- Name: SCHEMA usher; Type: COMMENT; Schema: -; Owner: postgres
---
-
 COMMENT ON SCHEMA usher IS 'The realtime gateway''s own: the event log, the tallies and the functions it calls. Not for the Data API.';
-
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
-
---
--- Name: overlay_tokens; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.overlay_tokens (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -69,26 +20,9 @@ CREATE TABLE public.overlay_tokens (
     CONSTRAINT overlay_tokens_label_check CHECK (((char_length(label) >= 1) AND (char_length(label) <= 64)))
 );
 
-
-ALTER TABLE public.overlay_tokens OWNER TO postgres;
-
---
--- Name: TABLE overlay_tokens; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.overlay_tokens IS 'Who may show a session in an overlay. The token is not kept, only that it was issued.';
 
-
---
--- Name: COLUMN overlay_tokens.revoked_at; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.overlay_tokens.revoked_at IS 'Set it to anything to revoke; the database writes the time, and live overlays go dark within a second.';
-
-
---
--- Name: issue_overlay_token(uuid, uuid, text, integer); Type: FUNCTION; Schema: public; Owner: postgres
---
 
 CREATE FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text DEFAULT 'OBS'::text, days integer DEFAULT 90) RETURNS public.overlay_tokens
     LANGUAGE plpgsql
@@ -130,19 +64,7 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) OWNER TO postgres;
-
---
--- Name: FUNCTION issue_overlay_token(session uuid, issuer uuid, label text, days integer); Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) IS 'For the Edge Function that signs overlay tokens: notes one, if the issuer owns the session.';
-
-
---
--- Name: profiles; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.profiles (
     id uuid NOT NULL,
@@ -160,40 +82,13 @@ CREATE TABLE public.profiles (
     CONSTRAINT profiles_username_check CHECK ((username ~ '^[a-z0-9_]{3,32}$'::text))
 );
 
-
-ALTER TABLE public.profiles OWNER TO postgres;
-
---
--- Name: TABLE profiles; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.profiles IS 'What users see of each other.';
-
-
---
--- Name: COLUMN profiles.avatar_path; Type: COMMENT; Schema: public; Owner: postgres
---
 
 COMMENT ON COLUMN public.profiles.avatar_path IS 'Path in the bucket avatars.';
 
-
---
--- Name: COLUMN profiles.role; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.profiles.role IS 'What the user is on the whole platform; changed by service_role or in SQL only.';
 
-
---
--- Name: COLUMN profiles.preferences; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.profiles.preferences IS 'The user''s own settings. Read them through my_profile(): others may not.';
-
-
---
--- Name: my_profile(); Type: FUNCTION; Schema: public; Owner: postgres
---
 
 CREATE FUNCTION public.my_profile() RETURNS SETOF public.profiles
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1
@@ -202,19 +97,7 @@ CREATE FUNCTION public.my_profile() RETURNS SETOF public.profiles
   select p.* from public.profiles p where p.id = (select auth.uid())
 $$;
 
-
-ALTER FUNCTION public.my_profile() OWNER TO postgres;
-
---
--- Name: FUNCTION my_profile(); Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its preferences, which no one else can read.';
-
-
---
--- Name: add_to_totals(uuid[], bigint[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -236,13 +119,6 @@ begin
   end loop;
 end
 $$;
-
-
-ALTER FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) OWNER TO postgres;
-
---
--- Name: admit(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.admit(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -280,13 +156,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.admit(session uuid) OWNER TO postgres;
-
---
--- Name: append_bans(uuid[], uuid[], timestamp with time zone[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -309,13 +178,6 @@ begin
   perform usher.notify_access_of_many(sessions, members);
 end
 $$;
-
-
-ALTER FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) OWNER TO postgres;
-
---
--- Name: append_deletions(uuid[], uuid[], timestamp with time zone[], uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -346,13 +208,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) OWNER TO postgres;
-
---
--- Name: append_event(uuid, text, json); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.append_event(session uuid, type text, data json) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -361,13 +216,6 @@ begin
   return usher.append_events(session, type, array[null::uuid], array[data]);
 end
 $$;
-
-
-ALTER FUNCTION usher.append_event(session uuid, type text, data json) OWNER TO postgres;
-
---
--- Name: append_events(uuid, text, uuid[], json[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -417,13 +265,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) OWNER TO postgres;
-
---
--- Name: append_messages(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.append_messages(ids uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -448,13 +289,6 @@ begin
   end loop;
 end
 $$;
-
-
-ALTER FUNCTION usher.append_messages(ids uuid[]) OWNER TO postgres;
-
---
--- Name: apply_votes(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -489,23 +323,9 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) OWNER TO postgres;
-
---
--- Name: ballot_lock_key(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.ballot_lock_key(voting uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN hashtextextended(('usher.ballot:'::text || (voting)::text), (0)::bigint);
-
-
-ALTER FUNCTION usher.ballot_lock_key(voting uuid) OWNER TO postgres;
-
---
--- Name: ballot_options(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.ballot_options(voting uuid) RETURNS json
     LANGUAGE plpgsql STABLE
@@ -524,13 +344,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.ballot_options(voting uuid) OWNER TO postgres;
-
---
--- Name: banned_sessions(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.banned_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -543,13 +356,6 @@ begin
     where b.user_id = auth.uid() and b.until is null and s.streamer_id <> b.user_id;
 end
 $$;
-
-
-ALTER FUNCTION usher.banned_sessions() OWNER TO postgres;
-
---
--- Name: begin_batch(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.begin_batch() RETURNS void
     LANGUAGE plpgsql
@@ -570,13 +376,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.begin_batch() OWNER TO postgres;
-
---
--- Name: bump_votings(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO ''
@@ -589,13 +388,6 @@ CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
 
   select pg_notify('usher_votes', v.id::text) from unnest(votings) as v (id);
 $$;
-
-
-ALTER FUNCTION usher.bump_votings(votings uuid[]) OWNER TO postgres;
-
---
--- Name: cast_votes(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
     LANGUAGE plpgsql
@@ -685,63 +477,59 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.cast_votes(batch jsonb) OWNER TO postgres;
-
---
--- Name: is_uuid(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.is_uuid(value jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     RETURN ((jsonb_typeof(value) = 'string'::text) AND ((value #>> '{}'::text[]) ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'::text));
 
-
-ALTER FUNCTION usher.is_uuid(value jsonb) OWNER TO postgres;
-
---
--- Name: check_author(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.check_author(item jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
     RETURN CASE WHEN (jsonb_typeof(item) IS DISTINCT FROM 'object'::text) THEN 'item'::text WHEN (jsonb_typeof((item -> 'role'::text)) IS DISTINCT FROM 'string'::text) THEN 'role'::text WHEN (jsonb_typeof((item -> 'claims'::text)) IS DISTINCT FROM 'object'::text) THEN 'claims'::text WHEN (((item ->> 'role'::text) = 'authenticated'::text) AND (NOT COALESCE(usher.is_uuid(((item -> 'claims'::text) -> 'sub'::text)), false))) THEN 'claims'::text ELSE NULL::text END;
-
-
-ALTER FUNCTION usher.check_author(item jsonb) OWNER TO postgres;
-
---
--- Name: close_due_votings(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.close_due_votings() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
-  voting record;
-  closed integer := 0;
+  due uuid[];
 begin
-  for voting in
+  select array_agg(d.id)
+  into due
+  from (
     select v.id
     from public.voting_sessions v
     where v.state = 'open' and v.closes_at <= clock_timestamp()
-    order by v.session_id, v.id
+    order by v.id
     for no key update skip locked
-  loop
-    update public.voting_sessions v set state = 'closed' where v.id = voting.id;
-    closed := closed + 1;
-  end loop;
-  return closed;
+  ) as d;
+  return usher.close_votings(due, '{}');
 end
 $$;
 
-
-ALTER FUNCTION usher.close_due_votings() OWNER TO postgres;
-
---
--- Name: compact_results(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
+CREATE FUNCTION usher.close_votings(votings uuid[], sessions uuid[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  closed integer;
+begin
+  if coalesce(cardinality(votings), 0) = 0 then
+    return 0;
+  end if;
+  perform 1 from public.voting_sessions v where v.id = any (votings) order by v.id for no key update;
+  perform pg_advisory_xact_lock(usher.ballot_lock_key(v.id))
+  from (select u.id from unnest(votings) as u (id) order by u.id) as v;
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (
+    sessions || array(select v.session_id from public.voting_sessions v where v.id = any (votings))
+  )
+  order by h.session_id
+  for no key update;
+  update public.voting_sessions v set state = 'closed' where v.id = any (votings) and v.state = 'open';
+  get diagnostics closed = row_count;
+  return closed;
+end
+$$;
 
 CREATE FUNCTION usher.compact_results(results jsonb) RETURNS json
     LANGUAGE sql IMMUTABLE
@@ -757,13 +545,6 @@ CREATE FUNCTION usher.compact_results(results jsonb) RETURNS json
     results::text
   )::json
 $$;
-
-
-ALTER FUNCTION usher.compact_results(results jsonb) OWNER TO postgres;
-
---
--- Name: count_votes(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
     LANGUAGE sql SECURITY DEFINER
@@ -781,13 +562,6 @@ CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
     group by o.movie_id, o.position
   ) as c
 $$;
-
-
-ALTER FUNCTION usher.count_votes(voting uuid) OWNER TO postgres;
-
---
--- Name: create_profile(uuid, jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.create_profile(account uuid, metadata jsonb) RETURNS void
     LANGUAGE plpgsql
@@ -818,13 +592,6 @@ begin
 end
 $_$;
 
-
-ALTER FUNCTION usher.create_profile(account uuid, metadata jsonb) OWNER TO postgres;
-
---
--- Name: end_batch(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.end_batch() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -833,13 +600,6 @@ begin
   perform set_config('usher.batching', '', true), set_config('request.jwt.claims', '', true);
 end
 $$;
-
-
-ALTER FUNCTION usher.end_batch() OWNER TO postgres;
-
---
--- Name: enter_ballot(uuid, boolean); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -880,13 +640,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) OWNER TO postgres;
-
---
--- Name: epoch(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.epoch() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -901,13 +654,6 @@ begin
   );
 end
 $$;
-
-
-ALTER FUNCTION usher.epoch() OWNER TO postgres;
-
---
--- Name: events_after(uuid, bigint, integer, integer); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) RETURNS TABLE(seq bigint, event text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -939,12 +685,35 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) OWNER TO postgres;
-
---
--- Name: guard_chat_message(); Type: FUNCTION; Schema: usher; Owner: postgres
---
+CREATE FUNCTION usher.forget_person(person uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  with named as (
+    select e.session_id, e.seq, e.message_id
+    from usher.session_events e
+    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
+      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+  ),
+  -- What a message's deletion says, the earlier rows of that message say as well.
+  affected as (
+    select n.session_id, n.seq from named n
+    union
+    select e.session_id, e.seq
+    from usher.session_events e
+    where e.message_id = any (array(select n.message_id from named n where n.message_id is not null))
+  )
+  update usher.session_events e
+  set data = replace(
+    replace(e.data::text, '"deleted_by":"' || person || '"', '"deleted_by":null'),
+    '"' || person || '"', '"00000000-0000-0000-0000-000000000000"'
+  )::json
+  from affected a
+  where e.session_id = a.session_id and e.seq = a.seq;
+end
+$$;
 
 CREATE FUNCTION usher.guard_chat_message() RETURNS trigger
     LANGUAGE plpgsql
@@ -975,13 +744,6 @@ begin
   return new;
 end
 $$;
-
-
-ALTER FUNCTION usher.guard_chat_message() OWNER TO postgres;
-
---
--- Name: guard_movie_session(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.guard_movie_session() RETURNS trigger
     LANGUAGE plpgsql
@@ -1019,13 +781,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.guard_movie_session() OWNER TO postgres;
-
---
--- Name: guard_overlay_token(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.guard_overlay_token() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -1044,13 +799,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.guard_overlay_token() OWNER TO postgres;
-
---
--- Name: guard_session_ban(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.guard_session_ban() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -1065,13 +813,6 @@ begin
   return new;
 end
 $$;
-
-
-ALTER FUNCTION usher.guard_session_ban() OWNER TO postgres;
-
---
--- Name: guard_vote(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.guard_vote() RETURNS trigger
     LANGUAGE plpgsql
@@ -1105,13 +846,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.guard_vote() OWNER TO postgres;
-
---
--- Name: guard_voting_request(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.guard_voting_request() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -1126,13 +860,6 @@ begin
   return new;
 end
 $$;
-
-
-ALTER FUNCTION usher.guard_voting_request() OWNER TO postgres;
-
---
--- Name: guard_voting_session(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.guard_voting_session() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1176,13 +903,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.guard_voting_session() OWNER TO postgres;
-
---
--- Name: heads(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.heads(sessions uuid[]) RETURNS TABLE(session_id uuid, head bigint, floor bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1198,13 +918,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.heads(sessions uuid[]) OWNER TO postgres;
-
---
--- Name: is_admin(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.is_admin() RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1214,23 +927,9 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.is_admin() OWNER TO postgres;
-
---
--- Name: is_batching(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.is_batching() RETURNS boolean
     LANGUAGE sql STABLE
     RETURN (COALESCE((current_setting('usher.batching'::text, true) = 'on'::text), false) AND pg_has_role(SESSION_USER, 'usher_gateway'::name, 'member'::text));
-
-
-ALTER FUNCTION usher.is_batching() OWNER TO postgres;
-
---
--- Name: is_overlay(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.is_overlay(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1248,13 +947,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.is_overlay(session uuid) OWNER TO postgres;
-
---
--- Name: is_staff(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.is_staff() RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1264,13 +956,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.is_staff() OWNER TO postgres;
-
---
--- Name: is_streamer(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.is_streamer() RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1279,13 +964,6 @@ begin
   return coalesce(usher.profile_role() in ('streamer', 'admin'), false);
 end
 $$;
-
-
-ALTER FUNCTION usher.is_streamer() OWNER TO postgres;
-
---
--- Name: joined_sessions(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.joined_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1297,12 +975,54 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.joined_sessions() OWNER TO postgres;
-
---
--- Name: message_data(json, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
+CREATE FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  perform 1
+  from public.chat_messages m
+  where m.user_id = account
+  order by m.session_id, m.created_at
+  for update;
+  perform 1
+  from public.chat_messages m
+  where m.session_id = any (sessions)
+  order by m.session_id, m.created_at
+  for update;
+  -- Not for update: a voter who is in the box may still need the key of the voting for its tally.
+  perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for no key update;
+  perform case
+    when b.goes then pg_advisory_xact_lock(usher.ballot_lock_key(b.voting_id))
+    else pg_advisory_xact_lock_shared(usher.ballot_lock_key(b.voting_id))
+  end
+  from (
+    select u.voting_id, bool_or(u.goes) as goes
+    from (
+      select v.id as voting_id, true as goes from public.voting_sessions v where v.session_id = any (sessions)
+      union all
+      select w.voting_session_id, false from public.votes w where w.user_id = account
+    ) as u
+    group by u.voting_id
+    order by u.voting_id
+  ) as b;
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (array(
+    select unnest(sessions)
+    union
+    select m.session_id from public.chat_messages m where m.user_id = account
+    union
+    select e.session_id
+    from usher.session_events e
+    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = account::text
+      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+  ))
+  order by h.session_id
+  for update;
+end
+$$;
 
 CREATE FUNCTION usher.message_data(message_row json, author uuid) RETURNS json
     LANGUAGE plpgsql STABLE
@@ -1324,13 +1044,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.message_data(message_row json, author uuid) OWNER TO postgres;
-
---
--- Name: moderated_sessions(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.moderated_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1342,13 +1055,6 @@ begin
     select m.session_id from public.session_members m where m.user_id = auth.uid() and m.role = 'moderator';
 end
 $$;
-
-
-ALTER FUNCTION usher.moderated_sessions() OWNER TO postgres;
-
---
--- Name: moderates_voting(uuid, text[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.moderates_voting(voting uuid, states text[]) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1367,13 +1073,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.moderates_voting(voting uuid, states text[]) OWNER TO postgres;
-
---
--- Name: my_votes(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.my_votes(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1388,13 +1087,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.my_votes(session uuid) OWNER TO postgres;
-
---
--- Name: notify_access(uuid, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -1408,13 +1100,6 @@ CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
   )
 $$;
 
-
-ALTER FUNCTION usher.notify_access(session uuid, member uuid) OWNER TO postgres;
-
---
--- Name: notify_access_of_many(uuid[], uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -1426,13 +1111,6 @@ CREATE FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) RET
   ) as c
 $$;
 
-
-ALTER FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) OWNER TO postgres;
-
---
--- Name: on_account_created(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_account_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1442,13 +1120,6 @@ begin
   return new;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_account_created() OWNER TO postgres;
-
---
--- Name: on_bans_created(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_bans_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1461,13 +1132,6 @@ begin
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_bans_created() OWNER TO postgres;
-
---
--- Name: on_bans_lifted(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_bans_lifted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1493,13 +1157,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_bans_lifted() OWNER TO postgres;
-
---
--- Name: on_bans_updated(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_bans_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1514,13 +1171,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_bans_updated() OWNER TO postgres;
-
---
--- Name: on_members_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_members_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1532,13 +1182,6 @@ begin
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_members_changed() OWNER TO postgres;
-
---
--- Name: on_messages_created(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_messages_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1576,13 +1219,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_messages_created() OWNER TO postgres;
-
---
--- Name: on_messages_removed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_messages_removed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1594,7 +1230,13 @@ begin
     array_agg(o.id order by o.created_at, o.id) as ids,
     array_agg(coalesce(o.deleted_at, now()) order by o.created_at, o.id) as ats,
     array_agg(
-      case when o.deleted_at is null then auth.uid() else o.deleted_by end order by o.created_at, o.id
+      -- Who deletes their own account is not named.
+      (
+        select p.id
+        from public.profiles p
+        where p.id = case when o.deleted_at is null then auth.uid() else o.deleted_by end
+      )
+      order by o.created_at, o.id
     ) as bys
   into gone
   from old_rows o;
@@ -1604,13 +1246,6 @@ begin
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_messages_removed() OWNER TO postgres;
-
---
--- Name: on_messages_updated(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_messages_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1648,13 +1283,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_messages_updated() OWNER TO postgres;
-
---
--- Name: on_options_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_options_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1675,13 +1303,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_options_changed() OWNER TO postgres;
-
---
--- Name: on_overlay_tokens_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_overlay_tokens_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1694,12 +1315,18 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_overlay_tokens_changed() OWNER TO postgres;
-
---
--- Name: on_profile_role_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
+CREATE FUNCTION usher.on_profile_deleting() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.lock_for_deletion(
+    array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
+  );
+  perform usher.forget_person(old.id);
+  return old;
+end
+$$;
 
 CREATE FUNCTION usher.on_profile_role_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1711,12 +1338,15 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_profile_role_changed() OWNER TO postgres;
-
---
--- Name: on_sessions_created(); Type: FUNCTION; Schema: usher; Owner: postgres
---
+CREATE FUNCTION usher.on_session_deleting() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform usher.lock_for_deletion(array[old.id], null);
+  return old;
+end
+$$;
 
 CREATE FUNCTION usher.on_sessions_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1728,13 +1358,6 @@ begin
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_sessions_created() OWNER TO postgres;
-
---
--- Name: on_sessions_deleted(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_sessions_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1748,13 +1371,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_sessions_deleted() OWNER TO postgres;
-
---
--- Name: on_sessions_gone(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_sessions_gone() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1765,13 +1381,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_sessions_gone() OWNER TO postgres;
-
---
--- Name: on_sessions_updated(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_sessions_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1780,13 +1389,20 @@ CREATE FUNCTION usher.on_sessions_updated() RETURNS trigger
 declare
   changed record;
 begin
+  -- Nobody can vote any more: the result is known, and the log has it before the end.
+  perform usher.close_votings(array(
+    select v.id
+    from new_rows n
+    join old_rows o on o.id = n.id
+    join public.voting_sessions v on v.session_id = n.id and v.state = 'open'
+    where n.status = 'ended' and o.status <> 'ended'
+  ), array(select n.id from new_rows n));
   for changed in
     select
       n.id,
       row_to_json(n) as data,
       (n.visibility, n.status, n.streamer_id, n.chat_enabled)
-        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access,
-      n.status = 'ended' and o.status <> 'ended' as is_end
+        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access
     from new_rows n
     join old_rows o on o.id = n.id
     where to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
@@ -1796,21 +1412,10 @@ begin
     if changed.is_access then
       perform usher.notify_access(changed.id, null);
     end if;
-    if changed.is_end then
-      -- Nobody can vote any more: the result is known.
-      update public.voting_sessions v set state = 'closed' where v.session_id = changed.id and v.state = 'open';
-    end if;
   end loop;
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_sessions_updated() OWNER TO postgres;
-
---
--- Name: on_votes_cast(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_votes_cast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1822,13 +1427,6 @@ begin
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_votes_cast() OWNER TO postgres;
-
---
--- Name: on_votes_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_votes_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1850,13 +1448,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_votes_changed() OWNER TO postgres;
-
---
--- Name: on_votes_withdrawn(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_votes_withdrawn() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1868,19 +1459,14 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_votes_withdrawn() OWNER TO postgres;
-
---
--- Name: on_voting_deleted(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_voting_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 begin
   perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));
+  -- The movies are locked below: the head of the log comes before them.
+  perform 1 from usher.session_heads h where h.session_id = old.session_id for no key update;
   if old.results_visibility = 'live' or old.state = 'closed' then
     perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
     from (
@@ -1891,13 +1477,6 @@ begin
   return old;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_voting_deleted() OWNER TO postgres;
-
---
--- Name: on_votings_changed(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_votings_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1935,13 +1514,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_votings_changed() OWNER TO postgres;
-
---
--- Name: on_votings_deleted(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.on_votings_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1960,13 +1532,6 @@ begin
   return null;
 end
 $$;
-
-
-ALTER FUNCTION usher.on_votings_deleted() OWNER TO postgres;
-
---
--- Name: on_votings_tallied(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.on_votings_tallied() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1998,13 +1563,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.on_votings_tallied() OWNER TO postgres;
-
---
--- Name: outranks(uuid, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.outranks(session uuid, target uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2028,13 +1586,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.outranks(session uuid, target uuid) OWNER TO postgres;
-
---
--- Name: owns_session(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.owns_session(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2047,23 +1598,9 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.owns_session(session uuid) OWNER TO postgres;
-
---
--- Name: pace_lock_key(uuid, uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.pace_lock_key(session uuid, author uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN hashtextextended((('usher.pace:'::text || session) || author), (0)::bigint);
-
-
-ALTER FUNCTION usher.pace_lock_key(session uuid, author uuid) OWNER TO postgres;
-
---
--- Name: post_messages(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.post_messages(batch jsonb) RETURNS TABLE(item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text)
     LANGUAGE plpgsql
@@ -2174,13 +1711,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.post_messages(batch jsonb) OWNER TO postgres;
-
---
--- Name: profile_role(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.profile_role() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2189,13 +1719,6 @@ begin
   return (select p.role from public.profiles p where p.id = auth.uid());
 end
 $$;
-
-
-ALTER FUNCTION usher.profile_role() OWNER TO postgres;
-
---
--- Name: record_votes(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2220,13 +1743,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) OWNER TO postgres;
-
---
--- Name: redact_messages(uuid[], timestamp with time zone[], uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO ''
@@ -2240,6 +1756,10 @@ CREATE FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time
           when 'body' then 'null'
           when 'deleted_at' then coalesce(to_json(d.at)::text, 'null')
           when 'deleted_by' then coalesce(to_json(d.by)::text, 'null')
+          when 'user_id' then case
+            when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
+            else '"00000000-0000-0000-0000-000000000000"'
+          end
           when 'author' then case
             when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
             else 'null'
@@ -2254,13 +1774,6 @@ CREATE FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time
   from unnest(ids, deleted_at, deleted_by) as d (id, at, by)
   where e.message_id = d.id and e.type in ('chat.created', 'chat.updated')
 $$;
-
-
-ALTER FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) OWNER TO postgres;
-
---
--- Name: refusal_of(text, text); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) RETURNS record
     LANGUAGE plpgsql IMMUTABLE
@@ -2297,13 +1810,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) OWNER TO postgres;
-
---
--- Name: refuse_truncate(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.refuse_truncate() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2315,13 +1821,6 @@ begin
     hint = 'Use delete: the triggers then keep the event log and the tallies right.';
 end
 $$;
-
-
-ALTER FUNCTION usher.refuse_truncate() OWNER TO postgres;
-
---
--- Name: require_chatter(uuid, text, boolean); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2367,13 +1866,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) OWNER TO postgres;
-
---
--- Name: require_writer(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.require_writer(session uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2396,13 +1888,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.require_writer(session uuid) OWNER TO postgres;
-
---
--- Name: session_of(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.session_of(voting uuid) RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2411,13 +1896,6 @@ begin
   return (select v.session_id from public.voting_sessions v where v.id = voting);
 end
 $$;
-
-
-ALTER FUNCTION usher.session_of(voting uuid) OWNER TO postgres;
-
---
--- Name: session_snapshot(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.session_snapshot(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2479,13 +1957,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.session_snapshot(session uuid) OWNER TO postgres;
-
---
--- Name: settle_messages(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.settle_messages(ids uuid[]) RETURNS TABLE(message_id uuid, seq bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2506,13 +1977,6 @@ begin
     where e.message_id = any (ids) and e.type = 'chat.created';
 end
 $$;
-
-
-ALTER FUNCTION usher.settle_messages(ids uuid[]) OWNER TO postgres;
-
---
--- Name: settle_votes(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.settle_votes() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2535,13 +1999,6 @@ begin
   perform set_config('usher.votes', '', true);
 end
 $$;
-
-
-ALTER FUNCTION usher.settle_votes() OWNER TO postgres;
-
---
--- Name: standing(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) RETURNS SETOF record
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
@@ -2574,13 +2031,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) OWNER TO postgres;
-
---
--- Name: take_turns(jsonb); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.take_turns(batch jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2603,13 +2053,6 @@ begin
   ) as t;
 end
 $$;
-
-
-ALTER FUNCTION usher.take_turns(batch jsonb) OWNER TO postgres;
-
---
--- Name: tallies(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.tallies(votings uuid[]) RETURNS TABLE(voting_id uuid, session_id uuid, masked boolean, tally text, masked_tally text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2635,23 +2078,9 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.tallies(votings uuid[]) OWNER TO postgres;
-
---
--- Name: tally_slot(); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.tally_slot() RETURNS smallint
     LANGUAGE sql
     RETURN ((pg_backend_pid() % 16))::smallint;
-
-
-ALTER FUNCTION usher.tally_slot() OWNER TO postgres;
-
---
--- Name: touch_updated_at(); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
@@ -2663,13 +2092,6 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.touch_updated_at() OWNER TO postgres;
-
---
--- Name: trim_events(interval, integer, integer); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2679,8 +2101,6 @@ declare
   log record;
   trimmed_to bigint;
   deleted bigint := 0;
-  sessions uuid[] := '{}';
-  floors bigint[] := '{}';
 begin
   for log in
     select h.session_id, h.floor, h.seq, greatest(h.seq - max_count, h.floor) as by_count
@@ -2713,32 +2133,16 @@ begin
       continue;
     end if;
     deleted := deleted + (trimmed_to - log.floor);
+    -- The head first, as everybody does who touches rows of the log.
+    update usher.session_heads h
+    set floor = greatest(h.floor, trimmed_to)
+    where h.session_id = log.session_id;
     delete from usher.session_events e
     where e.session_id = log.session_id and e.seq > log.floor and e.seq <= trimmed_to;
-    sessions := sessions || log.session_id;
-    floors := floors || trimmed_to;
-  end loop;
-
-  -- Last and in the order of all writers: a head that is locked stops its session.
-  for log in
-    select t.session_id, t.floor
-    from unnest(sessions, floors) as t (session_id, floor)
-    order by t.session_id
-  loop
-    update usher.session_heads h
-    set floor = greatest(h.floor, log.floor)
-    where h.session_id = log.session_id;
   end loop;
   return deleted;
 end
 $$;
-
-
-ALTER FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) OWNER TO postgres;
-
---
--- Name: voting_data(uuid); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.voting_data(voting uuid) RETURNS json
     LANGUAGE sql STABLE
@@ -2755,13 +2159,6 @@ CREATE FUNCTION usher.voting_data(voting uuid) RETURNS json
     where v.id = voting
   ) as x
 $$;
-
-
-ALTER FUNCTION usher.voting_data(voting uuid) OWNER TO postgres;
-
---
--- Name: voting_states(uuid[]); Type: FUNCTION; Schema: usher; Owner: postgres
---
 
 CREATE FUNCTION usher.voting_states(votings uuid[]) RETURNS TABLE(voting_id uuid, session_id uuid, state text, results_visibility text, question text, allow_change boolean, closes_at timestamp with time zone, version bigint, total bigint, counts text)
     LANGUAGE plpgsql STABLE
@@ -2798,23 +2195,9 @@ begin
 end
 $$;
 
-
-ALTER FUNCTION usher.voting_states(votings uuid[]) OWNER TO postgres;
-
---
--- Name: wire_event(bigint, text, timestamp with time zone, json); Type: FUNCTION; Schema: usher; Owner: postgres
---
-
 CREATE FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) RETURNS text
     LANGUAGE sql STABLE
     RETURN (((((((('{"seq":'::text || seq) || ',"type":"'::text) || type) || '","at":"'::text) || to_char((at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'::text)) || '","data":'::text) || (data)::text) || '}'::text);
-
-
-ALTER FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) OWNER TO postgres;
-
---
--- Name: chat_messages; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.chat_messages (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2831,40 +2214,13 @@ CREATE TABLE public.chat_messages (
     CONSTRAINT chat_messages_deleted_by_check CHECK (((deleted_by IS NULL) OR (deleted_at IS NOT NULL)))
 );
 
-
-ALTER TABLE public.chat_messages OWNER TO postgres;
-
---
--- Name: TABLE chat_messages; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.chat_messages IS 'Chat. Deleting is setting deleted_at: the row stays for moderators, nobody else sees it.';
-
-
---
--- Name: COLUMN chat_messages.nonce; Type: COMMENT; Schema: public; Owner: postgres
---
 
 COMMENT ON COLUMN public.chat_messages.nonce IS 'The author''s own mark: the same one twice in a session is the same message.';
 
-
---
--- Name: COLUMN chat_messages.edited_at; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.chat_messages.edited_at IS 'Set by the database when the body changes.';
 
-
---
--- Name: COLUMN chat_messages.deleted_at; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.chat_messages.deleted_at IS 'Set it to anything to delete; the database writes the time and who did it.';
-
-
---
--- Name: movie_sessions; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.movie_sessions (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2887,33 +2243,11 @@ CREATE TABLE public.movie_sessions (
     CONSTRAINT movie_sessions_visibility_check CHECK ((visibility = ANY (ARRAY['public'::text, 'members'::text, 'private'::text])))
 );
 
-
-ALTER TABLE public.movie_sessions OWNER TO postgres;
-
---
--- Name: TABLE movie_sessions; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.movie_sessions IS 'A streaming session. Public and members ones are readable by everybody, private ones by members.';
-
-
---
--- Name: COLUMN movie_sessions.visibility; Type: COMMENT; Schema: public; Owner: postgres
---
 
 COMMENT ON COLUMN public.movie_sessions.visibility IS 'public: all read and write; members: all read, members write; private: members only.';
 
-
---
--- Name: COLUMN movie_sessions.slow_mode_seconds; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.movie_sessions.slow_mode_seconds IS 'Seconds between two messages of one user; 0 is off. Moderators are exempt.';
-
-
---
--- Name: movies; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.movies (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2935,33 +2269,11 @@ CREATE TABLE public.movies (
 )
 WITH (fillfactor='50');
 
-
-ALTER TABLE public.movies OWNER TO postgres;
-
---
--- Name: TABLE movies; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.movies IS 'Movies that are watched and voted for.';
-
-
---
--- Name: COLUMN movies.poster_path; Type: COMMENT; Schema: public; Owner: postgres
---
 
 COMMENT ON COLUMN public.movies.poster_path IS 'Path in the bucket posters.';
 
-
---
--- Name: COLUMN movies.vote_total; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.movies.vote_total IS 'Votes over all votings whose counts are public: those with live results, and closed ones. Kept by triggers.';
-
-
---
--- Name: session_bans; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.session_bans (
     session_id uuid NOT NULL,
@@ -2974,26 +2286,9 @@ CREATE TABLE public.session_bans (
     CONSTRAINT session_bans_reason_check CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
 );
 
-
-ALTER TABLE public.session_bans OWNER TO postgres;
-
---
--- Name: TABLE session_bans; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.session_bans IS 'Who may not write. With an end it is a time-out; without, the user is out.';
 
-
---
--- Name: COLUMN session_bans.until; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.session_bans.until IS 'Null: for good.';
-
-
---
--- Name: session_members; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.session_members (
     session_id uuid NOT NULL,
@@ -3004,19 +2299,7 @@ CREATE TABLE public.session_members (
     CONSTRAINT session_members_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'moderator'::text])))
 );
 
-
-ALTER TABLE public.session_members OWNER TO postgres;
-
---
--- Name: TABLE session_members; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.session_members IS 'Who belongs to a session, and who moderates it.';
-
-
---
--- Name: votes; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.votes (
     voting_session_id uuid NOT NULL,
@@ -3026,19 +2309,7 @@ CREATE TABLE public.votes (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-
-ALTER TABLE public.votes OWNER TO postgres;
-
---
--- Name: TABLE votes; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.votes IS 'One vote of one user in one voting. Secret: users see their own.';
-
-
---
--- Name: voting_options; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.voting_options (
     voting_session_id uuid NOT NULL,
@@ -3047,19 +2318,7 @@ CREATE TABLE public.voting_options (
     created_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-
-ALTER TABLE public.voting_options OWNER TO postgres;
-
---
--- Name: TABLE voting_options; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.voting_options IS 'The ballot, in the order of position.';
-
-
---
--- Name: voting_sessions; Type: TABLE; Schema: public; Owner: postgres
---
 
 CREATE TABLE public.voting_sessions (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3080,53 +2339,19 @@ CREATE TABLE public.voting_sessions (
     CONSTRAINT voting_sessions_state_check CHECK ((state = ANY (ARRAY['draft'::text, 'open'::text, 'closed'::text])))
 );
 
-
-ALTER TABLE public.voting_sessions OWNER TO postgres;
-
---
--- Name: TABLE voting_sessions; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON TABLE public.voting_sessions IS 'A voting on what to watch. At most one is open in a session; closed is final.';
-
-
---
--- Name: COLUMN voting_sessions.results_visibility; Type: COMMENT; Schema: public; Owner: postgres
---
 
 COMMENT ON COLUMN public.voting_sessions.results_visibility IS 'Whether viewers see counts while the voting is open.';
 
-
---
--- Name: COLUMN voting_sessions.allow_change; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.voting_sessions.allow_change IS 'Whether a voter may change or withdraw a vote.';
 
-
---
--- Name: COLUMN voting_sessions.results; Type: COMMENT; Schema: public; Owner: postgres
---
-
 COMMENT ON COLUMN public.voting_sessions.results IS 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Written by the database.';
-
-
---
--- Name: identity; Type: TABLE; Schema: usher; Owner: postgres
---
 
 CREATE TABLE usher.identity (
     only_row boolean DEFAULT true NOT NULL,
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     CONSTRAINT identity_only_row_check CHECK (only_row)
 );
-
-
-ALTER TABLE usher.identity OWNER TO postgres;
-
---
--- Name: session_events; Type: TABLE; Schema: usher; Owner: postgres
---
 
 CREATE TABLE usher.session_events (
     session_id uuid NOT NULL,
@@ -3139,33 +2364,11 @@ CREATE TABLE usher.session_events (
     CONSTRAINT session_events_type_check CHECK (((char_length(type) >= 1) AND (char_length(type) <= 64)))
 );
 
-
-ALTER TABLE usher.session_events OWNER TO postgres;
-
---
--- Name: TABLE session_events; Type: COMMENT; Schema: usher; Owner: postgres
---
-
 COMMENT ON TABLE usher.session_events IS 'The log. Written by append_events alone, trimmed by trim_events.';
-
-
---
--- Name: COLUMN session_events.message_id; Type: COMMENT; Schema: usher; Owner: postgres
---
 
 COMMENT ON COLUMN usher.session_events.message_id IS 'The chat message that the event is about.';
 
-
---
--- Name: COLUMN session_events.data; Type: COMMENT; Schema: usher; Owner: postgres
---
-
 COMMENT ON COLUMN usher.session_events.data IS 'The exact text that goes out, hence json and not jsonb.';
-
-
---
--- Name: session_heads; Type: TABLE; Schema: usher; Owner: postgres
---
 
 CREATE TABLE usher.session_heads (
     session_id uuid NOT NULL,
@@ -3175,26 +2378,9 @@ CREATE TABLE usher.session_heads (
 )
 WITH (fillfactor='20');
 
-
-ALTER TABLE usher.session_heads OWNER TO postgres;
-
---
--- Name: TABLE session_heads; Type: COMMENT; Schema: usher; Owner: postgres
---
-
 COMMENT ON TABLE usher.session_heads IS 'The newest number of each session''s log. The lock on the row makes commit order the order of numbers.';
 
-
---
--- Name: COLUMN session_heads.floor; Type: COMMENT; Schema: usher; Owner: postgres
---
-
 COMMENT ON COLUMN usher.session_heads.floor IS 'The number before the oldest row that is kept.';
-
-
---
--- Name: vote_tallies; Type: TABLE; Schema: usher; Owner: postgres
---
 
 CREATE TABLE usher.vote_tallies (
     voting_session_id uuid NOT NULL,
@@ -3206,916 +2392,304 @@ CREATE TABLE usher.vote_tallies (
 )
 WITH (fillfactor='20');
 
-
-ALTER TABLE usher.vote_tallies OWNER TO postgres;
-
---
--- Name: TABLE vote_tallies; Type: COMMENT; Schema: usher; Owner: postgres
---
-
 COMMENT ON TABLE usher.vote_tallies IS 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, its version the sum of revisions. Rows are never removed while the voting is there: versions only grow.';
-
-
---
--- Name: COLUMN vote_tallies.movie_id; Type: COMMENT; Schema: usher; Owner: postgres
---
 
 COMMENT ON COLUMN usher.vote_tallies.movie_id IS 'The nil uuid stands for the voting itself: its changes are revisions too.';
 
-
---
--- Name: COLUMN vote_tallies.votes; Type: COMMENT; Schema: usher; Owner: postgres
---
-
 COMMENT ON COLUMN usher.vote_tallies.votes IS 'May be negative in one slot: the sum counts.';
-
-
---
--- Name: chat_messages chat_messages_nonce_key; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_nonce_key UNIQUE (session_id, user_id, nonce);
 
-
---
--- Name: chat_messages chat_messages_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_pkey PRIMARY KEY (id);
-
-
---
--- Name: chat_messages chat_messages_session_id_key; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_session_id_key UNIQUE (session_id, id);
 
-
---
--- Name: movie_sessions movie_sessions_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.movie_sessions
     ADD CONSTRAINT movie_sessions_pkey PRIMARY KEY (id);
-
-
---
--- Name: movies movies_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.movies
     ADD CONSTRAINT movies_pkey PRIMARY KEY (id);
 
-
---
--- Name: overlay_tokens overlay_tokens_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.overlay_tokens
     ADD CONSTRAINT overlay_tokens_pkey PRIMARY KEY (id);
-
-
---
--- Name: profiles profiles_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_pkey PRIMARY KEY (id);
 
-
---
--- Name: profiles profiles_username_key; Type: CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_username_key UNIQUE (username);
-
-
---
--- Name: session_bans session_bans_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.session_bans
     ADD CONSTRAINT session_bans_pkey PRIMARY KEY (session_id, user_id);
 
-
---
--- Name: session_members session_members_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.session_members
     ADD CONSTRAINT session_members_pkey PRIMARY KEY (session_id, user_id);
-
-
---
--- Name: votes votes_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.votes
     ADD CONSTRAINT votes_pkey PRIMARY KEY (voting_session_id, user_id);
 
-
---
--- Name: voting_options voting_options_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.voting_options
     ADD CONSTRAINT voting_options_pkey PRIMARY KEY (voting_session_id, movie_id);
-
-
---
--- Name: voting_sessions voting_sessions_pkey; Type: CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.voting_sessions
     ADD CONSTRAINT voting_sessions_pkey PRIMARY KEY (id);
 
-
---
--- Name: identity identity_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
---
-
 ALTER TABLE ONLY usher.identity
     ADD CONSTRAINT identity_pkey PRIMARY KEY (only_row);
-
-
---
--- Name: session_events session_events_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
---
 
 ALTER TABLE ONLY usher.session_events
     ADD CONSTRAINT session_events_pkey PRIMARY KEY (session_id, seq);
 
-
---
--- Name: session_heads session_heads_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
---
-
 ALTER TABLE ONLY usher.session_heads
     ADD CONSTRAINT session_heads_pkey PRIMARY KEY (session_id);
-
-
---
--- Name: vote_tallies vote_tallies_pkey; Type: CONSTRAINT; Schema: usher; Owner: postgres
---
 
 ALTER TABLE ONLY usher.vote_tallies
     ADD CONSTRAINT vote_tallies_pkey PRIMARY KEY (voting_session_id, movie_id, slot);
 
-
---
--- Name: chat_messages_created_at_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX chat_messages_created_at_idx ON public.chat_messages USING btree (session_id, created_at);
-
-
---
--- Name: chat_messages_deleted_by_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX chat_messages_deleted_by_idx ON public.chat_messages USING btree (deleted_by) WHERE (deleted_by IS NOT NULL);
 
-
---
--- Name: chat_messages_reply_to_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX chat_messages_reply_to_idx ON public.chat_messages USING btree (session_id, reply_to) WHERE (reply_to IS NOT NULL);
-
-
---
--- Name: chat_messages_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX chat_messages_user_id_idx ON public.chat_messages USING btree (user_id, session_id, created_at);
 
-
---
--- Name: movie_sessions_movie_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX movie_sessions_movie_id_idx ON public.movie_sessions USING btree (movie_id);
-
-
---
--- Name: movie_sessions_status_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX movie_sessions_status_idx ON public.movie_sessions USING btree (status, starts_at);
 
-
---
--- Name: movie_sessions_streamer_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX movie_sessions_streamer_id_idx ON public.movie_sessions USING btree (streamer_id);
-
-
---
--- Name: movies_created_by_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX movies_created_by_idx ON public.movies USING btree (created_by);
 
-
---
--- Name: overlay_tokens_created_by_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX overlay_tokens_created_by_idx ON public.overlay_tokens USING btree (created_by);
-
-
---
--- Name: overlay_tokens_session_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX overlay_tokens_session_id_idx ON public.overlay_tokens USING btree (session_id);
 
-
---
--- Name: session_bans_banned_by_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX session_bans_banned_by_idx ON public.session_bans USING btree (banned_by);
-
-
---
--- Name: session_bans_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX session_bans_user_id_idx ON public.session_bans USING btree (user_id, session_id);
 
-
---
--- Name: session_members_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX session_members_user_id_idx ON public.session_members USING btree (user_id, session_id);
-
-
---
--- Name: votes_option_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX votes_option_idx ON public.votes USING btree (voting_session_id, movie_id);
 
-
---
--- Name: votes_user_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX votes_user_id_idx ON public.votes USING btree (user_id);
-
-
---
--- Name: voting_options_movie_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE INDEX voting_options_movie_id_idx ON public.voting_options USING btree (movie_id);
 
-
---
--- Name: voting_sessions_due_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX voting_sessions_due_idx ON public.voting_sessions USING btree (closes_at) WHERE (state = 'open'::text);
-
-
---
--- Name: voting_sessions_one_open_key; Type: INDEX; Schema: public; Owner: postgres
---
 
 CREATE UNIQUE INDEX voting_sessions_one_open_key ON public.voting_sessions USING btree (session_id) WHERE (state = 'open'::text);
 
-
---
--- Name: voting_sessions_session_id_idx; Type: INDEX; Schema: public; Owner: postgres
---
-
 CREATE INDEX voting_sessions_session_id_idx ON public.voting_sessions USING btree (session_id);
-
-
---
--- Name: session_events_message_id_idx; Type: INDEX; Schema: usher; Owner: postgres
---
 
 CREATE INDEX session_events_message_id_idx ON usher.session_events USING btree (message_id) WHERE (message_id IS NOT NULL);
 
-
---
--- Name: chat_messages chat_messages_created; Type: TRIGGER; Schema: public; Owner: postgres
---
+CREATE INDEX session_events_person_idx ON usher.session_events USING btree (COALESCE((data ->> 'deleted_by'::text), (data ->> 'user_id'::text), (data ->> 'streamer_id'::text))) WHERE (type = ANY (ARRAY['chat.deleted'::text, 'member.banned'::text, 'member.unbanned'::text, 'session.updated'::text]));
 
 CREATE TRIGGER chat_messages_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_created();
 
-
---
--- Name: chat_messages chat_messages_guard; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER chat_messages_guard BEFORE UPDATE ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.guard_chat_message();
-
-
---
--- Name: chat_messages chat_messages_removed; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER chat_messages_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_removed();
 
-
---
--- Name: chat_messages chat_messages_truncated; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER chat_messages_truncated BEFORE TRUNCATE ON public.chat_messages FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
-
-
---
--- Name: chat_messages chat_messages_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER chat_messages_updated AFTER UPDATE ON public.chat_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_updated();
 
-
---
--- Name: movie_sessions movie_sessions_created; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER movie_sessions_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_created();
-
-
---
--- Name: movie_sessions movie_sessions_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER movie_sessions_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_deleted();
 
-
---
--- Name: movie_sessions movie_sessions_guard; Type: TRIGGER; Schema: public; Owner: postgres
---
+CREATE TRIGGER movie_sessions_deleting BEFORE DELETE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_session_deleting();
 
 CREATE TRIGGER movie_sessions_guard BEFORE INSERT OR UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_movie_session();
 
-
---
--- Name: movie_sessions movie_sessions_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER movie_sessions_logged_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_gone();
-
-
---
--- Name: movie_sessions movie_sessions_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER movie_sessions_logged_updated AFTER UPDATE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_updated();
 
-
---
--- Name: movie_sessions movie_sessions_touch; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER movie_sessions_touch BEFORE UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
-
-
---
--- Name: movies movies_touch; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER movies_touch BEFORE UPDATE ON public.movies FOR EACH ROW WHEN ((NOT (old.vote_total IS DISTINCT FROM new.vote_total))) EXECUTE FUNCTION usher.touch_updated_at();
 
-
---
--- Name: overlay_tokens overlay_tokens_guard; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER overlay_tokens_guard BEFORE UPDATE ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_overlay_token();
-
-
---
--- Name: overlay_tokens overlay_tokens_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER overlay_tokens_logged_deleted AFTER DELETE ON public.overlay_tokens REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_overlay_tokens_changed();
 
-
---
--- Name: overlay_tokens overlay_tokens_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER overlay_tokens_logged_updated AFTER UPDATE ON public.overlay_tokens REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_overlay_tokens_changed();
 
-
---
--- Name: profiles profiles_logged_role; Type: TRIGGER; Schema: public; Owner: postgres
---
+CREATE TRIGGER profiles_deleting BEFORE DELETE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.on_profile_deleting();
 
 CREATE TRIGGER profiles_logged_role AFTER UPDATE ON public.profiles FOR EACH ROW WHEN ((old.role IS DISTINCT FROM new.role)) EXECUTE FUNCTION usher.on_profile_role_changed();
 
-
---
--- Name: profiles profiles_touch; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER profiles_touch BEFORE UPDATE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
-
-
---
--- Name: session_bans session_bans_guard; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER session_bans_guard BEFORE INSERT OR UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_session_ban();
 
-
---
--- Name: session_bans session_bans_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER session_bans_logged_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_created();
-
-
---
--- Name: session_bans session_bans_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER session_bans_logged_deleted AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_lifted();
 
-
---
--- Name: session_bans session_bans_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER session_bans_logged_updated AFTER UPDATE ON public.session_bans REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_updated();
-
-
---
--- Name: session_bans session_bans_touch; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER session_bans_touch BEFORE UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
-
---
--- Name: session_members session_members_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER session_members_logged_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
-
-
---
--- Name: session_members session_members_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER session_members_logged_deleted AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
 
-
---
--- Name: session_members session_members_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER session_members_logged_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
-
-
---
--- Name: session_members session_members_touch; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER session_members_touch BEFORE UPDATE ON public.session_members FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
-
---
--- Name: votes votes_cast; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER votes_cast AFTER INSERT ON public.votes REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_cast();
-
-
---
--- Name: votes votes_changed; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER votes_changed AFTER UPDATE ON public.votes REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_changed();
 
-
---
--- Name: votes votes_guard; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER votes_guard BEFORE INSERT OR DELETE OR UPDATE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.guard_vote();
-
-
---
--- Name: votes votes_truncated; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER votes_truncated BEFORE TRUNCATE ON public.votes FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
-
---
--- Name: votes votes_withdrawn; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER votes_withdrawn AFTER DELETE ON public.votes REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_withdrawn();
-
-
---
--- Name: voting_options voting_options_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER voting_options_logged_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
 
-
---
--- Name: voting_options voting_options_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER voting_options_logged_deleted AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
-
-
---
--- Name: voting_options voting_options_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER voting_options_logged_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
 
-
---
--- Name: voting_sessions voting_sessions_guard; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER voting_sessions_guard BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_session();
-
-
---
--- Name: voting_sessions voting_sessions_guard_request; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER voting_sessions_guard_request BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_request();
 
-
---
--- Name: voting_sessions voting_sessions_logged_created; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER voting_sessions_logged_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
-
-
---
--- Name: voting_sessions voting_sessions_logged_deleted; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER voting_sessions_logged_deleted AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_deleted();
 
-
---
--- Name: voting_sessions voting_sessions_logged_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER voting_sessions_logged_updated AFTER UPDATE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
-
-
---
--- Name: voting_sessions voting_sessions_tallied_created; Type: TRIGGER; Schema: public; Owner: postgres
---
 
 CREATE TRIGGER voting_sessions_tallied_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_tallied();
 
-
---
--- Name: voting_sessions voting_sessions_tallied_updated; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER voting_sessions_tallied_updated AFTER UPDATE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_tallied();
 
-
---
--- Name: voting_sessions voting_sessions_uncounted; Type: TRIGGER; Schema: public; Owner: postgres
---
-
 CREATE TRIGGER voting_sessions_uncounted BEFORE DELETE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_deleted();
-
-
---
--- Name: chat_messages chat_messages_deleted_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_deleted_by_fkey FOREIGN KEY (deleted_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
 
-
---
--- Name: chat_messages chat_messages_reply_to_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_reply_to_fkey FOREIGN KEY (session_id, reply_to) REFERENCES public.chat_messages(session_id, id) ON DELETE SET NULL (reply_to);
-
-
---
--- Name: chat_messages chat_messages_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
 
-
---
--- Name: chat_messages chat_messages_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
-
-
---
--- Name: movie_sessions movie_sessions_movie_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.movie_sessions
     ADD CONSTRAINT movie_sessions_movie_id_fkey FOREIGN KEY (movie_id) REFERENCES public.movies(id) ON DELETE SET NULL;
 
-
---
--- Name: movie_sessions movie_sessions_streamer_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.movie_sessions
     ADD CONSTRAINT movie_sessions_streamer_id_fkey FOREIGN KEY (streamer_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
-
-
---
--- Name: movies movies_created_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.movies
     ADD CONSTRAINT movies_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
 
-
---
--- Name: overlay_tokens overlay_tokens_created_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.overlay_tokens
     ADD CONSTRAINT overlay_tokens_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
-
-
---
--- Name: overlay_tokens overlay_tokens_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.overlay_tokens
     ADD CONSTRAINT overlay_tokens_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
 
-
---
--- Name: profiles profiles_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.profiles
     ADD CONSTRAINT profiles_id_fkey FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE;
-
-
---
--- Name: session_bans session_bans_banned_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.session_bans
     ADD CONSTRAINT session_bans_banned_by_fkey FOREIGN KEY (banned_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
 
-
---
--- Name: session_bans session_bans_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.session_bans
     ADD CONSTRAINT session_bans_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
-
-
---
--- Name: session_bans session_bans_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.session_bans
     ADD CONSTRAINT session_bans_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
 
-
---
--- Name: session_members session_members_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.session_members
     ADD CONSTRAINT session_members_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
-
-
---
--- Name: session_members session_members_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.session_members
     ADD CONSTRAINT session_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
 
-
---
--- Name: votes votes_option_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.votes
     ADD CONSTRAINT votes_option_fkey FOREIGN KEY (voting_session_id, movie_id) REFERENCES public.voting_options(voting_session_id, movie_id) ON DELETE CASCADE;
-
-
---
--- Name: votes votes_user_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.votes
     ADD CONSTRAINT votes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.profiles(id) ON DELETE CASCADE;
 
-
---
--- Name: voting_options voting_options_movie_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.voting_options
     ADD CONSTRAINT voting_options_movie_id_fkey FOREIGN KEY (movie_id) REFERENCES public.movies(id) ON DELETE RESTRICT;
-
-
---
--- Name: voting_options voting_options_voting_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
 
 ALTER TABLE ONLY public.voting_options
     ADD CONSTRAINT voting_options_voting_session_id_fkey FOREIGN KEY (voting_session_id) REFERENCES public.voting_sessions(id) ON DELETE CASCADE;
 
-
---
--- Name: voting_sessions voting_sessions_session_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: postgres
---
-
 ALTER TABLE ONLY public.voting_sessions
     ADD CONSTRAINT voting_sessions_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
-
-
---
--- Name: session_heads session_heads_session_id_fkey; Type: FK CONSTRAINT; Schema: usher; Owner: postgres
---
 
 ALTER TABLE ONLY usher.session_heads
     ADD CONSTRAINT session_heads_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
 
-
---
--- Name: vote_tallies vote_tallies_voting_session_id_fkey; Type: FK CONSTRAINT; Schema: usher; Owner: postgres
---
-
 ALTER TABLE ONLY usher.vote_tallies
     ADD CONSTRAINT vote_tallies_voting_session_id_fkey FOREIGN KEY (voting_session_id) REFERENCES public.voting_sessions(id) ON DELETE CASCADE;
 
-
---
--- Name: chat_messages; Type: ROW SECURITY; Schema: public; Owner: postgres
---
-
 ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY;
 
---
--- Name: chat_messages chat_messages_delete; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY chat_messages_delete ON public.chat_messages FOR DELETE TO authenticated USING (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: chat_messages chat_messages_insert; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY chat_messages_insert ON public.chat_messages FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND usher.require_chatter(session_id, body, true) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
   WHERE (s.id = chat_messages.session_id)))));
 
-
---
--- Name: chat_messages chat_messages_select; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY chat_messages_select ON public.chat_messages FOR SELECT TO authenticated USING ((((deleted_at IS NULL) OR (user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND (session_id <> ALL (ARRAY( SELECT usher.banned_sessions() AS banned_sessions))) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
   WHERE (s.id = chat_messages.session_id)))));
-
-
---
--- Name: chat_messages chat_messages_select_anon; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY chat_messages_select_anon ON public.chat_messages FOR SELECT TO anon USING (((deleted_at IS NULL) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
   WHERE (s.id = chat_messages.session_id)))));
 
-
---
--- Name: chat_messages chat_messages_update; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY chat_messages_update ON public.chat_messages FOR UPDATE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: movie_sessions; Type: ROW SECURITY; Schema: public; Owner: postgres
---
 
 ALTER TABLE public.movie_sessions ENABLE ROW LEVEL SECURITY;
 
---
--- Name: movie_sessions movie_sessions_delete; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY movie_sessions_delete ON public.movie_sessions FOR DELETE TO authenticated USING (((streamer_id = ( SELECT auth.uid() AS uid)) OR ( SELECT usher.is_admin() AS is_admin)));
-
-
---
--- Name: movie_sessions movie_sessions_insert; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY movie_sessions_insert ON public.movie_sessions FOR INSERT TO authenticated WITH CHECK (((streamer_id = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)));
 
-
---
--- Name: movie_sessions movie_sessions_select; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY movie_sessions_select ON public.movie_sessions FOR SELECT TO authenticated USING (((visibility <> 'private'::text) OR (streamer_id = ( SELECT auth.uid() AS uid)) OR (id = ANY (ARRAY( SELECT usher.joined_sessions() AS joined_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: movie_sessions movie_sessions_select_anon; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY movie_sessions_select_anon ON public.movie_sessions FOR SELECT TO anon USING ((visibility <> 'private'::text));
 
-
---
--- Name: movie_sessions movie_sessions_update; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY movie_sessions_update ON public.movie_sessions FOR UPDATE TO authenticated USING (((streamer_id = ( SELECT auth.uid() AS uid)) OR (id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((streamer_id = ( SELECT auth.uid() AS uid)) OR (id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: movies; Type: ROW SECURITY; Schema: public; Owner: postgres
---
 
 ALTER TABLE public.movies ENABLE ROW LEVEL SECURITY;
 
---
--- Name: movies movies_delete; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY movies_delete ON public.movies FOR DELETE TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)) OR ( SELECT usher.is_admin() AS is_admin)));
-
-
---
--- Name: movies movies_insert; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY movies_insert ON public.movies FOR INSERT TO authenticated WITH CHECK (((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)));
 
-
---
--- Name: movies movies_select; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY movies_select ON public.movies FOR SELECT TO anon, authenticated USING (true);
-
-
---
--- Name: movies movies_update; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY movies_update ON public.movies FOR UPDATE TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)) OR ( SELECT usher.is_admin() AS is_admin))) WITH CHECK ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT usher.is_streamer() AS is_streamer)) OR ( SELECT usher.is_admin() AS is_admin)));
 
-
---
--- Name: overlay_tokens; Type: ROW SECURITY; Schema: public; Owner: postgres
---
-
 ALTER TABLE public.overlay_tokens ENABLE ROW LEVEL SECURITY;
-
---
--- Name: overlay_tokens overlay_tokens_select; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY overlay_tokens_select ON public.overlay_tokens FOR SELECT TO authenticated USING (((session_id IN ( SELECT s.id
    FROM public.movie_sessions s
   WHERE (s.streamer_id = ( SELECT auth.uid() AS uid)))) OR ( SELECT usher.is_admin() AS is_admin)));
-
-
---
--- Name: overlay_tokens overlay_tokens_update; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY overlay_tokens_update ON public.overlay_tokens FOR UPDATE TO authenticated USING (((session_id IN ( SELECT s.id
    FROM public.movie_sessions s
@@ -4123,1446 +2697,506 @@ CREATE POLICY overlay_tokens_update ON public.overlay_tokens FOR UPDATE TO authe
    FROM public.movie_sessions s
   WHERE (s.streamer_id = ( SELECT auth.uid() AS uid)))) OR ( SELECT usher.is_admin() AS is_admin)));
 
-
---
--- Name: profiles; Type: ROW SECURITY; Schema: public; Owner: postgres
---
-
 ALTER TABLE public.profiles ENABLE ROW LEVEL SECURITY;
-
---
--- Name: profiles profiles_select; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY profiles_select ON public.profiles FOR SELECT TO anon, authenticated USING (true);
 
-
---
--- Name: profiles profiles_update; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY profiles_update ON public.profiles FOR UPDATE TO authenticated USING ((id = ( SELECT auth.uid() AS uid))) WITH CHECK ((id = ( SELECT auth.uid() AS uid)));
-
-
---
--- Name: session_bans; Type: ROW SECURITY; Schema: public; Owner: postgres
---
 
 ALTER TABLE public.session_bans ENABLE ROW LEVEL SECURITY;
 
---
--- Name: session_bans session_bans_delete; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY session_bans_delete ON public.session_bans FOR DELETE TO authenticated USING ((((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id)));
-
-
---
--- Name: session_bans session_bans_insert; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY session_bans_insert ON public.session_bans FOR INSERT TO authenticated WITH CHECK (((banned_by = ( SELECT auth.uid() AS uid)) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id)));
 
-
---
--- Name: session_bans session_bans_select; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY session_bans_select ON public.session_bans FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: session_bans session_bans_update; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY session_bans_update ON public.session_bans FOR UPDATE TO authenticated USING ((((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id))) WITH CHECK (((banned_by = ( SELECT auth.uid() AS uid)) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND usher.outranks(session_id, user_id)));
 
-
---
--- Name: session_members; Type: ROW SECURITY; Schema: public; Owner: postgres
---
-
 ALTER TABLE public.session_members ENABLE ROW LEVEL SECURITY;
-
---
--- Name: session_members session_members_delete; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY session_members_delete ON public.session_members FOR DELETE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR ((role = 'viewer'::text) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) OR usher.owns_session(session_id)));
 
-
---
--- Name: session_members session_members_insert; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY session_members_insert ON public.session_members FOR INSERT TO authenticated WITH CHECK ((((role = 'viewer'::text) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) OR usher.owns_session(session_id)));
-
-
---
--- Name: session_members session_members_select; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY session_members_select ON public.session_members FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
 
-
---
--- Name: session_members session_members_update; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY session_members_update ON public.session_members FOR UPDATE TO authenticated USING (usher.owns_session(session_id)) WITH CHECK (usher.owns_session(session_id));
-
-
---
--- Name: votes; Type: ROW SECURITY; Schema: public; Owner: postgres
---
 
 ALTER TABLE public.votes ENABLE ROW LEVEL SECURITY;
 
---
--- Name: votes votes_delete; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY votes_delete ON public.votes FOR DELETE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
-
-
---
--- Name: votes votes_insert; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY votes_insert ON public.votes FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
   WHERE (s.id = usher.session_of(votes.voting_session_id))))));
 
-
---
--- Name: votes votes_select; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY votes_select ON public.votes FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
-
-
---
--- Name: votes votes_update; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY votes_update ON public.votes FOR UPDATE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
 
-
---
--- Name: voting_options; Type: ROW SECURITY; Schema: public; Owner: postgres
---
-
 ALTER TABLE public.voting_options ENABLE ROW LEVEL SECURITY;
-
---
--- Name: voting_options voting_options_delete; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY voting_options_delete ON public.voting_options FOR DELETE TO authenticated USING (usher.moderates_voting(voting_session_id, '{draft}'::text[]));
 
-
---
--- Name: voting_options voting_options_insert; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY voting_options_insert ON public.voting_options FOR INSERT TO authenticated WITH CHECK (usher.moderates_voting(voting_session_id, '{draft,open}'::text[]));
-
-
---
--- Name: voting_options voting_options_select; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY voting_options_select ON public.voting_options FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.voting_sessions v
   WHERE (v.id = voting_options.voting_session_id))));
 
-
---
--- Name: voting_options voting_options_update; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY voting_options_update ON public.voting_options FOR UPDATE TO authenticated USING (usher.moderates_voting(voting_session_id, '{draft,open}'::text[])) WITH CHECK (usher.moderates_voting(voting_session_id, '{draft,open}'::text[]));
-
-
---
--- Name: voting_sessions; Type: ROW SECURITY; Schema: public; Owner: postgres
---
 
 ALTER TABLE public.voting_sessions ENABLE ROW LEVEL SECURITY;
 
---
--- Name: voting_sessions voting_sessions_delete; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY voting_sessions_delete ON public.voting_sessions FOR DELETE TO authenticated USING (((state = 'draft'::text) AND ((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))));
 
-
---
--- Name: voting_sessions voting_sessions_insert; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY voting_sessions_insert ON public.voting_sessions FOR INSERT TO authenticated WITH CHECK (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: voting_sessions voting_sessions_select; Type: POLICY; Schema: public; Owner: postgres
---
 
 CREATE POLICY voting_sessions_select ON public.voting_sessions FOR SELECT TO authenticated USING ((((state <> 'draft'::text) OR (session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)) AND (session_id <> ALL (ARRAY( SELECT usher.banned_sessions() AS banned_sessions))) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
   WHERE (s.id = voting_sessions.session_id)))));
 
-
---
--- Name: voting_sessions voting_sessions_select_anon; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY voting_sessions_select_anon ON public.voting_sessions FOR SELECT TO anon USING (((state <> 'draft'::text) AND (EXISTS ( SELECT 1
    FROM public.movie_sessions s
   WHERE (s.id = voting_sessions.session_id)))));
 
-
---
--- Name: voting_sessions voting_sessions_update; Type: POLICY; Schema: public; Owner: postgres
---
-
 CREATE POLICY voting_sessions_update ON public.voting_sessions FOR UPDATE TO authenticated USING (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
-
-
---
--- Name: identity; Type: ROW SECURITY; Schema: usher; Owner: postgres
---
 
 ALTER TABLE usher.identity ENABLE ROW LEVEL SECURITY;
 
---
--- Name: session_events; Type: ROW SECURITY; Schema: usher; Owner: postgres
---
-
 ALTER TABLE usher.session_events ENABLE ROW LEVEL SECURITY;
-
---
--- Name: session_heads; Type: ROW SECURITY; Schema: usher; Owner: postgres
---
 
 ALTER TABLE usher.session_heads ENABLE ROW LEVEL SECURITY;
 
---
--- Name: vote_tallies; Type: ROW SECURITY; Schema: usher; Owner: postgres
---
-
 ALTER TABLE usher.vote_tallies ENABLE ROW LEVEL SECURITY;
-
---
--- Name: SCHEMA public; Type: ACL; Schema: -; Owner: pg_database_owner
---
 
 GRANT ALL ON SCHEMA public TO postgres;
 GRANT USAGE ON SCHEMA public TO anon;
 GRANT USAGE ON SCHEMA public TO authenticated;
 GRANT USAGE ON SCHEMA public TO service_role;
 
-
---
--- Name: SCHEMA usher; Type: ACL; Schema: -; Owner: postgres
---
-
 GRANT USAGE ON SCHEMA usher TO usher_gateway;
 GRANT USAGE ON SCHEMA usher TO anon;
 GRANT USAGE ON SCHEMA usher TO authenticated;
 GRANT USAGE ON SCHEMA usher TO service_role;
 
-
---
--- Name: TABLE overlay_tokens; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT ALL ON TABLE public.overlay_tokens TO service_role;
 GRANT SELECT ON TABLE public.overlay_tokens TO authenticated;
 
-
---
--- Name: COLUMN overlay_tokens.revoked_at; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT UPDATE(revoked_at) ON TABLE public.overlay_tokens TO authenticated;
-
-
---
--- Name: FUNCTION issue_overlay_token(session uuid, issuer uuid, label text, days integer); Type: ACL; Schema: public; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) TO service_role;
 
-
---
--- Name: TABLE profiles; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT ALL ON TABLE public.profiles TO service_role;
-
-
---
--- Name: COLUMN profiles.id; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT SELECT(id) ON TABLE public.profiles TO anon;
 GRANT SELECT(id) ON TABLE public.profiles TO authenticated;
 
-
---
--- Name: COLUMN profiles.username; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT SELECT(username) ON TABLE public.profiles TO anon;
 GRANT SELECT(username),UPDATE(username) ON TABLE public.profiles TO authenticated;
-
-
---
--- Name: COLUMN profiles.display_name; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT SELECT(display_name) ON TABLE public.profiles TO anon;
 GRANT SELECT(display_name),UPDATE(display_name) ON TABLE public.profiles TO authenticated;
 
-
---
--- Name: COLUMN profiles.avatar_path; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT SELECT(avatar_path) ON TABLE public.profiles TO anon;
 GRANT SELECT(avatar_path),UPDATE(avatar_path) ON TABLE public.profiles TO authenticated;
-
-
---
--- Name: COLUMN profiles.role; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT SELECT(role) ON TABLE public.profiles TO anon;
 GRANT SELECT(role) ON TABLE public.profiles TO authenticated;
 
-
---
--- Name: COLUMN profiles.preferences; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT UPDATE(preferences) ON TABLE public.profiles TO authenticated;
-
-
---
--- Name: COLUMN profiles.created_at; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT SELECT(created_at) ON TABLE public.profiles TO anon;
 GRANT SELECT(created_at) ON TABLE public.profiles TO authenticated;
 
-
---
--- Name: COLUMN profiles.updated_at; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT SELECT(updated_at) ON TABLE public.profiles TO anon;
 GRANT SELECT(updated_at) ON TABLE public.profiles TO authenticated;
-
-
---
--- Name: FUNCTION my_profile(); Type: ACL; Schema: public; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION public.my_profile() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.my_profile() TO authenticated;
 GRANT ALL ON FUNCTION public.my_profile() TO service_role;
 
-
---
--- Name: FUNCTION add_to_totals(movie_ids uuid[], deltas bigint[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
-
-
---
--- Name: FUNCTION admit(session uuid); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.admit(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.admit(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.admit(session uuid) TO authenticated;
 
-
---
--- Name: FUNCTION append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) FROM PUBLIC;
-
-
---
--- Name: FUNCTION append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) FROM PUBLIC;
 
-
---
--- Name: FUNCTION append_event(session uuid, type text, data json); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.append_event(session uuid, type text, data json) FROM PUBLIC;
-
-
---
--- Name: FUNCTION append_events(session uuid, type text, messages uuid[], datas json[]); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) FROM PUBLIC;
 
-
---
--- Name: FUNCTION append_messages(ids uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.append_messages(ids uuid[]) FROM PUBLIC;
 
-
---
--- Name: FUNCTION apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
-
-
---
--- Name: FUNCTION ballot_lock_key(voting uuid); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.ballot_lock_key(voting uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.ballot_lock_key(voting uuid) TO service_role;
 
-
---
--- Name: FUNCTION ballot_options(voting uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.ballot_options(voting uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION banned_sessions(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.banned_sessions() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.banned_sessions() TO anon;
 GRANT ALL ON FUNCTION usher.banned_sessions() TO authenticated;
 GRANT ALL ON FUNCTION usher.banned_sessions() TO service_role;
 
-
---
--- Name: FUNCTION begin_batch(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.begin_batch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.begin_batch() TO usher_gateway;
 
-
---
--- Name: FUNCTION bump_votings(votings uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.bump_votings(votings uuid[]) FROM PUBLIC;
-
-
---
--- Name: FUNCTION cast_votes(batch jsonb); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.cast_votes(batch jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.cast_votes(batch jsonb) TO usher_gateway;
 
-
---
--- Name: FUNCTION is_uuid(value jsonb); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.is_uuid(value jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_uuid(value jsonb) TO usher_gateway;
-
-
---
--- Name: FUNCTION check_author(item jsonb); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.check_author(item jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.check_author(item jsonb) TO usher_gateway;
 
-
---
--- Name: FUNCTION close_due_votings(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.close_due_votings() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.close_due_votings() TO usher_gateway;
 
-
---
--- Name: FUNCTION compact_results(results jsonb); Type: ACL; Schema: usher; Owner: postgres
---
+REVOKE ALL ON FUNCTION usher.close_votings(votings uuid[], sessions uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.compact_results(results jsonb) FROM PUBLIC;
 
-
---
--- Name: FUNCTION count_votes(voting uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.count_votes(voting uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION create_profile(account uuid, metadata jsonb); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.create_profile(account uuid, metadata jsonb) FROM PUBLIC;
 
-
---
--- Name: FUNCTION end_batch(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.end_batch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.end_batch() TO usher_gateway;
-
-
---
--- Name: FUNCTION enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) TO anon;
 GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) TO authenticated;
 GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) TO service_role;
 
-
---
--- Name: FUNCTION epoch(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.epoch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.epoch() TO usher_gateway;
-
-
---
--- Name: FUNCTION events_after(session uuid, after bigint, max_events integer, max_bytes integer); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) TO usher_gateway;
 
-
---
--- Name: FUNCTION guard_chat_message(); Type: ACL; Schema: usher; Owner: postgres
---
+REVOKE ALL ON FUNCTION usher.forget_person(person uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.guard_chat_message() FROM PUBLIC;
 
-
---
--- Name: FUNCTION guard_movie_session(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.guard_movie_session() FROM PUBLIC;
-
-
---
--- Name: FUNCTION guard_overlay_token(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.guard_overlay_token() FROM PUBLIC;
 
-
---
--- Name: FUNCTION guard_session_ban(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.guard_session_ban() FROM PUBLIC;
-
-
---
--- Name: FUNCTION guard_vote(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.guard_vote() FROM PUBLIC;
 
-
---
--- Name: FUNCTION guard_voting_request(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.guard_voting_request() FROM PUBLIC;
-
-
---
--- Name: FUNCTION guard_voting_session(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.guard_voting_session() FROM PUBLIC;
 
-
---
--- Name: FUNCTION heads(sessions uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.heads(sessions uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.heads(sessions uuid[]) TO usher_gateway;
-
-
---
--- Name: FUNCTION is_admin(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.is_admin() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_admin() TO anon;
 GRANT ALL ON FUNCTION usher.is_admin() TO authenticated;
 GRANT ALL ON FUNCTION usher.is_admin() TO service_role;
 
-
---
--- Name: FUNCTION is_batching(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.is_batching() FROM PUBLIC;
-
-
---
--- Name: FUNCTION is_overlay(session uuid); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.is_overlay(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO service_role;
 
-
---
--- Name: FUNCTION is_staff(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.is_staff() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_staff() TO anon;
 GRANT ALL ON FUNCTION usher.is_staff() TO authenticated;
 GRANT ALL ON FUNCTION usher.is_staff() TO service_role;
-
-
---
--- Name: FUNCTION is_streamer(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.is_streamer() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_streamer() TO anon;
 GRANT ALL ON FUNCTION usher.is_streamer() TO authenticated;
 GRANT ALL ON FUNCTION usher.is_streamer() TO service_role;
 
-
---
--- Name: FUNCTION joined_sessions(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.joined_sessions() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO anon;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO authenticated;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO service_role;
 
-
---
--- Name: FUNCTION message_data(message_row json, author uuid); Type: ACL; Schema: usher; Owner: postgres
---
+REVOKE ALL ON FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.message_data(message_row json, author uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION moderated_sessions(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.moderated_sessions() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.moderated_sessions() TO anon;
 GRANT ALL ON FUNCTION usher.moderated_sessions() TO authenticated;
 GRANT ALL ON FUNCTION usher.moderated_sessions() TO service_role;
 
-
---
--- Name: FUNCTION moderates_voting(voting uuid, states text[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) TO anon;
 GRANT ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) TO authenticated;
 GRANT ALL ON FUNCTION usher.moderates_voting(voting uuid, states text[]) TO service_role;
 
-
---
--- Name: FUNCTION my_votes(session uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.my_votes(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.my_votes(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.my_votes(session uuid) TO authenticated;
 
-
---
--- Name: FUNCTION notify_access(session uuid, member uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.notify_access(session uuid, member uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION notify_access_of_many(sessions uuid[], members uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_account_created(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_account_created() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_bans_created(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_bans_created() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_bans_lifted(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_bans_lifted() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_bans_updated(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_bans_updated() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_members_changed(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_members_changed() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_messages_created(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_messages_created() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_messages_removed(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_messages_removed() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_messages_updated(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_messages_updated() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_options_changed(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_options_changed() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_overlay_tokens_changed(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_overlay_tokens_changed() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_profile_role_changed(); Type: ACL; Schema: usher; Owner: postgres
---
+REVOKE ALL ON FUNCTION usher.on_profile_deleting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_profile_role_changed() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_sessions_created(); Type: ACL; Schema: usher; Owner: postgres
---
+REVOKE ALL ON FUNCTION usher.on_session_deleting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_sessions_created() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_sessions_deleted(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_sessions_deleted() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_sessions_gone(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_sessions_gone() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_sessions_updated(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_sessions_updated() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_votes_cast(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_votes_cast() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_votes_changed(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_votes_changed() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_votes_withdrawn(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_votes_withdrawn() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_voting_deleted(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_voting_deleted() FROM PUBLIC;
-
-
---
--- Name: FUNCTION on_votings_changed(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.on_votings_changed() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_votings_deleted(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_votings_deleted() FROM PUBLIC;
 
-
---
--- Name: FUNCTION on_votings_tallied(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.on_votings_tallied() FROM PUBLIC;
-
-
---
--- Name: FUNCTION outranks(session uuid, target uuid); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.outranks(session uuid, target uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO anon;
 GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO service_role;
 
-
---
--- Name: FUNCTION owns_session(session uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.owns_session(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.owns_session(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.owns_session(session uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.owns_session(session uuid) TO service_role;
 
-
---
--- Name: FUNCTION pace_lock_key(session uuid, author uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.pace_lock_key(session uuid, author uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION post_messages(batch jsonb); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.post_messages(batch jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.post_messages(batch jsonb) TO usher_gateway;
-
-
---
--- Name: FUNCTION profile_role(); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.profile_role() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.profile_role() TO anon;
 GRANT ALL ON FUNCTION usher.profile_role() TO authenticated;
 GRANT ALL ON FUNCTION usher.profile_role() TO service_role;
 
-
---
--- Name: FUNCTION record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
 
-
---
--- Name: FUNCTION redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) FROM PUBLIC;
-
-
---
--- Name: FUNCTION refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) TO usher_gateway;
 
-
---
--- Name: FUNCTION refuse_truncate(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.refuse_truncate() FROM PUBLIC;
-
-
---
--- Name: FUNCTION require_chatter(session uuid, body text, is_new boolean); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO anon;
 GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO authenticated;
 GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO service_role;
 
-
---
--- Name: FUNCTION require_writer(session uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.require_writer(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO service_role;
 
-
---
--- Name: FUNCTION session_of(voting uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.session_of(voting uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO authenticated;
-
-
---
--- Name: FUNCTION session_snapshot(session uuid); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.session_snapshot(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_snapshot(session uuid) TO usher_gateway;
 
-
---
--- Name: FUNCTION settle_messages(ids uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.settle_messages(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.settle_messages(ids uuid[]) TO usher_gateway;
 
-
---
--- Name: FUNCTION settle_votes(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.settle_votes() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.settle_votes() TO usher_gateway;
-
-
---
--- Name: FUNCTION standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO anon;
 GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO authenticated;
 GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO service_role;
 
-
---
--- Name: FUNCTION take_turns(batch jsonb); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.take_turns(batch jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.take_turns(batch jsonb) TO usher_gateway;
-
-
---
--- Name: FUNCTION tallies(votings uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.tallies(votings uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.tallies(votings uuid[]) TO usher_gateway;
 
-
---
--- Name: FUNCTION tally_slot(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.tally_slot() FROM PUBLIC;
 
-
---
--- Name: FUNCTION touch_updated_at(); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.touch_updated_at() FROM PUBLIC;
-
-
---
--- Name: FUNCTION trim_events(max_age interval, max_count integer, batch integer); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) TO usher_gateway;
 
-
---
--- Name: FUNCTION voting_data(voting uuid); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.voting_data(voting uuid) FROM PUBLIC;
-
-
---
--- Name: FUNCTION voting_states(votings uuid[]); Type: ACL; Schema: usher; Owner: postgres
---
 
 REVOKE ALL ON FUNCTION usher.voting_states(votings uuid[]) FROM PUBLIC;
 
-
---
--- Name: FUNCTION wire_event(seq bigint, type text, at timestamp with time zone, data json); Type: ACL; Schema: usher; Owner: postgres
---
-
 REVOKE ALL ON FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) FROM PUBLIC;
-
-
---
--- Name: TABLE chat_messages; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.chat_messages TO service_role;
 GRANT SELECT ON TABLE public.chat_messages TO anon;
 GRANT SELECT,DELETE ON TABLE public.chat_messages TO authenticated;
 
-
---
--- Name: COLUMN chat_messages.id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(id) ON TABLE public.chat_messages TO authenticated;
-
-
---
--- Name: COLUMN chat_messages.session_id; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(session_id) ON TABLE public.chat_messages TO authenticated;
 
-
---
--- Name: COLUMN chat_messages.user_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(user_id) ON TABLE public.chat_messages TO authenticated;
-
-
---
--- Name: COLUMN chat_messages.body; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(body),UPDATE(body) ON TABLE public.chat_messages TO authenticated;
 
-
---
--- Name: COLUMN chat_messages.reply_to; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(reply_to) ON TABLE public.chat_messages TO authenticated;
-
-
---
--- Name: COLUMN chat_messages.nonce; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(nonce) ON TABLE public.chat_messages TO authenticated;
 
-
---
--- Name: COLUMN chat_messages.deleted_at; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT UPDATE(deleted_at) ON TABLE public.chat_messages TO authenticated;
-
-
---
--- Name: TABLE movie_sessions; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.movie_sessions TO service_role;
 GRANT SELECT ON TABLE public.movie_sessions TO anon;
 GRANT SELECT,DELETE ON TABLE public.movie_sessions TO authenticated;
 
-
---
--- Name: COLUMN movie_sessions.streamer_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(streamer_id) ON TABLE public.movie_sessions TO authenticated;
-
-
---
--- Name: COLUMN movie_sessions.title; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(title),UPDATE(title) ON TABLE public.movie_sessions TO authenticated;
 
-
---
--- Name: COLUMN movie_sessions.movie_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(movie_id),UPDATE(movie_id) ON TABLE public.movie_sessions TO authenticated;
-
-
---
--- Name: COLUMN movie_sessions.status; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(status),UPDATE(status) ON TABLE public.movie_sessions TO authenticated;
 
-
---
--- Name: COLUMN movie_sessions.visibility; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(visibility),UPDATE(visibility) ON TABLE public.movie_sessions TO authenticated;
-
-
---
--- Name: COLUMN movie_sessions.slow_mode_seconds; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(slow_mode_seconds),UPDATE(slow_mode_seconds) ON TABLE public.movie_sessions TO authenticated;
 
-
---
--- Name: COLUMN movie_sessions.chat_enabled; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(chat_enabled),UPDATE(chat_enabled) ON TABLE public.movie_sessions TO authenticated;
 
-
---
--- Name: COLUMN movie_sessions.starts_at; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(starts_at),UPDATE(starts_at) ON TABLE public.movie_sessions TO authenticated;
-
-
---
--- Name: TABLE movies; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.movies TO service_role;
 GRANT SELECT ON TABLE public.movies TO anon;
 GRANT SELECT,DELETE ON TABLE public.movies TO authenticated;
 
-
---
--- Name: COLUMN movies.title; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(title),UPDATE(title) ON TABLE public.movies TO authenticated;
-
-
---
--- Name: COLUMN movies.description; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(description),UPDATE(description) ON TABLE public.movies TO authenticated;
 
-
---
--- Name: COLUMN movies.release_year; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(release_year),UPDATE(release_year) ON TABLE public.movies TO authenticated;
-
-
---
--- Name: COLUMN movies.poster_path; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(poster_path),UPDATE(poster_path) ON TABLE public.movies TO authenticated;
 
-
---
--- Name: COLUMN movies.metadata; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(metadata),UPDATE(metadata) ON TABLE public.movies TO authenticated;
 
-
---
--- Name: COLUMN movies.created_by; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(created_by) ON TABLE public.movies TO authenticated;
-
-
---
--- Name: TABLE session_bans; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.session_bans TO service_role;
 GRANT SELECT,DELETE ON TABLE public.session_bans TO authenticated;
 
-
---
--- Name: COLUMN session_bans.session_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(session_id),UPDATE(session_id) ON TABLE public.session_bans TO authenticated;
-
-
---
--- Name: COLUMN session_bans.user_id; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.session_bans TO authenticated;
 
-
---
--- Name: COLUMN session_bans.until; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(until),UPDATE(until) ON TABLE public.session_bans TO authenticated;
-
-
---
--- Name: COLUMN session_bans.reason; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(reason),UPDATE(reason) ON TABLE public.session_bans TO authenticated;
 
-
---
--- Name: COLUMN session_bans.banned_by; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(banned_by),UPDATE(banned_by) ON TABLE public.session_bans TO authenticated;
-
-
---
--- Name: TABLE session_members; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.session_members TO service_role;
 GRANT SELECT,DELETE ON TABLE public.session_members TO authenticated;
 
-
---
--- Name: COLUMN session_members.session_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(session_id) ON TABLE public.session_members TO authenticated;
-
-
---
--- Name: COLUMN session_members.user_id; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(user_id) ON TABLE public.session_members TO authenticated;
 
-
---
--- Name: COLUMN session_members.role; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(role),UPDATE(role) ON TABLE public.session_members TO authenticated;
-
-
---
--- Name: TABLE votes; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.votes TO service_role;
 GRANT SELECT,DELETE ON TABLE public.votes TO authenticated;
 
-
---
--- Name: COLUMN votes.voting_session_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(voting_session_id),UPDATE(voting_session_id) ON TABLE public.votes TO authenticated;
-
-
---
--- Name: COLUMN votes.user_id; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.votes TO authenticated;
 
-
---
--- Name: COLUMN votes.movie_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(movie_id),UPDATE(movie_id) ON TABLE public.votes TO authenticated;
-
-
---
--- Name: TABLE voting_options; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.voting_options TO service_role;
 GRANT SELECT ON TABLE public.voting_options TO anon;
 GRANT SELECT,DELETE ON TABLE public.voting_options TO authenticated;
 
-
---
--- Name: COLUMN voting_options.voting_session_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(voting_session_id) ON TABLE public.voting_options TO authenticated;
-
-
---
--- Name: COLUMN voting_options.movie_id; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(movie_id) ON TABLE public.voting_options TO authenticated;
 
-
---
--- Name: COLUMN voting_options."position"; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT("position"),UPDATE("position") ON TABLE public.voting_options TO authenticated;
-
-
---
--- Name: TABLE voting_sessions; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT ALL ON TABLE public.voting_sessions TO service_role;
 GRANT SELECT ON TABLE public.voting_sessions TO anon;
 GRANT SELECT,DELETE ON TABLE public.voting_sessions TO authenticated;
 
-
---
--- Name: COLUMN voting_sessions.session_id; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(session_id) ON TABLE public.voting_sessions TO authenticated;
-
-
---
--- Name: COLUMN voting_sessions.question; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(question),UPDATE(question) ON TABLE public.voting_sessions TO authenticated;
 
-
---
--- Name: COLUMN voting_sessions.state; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(state),UPDATE(state) ON TABLE public.voting_sessions TO authenticated;
-
-
---
--- Name: COLUMN voting_sessions.opens_at; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(opens_at),UPDATE(opens_at) ON TABLE public.voting_sessions TO authenticated;
 
-
---
--- Name: COLUMN voting_sessions.closes_at; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(closes_at),UPDATE(closes_at) ON TABLE public.voting_sessions TO authenticated;
-
-
---
--- Name: COLUMN voting_sessions.results_visibility; Type: ACL; Schema: public; Owner: postgres
---
 
 GRANT INSERT(results_visibility),UPDATE(results_visibility) ON TABLE public.voting_sessions TO authenticated;
 
-
---
--- Name: COLUMN voting_sessions.allow_change; Type: ACL; Schema: public; Owner: postgres
---
-
 GRANT INSERT(allow_change),UPDATE(allow_change) ON TABLE public.voting_sessions TO authenticated;
-
-
---
--- Name: DEFAULT PRIVILEGES FOR SEQUENCES; Type: DEFAULT ACL; Schema: public; Owner: postgres
---
 
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO anon;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO authenticated;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO service_role;
 
-
---
--- Name: DEFAULT PRIVILEGES FOR FUNCTIONS; Type: DEFAULT ACL; Schema: public; Owner: postgres
---
-
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO anon;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO authenticated;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO service_role;
 
-
---
--- Name: DEFAULT PRIVILEGES FOR TABLES; Type: DEFAULT ACL; Schema: public; Owner: postgres
---
-
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO anon;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO authenticated;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO service_role;
-
-
---
--- PostgreSQL database dump complete
---

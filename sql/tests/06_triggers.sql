@@ -177,7 +177,7 @@ select is(
 -- A session that ends, and one that goes away.
 insert into public.voting_sessions (id, session_id, question, state) values (pg_temp.id('bb', 3), pg_temp.id('5e', 2), 'last?', 'open');
 update public.movie_sessions set status = 'ended' where id = pg_temp.id('5e', 2);
-select is(pg_temp.said(2), 'voting.opened session.updated voting.closed', 'the end of a session closes its voting');
+select is(pg_temp.said(2), 'voting.opened voting.closed session.updated', 'the end of a session closes its voting first');
 select isnt((select ended_at from public.movie_sessions where id = pg_temp.id('5e', 2)), null, 'and is dated');
 do $$ begin perform pg_temp.noticed(); end $$;
 delete from public.movie_sessions where id = pg_temp.id('5e', 1);

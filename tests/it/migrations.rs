@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use expect_test::expect_file;
 use tokio::task::JoinSet;
 use usher::postgres::{
     account::Account,
@@ -156,20 +157,55 @@ async fn the_shim_may_be_applied_twice() {
     assert_eq!(dump(&url).await, once);
 }
 
+/// `UPDATE_EXPECT=1 cargo test --test it migrations` writes it anew. It is compared on the version it was written with
+/// alone: others have other words for the same.
+#[tokio::test]
+async fn the_golden_dump_is_what_the_migrations_make() {
+    let url = fresh().await;
+    let mut client = connect(&url).await;
+    let version = client.query_one("show server_version_num", &[]).await;
+    let version: String = version.unwrap().get(0);
+    if !version.starts_with("15") {
+        println!("not compared on {version}: sql/schema.sql is of Postgres 15");
+        return;
+    }
+    migrations::shim(&mut client).await.unwrap();
+    migrations::up(&mut client).await.unwrap();
+    let text = dump_with(&url, &["--no-owner", "--schema=public", "--schema=usher"]).await;
+    // What the dump sets for itself, and the version of who wrote it.
+    let is_kept = |line: &&str| {
+        !line.starts_with("SET ")
+            && !line.starts_with("SELECT pg_catalog.set_config")
+            && !line.starts_with("--")
+    };
+    let kept: Vec<&str> = text.lines().filter(is_kept).collect();
+    let mut golden =
+        "-- What the migrations make, for reading. Written by pg_dump 15 and kept by a test; not a source.\n"
+            .to_owned();
+    let mut was_blank = false;
+    for line in kept {
+        if !(line.is_empty() && was_blank) {
+            golden.push_str(line);
+            golden.push('\n');
+        }
+        was_blank = line.is_empty();
+    }
+    expect_file!["../../sql/schema.sql"].assert_eq(golden.trim_end());
+}
+
 /// The schema as text, and who is a member of what, without the record of migrations.
 async fn dump(url: &str) -> String {
     dump_with(url, &["--exclude-schema=supabase_migrations"]).await
 }
 
-/// What pg_dump says of a schema.
-pub(crate) async fn dump_with(url: &str, what: &[&str]) -> String {
+async fn dump_with(url: &str, options: &[&str]) -> String {
     let search = Search::default();
     let binaries = Binaries::find(&search, Account::for_server())
         .await
         .unwrap();
     let output = Command::new(binaries.program("pg_dump"))
         .args(["--schema-only", "--dbname", url])
-        .args(what)
+        .args(options)
         .output()
         .unwrap();
     assert!(

@@ -1,4 +1,4 @@
-//! The schema as a whole: its golden dump, and that no hot path reads a whole table.
+//! No hot path reads a whole table.
 
 use std::collections::BTreeMap;
 
@@ -7,44 +7,6 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::database::{self, Database};
-use crate::migrations::dump_with;
-
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/schema.sql");
-const HEADING: &str = "-- What the migrations amount to, for reading: a dump that a test keeps. Not a source, never applied.\n\n";
-
-#[tokio::test]
-async fn the_golden_schema_is_what_the_migrations_make() {
-    let db = Database::create().await;
-    let version: i32 = db
-        .one("select current_setting('server_version_num')::integer / 10000")
-        .await;
-    if version != 15 {
-        println!("pg_dump {version} writes in another manner: the golden dump is compared on 15");
-        return;
-    }
-    let dumped = dump_with(&db.url, &["--schema=public", "--schema=usher"]).await;
-    // The versions of server and client are not the schema's.
-    let dumped = dumped
-        .lines()
-        .filter(|line| !line.starts_with("-- Dumped "))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let dumped = format!("{HEADING}{}\n", dumped.trim());
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(GOLDEN, dumped).unwrap();
-        return;
-    }
-    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
-    let differs = golden
-        .lines()
-        .zip(dumped.lines())
-        .find(|(golden, dumped)| golden != dumped);
-    assert!(
-        golden == dumped,
-        "sql/schema.sql is not what the migrations make, first at {differs:?}: look at the difference that \
-         `UPDATE_EXPECT=1 cargo test --test it golden` makes"
-    );
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_hot_path_reads_a_whole_table() {
