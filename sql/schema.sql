@@ -1890,6 +1890,15 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.session_of(voting uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (select v.session_id from public.voting_sessions v where v.id = voting);
+end
+$$;
+
 CREATE FUNCTION usher.session_snapshot(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2723,14 +2732,12 @@ ALTER TABLE public.votes ENABLE ROW LEVEL SECURITY;
 CREATE POLICY votes_delete ON public.votes FOR DELETE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
 
 CREATE POLICY votes_insert ON public.votes FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND (EXISTS ( SELECT 1
-   FROM public.voting_sessions v
-  WHERE (v.id = votes.voting_session_id)))));
+   FROM public.movie_sessions s
+  WHERE (s.id = usher.session_of(votes.voting_session_id))))));
 
 CREATE POLICY votes_select ON public.votes FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
 
-CREATE POLICY votes_update ON public.votes FOR UPDATE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND (EXISTS ( SELECT 1
-   FROM public.voting_sessions v
-  WHERE (v.id = votes.voting_session_id)))));
+CREATE POLICY votes_update ON public.votes FOR UPDATE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
 
 ALTER TABLE public.voting_options ENABLE ROW LEVEL SECURITY;
 
@@ -3036,6 +3043,9 @@ REVOKE ALL ON FUNCTION usher.require_writer(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO service_role;
+
+REVOKE ALL ON FUNCTION usher.session_of(voting uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION usher.session_snapshot(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_snapshot(session uuid) TO usher_gateway;

@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod adopt;
 mod client;
 mod cluster;
 mod database;
@@ -20,6 +21,7 @@ mod explain;
 mod failures;
 mod frames;
 mod gateway;
+mod hot_paths;
 mod http;
 mod identity;
 mod life;
