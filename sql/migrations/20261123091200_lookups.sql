@@ -1,4 +1,4 @@
--- Lookups by key where a whole table was read: what a page of chat, a batch and the keeper of the clock ask for.
+-- Lookups by key where a whole table was read: what a page of chat and the keeper of the clock ask for.
 
 -- Without the offset the planner may read all sessions for a page of messages of one.
 alter policy chat_messages_select_anon on public.chat_messages
@@ -18,8 +18,6 @@ alter policy chat_messages_select on public.chat_messages
     and session_id <> all (array(select usher.banned_sessions()))
     and exists (select 1 from public.movie_sessions s where s.id = session_id offset 0)
   );
-
-alter function usher.take_turns(jsonb) set enable_seqscan = off;
 
 -- As before, and the time is a value: compared with a function that changes, no index would serve.
 -- Security definer: called by usher_gateway; the clock decides what it does.

@@ -21,8 +21,6 @@ begin
 end
 $$;
 
-alter function usher.take_turns(jsonb) reset enable_seqscan;
-
 alter policy chat_messages_select_anon on public.chat_messages
   using (
     deleted_at is null
