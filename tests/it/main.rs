@@ -28,6 +28,7 @@ mod life;
 mod log;
 mod main_job;
 mod migrations;
+mod naive;
 mod overlay;
 mod pgtap;
 mod resume;
