@@ -21,7 +21,6 @@ mod explain;
 mod failures;
 mod frames;
 mod gateway;
-mod hot_paths;
 mod http;
 mod identity;
 mod life;
