@@ -66,7 +66,10 @@ const EXPLAINED: &[(&str, &[&str])] = &[
             "usher.append_messages(uuid[]): as its caller",
             "usher.apply_votes(uuid[],uuid[],bigint[]): as its caller",
             "usher.bump_votings(uuid[]): as its caller",
+            "usher.close_votings(uuid[],uuid[]): as its caller",
             "usher.count_votes(uuid): as its caller",
+            "usher.forget_person(uuid): as its caller",
+            "usher.lock_for_deletion(uuid[],uuid): as its caller",
             "usher.record_votes(uuid[],uuid[],bigint[]): as its caller",
             "usher.redact_messages(uuid[],timestamp with time zone[],uuid[]): as its caller",
         ],
@@ -81,6 +84,14 @@ const EXPLAINED: &[(&str, &[&str])] = &[
             "usher.owns_session(uuid): as its caller",
             "usher.profile_role(): as its caller",
             "usher.require_writer(uuid): as its caller",
+            "usher.session_of(uuid): as its caller",
+        ],
+    ),
+    (
+        "it takes locks in one order, which shows where transactions meet: tests/it/stress.rs has them meet",
+        &[
+            "movie_sessions_deleting on movie_sessions: dropped",
+            "profiles_deleting on profiles: dropped",
         ],
     ),
 ];

@@ -91,6 +91,7 @@ values
   ('profiles promote another', $$update public.profiles set role = 'streamer' where id = $id(aa,10)$$),
   ('profiles insert', $$insert into public.profiles (id, username, display_name) values (gen_random_uuid(), 'mx_new', 'x')$$),
   ('profiles delete oneself', $$delete from public.profiles where id = $me$$),
+  ('profiles delete another', $$delete from public.profiles where id = $id(aa,10)$$),
   ('profiles my_profile()', $$select 1 from public.my_profile()$$),
   ('movies read', $$select 1 from public.movies where id = $id(ff,1)$$),
   ('movies insert', $$insert into public.movies (title) values ('new')$$),
@@ -280,6 +281,7 @@ profiles promote oneself           -    -       -        -      -      -      - 
 profiles promote another           -    -       -        -      -      -      -        -     -     -     -      -     -       1
 profiles insert                    -    -       -        -      -      -      -        -     -     -     -      -     -       23503
 profiles delete oneself            -    -       -        -      -      -      -        -     -     -     -      -     -       0
+profiles delete another            -    -       -        -      -      -      -        -     -     -     -      -     -       1
 profiles my_profile()              -    -       1        1      1      1      1        1     1     1     1      1     -       0
 movies read                        1    1       1        1      1      1      1        1     1     1     1      1     -       1
 movies insert                      -    -       -        -      -      -      1        1     -     1     -      -     -       1
