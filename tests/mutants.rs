@@ -320,6 +320,12 @@ fn report(
             }
         }
     }
+    for name in EXPLAINED.iter().flat_map(|(_, names)| *names) {
+        if !is_long && !mutants.iter().any(|mutant| mutant.name == *name) {
+            wrong += 1;
+            println!("NO MUTANT  {name}: take it off the list of explained ones");
+        }
+    }
     println!("{:<12}{:>8}{:>9}", "kind", "mutants", "noticed");
     for (kind, (all, killed)) in &by_kind {
         println!("{kind:<12}{all:>8}{killed:>9}");

@@ -4,7 +4,7 @@
 -- a trick, and the matrix of the batch functions, where the gateway names the author.
 begin;
 create extension if not exists pgtap;
-select plan(43);
+select plan(45);
 
 create function pg_temp.id(kind text, n integer) returns uuid
 language sql
@@ -78,7 +78,7 @@ reset search_path;
 
 select throws_ok($$update public.chat_messages set session_id = '5e000000-0000-4000-8000-000000000002'$$, '42501', null, 'a message does not move to another session');
 select throws_ok($$insert into public.chat_messages (session_id, body, deleted_by) values ('5e000000-0000-4000-8000-000000000001', 'x', 'aa000000-0000-4000-8000-000000000001')$$, '42501', null, 'nobody is blamed for a deletion');
-select throws_ok($$insert into public.chat_messages (session_id, body) values (null, 'x')$$, null, null, 'no session, no message');
+select throws_ok($$insert into public.chat_messages (session_id, body) values (null, 'x')$$, 'US005', null, 'no session, no message');
 select throws_ok($$insert into public.chat_messages (session_id, body) select id, 'x' from unnest(array['5e000000-0000-4000-8000-000000000001', '5e000000-0000-4000-8000-000000000002']::uuid[]) as id$$, 'US005', null, 'one forbidden row takes the whole statement down');
 select lives_ok($$update public.chat_messages set deleted_at = 'infinity'$$, 'deleting everything');
 select results_eq($$select id from public.chat_messages where deleted_at is not null$$, $$values ('cc000000-0000-4000-8000-000000000001'::uuid)$$, 'deletes one''s own');
@@ -154,6 +154,14 @@ as $$
   ))) as v
 $$;
 select is(pg_temp.post(pg_temp.claims(pg_temp.id('aa', 3)), 'authenticated', 1, 'x'), 'posted', 'a viewer posts');
+-- The legacy settings win over the claims where they are set. A batch begins without them.
+do $$
+begin
+  perform set_config('request.jwt.claim.sub', pg_temp.id('aa', 1)::text, true);
+end
+$$;
+select is(pg_temp.post(pg_temp.claims(pg_temp.id('aa', 3)), 'authenticated', 1, 'whose?'), 'posted', 'a setting that was left behind');
+select is((select user_id from public.chat_messages where body = 'whose?'), pg_temp.id('aa', 3), 'makes nobody else of the author');
 select is(pg_temp.post(pg_temp.claims(pg_temp.id('aa', 3)), 'service_role', 1, 'x'), 'forbidden', 'no role but those of users is taken');
 select is(pg_temp.post(pg_temp.claims(pg_temp.id('aa', 3)), 'postgres', 1, 'x'), 'forbidden', 'whatever it is called');
 select is(pg_temp.post(pg_temp.claims(pg_temp.id('dd', 1), 'anon'), 'anon', 2, 'x'), 'forbidden', 'an overlay posts nothing');
