@@ -18,6 +18,12 @@ mod database;
 mod dev;
 mod erasure;
 mod explain;
+#[allow(
+    dead_code,
+    reason = "the fault matrix uses it; its own tests run here, since that binary has no harness"
+)]
+#[path = "../faults/ledger.rs"]
+mod fault_ledger;
 mod failures;
 mod frames;
 mod gateway;

@@ -1,0 +1,554 @@
+//! One fault's evening: a gateway, viewers and writers around it, the times that matter, and the audit at the end.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use crate::ledger::{Flaws, Row};
+use crate::stage::{
+    Database, Gateway, GatewayOptions, Keys, PATIENCE, Postgres, connect, free_port,
+};
+use crate::viewer::{Board, Order, Report, Seat, Viewer};
+use crate::writer::{Acked, Desk};
+
+const SESSIONS: usize = 2;
+const SENDERS: usize = 3;
+const VOTERS: usize = 3;
+/// Traffic before the fault, and after everybody is whole.
+const CALM: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(5);
+/// How long a viewer may take until it has everything again.
+const WHOLE_MAX: Duration = Duration::from_secs(60);
+
+/// How the evening shall be.
+#[derive(Clone)]
+pub(crate) struct Setting {
+    pub(crate) viewers: usize,
+    pub(crate) token_ttl: Duration,
+    /// More of the gateway's environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Whether viewers may be told to begin anew.
+    pub(crate) may_restart: bool,
+    /// Whether writers write by SQL in between.
+    pub(crate) is_busy: bool,
+}
+
+/// A gateway with its audience.
+pub(crate) struct Evening<'a> {
+    pub(crate) postgres: &'a mut Postgres,
+    pub(crate) database: Database,
+    pub(crate) options: GatewayOptions,
+    /// The first of them is the one that things happen to.
+    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) orders: Vec<watch::Sender<Order>>,
+    pub(crate) author: Uuid,
+    setting: Setting,
+    nodes: watch::Sender<Vec<SocketAddr>>,
+    viewers: Vec<JoinHandle<Report>>,
+    senders: Vec<JoinHandle<anyhow::Result<Vec<Acked>>>>,
+    others: Vec<JoinHandle<anyhow::Result<u64>>>,
+    is_over: watch::Sender<bool>,
+    voting: Uuid,
+    lifted: Option<Instant>,
+    forgiven_until: Option<Instant>,
+    remarks: Vec<String>,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// The longest that a viewer went without an event: the median of the viewers, and the most.
+    pub(crate) outage: (Duration, Duration),
+    /// From the end of the fault until a viewer had everything: median and most.
+    pub(crate) whole: (Duration, Duration),
+    pub(crate) flaws: Flaws,
+    /// Deliveries that were checked.
+    pub(crate) deliveries: u64,
+    pub(crate) resumes: u64,
+    pub(crate) restarts: u64,
+    /// What else should be known.
+    pub(crate) remarks: Vec<String>,
+    /// What went wrong that is no flaw of the counts.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl<'a> Evening<'a> {
+    /// Opens: everybody is there, and traffic flows.
+    pub(crate) async fn open(
+        postgres: &'a mut Postgres,
+        log: &Path,
+        setting: Setting,
+    ) -> anyhow::Result<Self> {
+        let database = postgres.database().await?;
+        let cast = Cast::invite(&database, setting.viewers).await?;
+        let options = GatewayOptions {
+            at: free_port()?,
+            database_url: database.gateway_url.clone(),
+            log: log.to_owned(),
+            environment: setting.environment.clone(),
+        };
+        let gateway = Gateway::start(&options).await?;
+        let (nodes, known_nodes) = watch::channel(vec![gateway.at]);
+        let seat = |_| Seat {
+            positions: (0..SESSIONS).map(|_| AtomicU64::new(0)).collect(),
+            port: AtomicU16::new(0),
+        };
+        let board = Arc::new(Board {
+            sessions: cast.sessions.clone(),
+            nodes: known_nodes,
+            is_armed: AtomicBool::new(false),
+            seats: (0..setting.viewers).map(seat).collect(),
+        });
+        let keys = Arc::new(Keys {
+            ttl: setting.token_ttl,
+            ahead: AtomicI64::new(0),
+        });
+        let (is_over, over) = watch::channel(false);
+        let mut evening = Self {
+            postgres,
+            database: database.clone(),
+            options,
+            gateways: vec![gateway],
+            orders: Vec::new(),
+            author: cast.author,
+            setting,
+            nodes,
+            viewers: Vec::new(),
+            senders: Vec::new(),
+            others: Vec::new(),
+            is_over,
+            voting: cast.voting,
+            lifted: None,
+            forgiven_until: None,
+            remarks: Vec::new(),
+            board: Arc::clone(&board),
+            keys: Arc::clone(&keys),
+        };
+        evening.seat_viewers(&cast);
+        evening.wait_for_seats().await?;
+        let desk = Desk {
+            board,
+            keys,
+            database,
+            is_over: over,
+        };
+        evening.begin_to_write(&desk, &cast);
+        sleep(CALM).await;
+        Ok(evening)
+    }
+
+    fn seat_viewers(&mut self, cast: &Cast) {
+        for number in 0..self.setting.viewers {
+            let (order, orders) = watch::channel(Order::Watch);
+            let user = number.is_multiple_of(2).then(|| cast.audience[number / 2]);
+            let board = Arc::clone(&self.board);
+            let viewer = Viewer::new(number, board, user, Arc::clone(&self.keys), orders);
+            self.viewers.push(tokio::spawn(viewer.run()));
+            self.orders.push(order);
+        }
+    }
+
+    /// Waits until everybody watches: an event after their start has come.
+    async fn wait_for_seats(&self) -> anyhow::Result<()> {
+        let client = self.database.connect().await?;
+        let is_seated = |seat: &Seat| {
+            let mut positions = seat.positions.iter();
+            positions.all(|position| position.load(Ordering::Relaxed) > 0)
+        };
+        let seated = async {
+            while !self.board.seats.iter().all(is_seated) {
+                self.mark(&client).await?;
+                sleep(PATIENCE / 600).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, seated)
+            .await
+            .context("viewers find no seat")?
+    }
+
+    fn begin_to_write(&mut self, desk: &Desk, cast: &Cast) {
+        for sender in &cast.senders {
+            self.senders.push(tokio::spawn(desk.clone().send(*sender)));
+        }
+        for voter in &cast.voters {
+            let voting = desk.clone().vote(*voter, cast.voting, cast.movies.clone());
+            self.others.push(tokio::spawn(voting));
+        }
+        if self.setting.is_busy {
+            self.others
+                .push(tokio::spawn(desk.clone().insert(cast.author)));
+        }
+    }
+
+    /// The fault begins.
+    pub(crate) fn strike(&self) {
+        self.board.is_armed.store(true, Ordering::Relaxed);
+    }
+
+    /// The fault is over: from now on everybody should recover.
+    pub(crate) fn lift(&mut self) {
+        self.lifted = Some(Instant::now());
+    }
+
+    /// Something that the reader of the table should know.
+    pub(crate) fn remark(&mut self, remark: String) {
+        self.remarks.push(remark);
+    }
+
+    /// Tells these viewers to do something.
+    pub(crate) fn order(&self, viewers: impl Iterator<Item = usize>, order: Order) {
+        for viewer in viewers {
+            self.orders[viewer].send_replace(order);
+        }
+    }
+
+    /// Another gateway in front of the same database.
+    pub(crate) async fn add_gateway(&mut self) -> anyhow::Result<()> {
+        let options = GatewayOptions {
+            at: free_port()?,
+            ..self.options.clone()
+        };
+        self.gateways.push(Gateway::start(&options).await?);
+        self.nodes
+            .send_replace(self.gateways.iter().map(|gateway| gateway.at).collect());
+        Ok(())
+    }
+
+    /// Nobody tries a gateway any more that is not there.
+    pub(crate) fn forget_lost(&mut self) {
+        self.nodes
+            .send_replace(self.gateways.iter().map(|gateway| gateway.at).collect());
+    }
+
+    /// Starts the gateway again where it was.
+    pub(crate) async fn restart_gateway(&mut self) -> anyhow::Result<()> {
+        let options = self.options.clone();
+        self.gateways.insert(0, Gateway::start(&options).await?);
+        Ok(())
+    }
+
+    /// What was acknowledged so far may be gone: the database was put back.
+    pub(crate) fn forgive_what_was_undone(&mut self) {
+        self.forgiven_until = Some(Instant::now());
+    }
+
+    /// Sets the gateway's clock so many seconds ahead.
+    pub(crate) fn set_clock(&self, ahead: i64) -> anyhow::Result<()> {
+        Ok(std::fs::write(
+            clock_file(&self.options.log),
+            format!("+{ahead}s"),
+        )?)
+    }
+
+    /// Waits until every viewer has everything that is written before.
+    pub(crate) async fn wait_for_whole(&self) -> anyhow::Result<()> {
+        self.times_to_whole(Instant::now()).await.map(drop)
+    }
+
+    /// Everybody recovers, finishes and is audited.
+    pub(crate) async fn close(mut self) -> anyhow::Result<Outcome> {
+        let lifted = self.lifted.unwrap_or_else(Instant::now);
+        let whole = self.times_to_whole(lifted).await?;
+        sleep(CALM).await;
+        self.board.is_armed.store(false, Ordering::Relaxed);
+        self.is_over.send_replace(true);
+        let mut complaints = Vec::new();
+        let mut acked = Vec::new();
+        for sender in std::mem::take(&mut self.senders) {
+            match timeout(PATIENCE, sender)
+                .await
+                .context("a sender finishes")??
+            {
+                Ok(some) => acked.extend(some),
+                Err(error) => complaints.push(error.to_string()),
+            }
+        }
+        for other in std::mem::take(&mut self.others) {
+            if let Err(error) = timeout(PATIENCE, other)
+                .await
+                .context("a writer finishes")??
+            {
+                complaints.push(error.to_string());
+            }
+        }
+        self.times_to_whole(Instant::now()).await?;
+        // The last tally is sent within a second of the last vote.
+        sleep(CALM).await;
+        self.order(0..self.setting.viewers, Order::Stop);
+        let mut reports = Vec::new();
+        for viewer in std::mem::take(&mut self.viewers) {
+            reports.push(
+                timeout(PATIENCE, viewer)
+                    .await
+                    .context("a viewer goes home")??,
+            );
+        }
+        self.audit(&reports, &acked, whole, complaints).await
+    }
+
+    /// Writes something, and waits until every viewer has it: with it, it has everything before.
+    async fn times_to_whole(&self, since: Instant) -> anyhow::Result<Vec<Duration>> {
+        let deadline = Instant::now() + WHOLE_MAX;
+        let marks = loop {
+            let marked = async { self.mark(&self.database.connect().await?).await };
+            match timeout(PATIENCE, marked).await? {
+                Ok(marks) => break marks,
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => sleep(POLL).await,
+            }
+        };
+        let mut times: Vec<Option<Duration>> = vec![None; self.board.seats.len()];
+        while times.iter().any(Option::is_none) {
+            for (time, seat) in times.iter_mut().zip(&self.board.seats) {
+                let mut positions = seat.positions.iter().zip(&marks);
+                if time.is_none() && positions.all(|(at, mark)| at.load(Ordering::Relaxed) >= *mark)
+                {
+                    *time = Some(since.elapsed());
+                }
+            }
+            if Instant::now() > deadline {
+                let missing = times.iter().filter(|time| time.is_none()).count();
+                bail!("{missing} viewers do not have everything after {WHOLE_MAX:?}");
+            }
+            sleep(POLL).await;
+        }
+        let mut times: Vec<Duration> = times.into_iter().flatten().collect();
+        times.sort_unstable();
+        Ok(times)
+    }
+
+    /// Writes a message to each session; gives their numbers.
+    async fn mark(&self, client: &tokio_postgres::Client) -> anyhow::Result<Vec<u64>> {
+        let mut marks = Vec::new();
+        for session in &self.board.sessions {
+            let sql = "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, 'mark')
+                returning id";
+            let message: Uuid = client
+                .query_one(sql, &[session, &self.author])
+                .await?
+                .get(0);
+            let sql = "select seq from usher.session_events where message_id = $1";
+            marks.push(
+                client
+                    .query_one(sql, &[&message])
+                    .await?
+                    .get::<_, i64>(0)
+                    .cast_unsigned(),
+            );
+        }
+        Ok(marks)
+    }
+
+    async fn audit(
+        self,
+        reports: &[Report],
+        acked: &[Acked],
+        whole: Vec<Duration>,
+        mut complaints: Vec<String>,
+    ) -> anyhow::Result<Outcome> {
+        let mut flaws = Flaws::default();
+        let mut deliveries = 0;
+        for (place, session) in self.board.sessions.iter().enumerate() {
+            let log = self.database.log(*session).await?;
+            for report in reports {
+                flaws.add(report.ledgers[place].audit(&log));
+                deliveries += report.ledgers[place].received();
+            }
+            flaws.add(self.audit_table(*session, &log, acked).await?);
+        }
+        flaws.tallies += self.wrong_tallies(reports).await?;
+        complaints.extend(reports.iter().flat_map(|report| report.refusals.clone()));
+        let restarts = reports
+            .iter()
+            .flat_map(|report| report.restarts.values())
+            .sum();
+        if restarts > 0 && !self.setting.may_restart {
+            complaints.push(format!("{restarts} subscriptions had to begin anew"));
+        }
+        let mut silences: Vec<Duration> = reports
+            .iter()
+            .map(|report| report.longest_silence)
+            .collect();
+        silences.sort_unstable();
+        Ok(Outcome {
+            outage: spread(&silences),
+            whole: spread(&whole),
+            flaws,
+            deliveries,
+            resumes: reports.iter().map(|report| report.resumes).sum(),
+            restarts,
+            remarks: self.remarks.clone(),
+            complaints,
+        })
+    }
+
+    /// Every row of the table is in the log once, and everything acknowledged is in both as it was said.
+    async fn audit_table(
+        &self,
+        session: Uuid,
+        log: &[Row],
+        acked: &[Acked],
+    ) -> anyhow::Result<Flaws> {
+        let client = self.database.connect().await?;
+        let mut flaws = Flaws::default();
+        let sql = "select m.id, m.user_id, m.nonce, count(e.seq), min(e.seq)
+            from public.chat_messages m
+            left join usher.session_events e on e.message_id = m.id and e.type = 'chat.created'
+            where m.session_id = $1
+            group by m.id";
+        let mut by_nonce: HashMap<(Uuid, Uuid), (Uuid, Option<i64>)> = HashMap::new();
+        for row in client.query(sql, &[&session]).await? {
+            let (message, author): (Uuid, Uuid) = (row.get(0), row.get(1));
+            let events: i64 = row.get(3);
+            flaws.lost += u64::from(events == 0);
+            flaws.doubled += u64::try_from(events - 1).unwrap_or_default();
+            if let Some(nonce) = row.get::<_, Option<Uuid>>(2)
+                && by_nonce
+                    .insert((author, nonce), (message, row.get(4)))
+                    .is_some()
+            {
+                flaws.doubled += 1;
+            }
+        }
+        let is_due = |ack: &&Acked| ack.session == session && Some(ack.at) > self.forgiven_until;
+        for ack in acked.iter().filter(is_due) {
+            let found = by_nonce.get(&(ack.author, ack.nonce));
+            let is_there = found.is_some_and(|(message, seq)| {
+                *message == ack.message && seq.map(i64::cast_unsigned) == Some(ack.seq)
+            });
+            flaws.lost += u64::from(!is_there);
+        }
+        let numbers = log.iter().zip(1..);
+        flaws.gaps += numbers.filter(|((seq, _), due)| seq != due).count() as u64;
+        Ok(flaws)
+    }
+
+    /// Viewers whose last tally is not what the table says.
+    async fn wrong_tallies(&self, reports: &[Report]) -> anyhow::Result<u64> {
+        let sql =
+            "select movie_id, count(*) from public.votes where voting_session_id = $1 group by 1";
+        let rows = self
+            .database
+            .connect()
+            .await?
+            .query(sql, &[&self.voting])
+            .await?;
+        let counted: HashMap<String, i64> = rows
+            .iter()
+            .map(|row| (row.get::<_, Uuid>(0).to_string(), row.get(1)))
+            .collect();
+        let is_right = |tally: &Value| {
+            let counts = tally["counts"].as_array().into_iter().flatten();
+            let counts = counts.filter_map(|count| {
+                Some((
+                    count["movie"].as_str()?.to_owned(),
+                    count["votes"].as_i64()?,
+                ))
+            });
+            counts
+                .filter(|(_, votes)| *votes > 0)
+                .collect::<HashMap<_, _>>()
+                == counted
+        };
+        let wrong = reports.iter().filter(|report| {
+            let tally = report.tallies.get(&self.voting);
+            !tally.is_some_and(is_right)
+        });
+        Ok(wrong.count() as u64)
+    }
+}
+
+/// What makes a gateway read its clock from a file.
+pub(crate) fn fake_clock(log: &Path) -> Vec<(&'static str, String)> {
+    let library = fake_clock_library().unwrap_or_default();
+    vec![
+        ("LD_PRELOAD", library),
+        (
+            "FAKETIME_TIMESTAMP_FILE",
+            clock_file(log).display().to_string(),
+        ),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+}
+
+/// Where Debian's package `libfaketime` has it.
+pub(crate) fn fake_clock_library() -> Option<String> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let found = libraries.find(|library| library.exists())?;
+    Some(found.display().to_string())
+}
+
+fn clock_file(log: &Path) -> PathBuf {
+    log.with_extension("clock")
+}
+
+/// Who takes part, and in what.
+struct Cast {
+    sessions: Vec<Uuid>,
+    author: Uuid,
+    senders: Vec<Uuid>,
+    voters: Vec<Uuid>,
+    audience: Vec<Uuid>,
+    voting: Uuid,
+    movies: Vec<Uuid>,
+}
+
+impl Cast {
+    async fn invite(database: &Database, viewers: usize) -> anyhow::Result<Self> {
+        let client = connect(&database.url).await?;
+        let ids = |count: usize| (0..count).map(|_| Uuid::new_v4()).collect::<Vec<_>>();
+        let cast = Self {
+            sessions: ids(SESSIONS),
+            author: Uuid::new_v4(),
+            senders: ids(SENDERS),
+            voters: ids(VOTERS),
+            audience: ids(viewers.div_ceil(2)),
+            voting: Uuid::new_v4(),
+            movies: ids(3),
+        };
+        let mut users = vec![cast.author];
+        users.extend(
+            cast.senders
+                .iter()
+                .chain(&cast.voters)
+                .chain(&cast.audience),
+        );
+        let sql = "insert into auth.users (id, aud, role) select u, 'authenticated', 'authenticated' from unnest($1::uuid[]) u";
+        client.execute(sql, &[&users]).await?;
+        let sql = "insert into public.movie_sessions (id, streamer_id, title, status)
+            select s, $2, 'An evening of faults', 'live' from unnest($1::uuid[]) s";
+        client.execute(sql, &[&cast.sessions, &cast.author]).await?;
+        let sql =
+            "insert into public.movies (id, title) select m, 'A movie' from unnest($1::uuid[]) m";
+        client.execute(sql, &[&cast.movies]).await?;
+        let sql = "insert into public.voting_sessions (id, session_id, question) values ($1, $2, 'Which?')";
+        client
+            .execute(sql, &[&cast.voting, &cast.sessions[0]])
+            .await?;
+        let sql = "insert into public.voting_options (voting_session_id, movie_id) select $1, m from unnest($2::uuid[]) m";
+        client.execute(sql, &[&cast.voting, &cast.movies]).await?;
+        let sql = "update public.voting_sessions set state = 'open' where id = $1";
+        client.execute(sql, &[&cast.voting]).await?;
+        Ok(cast)
+    }
+}
+
+/// Median and maximum of a sorted list.
+fn spread(times: &[Duration]) -> (Duration, Duration) {
+    let at = |place: usize| times.get(place).copied().unwrap_or_default();
+    (at(times.len() / 2), at(times.len().saturating_sub(1)))
+}
