@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::auth::identity::Identity;
 use crate::limits::{BATCH_ITEMS_MAX, WRITE_DEADLINE, WRITE_QUEUE_LEN};
 use crate::metrics::Metrics;
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::store::{Store, StoreError, may_pass};
 use crate::protocol::id::{MessageId, MovieId, Seq, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Done;
@@ -239,6 +239,9 @@ fn refusal(row: &Row) -> Option<Refusal> {
     let retry_after_ms = row
         .get::<_, Option<i32>>("retry_after_ms")
         .and_then(|after| u64::try_from(after).ok());
+    if name == RefusalCode::Internal.as_str() && detail.is_some_and(may_pass) {
+        return Some(Refusal::unavailable(RETRY_AFTER_MS));
+    }
     let Some(code) = RefusalCode::parse(name).filter(|code| *code != RefusalCode::Internal) else {
         error!(name, detail, "a write was refused for a reason of our own");
         return Some(Refusal::new(RefusalCode::Internal, "the write failed"));

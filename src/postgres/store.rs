@@ -316,26 +316,20 @@ async fn query(
 
 /// Tells what may pass from what will not.
 pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
-    use tokio_postgres::error::SqlState;
     match error.code() {
         None => StoreError::Unavailable(error.to_string()),
-        // Classes 08, 53, 57 and 40: the connection, resources, an operator, a transaction that collided with another.
-        Some(state)
-            if ["08", "53", "57", "40"]
-                .iter()
-                .any(|class| state.code().starts_with(class)) =>
-        {
-            StoreError::Unavailable(state.code().to_owned())
-        }
-        // A standby, or a lock that somebody else holds for long.
-        Some(state)
-            if *state == SqlState::READ_ONLY_SQL_TRANSACTION
-                || *state == SqlState::LOCK_NOT_AVAILABLE =>
-        {
-            StoreError::Unavailable(state.code().to_owned())
-        }
+        Some(state) if may_pass(state.code()) => StoreError::Unavailable(state.code().to_owned()),
         Some(_) => StoreError::Refused(error),
     }
+}
+
+/// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.
+pub(super) fn may_pass(state: &str) -> bool {
+    // The connection, a collision with another transaction, resources, an operator, the system.
+    const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
+    // A standby (read only, or still recovering), a lock that somebody else holds for long.
+    const STATES: [&str; 3] = ["25006", "55000", "55P03"];
+    STATES.contains(&state) || CLASSES.iter().any(|class| state.starts_with(class))
 }
 
 fn seq(row: &Row, column: usize) -> Seq {

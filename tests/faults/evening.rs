@@ -63,6 +63,8 @@ pub(crate) struct Evening<'a> {
     voting: Uuid,
     lifted: Option<Instant>,
     forgiven_until: Option<Instant>,
+    /// By viewer, sorted.
+    whole: Vec<Duration>,
     remarks: Vec<String>,
 }
 
@@ -131,6 +133,7 @@ impl<'a> Evening<'a> {
             voting: cast.voting,
             lifted: None,
             forgiven_until: None,
+            whole: Vec::new(),
             remarks: Vec::new(),
             board: Arc::clone(&board),
             keys: Arc::clone(&keys),
@@ -252,15 +255,27 @@ impl<'a> Evening<'a> {
         )?)
     }
 
-    /// Waits until every viewer has everything that is written before.
-    pub(crate) async fn wait_for_whole(&self) -> anyhow::Result<()> {
-        self.times_to_whole(Instant::now()).await.map(drop)
+    /// Waits until every viewer has everything again, for a fault that wants to look at what that took.
+    pub(crate) async fn recover(&mut self) -> anyhow::Result<()> {
+        let lifted = self.lifted.unwrap_or_else(Instant::now);
+        self.whole = self.times_to_whole(lifted).await?;
+        Ok(())
+    }
+
+    /// Where viewers stood counts no more: they are to begin anew.
+    pub(crate) fn forget_positions(&self) {
+        for seat in &self.board.seats {
+            for position in &seat.positions {
+                position.store(0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Everybody recovers, finishes and is audited.
     pub(crate) async fn close(mut self) -> anyhow::Result<Outcome> {
-        let lifted = self.lifted.unwrap_or_else(Instant::now);
-        let whole = self.times_to_whole(lifted).await?;
+        if self.whole.is_empty() {
+            self.recover().await?;
+        }
         sleep(CALM).await;
         self.board.is_armed.store(false, Ordering::Relaxed);
         self.is_over.send_replace(true);
@@ -295,7 +310,7 @@ impl<'a> Evening<'a> {
                     .context("a viewer goes home")??,
             );
         }
-        self.audit(&reports, &acked, whole, complaints).await
+        self.audit(&reports, &acked, complaints).await
     }
 
     /// Writes something, and waits until every viewer has it: with it, it has everything before.
@@ -355,7 +370,6 @@ impl<'a> Evening<'a> {
         self,
         reports: &[Report],
         acked: &[Acked],
-        whole: Vec<Duration>,
         mut complaints: Vec<String>,
     ) -> anyhow::Result<Outcome> {
         let mut flaws = Flaws::default();
@@ -384,7 +398,7 @@ impl<'a> Evening<'a> {
         silences.sort_unstable();
         Ok(Outcome {
             outage: spread(&silences),
-            whole: spread(&whole),
+            whole: spread(&self.whole),
             flaws,
             deliveries,
             resumes: reports.iter().map(|report| report.resumes).sum(),

@@ -44,6 +44,8 @@ pub(crate) enum Crowd {
     ShortTokens,
     /// Viewers who may be told to begin anew.
     MayRestart,
+    /// A gateway that waits longer for a sign of life.
+    Patient,
 }
 
 type Run = for<'e> fn(&'e mut Evening<'_>) -> BoxFuture<'e, anyhow::Result<()>>;
@@ -197,7 +199,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         "clients-stall",
         "half of the viewers read nothing while 4,000 messages pass",
         |evening| Box::pin(clients_stall(evening)),
-    ),
+    )
+    .before(Crowd::Patient),
     fault(
         "clients-half-close",
         "half of the viewers close their direction",
@@ -475,6 +478,7 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     tokio::fs::write(data.join("postgresql.auto.conf"), settings).await?;
     evening.postgres.cluster.start_server().await?;
     evening.forgive_what_was_undone();
+    evening.forget_positions();
     evening.lift();
     Ok(())
 }
@@ -554,7 +558,7 @@ async fn herd_dropped(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     evening.order(0..evening.board.seats.len(), Order::Reset);
     sleep(A_MOMENT).await;
     evening.lift();
-    evening.wait_for_whole().await?;
+    evening.recover().await?;
     let asked = evening.gateways[0].metric(ADMISSIONS).await? - before;
     evening.remark(format!("{asked} admission queries"));
     if asked > 0.0 {

@@ -115,7 +115,10 @@ impl Ledger {
 }
 
 #[cfg(test)]
-#[allow(dead_code, reason = "a binary without a harness compiles these and does not run them")]
+#[allow(
+    dead_code,
+    reason = "a binary without a harness compiles these and does not run them"
+)]
 mod tests {
     use super::*;
 

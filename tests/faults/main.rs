@@ -183,11 +183,16 @@ async fn suffer(
         },
         token_ttl: match fault.crowd {
             Crowd::ShortTokens => Duration::from_secs(4),
-            Crowd::Usual | Crowd::Herd | Crowd::MayRestart => Duration::from_hours(1),
+            Crowd::Usual | Crowd::Herd | Crowd::MayRestart | Crowd::Patient => {
+                Duration::from_hours(1)
+            }
         },
-        environment: match fault.need {
-            Need::FakeClock => evening::fake_clock(log),
-            Need::Nothing | Need::Namespace | Need::SmallDisk => Vec::new(),
+        environment: if fault.need == Need::FakeClock {
+            evening::fake_clock(log)
+        } else if fault.crowd == Crowd::Patient {
+            vec![("USHER_HEARTBEAT_MS", "25000".to_owned())]
+        } else {
+            Vec::new()
         },
         may_restart: fault.crowd == Crowd::MayRestart,
         is_busy: fault.crowd != Crowd::Herd,

@@ -121,6 +121,7 @@ struct Frame<'a> {
     resume_token: Option<String>,
     token: Option<String>,
     after_ms: Option<u64>,
+    retry_after_ms: Option<u64>,
     voting: Option<Uuid>,
     #[serde(borrow, default)]
     events: Vec<&'a RawValue>,
@@ -255,7 +256,7 @@ impl Viewer {
                     match heard {
                         Ok(Some(Ok(Message::Text(text)))) => {
                             if let Err(why) = self.take_in(&text, heard_at) {
-                                self.report.refusals.push(why);
+                                self.report.refusals.extend(why);
                                 return End::Closed(1006);
                             }
                         }
@@ -291,10 +292,10 @@ impl Viewer {
         }
     }
 
-    /// What is wrong with a frame ends the connection.
-    fn take_in(&mut self, text: &str, now: Instant) -> Result<(), String> {
+    /// What is wrong with a frame ends the connection; it is told where it was not to be expected.
+    fn take_in(&mut self, text: &str, now: Instant) -> Result<(), Option<String>> {
         let frame: Frame<'_> =
-            serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+            serde_json::from_str(text).map_err(|error| Some(format!("{error}: {text}")))?;
         match frame.r#type {
             "subscribed" | "reset" => self.stand(&frame),
             "events" => {
@@ -329,12 +330,17 @@ impl Viewer {
                 self.advice = frame.after_ms.map(Duration::from_millis);
                 Ok(())
             }
-            "error" | "unsubscribed" => Err(text.to_owned()),
+            "error" if text.contains(r#""code":"unavailable""#) => {
+                // Come back later: a refusal that the protocol foresees.
+                self.advice = frame.retry_after_ms.map(Duration::from_millis);
+                Err(None)
+            }
+            "error" | "unsubscribed" => Err(Some(text.to_owned())),
             _ => Ok(()),
         }
     }
 
-    fn stand(&mut self, frame: &Frame<'_>) -> Result<(), String> {
+    fn stand(&mut self, frame: &Frame<'_>) -> Result<(), Option<String>> {
         let place = self.place(frame);
         let seq = frame.seq.unwrap();
         let ledger = &mut self.report.ledgers[place];
@@ -342,7 +348,9 @@ impl Viewer {
             ledger.go_on(seq);
             self.report.resumes += 1;
         } else {
-            let reason = frame.reason.clone().ok_or("a start without a reason")?;
+            let Some(reason) = frame.reason.clone() else {
+                return Err(Some("a start without a reason".to_owned()));
+            };
             if self.standings[place].is_some() {
                 *self.report.restarts.entry(reason).or_default() += 1;
             }

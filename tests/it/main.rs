@@ -18,13 +18,13 @@ mod database;
 mod dev;
 mod erasure;
 mod explain;
+mod failures;
 #[allow(
     dead_code,
     reason = "the fault matrix uses it; its own tests run here, since that binary has no harness"
 )]
 #[path = "../faults/ledger.rs"]
 mod fault_ledger;
-mod failures;
 mod frames;
 mod gateway;
 mod http;
