@@ -27,8 +27,9 @@ use crate::relay::tally::Conflation;
 use crate::server::audience::Audience;
 use crate::server::fanout::{Command, Fanout};
 use crate::server::keeper::Keeper;
+use crate::server::readiness::{self, DatabaseState, Pulse};
 use crate::server::tally::TallyReader;
-use crate::server::{Shared, accept};
+use crate::server::{Drain, Shared, accept, moment};
 
 /// Serves until told to stop. Calls `ready` with the address once a viewer would be served.
 ///
@@ -47,6 +48,7 @@ pub async fn serve(
     let address = listener.local_addr().context("ask for the address")?;
     let mut parts = Parts::build(&config);
     let mut is_listening = parts.shared.is_listening.clone();
+    let mut database = parts.shared.database.clone();
     parts
         .tasks
         .spawn(accept::run(listener, Arc::clone(&parts.shared)));
@@ -58,8 +60,8 @@ pub async fn serve(
             biased;
             () = shutdown.cancelled() => break None,
             Some(ended) = parts.tasks.join_next() => break Some(ended),
-            changed = is_listening.wait_for(|is_listening| *is_listening), if ready.is_some() => {
-                if changed.is_ok() && let Some(ready) = ready.take() {
+            () = good(&mut is_listening, &mut database), if ready.is_some() => {
+                if let Some(ready) = ready.take() {
                     ready(address);
                 }
             }
@@ -70,6 +72,25 @@ pub async fn serve(
         None => Ok(()),
         Some(Ok(())) => bail!("a part of the gateway ended before it was told to"),
         Some(Err(error)) => Err(error).context("a part of the gateway failed"),
+    }
+}
+
+/// Waits until LISTEN hears and the database was found good. Cancel-safe: it only looks.
+async fn good(
+    is_listening: &mut watch::Receiver<bool>,
+    database: &mut watch::Receiver<DatabaseState>,
+) {
+    let found = database
+        .wait_for(|database| database.is_migrated)
+        .await
+        .is_ok()
+        && is_listening
+            .wait_for(|is_listening| *is_listening)
+            .await
+            .is_ok();
+    if !found {
+        // Their senders are gone, with the gateway.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -90,10 +111,17 @@ impl Parts {
         let mut tasks = JoinSet::new();
         let Loops {
             loops,
+            pulses,
             hearers,
             changed_votings,
         } = spawn_loops(config, &store, &metrics, &mut tasks, &stop_listening);
         tasks.spawn(batchers.run());
+        let (looked, database) = watch::channel(DatabaseState::default());
+        tasks.spawn(readiness::watch_database(
+            store.clone(),
+            looked,
+            stop_listening.clone(),
+        ));
         let keeper = Keeper {
             store: store.clone(),
             age_max: config.log_retention,
@@ -114,10 +142,12 @@ impl Parts {
             rules: Arc::new(rules(config)),
             allowed_origins: config.allowed_origins.clone(),
             connections_max: config.connections_max,
-            drain_ms: u64::try_from(config.drain.as_millis()).unwrap_or(u64::MAX),
+            drain: Drain::new(config.drain),
             store,
             writer,
             is_listening,
+            database,
+            pulses,
             loops,
             metrics,
             stopping: CancellationToken::new(),
@@ -133,10 +163,16 @@ impl Parts {
 
     /// Clients first, then what serves them, then what it stands on.
     async fn stop(mut self) {
-        info!("stopping");
+        let connections = u64::try_from(self.shared.metrics.connections.get()).unwrap_or(0);
+        let leave = self.shared.drain.begin(connections);
+        info!(
+            connections,
+            over_ms = self.shared.drain.leave_ms(),
+            "stopping"
+        );
         self.shared.stopping.cancel();
         self.shared.tasks.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait())
+        if tokio::time::timeout(leave + STOP_TIMEOUT, self.shared.tasks.wait())
             .await
             .is_err()
         {
@@ -169,6 +205,7 @@ impl Parts {
 /// How the fan-out loops, and the reader of tallies, are reached.
 struct Loops {
     loops: Vec<mpsc::Sender<Command>>,
+    pulses: Vec<Arc<Pulse>>,
     hearers: Vec<mpsc::Sender<Arc<Heard>>>,
     changed_votings: mpsc::Sender<Vec<VotingId>>,
 }
@@ -183,17 +220,20 @@ fn spawn_loops(
 ) -> Loops {
     let audience = Arc::new(Audience::default());
     let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (mut loops, mut hearers) = (Vec::new(), Vec::new());
+    let (mut loops, mut hearers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..config.fanout_loops {
         let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
+        let pulse = Arc::new(Pulse::new(moment()));
         let fanout = Fanout::new(
             config.ring_events,
             Arc::clone(&audience),
             store.clone(),
             changed_votings.clone(),
             Arc::clone(metrics),
+            Arc::clone(&pulse),
         );
+        pulses.push(pulse);
         tasks.spawn(fanout.run(heard, commands));
         loops.push(sender);
         hearers.push(hearer);
@@ -208,6 +248,7 @@ fn spawn_loops(
     tasks.spawn(reader.run(stop.clone()));
     Loops {
         loops,
+        pulses,
         hearers,
         changed_votings,
     }

@@ -181,6 +181,21 @@ const _: () = assert!(
     "a farewell must fit the stop"
 );
 
+/// How often the database is looked at for readiness.
+pub const READINESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the database may take to answer that, before a new viewer could not be said to be served.
+pub const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a fan-out loop, which has a turn each second at least, may take none before the process is taken for stuck.
+pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Clients that are sent away a second when the gateway stops: what another node of two cores admits with room to spare.
+pub const RETURNS_PER_SECOND_MAX: u64 = 1_000;
+
+/// The least time over which those who were sent away come back, so that a dozen does not come as one.
+pub const RETURN_SPREAD_MIN: Duration = Duration::from_secs(1);
+
 /// Events that leave the log in one statement.
 pub const TRIM_EVENTS_MAX: u64 = 10_000;
 

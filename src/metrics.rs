@@ -14,6 +14,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::protocol::refusal::{CloseCode, RefusalCode};
 use crate::protocol::server::StartReason;
+use crate::relay::opening::Beginning;
 use crate::relay::router::RefillCause;
 
 /// Seconds, from what a loopback takes to what a person gives up on.
@@ -36,7 +37,7 @@ pub struct Metrics {
     pub handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
     pub closes: Family<Label<CloseCode>, Counter>,
     pub refusals: Family<Label<RefusalCode>, Counter>,
-    pub starts: Family<Label<Start>, Counter>,
+    pub starts: Family<Label<Beginning>, Counter>,
     pub frames_received: Counter,
     pub bytes_sent: Counter,
     pub deliveries: Counter,
@@ -44,6 +45,11 @@ pub struct Metrics {
     pub notifications: Counter,
     pub listen_losses: Counter,
     pub is_listening: Gauge,
+    pub is_ready: Gauge,
+    pub lag: Histogram,
+    pub command_queue: Gauge,
+    pub write_queue: Gauge,
+    pub query_queue: Gauge,
     pub echo_delay: Histogram,
     pub refills: Family<Label<RefillCause>, Counter>,
     pub fanout_rounds: Histogram,
@@ -81,15 +87,6 @@ pub enum HandshakeRefusal {
     Token,
     /// Not a WebSocket handshake of version 13.
     Malformed,
-}
-
-/// How a subscription began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Start {
-    /// Where the client stood.
-    Recovered,
-    /// Somewhere else, for a reason.
-    Unrecovered(StartReason),
 }
 
 impl<L: LabelName> From<L> for Label<L> {
@@ -133,7 +130,7 @@ impl Metrics {
             refusals: r.add("refusals", "Frames refused, by code", Family::default()),
             starts: r.add(
                 "subscription_starts",
-                "Subscriptions begun, by how",
+                "Subscriptions begun, or begun anew while live (reset), by how",
                 Family::default(),
             ),
             frames_received: r.counter("frames_received", "Frames received from clients"),
@@ -149,6 +146,18 @@ impl Metrics {
                 "listening",
                 "1 while the LISTEN connection is known to hear",
             ),
+            is_ready: r.gauge("ready", "1 while a new viewer would be served"),
+            lag: r.histogram(
+                "lag_seconds",
+                "From an event's time, by the database's clock, until it is fanned out, by this machine's: the newest of each round",
+                &SECONDS,
+            ),
+            command_queue: r.gauge(
+                "command_queue",
+                "Commands that wait for the busiest fan-out loop",
+            ),
+            write_queue: r.gauge("write_queue", "Writes that wait for a batch"),
+            query_queue: r.gauge("query_queue", "Questions that wait for a connection to the database"),
             echo_delay: r.histogram(
                 "echo_delay_seconds",
                 "From a NOTIFY of our own to hearing it",
@@ -246,13 +255,17 @@ impl LabelName for HandshakeRefusal {
     }
 }
 
-impl LabelName for Start {
+impl LabelName for Beginning {
     fn label(&self) -> &'static str {
         match self {
-            Self::Recovered => "recovered",
+            Self::RecoveredFromMemory => "recovered_from_memory",
+            Self::RecoveredFromLog => "recovered_from_log",
             Self::Unrecovered(StartReason::Ahead) => "ahead",
             Self::Unrecovered(StartReason::Fresh) => "fresh",
             Self::Unrecovered(StartReason::TooOld) => "too_old",
+            Self::Reset(StartReason::Ahead) => "reset_ahead",
+            Self::Reset(StartReason::Fresh) => "reset",
+            Self::Reset(StartReason::TooOld) => "reset_too_old",
         }
     }
 }

@@ -48,7 +48,9 @@ fn exit_at_once() -> ! {
 
 /// Sends logs to standard error; standard output is for results.
 pub(super) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.filter).context("read the log filter")?;
+    // The pool warns of each connection on its own; that the database is away, the listener says once.
+    let filter = format!("deadpool=error,{}", settings.filter);
+    let filter = EnvFilter::try_new(filter).context("read the log filter")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Where nobody reads the log any more, the fallback would print to the same closed pipe, and panic.

@@ -81,6 +81,13 @@ pub fn batchers(store: &Store, metrics: &Arc<Metrics>) -> (Writer, Batchers) {
 }
 
 impl Writer {
+    /// Writes that wait for the batch under way.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let depth = |queue: &mpsc::Sender<Item>| queue.max_capacity() - queue.capacity();
+        depth(&self.messages) + depth(&self.votes)
+    }
+
     /// Writes something for somebody. The answer comes after the commit; a full queue answers at once.
     pub async fn write(&self, write: Write, identity: Arc<Identity>) -> Result<Done, Refusal> {
         let (answer, answered) = oneshot::channel();

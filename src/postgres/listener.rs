@@ -85,16 +85,18 @@ impl Listener {
     /// Listens until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
+        let mut away_since = None;
         loop {
             let heard_at = Instant::now();
             let lost = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                lost = self.listen() => lost,
+                lost = self.listen(&mut away_since) => lost,
             };
             if self.is_listening.send_replace(false) || pause == PAUSE_MIN {
                 warn!(error = chain(&lost), "not listening, trying again");
             }
+            away_since.get_or_insert_with(Instant::now);
             self.metrics.listen_losses.inc();
             // A connection that held for a while was lost by accident: try again at once.
             pause = if heard_at.elapsed() > RECONNECT_PAUSE_MAX {
@@ -112,7 +114,7 @@ impl Listener {
     }
 
     /// Listens over one connection until it is lost.
-    async fn listen(&self) -> Lost {
+    async fn listen(&self, away_since: &mut Option<Instant>) -> Lost {
         let (client, mut link) = match self.target.connect().await {
             Ok(connection) => connection,
             Err(error) => return error.into(),
@@ -154,7 +156,9 @@ impl Listener {
                 self.metrics.echo_delay.observe(delay.as_secs_f64());
                 // Only an echo proves that this connection hears.
                 if let Some(epoch) = epoch.take() {
-                    info!("listening");
+                    let away = away_since.take().map(|since| since.elapsed());
+                    let away_ms = away.and_then(|away| u64::try_from(away.as_millis()).ok());
+                    info!(away_ms, "listening");
                     self.hand_on(Heard::Back { epoch }).await;
                     self.is_listening.send_replace(true);
                 }

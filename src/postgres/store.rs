@@ -24,6 +24,20 @@ use crate::relay::router::LogPage;
 use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
+/// What the gateway calls in schema `usher`.
+const FUNCTIONS: [&str; 10] = [
+    "admit",
+    "cast_votes",
+    "close_due_votings",
+    "epoch",
+    "events_after",
+    "heads",
+    "post_messages",
+    "session_snapshot",
+    "tallies",
+    "trim_events",
+];
+
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -233,17 +247,28 @@ impl Store {
         self.rows(sql, &[(batch, Type::JSONB)]).await
     }
 
-    /// Whether the database has the functions that the gateway needs.
+    /// Whether the database has the functions that the gateway needs, and lets it call them.
     ///
     /// # Errors
     /// Where the database cannot be asked.
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
-        // Asked of the catalog, since without usage on the schema even naming the function is an error.
-        let sql = "select count(*) = 2 from pg_catalog.pg_proc p \
+        // Asked of the catalog, since without usage on the schema even naming a function is an error. Callers may
+        // call `admit`, the gateway as itself may not.
+        let sql = "select count(distinct p.proname) = cardinality($1) from pg_catalog.pg_proc p \
                    join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
-                   where n.nspname = 'usher' and p.proname in ('admit', 'post_messages')";
-        let rows = self.rows(sql, &[]).await?;
+                   where n.nspname = 'usher' and p.proname = any ($1) \
+                   and pg_catalog.has_schema_privilege(n.oid, 'usage') \
+                   and (p.proname = 'admit' or pg_catalog.has_function_privilege(p.oid, 'execute'))";
+        let rows = self
+            .rows(sql, &[(&FUNCTIONS.as_slice(), Type::TEXT_ARRAY)])
+            .await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    /// Questions that wait for a connection.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pool.status().waiting
     }
 
     async fn ask_admission(

@@ -25,6 +25,8 @@ pub struct Event {
     pub changes_snapshot: bool,
     /// Which voting it is about, if it is about one.
     pub voting: Option<VotingId>,
+    /// When it was made, by the database's clock: milliseconds since 1970.
+    pub at_ms: Option<u64>,
 }
 
 impl Event {
@@ -34,6 +36,8 @@ impl Event {
         #[derive(Deserialize)]
         struct Kind<'a> {
             r#type: &'a str,
+            #[serde(borrow, default)]
+            at: Option<&'a str>,
         }
         #[derive(Deserialize)]
         struct About {
@@ -56,8 +60,26 @@ impl Event {
             json: Bytes::copy_from_slice(json.as_bytes()),
             changes_snapshot: !is_of("chat."),
             voting: about.map(|about| about.data.id),
+            at_ms: kind.and_then(|kind| unix_ms(kind.at?)),
         }
     }
+}
+
+/// Milliseconds since 1970 of a time as the log writes it: `2026-11-22T20:00:00.123Z`.
+fn unix_ms(at: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| at.get(range)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // Days of the Gregorian calendar, counted from a first of March, so that the leap day is a year's last.
+    let (years, months) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
+    let days = 365 * years + years / 4 - years / 100 + years / 400 + (153 * months + 2) / 5 + day;
+    const DAYS_BEFORE_1970: u64 = 719_469;
+    let hours = 24 * days.checked_sub(DAYS_BEFORE_1970)? + number(11..13)?;
+    let seconds = (60 * hours + number(14..16)?) * 60 + number(17..19)?;
+    Some(1_000 * seconds + number(20..23)?)
 }
 
 /// A hint that a session's log has grown.
@@ -127,6 +149,21 @@ mod tests {
     use super::*;
 
     const SESSION: &str = "00000000-0000-4000-8000-000000000007";
+
+    #[test]
+    fn the_time_of_an_event_is_read() {
+        for (at, ms) in [
+            ("1970-01-01T00:00:00.000Z", Some(0)),
+            ("2000-02-29T23:59:59.999Z", Some(951_868_799_999)),
+            ("2024-03-01T00:00:00.001Z", Some(1_709_251_200_001)),
+            ("2026-11-22T20:00:00.123Z", Some(1_795_377_600_123)),
+            ("1969-12-31T23:59:59.999Z", None),
+            ("soon", None),
+            ("2026-1é-22T20:00:00.123Z", None),
+        ] {
+            assert_eq!(unix_ms(at), ms, "{at}");
+        }
+    }
 
     #[test]
     fn the_event_is_taken_as_it_is() {

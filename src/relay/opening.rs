@@ -27,6 +27,19 @@ pub struct Start {
     pub viewers: u64,
 }
 
+/// How a subscription began, or began anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Beginning {
+    /// Where the client stood, without a question to the database.
+    RecoveredFromMemory,
+    /// Where the client stood, after an admission.
+    RecoveredFromLog,
+    /// Somewhere else, for a reason.
+    Unrecovered(StartReason),
+    /// Anew, while it was live, for a reason.
+    Reset(StartReason),
+}
+
 /// Where a subscription begins.
 #[derive(Debug)]
 pub struct Opening<'a> {
@@ -38,6 +51,8 @@ pub struct Opening<'a> {
     pub head: Seq,
     /// Why it does not go on where it stood; `None` where it does.
     pub reason: Option<StartReason>,
+    /// Whether the database was spared.
+    pub is_from_memory: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -61,6 +76,7 @@ impl<'a> Opening<'a> {
             position: position.unwrap_or_else(|| snapshot.before_newest(start.wish.history)),
             head: snapshot.head,
             reason,
+            is_from_memory: false,
         }
     }
 
@@ -72,6 +88,18 @@ impl<'a> Opening<'a> {
             position,
             head: recall.head,
             reason: None,
+            is_from_memory: true,
+        }
+    }
+
+    /// What it is counted as.
+    #[must_use]
+    pub fn beginning(&self, start: &Start) -> Beginning {
+        match (start.lost, self.reason) {
+            (Some(lost), _) => Beginning::Reset(lost),
+            (None, Some(reason)) => Beginning::Unrecovered(reason),
+            (None, None) if self.is_from_memory => Beginning::RecoveredFromMemory,
+            (None, None) => Beginning::RecoveredFromLog,
         }
     }
 

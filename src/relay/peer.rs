@@ -20,8 +20,9 @@ use crate::protocol::client::{
 };
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
-use crate::protocol::server::{Done, ServerFrame, StartReason};
+use crate::protocol::server::{Done, ServerFrame};
 use crate::protocol::websocket;
+use crate::relay::opening::Beginning;
 use crate::relay::resume::{Grant, ResumeKey};
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
 use crate::relay::snapshot::Admission;
@@ -63,6 +64,8 @@ pub enum Effect {
         attempt: u32,
         from: Position,
     },
+    /// Count how a subscription began.
+    Began(Beginning),
     /// Send the close frame and end.
     Close(CloseCode),
     /// Tell the router who is behind the connection.
@@ -93,8 +96,6 @@ pub enum Effect {
     },
     /// Send a frame.
     Send(Bytes),
-    /// Count how a subscription began.
-    Subscribed { reason: Option<StartReason> },
     /// Write to the database; the answer names the ticket.
     Write { ticket: u32, write: Write },
 }

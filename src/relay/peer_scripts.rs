@@ -40,7 +40,7 @@ fn a_fresh_subscription_is_joined_admitted_caught_up_and_live() {
             joined
                 ask for admission
             admitted head 5
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5
@@ -60,7 +60,7 @@ fn pages_are_read_until_the_head_is_reached() {
             joined
                 ask for admission
             admitted head 5
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 read the log after 0
             page 1 2 head 5
@@ -86,7 +86,7 @@ fn a_position_is_gone_on_from() {
             joined
                 ask for admission
             admitted head 5
-                count None
+                count RecoveredFromLog
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
                 read the log after 3
             page 4 5 head 5
@@ -102,7 +102,7 @@ fn a_position_is_gone_on_from() {
             joined
                 ask for admission
             admitted head 5
-                count None
+                count RecoveredFromLog
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live"#]],
@@ -119,7 +119,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
             joined
                 ask for admission
             admitted head 9 floor 3
-                count Some(TooOld)
+                count Unrecovered(TooOld)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="too_old" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
@@ -131,7 +131,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
             joined
                 ask for admission
             admitted head 9 floor 3
-                count Some(Ahead)
+                count Unrecovered(Ahead)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
@@ -143,7 +143,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
             joined
                 ask for admission
             admitted head 9 floor 3
-                count Some(Ahead)
+                count Unrecovered(Ahead)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason="ahead" recovered=false resume_token="…" seq=3 viewers=3
                 read the log after 3"#]],
     );
@@ -158,7 +158,7 @@ fn a_grant_and_a_window_spare_the_database() {
             > subscribe S resume 4
                 join with a grant
             joined reach 3 head 6
-                count None
+                count RecoveredFromMemory
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             live"#]],
@@ -170,7 +170,7 @@ fn a_grant_and_a_window_spare_the_database() {
             > subscribe S resume 3
                 join with a grant
             joined reach 3 head 6
-                count None
+                count RecoveredFromMemory
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=3 viewers=3
                 attach after 3 in e
             behind
@@ -278,7 +278,7 @@ fn a_token_rests_on_the_time_of_asking() {
                 ask for admission
             wait 5
             admitted head 0
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 attach after 0 in e
             token age
@@ -305,7 +305,7 @@ fn a_token_rests_on_the_time_of_asking() {
             > subscribe S resume 4
                 join with a grant
             joined reach 3 head 6
-                count None
+                count RecoveredFromMemory
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=6 id=1 reason=null recovered=true resume_token="…" seq=4 viewers=3
                 attach after 4 in e
             token age
@@ -327,7 +327,7 @@ fn a_token_made_while_access_is_in_doubt_is_void() {
                 < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
                 is 1
             admitted head 0 muted
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":false,"vote":false} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 attach after 0 in e
                 ask for admission
@@ -408,6 +408,7 @@ fn what_fails_later_is_tried_again() {
             joined
                 ask for admission
             admitted head 2 in f
+                count Reset(Ahead)
                 < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=2 reason="ahead" seq=0
                 read the log after 0
             page 1 2 head 2 in f
@@ -480,6 +481,7 @@ fn a_subscriber_that_lost_continuity_is_reset() {
             joined reach 0 head 9
                 ask for admission
             admitted head 60
+                count Reset(TooOld)
                 < reset can={"moderate":false,"send":true,"vote":true} epoch="e" head=60 reason="too_old" seq=10
                 read the log after 10
             page 11 head 11
@@ -513,6 +515,7 @@ fn epochs_that_disagree_are_waited_out() {
             joined
                 ask for admission
             admitted head 5 in f
+                count Reset(Ahead)
                 < reset can={"moderate":false,"send":true,"vote":true} epoch="f" head=5 reason="ahead" seq=0
                 read the log after 0
             page 1 2 3 4 5 head 5 in f
@@ -571,7 +574,7 @@ fn whoever_moderates_sees_hidden_counts() {
             joined
                 ask for admission
             admitted head 5 moderates
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":true,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e sees hidden
             live
@@ -594,7 +597,7 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
             joined T
                 ask for admission T
             admitted T head 1
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=1 id=1 reason="fresh" recovered=false resume_token="…" seq=1 viewers=3
                 attach T after 1 in e
             live T
@@ -623,7 +626,7 @@ fn of_two_questions_the_later_counts() {
                 ask for admission
             recheck
             admitted head 5
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
                 ask for admission
@@ -677,7 +680,7 @@ fn late_answers_are_ignored() {
             page 1 head 1
             live
             admitted head 5
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=4 viewers=3
                 read the log after 4"#]],
     );
@@ -826,7 +829,7 @@ fn a_socket_shows_who_it_is() {
             joined
                 ask for admission
             admitted head 5
-                count Some(Fresh)
+                count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
             live
@@ -1274,7 +1277,7 @@ impl Stage {
             }
             Effect::SeesHidden { sees_hidden, .. } => format!("sees hidden counts: {sees_hidden}"),
             Effect::Send(bytes) => self.show_frame(&bytes),
-            Effect::Subscribed { reason } => format!("count {reason:?}"),
+            Effect::Began(beginning) => format!("count {beginning:?}"),
             Effect::Write { ticket, .. } => {
                 self.tickets.push(ticket);
                 "write".to_owned()

@@ -449,11 +449,7 @@ impl Subscription {
         let token = self.seal(scene);
         let votings = opening.snapshot.views(self.session, self.can, mine);
         let frame = opening.frame(start, self.session, self.can, votings, &token);
-        if start.lost.is_none() {
-            effects.push(Effect::Subscribed {
-                reason: opening.reason,
-            });
-        }
+        effects.push(Effect::Began(opening.beginning(start)));
         effects.push(Effect::Send(frame));
     }
 

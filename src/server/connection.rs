@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
@@ -29,7 +29,6 @@ use crate::limits::{
     CLOSE_TIMEOUT, FRAME_BYTES_MAX, NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX,
     READ_BUFFER_BYTES, RECEIPT_BYTES_MIN, STALL_MAX,
 };
-use crate::metrics::Start;
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
 use crate::protocol::websocket;
@@ -145,7 +144,7 @@ impl Connection {
 
     async fn serve(&mut self) -> End {
         let shared = Arc::clone(&self.shared);
-        let mut is_draining = false;
+        let mut leave_at = None;
         loop {
             // Looked at on every turn: a client that always has a frame ready must not outrun its deadlines.
             let now = moment();
@@ -154,17 +153,21 @@ impl Connection {
             {
                 return end;
             }
+            if leave_at.is_some_and(|leave_at| now.at >= leave_at) {
+                self.peer.on_drain(random_below(shared.drain.return_ms()));
+            }
             if let Some(end) = self.carry_out().await {
                 return end;
             }
             let takes = self.unfinished.is_none() && self.receipts == 0;
             let deadline = self.deadline(now);
+            let deadline = leave_at.map_or(deadline, |leave_at| deadline.min(leave_at));
             // Every arm is cancel-safe: a note, an answer or a message is taken only when its arm is.
             let end = tokio::select! {
                 biased;
-                () = shared.stopping.cancelled(), if !is_draining => {
-                    is_draining = true;
-                    self.peer.on_drain(random_below(shared.drain_ms));
+                () = shared.stopping.cancelled(), if leave_at.is_none() => {
+                    let wait = Duration::from_millis(random_below(shared.drain.leave_ms()));
+                    leave_at = Some(now.at + wait);
                     None
                 }
                 note = self.notes.next() => match note {
@@ -347,13 +350,9 @@ impl Connection {
                     self.answers
                         .push(question::write(&self.shared, ticket, write, identity));
                 }
-                Effect::Subscribed { reason } => {
-                    let start = reason.map_or(Start::Recovered, Start::Unrecovered);
-                    self.shared
-                        .metrics
-                        .starts
-                        .get_or_create(&start.into())
-                        .inc();
+                Effect::Began(beginning) => {
+                    let starts = &self.shared.metrics.starts;
+                    starts.get_or_create(&beginning.into()).inc();
                 }
                 Effect::Refuse { id, refusal } => {
                     self.shared
@@ -416,11 +415,11 @@ impl Connection {
                 sees_hidden,
             },
             Effect::Admit { .. }
+            | Effect::Began(_)
             | Effect::Close(_)
             | Effect::ReadPage { .. }
             | Effect::Refuse { .. }
             | Effect::Send(_)
-            | Effect::Subscribed { .. }
             | Effect::Write { .. } => return,
         };
         // A loop that is gone closes the other end of the notes, which ends this task.

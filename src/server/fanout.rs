@@ -29,6 +29,7 @@ use crate::relay::tally::Tally;
 use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
 use crate::server::line::{Line, Note, Written};
+use crate::server::readiness::Pulse;
 use crate::server::{answered, moment};
 
 /// How often counts of viewers are compared and told.
@@ -98,6 +99,7 @@ pub struct Fanout {
     told_sessions: i64,
     told_window_bytes: i64,
     metrics: Arc<Metrics>,
+    pulse: Arc<Pulse>,
     refills: FuturesUnordered<BoxFuture<'static, (Refill, Result<LogPage, StoreError>)>>,
     has_heard: bool,
 }
@@ -111,6 +113,7 @@ impl Fanout {
         store: Store,
         changed_votings: mpsc::Sender<Vec<VotingId>>,
         metrics: Arc<Metrics>,
+        pulse: Arc<Pulse>,
     ) -> Self {
         Self {
             router: Router::new(ring_events_max),
@@ -128,6 +131,7 @@ impl Fanout {
             told_sessions: 0,
             told_window_bytes: 0,
             metrics,
+            pulse,
             refills: FuturesUnordered::new(),
             has_heard: false,
         }
@@ -188,7 +192,15 @@ impl Fanout {
                 }
             }
         }
+        let newest = notices
+            .iter()
+            .rev()
+            .find_map(|notice| notice.event.as_ref()?.at_ms);
         self.router.publish(notices, &mut self.lines);
+        if let Some(at_ms) = newest {
+            let lag = Duration::from_millis(began.unix_ms.saturating_sub(at_ms));
+            self.metrics.lag.observe(lag.as_secs_f64());
+        }
         self.metrics
             .fanout_rounds
             .observe((moment().at - began.at).as_secs_f64());
@@ -339,7 +351,9 @@ impl Fanout {
             told_viewers,
             ..
         } = self;
-        router.sweep(moment().at);
+        let now = moment();
+        self.pulse.beat(now);
+        router.sweep(now.at);
         let sessions: Vec<SessionId> = router.sessions().collect();
         let (count, bytes) = (gauge(sessions.len()), gauge(router.window_bytes()));
         // Each loop adds its share to a gauge that all have in common.

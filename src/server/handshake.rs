@@ -114,8 +114,7 @@ fn admit<B>(
             refusal,
         ));
     }
-    let open = shared.metrics.connections.get();
-    if usize::try_from(open).is_ok_and(|open| open >= shared.connections_max) {
+    if !shared.has_room() {
         let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
         refusal.retry_after_ms = Some(RETRY_AFTER_MS);
         return Err((

@@ -20,7 +20,7 @@ pub const SOCKET_PATH: &str = "/v1/socket";
 /// The routes of everything but the socket.
 pub fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .fallback(get(pages::page))
@@ -43,18 +43,19 @@ pub fn refusal_response(status: StatusCode, refusal: &Refusal) -> Response<Body>
     response
 }
 
-/// Ready means: a new viewer would be served. That takes the database, its migrations, and a LISTEN that hears.
+/// Alive means: the process makes progress. What it needs of others is not asked: to restart it would not mend them.
+async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    if shared.makes_progress() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "a fan-out loop is stuck\n")
+    }
+}
+
+/// Ready means: a new viewer would be served.
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {
-    let is_migrated = shared.store.is_migrated().await;
-    let checks = json!({
-        "database": is_migrated.is_ok(),
-        "migrations": is_migrated.unwrap_or(false),
-        "listen": *shared.is_listening.borrow(),
-        "serving": !shared.stopping.is_cancelled(),
-    });
-    let is_ready = checks
-        .as_object()
-        .is_some_and(|checks| checks.values().all(|check| *check == json!(true)));
+    let checks = shared.checks();
+    let is_ready = checks.are_good();
     let status = if is_ready {
         StatusCode::OK
     } else {
@@ -64,10 +65,20 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl axum::response::IntoResponse {
+    let metrics = &shared.metrics;
     let is_listening = i64::from(*shared.is_listening.borrow());
-    shared.metrics.is_listening.set(is_listening);
+    metrics.is_listening.set(is_listening);
+    metrics.is_ready.set(i64::from(shared.checks().are_good()));
+    let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
+    metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
+    metrics.write_queue.set(gauge(shared.writer.waiting()));
+    metrics.query_queue.set(gauge(shared.store.waiting()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn json_response(status: StatusCode, value: &serde_json::Value) -> Response<Body> {

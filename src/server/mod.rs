@@ -7,7 +7,7 @@
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`http`], [`handshake`], [`connection`],
-//! `question`, [`wire`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`pages`].
+//! `question`, [`wire`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
 
 pub mod accept;
 pub mod audience;
@@ -19,12 +19,13 @@ pub mod keeper;
 pub mod line;
 pub mod pages;
 mod question;
+pub mod readiness;
 pub mod tally;
 pub mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,12 +33,14 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::config::AllowedOrigins;
+use crate::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
 use crate::postgres::store::{Store, StoreError};
 use crate::relay::PeerId;
 use crate::relay::peer::{Moment, Rules};
 use crate::server::fanout::Command;
+use crate::server::readiness::{Checks, DatabaseState, Pulse};
 
 /// What every part of the server shares.
 #[derive(Debug)]
@@ -48,14 +51,18 @@ pub struct Shared {
     pub allowed_origins: AllowedOrigins,
     /// Sockets open at once.
     pub connections_max: usize,
-    /// The time over which clients come back when the gateway stops, in milliseconds.
-    pub drain_ms: u64,
+    /// When clients leave and come back, once the gateway stops.
+    pub drain: Drain,
     /// Questions to the database.
     pub store: Store,
     /// Writes to it.
     pub writer: Writer,
     /// Whether the LISTEN connection hears.
     pub is_listening: watch::Receiver<bool>,
+    /// What the database was good for a moment ago.
+    pub database: watch::Receiver<DatabaseState>,
+    /// The fan-out loops' signs of life.
+    pub pulses: Vec<Arc<Pulse>>,
     /// The fan-out loops; a connection belongs to one of them.
     pub loops: Vec<mpsc::Sender<Command>>,
     /// What is counted.
@@ -68,7 +75,76 @@ pub struct Shared {
     pub next_peer: AtomicU64,
 }
 
+/// When clients leave, and when they are told to come back, once the gateway stops.
+#[derive(Debug)]
+pub struct Drain {
+    max: Duration,
+    /// Over which clients leave, in milliseconds; known once the gateway stops.
+    leave_ms: AtomicU64,
+}
+
+impl Drain {
+    /// A drain that takes so long at most.
+    #[must_use]
+    pub fn new(max: Duration) -> Self {
+        Self {
+            max,
+            leave_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Sizes it to the herd; says how long it takes.
+    pub fn begin(&self, connections: u64) -> Duration {
+        let leave_ms = connections.saturating_mul(1_000) / RETURNS_PER_SECOND_MAX;
+        let leave = Duration::from_millis(leave_ms).min(self.max);
+        self.leave_ms.store(ms(leave), Ordering::Relaxed);
+        leave
+    }
+
+    /// The time over which clients leave, in milliseconds.
+    pub fn leave_ms(&self) -> u64 {
+        self.leave_ms.load(Ordering::Relaxed)
+    }
+
+    /// The time over which a client that leaves is told to come back, in milliseconds.
+    pub fn return_ms(&self) -> u64 {
+        self.leave_ms().max(ms(RETURN_SPREAD_MIN)).min(ms(self.max))
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Shared {
+    /// What a new viewer needs.
+    #[must_use]
+    pub fn checks(&self) -> Checks {
+        let database = *self.database.borrow();
+        Checks {
+            database: database.answers,
+            migrations: database.is_migrated,
+            listen: *self.is_listening.borrow(),
+            loops: self.makes_progress(),
+            room: self.has_room(),
+            serving: !self.stopping.is_cancelled(),
+        }
+    }
+
+    /// Whether every fan-out loop takes its turns.
+    #[must_use]
+    pub fn makes_progress(&self) -> bool {
+        let now = moment();
+        self.pulses.iter().all(|pulse| pulse.is_felt(now))
+    }
+
+    /// Whether another socket may be opened.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let open = self.metrics.connections.get();
+        usize::try_from(open).is_ok_and(|open| open < self.connections_max)
+    }
+
     /// A number for a new connection, and the loop that it belongs to.
     pub fn enrol(&self) -> (PeerId, mpsc::Sender<Command>) {
         let number = self.next_peer.fetch_add(1, Ordering::Relaxed);

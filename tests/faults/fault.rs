@@ -532,6 +532,10 @@ async fn clients_stall(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[expect(
+    clippy::unused_async,
+    reason = "faults are async, most of them for a reason"
+)]
 async fn clients_do(evening: &mut Evening<'_>, order: Order) -> anyhow::Result<()> {
     evening.strike();
     evening.order(half(evening), order);

@@ -308,6 +308,51 @@ async fn clients_stay_connected_while_postgres_is_away_and_catch_up() {
 }
 
 #[tokio::test]
+async fn an_incident_is_told_in_a_few_lines_however_many_watch() {
+    let mut cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let mut db = Database::create_in(&cluster).await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Process::serve(&db, ANYWHERE).await;
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let mut client = Client::connect(gateway.at, &ann).await;
+        client.subscribe(session).await;
+        clients.push(client);
+    }
+    gateway.lines();
+
+    cluster.stop_server(StopMode::Fast).await.unwrap();
+    until("the gateway is not ready", async || {
+        get(gateway.at, "/readyz", &[]).await.status == 503
+    })
+    .await;
+    cluster.start_server().await.unwrap();
+    db.reconnect().await;
+    db.say(session, &ann, "after").await;
+    for client in &mut clients {
+        client.has_the_whole_log(&db, session).await;
+    }
+
+    let lines: Vec<Value> = gateway
+        .lines()
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told = |message: &str| {
+        let is_it = |line: &&Value| line["message"] == message;
+        lines.iter().filter(is_it).count()
+    };
+    assert_eq!(told("not listening, trying again"), 1, "{lines:#?}");
+    assert_eq!(told("listening"), 1, "{lines:#?}");
+    let listening = lines.iter().find(|line| line["message"] == "listening");
+    assert!(listening.unwrap()["away_ms"].is_u64(), "{lines:#?}");
+    assert!(lines.len() <= 4, "{lines:#?}");
+    drop(gateway);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_starts_before_postgres_serves_when_it_comes() {
     let mut cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
     let mut db = Database::create_in(&cluster).await;

@@ -165,6 +165,11 @@ impl Process {
         kib * 1024
     }
 
+    /// What it has logged since the last call.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
     /// Kills it without a warning, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

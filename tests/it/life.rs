@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -176,11 +177,18 @@ async fn an_operator_sees_health_readiness_and_metrics() {
         ("usher_handshake_refusals_total{kind=\"token\"}", 1.0),
         ("usher_subscription_starts_total{kind=\"fresh\"}", 1.0),
         ("usher_stalls_total", 0.0),
+        ("usher_ready", 1.0),
+        ("usher_command_queue", 0.0),
+        ("usher_write_queue", 0.0),
+        ("usher_query_queue", 0.0),
     ] {
         assert_eq!(metric(gateway.at, name).await, value, "{name}");
     }
     assert!(metric(gateway.at, "usher_notifications_total").await >= 1.0);
     assert!(metric(gateway.at, "usher_bytes_sent_total").await >= 500.0);
+    assert!(metric(gateway.at, "usher_lag_seconds_count").await >= 1.0);
+    assert!(metric(gateway.at, "usher_lag_seconds_sum").await < 20.0);
+    assert!(metric(gateway.at, "usher_echo_delay_seconds_count").await >= 1.0);
     drop(client);
     until("the count of sockets goes down", async || {
         metric(gateway.at, "usher_connections").await
@@ -225,20 +233,74 @@ async fn the_metrics_are_openmetrics() {
     assert!(families.len() > 20, "{families:?}");
 }
 
+/// Waits until `/readyz` says that this, and nothing else, is missing; `None` where nothing is.
+async fn lacks(gateway: &Gateway, missing: Option<&str>) {
+    let told = format!("/readyz lacks {missing:?}");
+    until(&told, async || {
+        let answer = get(gateway.at, "/readyz", &[]).await;
+        let checks = answer.json()["checks"].as_object().unwrap().clone();
+        let good =
+            |(name, check): (&String, &Value)| (*check == true) == (Some(&**name) != missing);
+        let status = if missing.is_some() { 503 } else { 200 };
+        answer.status == status && checks.iter().all(good)
+    })
+    .await;
+}
+
 #[tokio::test]
-async fn readiness_needs_the_migrations() {
+async fn readiness_needs_what_the_gateway_calls() {
     let db = Database::create().await;
     let gateway = Gateway::start(&db, |_| {}).await;
-    db.run("alter function usher.admit(uuid) rename to admit_gone")
-        .await;
-    let answer = get(gateway.at, "/readyz", &[]).await;
-    assert_eq!(
-        (answer.status, &answer.json()["checks"]["migrations"]),
-        (503, &serde_json::json!(false))
-    );
-    db.run("alter function usher.admit_gone(uuid) rename to admit")
-        .await;
-    assert_eq!(get(gateway.at, "/readyz", &[]).await.status, 200);
+    for (breaks, mends) in [
+        (
+            "alter function usher.admit(uuid) rename to admit_gone",
+            "alter function usher.admit_gone(uuid) rename to admit",
+        ),
+        (
+            "revoke execute on function usher.post_messages(jsonb) from usher_gateway",
+            "grant execute on function usher.post_messages(jsonb) to usher_gateway",
+        ),
+    ] {
+        db.run(breaks).await;
+        lacks(&gateway, Some("migrations")).await;
+        db.run(mends).await;
+        lacks(&gateway, None).await;
+    }
+}
+
+#[tokio::test]
+async fn readiness_needs_room_for_another_viewer() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| config.connections_max = 2).await;
+    let first = Client::anonymous(gateway.at).await;
+    let _second = Client::anonymous(gateway.at).await;
+    lacks(&gateway, Some("room")).await;
+    assert_eq!(shake(gateway.at, "", &[]).await.status, 503);
+    drop(first);
+    lacks(&gateway, None).await;
+    Client::anonymous(gateway.at).await;
+}
+
+#[tokio::test]
+async fn readiness_needs_a_listen_connection_that_hears() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    // The connections for questions live on: only LISTEN is refused to come back.
+    let name: String = db.one("select current_database()::text").await;
+    let limit = format!("alter database {name} connection limit");
+    db.run(&format!("{limit} 0")).await;
+    db.run(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and query = 'select usher.epoch()'",
+    )
+    .await;
+    lacks(&gateway, Some("listen")).await;
+    // The process itself is well: to restart it would mend nothing.
+    assert_eq!(get(gateway.at, "/healthz", &[]).await.status, 200);
+    assert_eq!(metric(gateway.at, "usher_ready").await, 0.0);
+    db.run(&format!("{limit} -1")).await;
+    lacks(&gateway, None).await;
+    assert_eq!(metric(gateway.at, "usher_ready").await, 1.0);
 }
 
 #[tokio::test]

@@ -371,7 +371,7 @@ impl Connection {
             Effect::Admit { .. }
             | Effect::Close(_)
             | Effect::ReadPage { .. }
-            | Effect::Subscribed { .. }
+            | Effect::Began(_)
             | Effect::Write { .. } => return Err(effect),
         })
     }

@@ -1008,7 +1008,7 @@ impl<'a> World<'a> {
                     self.obey_all(gateway, lane);
                     return self.part(id);
                 }
-                Effect::Subscribed { .. } | Effect::Write { .. } => {}
+                Effect::Began(_) | Effect::Write { .. } => {}
                 other => unreachable!("{other:?} is a command"),
             }
         }
