@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +24,7 @@ use crate::protocol::id::VotingId;
 use crate::relay::peer::Rules;
 use crate::relay::resume::ResumeKey;
 use crate::relay::tally::Conflation;
+use crate::server::admissions::Admissions;
 use crate::server::audience::Audience;
 use crate::server::fanout::{Command, Fanout};
 use crate::server::keeper::Keeper;
@@ -141,8 +142,9 @@ impl Parts {
         let shared = Arc::new(Shared {
             rules: Arc::new(rules(config)),
             allowed_origins: config.allowed_origins.clone(),
-            connections_max: config.connections_max,
+            seats: Arc::new(Semaphore::new(config.connections_max)),
             drain: Drain::new(config.drain),
+            admissions: Admissions::new(store.clone(), Arc::clone(&metrics)),
             store,
             writer,
             is_listening,

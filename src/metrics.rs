@@ -54,6 +54,7 @@ pub struct Metrics {
     pub refills: Family<Label<RefillCause>, Counter>,
     pub fanout_rounds: Histogram,
     pub admissions: Histogram,
+    pub shared_admissions: Counter,
     pub writes: Histogram,
     pub batch_items: Histogram,
     pub tallies: Counter,
@@ -177,6 +178,10 @@ impl Metrics {
                 "admission_seconds",
                 "Time that an admission took in the database",
                 &SECONDS,
+            ),
+            shared_admissions: r.counter(
+                "admissions_shared",
+                "Admissions answered by a question that somebody else had asked",
             ),
             writes: r.histogram(
                 "write_seconds",

@@ -75,6 +75,8 @@ enum Lost {
         PROBE_TIMEOUT.as_secs()
     )]
     NoEcho,
+    #[error("the database went back in time, as one that is restored from a backup does")]
+    OtherEpoch,
     #[error("the database took the connection and says nothing")]
     Silent,
     #[error("listen")]
@@ -138,7 +140,7 @@ impl Listener {
                 }
             }
         };
-        let mut epoch = Some(epoch);
+        let mut is_known = false;
         loop {
             let notifications = tokio::select! {
                 biased;
@@ -147,7 +149,7 @@ impl Listener {
                     Ok(notifications) => notifications,
                     Err(lost) => return lost,
                 },
-                outcome = probe.drive(&self.store) => match outcome {
+                outcome = probe.drive(&self.store, &epoch) => match outcome {
                     Ok(()) => continue,
                     Err(lost) => return lost,
                 },
@@ -155,15 +157,16 @@ impl Listener {
             if let Some(delay) = probe.echo(&notifications) {
                 self.metrics.echo_delay.observe(delay.as_secs_f64());
                 // Only an echo proves that this connection hears.
-                if let Some(epoch) = epoch.take() {
+                if !std::mem::replace(&mut is_known, true) {
                     let away = away_since.take().map(|since| since.elapsed());
                     let away_ms = away.and_then(|away| u64::try_from(away.as_millis()).ok());
                     info!(away_ms, "listening");
+                    let epoch = epoch.clone();
                     self.hand_on(Heard::Back { epoch }).await;
                     self.is_listening.send_replace(true);
                 }
             }
-            if epoch.is_none() {
+            if is_known {
                 self.metrics
                     .notifications
                     .inc_by(notifications.len() as u64);
@@ -242,7 +245,7 @@ enum ProbeState {
     Due(Instant),
     Sending(
         Instant,
-        Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>,
+        Pin<Box<dyn Future<Output = Result<String, StoreError>> + Send>>,
     ),
     Sent {
         began: Instant,
@@ -260,20 +263,21 @@ impl Probe {
         }
     }
 
-    /// Sends what is due; ends in an error when the echo of the last one does not come. Cancel-safe: what is under way
-    /// is kept.
-    async fn drive(&mut self, store: &Store) -> Result<(), Lost> {
+    /// Sends what is due; ends in an error when the echo of the last one does not come, or the database is in another
+    /// epoch. Cancel-safe: what is under way is kept.
+    async fn drive(&mut self, store: &Store, epoch: &str) -> Result<(), Lost> {
         match &mut self.state {
             ProbeState::Due(at) => {
                 tokio::time::sleep_until(*at).await;
                 let (store, channel) = (store.clone(), self.channel.clone());
-                let sending = Box::pin(async move { store.notify(&channel, "").await });
+                let sending = Box::pin(async move { store.probe(&channel).await });
                 self.state = ProbeState::Sending(Instant::now(), sending);
             }
             ProbeState::Sending(at, sending) => {
                 let at = *at;
                 self.state = match sending.await {
-                    Ok(()) => ProbeState::Sent {
+                    Ok(now) if now != epoch => return Err(Lost::OtherEpoch),
+                    Ok(_) => ProbeState::Sent {
                         began: at,
                         sent: Instant::now(),
                     },

@@ -184,11 +184,11 @@ impl Store {
     /// Where the database cannot be asked.
     pub async fn tallies(&self, votings: &[VotingId]) -> Result<Vec<Tally>, StoreError> {
         let ids: Vec<Uuid> = votings.iter().map(|voting| voting.0).collect();
-        let sql = "select masked, tally, masked_tally from usher.tallies($1)";
+        let sql = "select masked, tally, masked_tally, usher.epoch() from usher.tallies($1)";
         let rows = self.rows(sql, &[(&ids, Type::UUID_ARRAY)]).await?;
         let tally = |row: &Row| {
             let masked: Option<&str> = if row.get(0) { row.get(2) } else { None };
-            Tally::parse(row.get(1), masked).map_err(|source| StoreError::Shape {
+            Tally::parse(row.get(3), row.get(1), masked).map_err(|source| StoreError::Shape {
                 what: "a tally",
                 source,
             })
@@ -196,15 +196,14 @@ impl Store {
         rows.iter().map(tally).collect()
     }
 
-    /// Says something on a channel.
+    /// Says something to itself on a channel, and says which life of the database this is.
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn notify(&self, channel: &str, payload: &str) -> Result<(), StoreError> {
-        let sql = "select pg_notify($1, $2)";
-        self.rows(sql, &[(&channel, Type::TEXT), (&payload, Type::TEXT)])
-            .await?;
-        Ok(())
+    pub async fn probe(&self, channel: &str) -> Result<String, StoreError> {
+        let sql = "select usher.epoch() from pg_notify($1, '')";
+        let rows = self.rows(sql, &[(&channel, Type::TEXT)]).await?;
+        Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
     }
 
     /// Closes open votings whose time has come; says how many.

@@ -354,8 +354,12 @@ impl Router {
         }
     }
 
-    /// Sends a tally to everybody live in its session.
+    /// Sends a tally to everybody live in its session. One of another epoch was on its way while the database went
+    /// back in time, and what is true is read again.
     pub fn on_tally(&mut self, tally: &Tally, outlet: &mut impl Outlet) {
+        if self.epoch.as_deref() != Some(&*tally.epoch) {
+            return;
+        }
         if let Some(topic) = self.topics.get_mut(&tally.session) {
             topic.on_tally(tally, outlet);
         }

@@ -956,7 +956,7 @@ fn tally(voting: u128, version: u64) -> Tally {
             Uuid::from_u128(voting)
         )
     };
-    Tally::parse(&frame("[]"), Some(&frame("null"))).unwrap()
+    Tally::parse("e", &frame("[]"), Some(&frame("null"))).unwrap()
 }
 
 fn user(number: &str) -> UserId {

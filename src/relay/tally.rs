@@ -17,6 +17,8 @@ use crate::protocol::websocket;
 /// The counts of a voting at one moment.
 #[derive(Clone, Debug)]
 pub struct Tally {
+    /// The life of the database in which they were read.
+    pub epoch: Box<str>,
     /// In which session.
     pub session: SessionId,
     /// Which voting.
@@ -38,11 +40,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Takes the counts as the database wrote them: the JSON of the frame, and of the masked one where one is needed.
+    /// Takes the counts as the database wrote them in an epoch: the JSON of the frame, and of the masked one where one
+    /// is needed.
     ///
     /// # Errors
     /// Text that is no tally frame.
-    pub fn parse(full: &str, masked: Option<&str>) -> Result<Self, serde_json::Error> {
+    pub fn parse(epoch: &str, full: &str, masked: Option<&str>) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Frame {
             session: SessionId,
@@ -56,6 +59,7 @@ impl Tally {
         }
         let frame: Frame = serde_json::from_str(full)?;
         Ok(Self {
+            epoch: epoch.into(),
             session: frame.session,
             voting: frame.voting,
             status: frame.status,

@@ -13,6 +13,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tracing::{debug, error};
 
@@ -31,8 +32,8 @@ const RETRY_AFTER_MS: u64 = 2_000;
 
 /// Answers a handshake; where it is accepted a connection's task begins.
 pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Body> {
-    let identity = match admit(shared, &request) {
-        Ok(identity) => identity,
+    let (identity, seat) = match admit(shared, &request) {
+        Ok(admitted) => admitted,
         Err((why, status, refusal)) => {
             shared
                 .metrics
@@ -66,7 +67,7 @@ pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Bod
     };
     shared
         .tasks
-        .spawn(connect(Arc::clone(shared), upgrade, identity));
+        .spawn(connect(Arc::clone(shared), upgrade, identity, seat));
     let mut response = response.map(|()| Body::empty());
     if let Some(protocol) = protocol {
         response
@@ -76,11 +77,11 @@ pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Bod
     response
 }
 
-/// Says who the client is, or why it may not connect.
+/// Says who the client is and gives it a seat, or says why it may not connect.
 fn admit<B>(
     shared: &Shared,
     request: &Request<B>,
-) -> Result<Option<Identity>, (HandshakeRefusal, StatusCode, Refusal)> {
+) -> Result<(Option<Identity>, OwnedSemaphorePermit), (HandshakeRefusal, StatusCode, Refusal)> {
     let origin = request
         .headers()
         .get(header::ORIGIN)
@@ -114,7 +115,7 @@ fn admit<B>(
             refusal,
         ));
     }
-    if !shared.has_room() {
+    let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
         let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
         refusal.retry_after_ms = Some(RETRY_AFTER_MS);
         return Err((
@@ -122,8 +123,8 @@ fn admit<B>(
             StatusCode::SERVICE_UNAVAILABLE,
             refusal,
         ));
-    }
-    Ok(identity)
+    };
+    Ok((identity, seat))
 }
 
 /// The text where a token is expected: the header first, then the query, for clients that can set no header.
@@ -154,7 +155,12 @@ fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     is_offered.then(|| HeaderValue::from_static(SUBPROTOCOL))
 }
 
-async fn connect(shared: Arc<Shared>, upgrade: OnUpgrade, identity: Option<Identity>) {
+async fn connect(
+    shared: Arc<Shared>,
+    upgrade: OnUpgrade,
+    identity: Option<Identity>,
+    seat: OwnedSemaphorePermit,
+) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
@@ -173,6 +179,7 @@ async fn connect(shared: Arc<Shared>, upgrade: OnUpgrade, identity: Option<Ident
         metrics.connections.dec();
         let _ = fanout.send(Command::Close { peer }).await;
     }
+    drop(seat);
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.

@@ -7,9 +7,10 @@
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`http`], [`handshake`], [`connection`],
-//! `question`, [`wire`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
+//! `question`, [`admissions`], [`wire`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
 
 pub mod accept;
+pub mod admissions;
 pub mod audience;
 pub mod connection;
 pub mod fanout;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -39,6 +40,7 @@ use crate::postgres::batcher::Writer;
 use crate::postgres::store::{Store, StoreError};
 use crate::relay::PeerId;
 use crate::relay::peer::{Moment, Rules};
+use crate::server::admissions::Admissions;
 use crate::server::fanout::Command;
 use crate::server::readiness::{Checks, DatabaseState, Pulse};
 
@@ -49,12 +51,14 @@ pub struct Shared {
     pub rules: Arc<Rules>,
     /// Where browsers may come from.
     pub allowed_origins: AllowedOrigins,
-    /// Sockets open at once.
-    pub connections_max: usize,
+    /// Room for sockets; each holds its seat from the handshake on.
+    pub seats: Arc<Semaphore>,
     /// When clients leave and come back, once the gateway stops.
     pub drain: Drain,
     /// Questions to the database.
     pub store: Store,
+    /// Those about who may watch.
+    pub admissions: Admissions,
     /// Writes to it.
     pub writer: Writer,
     /// Whether the LISTEN connection hears.
@@ -141,8 +145,7 @@ impl Shared {
     /// Whether another socket may be opened.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let open = self.metrics.connections.get();
-        usize::try_from(open).is_ok_and(|open| open < self.connections_max)
+        self.seats.available_permits() > 0
     }
 
     /// A number for a new connection, and the loop that it belongs to.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::auth::identity::Identity;
-use crate::postgres::store::StoreError;
 use crate::protocol::id::{Seq, SessionId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Done;
 use crate::relay::peer::Write;
 use crate::relay::router::LogPage;
-use crate::relay::snapshot::Admission;
+use crate::server::admissions::AdmissionAnswer;
 use crate::server::{Shared, answered, moment};
 
 /// A question to the database.
@@ -34,7 +33,7 @@ pub(super) enum Answer {
     Admitted {
         session: SessionId,
         attempt: u32,
-        answer: Option<Result<Admission, Refusal>>,
+        answer: AdmissionAnswer,
     },
     /// To [`Question::Page`].
     Page {
@@ -69,7 +68,7 @@ impl Question {
         let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
         match self {
             Self::Admit { session, attempt } => Box::pin(async move {
-                let answer = admit(&shared, session, &identity).await;
+                let answer = shared.admissions.ask(session, &identity).await;
                 Answer::Admitted {
                     session,
                     attempt,
@@ -108,23 +107,4 @@ pub(super) fn write(
         shared.metrics.writes.observe(took);
         Answer::Written { ticket, outcome }
     })
-}
-
-async fn admit(
-    shared: &Shared,
-    session: SessionId,
-    identity: &Identity,
-) -> Option<Result<Admission, Refusal>> {
-    let began = moment().at;
-    let answer = shared.store.admit(session, identity).await;
-    let took = (moment().at - began).as_secs_f64();
-    shared.metrics.admissions.observe(took);
-    match answer {
-        Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
-            answered(answer, "an admission", &shared.metrics);
-            let refusal = Refusal::new(RefusalCode::Internal, "the admission failed");
-            Some(Err(refusal))
-        }
-        answer => answered(answer, "an admission", &shared.metrics),
-    }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::client::{Client, refused};
 use crate::database::{Database, User};
 use crate::gateway::Gateway;
+use crate::http::metric;
 
 /// What the protocol gives a change of access, and the machine that runs the tests on top.
 const SOON: Duration = Duration::from_secs(3);
@@ -398,4 +399,32 @@ async fn stage() -> Stage {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
+}
+
+#[tokio::test]
+async fn those_who_ask_the_same_at_once_are_answered_by_one_question() {
+    const VIEWERS: usize = 100;
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut viewers = Vec::new();
+    for _ in 0..VIEWERS {
+        let mut viewer = Client::anonymous(gateway.at).await;
+        viewer.subscribe(session).await;
+        viewers.push(viewer);
+    }
+    let asked = async || metric(gateway.at, "usher_admission_seconds_count").await;
+    let shared = async || metric(gateway.at, "usher_admissions_shared_total").await;
+    let (asked_before, shared_before) = (asked().await, shared().await);
+
+    // Concerns everybody, and takes the session away from all of them.
+    db.set_session(session, "visibility = 'private'").await;
+    for viewer in &mut viewers {
+        let gone = viewer.expect("unsubscribed").await;
+        assert_eq!(gone["reason"], "forbidden");
+    }
+    let (asked, shared) = (asked().await - asked_before, shared().await - shared_before);
+    assert_eq!(asked + shared, 100.0);
+    assert!(asked < 50.0, "{asked} questions for {VIEWERS} viewers");
 }

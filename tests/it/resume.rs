@@ -151,6 +151,30 @@ async fn a_database_that_went_back_in_time_is_said() {
 }
 
 #[tokio::test]
+async fn a_database_that_was_put_back_while_all_connections_held_is_noticed() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+    } = stage().await;
+    speak(&db, session, &ann, 5).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    let before = client.subscribe(session).await["epoch"].clone();
+    client.event(session, 5).await;
+
+    // What a restore by hand comes to: rows of another time, under the same server, told by their identity.
+    db.run("update usher.identity set id = gen_random_uuid()")
+        .await;
+    let reset = client.expect("reset").await;
+    assert_eq!(reset["reason"], "ahead");
+    assert_ne!(reset["epoch"], before);
+    client.has_the_whole_log(&db, session).await;
+    speak(&db, session, &ann, 1).await;
+    client.event(session, 6).await;
+}
+
+#[tokio::test]
 async fn a_position_that_the_log_no_longer_reaches_is_said() {
     let Stage {
         db,

@@ -174,7 +174,7 @@ impl Database {
             let head = format!(r#""type":"tally","session":"{}""#, session_id(session));
             format!("{{{head},{}}}", self.tally_fields(session, counts))
         };
-        Tally::parse(&frame(true), Some(&frame(false))).expect("a tally")
+        Tally::parse(&self.epoch_name(), &frame(true), Some(&frame(false))).expect("a tally")
     }
 
     pub(crate) fn heads(&self, session: usize) -> Heads {

@@ -1,0 +1,135 @@
+//! One question for all who ask the same: whether a caller may watch a session.
+//!
+//! When everybody is admitted again at once, after a lost LISTEN connection or when a session turns private, thousands
+//! of anonymous viewers ask one question. A question that has not been sent yet takes in whoever asks meanwhile; one that
+//! has been sent takes in nobody, since what it reads may be older than the change that made them ask. So at most one of
+//! a kind is under way and one waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
+
+use crate::auth::identity::Identity;
+use crate::metrics::Metrics;
+use crate::postgres::store::{Store, StoreError};
+use crate::protocol::id::SessionId;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::relay::snapshot::Admission;
+use crate::server::{answered, moment};
+
+/// The database's word; `None` where it could not be asked.
+pub type AdmissionAnswer = Option<Result<Admission, Refusal>>;
+
+type Question = Shared<BoxFuture<'static, AdmissionAnswer>>;
+
+/// A question that lives as long as somebody waits for its answer.
+type Asked = WeakShared<BoxFuture<'static, AdmissionAnswer>>;
+
+/// Who asks, down to the last claim, and about what.
+type Key = (SessionId, Arc<str>);
+
+/// The questions under way. An entry lives as long as somebody waits for an answer, so those who wait bound the map.
+#[derive(Clone, Debug)]
+pub struct Admissions {
+    store: Store,
+    metrics: Arc<Metrics>,
+    slots: Arc<DashMap<Key, Slot>>,
+    counter: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    sent: Option<(u64, Asked)>,
+    waiting: Option<(u64, Asked)>,
+}
+
+/// The place of a question. It goes with the question: when that is answered, or nobody waits for it any more.
+struct Place {
+    slots: Arc<DashMap<Key, Slot>>,
+    key: Key,
+    number: u64,
+}
+
+impl Place {
+    fn on_sent(&self) {
+        if let Some(mut slot) = self.slots.get_mut(&self.key) {
+            slot.sent = slot.waiting.take();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // No question is dropped in here, which would come back for the same lock: the slot holds none, only where it is.
+        self.slots.remove_if_mut(&self.key, |_, slot| {
+            slot.sent.take_if(|(number, _)| *number == self.number);
+            slot.waiting.take_if(|(number, _)| *number == self.number);
+            slot.sent.is_none() && slot.waiting.is_none()
+        });
+    }
+}
+
+impl Admissions {
+    /// Asks a store.
+    #[must_use]
+    pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            metrics,
+            slots: Arc::default(),
+            counter: Arc::default(),
+        }
+    }
+
+    /// Asks, or waits with others who ask the same. What is read is read after this call.
+    pub async fn ask(&self, session: SessionId, identity: &Arc<Identity>) -> AdmissionAnswer {
+        let question = self.question((session, Arc::clone(&identity.claims)), identity);
+        question.await
+    }
+
+    fn question(&self, key: Key, identity: &Arc<Identity>) -> Question {
+        let mut slot = self.slots.entry(key.clone()).or_default();
+        let living =
+            |asked: &Option<(u64, Asked)>| asked.as_ref().and_then(|(_, asked)| asked.upgrade());
+        if let Some(waiting) = living(&slot.waiting) {
+            self.metrics.shared_admissions.inc();
+            return waiting;
+        }
+        let (admissions, identity) = (self.clone(), Arc::clone(identity));
+        let earlier = living(&slot.sent);
+        let place = Place {
+            slots: Arc::clone(&self.slots),
+            key,
+            number: self.counter.fetch_add(1, Ordering::Relaxed),
+        };
+        let number = place.number;
+        let question = async move {
+            if let Some(earlier) = earlier {
+                earlier.await;
+            }
+            place.on_sent();
+            admissions.send(place.key.0, &identity).await
+        };
+        let question = question.boxed().shared();
+        slot.waiting = question.downgrade().map(|asked| (number, asked));
+        question
+    }
+
+    async fn send(&self, session: SessionId, identity: &Identity) -> AdmissionAnswer {
+        let began = moment().at;
+        let answer = self.store.admit(session, identity).await;
+        let took = (moment().at - began).as_secs_f64();
+        self.metrics.admissions.observe(took);
+        match answer {
+            Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
+                answered(answer, "an admission", &self.metrics);
+                let refusal = Refusal::new(RefusalCode::Internal, "the admission failed");
+                Some(Err(refusal))
+            }
+            answer => answered(answer, "an admission", &self.metrics),
+        }
+    }
+}
