@@ -233,6 +233,29 @@ fn files_can_be_read_in_one_sitting() {
     problems.expect_none("a file is too long, or LONG_FILES is out of date");
 }
 
+/// `tests/broken` breaks each rule by replacing its text, which must therefore be there once.
+#[test]
+fn every_rule_that_can_be_broken_is_there() {
+    let list = read("tests/broken.txt");
+    let mut problems = Problems::default();
+    let mut rules = 0;
+    for rule in list.split("\n== ").skip(1) {
+        rules += 1;
+        let (head, texts) = rule.split_once("\n---\n").expect("a rule has a text");
+        let (name, file) = head.split_once('\n').expect("a rule names its file");
+        let file = file.lines().next().unwrap_or_default();
+        let (text, _) = texts
+            .split_once("\n+++")
+            .expect("a rule says how it is broken");
+        let count = read(file).matches(text.trim_matches('\n')).count();
+        if count != 1 {
+            problems.add(file, 1, format!("{count} times: the text of {name}"));
+        }
+    }
+    assert!(rules > 80, "only {rules} rules");
+    problems.expect_none("tests/broken.txt breaks what is not there once");
+}
+
 #[test]
 fn lines_fit_the_page() {
     let mut problems = Problems::default();

@@ -84,7 +84,10 @@ impl Postgres {
         let mut client = connect(&in_database(&url, TEMPLATE)).await?;
         migrations::shim(&mut client).await?;
         migrations::up(&mut client).await?;
-        let password = format!("alter role usher_gateway password '{GATEWAY_PASSWORD}'");
+        let password = format!(
+            "alter role usher_gateway password '{GATEWAY_PASSWORD}';
+             alter role usher_gateway set track_functions = 'all'"
+        );
         client.batch_execute(&password).await?;
         Ok(Self {
             cluster,
