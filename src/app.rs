@@ -30,6 +30,7 @@ use crate::server::fanout::{Command, Fanout};
 use crate::server::keeper::Keeper;
 use crate::server::readiness::{self, DatabaseState, Pulse};
 use crate::server::tally::TallyReader;
+use crate::server::throttle::Throttle;
 use crate::server::{Drain, Shared, accept, moment};
 
 /// Serves until told to stop. Calls `ready` with the address once a viewer would be served.
@@ -139,10 +140,14 @@ impl Parts {
             metrics: Arc::clone(&metrics),
         };
         tasks.spawn(listener.run(stop_listening.clone()));
+        let throttle = Arc::new(Throttle::new(&config.rates));
+        tasks.spawn(Arc::clone(&throttle).sweep(stop_listening.clone()));
         let shared = Arc::new(Shared {
             rules: Arc::new(rules(config)),
             allowed_origins: config.allowed_origins.clone(),
             seats: Arc::new(Semaphore::new(config.connections_max)),
+            rates: config.rates.clone(),
+            throttle: Arc::clone(&throttle),
             drain: Drain::new(config.drain),
             admissions: Admissions::new(store.clone(), Arc::clone(&metrics)),
             store,

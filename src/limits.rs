@@ -3,6 +3,7 @@
 //! What happens at each limit is written where it is used and tested there. Nothing here can be set by an operator; what
 //! two operators would set differently is a setting in `config`.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 /// Bytes of one frame from a client. A send frame with 2,000 four-byte characters, each escaped, fits.
@@ -195,6 +196,20 @@ pub const RETURNS_PER_SECOND_MAX: u64 = 1_000;
 
 /// The least time over which those who were sent away come back, so that a dozen does not come as one.
 pub const RETURN_SPREAD_MIN: Duration = Duration::from_secs(1);
+
+/// Users, sessions or addresses that each rate remembers; a stranger who finds it full waits. A million strangers cost
+/// a node some ten MiB.
+pub const THROTTLE_KEYS_MAX: usize = 200_000;
+
+/// How often those are forgotten who have their whole allowance back.
+pub const THROTTLE_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Frames and writes of one socket that are refused for their rate within [`FLOOD_WINDOW`]; a client that goes on
+/// regardless is closed.
+pub const FLOOD_REFUSALS_MAX: NonZero<u32> = NonZero::new(60).expect("sixty is not zero");
+
+/// The time in which refusals for the rate are forgiven.
+pub const FLOOD_WINDOW: Duration = Duration::from_secs(60);
 
 /// Events that leave the log in one statement.
 pub const TRIM_EVENTS_MAX: u64 = 10_000;

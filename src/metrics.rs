@@ -49,6 +49,7 @@ pub struct Metrics {
     pub lag: Histogram,
     pub command_queue: Gauge,
     pub write_queue: Gauge,
+    pub throttle_keys: Gauge,
     pub query_queue: Gauge,
     pub echo_delay: Histogram,
     pub refills: Family<Label<RefillCause>, Counter>,
@@ -82,6 +83,8 @@ pub enum HandshakeRefusal {
     Full,
     /// The gateway is stopping.
     Draining,
+    /// The address asks too often, or has too many sockets.
+    Address,
     /// The origin is not allowed.
     Origin,
     /// The token is not valid.
@@ -156,6 +159,10 @@ impl Metrics {
             command_queue: r.gauge(
                 "command_queue",
                 "Commands that wait for the busiest fan-out loop",
+            ),
+            throttle_keys: r.gauge(
+                "throttle_keys",
+                "Users, sessions and addresses whose rates are remembered",
             ),
             write_queue: r.gauge("write_queue", "Writes that wait for a batch"),
             query_queue: r.gauge("query_queue", "Questions that wait for a connection to the database"),
@@ -253,6 +260,7 @@ impl LabelName for HandshakeRefusal {
         match self {
             Self::Full => "full",
             Self::Draining => "draining",
+            Self::Address => "address",
             Self::Origin => "origin",
             Self::Token => "token",
             Self::Malformed => "malformed",
@@ -302,6 +310,7 @@ impl LabelName for CloseCode {
             Self::TokenExpired => "4001",
             Self::TooSlow => "4008",
             Self::HeartbeatMissed => "4009",
+            Self::Flooding => "4029",
             Self::NotThisProtocol => "4500",
             Self::Unauthorized => "4501",
             Self::AccessWithdrawn => "4503",

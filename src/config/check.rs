@@ -270,7 +270,7 @@ impl Check {
         Some(target)
     }
 
-    fn wrong(&mut self, name: &'static str, given: &str, expected: impl Display) {
+    pub(super) fn wrong(&mut self, name: &'static str, given: &str, expected: impl Display) {
         self.mistake(name, format!("`{given}` must be {expected}"));
     }
 

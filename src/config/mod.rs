@@ -5,6 +5,7 @@
 //! once, at the start.
 
 mod check;
+pub mod rates;
 pub mod raw;
 
 use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
@@ -14,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::SecretString;
 
 use crate::{
-    config::{check::Check, raw::Raw},
+    config::{check::Check, rates::Rates, raw::Raw},
     postgres::connect::Target,
 };
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub log_retention: Duration,
     /// Events of a session beyond which the oldest leave the log, 100 or more.
     pub log_retention_events: u64,
+    /// How often somebody may do something.
+    pub rates: Rates,
     /// What is logged, and how.
     pub log: LogSettings,
     /// What is not wrong but should be known; logged once at the start.
@@ -162,6 +165,7 @@ impl Config {
         let hours = check.number("USHER_LOG_RETENTION_HOURS", hours, 1..=8_760);
         let events = &raw.log_retention_events;
         let events = check.number("USHER_LOG_RETENTION_EVENTS", events, 100..=100_000_000);
+        let rates = check.rates(&raw.rates);
         let log = check.log(raw);
 
         let Check { mistakes, warnings } = check;
@@ -189,6 +193,7 @@ impl Config {
                 drain: Duration::from_secs(drain?),
                 log_retention: Duration::from_hours(hours?),
                 log_retention_events: events?,
+                rates: rates?,
                 log: log?,
                 warnings,
             })
@@ -261,6 +266,17 @@ mod tests {
             "--drain-seconds=301",
             "--log-retention-hours=0",
             "--log-retention-events=99",
+            "--limit-messages=20",
+            "--limit-moderator-messages=0/30",
+            "--limit-votes=1/0",
+            "--limit-session-writes=many",
+            "--limit-frames=-1/10",
+            "--limit-bytes=100/1",
+            "--limit-joins=1/86401",
+            "--limit-requests=",
+            "--limit-address-connections=0",
+            "--repeat-seconds=3601",
+            "--trusted-proxies=10.0.0.0/33,proxy",
             "--log=usher=loud",
             "--log-format=xml",
         ])
@@ -285,6 +301,18 @@ mod tests {
               USHER_DRAIN_SECONDS: `301` must be a whole number from 0 to 300
               USHER_LOG_RETENTION_HOURS: `0` must be a whole number from 1 to 8760
               USHER_LOG_RETENTION_EVENTS: `99` must be a whole number from 100 to 100000000
+              USHER_LIMIT_MESSAGES: `20` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_MODERATOR_MESSAGES: `0/30` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_VOTES: `1/0` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_SESSION_WRITES: `many` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_FRAMES: `-1/10` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_BYTES: `100/1` must be a count of 32768 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_JOINS: `1/86401` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_REQUESTS: `` must be a count of 1 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_ADDRESS_CONNECTIONS: `0` must be a whole number from 1 to 1000000
+              USHER_REPEAT_SECONDS: `3601` must be a whole number from 0 to 3600
+              USHER_TRUSTED_PROXIES: `10.0.0.0/33` must be an address such as 10.0.0.7, or a range such as 10.0.0.0/8
+              USHER_TRUSTED_PROXIES: `proxy` must be an address such as 10.0.0.7, or a range such as 10.0.0.0/8
               USHER_LOG: `usher=loud` must be a filter such as info or info,usher=debug
               USHER_LOG_FORMAT: `xml` must be human or json"#]]
         .assert_eq(&errors.to_string());

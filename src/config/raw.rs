@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches as _, builder::ValueParser};
 use secrecy::SecretString;
 
+use crate::config::rates::RawRates;
+
 /// The settings as given.
 #[derive(Args, Clone, Debug)]
 pub struct Raw {
@@ -233,6 +235,10 @@ pub struct Raw {
         help_heading = "Event log"
     )]
     pub log_retention_events: String,
+
+    /// How often somebody may do something.
+    #[command(flatten)]
+    pub rates: RawRates,
 
     /// What to log: error, warn, info, debug, trace, or for each module as in info,usher=debug.
     #[arg(

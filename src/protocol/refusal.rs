@@ -133,6 +133,8 @@ pub enum CloseCode {
     TooSlow,
     /// Nothing was heard from the client for two heartbeats.
     HeartbeatMissed,
+    /// The client kept exceeding limits.
+    Flooding,
     /// Frames that are not JSON objects, repeatedly.
     NotThisProtocol,
     /// The token is not valid, or missing where one is required.
@@ -145,7 +147,7 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code, for metrics and tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ProtocolError,
         Self::InvalidText,
         Self::TooBig,
@@ -153,6 +155,7 @@ impl CloseCode {
         Self::TokenExpired,
         Self::TooSlow,
         Self::HeartbeatMissed,
+        Self::Flooding,
         Self::NotThisProtocol,
         Self::Unauthorized,
         Self::AccessWithdrawn,
@@ -170,6 +173,7 @@ impl CloseCode {
             Self::TokenExpired => 4001,
             Self::TooSlow => 4008,
             Self::HeartbeatMissed => 4009,
+            Self::Flooding => 4029,
             Self::NotThisProtocol => 4500,
             Self::Unauthorized => 4501,
             Self::AccessWithdrawn => 4503,
@@ -188,6 +192,7 @@ impl CloseCode {
             Self::TokenExpired => "token expired, come back with a fresh one",
             Self::TooSlow => "too slow to keep up, come back and resume",
             Self::HeartbeatMissed => "nothing heard for two heartbeats",
+            Self::Flooding => "limits exceeded again and again, come back later",
             Self::NotThisProtocol => "frames must be json objects",
             Self::Unauthorized => "token invalid, or missing where one is required",
             Self::AccessWithdrawn => "access withdrawn",

@@ -97,7 +97,11 @@ pub enum Effect {
     /// Send a frame.
     Send(Bytes),
     /// Write to the database; the answer names the ticket.
-    Write { ticket: u32, write: Write },
+    Write {
+        ticket: u32,
+        write: Write,
+        is_moderator: bool,
+    },
 }
 
 /// Something a client wants written.
@@ -169,6 +173,23 @@ impl Peer {
             Err(Misunderstood::Refused { id, refusal }) => self.refuse(id, refusal),
             Err(Misunderstood::NotAnObject) => self.on_malformed(),
         }
+    }
+
+    /// A text frame came that is one too many; the next may come in so long.
+    pub fn on_excess(&mut self, text: &str, retry_after_ms: u64) {
+        let id = match client::decode(text) {
+            Ok(request) => request.id,
+            Err(Misunderstood::Refused { id, .. }) => id,
+            Err(Misunderstood::NotAnObject) => None,
+        };
+        let mut refusal = Refusal::new(RefusalCode::RateLimited, "too many frames, slow down");
+        refusal.retry_after_ms = Some(retry_after_ms);
+        self.refuse(id, refusal);
+    }
+
+    /// The client goes on although it was told, again and again, to slow down.
+    pub fn on_flood(&mut self) {
+        self.close(CloseCode::Flooding);
     }
 
     /// A frame came that is no JSON object.
@@ -445,9 +466,14 @@ impl Peer {
         }
         self.counter = self.counter.wrapping_add(1);
         self.writes.push((self.counter, id));
+        let is_moderator = match &write {
+            Write::Message(message) => self.moderates(message.session),
+            Write::Vote(_) => false,
+        };
         self.effects.push(Effect::Write {
             ticket: self.counter,
             write,
+            is_moderator,
         });
     }
 
@@ -478,6 +504,12 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// Whether the client is known, by a subscription of this socket, to moderate a session.
+    fn moderates(&self, session: SessionId) -> bool {
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.any(|one| one.session == session && one.moderates())
     }
 
     /// When the client is to be warned of its token's end, and when that is.

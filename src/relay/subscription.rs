@@ -387,6 +387,12 @@ impl Subscription {
             .min()
     }
 
+    /// Whether the subscriber may moderate the session, as far as is known.
+    #[must_use]
+    pub fn moderates(&self) -> bool {
+        self.can.moderate
+    }
+
     /// Whether an answer of the router to a join is awaited.
     #[must_use]
     pub fn is_joining(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,8 +64,14 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, _)) => {
-                let serving = serve(socket, Arc::clone(&shared), routes.clone(), permit);
+            Ok((socket, address)) => {
+                let serving = serve(
+                    socket,
+                    address.ip(),
+                    Arc::clone(&shared),
+                    routes.clone(),
+                    permit,
+                );
                 shared.tasks.spawn(serving);
             }
             Err(error) => {
@@ -81,6 +87,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(
     socket: TcpStream,
+    address: IpAddr,
     shared: Arc<Shared>,
     routes: Router,
     permit: OwnedSemaphorePermit,
@@ -91,7 +98,7 @@ async fn serve(
     let stopping = shared.stopping.clone();
     let service = service_fn(move |request| {
         let (shared, routes) = (Arc::clone(&shared), routes.clone());
-        async move { Ok::<_, Infallible>(answer(&shared, routes, request).await) }
+        async move { Ok::<_, Infallible>(answer(&shared, routes, address, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -127,10 +134,11 @@ async fn serve(
 async fn answer(
     shared: &Arc<Shared>,
     mut routes: Router,
+    address: IpAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() == SOCKET_PATH {
-        return handshake::respond(shared, request);
+        return handshake::respond(shared, address, request);
     }
     match routes.call(request).await {
         Ok(response) => response,

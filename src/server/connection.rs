@@ -12,10 +12,9 @@ use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{
     CapacityError, Error as WebSocketError, ProtocolError,
@@ -26,19 +25,19 @@ use uuid::Uuid;
 
 use crate::auth::identity::Identity;
 use crate::limits::{
-    CLOSE_TIMEOUT, FRAME_BYTES_MAX, NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX,
-    READ_BUFFER_BYTES, RECEIPT_BYTES_MIN, STALL_MAX,
+    FRAME_BYTES_MAX, NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, READ_BUFFER_BYTES,
+    RECEIPT_BYTES_MIN, STALL_MAX,
 };
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
-use crate::protocol::websocket;
 use crate::relay::PeerId;
-use crate::relay::peer::{Effect, Moment, Peer};
+use crate::relay::peer::{Effect, Moment, Peer, Write};
 use crate::server::fanout::Command;
 use crate::server::line::Note;
+use crate::server::meter::Meter;
 use crate::server::question::{self, Answer, Question};
 use crate::server::wire::Wire;
-use crate::server::{Shared, moment};
+use crate::server::{Shared, farewell, moment};
 
 /// One connection.
 pub struct Connection {
@@ -54,6 +53,7 @@ pub struct Connection {
     asked: usize,
     receipts: usize,
     unfinished: Option<Unfinished>,
+    meter: Meter,
 }
 
 /// What a full socket did not take.
@@ -103,6 +103,7 @@ impl Connection {
         // A loop that is gone closes the other end of the notes, which ends this task.
         let _ = fanout.send(open).await;
         Self {
+            meter: Meter::new(&shared.rates),
             shared,
             id,
             peer,
@@ -278,7 +279,13 @@ impl Connection {
         match message {
             Some(Ok(Message::Text(text))) => {
                 self.shared.metrics.frames_received.inc();
-                self.peer.on_text(&text, now);
+                match self.meter.frame(&text) {
+                    Ok(()) => self.peer.on_text(&text, now),
+                    Err(retry_after_ms) => {
+                        self.peer.on_excess(&text, retry_after_ms);
+                        self.note_excess();
+                    }
+                }
             }
             Some(Ok(Message::Binary(_))) => {
                 self.shared.metrics.frames_received.inc();
@@ -345,11 +352,11 @@ impl Connection {
                         after,
                     });
                 }
-                Effect::Write { ticket, write } => {
-                    let identity = Arc::clone(self.peer.identity());
-                    self.answers
-                        .push(question::write(&self.shared, ticket, write, identity));
-                }
+                Effect::Write {
+                    ticket,
+                    write,
+                    is_moderator,
+                } => self.write(ticket, write, is_moderator),
                 Effect::Began(beginning) => {
                     let starts = &self.shared.metrics.starts;
                     starts.get_or_create(&beginning.into()).inc();
@@ -377,6 +384,32 @@ impl Connection {
         }
         self.ask();
         None
+    }
+
+    /// Writes, unless it is one too many.
+    fn write(&mut self, ticket: u32, write: Write, is_moderator: bool) {
+        let (shared, identity) = (&self.shared, Arc::clone(self.peer.identity()));
+        let admitted = shared
+            .throttle
+            .admit(&identity, &write, is_moderator, moment().at);
+        match admitted {
+            Ok(()) => self
+                .answers
+                .push(question::write(shared, ticket, write, identity)),
+            Err(refusal) => {
+                let outcome = Err(refusal);
+                let answer = std::future::ready(Answer::Written { ticket, outcome });
+                self.answers.push(Box::pin(answer));
+                self.note_excess();
+            }
+        }
+    }
+
+    /// Something was refused for its rate: a client that goes on regardless is closed.
+    fn note_excess(&mut self) {
+        if !self.meter.forgives() {
+            self.peer.on_flood();
+        }
     }
 
     /// Passes on what the peer wants of the router.
@@ -474,50 +507,16 @@ impl Connection {
                 });
             }
         }
-        let socket = Arc::clone(&self.socket);
-        let goodbye = async {
-            let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
-            for mut bytes in rest.into_iter().chain([websocket::close(code)]) {
-                while !bytes.is_empty() {
-                    write_some(&socket, &mut bytes).await?;
-                }
-            }
-            std::io::Result::Ok(())
-        };
-        // To close while the client still sends would reset the connection and take the code with it.
-        if matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
-            let mut wire = Wire::new(Arc::clone(&socket));
-            let mut scrap = [0; 512];
-            let until_closed = async {
-                while let Ok(count) = wire.read(&mut scrap).await
-                    && count > 0
-                    && scrap[0] & 0x0f != 0x8
-                {}
-            };
-            let _ = timeout(CLOSE_TIMEOUT, until_closed).await;
-        }
+        let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
+        farewell::say(code, rest, &self.socket, &mut self.stream).await;
     }
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
 async fn finish(socket: &TcpStream, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
     match unfinished {
-        Some(unfinished) => write_some(socket, &mut unfinished.bytes).await,
+        Some(unfinished) => farewell::write_some(socket, &mut unfinished.bytes).await,
         None => Ok(0),
-    }
-}
-
-async fn write_some(socket: &TcpStream, bytes: &mut Bytes) -> std::io::Result<usize> {
-    loop {
-        socket.writable().await?;
-        match socket.try_write(bytes) {
-            Ok(written) => {
-                let _ = bytes.split_to(written);
-                return Ok(written);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

@@ -3,8 +3,10 @@
 //! Whoever may not is refused here, before the upgrade: a socket that opens and closes at once resets the back-off of
 //! most clients.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use futures::FutureExt as _;
@@ -23,6 +25,7 @@ use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::connection::Connection;
 use crate::server::fanout::Command;
 use crate::server::http::refusal_response;
+use crate::server::throttle::{AddressSeat, ms_rounded_up};
 use crate::server::{Shared, moment};
 
 /// The subprotocol that good clients offer.
@@ -30,9 +33,22 @@ pub const SUBPROTOCOL: &str = "usher.v1";
 
 const RETRY_AFTER_MS: u64 = 2_000;
 
+/// When an address that has all its sockets may try again: one of them may have been closed by then.
+const SOCKET_PAUSE: Duration = Duration::from_secs(10);
+
+/// A socket's places, given back when it ends.
+struct Seats {
+    _at_node: OwnedSemaphorePermit,
+    _at_address: AddressSeat,
+}
+
 /// Answers a handshake; where it is accepted a connection's task begins.
-pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Body> {
-    let (identity, seat) = match admit(shared, &request) {
+pub fn respond<B>(
+    shared: &Arc<Shared>,
+    address: IpAddr,
+    mut request: Request<B>,
+) -> Response<Body> {
+    let (identity, seats) = match admit(shared, address, &request) {
         Ok(admitted) => admitted,
         Err((why, status, refusal)) => {
             shared
@@ -67,7 +83,7 @@ pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Bod
     };
     shared
         .tasks
-        .spawn(connect(Arc::clone(shared), upgrade, identity, seat));
+        .spawn(connect(Arc::clone(shared), upgrade, identity, seats));
     let mut response = response.map(|()| Body::empty());
     if let Some(protocol) = protocol {
         response
@@ -80,8 +96,13 @@ pub fn respond<B>(shared: &Arc<Shared>, mut request: Request<B>) -> Response<Bod
 /// Says who the client is and gives it a seat, or says why it may not connect.
 fn admit<B>(
     shared: &Shared,
+    address: IpAddr,
     request: &Request<B>,
-) -> Result<(Option<Identity>, OwnedSemaphorePermit), (HandshakeRefusal, StatusCode, Refusal)> {
+) -> Result<(Option<Identity>, Seats), (HandshakeRefusal, StatusCode, Refusal)> {
+    let client = shared.throttle.client(address, request.headers());
+    if let Err(wait) = shared.throttle.request(client) {
+        return Err(too_many("too many attempts from this address", wait));
+    }
     let origin = request
         .headers()
         .get(header::ORIGIN)
@@ -115,7 +136,10 @@ fn admit<B>(
             refusal,
         ));
     }
-    let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
+    let Some(at_address) = shared.throttle.socket(client) else {
+        return Err(too_many("too many sockets from this address", SOCKET_PAUSE));
+    };
+    let Ok(at_node) = Arc::clone(&shared.seats).try_acquire_owned() else {
         let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
         refusal.retry_after_ms = Some(RETRY_AFTER_MS);
         return Err((
@@ -124,7 +148,21 @@ fn admit<B>(
             refusal,
         ));
     };
-    Ok((identity, seat))
+    let seats = Seats {
+        _at_node: at_node,
+        _at_address: at_address,
+    };
+    Ok((identity, seats))
+}
+
+fn too_many(message: &'static str, wait: Duration) -> (HandshakeRefusal, StatusCode, Refusal) {
+    let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
+    refusal.retry_after_ms = Some(ms_rounded_up(wait));
+    (
+        HandshakeRefusal::Address,
+        StatusCode::TOO_MANY_REQUESTS,
+        refusal,
+    )
 }
 
 /// The text where a token is expected: the header first, then the query, for clients that can set no header.
@@ -159,7 +197,7 @@ async fn connect(
     shared: Arc<Shared>,
     upgrade: OnUpgrade,
     identity: Option<Identity>,
-    seat: OwnedSemaphorePermit,
+    seats: Seats,
 ) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
@@ -179,7 +217,7 @@ async fn connect(
         metrics.connections.dec();
         let _ = fanout.send(Command::Close { peer }).await;
     }
-    drop(seat);
+    drop(seats);
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.

@@ -72,6 +72,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl axum::response::Into
     let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
     metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
     metrics.write_queue.set(gauge(shared.writer.waiting()));
+    metrics.throttle_keys.set(gauge(shared.throttle.keys()));
     metrics.query_queue.set(gauge(shared.store.waiting()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()

@@ -7,22 +7,25 @@
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`http`], [`handshake`], [`connection`],
-//! `question`, [`admissions`], [`wire`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`],
-//! [`pages`].
+//! `farewell`, `question`, [`admissions`], [`throttle`], [`meter`], [`wire`], [`fanout`], [`mod@line`], [`audience`],
+//! [`tally`], [`keeper`], [`readiness`], [`pages`].
 
 pub mod accept;
 pub mod admissions;
 pub mod audience;
 pub mod connection;
 pub mod fanout;
+mod farewell;
 pub mod handshake;
 pub mod http;
 pub mod keeper;
 pub mod line;
+pub mod meter;
 pub mod pages;
 mod question;
 pub mod readiness;
 pub mod tally;
+pub mod throttle;
 pub mod wire;
 
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::config::AllowedOrigins;
+use crate::config::rates::Rates;
 use crate::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
@@ -44,6 +48,7 @@ use crate::relay::peer::{Moment, Rules};
 use crate::server::admissions::Admissions;
 use crate::server::fanout::Command;
 use crate::server::readiness::{Checks, DatabaseState, Pulse};
+use crate::server::throttle::Throttle;
 
 /// What every part of the server shares.
 #[derive(Debug)]
@@ -56,6 +61,10 @@ pub struct Shared {
     pub seats: Arc<Semaphore>,
     /// When clients leave and come back, once the gateway stops.
     pub drain: Drain,
+    /// What each socket may say.
+    pub rates: Rates,
+    /// What users, sessions and addresses may ask for.
+    pub throttle: Arc<Throttle>,
     /// Questions to the database.
     pub store: Store,
     /// Those about who may watch.

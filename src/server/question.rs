@@ -102,7 +102,13 @@ pub(super) fn write(
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let began = moment().at;
-        let outcome = shared.writer.write(write, identity).await;
+        let outcome = shared
+            .writer
+            .write(write.clone(), Arc::clone(&identity))
+            .await;
+        if outcome.is_err() {
+            shared.throttle.on_refused(&identity, &write);
+        }
         let took = (moment().at - began).as_secs_f64();
         shared.metrics.writes.observe(took);
         Answer::Written { ticket, outcome }

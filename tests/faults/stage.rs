@@ -218,6 +218,8 @@ impl Gateway {
             .env("USHER_DRAIN_SECONDS", "1")
             .env("USHER_FANOUT_LOOPS", "2")
             .env("USHER_LOG_FORMAT", "json")
+            .env("USHER_LIMIT_MESSAGES", "off")
+            .env("USHER_LIMIT_VOTES", "off")
             .envs(
                 options
                     .environment
@@ -256,14 +258,6 @@ impl Gateway {
     async fn is_ready(&self) -> bool {
         let answer = timeout(Duration::from_secs(5), self.get("/readyz")).await;
         matches!(answer, Ok(Ok(text)) if text.starts_with("HTTP/1.1 200"))
-    }
-
-    /// One of its metrics, labels included in the name.
-    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let text = self.get("/metrics").await?;
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(Ok(0.0), |value| Ok(value.parse()?))
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {

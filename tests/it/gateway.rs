@@ -121,6 +121,8 @@ impl Process {
             .env("USHER_RESUME_SECRET", RESUME_SECRET)
             .env("USHER_LISTEN", listen.to_string())
             .env("USHER_LOG_FORMAT", "json")
+            .env("USHER_LIMIT_MESSAGES", "off")
+            .env("USHER_REPEAT_SECONDS", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -218,6 +220,14 @@ fn config(db: &Database) -> Config {
         "127.0.0.1:0",
         "--fanout-loops",
         "2",
+        // A test that is not about limits has none.
+        "--limit-messages=off",
+        "--limit-moderator-messages=off",
+        "--limit-votes=off",
+        "--limit-frames=off",
+        "--limit-bytes=off",
+        "--limit-joins=off",
+        "--repeat-seconds=0",
     ]);
     let mut config = Config::from_raw(&settings.raw).unwrap();
     config.drain = Duration::from_secs(1);

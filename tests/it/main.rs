@@ -30,6 +30,7 @@ mod gateway;
 mod http;
 mod identity;
 mod life;
+mod limits;
 mod log;
 mod main_job;
 mod migrations;

@@ -1,0 +1,588 @@
+//! How much users, sessions and addresses may ask for, over all their sockets on this node.
+//!
+//! Each rate lets a burst through and refills evenly (GCRA, by `governor`). A store holds so many keys at most: a
+//! stranger who finds it full waits, those who are known do not.
+
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::{DashMap, Entry};
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::{Quota, RateLimiter};
+use hyper::header::HeaderMap;
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::auth::identity::Identity;
+use crate::config::rates::{Rate, Rates};
+use crate::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
+use crate::protocol::client::NewMessage;
+use crate::protocol::id::{SessionId, UserId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::relay::peer::Write;
+use crate::server::moment;
+
+/// Who a rate is for, where it is for an address: one address of IPv4, and the /64 that one customer has of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Subnet(IpAddr);
+
+impl From<IpAddr> for Subnet {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(address.into()),
+            IpAddr::V6(address) => {
+                const NETWORK: u128 = !(u64::MAX as u128);
+                Self(Ipv6Addr::from_bits(address.to_bits() & NETWORK).into())
+            }
+        }
+    }
+}
+
+/// The rates of a node, and who has used how much of them.
+#[derive(Debug)]
+pub struct Throttle {
+    messages: Keyed<UserId>,
+    moderator_messages: Keyed<UserId>,
+    votes: Keyed<UserId>,
+    session_writes: Keyed<Uuid>,
+    requests: Keyed<Subnet>,
+    sockets: Arc<DashMap<Subnet, u32>>,
+    sockets_max: Option<u32>,
+    repeats: Repeats,
+    trusted_proxies: Vec<IpNet>,
+}
+
+impl Throttle {
+    /// Nobody has used anything.
+    #[must_use]
+    pub fn new(rates: &Rates) -> Self {
+        Self {
+            messages: Keyed::new(rates.messages, MonotonicClock),
+            moderator_messages: Keyed::new(rates.moderator_messages, MonotonicClock),
+            votes: Keyed::new(rates.votes, MonotonicClock),
+            session_writes: Keyed::new(rates.session_writes, MonotonicClock),
+            requests: Keyed::new(rates.requests, MonotonicClock),
+            sockets: Arc::default(),
+            sockets_max: rates.connections_per_address.map(u32::from),
+            repeats: Repeats::new(rates.repeat_pause),
+            trusted_proxies: rates.trusted_proxies.clone(),
+        }
+    }
+
+    /// Lets a write pass, or says when it may be tried again.
+    ///
+    /// # Errors
+    /// `rate_limited`, with the time to wait.
+    pub fn admit(
+        &self,
+        identity: &Identity,
+        write: &Write,
+        is_moderator: bool,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(user) = identity.subject else {
+            return Ok(());
+        };
+        let (personal, place, what) = match write {
+            Write::Message(message) if is_moderator => {
+                (&self.moderator_messages, message.session.0, "messages")
+            }
+            Write::Message(message) => {
+                let repeated = self.repeats.say(user, message, now);
+                repeated.map_err(|wait| {
+                    limited(
+                        "the same message was sent here a moment ago".to_owned(),
+                        wait,
+                    )
+                })?;
+                (&self.messages, message.session.0, "messages")
+            }
+            Write::Vote(vote) => (&self.votes, vote.voting.0, "votes"),
+        };
+        let passed = personal
+            .check(&user)
+            .map_err(|wait| limited(format!("too many {what}, slow down"), wait))
+            .and_then(|()| {
+                let everybody = self.session_writes.check(&place);
+                everybody.map_err(|wait| {
+                    limited(
+                        format!("too many {what} by everybody together, try again"),
+                        wait,
+                    )
+                })
+            });
+        if passed.is_err() {
+            self.on_refused(identity, write);
+        }
+        passed
+    }
+
+    /// A write was not done after all: the same words may be tried again.
+    pub fn on_refused(&self, identity: &Identity, write: &Write) {
+        if let (Some(user), Write::Message(message)) = (identity.subject, write) {
+            self.repeats.forget(user, message);
+        }
+    }
+
+    /// Where a request comes from, as far as it counts: what the nearest proxy that is trusted says, who need not say
+    /// anything. `None` is not limited.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<Subnet> {
+        let is_trusted = |address: IpAddr| {
+            let address = address.to_canonical();
+            self.trusted_proxies
+                .iter()
+                .any(|range| range.contains(&address))
+        };
+        if !is_trusted(peer) {
+            return Some(peer.into());
+        }
+        // Each proxy appends whom it saw, so the last that is not trusted is the client; what stands before it is hearsay.
+        let said = headers.get_all("x-forwarded-for");
+        let said: Vec<&str> = said
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let mut addresses = said.iter().rev().flat_map(|value| value.rsplit(','));
+        addresses
+            .find_map(|text| match text.trim().parse() {
+                Ok(address) if is_trusted(address) => None,
+                Ok(address) => Some(Some(Subnet::from(address))),
+                Err(_) => Some(None),
+            })
+            .flatten()
+    }
+
+    /// Lets a request pass, or says how long to wait.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub fn request(&self, client: Option<Subnet>) -> Result<(), Duration> {
+        client.map_or(Ok(()), |client| self.requests.check(&client))
+    }
+
+    /// A place for a socket; `None` where the address has too many.
+    #[must_use]
+    pub fn socket(&self, client: Option<Subnet>) -> Option<AddressSeat> {
+        let (Some(client), Some(max)) = (client, self.sockets_max) else {
+            return Some(AddressSeat { taken: None });
+        };
+        let mut count = self.sockets.entry(client).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(AddressSeat {
+            taken: Some((client, Arc::clone(&self.sockets))),
+        })
+    }
+
+    /// Forgets who has everything back, until the gateway stops.
+    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(THROTTLE_SWEEP_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {
+                    for keyed in [&self.messages, &self.moderator_messages, &self.votes] {
+                        keyed.sweep();
+                    }
+                    self.session_writes.sweep();
+                    self.requests.sweep();
+                    self.repeats.sweep(moment().at);
+                }
+            }
+        }
+    }
+
+    /// Keys that are remembered, over all rates.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        let users = [&self.messages, &self.moderator_messages, &self.votes];
+        users.iter().map(|keyed| keyed.len()).sum::<usize>()
+            + self.session_writes.len()
+            + self.requests.len()
+            + self.repeats.said.len()
+            + self.sockets.len()
+    }
+}
+
+/// A socket's place among those of its address. Dropping it gives it back.
+#[derive(Debug)]
+pub struct AddressSeat {
+    taken: Option<(Subnet, Arc<DashMap<Subnet, u32>>)>,
+}
+
+impl Drop for AddressSeat {
+    fn drop(&mut self) {
+        if let Some((client, sockets)) = &self.taken {
+            sockets.remove_if_mut(client, |_, count| {
+                *count -= 1;
+                *count == 0
+            });
+        }
+    }
+}
+
+fn limited(message: String, wait: Duration) -> Refusal {
+    let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
+    refusal.retry_after_ms = Some(ms_rounded_up(wait));
+    refusal
+}
+
+/// Rounded up, so that whoever waits so long is let through.
+pub(super) fn ms_rounded_up(wait: Duration) -> u64 {
+    let ms = wait.as_nanos().div_ceil(1_000_000);
+    u64::try_from(ms).unwrap_or(u64::MAX)
+}
+
+/// The allowance of a rate.
+pub(super) fn quota(rate: Rate) -> Quota {
+    Quota::with_period(rate.period / rate.count.get())
+        .unwrap_or_else(|| Quota::per_second(rate.count))
+        .allow_burst(rate.count)
+}
+
+/// A rate for each key.
+#[derive(Debug)]
+struct Keyed<K: Hash + Eq + Clone, C: Clock = MonotonicClock> {
+    limit: Option<Limit<K, C>>,
+}
+
+#[derive(Debug)]
+struct Limit<K: Hash + Eq + Clone, C: Clock> {
+    limiter: RateLimiter<K, Store<K>, C, NoOpMiddleware<C::Instant>>,
+    clock: C,
+    period: Duration,
+}
+
+impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
+    fn new(rate: Option<Rate>, clock: C) -> Self {
+        Self {
+            limit: rate.map(|rate| Limit {
+                limiter: RateLimiter::new(quota(rate), Store::new(), clock.clone()),
+                clock,
+                period: rate.period,
+            }),
+        }
+    }
+
+    fn check(&self, key: &K) -> Result<(), Duration> {
+        let Some(limit) = &self.limit else {
+            return Ok(());
+        };
+        limit.limiter.check_key(key).map_err(|not_until| {
+            // A stranger before a full store waits until somebody's allowance is whole again.
+            not_until
+                .wait_time_from(limit.clock.now())
+                .min(limit.period)
+        })
+    }
+
+    fn sweep(&self) {
+        if let Some(limit) = &self.limit {
+            limit.limiter.retain_recent();
+            limit.limiter.shrink_to_fit();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.limit.as_ref().map_or(0, |limit| limit.limiter.len())
+    }
+}
+
+/// Where each key stands, for so many keys at most.
+#[derive(Debug)]
+struct Store<K: Hash + Eq> {
+    states: DashMap<K, u64>,
+}
+
+impl<K: Hash + Eq> Store<K> {
+    fn new() -> Self {
+        Self {
+            states: DashMap::new(),
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone> StateStore for Store<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, key: &K, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        if let Some(mut state) = self.states.get_mut(key) {
+            let (outcome, next) = decide(Some(Nanos::from(*state)))?;
+            *state = next.into();
+            return Ok(outcome);
+        }
+        if self.states.len() >= THROTTLE_KEYS_MAX {
+            // As one who has used everything, for a long time to come.
+            const NEVER: u64 = u64::MAX / 2;
+            return decide(Some(Nanos::from(NEVER))).map(|(outcome, _)| outcome);
+        }
+        let entry = self.states.entry(key.clone());
+        let state = match &entry {
+            Entry::Occupied(state) => Some(Nanos::from(*state.get())),
+            Entry::Vacant(_) => None,
+        };
+        let (outcome, next) = decide(state)?;
+        entry.insert(next.into());
+        Ok(outcome)
+    }
+}
+
+impl<K: Hash + Eq + Clone> governor::state::keyed::ShrinkableKeyedStateStore<K> for Store<K> {
+    fn retain_recent(&self, drop_below: Nanos) {
+        let drop_below: u64 = drop_below.into();
+        self.states.retain(|_, state| *state > drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        self.states.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+}
+
+/// The last words of each user in each session.
+#[derive(Debug)]
+struct Repeats {
+    pause: Duration,
+    hasher: RandomState,
+    said: DashMap<(UserId, SessionId), Said>,
+}
+
+#[derive(Debug)]
+struct Said {
+    body: u64,
+    nonce: Option<Uuid>,
+    at: Instant,
+}
+
+impl Repeats {
+    fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            hasher: RandomState::new(),
+            said: DashMap::new(),
+        }
+    }
+
+    /// Notes the words, unless they are the last ones again: then says how long to wait. A message that is sent again
+    /// with its nonce is the same message, and no repetition.
+    fn say(&self, user: UserId, message: &NewMessage, now: Instant) -> Result<(), Duration> {
+        if self.pause.is_zero() {
+            return Ok(());
+        }
+        let body = self.hasher.hash_one(message.body.as_str());
+        let nonce = message.nonce.map(|nonce| nonce.0);
+        let key = (user, message.session);
+        if let Some(said) = self.said.get(&key) {
+            let is_retry = nonce.is_some() && nonce == said.nonce;
+            let wait = (said.at + self.pause).saturating_duration_since(now);
+            if said.body == body && !is_retry && !wait.is_zero() {
+                return Err(wait);
+            }
+            if is_retry {
+                return Ok(());
+            }
+        } else if self.said.len() >= THROTTLE_KEYS_MAX {
+            // Who cannot be remembered may repeat themselves: the rates hold all the same.
+            return Ok(());
+        }
+        let said = Said {
+            body,
+            nonce,
+            at: now,
+        };
+        self.said.insert(key, said);
+        Ok(())
+    }
+
+    fn forget(&self, user: UserId, message: &NewMessage) {
+        let body = self.hasher.hash_one(message.body.as_str());
+        self.said
+            .remove_if(&(user, message.session), |_, said| said.body == body);
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.said.retain(|_, said| now < said.at + self.pause);
+        self.said.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZero;
+
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+    use crate::protocol::client::{ClientFrame, decode};
+
+    const RATE: Rate = Rate {
+        count: NonZero::new(3).unwrap(),
+        period: Duration::from_secs(30),
+    };
+
+    #[test]
+    fn a_burst_passes_and_the_time_to_wait_is_exact() {
+        let clock = FakeRelativeClock::default();
+        let keyed: Keyed<u32, _> = Keyed::new(Some(RATE), clock.clone());
+        for _ in 0..3 {
+            assert_eq!(keyed.check(&1), Ok(()));
+        }
+        assert_eq!(keyed.check(&1), Err(Duration::from_secs(10)));
+        assert_eq!(keyed.check(&2), Ok(()), "others have their own");
+        clock.advance(Duration::from_millis(9_999));
+        assert_eq!(keyed.check(&1), Err(Duration::from_millis(1)));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(keyed.check(&1), Ok(()));
+        assert_eq!(keyed.check(&1), Err(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_million_strangers_are_not_remembered_and_known_ones_are_served() {
+        let clock = FakeRelativeClock::default();
+        let keyed: Keyed<u32, _> = Keyed::new(Some(RATE), clock.clone());
+        for key in 0..1_000_000 {
+            let _ = keyed.check(&key);
+        }
+        assert_eq!(keyed.len(), THROTTLE_KEYS_MAX);
+        assert_eq!(keyed.check(&0), Ok(()));
+        assert_eq!(keyed.check(&999_999), Err(RATE.period));
+        // Those who have everything back make room.
+        clock.advance(RATE.period);
+        keyed.sweep();
+        assert_eq!((keyed.len(), keyed.check(&999_999)), (0, Ok(())));
+    }
+
+    #[test]
+    fn no_rate_is_no_limit() {
+        let keyed: Keyed<u32> = Keyed::new(None, MonotonicClock);
+        assert!((0..1_000).all(|_| keyed.check(&1).is_ok()));
+    }
+
+    #[test]
+    fn the_same_words_wait_and_a_retry_does_not() {
+        let now = moment().at;
+        let repeats = Repeats::new(Duration::from_secs(30));
+        let (ann, ben) = (user(1), user(2));
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(repeats.say(ann, &message("hi", 1), now), Ok(()));
+        assert_eq!(repeats.say(ann, &message("hi", 1), later(1)), Ok(()));
+        assert_eq!(
+            repeats.say(ann, &message("hi", 2), later(1)),
+            Err(Duration::from_secs(29))
+        );
+        assert_eq!(repeats.say(ben, &message("hi", 3), later(1)), Ok(()));
+        assert_eq!(repeats.say(ann, &message("ho", 4), later(2)), Ok(()));
+        assert_eq!(repeats.say(ann, &message("hi", 5), later(3)), Ok(()));
+        repeats.forget(ann, &message("hi", 5));
+        assert_eq!(repeats.say(ann, &message("hi", 6), later(4)), Ok(()));
+        assert_eq!(repeats.say(ann, &message("hi", 7), later(34)), Ok(()));
+    }
+
+    #[test]
+    fn the_nearest_that_is_not_trusted_is_the_client() {
+        let proxies = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"];
+        let throttle = Throttle {
+            trusted_proxies: proxies.iter().map(|range| range.parse().unwrap()).collect(),
+            ..Throttle::new(&rates())
+        };
+        let client = |peer: &str, said: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append("x-forwarded-for", value.parse().unwrap());
+            }
+            throttle.client(peer.parse().unwrap(), &headers)
+        };
+        let subnet = |text: &str| Some(Subnet::from(text.parse::<IpAddr>().unwrap()));
+        assert_eq!(client("192.0.2.1", &[]), subnet("192.0.2.1"));
+        assert_eq!(client("192.0.2.1", &["198.51.100.9"]), subnet("192.0.2.1"));
+        assert_eq!(client("127.0.0.1", &[]), None);
+        assert_eq!(client("::ffff:127.0.0.1", &[]), None);
+        assert_eq!(client("127.0.0.1", &["192.0.2.1"]), subnet("192.0.2.1"));
+        // What the client itself has written stands to the left.
+        assert_eq!(
+            client("127.0.0.1", &["10.1.1.1, 198.51.100.9, 192.0.2.1,10.0.0.7"]),
+            subnet("192.0.2.1")
+        );
+        assert_eq!(
+            client("127.0.0.1", &["198.51.100.9", "192.0.2.1"]),
+            subnet("192.0.2.1")
+        );
+        assert_eq!(client("127.0.0.1", &["198.51.100.9, unknown"]), None);
+        assert_eq!(
+            client("2001:db8::1:2:3:4", &[]),
+            subnet("2001:db8:0:0:ffff::1")
+        );
+        assert_ne!(client("2001:db8:0:1::1", &[]), subnet("2001:db8::1"));
+    }
+
+    #[test]
+    fn an_address_has_so_many_sockets_and_gets_them_back() {
+        let throttle = Throttle {
+            sockets_max: Some(2),
+            ..Throttle::new(&rates())
+        };
+        let client = Some(Subnet::from(IpAddr::from([192, 0, 2, 1])));
+        let first = throttle.socket(client).unwrap();
+        let _second = throttle.socket(client).unwrap();
+        assert!(throttle.socket(client).is_none());
+        assert!(throttle.socket(None).is_some());
+        drop(first);
+        let third = throttle.socket(client);
+        assert!(third.is_some());
+        drop((third, _second));
+        assert_eq!(throttle.keys(), 0);
+    }
+
+    fn rates() -> Rates {
+        Rates {
+            messages: None,
+            moderator_messages: None,
+            votes: None,
+            session_writes: None,
+            frames: None,
+            bytes: None,
+            joins: None,
+            requests: None,
+            connections_per_address: None,
+            repeat_pause: Duration::ZERO,
+            trusted_proxies: Vec::new(),
+        }
+    }
+
+    fn user(number: u128) -> UserId {
+        UserId(Uuid::from_u128(number))
+    }
+
+    fn message(body: &str, nonce: u128) -> NewMessage {
+        let text = format!(
+            r#"{{"type":"send","session":"{}","body":"{body}","nonce":"{}"}}"#,
+            Uuid::from_u128(7),
+            Uuid::from_u128(nonce)
+        );
+        let ClientFrame::Send(message) = decode(&text).unwrap().frame else {
+            panic!("{text}");
+        };
+        message
+    }
+}

@@ -1,0 +1,247 @@
+//! What is too much is refused by name, with the time to wait, and harms nobody else.
+
+use std::num::NonZero;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Client, refused, until};
+use crate::database::Database;
+use crate::gateway::Gateway;
+use crate::http::{metric, shake};
+use usher::config::rates::Rate;
+
+fn rate(count: u32, seconds: u64) -> Option<Rate> {
+    Some(Rate {
+        count: NonZero::new(count).unwrap(),
+        period: Duration::from_secs(seconds),
+    })
+}
+
+/// Checks a refusal for the rate, and that the wait is within the rate's period; gives the wait.
+#[track_caller]
+fn limited(answer: Value, seconds: u64) -> Duration {
+    let refusal = refused(answer, "rate_limited");
+    let wait = refusal["retry_after_ms"].as_u64().expect("a time to wait");
+    assert!(wait > 0 && wait <= 1_000 * seconds, "{refusal}");
+    Duration::from_millis(wait)
+}
+
+#[tokio::test]
+async fn a_user_says_so_much_over_all_sockets_and_others_are_not_held_up() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| config.rates.messages = rate(20, 30)).await;
+    let mut first = Client::connect(gateway.at, &ben).await;
+    for number in 0..10 {
+        first.send(session, &format!("first {number}")).await;
+    }
+    let mut second = Client::connect(gateway.at, &ben).await;
+    for number in 0..10 {
+        second.send(session, &format!("second {number}")).await;
+    }
+
+    let wait = limited(second.try_send(session, "one more").await, 2);
+    limited(first.try_send(session, "one more").await, 2);
+    let mut other = Client::connect(gateway.at, &ann).await;
+    other.send(session, "not my fault").await;
+
+    tokio::time::sleep(wait).await;
+    second.send(session, "one more").await;
+    assert_eq!(db.head(session).await, 22);
+}
+
+#[tokio::test]
+async fn who_moderates_the_session_may_say_more() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.messages = rate(2, 30);
+        config.rates.moderator_messages = rate(10, 30);
+    })
+    .await;
+    let mut streamer = Client::connect(gateway.at, &ann).await;
+    assert_eq!(streamer.subscribe(session).await["can"]["moderate"], true);
+    for number in 0..10 {
+        streamer.send(session, &format!("order {number}")).await;
+    }
+    limited(streamer.try_send(session, "order 10").await, 30);
+}
+
+#[tokio::test]
+async fn votes_and_the_writes_of_everybody_together_have_rates_too() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.votes = rate(2, 30);
+        config.rates.session_writes = rate(3, 30);
+    })
+    .await;
+    let mut client = Client::connect(gateway.at, &ben).await;
+    client.vote(voting, Some(movies[0])).await;
+    client.vote(voting, Some(movies[1])).await;
+    limited(client.try_vote(voting, Some(movies[0])).await, 30);
+    assert_eq!(db.count_votes(voting).await, vec![(movies[1], 1)]);
+
+    for number in 0..3 {
+        client.send(session, &format!("message {number}")).await;
+    }
+    let mut other = Client::connect(gateway.at, &ann).await;
+    limited(other.try_send(session, "there is no room").await, 30);
+}
+
+#[tokio::test]
+async fn the_same_words_are_not_said_twice_in_a_row() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let (session, other) = (db.session(&ann).await, db.session(&ann).await);
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.repeat_pause = Duration::from_secs(30);
+    })
+    .await;
+    let mut client = Client::connect(gateway.at, &ben).await;
+    let nonce = Uuid::new_v4();
+    let frame = json!({"type": "send", "session": session, "body": "first!", "nonce": nonce});
+    let ack = client.ask(frame.clone()).await;
+    assert_eq!(ack["type"], "ack");
+    // The same message, sent again because its answer was lost, is no repetition.
+    let again = client.ask(frame).await;
+    assert_eq!(
+        (&again["seq"], &again["message"]),
+        (&ack["seq"], &ack["message"])
+    );
+
+    limited(client.try_send(session, "first!").await, 30);
+    client.send(other, "first!").await;
+    client.send(session, "second!").await;
+    client.send(session, "first!").await;
+
+    // What was refused was not said.
+    db.set_session(session, "slow_mode_seconds = 1").await;
+    refused(client.try_send(session, "slowly").await, "slow_mode");
+    until("slow mode lets it pass", async || {
+        let answer = client.try_send(session, "slowly").await;
+        assert_ne!(answer["code"], "rate_limited", "{answer}");
+        answer["type"] == "ack"
+    })
+    .await;
+    // A moderator may shout.
+    let mut streamer = Client::connect(gateway.at, &ann).await;
+    streamer.subscribe(other).await;
+    streamer.send(other, "quiet!").await;
+    streamer.send(other, "quiet!").await;
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_is_told_and_then_closed() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let gateway = Gateway::start(&db, |config| config.rates.frames = rate(10, 60)).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    for _ in 0..10 {
+        assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
+    }
+    let answer = client.ask(json!({"type": "ping"})).await;
+    limited(answer, 60);
+    for id in 0..60 {
+        client
+            .say(&json!({"type": "ping", "id": format!("{id}")}))
+            .await;
+    }
+    assert_eq!(client.closed().await, 4029);
+    assert_eq!(
+        metric(gateway.at, "usher_closes_total{kind=\"4029\"}").await,
+        1.0
+    );
+    // Somebody else, or the same client later, is served.
+    let mut other = Client::connect(gateway.at, &ann).await;
+    assert_eq!(other.ask(json!({"type": "ping"})).await["type"], "pong");
+}
+
+#[tokio::test]
+async fn bytes_and_subscriptions_of_a_socket_have_rates_too() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.bytes = rate(40_000, 60);
+        config.rates.joins = rate(2, 60);
+    })
+    .await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    let pad = "x".repeat(30_000);
+    let large = json!({"type": "ping", "pad": pad});
+    assert_eq!(client.ask(large.clone()).await["type"], "pong");
+    limited(client.ask(large).await, 60);
+    assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
+
+    client.subscribe(session).await;
+    client.subscribe(session).await;
+    limited(client.try_subscribe(session).await, 60);
+    client
+        .send(session, "the word \"subscribe\" costs nothing")
+        .await;
+}
+
+#[tokio::test]
+async fn an_address_knocks_so_often_and_holds_so_many_sockets() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.requests = rate(4, 60);
+        config.rates.connections_per_address = NonZero::new(2);
+    })
+    .await;
+    let from = |address: &'static str| [("X-Forwarded-For", address)];
+    let knock = async |headers: &[(&str, &str)]| shake(gateway.at, "", headers).await;
+    // The tests come from a loopback address, which is taken for a proxy: it is believed, and is not limited itself.
+    for _ in 0..10 {
+        assert_eq!(knock(&[]).await.status, 101);
+    }
+    for _ in 0..4 {
+        assert_eq!(knock(&from("192.0.2.1")).await.status, 101);
+    }
+    let answer = knock(&from("192.0.2.1")).await;
+    answer.is_refusal(429, "rate_limited");
+    let seconds: u64 = answer.headers["retry-after"].parse().unwrap();
+    assert!((1..=15).contains(&seconds), "{answer:?}");
+    // What the client itself writes there does not help it.
+    knock(&from("203.0.113.9, 192.0.2.1"))
+        .await
+        .is_refusal(429, "rate_limited");
+    assert_eq!(knock(&from("192.0.2.2")).await.status, 101);
+    assert!(
+        metric(
+            gateway.at,
+            "usher_handshake_refusals_total{kind=\"address\"}"
+        )
+        .await
+            >= 2.0
+    );
+}
+
+#[tokio::test]
+async fn whoever_is_no_trusted_proxy_is_not_believed() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.connections_per_address = NonZero::new(2);
+        config.rates.trusted_proxies = Vec::new();
+    })
+    .await;
+    let first = Client::anonymous(gateway.at).await;
+    let _second = Client::anonymous(gateway.at).await;
+    let forged = [("X-Forwarded-For", "192.0.2.77")];
+    shake(gateway.at, "", &forged)
+        .await
+        .is_refusal(429, "rate_limited");
+    drop(first);
+    until("a socket that ends makes room", async || {
+        shake(gateway.at, "", &forged).await.status == 101
+    })
+    .await;
+}
