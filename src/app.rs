@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::config::Config;
+use crate::keyring::Keyring;
 use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
 use crate::metrics::Metrics;
 use crate::postgres::batcher;
@@ -144,6 +145,7 @@ impl Parts {
         tasks.spawn(Arc::clone(&throttle).sweep(stop_listening.clone()));
         let shared = Arc::new(Shared {
             rules: Arc::new(rules(config)),
+            keyring: Keyring::fixed(verifier(config), || moment().unix_ms / 1_000),
             allowed_origins: config.allowed_origins.clone(),
             seats: Arc::new(Semaphore::new(config.connections_max)),
             rates: config.rates.clone(),
@@ -261,10 +263,13 @@ fn spawn_loops(
     }
 }
 
-fn rules(config: &Config) -> Rules {
+fn verifier(config: &Config) -> Verifier {
     let keys = VerifierKeys::from_secret(&config.jwt_secret).with_issuer(config.issuer.clone());
+    Verifier::new(keys)
+}
+
+fn rules(config: &Config) -> Rules {
     Rules {
-        verifier: Verifier::new(keys),
         resume_key: ResumeKey::new(config.resume_secret.expose_secret().as_bytes()),
         resume_ttl: config.resume_ttl,
         heartbeat: config.heartbeat,

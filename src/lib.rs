@@ -36,7 +36,7 @@
 //! ```text
 //!  5  main  cli  app               commands; builds the parts in order, stops them in reverse
 //!  4  server                       accept, http, handshake, connection loop, fan-out loops, drain, pages
-//!  3  postgres                     the database, as seen from outside
+//!  3  postgres  keyring            the database and the key server, as seen from outside
 //! ------------------------------   below this line: no async, no clock, no randomness, no logging, no tokio
 //!  2  relay                        router, history ring, subscription, peer, tally, resume
 //!  1  protocol  auth               the words on the wire; who a token says you are
@@ -60,6 +60,7 @@ pub mod auth;
 pub mod relay;
 
 pub mod config;
+pub mod keyring;
 pub mod metrics;
 pub mod postgres;
 pub mod server;

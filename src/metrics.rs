@@ -89,6 +89,8 @@ pub enum HandshakeRefusal {
     Origin,
     /// The token is not valid.
     Token,
+    /// Whether the token is valid cannot be told: its key is not known, and keys cannot be fetched.
+    Keys,
     /// Not a WebSocket handshake of version 13.
     Malformed,
 }
@@ -263,6 +265,7 @@ impl LabelName for HandshakeRefusal {
             Self::Address => "address",
             Self::Origin => "origin",
             Self::Token => "token",
+            Self::Keys => "keys",
             Self::Malformed => "malformed",
         }
     }
@@ -307,6 +310,7 @@ impl LabelName for CloseCode {
             Self::InvalidText => "1007",
             Self::TooBig => "1009",
             Self::Restart => "1012",
+            Self::TryAgainLater => "1013",
             Self::TokenExpired => "4001",
             Self::TooSlow => "4008",
             Self::HeartbeatMissed => "4009",

@@ -26,21 +26,27 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["limits", "protocol", "auth", "relay", "config", "metrics"],
     ),
     (
+        "keyring",
+        &["limits", "protocol", "auth", "config", "metrics"],
+    ),
+    (
         "server",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres",
+            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
         ],
     ),
     (
         "app",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "server",
+            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
+            "server",
         ],
     ),
     (
         "cli",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "server", "app",
+            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
+            "server", "app",
         ],
     ),
     ("main", &["cli"]),

@@ -127,6 +127,8 @@ pub enum CloseCode {
     TooBig,
     /// The gateway restarts; a `reconnect` frame came before.
     Restart,
+    /// What the client needs cannot be had at the moment.
+    TryAgainLater,
     /// The token expired: come back with a fresh one.
     TokenExpired,
     /// The client did not take what it was sent.
@@ -147,11 +149,12 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code, for metrics and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ProtocolError,
         Self::InvalidText,
         Self::TooBig,
         Self::Restart,
+        Self::TryAgainLater,
         Self::TokenExpired,
         Self::TooSlow,
         Self::HeartbeatMissed,
@@ -170,6 +173,7 @@ impl CloseCode {
             Self::InvalidText => 1007,
             Self::TooBig => 1009,
             Self::Restart => 1012,
+            Self::TryAgainLater => 1013,
             Self::TokenExpired => 4001,
             Self::TooSlow => 4008,
             Self::HeartbeatMissed => 4009,
@@ -189,6 +193,7 @@ impl CloseCode {
             Self::InvalidText => "a text frame was not utf-8",
             Self::TooBig => "frame larger than max_frame_bytes",
             Self::Restart => "the gateway restarts",
+            Self::TryAgainLater => "try again later",
             Self::TokenExpired => "token expired, come back with a fresh one",
             Self::TooSlow => "too slow to keep up, come back and resume",
             Self::HeartbeatMissed => "nothing heard for two heartbeats",

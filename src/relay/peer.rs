@@ -10,7 +10,6 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::auth::identity::{Credential, Identity, Role};
-use crate::auth::verifier::Verifier;
 use crate::limits::{
     AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING,
     WRITES_IN_FLIGHT_PER_PEER_MAX,
@@ -40,8 +39,6 @@ pub struct Moment {
 /// What holds for every peer of a gateway.
 #[derive(Debug)]
 pub struct Rules {
-    /// Knows good tokens.
-    pub verifier: Verifier,
     /// Seals and opens resume tokens.
     pub resume_key: ResumeKey,
     /// How long a resume token lives.
@@ -78,6 +75,11 @@ pub enum Effect {
     },
     /// Tell the router that it is gone.
     Leave { session: SessionId },
+    /// Ask who the bearer of a token is. Nothing more is taken from the client before [`Peer::on_proven`].
+    Prove {
+        id: Option<FrameId>,
+        token: Box<str>,
+    },
     /// Read a page of the log.
     ReadPage {
         session: SessionId,
@@ -119,6 +121,8 @@ pub struct Peer {
     rules: Arc<Rules>,
     identity: Arc<Identity>,
     is_admitted: bool,
+    is_proving: bool,
+    unproven: CloseCode,
     subscriptions: Vec<Subscription>,
     writes: Vec<(u32, Option<FrameId>)>,
     effects: Vec<Effect>,
@@ -148,6 +152,8 @@ impl Peer {
         Self {
             is_admitted: identity.is_some() || rules.allow_anonymous,
             identity: Arc::new(identity.unwrap_or_else(Identity::anonymous)),
+            is_proving: false,
+            unproven: CloseCode::Unauthorized,
             subscriptions: Vec::new(),
             writes: Vec::new(),
             effects: vec![Effect::Send(welcome.encode())],
@@ -294,6 +300,49 @@ impl Peer {
         }
     }
 
+    /// The bearer of a token from an `auth` frame is known, or the token is refused.
+    pub fn on_proven(
+        &mut self,
+        id: Option<FrameId>,
+        outcome: Result<Identity, Refusal>,
+        now: Moment,
+    ) {
+        self.is_proving = false;
+        // Nothing was taken from the client meanwhile, so that its silence says nothing.
+        self.heard_at = now.at;
+        let identity = match outcome {
+            Ok(identity) => identity,
+            Err(refusal) => {
+                let may_be_good = refusal.code == RefusalCode::Unavailable;
+                self.unproven = if may_be_good {
+                    CloseCode::TryAgainLater
+                } else {
+                    CloseCode::Unauthorized
+                };
+                return self.refuse(id, refusal);
+            }
+        };
+        if self.identity.subject.is_some() && identity.subject != self.identity.subject {
+            return self.close(CloseCode::AnotherSubject);
+        }
+        self.is_admitted = true;
+        self.is_warned = false;
+        self.send(&ServerFrame::Authenticated {
+            id: id.as_ref(),
+            sub: identity.subject,
+            role: identity.role.as_str(),
+            expires_at: identity.expires_at,
+        });
+        self.effects.push(Effect::Identify {
+            user: identity.subject,
+        });
+        self.identity = Arc::new(identity);
+        let scene = scene(&self.identity, &self.rules, now);
+        for subscription in &mut self.subscriptions {
+            subscription.recheck(&scene, &mut self.effects);
+        }
+    }
+
     /// The gateway is about to stop; the client shall come back after so long.
     pub fn on_drain(&mut self, after_ms: u64) {
         self.send(&ServerFrame::Reconnect {
@@ -305,8 +354,8 @@ impl Peer {
 
     /// Does what is due.
     pub fn on_deadline(&mut self, now: Moment) {
-        if !self.is_admitted && now.at >= self.opened_at + AUTH_TIMEOUT {
-            return self.close(CloseCode::Unauthorized);
+        if self.auth_due().is_some_and(|due| now.at >= due) {
+            return self.close(self.unproven);
         }
         if let Some((warning, expiry)) = self.expiry(now) {
             if now.at >= expiry {
@@ -318,7 +367,7 @@ impl Peer {
                 self.send(&ServerFrame::TokenExpiring { expires_at });
             }
         }
-        if now.at >= self.silent_at() {
+        if self.silent_at().is_some_and(|silent| now.at >= silent) {
             return self.close(CloseCode::HeartbeatMissed);
         }
         if now.at >= self.ping_due {
@@ -339,21 +388,27 @@ impl Peer {
     /// When [`Self::on_deadline`] is next worth a call.
     #[must_use]
     pub fn deadline(&self, now: Moment) -> Instant {
-        let auth = (!self.is_admitted).then(|| self.opened_at + AUTH_TIMEOUT);
         let token = self
             .expiry(now)
             .map(|(warning, expiry)| if self.is_warned { expiry } else { warning });
         let subscriptions = self.subscriptions.iter().filter_map(Subscription::deadline);
         subscriptions
-            .chain(auth)
+            .chain(self.auth_due())
+            .chain(self.silent_at())
             .chain(token)
-            .fold(self.ping_due.min(self.silent_at()), Instant::min)
+            .fold(self.ping_due, Instant::min)
     }
 
     /// Who the client is.
     #[must_use]
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// Whether a token of the client is being judged; its next frames are meant for who it is then.
+    #[must_use]
+    pub fn is_proving(&self) -> bool {
+        self.is_proving
     }
 
     /// Whether every subscription is delivered to by the router.
@@ -379,42 +434,21 @@ impl Peer {
     }
 
     fn on_auth(&mut self, id: Option<FrameId>, token: &str, now: Moment) {
-        let identity = match Credential::parse(token) {
-            Credential::Absent if self.rules.allow_anonymous => Identity::anonymous(),
+        match Credential::parse(token) {
+            Credential::Absent if self.rules.allow_anonymous => {
+                self.on_proven(id, Ok(Identity::anonymous()), now);
+            }
             Credential::Absent => {
                 let message = "token must be a user's access token";
-                return self.refuse(id, Refusal::new(RefusalCode::Unauthorized, message));
+                self.refuse(id, Refusal::new(RefusalCode::Unauthorized, message));
             }
             Credential::Token(token) => {
-                match self.rules.verifier.verify(token, now.unix_ms / 1_000) {
-                    Ok(identity) => identity,
-                    Err(error) => {
-                        return self.refuse(
-                            id,
-                            Refusal::new(RefusalCode::Unauthorized, error.to_string()),
-                        );
-                    }
-                }
+                self.is_proving = true;
+                self.effects.push(Effect::Prove {
+                    id,
+                    token: token.into(),
+                });
             }
-        };
-        if self.identity.subject.is_some() && identity.subject != self.identity.subject {
-            return self.close(CloseCode::AnotherSubject);
-        }
-        self.is_admitted = true;
-        self.is_warned = false;
-        self.send(&ServerFrame::Authenticated {
-            id: id.as_ref(),
-            sub: identity.subject,
-            role: identity.role.as_str(),
-            expires_at: identity.expires_at,
-        });
-        self.effects.push(Effect::Identify {
-            user: identity.subject,
-        });
-        self.identity = Arc::new(identity);
-        let scene = scene(&self.identity, &self.rules, now);
-        for subscription in &mut self.subscriptions {
-            subscription.recheck(&scene, &mut self.effects);
         }
     }
 
@@ -520,9 +554,14 @@ impl Peer {
         Some((now.at + left.saturating_sub(TOKEN_WARNING), expiry))
     }
 
-    /// When the client is given up if nothing is heard from it.
-    fn silent_at(&self) -> Instant {
-        self.heard_at + 2 * self.rules.heartbeat
+    /// When the client is given up if it has shown no good token, as far as it is still expected to.
+    fn auth_due(&self) -> Option<Instant> {
+        (!self.is_admitted && !self.is_proving).then(|| self.opened_at + AUTH_TIMEOUT)
+    }
+
+    /// When the client is given up if nothing is heard from it, as long as it is listened to.
+    fn silent_at(&self) -> Option<Instant> {
+        (!self.is_proving).then(|| self.heard_at + 2 * self.rules.heartbeat)
     }
 
     fn send(&mut self, frame: &ServerFrame<'_>) {

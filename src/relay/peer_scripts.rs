@@ -13,10 +13,12 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::auth::claims::TokenError;
 use crate::auth::identity::{Identity, Role};
 use crate::auth::mint::{Claims, mint};
 use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::limits::{SUBSCRIPTIONS_PER_PEER_MAX, WRITES_IN_FLIGHT_PER_PEER_MAX};
+use crate::protocol::client::FrameId;
 use crate::protocol::id::{MessageId, Seq, SessionId, UserId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -874,6 +876,51 @@ fn a_socket_without_a_token_is_closed_where_one_is_needed() {
 }
 
 #[test]
+fn a_client_is_not_given_up_while_its_token_is_judged() {
+    check(
+        "nobody | wait 9 | > auth later | wait 70 | proven | > subscribe S",
+        expect![[r#"
+            nobody
+            wait 9
+            > auth later
+                prove
+            wait 70
+                < ping
+            proven
+                < authenticated expires_at=null id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            > subscribe S
+                join"#]],
+    );
+    check(
+        "nobody | > auth later | wait 9 | unproven | wait 1",
+        expect![[r#"
+            nobody
+            > auth later
+                prove
+            wait 9
+            unproven
+                refuse 6 unavailable: the database cannot be reached at the moment, try again
+            wait 1
+                close 1013"#]],
+    );
+    check(
+        "nobody | > auth later | wait 9 | unproven | > auth broken | wait 1",
+        expect![[r#"
+            nobody
+            > auth later
+                prove
+            wait 9
+            unproven
+                refuse 6 unavailable: the database cannot be reached at the moment, try again
+            > auth broken
+                refuse 6 unauthorized: not a token: a JWT is three base64url parts with a dot between them
+            wait 1
+                close 4501"#]],
+    );
+}
+
+#[test]
 fn a_token_that_ends_is_warned_of() {
     check(
         "anonymous | > auth 1 for 100 | wait 39 | wait 1 | wait 10 | > auth 1 for 100 | wait 40 | wait 60",
@@ -969,6 +1016,7 @@ struct Stage {
     elapsed_ms: u64,
     attempts: HashMap<SessionId, (u32, u32)>,
     tickets: Vec<u32>,
+    proof: Option<FrameId>,
     grant: Option<String>,
     token: Option<String>,
     told: Vec<String>,
@@ -994,6 +1042,7 @@ impl Stage {
             elapsed_ms: 0,
             attempts: HashMap::new(),
             tickets: Vec::new(),
+            proof: None,
             grant: None,
             token: None,
             told: Vec::new(),
@@ -1040,9 +1089,26 @@ impl Stage {
 
     fn drain(&mut self) {
         for effect in self.peer.take_effects() {
+            if let Effect::Prove { id, token } = effect {
+                self.prove(id, &token);
+                continue;
+            }
             let shown = self.show(effect);
             self.told.push(shown);
         }
+    }
+
+    /// As a keyring that knows its keys, unless the token is to be judged later.
+    fn prove(&mut self, id: Option<FrameId>, token: &str) {
+        if token == LATER {
+            self.proof = id;
+            return self.told.push("prove".to_owned());
+        }
+        let verifier = Verifier::new(VerifierKeys::from_secret(&secret()));
+        let outcome = verifier.verify(token, self.now().unix_ms / 1_000);
+        let refuse = |error: TokenError| Refusal::new(RefusalCode::Unauthorized, error.to_string());
+        self.peer.on_proven(id, outcome.map_err(refuse), self.now());
+        self.drain();
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: one word after the other")]
@@ -1059,6 +1125,14 @@ impl Stage {
         match words[0] {
             "anonymous" => self.restart(None, true),
             "nobody" => self.restart(None, false),
+            "proven" => {
+                let id = self.proof.take();
+                self.peer.on_proven(id, Ok(user(1)), now);
+            }
+            "unproven" => {
+                let (id, refusal) = (self.proof.take(), Refusal::unavailable(1_000));
+                self.peer.on_proven(id, Err(refusal), now);
+            }
             "grant" => {
                 let identity = self.peer.identity();
                 let expires = now.unix_ms + 600_000;
@@ -1213,6 +1287,7 @@ impl Stage {
                 let ttl = Duration::from_secs(after(words, "for").unwrap_or(86_400));
                 let token = match words[1] {
                     "none" => "sb_publishable_x".to_owned(),
+                    "later" => LATER.to_owned(),
                     number => match number.parse() {
                         Ok(number) => {
                             let claims = Claims::user(UserId(Uuid::from_u128(number)));
@@ -1264,6 +1339,7 @@ impl Stage {
                 )
             }
             Effect::Leave { session } => format!("leave{}", name(session)),
+            Effect::Prove { .. } => "prove".to_owned(),
             Effect::ReadPage { session, after, .. } => {
                 format!("read the log{} after {after}", name(session))
             }
@@ -1328,9 +1404,11 @@ const CAN: Can = Can {
     moderate: false,
 };
 
+/// A token that the keyring cannot judge at once.
+const LATER: &str = "to be judged later";
+
 fn rules(allow_anonymous: bool) -> Rules {
     Rules {
-        verifier: Verifier::new(VerifierKeys::from_secret(&secret())),
         resume_key: ResumeKey::new(&[7; 32]),
         resume_ttl: Duration::from_secs(600),
         heartbeat: Duration::from_secs(25),

@@ -138,7 +138,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() == SOCKET_PATH {
-        return handshake::respond(shared, address, request);
+        return handshake::respond(shared, address, request).await;
     }
     match routes.call(request).await {
         Ok(response) => response,

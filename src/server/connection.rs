@@ -182,7 +182,7 @@ impl Connection {
                     self.on_answer(answer);
                     None
                 }
-                message = self.stream.next(), if takes => self.on_message(message).await,
+                message = self.stream.next(), if takes && !self.peer.is_proving() => self.on_message(message).await,
                 () = sleep_until(deadline.into()) => None,
             };
             if let Some(end) = end {
@@ -265,6 +265,7 @@ impl Connection {
                 self.asked -= 1;
                 self.peer.on_page(session, attempt, page, now);
             }
+            Answer::Proven { id, outcome } => self.peer.on_proven(id, outcome, now),
             Answer::Written { ticket, outcome } => self.peer.on_written(ticket, outcome),
         }
     }
@@ -351,6 +352,10 @@ impl Connection {
                         attempt,
                         after,
                     });
+                }
+                Effect::Prove { id, token } => {
+                    let answer = question::prove(&self.shared, id, token);
+                    self.answers.push(answer);
                 }
                 Effect::Write {
                     ticket,
@@ -450,6 +455,7 @@ impl Connection {
             Effect::Admit { .. }
             | Effect::Began(_)
             | Effect::Close(_)
+            | Effect::Prove { .. }
             | Effect::ReadPage { .. }
             | Effect::Refuse { .. }
             | Effect::Send(_)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures::FutureExt as _;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -22,11 +23,11 @@ use tracing::{debug, error};
 use crate::auth::identity::{Credential, Identity};
 use crate::metrics::HandshakeRefusal;
 use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::Shared;
 use crate::server::connection::Connection;
 use crate::server::fanout::Command;
 use crate::server::http::refusal_response;
 use crate::server::throttle::{AddressSeat, ms_rounded_up};
-use crate::server::{Shared, moment};
 
 /// The subprotocol that good clients offer.
 pub const SUBPROTOCOL: &str = "usher.v1";
@@ -43,12 +44,14 @@ struct Seats {
 }
 
 /// Answers a handshake; where it is accepted a connection's task begins.
-pub fn respond<B>(
+pub async fn respond<B>(
     shared: &Arc<Shared>,
     address: IpAddr,
     mut request: Request<B>,
 ) -> Response<Body> {
-    let (identity, seats) = match admit(shared, address, &request) {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    let (identity, seats) = match admit(shared, address, &parts).await {
         Ok(admitted) => admitted,
         Err((why, status, refusal)) => {
             shared
@@ -59,9 +62,7 @@ pub fn respond<B>(
             return refusal_response(status, &refusal);
         }
     };
-    let upgrade = hyper::upgrade::on(&mut request);
-    let protocol = offered_subprotocol(request.headers());
-    let (parts, _) = request.into_parts();
+    let protocol = offered_subprotocol(&parts.headers);
     let Ok(response) = create_response(&Request::from_parts(parts, ())) else {
         shared
             .metrics
@@ -94,38 +95,28 @@ pub fn respond<B>(
 }
 
 /// Says who the client is and gives it a seat, or says why it may not connect.
-fn admit<B>(
+async fn admit(
     shared: &Shared,
     address: IpAddr,
-    request: &Request<B>,
+    request: &Parts,
 ) -> Result<(Option<Identity>, Seats), (HandshakeRefusal, StatusCode, Refusal)> {
-    let client = shared.throttle.client(address, request.headers());
+    let client = shared.throttle.client(address, &request.headers);
     if let Err(wait) = shared.throttle.request(client) {
         return Err(too_many("too many attempts from this address", wait));
     }
     let origin = request
-        .headers()
+        .headers
         .get(header::ORIGIN)
         .and_then(|origin| origin.to_str().ok());
     if !shared.allowed_origins.is_allowed(origin) {
         let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
         return Err((HandshakeRefusal::Origin, StatusCode::FORBIDDEN, refusal));
     }
-    let identity = match credential(request.headers(), request.uri().query())
-        .as_deref()
-        .map(Credential::parse)
-    {
+    let credential = credential(&request.headers, request.uri.query());
+    let identity = match credential.as_deref().map(Credential::parse) {
         None | Some(Credential::Absent) => None,
         Some(Credential::Token(token)) => {
-            let identity = shared
-                .rules
-                .verifier
-                .verify(token, moment().unix_ms / 1_000)
-                .map_err(|error| {
-                    let refusal = Refusal::new(RefusalCode::Unauthorized, error.to_string());
-                    (HandshakeRefusal::Token, StatusCode::UNAUTHORIZED, refusal)
-                })?;
-            Some(identity)
+            Some(shared.keyring.prove(token).await.map_err(unproven)?)
         }
     };
     if shared.stopping.is_cancelled() {
@@ -153,6 +144,14 @@ fn admit<B>(
         _at_address: at_address,
     };
     Ok((identity, seats))
+}
+
+fn unproven(refusal: Refusal) -> (HandshakeRefusal, StatusCode, Refusal) {
+    if refusal.code == RefusalCode::Unavailable {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return (HandshakeRefusal::Keys, status, refusal);
+    }
+    (HandshakeRefusal::Token, StatusCode::UNAUTHORIZED, refusal)
 }
 
 fn too_many(message: &'static str, wait: Duration) -> (HandshakeRefusal, StatusCode, Refusal) {

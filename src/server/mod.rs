@@ -39,6 +39,7 @@ use tracing::error;
 
 use crate::config::AllowedOrigins;
 use crate::config::rates::Rates;
+use crate::keyring::Keyring;
 use crate::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
@@ -55,6 +56,8 @@ use crate::server::throttle::Throttle;
 pub struct Shared {
     /// What holds for every peer.
     pub rules: Arc<Rules>,
+    /// Who the bearer of a token is.
+    pub keyring: Keyring,
     /// Where browsers may come from.
     pub allowed_origins: AllowedOrigins,
     /// Room for sockets; each holds its seat from the handshake on.

@@ -1,10 +1,11 @@
-//! What a connection asks of the database, each question a future of its own beside the socket.
+//! What a connection asks of the database and of the keyring, each question a future of its own beside the socket.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 use crate::auth::identity::Identity;
+use crate::protocol::client::FrameId;
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Done;
@@ -26,7 +27,7 @@ pub(super) enum Question {
     },
 }
 
-/// What the database said; `None` where it could not be asked.
+/// What was said; `None` where the database could not be asked.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// To [`Question::Admit`].
@@ -40,6 +41,11 @@ pub(super) enum Answer {
         session: SessionId,
         attempt: u32,
         page: Option<LogPage>,
+    },
+    /// Who the bearer of a token is.
+    Proven {
+        id: Option<FrameId>,
+        outcome: Result<Identity, Refusal>,
     },
     /// What became of a write.
     Written {
@@ -90,6 +96,19 @@ impl Question {
             }),
         }
     }
+}
+
+/// Asks who the bearer of a token is.
+pub(super) fn prove(
+    shared: &Arc<Shared>,
+    id: Option<FrameId>,
+    token: Box<str>,
+) -> BoxFuture<'static, Answer> {
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        let outcome = shared.keyring.prove(&token).await;
+        Answer::Proven { id, outcome }
+    })
 }
 
 /// Writes something for somebody; the answer names the ticket.

@@ -370,6 +370,7 @@ impl Connection {
             Effect::Send(frame) => Command::Frame(frame),
             Effect::Admit { .. }
             | Effect::Close(_)
+            | Effect::Prove { .. }
             | Effect::ReadPage { .. }
             | Effect::Began(_)
             | Effect::Write { .. } => return Err(effect),

@@ -19,10 +19,6 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
-use usher::auth::mint::{Claims, mint};
-use usher::auth::verifier::{Verifier, VerifierKeys};
-use usher::protocol::id::UserId;
 use usher::relay::peer::Rules;
 use usher::relay::resume::ResumeKey;
 
@@ -75,23 +71,13 @@ struct Failure {
 }
 
 fn run(seed: u64, steps: Option<usize>, trace: bool) -> Result<u32, Failure> {
-    let secret: SecretString = "a secret of at least thirty-two bytes".to_owned().into();
     let rules = Rules {
-        verifier: Verifier::new(VerifierKeys::from_secret(&secret)),
         resume_key: ResumeKey::new(&[7; 32]),
         resume_ttl: Duration::from_secs(4),
         heartbeat: Duration::from_secs(25),
         allow_anonymous: true,
     };
-    let mint = |user: UserId| {
-        mint(
-            &secret,
-            &Claims::user(user),
-            1_790_000_000,
-            Duration::from_hours(24),
-        )
-    };
-    let mut world = World::new(seed, steps, Arc::new(rules), &mint, start(), trace);
+    let mut world = World::new(seed, steps, Arc::new(rules), start(), trace);
     // An assertion of the core that fails is a failure like others.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     let steps = world.steps();
