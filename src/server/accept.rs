@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -25,6 +25,7 @@ use crate::limits::{
     REQUEST_HEAD_TIMEOUT,
 };
 use crate::server::http::{self, SOCKET_PATH};
+use crate::server::socket::Socket;
 use crate::server::{Shared, handshake};
 
 /// How long accepting pauses when the process has no file left.
@@ -35,7 +36,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// Where somebody else has it, or it is not ours.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
+    let socket = socket2::Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
@@ -104,7 +105,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(Socket::Plain(socket)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let mut is_stopping = false;

@@ -12,7 +12,6 @@ use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_tungstenite::WebSocketStream;
@@ -36,6 +35,7 @@ use crate::server::fanout::Command;
 use crate::server::line::Note;
 use crate::server::meter::Meter;
 use crate::server::question::{self, Answer, Question};
+use crate::server::socket::Socket;
 use crate::server::wire::Wire;
 use crate::server::{Shared, farewell, moment};
 
@@ -44,7 +44,7 @@ pub struct Connection {
     shared: Arc<Shared>,
     id: PeerId,
     peer: Peer,
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     stream: WebSocketStream<Wire>,
     fanout: mpsc::Sender<Command>,
     notes: channel::Receiver<Note>,
@@ -74,7 +74,7 @@ impl Connection {
     /// A connection over a socket that has just been upgraded. `read` is what came after the handshake already.
     pub async fn new(
         shared: Arc<Shared>,
-        socket: TcpStream,
+        socket: Socket,
         read: Vec<u8>,
         identity: Option<Identity>,
     ) -> Self {
@@ -519,7 +519,7 @@ impl Connection {
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
-async fn finish(socket: &TcpStream, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
+async fn finish(socket: &Socket, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
     match unfinished {
         Some(unfinished) => farewell::write_some(socket, &mut unfinished.bytes).await,
         None => Ok(0),

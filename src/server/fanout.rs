@@ -12,7 +12,6 @@ use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::limits::COMMANDS_TAKEN_MAX;
@@ -30,6 +29,7 @@ use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
 use crate::server::line::{Line, Note, Written};
 use crate::server::readiness::Pulse;
+use crate::server::socket::Socket;
 use crate::server::{answered, moment};
 
 /// How often counts of viewers are compared and told.
@@ -70,7 +70,7 @@ pub enum Command {
     /// Take over the write side of a connection.
     Open {
         peer: PeerId,
-        socket: Arc<TcpStream>,
+        socket: Arc<Socket>,
         notes: channel::Sender<Note>,
     },
     /// Show, or hide, counts that others may not see.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -15,13 +14,14 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use crate::limits::CLOSE_TIMEOUT;
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::websocket;
+use crate::server::socket::Socket;
 use crate::server::wire::Wire;
 
 /// Says goodbye over a socket that nobody else writes to any more; `rest` is what it had not taken.
 pub(super) async fn say(
     code: CloseCode,
     rest: Option<Bytes>,
-    socket: &Arc<TcpStream>,
+    socket: &Arc<Socket>,
     stream: &mut WebSocketStream<Wire>,
 ) {
     let goodbye = async {
@@ -38,7 +38,7 @@ pub(super) async fn say(
     }
 }
 
-async fn answered(socket: &Arc<TcpStream>, stream: &mut WebSocketStream<Wire>) {
+async fn answered(socket: &Arc<Socket>, stream: &mut WebSocketStream<Wire>) {
     // What the client was saying comes before its answer, which may be in the same packet.
     loop {
         match stream.next().await {
@@ -57,7 +57,7 @@ async fn answered(socket: &Arc<TcpStream>, stream: &mut WebSocketStream<Wire>) {
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
-pub(super) async fn write_some(socket: &TcpStream, bytes: &mut Bytes) -> io::Result<usize> {
+pub(super) async fn write_some(socket: &Socket, bytes: &mut Bytes) -> io::Result<usize> {
     loop {
         socket.writable().await?;
         match socket.try_write(bytes) {

@@ -15,7 +15,6 @@ use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tracing::{debug, error};
@@ -27,6 +26,7 @@ use crate::server::Shared;
 use crate::server::connection::Connection;
 use crate::server::fanout::Command;
 use crate::server::http::refusal_response;
+use crate::server::socket::Socket;
 use crate::server::throttle::{AddressSeat, ms_rounded_up};
 
 /// The subprotocol that good clients offer.
@@ -220,10 +220,10 @@ async fn connect(
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.
-fn unwrap(upgraded: Upgraded) -> (TcpStream, Vec<u8>) {
+fn unwrap(upgraded: Upgraded) -> (Socket, Vec<u8>) {
     let parts = upgraded
-        .downcast::<TokioIo<TcpStream>>()
-        .expect("every connection is served over a plain tcp socket");
+        .downcast::<TokioIo<Socket>>()
+        .expect("every connection is served over a socket of ours");
     // Copied, since the buffer itself is eight KiB for the few bytes, mostly none, that came after the request.
     (parts.io.into_inner(), parts.read_buf.to_vec())
 }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
-use tokio::net::TcpStream;
 
 use crate::limits::HELD_BYTES_MAX;
 use crate::protocol::id::SessionId;
 use crate::relay::router::{Attached, Recall, TurnKind};
+use crate::server::socket::Socket;
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
 /// and every connection has one.
@@ -62,7 +62,7 @@ pub struct Written {
 /// The write side of one connection.
 #[derive(Debug)]
 pub struct Line {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     /// `None` once the connection is given up: its task sees the other end close.
     notes: Option<channel::Sender<Note>>,
     stalled: Option<Held>,
@@ -78,7 +78,7 @@ struct Held {
 impl Line {
     /// The write side of a socket whose connection hears by `notes`.
     #[must_use]
-    pub fn new(socket: Arc<TcpStream>, notes: channel::Sender<Note>) -> Self {
+    pub fn new(socket: Arc<Socket>, notes: channel::Sender<Note>) -> Self {
         Self {
             socket,
             notes: Some(notes),

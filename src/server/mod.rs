@@ -7,8 +7,8 @@
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`http`], [`handshake`], [`connection`],
-//! `farewell`, `question`, [`admissions`], [`throttle`], [`meter`], [`wire`], [`fanout`], [`mod@line`], [`audience`],
-//! [`tally`], [`keeper`], [`readiness`], [`pages`].
+//! `farewell`, `question`, [`admissions`], [`throttle`], [`meter`], [`socket`], [`wire`], [`fanout`], [`mod@line`],
+//! [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
 
 pub mod accept;
 pub mod admissions;
@@ -24,6 +24,7 @@ pub mod meter;
 pub mod pages;
 mod question;
 pub mod readiness;
+pub mod socket;
 pub mod tally;
 pub mod throttle;
 pub mod wire;

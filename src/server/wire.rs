@@ -6,23 +6,24 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::server::socket::Socket;
 
 /// One socket, for reading.
 #[derive(Debug)]
 pub struct Wire {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     out: Vec<u8>,
 }
 
 impl Wire {
     /// Reads from a socket that somebody else writes to.
     #[must_use]
-    pub fn new(socket: Arc<TcpStream>) -> Self {
+    pub fn new(socket: Arc<Socket>) -> Self {
         Self {
             socket,
             out: Vec::new(),
@@ -41,17 +42,7 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            match self.socket.try_read(buffer.initialize_unfilled()) {
-                Ok(count) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        self.socket.poll_read(cx, buffer)
     }
 }
 

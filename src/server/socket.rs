@@ -1,0 +1,126 @@
+//! One client's socket, whatever carries it.
+//!
+//! The fan-out loop writes while the connection's task reads, so all of it works through a shared reference. The contract
+//! of every kind is that of a TCP socket:
+//!
+//! - [`Socket::try_write`] never waits. It takes bytes from the front and says how many; those are on their way. A short
+//!   count, or [`io::ErrorKind::WouldBlock`] for none at all, means that the socket is full.
+//! - [`Socket::writable`] ends when a write is worth another try. It may end too early, so whoever waits tries again.
+//! - The next write begins with the first byte that was not taken: a part of what follows may be under way already.
+//! - One writes at a time, and one reads; [`line`](mod@crate::server::line) says who.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// One client's socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP alone.
+    Plain(TcpStream),
+}
+
+impl Socket {
+    /// Writes as many of the bytes as the socket takes at once.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it takes none; anything else is the end of the socket.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.try_write(bytes),
+        }
+    }
+
+    /// Waits until a write is worth another try. Cancel-safe.
+    ///
+    /// # Errors
+    /// Where the socket is no longer one.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.writable().await,
+        }
+    }
+
+    /// Reads what has come. Nothing read is the end, as with every [`AsyncRead`].
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => poll_read_tcp(tcp, cx, buffer),
+        }
+    }
+}
+
+fn poll_read_tcp(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        match tcp.try_read(buffer.initialize_unfilled()) {
+            Ok(count) => {
+                buffer.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// For hyper, which has the socket to itself until it is upgraded.
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Self::poll_read(&self, cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, buffers),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+        }
+    }
+}
