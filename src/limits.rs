@@ -9,6 +9,10 @@ use std::time::Duration;
 /// Bytes of one frame from a client. A send frame with 2,000 four-byte characters, each escaped, fits.
 pub const FRAME_BYTES_MAX: usize = 32 * 1024;
 
+/// Pieces in which a client may send a message before the last. The largest message in pieces of 256 bytes fits; who sends
+/// empty ones without an end is stopped.
+pub const FRAGMENTS_MAX: u32 = 128;
+
 /// Subscriptions on one socket. An app shows a handful of sessions at once; the protocol promises 100.
 pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 100;
 
@@ -78,6 +82,7 @@ pub const TALLIES_PER_SESSION_MAX: usize = 16;
 /// Votings that wait for their counts to be read; beyond it the oldest promise is kept by reading more often.
 pub const DIRTY_VOTINGS_MAX: usize = 100_000;
 
+const _: () = assert!(FRAGMENTS_MAX as usize * 256 >= FRAME_BYTES_MAX);
 const _: () = assert!(
     PAGE_BYTES_MAX <= RING_BYTES_MAX,
     "a refilled page must fit the window"

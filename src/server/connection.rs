@@ -8,35 +8,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{
-    CapacityError, Error as WebSocketError, ProtocolError,
-};
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 use tracing::debug;
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
-use crate::limits::{
-    FRAME_BYTES_MAX, NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, READ_BUFFER_BYTES,
-    RECEIPT_BYTES_MIN, STALL_MAX,
-};
+use crate::limits::{NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX};
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
 use crate::relay::PeerId;
 use crate::relay::peer::{Effect, Moment, Peer, Write};
 use crate::server::fanout::Command;
+use crate::server::inbound::{Heard, Inbound};
 use crate::server::line::Note;
 use crate::server::meter::Meter;
 use crate::server::question::{self, Answer, Question};
 use crate::server::socket::Socket;
-use crate::server::wire::Wire;
 use crate::server::{Shared, farewell, moment};
 
 /// One connection.
@@ -45,7 +37,7 @@ pub struct Connection {
     id: PeerId,
     peer: Peer,
     socket: Arc<Socket>,
-    stream: WebSocketStream<Wire>,
+    inbound: Inbound,
     fanout: mpsc::Sender<Command>,
     notes: channel::Receiver<Note>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -81,14 +73,7 @@ impl Connection {
         let (id, fanout) = shared.enrol();
         let (note_sender, notes) = channel::channel(NOTE_QUEUE_LEN);
         let socket = Arc::new(socket);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(FRAME_BYTES_MAX))
-            .max_frame_size(Some(FRAME_BYTES_MAX));
-        let wire = Wire::new(Arc::clone(&socket));
-        let stream =
-            WebSocketStream::from_partially_read(wire, read, Role::Server, Some(config)).await;
+        let inbound = Inbound::new(Arc::clone(&socket), read).await;
         let peer = Peer::new(
             Arc::clone(&shared.rules),
             identity,
@@ -108,7 +93,7 @@ impl Connection {
             id,
             peer,
             socket,
-            stream,
+            inbound,
             fanout,
             notes,
             answers: FuturesUnordered::new(),
@@ -182,7 +167,7 @@ impl Connection {
                     self.on_answer(answer);
                     None
                 }
-                message = self.stream.next(), if takes && !self.peer.is_proving() => self.on_message(message).await,
+                heard = self.inbound.next(), if takes && !self.peer.is_proving() => self.on_heard(heard).await,
                 () = sleep_until(deadline.into()) => None,
             };
             if let Some(end) = end {
@@ -270,15 +255,12 @@ impl Connection {
         }
     }
 
-    async fn on_message(
-        &mut self,
-        message: Option<Result<Message, WebSocketError>>,
-    ) -> Option<End> {
+    async fn on_heard(&mut self, heard: Heard) -> Option<End> {
         let now = moment();
         self.peer.on_heard(now);
         let mut end = None;
-        match message {
-            Some(Ok(Message::Text(text))) => {
+        match heard {
+            Heard::Text(text) => {
                 self.shared.metrics.frames_received.inc();
                 match self.meter.frame(&text) {
                     Ok(()) => self.peer.on_text(&text, now),
@@ -288,28 +270,17 @@ impl Connection {
                     }
                 }
             }
-            Some(Ok(Message::Binary(_))) => {
+            Heard::Binary(_) => {
                 self.shared.metrics.frames_received.inc();
                 self.peer.on_malformed();
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Ok(Message::Close(_))) => end = Some(End::Gone),
-            Some(Err(WebSocketError::Capacity(CapacityError::MessageTooLong { .. }))) => {
-                return Some(End::Close(CloseCode::TooBig));
-            }
-            Some(Err(WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-                return Some(End::Gone);
-            }
-            Some(Err(WebSocketError::Protocol(_) | WebSocketError::AttackAttempt)) => {
-                return Some(End::Close(CloseCode::ProtocolError));
-            }
-            Some(Err(WebSocketError::Utf8(_))) => return Some(End::Close(CloseCode::InvalidText)),
-            Some(Err(_)) | None => return Some(End::Gone),
+            Heard::Control => {}
+            Heard::Goodbye => end = Some(End::Gone),
+            Heard::Breach(code) => return Some(End::Close(code)),
+            Heard::Gone => return Some(End::Gone),
         }
-        // Tungstenite's own answers to pings and closes are in the wire after a flush, which never waits.
-        let _ = self.stream.flush().await;
-        if let Some(out) = self.stream.get_mut().take_out() {
-            self.send(out).await;
+        if let Some(reply) = self.inbound.take_reply().await {
+            self.send(reply).await;
         }
         end
     }
@@ -514,7 +485,7 @@ impl Connection {
             }
         }
         let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
-        farewell::say(code, rest, &self.socket, &mut self.stream).await;
+        farewell::say(code, rest, &self.socket, &mut self.inbound).await;
     }
 }
 

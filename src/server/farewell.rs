@@ -2,28 +2,20 @@
 //! (RFC 6455 §7.1).
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use tokio::io::AsyncReadExt as _;
+use futures::future::poll_fn;
+use tokio::io::ReadBuf;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::limits::CLOSE_TIMEOUT;
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::websocket;
+use crate::server::inbound::{Heard, Inbound};
 use crate::server::socket::Socket;
-use crate::server::wire::Wire;
 
 /// Says goodbye over a socket that nobody else writes to any more; `rest` is what it had not taken.
-pub(super) async fn say(
-    code: CloseCode,
-    rest: Option<Bytes>,
-    socket: &Arc<Socket>,
-    stream: &mut WebSocketStream<Wire>,
-) {
+pub async fn say(code: CloseCode, rest: Option<Bytes>, socket: &Socket, inbound: &mut Inbound) {
     let goodbye = async {
         for mut bytes in rest.into_iter().chain([websocket::close(code)]) {
             while !bytes.is_empty() {
@@ -34,26 +26,29 @@ pub(super) async fn say(
     };
     // To close while the client still sends would reset the connection and take the code with it.
     if matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
-        let _ = timeout(CLOSE_TIMEOUT, answered(socket, stream)).await;
+        let _ = timeout(CLOSE_TIMEOUT, answered(socket, inbound)).await;
     }
 }
 
-async fn answered(socket: &Arc<Socket>, stream: &mut WebSocketStream<Wire>) {
+async fn answered(socket: &Socket, inbound: &mut Inbound) {
     // What the client was saying comes before its answer, which may be in the same packet.
     loop {
-        match stream.next().await {
-            Some(Ok(Message::Close(_))) | None => return,
-            Some(Ok(_)) => {}
-            Some(Err(_)) => break,
+        match inbound.next().await {
+            Heard::Goodbye | Heard::Gone => return,
+            Heard::Breach(_) => break,
+            Heard::Text(_) | Heard::Binary(_) | Heard::Control => {}
         }
     }
-    // Past an error there are no frames to tell apart any more.
-    let mut wire = Wire::new(Arc::clone(socket));
+    // Past a breach there are no frames to tell apart any more.
     let mut scrap = [0; 512];
-    while let Ok(count) = wire.read(&mut scrap).await
-        && count > 0
-        && scrap[0] & 0x0f != 0x8
-    {}
+    loop {
+        let mut read = ReadBuf::new(&mut scrap);
+        let outcome = poll_fn(|cx| socket.poll_read(cx, &mut read)).await;
+        match (outcome, read.filled().first()) {
+            (Ok(()), Some(first)) if first & 0x0f != 0x8 => {}
+            _ => return,
+        }
+    }
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.

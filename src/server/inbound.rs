@@ -1,0 +1,98 @@
+//! What a client says over its socket, message by message, and the code with which it is closed for what it may not say.
+//!
+//! Writes nothing: what the protocol answers by itself, pongs and the return of a close, is taken by
+//! [`Inbound::take_reply`] and goes out in its turn, so that no frame is ever cut in two by another writer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{SinkExt as _, StreamExt as _};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+
+use crate::limits::{FRAME_BYTES_MAX, READ_BUFFER_BYTES};
+use crate::protocol::refusal::CloseCode;
+use crate::server::socket::Socket;
+use crate::server::wire::Wire;
+
+/// The read side of one socket.
+#[derive(Debug)]
+pub struct Inbound {
+    stream: WebSocketStream<Wire>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Heard {
+    /// A text message, whole.
+    Text(Utf8Bytes),
+    /// A binary message, whole.
+    Binary(Bytes),
+    /// A ping or a pong.
+    Control,
+    /// The client closes; the reply returns its close frame.
+    Goodbye,
+    /// The client broke a rule. There are no messages to tell apart any more.
+    Breach(CloseCode),
+    /// The socket has ended.
+    Gone,
+}
+
+impl Inbound {
+    /// Reads from a socket that somebody else writes to; `read` is what came after the handshake already.
+    pub async fn new(socket: Arc<Socket>, read: Vec<u8>) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(FRAME_BYTES_MAX))
+            .max_frame_size(Some(FRAME_BYTES_MAX));
+        let wire = Wire::new(socket, read);
+        Self {
+            stream: WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await,
+        }
+    }
+
+    /// Waits for the next message. Cancel-safe: what has come of it is kept.
+    pub async fn next(&mut self) -> Heard {
+        match self.stream.next().await {
+            Some(Ok(Message::Text(text))) => Heard::Text(text),
+            Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Heard::Control,
+            Some(Ok(Message::Close(_))) => Heard::Goodbye,
+            Some(Err(error)) => self.on_error(&error),
+            None => Heard::Gone,
+        }
+    }
+
+    /// What the protocol answers by itself to what was heard last.
+    pub async fn take_reply(&mut self) -> Option<Bytes> {
+        // It is in the wire after a flush, which never waits.
+        let _ = self.stream.flush().await;
+        self.stream.get_mut().take_out()
+    }
+
+    fn on_error(&self, error: &Error) -> Heard {
+        if let Some(code) = self.stream.get_ref().breach() {
+            return Heard::Breach(code);
+        }
+        match error {
+            Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+                Heard::Breach(CloseCode::TooBig)
+            }
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Gone,
+            Error::Protocol(_) | Error::AttackAttempt => Heard::Breach(CloseCode::ProtocolError),
+            Error::Utf8(_) => Heard::Breach(CloseCode::InvalidText),
+            Error::AlreadyClosed
+            | Error::Capacity(CapacityError::TooManyHeaders)
+            | Error::ConnectionClosed
+            | Error::Http(_)
+            | Error::HttpFormat(_)
+            | Error::Io(_)
+            | Error::Tls(_)
+            | Error::Url(_)
+            | Error::WriteBufferFull(_) => Heard::Gone,
+        }
+    }
+}
