@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures::FutureExt as _;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
@@ -104,10 +104,17 @@ async fn admit(
     if let Err(wait) = shared.throttle.request(client) {
         return Err(too_many("too many attempts from this address", wait));
     }
-    let origin = request
-        .headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok());
+    if let Some(flaw) = flaw(request) {
+        let refusal = Refusal::bad_request(flaw);
+        return Err((
+            HandshakeRefusal::Malformed,
+            StatusCode::BAD_REQUEST,
+            refusal,
+        ));
+    }
+    let origin = request.headers.get(header::ORIGIN);
+    // One that is not even text is on no list.
+    let origin = origin.map(|origin| origin.to_str().unwrap_or_default());
     if !shared.allowed_origins.is_allowed(origin) {
         let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
         return Err((HandshakeRefusal::Origin, StatusCode::FORBIDDEN, refusal));
@@ -146,6 +153,23 @@ async fn admit(
     Ok((identity, seats))
 }
 
+/// What makes a request one that two readers, a proxy and this gateway, could read in two ways (RFC 9112 §11).
+fn flaw(request: &Parts) -> Option<&'static str> {
+    let count = |name: HeaderName| request.headers.get_all(name).iter().count();
+    let length = request.headers.get(header::CONTENT_LENGTH);
+    if request.version == Version::HTTP_11 && count(header::HOST) != 1 {
+        // RFC 9112 §3.2.
+        Some("the header Host must be given, and once")
+    } else if count(header::SEC_WEBSOCKET_KEY) > 1 || count(header::SEC_WEBSOCKET_VERSION) > 1 {
+        // RFC 6455 §11.3.
+        Some("the headers Sec-WebSocket-Key and Sec-WebSocket-Version must be given once")
+    } else if length.is_some_and(|length| length != "0") || count(header::TRANSFER_ENCODING) > 0 {
+        Some("a handshake must have no body: leave Content-Length and Transfer-Encoding out")
+    } else {
+        None
+    }
+}
+
 fn unproven(refusal: Refusal) -> (HandshakeRefusal, StatusCode, Refusal) {
     if refusal.code == RefusalCode::Unavailable {
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -166,11 +190,11 @@ fn too_many(message: &'static str, wait: Duration) -> (HandshakeRefusal, StatusC
 
 /// The text where a token is expected: the header first, then the query, for clients that can set no header.
 fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
-    let header = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    // What is not text is a token that is not valid, not one that is absent.
+    let header = headers.get(header::AUTHORIZATION);
+    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
     // A header that holds no token of ours, say a proxy's own password, does not hide the query's.
-    if let Some(Credential::Token(token)) = header.map(Credential::from_authorization) {
+    if let Some(Credential::Token(token)) = header.as_deref().map(Credential::from_authorization) {
         return Some(token.to_owned());
     }
     // A JWT is made of letters that a query leaves as they are.

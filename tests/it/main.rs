@@ -28,6 +28,7 @@ mod failures;
 mod fault_ledger;
 mod frames;
 mod gateway;
+mod handshake;
 mod http;
 mod identity;
 mod life;
