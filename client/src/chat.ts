@@ -1,0 +1,155 @@
+/**
+ * Folds the chat events of the log, pages of older messages and the viewer's own unsettled messages into one window.
+ *
+ * Pure. A message is replaced, never changed, so that a view can compare by reference. Bounded: the oldest go first, and
+ * can be loaded again.
+ */
+
+import type { UsherError } from "./errors.ts";
+import type { Author, LogEvent, MessageRow } from "./wire.ts";
+
+/** Messages kept while the newest are followed; at 20 a second the last 25 s, in a quiet room the whole evening. */
+export const MESSAGES_MAX = 500;
+/** Messages kept while somebody reads back: twenty pages of a hundred. */
+export const MESSAGES_WITH_OLDER_MAX = 2000;
+/** The viewer's own messages that wait for an answer or were refused. */
+export const PENDING_MAX = 32;
+
+/** A message of the chat: its row, its author, and its number in the log. */
+export type Message = MessageRow & { readonly seq: number; readonly author: Author | null };
+
+/** A message of the viewer's own that the log has not brought yet. */
+export interface PendingMessage {
+  readonly nonce: string;
+  readonly body: string;
+  readonly reply_to: string | null;
+  readonly created_at: string;
+  /** `sent` once it is committed, under `seq`; `failed` with the `error`. */
+  readonly status: "sending" | "sent" | "failed";
+  readonly seq: number | null;
+  readonly id: string | null;
+  readonly error: UsherError | null;
+}
+
+/** The window of the chat. */
+export interface Chat {
+  readonly messages: readonly Message[];
+  readonly pending: readonly PendingMessage[];
+  /** Messages below this number are not in the window. */
+  readonly start: number;
+  /** Whether somebody reads back, so that more is kept. */
+  readonly readsBack: boolean;
+}
+
+/** The chat before anything has arrived; what is below `start` can be loaded. */
+export function emptyChat(start = 1, pending: readonly PendingMessage[] = []): Chat {
+  return { messages: [], pending, start, readsBack: false };
+}
+
+/** Whether there may be messages older than the window. */
+export function hasOlder(chat: Chat): boolean {
+  return chat.start > 1;
+}
+
+/** Folds fresh log events. */
+export function foldEvents(chat: Chat, events: readonly LogEvent[]): Chat {
+  const about = events.filter((event) => event.type.startsWith("chat."));
+  const passed = events.at(-1)?.seq ?? 0;
+  const messages = about.length === 0 ? chat.messages : chat.messages.slice();
+  let pending = chat.pending;
+  for (const event of about) {
+    const list = messages as Message[];
+    if (event.type === "chat.created") {
+      const message: Message = { ...event.data, seq: event.seq };
+      const at = indexOf(list, message.id);
+      if (at < 0) insert(list, message);
+      else list[at] = message;
+      pending = pending.filter((item) => item.nonce !== message.nonce && item.id !== message.id);
+    } else if (event.type === "chat.updated") {
+      change(list, event.data.id, (message) => (message.deleted_at ? message : { ...message, ...event.data }));
+    } else if (event.type === "chat.deleted") {
+      change(list, event.data.id, (message) => ({ ...message, ...event.data, body: null }));
+    }
+  }
+  // What was acknowledged under a number that has passed is shown, or lies before the window.
+  if (pending.some((item) => item.seq !== null && item.seq <= passed))
+    pending = pending.filter((item) => item.seq === null || item.seq > passed);
+  if (messages === chat.messages && pending === chat.pending) return chat;
+  return bounded({ ...chat, messages, pending: pending.length === chat.pending.length ? chat.pending : pending });
+}
+
+/** Puts a page of older messages before the window; `isLast` when there is nothing before it. */
+export function foldOlder(chat: Chat, page: readonly Message[], isLast: boolean): Chat {
+  const older = page.filter((message) => message.seq < chat.start).sort((a, b) => a.seq - b.seq);
+  const start = isLast ? 1 : (older[0]?.seq ?? chat.start);
+  const messages = [...older, ...chat.messages];
+  // A page that no longer fits would go at once, and be asked for again without end.
+  if (messages.length > MESSAGES_WITH_OLDER_MAX) return chat;
+  return { ...chat, messages, start, readsBack: true };
+}
+
+/** Back to the newest: what was loaded for reading back goes. */
+export function foldNewest(chat: Chat): Chat {
+  return chat.readsBack ? bounded({ ...chat, readsBack: false }) : chat;
+}
+
+/** Adds an optimistic message, or sends a failed one again under its old nonce. */
+export function addPending(
+  chat: Chat,
+  message: Pick<PendingMessage, "nonce" | "body" | "reply_to" | "created_at">,
+): Chat {
+  const others = chat.pending.filter((item) => item.nonce !== message.nonce);
+  const item: PendingMessage = { ...message, status: "sending", seq: null, id: null, error: null };
+  const excess = others.length + 1 - PENDING_MAX;
+  // Room is made by forgetting the oldest failures, never what is on its way.
+  let room = excess;
+  const kept = others.filter((other) => !(other.status === "failed" && room-- > 0));
+  return { ...chat, pending: [...kept, item] };
+}
+
+/** Notes the number of an acknowledged message; its event replaces it. `seen` is the newest number seen. */
+export function acknowledge(chat: Chat, nonce: string, ack: { seq: number; id: string; seen: number | null }): Chat {
+  if (ack.seq <= (ack.seen ?? 0)) return dropPending(chat, nonce);
+  return changePending(chat, nonce, (item) => ({ ...item, status: "sent", seq: ack.seq, id: ack.id, error: null }));
+}
+
+/** Marks a message as refused or unanswered, by name. */
+export function failPending(chat: Chat, nonce: string, error: UsherError): Chat {
+  return changePending(chat, nonce, (item) =>
+    item.status === "sending" ? { ...item, status: "failed", error } : item,
+  );
+}
+
+/** Forgets an unsettled message. */
+export function dropPending(chat: Chat, nonce: string): Chat {
+  const pending = chat.pending.filter((item) => item.nonce !== nonce);
+  return pending.length === chat.pending.length ? chat : { ...chat, pending };
+}
+
+function indexOf(messages: readonly Message[], id: string): number {
+  // From the end: edits and deletions mostly concern what was said last.
+  return messages.findLastIndex((message) => message.id === id);
+}
+
+/** At its place, which is the end: only a fresh start that reaches back brings what lies before. */
+function insert(messages: Message[], message: Message): void {
+  const after = messages.findLastIndex((other) => other.seq < message.seq);
+  messages.splice(after + 1, 0, message);
+}
+
+function change(messages: Message[], id: string, act: (message: Message) => Message): void {
+  const at = indexOf(messages, id);
+  const message = messages[at];
+  if (message !== undefined) messages[at] = act(message);
+}
+
+function changePending(chat: Chat, nonce: string, act: (item: PendingMessage) => PendingMessage): Chat {
+  return { ...chat, pending: chat.pending.map((item) => (item.nonce === nonce ? act(item) : item)) };
+}
+
+function bounded(chat: Chat): Chat {
+  const over = chat.messages.length - (chat.readsBack ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
+  if (over <= 0) return chat;
+  const messages = chat.messages.slice(over);
+  return { ...chat, messages, start: messages[0]?.seq ?? chat.start };
+}

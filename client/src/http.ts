@@ -1,0 +1,53 @@
+/** The gateway's plain HTTP calls, with the caller's token; refusals become errors by name. */
+
+import type { Message } from "./chat.ts";
+import { AbandonedError, RefusedError } from "./errors.ts";
+import type { World } from "./world.ts";
+
+/** Where the gateway is and who asks. */
+export interface Caller {
+  readonly world: World;
+  /** Without a slash at its end. */
+  readonly base: string;
+  readonly token: () => Promise<string | null>;
+}
+
+/** Messages before the number `before`, newest first. */
+export async function fetchOlder(caller: Caller, session: string, before: number, limit: number): Promise<Message[]> {
+  const path = `/v1/sessions/${encodeURIComponent(session)}/messages?before=${before}&limit=${limit}`;
+  const data = await call(caller, "GET", path);
+  const { messages } = data as { messages: Message[] };
+  return messages;
+}
+
+/** Calls; gives the `data` of the answer. */
+export async function call(caller: Caller, method: string, path: string, init: RequestInit = {}): Promise<unknown> {
+  const token = await caller.token();
+  const headers = { ...init.headers, ...(token === null ? {} : { authorization: `Bearer ${token}` }) };
+  let response: Response;
+  try {
+    response = await caller.world.fetch(caller.base + path, { ...init, method, headers });
+  } catch {
+    throw new AbandonedError("no_answer", "the gateway cannot be reached");
+  }
+  const answer: unknown = await response.json().catch(() => null);
+  if (!response.ok) throw refusedBy(response, answer);
+  return (answer as { data: unknown } | null)?.data;
+}
+
+/** The refusal in a response that is not good. */
+export function refusedBy(response: Response, answer: unknown): RefusedError {
+  const error = (answer as { error?: { code?: string; message?: string; retry_after_ms?: number } } | null)?.error;
+  const code = error?.code ?? (response.status >= 500 ? "unavailable" : "bad_request");
+  return new RefusedError(
+    code,
+    error?.message ?? `HTTP ${response.status}`,
+    error?.retry_after_ms ?? retryAfterMs(response),
+  );
+}
+
+/** What the `Retry-After` header asks for, where a page may see it. */
+export function retryAfterMs(response: Response): number | null {
+  const seconds = Number(response.headers.get("retry-after") ?? "");
+  return seconds > 0 ? seconds * 1000 : null;
+}

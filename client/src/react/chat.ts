@@ -1,0 +1,146 @@
+/** The chat of a session: a window over its messages, one's own unsettled ones, and reading back by scrolling up. */
+
+import { useCallback, useLayoutEffect, useRef, useState } from "react";
+
+import { hasOlder, type Message, type PendingMessage } from "../chat.ts";
+import type { UsherError } from "../errors.ts";
+import type { Sent } from "../follower.ts";
+import type { SendOptions } from "../session.ts";
+import { useActions, useSelected } from "./hooks.ts";
+
+/** Pixels from an edge that count as being there. */
+const EDGE_PX = 80;
+
+/** The chat. */
+export interface UseChat {
+  /** The window, oldest first; a deleted message has no `body`. */
+  readonly messages: readonly Message[];
+  /** One's own messages that are on their way or failed; show them after the others. */
+  readonly pending: readonly PendingMessage[];
+  readonly hasOlder: boolean;
+  readonly isLoadingOlder: boolean;
+  /** Why older messages could not be loaded. */
+  readonly error: UsherError | null;
+  /** Messages that came while the list was scrolled up. */
+  readonly unread: number;
+  /** Loads a page of older messages. A list with `listRef` does it by itself. */
+  readonly loadOlder: () => Promise<void>;
+  /** Scrolls to the newest message. */
+  readonly toNewest: () => void;
+  /** For the element that scrolls: it stays at the newest, loads older ones when scrolled up, and does not jump. */
+  readonly listRef: (list: HTMLElement | null) => void;
+  /** Sends a message; resolves to its number, or rejects by name. */
+  readonly send: (body: string, options?: SendOptions) => Promise<Sent>;
+  readonly resend: (nonce: string) => Promise<Sent>;
+  readonly discard: (nonce: string) => void;
+}
+
+/** The chat of a session. */
+export function useChat(id: string): UseChat {
+  const chat = useSelected(id, (state) => state.chat);
+  const act = useActions(id);
+  const [isLoadingOlder, setLoading] = useState(false);
+  const [error, setError] = useState<UsherError | null>(null);
+  const loading = useRef(false);
+
+  const loadOlder = useCallback(async () => {
+    if (loading.current) return;
+    loading.current = true;
+    setLoading(true);
+    setError(null);
+    try {
+      await act((session) => session.older());
+    } catch (error) {
+      setError(error as UsherError);
+    } finally {
+      loading.current = false;
+      setLoading(false);
+    }
+  }, [act]);
+  const newest = useCallback(() => {
+    void act(async (session) => session.newest());
+  }, [act]);
+
+  const scrolling = useScrolling(chat.messages, chat.pending, hasOlder(chat) && error === null, loadOlder, newest);
+  return {
+    messages: chat.messages,
+    pending: chat.pending,
+    hasOlder: hasOlder(chat),
+    isLoadingOlder,
+    error,
+    loadOlder,
+    ...scrolling,
+    send: useCallback((body, options) => act((session) => session.send(body, options)), [act]),
+    resend: useCallback((nonce) => act((session) => session.resend(nonce)), [act]),
+    discard: useCallback((nonce) => void act(async (session) => session.discard(nonce)), [act]),
+  };
+}
+
+/** Where a list is scrolled to, and what follows from it. */
+function useScrolling(
+  messages: readonly Message[],
+  pending: readonly PendingMessage[],
+  canLoad: boolean,
+  loadOlder: () => Promise<void>,
+  newest: () => void,
+) {
+  const [list, setList] = useState<HTMLElement | null>(null);
+  /** The newest message when the reader left the end; null while they are there. */
+  const [seen, setSeen] = useState<number | null>(null);
+  const anchor = useRef<Anchor | null>(null);
+  const last = messages.at(-1)?.seq ?? 0;
+
+  // After each change of the list: stay at its end, or hold what is being read where it is.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: what is shown decides where things are.
+  useLayoutEffect(() => {
+    if (!list) return;
+    // The browser's own anchoring, which Safari lacks, would move the list a second time.
+    list.style.overflowAnchor = "none";
+    if (anchor.current === null) list.scrollTop = list.scrollHeight;
+    else list.scrollTop += topOf(anchor.current.element, list) - anchor.current.top;
+  }, [list, messages, pending]);
+
+  useLayoutEffect(() => {
+    if (!list) return;
+    const onScroll = () => {
+      const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight <= EDGE_PX;
+      if (isAtEnd && anchor.current !== null) newest();
+      setSeen((seen) => (isAtEnd ? null : (seen ?? last)));
+      anchor.current = isAtEnd ? null : firstVisible(list);
+      if (list.scrollTop <= EDGE_PX && canLoad && !isAtEnd) void loadOlder();
+    };
+    list.addEventListener("scroll", onScroll, { passive: true });
+    return () => list.removeEventListener("scroll", onScroll);
+  }, [list, last, canLoad, loadOlder, newest]);
+
+  const toNewest = useCallback(() => {
+    if (list) list.scrollTop = list.scrollHeight;
+  }, [list]);
+  const unread = seen === null ? 0 : messages.filter((message) => message.seq > seen).length;
+  return { listRef: setList, toNewest, unread };
+}
+
+/** A row, and how far it was from the top of the list. */
+interface Anchor {
+  readonly element: Element;
+  readonly top: number;
+}
+
+function topOf(element: Element, list: Element): number {
+  return element.getBoundingClientRect().top - list.getBoundingClientRect().top;
+}
+
+/** The first row that can be seen; by halves, since the rows of a long list lie in order. */
+function firstVisible(list: Element): Anchor | null {
+  let rows = list.children;
+  while (rows.length === 1 && rows[0] && rows[0].children.length > 0) rows = rows[0].children;
+  let [low, high] = [0, rows.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const row = rows[middle];
+    if (row && topOf(row, list) + row.clientHeight <= 0) low = middle + 1;
+    else high = middle;
+  }
+  const element = rows[low];
+  return element ? { element, top: topOf(element, list) } : null;
+}

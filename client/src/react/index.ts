@@ -1,0 +1,16 @@
+/** Usher for React. */
+
+export { type QueryClientLike, type QueryKey, usherKeys } from "./cache.ts";
+export { type UseChat, useChat } from "./chat.ts";
+export {
+  type Tally,
+  type UseConnection,
+  type UseSession,
+  type UseVote,
+  useConnection,
+  useSession,
+  useTally,
+  useViewers,
+  useVote,
+} from "./hooks.ts";
+export { UsherProvider, type UsherProviderProps, useUsher } from "./provider.ts";

@@ -1,0 +1,105 @@
+/** Gives the hooks their client: one for the whole tree, so that all share one socket. */
+
+import { createContext, createElement, type ReactNode, useContext, useMemo } from "react";
+
+import type { Session } from "../session.ts";
+import { type SupabaseLike, supabaseTokens } from "../supabase.ts";
+import { connect, type Usher } from "../usher.ts";
+import { prepareCache, type QueryClientLike, type QueryKey, writeCache } from "./cache.ts";
+
+/** A client that you made, or what to make one of. */
+export type UsherProviderProps = {
+  readonly children?: ReactNode;
+  /** What is known is written into this React Query client too. */
+  readonly queryClient?: QueryClientLike;
+  /** Keys of your own that are invalidated after a reset of the session. */
+  readonly invalidate?: (session: string) => readonly QueryKey[];
+} & (
+  | { readonly client: Usher }
+  | {
+      readonly client?: never;
+      readonly url: string;
+      /** Whose access tokens are used, now and after each change of the sign-in. */
+      readonly supabase?: SupabaseLike;
+    }
+);
+
+/** Makes the hooks below it work. It connects when the first of them is mounted, and leaves after the last. */
+export function UsherProvider(props: UsherProviderProps) {
+  const { children, queryClient, invalidate } = props;
+  const [given, url, supabase] = props.client ? [props.client] : [undefined, props.url, props.supabase];
+  const client = useMemo(
+    () => given ?? connect({ url: url ?? "", ...(supabase && supabaseTokens(supabase)) }),
+    [given, url, supabase],
+  );
+  const source = useMemo(() => new Source(client, queryClient, invalidate), [client, queryClient, invalidate]);
+  return createElement(SourceContext, { value: source }, children);
+}
+
+/** The client of the provider above. */
+export function useUsher(): Usher {
+  return useSource().client;
+}
+
+/** The client, and the cache that goes with it. */
+export function useSource(): Source {
+  const source = useContext(SourceContext);
+  if (source === null) throw new Error("there is no <UsherProvider> above");
+  return source;
+}
+
+/** Follows sessions for hooks, and has each written into the cache once. */
+export class Source {
+  readonly client: Usher;
+  readonly #cache: QueryClientLike | undefined;
+  readonly #invalidate: (session: string) => readonly QueryKey[];
+  readonly #writers = new Map<string, { holders: number; readonly stop: () => void }>();
+
+  constructor(client: Usher, cache?: QueryClientLike, invalidate: (session: string) => readonly QueryKey[] = () => []) {
+    this.client = client;
+    this.#cache = cache;
+    this.#invalidate = invalidate;
+  }
+
+  /** Follows a session; `release` undoes it. */
+  follow(id: string): { readonly session: Session; readonly release: () => void } {
+    const session = this.client.session(id);
+    const stopWriting = this.#write(id);
+    return {
+      session,
+      release: () => {
+        stopWriting();
+        session.close();
+      },
+    };
+  }
+
+  #write(id: string): () => void {
+    if (!this.#cache) return () => {};
+    let writer = this.#writers.get(id);
+    if (!writer) {
+      prepareCache(this.#cache, this.client);
+      // A holder of its own: the hook that came first may be the first to leave.
+      const session = this.client.session(id);
+      const stop = writeCache(this.#cache, session, this.#invalidate);
+      writer = {
+        holders: 0,
+        stop: () => {
+          stop();
+          session.close();
+        },
+      };
+      this.#writers.set(id, writer);
+    }
+    const current = writer;
+    current.holders += 1;
+    return () => {
+      current.holders -= 1;
+      if (current.holders > 0) return;
+      current.stop();
+      this.#writers.delete(id);
+    };
+  }
+}
+
+const SourceContext = createContext<Source | null>(null);

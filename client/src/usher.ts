@@ -1,0 +1,215 @@
+/** The client: one connection, shared by all the sessions that are followed. */
+
+import { Connection, type ConnectionState, IDLE, type Transport } from "./connection.ts";
+import { StoppedError } from "./errors.ts";
+import { Follower } from "./follower.ts";
+import type { Caller } from "./http.ts";
+import { Session } from "./session.ts";
+import { INITIAL_STATE, type SessionState } from "./state.ts";
+import type { ServerFrame } from "./wire.ts";
+import { type Fetch, realWorld, type Signal, type SocketClass, type World } from "./world.ts";
+
+/** Events that a first subscription asks for. */
+const HISTORY = 50;
+/** A session that nobody holds is left after this time: a route that changes does not cost a subscription. */
+const LINGER_MS = 3000;
+
+/** How to reach a gateway, and as whom. */
+export interface ConnectOptions {
+  /** The gateway: `https://gateway.example`, with or without the path of its socket. */
+  readonly url: string;
+  /** The Supabase access token, or null for a viewer without one. Asked at each connect, and when one runs out. */
+  readonly getToken?: () => string | null | Promise<string | null>;
+  /** Calls back whenever there may be another token; gives how to stop. */
+  readonly onTokenChange?: (changed: () => void) => () => void;
+  /** How many of the newest events to begin a session with: 0 to 200, 50 if you do not say. */
+  readonly history?: number;
+  /** Where there is none: Node before 22 takes that of `ws`. */
+  readonly WebSocket?: SocketClass;
+  /** Instead of the global one. */
+  readonly fetch?: Fetch;
+}
+
+/** A client of one gateway. It connects when the first session is followed, and leaves after the last. */
+export class Usher {
+  readonly #world: World;
+  readonly #options: ConnectOptions;
+  readonly #caller: Caller;
+  readonly #connection: Connection;
+  readonly #followers = new Map<string, { readonly follower: Follower; holders: number; linger: unknown }>();
+  readonly #asked = new Map<number, (frame: ServerFrame) => void>();
+  readonly #listeners = new Set<(state: ConnectionState) => void>();
+  #state = IDLE;
+  #nextId = 1;
+  #stopWatching = () => {};
+
+  constructor(options: ConnectOptions, world: World) {
+    this.#world = world;
+    this.#options = options;
+    const token = async () => (await options.getToken?.()) || null;
+    this.#caller = { world, base: baseOf(options.url), token };
+    this.#connection = new Connection({
+      world,
+      token,
+      open: (transport) => this.#open(transport),
+      choose: () => "websocket",
+      onState: (state) => this.#onState(state),
+      onIdentified: (sub) => this.#each((follower) => follower.onIdentified(sub)),
+      onReady: () => this.#each((follower) => follower.subscribe()),
+      onFrame: (frame) => this.#onFrame(frame),
+      onLost: () => this.#onLost(),
+    });
+  }
+
+  /** How the connection stands. */
+  get connection(): ConnectionState {
+    return this.#state;
+  }
+
+  /** Calls `listener` whenever the connection changes; gives how to stop. */
+  onConnection(listener: (state: ConnectionState) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
+  session(id: string): Session {
+    const entry = this.#entry(id);
+    entry.holders += 1;
+    this.#world.clearTimer(entry.linger);
+    const loadOlder = (follower: Follower, limit: number) => this.#loadOlder(follower, limit);
+    return new Session(entry.follower, loadOlder, this.#world.uuid, () => {
+      entry.holders -= 1;
+      if (entry.holders > 0) return;
+      entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
+    });
+  }
+
+  /** What is known of a session, without following it. */
+  peek(id: string): SessionState {
+    return this.#followers.get(id)?.follower.state ?? INITIAL_STATE;
+  }
+
+  /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
+  wake(): void {
+    this.#connection.on("wake");
+  }
+
+  /** There may be another token, or somebody pressed "try again" after the connection had stopped. */
+  renewToken(): void {
+    this.#connection.renewToken();
+  }
+
+  /** Leaves all sessions. What is on its way fails as `closed`. */
+  close(): void {
+    for (const [id, { linger }] of [...this.#followers]) {
+      this.#world.clearTimer(linger);
+      this.#leave(id);
+    }
+  }
+
+  #entry(id: string) {
+    const known = this.#followers.get(id);
+    if (known) return known;
+    const line = {
+      world: this.#world,
+      ask: this.#ask.bind(this),
+      tell: this.#connection.send.bind(this.#connection),
+      settle: () => this.#connection.settle(),
+    };
+    const entry = {
+      follower: new Follower(id, line, this.#options.history ?? HISTORY),
+      holders: 0,
+      linger: null as unknown,
+    };
+    this.#followers.set(id, entry);
+    if (this.#followers.size === 1) this.#begin();
+    else if (this.#state.status === "open") entry.follower.subscribe();
+    // The last subscription was taken away, and the socket with it; another session is another matter.
+    else if (this.#state.error?.code === "banned") this.#connection.renewToken();
+    else if (this.#state.error) entry.follower.stop(this.#state.error);
+    return entry;
+  }
+
+  #begin(): void {
+    const stopSignals = this.#world.watch((signal: Signal) => this.#connection.on(signal));
+    const stopTokens = this.#options.onTokenChange?.(() => this.#connection.renewToken());
+    this.#stopWatching = () => {
+      stopSignals();
+      stopTokens?.();
+    };
+    this.#connection.start();
+  }
+
+  #leave(id: string): void {
+    this.#followers.get(id)?.follower.close();
+    this.#followers.delete(id);
+    if (this.#followers.size > 0) return;
+    this.#stopWatching();
+    this.#connection.end();
+    this.#asked.clear();
+  }
+
+  #open(_transport: Transport) {
+    return this.#world.openSocket(`${this.#caller.base.replace(/^http/, "ws")}/v1/socket`);
+  }
+
+  #ask(frame: Parameters<Connection["send"]>[0], onAnswer: (frame: ServerFrame) => void): boolean {
+    const id = this.#nextId++;
+    if (!this.#connection.send({ ...frame, id })) return false;
+    this.#asked.set(id, onAnswer);
+    return true;
+  }
+
+  #onFrame(frame: ServerFrame): void {
+    if ("id" in frame && frame.id !== undefined) {
+      const onAnswer = this.#asked.get(frame.id);
+      this.#asked.delete(frame.id);
+      onAnswer?.(frame);
+    }
+    if ("session" in frame) this.#followers.get(frame.session)?.follower.onFrame(frame);
+  }
+
+  #onState(state: ConnectionState): void {
+    const before = this.#state;
+    this.#state = state;
+    const { status, error } = state;
+    // A session that was refused by name keeps that name.
+    if (error && error !== before.error)
+      this.#each((follower) => follower.state.status !== "stopped" && follower.stop(error));
+    if (status === "connecting" && before.status === "stopped")
+      this.#each((follower) => follower.dispatch({ type: "connecting" }));
+    for (const listener of [...this.#listeners]) listener(state);
+  }
+
+  #onLost(): void {
+    this.#asked.clear();
+    this.#each((follower) => follower.onLost());
+  }
+
+  async #loadOlder(follower: Follower, limit: number): Promise<boolean> {
+    const { chat, continuity } = follower.state;
+    if (continuity.seq === null || chat.start <= 1) return false;
+    // Most viewers never read back: the HTTP calls are loaded by the first who does.
+    const { fetchOlder } = await import("./http.ts");
+    const messages = await fetchOlder(this.#caller, follower.id, chat.start, limit);
+    // The window may have moved on, or begun afresh, while the page was on its way.
+    if (follower.state.chat.start !== chat.start) return true;
+    follower.dispatch({ type: "older", messages, isLast: messages.length < limit });
+    return follower.state.chat.start < chat.start;
+  }
+
+  #each(act: (follower: Follower) => void): void {
+    for (const { follower } of [...this.#followers.values()]) act(follower);
+  }
+}
+
+/** Makes a client of the gateway at `url`. Nothing happens until a session is followed. */
+export function connect(options: ConnectOptions): Usher {
+  return new Usher(options, realWorld(options));
+}
+
+function baseOf(url: string): string {
+  if (!/^(http|ws)s?:\/\//.test(url)) throw new StoppedError("bad_request", `not the URL of a gateway: ${url}`);
+  return url.replace(/^ws/, "http").replace(/(\/v1\/socket)?\/*$/, "");
+}

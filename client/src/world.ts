@@ -1,0 +1,91 @@
+/** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
+
+import { StoppedError } from "./errors.ts";
+
+/** The part of a WebSocket that is used; the browsers', Node's, Deno's, React Native's and `ws` have it. */
+export interface SocketLike {
+  readonly readyState: number;
+  onmessage: ((event: { data: unknown }) => void) | null;
+  onclose: ((event: { code: number; retryAfterMs?: number | null }) => void) | null;
+  onerror: ((event: unknown) => void) | null;
+  send(text: string): void;
+  close(code?: number): void;
+}
+
+/** What makes sockets. */
+export type SocketClass = new (url: string, protocols: string) => SocketLike;
+
+/** The part of `fetch` that is used. */
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** News that a client acts on. */
+export type Signal = "online" | "offline" | "wake";
+
+/** All of the outside; tests bring their own. */
+export interface World {
+  readonly openSocket: (url: string) => SocketLike;
+  readonly fetch: Fetch;
+  readonly now: () => number;
+  /** In [0, 1). */
+  readonly random: () => number;
+  readonly uuid: () => string;
+  readonly setTimer: (act: () => void, ms: number) => unknown;
+  readonly clearTimer: (timer: unknown) => void;
+  /** Starts to listen for news; gives how to stop. */
+  readonly watch: (on: (signal: Signal) => void) => () => void;
+}
+
+/** The world as it is. */
+export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}): World {
+  return {
+    openSocket(url) {
+      const Socket = own.WebSocket ?? (globalThis.WebSocket as SocketClass | undefined);
+      if (!Socket)
+        throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as that of `ws`");
+      return new Socket(url, "usher.v1");
+    },
+    // Looked up late: a page may replace it, and it must be called without a `this`.
+    fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),
+    now: () => Date.now(),
+    random: () => Math.random(),
+    uuid,
+    setTimer: (act, ms) => setTimeout(act, ms),
+    clearTimer: (timer) => clearTimeout(timer as number),
+    watch,
+  };
+}
+
+function uuid(): string {
+  // It is missing on pages without TLS and in React Native, whatever the types say.
+  const crypto: Partial<Crypto> | undefined = globalThis.crypto;
+  if (crypto?.randomUUID) return crypto.randomUUID();
+  return "10000000-1000-4000-8000-100000000000".replace(/[018]/g, (digit) => {
+    const bits = Number(digit);
+    return (bits ^ ((Math.random() * 16) >> (bits / 4))).toString(16);
+  });
+}
+
+/** Timers of a page that was hidden, frozen or asleep are late: the first thing to do after it is to look. */
+const NEWS: readonly (readonly [event: string, signal: Signal])[] = [
+  ["online", "online"],
+  ["offline", "offline"],
+  ["pageshow", "wake"],
+  ["visibilitychange", "wake"],
+  ["resume", "wake"],
+];
+
+function watch(on: (signal: Signal) => void): () => void {
+  const targets = [globalThis, globalThis.document].filter((target) => typeof target?.addEventListener === "function");
+  const added = targets.flatMap((target) =>
+    NEWS.map(([event, signal]) => {
+      const listener = () => {
+        if (signal !== "wake" || globalThis.document?.visibilityState !== "hidden") on(signal);
+      };
+      target.addEventListener(event, listener);
+      return () => target.removeEventListener(event, listener);
+    }),
+  );
+  return () => {
+    for (const remove of added) remove();
+  };
+}

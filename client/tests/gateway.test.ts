@@ -1,0 +1,199 @@
+// The built package against real gateways: what is promised, through kills, drains and tokens that run out.
+
+import { type ConnectOptions, connect, type LogEvent, type Session, type SocketClass, type Usher } from "@usher/client";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { WebSocket } from "ws";
+
+import { type Demo, mint, startDemo, startGateway } from "./gateway.ts";
+
+let demo: Demo;
+let clients: Usher[] = [];
+let gateways: { stop: () => Promise<void> }[] = [];
+
+beforeAll(async () => {
+  demo = await startDemo();
+});
+afterEach(async () => {
+  for (const client of clients) client.close();
+  clients = [];
+  for (const gateway of gateways) await gateway.stop().catch(() => {});
+  gateways = [];
+});
+afterAll(async () => {
+  await demo?.stop();
+});
+
+test("two viewers chat and vote, and each sees what the other does, once and in order", async () => {
+  const [ayla, bram] = [as("ayla"), as("bram")];
+  await ayla.reached("live");
+  await bram.reached("live");
+  const first = await ayla.session.send("hello from ayla");
+  const second = await bram.session.send("hello from bram", { replyTo: first.id });
+  expect(second.seq).toBeGreaterThan(first.seq);
+  for (const { session } of [ayla, bram]) {
+    await until(() => session.messages.some((message) => message.id === second.id));
+    expect(session.messages.slice(-2)).toMatchObject([
+      { body: "hello from ayla", author: { username: "ayla" }, seq: first.seq },
+      { body: "hello from bram", author: { username: "bram" }, reply_to: first.id },
+    ]);
+    await until(() => session.pending.length === 0);
+  }
+
+  const { movies, voting } = demo;
+  await ayla.session.vote(voting, movies[0]);
+  await bram.session.vote(voting, movies[0]);
+  await until(() => ayla.session.tally(voting)?.counts?.find(({ movie }) => movie === movies[0])?.votes === 2);
+  expect(ayla.session.tally()?.mine).toBe(movies[0]);
+  await ayla.session.vote(voting, null);
+  await until(() => bram.session.tally()?.counts?.find(({ movie }) => movie === movies[0])?.votes === 1);
+  await until(() => (ayla.session.viewers ?? 0) >= 2);
+  for (const each of [ayla, bram]) each.isWhole();
+});
+
+test("what is refused is refused by name", async () => {
+  const nobody = connectTo(demo.url);
+  await nobody.reached("live");
+  expect(nobody.session.can).toMatchObject({ send: false, vote: false });
+  await expect(nobody.session.send("hello")).rejects.toMatchObject({ name: "RefusedError" });
+  const { session } = as("lina");
+  await expect(session.send("")).rejects.toMatchObject({ code: "bad_request" });
+  await expect(session.send("x".repeat(2001))).rejects.toMatchObject({ code: "too_large" });
+  await expect(session.vote(demo.voting, demo.session)).rejects.toMatchObject({ code: "bad_request" });
+  const unknown = clients[0]?.session("00000000-0000-4000-8000-000000000000");
+  await until(() => unknown?.status === "stopped");
+  expect(unknown?.state.error?.code).toBe("not_found");
+});
+
+test("the gateway is killed in the middle of a chat, twice, and nothing is missing or doubled", async () => {
+  const gateway = await startGateway(demo);
+  gateways.push(gateway);
+  const [otto, yuki] = [as("otto", gateway.url), as("yuki", gateway.url)];
+  await otto.reached("live");
+  await yuki.reached("live");
+  const sent: Promise<{ seq: number }>[] = [];
+  let isTalking = true;
+  const talking = (async () => {
+    for (let count = 0; isTalking; count += 1) {
+      sent.push(otto.session.send(`line ${count}`));
+      await pause(120);
+    }
+  })();
+  for (let round = 0; round < 2; round += 1) {
+    await pause(700);
+    await gateway.kill();
+    // Written past the gateway while it is away.
+    await as("sol").session.send(`meanwhile ${round}`);
+    await gateway.start();
+    await yuki.reached("live");
+    await otto.reached("live");
+  }
+  isTalking = false;
+  await talking;
+  const settled = await Promise.all(sent);
+  const numbers = settled.map(({ seq }) => seq);
+  expect(new Set(numbers).size).toBe(numbers.length);
+  await until(() => (yuki.session.continuity.seq ?? 0) >= Math.max(...numbers));
+  const bodies = yuki.seen.flatMap((event) => (event.type === "chat.created" ? [event.data.body] : []));
+  const lines = bodies.filter((body) => body?.startsWith("line "));
+  expect(lines.toSorted()).toEqual(settled.map((_, count) => `line ${count}`).toSorted());
+  expect(bodies.filter((body) => body?.startsWith("meanwhile"))).toEqual(["meanwhile 0", "meanwhile 1"]);
+  expect(yuki.session.continuity).toMatchObject({ gaps: 0, duplicates: 0, resets: 0, resumes: 2 });
+  otto.isWhole();
+  yuki.isWhole();
+  // His own, at full speed: ten of them at once, and none is shown twice.
+  expect(otto.session.pending).toHaveLength(0);
+});
+
+test("a gateway that is told to stop says when to come back, and its viewers do", async () => {
+  const gateway = await startGateway(demo, { USHER_DRAIN_SECONDS: "2" });
+  gateways.push(gateway);
+  const lina = as("lina", gateway.url);
+  await lina.reached("live");
+  await gateway.stop();
+  expect(lina.session.status).toBe("waiting");
+  await as("sol").session.send("while it was away");
+  await gateway.start();
+  await lina.reached("live");
+  await until(() => lina.session.messages.some(({ body }) => body === "while it was away"));
+  expect(lina.session.continuity).toMatchObject({ resumes: 1, resets: 0 });
+  lina.isWhole();
+});
+
+test("a token that runs out is renewed on the open socket", async () => {
+  const user = userOf("bram");
+  const tokens: string[] = [];
+  const bram = connectTo(demo.url, {
+    getToken() {
+      // The gateway warns 60 s before.
+      tokens.push(mint(demo, user, tokens.length === 0 ? 61 : 3600));
+      return tokens.at(-1) ?? null;
+    },
+  });
+  await bram.reached("live");
+  await until(() => tokens.length === 2);
+  await bram.session.send("still here");
+  expect(bram.session.continuity.resumes).toBe(0);
+  expect(bram.usher.connection.failures).toBe(0);
+});
+
+test("a token that has run out is replaced at the next socket, and nothing is missing", async () => {
+  const user = userOf("bram");
+  let token = mint(demo, user, 3);
+  const bram = connectTo(demo.url, { getToken: () => token });
+  await bram.reached("live");
+  await until(() => bram.usher.connection.status === "waiting");
+  await as("sol").session.send("while the token was old");
+  token = mint(demo, user, 3600);
+  await bram.reached("live");
+  await until(() => bram.session.messages.some(({ body }) => body === "while the token was old"));
+  expect(bram.session.continuity).toMatchObject({ resumes: 1, resets: 0 });
+  bram.isWhole();
+});
+
+test("a token that is not valid stops it by name", async () => {
+  const liar = connectTo(demo.url, { getToken: () => `${userOf("nora").token.slice(0, -6)}AAAAAA` });
+  await until(() => liar.session.status === "stopped");
+  expect(liar.session.state.error).toMatchObject({ code: "unauthorized" });
+});
+
+/** A user of the demo who follows its session, and checks every number. */
+function as(username: string, url: string = demo.url) {
+  return connectTo(url, { getToken: () => userOf(username).token });
+}
+
+function connectTo(url: string, options: Partial<ConnectOptions> = {}) {
+  const usher = connect({ url, WebSocket: WebSocket as unknown as SocketClass, ...options });
+  clients.push(usher);
+  const session = usher.session(demo.session);
+  const seen: LogEvent[] = [];
+  session.on("event", (event) => seen.push(event));
+  return {
+    usher,
+    session,
+    seen,
+    reached: (status: Session["status"]) => until(() => session.status === status),
+    isWhole() {
+      const numbers = seen.map((event) => event.seq);
+      expect(numbers).toEqual(numbers.map((_, index) => (numbers[0] ?? 0) + index));
+      expect(session.continuity).toMatchObject({ gaps: 0, duplicates: 0, received: seen.length });
+    },
+  };
+}
+
+function userOf(username: string) {
+  const user = demo.users.find((user) => user.username === username);
+  if (!user) throw new Error(`the demo has no ${username}`);
+  return user;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!holds()) {
+    if (Date.now() > deadline) throw new Error(`it did not come true: ${holds}`);
+    await pause(20);
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,115 @@
+// Real gateways for the tests: `usher dev` for a database and a demo, `usher serve` for a gateway that can be killed.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const binary = process.env.USHER_BIN ?? resolve(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/usher");
+
+/** What `usher dev --json` says. */
+export interface Demo {
+  readonly url: string;
+  readonly database_url: string;
+  readonly gateway_database_url: string;
+  readonly jwt_secret: string;
+  readonly session: string;
+  readonly voting: string;
+  readonly movies: readonly [string, string, string, string];
+  readonly users: readonly {
+    readonly id: string;
+    readonly username: string;
+    readonly role: string;
+    readonly token: string;
+  }[];
+  readonly stop: () => Promise<void>;
+}
+
+/** Starts a database with the demo, and a gateway before it. */
+export async function startDemo(): Promise<Demo> {
+  const usher = run(["dev", "--json", "--listen", "127.0.0.1:0"]);
+  const [line] = await Promise.race([once(createInterface({ input: usher.process.stdout }), "line"), usher.failed]);
+  return { ...JSON.parse(line), stop: usher.stop };
+}
+
+/** A gateway of its own before the demo's database, always at the same address. */
+export async function startGateway(demo: Demo, settings: Record<string, string> = {}) {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const env = {
+    DATABASE_URL: demo.gateway_database_url,
+    SUPABASE_JWT_SECRET: demo.jwt_secret,
+    USHER_RESUME_SECRET: demo.jwt_secret,
+    USHER_LISTEN: `127.0.0.1:${port}`,
+    ...settings,
+  };
+  let current = await startOn(url, env);
+  return {
+    url,
+    /** As a power cut does it. */
+    async kill() {
+      current.process.kill("SIGKILL");
+      await current.ended;
+    },
+    /** As a deployment does it. */
+    stop: () => current.stop(),
+    async start() {
+      current = await startOn(url, env);
+    },
+  };
+}
+
+/** A token of a user of the demo that lives so long. */
+export function mint(demo: Demo, user: { readonly id: string }, seconds: number): string {
+  const now = Math.floor(Date.now() / 1000);
+  const claims = { sub: user.id, aud: "authenticated", role: "authenticated", iat: now, exp: now + seconds };
+  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString("base64url");
+  const signed = `${encode({ alg: "HS256", typ: "JWT" })}.${encode(claims)}`;
+  return `${signed}.${createHmac("sha256", demo.jwt_secret).update(signed).digest("base64url")}`;
+}
+
+async function startOn(url: string, env: Record<string, string>) {
+  const gateway = run(["serve"], env);
+  await Promise.race([gateway.failed, isReady(url)]);
+  return gateway;
+}
+
+async function isReady(url: string): Promise<void> {
+  for (;;) {
+    const response = await fetch(`${url}/readyz`).catch(() => null);
+    if (response?.ok) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+function run(words: string[], env: Record<string, string> = {}) {
+  const process_: ChildProcess & { readonly stdout: NonNullable<ChildProcess["stdout"]> } = spawn(binary, words, {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
+  let log = "";
+  process_.stderr?.on("data", (text) => (log += text));
+  const ended = once(process_, "exit");
+  const failed = ended.then(() => Promise.reject<never>(new Error(`usher ${words[0]} ended:\n${log.slice(-2000)}`)));
+  // Everybody ends one day; it is a failure only for those who wait for its start.
+  failed.catch(() => {});
+  const stop = async () => {
+    process_.kill("SIGTERM");
+    await ended;
+  };
+  return { process: process_, ended, failed, stop };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}

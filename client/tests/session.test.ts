@@ -1,0 +1,349 @@
+// Following a session: what an app sees of it, through the public client, in a world where nothing moves by itself.
+
+import { expect, test, vi } from "vitest";
+
+import type { LogEvent } from "../src/index.ts";
+import {
+  admit,
+  chat,
+  events,
+  FIRST,
+  following,
+  inFakeWorld,
+  SECOND,
+  SESSION,
+  settle,
+  VOTING,
+  voting,
+} from "./fakes.ts";
+
+test("the first subscription asks for history, the next goes on from the last number", async () => {
+  const { world, session } = await following({ history: 100 });
+  expect(world.socket.last("subscribe").history).toBe(100);
+  world.socket.say(events(chat(1), chat(2)));
+  world.socket.say({ type: "resume_token", session: SESSION, token: "t2" });
+  world.socket.cut();
+  expect(session.status).toBe("waiting");
+  await world.pass(1000);
+  await admit(world, { recovered: true, seq: 2, head: 3 });
+  expect(world.socket.last("subscribe").resume).toEqual({ seq: 2, epoch: "e1", token: "t2" });
+  expect(session.status).toBe("catching_up");
+  world.socket.say(events(chat(3)));
+  expect(session.status).toBe("live");
+  expect(session.messages.map((message) => message.seq)).toEqual([1, 2, 3]);
+  expect(session.continuity).toMatchObject({ received: 3, resumes: 1, resets: 0, gaps: 0, duplicates: 0 });
+});
+
+test("it tells what happens, each once", async () => {
+  const { world, session } = await following({}, { seq: 0, head: 2 });
+  const told: string[] = [];
+  session.on("event", (event) => told.push(`event ${event.seq}`));
+  session.on("message", (message) => told.push(`message ${message.body}`));
+  session.on("status", (status) => told.push(status));
+  session.on("viewers", (viewers) => told.push(`${viewers} viewers`));
+  session.on("voting", (item) => told.push(`${item.question} ${item.total}`));
+  session.on("resume", ({ resumes }) => told.push(`resume ${resumes}`));
+  session.on("reset", ({ resets }) => told.push(`reset ${resets}`));
+  session.on("discontinuity", ({ gaps, duplicates }) => told.push(`${gaps} missing, ${duplicates} twice`));
+  world.socket.say(events(chat(1), chat(2)));
+  world.socket.say({ type: "viewers", session: SESSION, count: 4 });
+  world.socket.say({ type: "viewers", session: SESSION, count: 4 });
+  world.socket.say({ type: "tally", session: SESSION, ...voting({ version: 2, total: 5 }) });
+  world.socket.say({ type: "tally", session: SESSION, ...voting({ version: 1, total: 4 }) });
+  world.socket.cut();
+  await world.pass(1000);
+  await admit(world, { recovered: true, seq: 2, head: 2, viewers: 4 });
+  world.socket.say(events(chat(2), chat(5)));
+  world.socket.say({ type: "reset", session: SESSION, epoch: "e1", seq: 9, head: 9, reason: "too_old" });
+  expect(told).toMatchInlineSnapshot(`
+    [
+      "event 1",
+      "event 2",
+      "message message 1",
+      "message message 2",
+      "live",
+      "4 viewers",
+      " 5",
+      "waiting",
+      "live",
+      "resume 1",
+      "event 5",
+      "message message 5",
+      "2 missing, 1 twice",
+      "reset 1",
+    ]
+  `);
+});
+
+test("a listener that throws harms nobody, and one that was taken off hears nothing", async () => {
+  const { world, session } = await following();
+  const thrown = vi.fn();
+  process.once("uncaughtException", thrown);
+  const heard: number[] = [];
+  const off = session.on("viewers", () => heard.push(-1));
+  session.on("viewers", () => {
+    throw new Error("mine");
+  });
+  session.on("viewers", (viewers) => heard.push(viewers));
+  off();
+  world.socket.say({ type: "viewers", session: SESSION, count: 7 });
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(heard).toEqual([7]);
+  expect(thrown).toHaveBeenCalledOnce();
+});
+
+test("a message is shown at once and settles to its number, by its answer or by the log, whichever is first", async () => {
+  const { world, session } = await following();
+  const byAnswer = session.send("one");
+  expect(session.pending).toMatchObject([{ body: "one", status: "sending", seq: null }]);
+  const [first] = session.pending;
+  world.socket.say({ type: "ack", id: world.socket.last("send").id, seq: 1, message: "m1" });
+  expect(await byAnswer).toEqual({ seq: 1, id: "m1", nonce: first?.nonce });
+  expect(session.pending).toMatchObject([{ status: "sent", seq: 1, id: "m1" }]);
+  world.socket.say(events(chat(1, { nonce: first?.nonce })));
+  expect([session.pending.length, session.messages.length]).toEqual([0, 1]);
+
+  const byLog = session.send("two", { replyTo: "m1" });
+  const said = world.socket.last("send");
+  expect(said).toMatchObject({ session: SESSION, body: "two", reply_to: "m1" });
+  world.socket.say(events(chat(2, { nonce: said.nonce })));
+  expect(await byLog).toEqual({ seq: 2, id: "m2", nonce: said.nonce });
+  world.socket.say({ type: "ack", id: said.id, seq: 2, message: "m2" });
+  expect([session.pending.length, session.messages.length]).toEqual([0, 2]);
+});
+
+test("a message caught by a lost socket goes out again under its nonce, after the resume, and counts once", async () => {
+  const { world, session } = await following();
+  const sent = session.send("hello");
+  const { nonce } = world.socket.last("send");
+  world.socket.cut();
+  const meanwhile = session.send("while away");
+  await world.pass(1000);
+  expect(world.socket.of("send")).toHaveLength(0);
+  await admit(world, { recovered: true });
+  expect(world.socket.of("send").map((frame) => frame.body)).toEqual(["hello", "while away"]);
+  expect(world.socket.of("send")[0]?.nonce).toBe(nonce);
+  for (const [index, frame] of world.socket.of("send").entries())
+    world.socket.say({ type: "ack", id: frame.id, seq: index + 1, message: `m${index + 1}` });
+  expect((await sent).seq).toBe(1);
+  expect((await meanwhile).seq).toBe(2);
+});
+
+test("a message fails by name, stays to be seen, and can be sent again under its nonce or forgotten", async () => {
+  const { world, session } = await following();
+  const failed: string[] = [];
+  session.on("failed", (message) => failed.push(`${message.body}: ${message.error?.code}`));
+  const refused = session.send("too fast");
+  const { id, nonce } = world.socket.last("send");
+  world.socket.say({ type: "error", id, code: "slow_mode", message: "wait 3 s", retry_after_ms: 3000 });
+  await expect(refused).rejects.toMatchObject({ name: "RefusedError", code: "slow_mode", retryAfterMs: 3000 });
+  expect(session.pending).toMatchObject([{ status: "failed", error: { code: "slow_mode" } }]);
+
+  const again = session.resend(String(nonce));
+  expect(session.pending).toMatchObject([{ status: "sending", error: null }]);
+  expect(world.socket.last("send").nonce).toBe(nonce);
+  await world.pass(15_000);
+  await expect(again).rejects.toMatchObject({ code: "no_answer" });
+  expect(failed).toEqual(["too fast: slow_mode", "too fast: no_answer"]);
+  // It had arrived after all.
+  world.socket.say(events(chat(1, { nonce })));
+  expect(session.pending).toHaveLength(0);
+
+  const other = session.send("other");
+  session.discard(String(world.socket.last("send").nonce));
+  await expect(other).rejects.toMatchObject({ code: "closed" });
+  expect(session.pending).toHaveLength(0);
+  await expect(session.resend("unknown")).rejects.toMatchObject({ code: "closed" });
+});
+
+test("what waits for an answer is bounded, and refused by name beyond", async () => {
+  const { session } = await following();
+  for (let count = 0; count < 32; count += 1) void session.send(`message ${count}`);
+  await expect(session.send("one too many")).rejects.toMatchObject({ code: "queue_full" });
+  expect(session.pending).toHaveLength(32);
+});
+
+test("a vote is shown at once, and confirmed or taken back by name", async () => {
+  const { world, session } = await following({}, { votings: [voting({ mine: FIRST })] });
+  const changed = session.vote(VOTING, SECOND);
+  expect(session.tally()).toMatchObject({ mine: SECOND, wish: { movie: SECOND, before: FIRST } });
+  world.socket.say({ type: "ack", id: world.socket.last("vote").id, voting: VOTING, movie: SECOND });
+  await changed;
+  expect(session.tally()).toMatchObject({ mine: SECOND, wish: null });
+  const withdrawn = session.vote(VOTING, null);
+  expect(session.tally()?.mine).toBe(null);
+  world.socket.say({ type: "error", id: world.socket.last("vote").id, code: "conflict", message: "no" });
+  await expect(withdrawn).rejects.toMatchObject({ code: "conflict" });
+  expect(session.tally()?.mine).toBe(SECOND);
+});
+
+test("of quick changes the last one counts, also over a lost socket", async () => {
+  const { world, session } = await following({}, { votings: [voting()] });
+  const first = session.vote(VOTING, FIRST);
+  const second = session.vote(VOTING, SECOND);
+  await expect(first).rejects.toMatchObject({ code: "superseded" });
+  world.socket.cut();
+  await world.pass(1000);
+  await admit(world, { recovered: true, votings: [voting({ mine: FIRST })] });
+  expect(session.tally()?.mine).toBe(SECOND);
+  expect(world.socket.of("vote").map((frame) => frame.movie)).toEqual([SECOND]);
+  world.socket.say({ type: "ack", id: world.socket.last("vote").id, voting: VOTING, movie: SECOND });
+  await second;
+});
+
+test("a loop gets each event once and in order, over reconnects, and ends when the session is closed", async () => {
+  const { world, session } = await following();
+  const seen: number[] = [];
+  const loop = (async () => {
+    for await (const event of session) seen.push(event.seq);
+  })();
+  world.socket.say(events(chat(1), chat(2)));
+  world.socket.cut();
+  await world.pass(1000);
+  await admit(world, { recovered: true, seq: 2, head: 2 });
+  world.socket.say(events(chat(2), chat(3)));
+  await settle();
+  session.close();
+  await loop;
+  expect(seen).toEqual([1, 2, 3]);
+});
+
+test("a loop throws when the session is taken away, after what came before", async () => {
+  const { world, session } = await following();
+  const seen: LogEvent[] = [];
+  const loop = (async () => {
+    for await (const event of session) seen.push(event);
+  })();
+  world.socket.say(events(chat(1)));
+  world.socket.say({ type: "unsubscribed", session: SESSION, reason: "banned" });
+  world.socket.cut(4503);
+  await expect(loop).rejects.toMatchObject({ code: "banned", name: "RefusedError" });
+  expect(seen).toHaveLength(1);
+  expect(session.state.error?.name).toBe("RefusedError");
+});
+
+test("a loop that falls too far behind ends by name, and a loop that is left costs nothing", async () => {
+  const { world, session } = await following();
+  const slow = session[Symbol.asyncIterator]();
+  queueMicrotask(() => world.socket.say(events(chat(1))));
+  for await (const event of session) {
+    expect(event.seq).toBe(1);
+    break;
+  }
+  for (let seq = 2; seq <= 1002; seq += 1) world.socket.say(events(chat(seq)));
+  await expect(slow.next()).rejects.toMatchObject({ code: "slow_consumer" });
+  expect(await slow.next()).toEqual({ done: true, value: undefined });
+  expect(session.status).toBe("live");
+});
+
+test("the window is bounded, and older messages come back page by page", async () => {
+  const { world, session } = await following({ getToken: () => "token" });
+  for (let seq = 1; seq <= 700; seq += 1) world.socket.say(events(chat(seq)));
+  expect([session.messages.length, session.messages[0]?.seq, session.hasOlder]).toEqual([500, 201, true]);
+  world.respond = () => page(152, 200);
+  expect(await session.older()).toBe(true);
+  expect(world.requests[0]?.url).toBe(`https://gateway.example/v1/sessions/${SESSION}/messages?before=201&limit=50`);
+  expect(new Headers(world.requests[0]?.init.headers).get("authorization")).toBe("Bearer token");
+  // Fewer than asked for: nothing lies before them.
+  expect([session.messages[0]?.seq, session.messages.length, session.hasOlder]).toEqual([152, 549, false]);
+  expect(await session.older()).toBe(false);
+  // While somebody reads back nothing is taken away under their eyes, up to a bound.
+  for (let seq = 701; seq <= 2500; seq += 1) world.socket.say(events(chat(seq)));
+  expect(session.messages).toHaveLength(2000);
+  session.newest();
+  expect([session.messages.length, session.messages[0]?.seq, session.hasOlder]).toEqual([500, 2001, true]);
+});
+
+test("older messages that cannot be had fail by name", async () => {
+  const { world, session } = await following({}, { seq: 100 });
+  world.respond = () => new Response('{"error":{"code":"not_found","message":"no such session"}}', { status: 404 });
+  await expect(session.older()).rejects.toMatchObject({ code: "not_found" });
+  world.respond = () => new Response("<html>", { status: 503, headers: { "retry-after": "7" } });
+  await expect(session.older()).rejects.toMatchObject({ code: "unavailable", retryAfterMs: 7000 });
+  world.respond = () => Promise.reject(new TypeError("failed to fetch"));
+  await expect(session.older()).rejects.toMatchObject({ code: "no_answer" });
+});
+
+test("after a hole what was shown goes; without one it stays", async () => {
+  const { world, session } = await following();
+  world.socket.say(events(chat(1), chat(2)));
+  world.socket.cut();
+  await world.pass(1000);
+  await admit(world, { recovered: false, reason: "too_old", seq: 1, head: 2 });
+  world.socket.say(events(chat(2)));
+  expect(session.messages.map((message) => message.seq)).toEqual([1, 2]);
+  world.socket.say({ type: "reset", session: SESSION, epoch: "e1", seq: 50, head: 51, reason: "slow_consumer" });
+  expect([session.messages.length, session.hasOlder, session.status]).toEqual([0, true, "catching_up"]);
+  world.socket.say(events(chat(51)));
+  world.socket.say({ type: "reset", session: SESSION, epoch: "e2", seq: 50, head: 50, reason: "ahead" });
+  expect([session.messages.length, session.status]).toEqual([0, "live"]);
+  expect(session.continuity).toMatchObject({ resets: 3, gaps: 0, duplicates: 0, epoch: "e2", seq: 50 });
+});
+
+test("a refused subscription stops that session alone, by name; one that may pass is asked again", async () => {
+  const { world, usher, session } = await following();
+  const gone = usher.session("gone");
+  world.socket.say({ type: "error", id: world.socket.last("subscribe").id, code: "not_found", message: "no" });
+  expect([gone.status, gone.state.error?.code, session.status]).toEqual(["stopped", "not_found", "live"]);
+  const busy = usher.session("busy");
+  world.socket.say({ type: "error", id: world.socket.last("subscribe").id, code: "unavailable", retry_after_ms: 900 });
+  await world.pass(900);
+  expect(busy.status).toBe("connecting");
+  expect(world.socket.of("subscribe").filter((frame) => frame.session === "busy")).toHaveLength(2);
+});
+
+test("a ban in the only session ends the connection; another session may be followed all the same", async () => {
+  const { world, usher } = await following();
+  world.socket.say({ type: "unsubscribed", session: SESSION, reason: "banned" });
+  world.socket.cut(4503);
+  expect(usher.connection.status).toBe("stopped");
+  usher.session("other");
+  await settle();
+  expect(world.sockets).toHaveLength(2);
+});
+
+test("access that changes is known at once", async () => {
+  const { world, session } = await following();
+  world.socket.say({ type: "access", session: SESSION, can: { send: false, vote: false, moderate: false } });
+  expect(session.can).toEqual({ send: false, vote: false, moderate: false });
+  world.socket.say(
+    events({ seq: 1, type: "session.updated", at: "", data: { title: "Later", slow_mode_seconds: 5, ended_at: "x" } }),
+  );
+  expect(session.info).toEqual({ title: "Later", status: "live", slow_mode_seconds: 5, chat_enabled: true });
+});
+
+test("closing settles what is on its way, by name", async () => {
+  const { usher, session } = await following();
+  const sent = session.send("hello");
+  const voted = session.vote(VOTING, FIRST);
+  usher.close();
+  await expect(sent).rejects.toMatchObject({ code: "closed" });
+  await expect(voted).rejects.toMatchObject({ code: "closed" });
+  expect(usher.connection.status).toBe("idle");
+});
+
+test("a failure that nobody looks at does not crash the process", async () => {
+  const unhandled = vi.fn();
+  process.once("unhandledRejection", unhandled);
+  const { usher, session } = await following();
+  void session.send("hello");
+  void session.vote(VOTING, FIRST);
+  usher.close();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(unhandled).not.toHaveBeenCalled();
+});
+
+test("what happens before the first connection is sent when it stands", async () => {
+  const { world, usher } = inFakeWorld();
+  const session = usher.session(SESSION);
+  const sent = session.send("early");
+  await admit(world);
+  world.socket.say({ type: "ack", id: world.socket.last("send").id, seq: 1, message: "m1" });
+  expect((await sent).seq).toBe(1);
+});
+
+function page(from: number, to: number) {
+  const messages = [];
+  for (let seq = to; seq >= from; seq -= 1) messages.push({ ...chat(seq).data, seq });
+  return Response.json({ data: { messages } });
+}
