@@ -336,6 +336,8 @@ impl Router {
     /// for what does not exist must not push out what does. Until then their windows are kept up, so that a
     /// herd that was dropped finds them.
     pub fn sweep(&mut self, now: Instant) {
+        self.topics
+            .retain(|_, topic| topic.idle_since().is_none() || topic.has_window());
         let mut idle: Vec<(Instant, SessionId)> = self
             .topics
             .iter()
@@ -344,11 +346,7 @@ impl Router {
         idle.sort_unstable();
         let surplus = idle.len().saturating_sub(LINGERING_SESSIONS_MAX);
         for (position, (since, session)) in idle.into_iter().enumerate() {
-            let is_empty = self
-                .topics
-                .get(&session)
-                .is_none_or(|topic| !topic.has_window());
-            if is_empty || position < surplus || now >= since + SESSION_LINGER {
+            if position < surplus || now >= since + SESSION_LINGER {
                 self.topics.remove(&session);
             }
         }

@@ -738,6 +738,20 @@ impl Outlet for Mouths {
     }
 }
 
+#[test]
+fn sessions_that_do_not_exist_push_out_none_that_does() {
+    check(
+        "join 1 | attach 1 after 5 | leave 1 | strangers 1000 | wait 1 | wait 60",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            leave 1
+            strangers 1000
+            wait 1: 1 sessions
+            wait 60: 0 sessions"#]],
+    );
+}
+
 impl Stage {
     fn new() -> Self {
         let mut router = Router::new(64);
@@ -839,6 +853,14 @@ impl Stage {
                 self.told.push(format!("left {}", left.len()));
             }
             "leave" => self.router.leave(SESSION, peer, self.now),
+            "strangers" => {
+                for number in 0..peer.0 {
+                    let session = SessionId(Uuid::from_u128(u128::from(number) + 1_000));
+                    let receiver = Receiver::new(PeerId(99), 1, None);
+                    self.router.join(session, receiver);
+                    self.router.leave(session, PeerId(99), self.now);
+                }
+            }
             "wait" => {
                 self.now += Duration::from_secs(peer.0);
                 self.router.sweep(self.now);
