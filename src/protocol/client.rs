@@ -2,6 +2,9 @@
 //!
 //! An unknown or repeated key is ignored. A value of the wrong type or out of range is a refusal that names the field.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::limits::{
@@ -150,18 +153,46 @@ pub enum Misunderstood {
 /// # Errors
 /// What is not a JSON object, and what is one but not a frame of this protocol.
 pub fn decode(text: &str) -> Result<Request, Misunderstood> {
-    let Ok(Value::Object(object)) = serde_json::from_str(text) else {
-        return Err(Misunderstood::NotAnObject);
+    let (object, flaw) = match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => (object, None),
+        Ok(_) => return Err(Misunderstood::NotAnObject),
+        Err(_) => readable(text).ok_or(Misunderstood::NotAnObject)?,
     };
     let mut fields = Fields(object);
     let id = match fields.id() {
         Ok(id) => id,
         Err(refusal) => return Err(Misunderstood::Refused { id: None, refusal }),
     };
-    match fields.frame() {
+    match flaw.map_or_else(|| fields.frame(), Err) {
         Ok(frame) => Ok(Request { id, frame }),
         Err(refusal) => Err(Misunderstood::Refused { id, refusal }),
     }
+}
+
+/// What can be read of an object that is one by JSON's grammar, and yet holds what no value can: half of a surrogate
+/// pair, which browsers send of an emoji that was cut in two; a number out of range; more levels than anybody needs. The
+/// refusal names the first field of ours that is such; others are ignored as all unknown keys are.
+fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
+    const FIELDS: [&str; 11] = [
+        "body", "history", "id", "movie", "nonce", "reply_to", "resume", "session", "token",
+        "type", "voting",
+    ];
+    let raw: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    let mut object = Map::new();
+    let mut flaw = None;
+    for (name, raw) in raw {
+        match serde_json::from_str(raw.get()) {
+            Ok(value) => drop(object.insert(name, value)),
+            Err(_) if flaw.is_none() && FIELDS.contains(&name.as_str()) => {
+                flaw = Some(Refusal::bad_request(format!(
+                    "{name} cannot be read: it must have whole characters, no half of a surrogate pair, \
+                     numbers within range and less than 128 levels"
+                )));
+            }
+            Err(_) => {}
+        }
+    }
+    Some((object, flaw))
 }
 
 /// The fields of an object, taken one by one by name. `null` counts as absent, except where it has a meaning.
@@ -392,6 +423,41 @@ mod tests {
             r#"{"id":{},"type":"ping"}"#,
             expect!["- bad_request: id must be a number or a string of at most 64 characters"],
         );
+    }
+
+    #[test]
+    fn what_no_value_can_hold_is_refused_by_its_field_or_ignored() {
+        const REST: &str = "cannot be read: it must have whole characters, no half of a surrogate pair, \
+             numbers within range and less than 128 levels";
+        let deep = "[".repeat(5_000) + &"]".repeat(5_000);
+        for (field, text) in [
+            (
+                "body",
+                r#"{"type":"send","id":3,"session":"S","body":"cut \ud83c"}"#.to_owned(),
+            ),
+            (
+                "body",
+                r#"{"body":"\udf7f\ud83c","id":3,"type":"send"}"#.to_owned(),
+            ),
+            (
+                "history",
+                r#"{"type":"subscribe","id":3,"session":"S","history":1e999}"#.to_owned(),
+            ),
+            (
+                "resume",
+                format!(r#"{{"type":"subscribe","id":3,"session":"S","resume":{deep}}}"#),
+            ),
+        ] {
+            let Err(Misunderstood::Refused { id, refusal }) = decode(&text) else {
+                panic!("{text}");
+            };
+            assert_eq!(id.as_ref().map(FrameId::as_json), Some("3"), "{text}");
+            assert_eq!(refusal.message, format!("{field} {REST}"));
+        }
+        for unknown in [r#""\ud83c""#, "-1e999", &deep] {
+            let text = format!(r#"{{"type":"ping","colour":{unknown},"id":3}}"#);
+            assert!(decode(&text).is_ok(), "{text}");
+        }
     }
 
     #[test]
