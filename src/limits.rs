@@ -176,8 +176,17 @@ const _: () = assert!(
 /// Bytes of a frame from which on its sender waits until the socket took it, before it asks the database for more.
 pub const RECEIPT_BYTES_MIN: usize = 16 * 1024;
 
-/// Connections that are not, or not yet, WebSockets; further ones wait to be accepted.
+/// Connections that are not, or not yet, WebSockets; for one more the oldest is turned out.
 pub const PLAIN_CONNECTIONS_MAX: usize = 1_024;
+
+/// Those of one address that is no trusted proxy. Many people behind one address connect at once when a stream begins; a
+/// handshake is over in a blink.
+pub const PLAIN_CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
+
+const _: () = assert!(
+    PLAIN_CONNECTIONS_PER_ADDRESS_MAX * 4 <= PLAIN_CONNECTIONS_MAX,
+    "a few addresses must not fill the lobby"
+);
 
 /// How long the gateway waits for its connections, and then for its parts, when it stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);

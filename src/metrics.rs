@@ -39,6 +39,8 @@ pub struct Metrics {
     pub refusals: Family<Label<RefusalCode>, Counter>,
     pub starts: Family<Label<Beginning>, Counter>,
     pub frames_received: Counter,
+    pub control_frames_received: Counter,
+    pub turned_out: Counter,
     pub bytes_sent: Counter,
     pub deliveries: Counter,
     pub stalls: Counter,
@@ -140,6 +142,14 @@ impl Metrics {
                 Family::default(),
             ),
             frames_received: r.counter("frames_received", "Frames received from clients"),
+            control_frames_received: r.counter(
+                "control_frames_received",
+                "Pings and pongs received from clients",
+            ),
+            turned_out: r.counter(
+                "turned_out",
+                "Connections that made room for others before they had become sockets",
+            ),
             bytes_sent: r.counter("bytes_sent", "Bytes written to sockets"),
             deliveries: r.counter("chunks_delivered", "Chunks of events taken by a receiver"),
             stalls: r.counter("stalls", "Times that a socket took no more"),

@@ -15,7 +15,7 @@ use crate::limits::{
     WRITES_IN_FLIGHT_PER_PEER_MAX,
 };
 use crate::protocol::client::{
-    self, ClientFrame, FrameId, Misunderstood, NewMessage, NewVote, Request, Subscribe,
+    ClientFrame, FrameId, Misunderstood, NewMessage, NewVote, Request, Subscribe,
 };
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
@@ -173,21 +173,16 @@ impl Peer {
     }
 
     /// A text frame came from the client.
-    pub fn on_text(&mut self, text: &str, now: Moment) {
-        match client::decode(text) {
+    pub fn on_frame(&mut self, frame: Result<Request, Misunderstood>, now: Moment) {
+        match frame {
             Ok(request) => self.on_request(request, now),
             Err(Misunderstood::Refused { id, refusal }) => self.refuse(id, refusal),
             Err(Misunderstood::NotAnObject) => self.on_malformed(),
         }
     }
 
-    /// A text frame came that is one too many; the next may come in so long.
-    pub fn on_excess(&mut self, text: &str, retry_after_ms: u64) {
-        let id = match client::decode(text) {
-            Ok(request) => request.id,
-            Err(Misunderstood::Refused { id, .. }) => id,
-            Err(Misunderstood::NotAnObject) => None,
-        };
+    /// A frame came that is one too many; the next may come in so long.
+    pub fn on_excess(&mut self, id: Option<FrameId>, retry_after_ms: u64) {
         let mut refusal = Refusal::new(RefusalCode::RateLimited, "too many frames, slow down");
         refusal.retry_after_ms = Some(retry_after_ms);
         self.refuse(id, refusal);

@@ -18,7 +18,7 @@ use crate::auth::identity::{Identity, Role};
 use crate::auth::mint::{Claims, mint};
 use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::limits::{SUBSCRIPTIONS_PER_PEER_MAX, WRITES_IN_FLIGHT_PER_PEER_MAX};
-use crate::protocol::client::FrameId;
+use crate::protocol::client::{self, FrameId};
 use crate::protocol::id::{MessageId, Seq, SessionId, UserId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -786,10 +786,8 @@ fn so_many_subscriptions_and_no_more() {
     let mut stage = Stage::new();
     for number in 0..SUBSCRIPTIONS_PER_PEER_MAX as u128 {
         let session = Uuid::from_u128(1_000 + number);
-        stage.peer.on_text(
-            &json!({"type": "subscribe", "session": session}).to_string(),
-            stage.now(),
-        );
+        let frame = json!({"type": "subscribe", "session": session}).to_string();
+        stage.peer.on_frame(client::decode(&frame), stage.now());
     }
     stage.peer.take_effects();
     stage.run("> subscribe S");
@@ -1063,7 +1061,8 @@ impl Stage {
             if words[0] == ">" {
                 let now = self.now();
                 self.peer.on_heard(now);
-                self.peer.on_text(&self.frame(&words[1..]), now);
+                let frame = client::decode(&self.frame(&words[1..]));
+                self.peer.on_frame(frame, now);
             } else {
                 self.step(&words);
             }

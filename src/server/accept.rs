@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,16 +16,15 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::limits::{
-    ACCEPT_BACKLOG, PLAIN_CONNECTION_MAX, PLAIN_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX,
-    REQUEST_HEAD_TIMEOUT,
+    ACCEPT_BACKLOG, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT,
 };
 use crate::server::http::{self, SOCKET_PATH};
+use crate::server::lobby::{Lobby, Place};
 use crate::server::socket::Socket;
 use crate::server::{Shared, handshake};
 
@@ -52,13 +52,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
     let routes = http::routes(Arc::clone(&shared));
     // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
-    let plain = Arc::new(Semaphore::new(PLAIN_CONNECTIONS_MAX));
+    let mut lobby = Lobby::default();
     loop {
-        let permit = tokio::select! {
-            biased;
-            () = shared.stopping.cancelled() => return,
-            permit = Arc::clone(&plain).acquire_owned() => permit.expect("the semaphore is never closed"),
-        };
         let accepted = tokio::select! {
             biased;
             () = shared.stopping.cancelled() => return,
@@ -66,12 +61,15 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted {
             Ok((socket, address)) => {
+                let client = shared.throttle.client(address.ip(), &HeaderMap::new());
+                let (place, turned_out) = lobby.enter(client);
+                shared.metrics.turned_out.inc_by(turned_out.into());
                 let serving = serve(
                     socket,
                     address.ip(),
                     Arc::clone(&shared),
                     routes.clone(),
-                    permit,
+                    place,
                 );
                 shared.tasks.spawn(serving);
             }
@@ -91,7 +89,7 @@ async fn serve(
     address: IpAddr,
     shared: Arc<Shared>,
     routes: Router,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let _ = socket.set_nodelay(true);
     // A client whose machine vanished is noticed by the heartbeat; the keepalive is for the requests before it.
@@ -117,13 +115,14 @@ async fn serve(
             biased;
             outcome = &mut connection => break outcome,
             () = &mut too_long => break Ok(()),
+            () = place.turned_out() => break Ok(()),
             () = stopping.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
     };
-    drop(permit);
+    drop(place);
     if let Err(error) = outcome {
         debug!(
             error = &error as &dyn std::error::Error,

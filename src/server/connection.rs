@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::auth::identity::Identity;
 use crate::limits::{NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX};
+use crate::protocol::client::{self, FrameId, Misunderstood, Request};
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
 use crate::relay::PeerId;
@@ -262,19 +263,24 @@ impl Connection {
         match heard {
             Heard::Text(text) => {
                 self.shared.metrics.frames_received.inc();
-                match self.meter.frame(&text) {
-                    Ok(()) => self.peer.on_text(&text, now),
-                    Err(retry_after_ms) => {
-                        self.peer.on_excess(&text, retry_after_ms);
-                        self.note_excess();
-                    }
+                let frame = client::decode(&text);
+                match self.meter.frame(text.len(), &frame) {
+                    Ok(()) => self.peer.on_frame(frame, now),
+                    Err(retry_after_ms) => self.refuse_excess(id_of(frame), retry_after_ms),
                 }
             }
             Heard::Binary(_) => {
                 self.shared.metrics.frames_received.inc();
                 self.peer.on_malformed();
             }
-            Heard::Control => {}
+            Heard::Control => {
+                self.shared.metrics.control_frames_received.inc();
+                if let Err(retry_after_ms) = self.meter.control_frame() {
+                    self.refuse_excess(None, retry_after_ms);
+                    // RFC 6455 §5.5.3 lets a ping go without a pong where another follows.
+                    let _ = self.inbound.take_reply().await;
+                }
+            }
             Heard::Goodbye => end = Some(End::Gone),
             Heard::Breach(code) => return Some(End::Close(code)),
             Heard::Gone => return Some(End::Gone),
@@ -283,6 +289,11 @@ impl Connection {
             self.send(reply).await;
         }
         end
+    }
+
+    fn refuse_excess(&mut self, id: Option<FrameId>, retry_after_ms: u64) {
+        self.peer.on_excess(id, retry_after_ms);
+        self.note_excess();
     }
 
     fn on_deadline(&mut self, now: Moment) -> Option<End> {
@@ -486,6 +497,15 @@ impl Connection {
         }
         let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
         farewell::say(code, rest, &self.socket, &mut self.inbound).await;
+    }
+}
+
+/// The name that the client gave a frame, as far as it could be read.
+fn id_of(frame: Result<Request, Misunderstood>) -> Option<FrameId> {
+    match frame {
+        Ok(request) => request.id,
+        Err(Misunderstood::Refused { id, .. }) => id,
+        Err(Misunderstood::NotAnObject) => None,
     }
 }
 

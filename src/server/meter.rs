@@ -9,6 +9,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::config::rates::{Rate, Rates};
 use crate::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
+use crate::protocol::client::{ClientFrame, Misunderstood, Request};
 use crate::server::throttle::{ms_rounded_up, quota};
 
 type Limiter = RateLimiter<
@@ -44,19 +45,28 @@ impl Meter {
         }
     }
 
-    /// Lets a frame pass, or says how long to wait, in milliseconds.
+    /// Lets a text frame of so many bytes pass, or says how long to wait, in milliseconds.
     ///
     /// # Errors
     /// The time to wait.
-    pub fn frame(&self, text: &str) -> Result<(), u64> {
-        let size = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    pub fn frame(&self, bytes: usize, frame: &Result<Request, Misunderstood>) -> Result<(), u64> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         check(self.frames.as_ref(), 1)?;
-        check(self.bytes.as_ref(), size)?;
-        // A quote within a JSON string has a backslash before it, so no message is taken for a subscribe frame.
-        if text.contains(r#""subscribe""#) {
-            check(self.joins.as_ref(), 1)?;
+        check(self.bytes.as_ref(), bytes)?;
+        match frame {
+            Ok(request) if matches!(request.frame, ClientFrame::Subscribe(_)) => {
+                check(self.joins.as_ref(), 1)
+            }
+            Ok(_) | Err(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Lets a ping or a pong pass, or says how long to wait, in milliseconds.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub fn control_frame(&self) -> Result<(), u64> {
+        check(self.frames.as_ref(), 1)
     }
 
     /// Something was refused for its rate. False where the client goes on regardless.

@@ -6,9 +6,9 @@
 //!
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
-//! one would want to test without a socket. Read in this order: [`accept`], [`http`], [`handshake`], [`connection`],
-//! [`inbound`], [`wire`], [`farewell`], `question`, [`admissions`], [`throttle`], [`meter`], [`socket`], [`fanout`],
-//! [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
+//! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`http`], [`handshake`],
+//! [`connection`], [`inbound`], [`wire`], [`farewell`], `question`, [`admissions`], [`throttle`], [`meter`], [`socket`],
+//! [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
 
 pub mod accept;
 pub mod admissions;
@@ -21,6 +21,7 @@ pub mod http;
 pub mod inbound;
 pub mod keeper;
 pub mod line;
+pub mod lobby;
 pub mod meter;
 pub mod pages;
 mod question;

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::Message;
 use uuid::Uuid;
 
 use crate::client::{Client, refused, until};
@@ -165,6 +166,26 @@ async fn a_flood_of_frames_is_told_and_then_closed() {
 }
 
 #[tokio::test]
+async fn a_flood_of_pings_or_pongs_is_one_of_frames() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let gateway = Gateway::start(&db, |config| config.rates.frames = rate(10, 60)).await;
+    for control in [Message::Ping("x".into()), Message::Pong("x".into())] {
+        let mut client = Client::connect(gateway.at, &ann).await;
+        for _ in 0..11 {
+            client.say_raw(control.clone()).await;
+        }
+        limited(client.expect("error").await, 60);
+        for _ in 0..60 {
+            client.say_raw(control.clone()).await;
+        }
+        assert_eq!(client.closed().await, 4029);
+    }
+    let received = metric(gateway.at, "usher_control_frames_received_total").await;
+    assert!(received >= 140.0, "{received}");
+}
+
+#[tokio::test]
 async fn bytes_and_subscriptions_of_a_socket_have_rates_too() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
@@ -184,6 +205,13 @@ async fn bytes_and_subscriptions_of_a_socket_have_rates_too() {
     client.subscribe(session).await;
     client.subscribe(session).await;
     limited(client.try_subscribe(session).await, 60);
+    // However the word is spelled.
+    let spelled = format!(r#"{{"type":"\u0073ubscribe","id":"s","session":"{session}"}}"#);
+    client.say_raw(spelled.into()).await;
+    let answer = client
+        .expect_where("error", |error| error["id"] == "s")
+        .await;
+    limited(answer, 60);
     client
         .send(session, "the word \"subscribe\" costs nothing")
         .await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use usher::auth::identity::{Identity, Role};
 use usher::limits::{PAGE_BYTES_MAX, RING_BYTES_MAX};
+use usher::protocol::client;
 use usher::protocol::id::{Seq, SessionId, VotingId};
 use usher::protocol::notify::{AccessChange, Notice};
 use usher::protocol::refusal::Refusal;
@@ -920,7 +921,7 @@ impl World {
         let now = self.now();
         self.tell(id, |peer| {
             peer.on_heard(now);
-            peer.on_text(text, now);
+            peer.on_frame(client::decode(text), now);
         });
     }
 
