@@ -34,6 +34,32 @@ pub const RESUME_TOKEN_BYTES_MAX: usize = 512;
 /// Bytes of a JWT. Supabase's are around one KiB; custom claims make them a few.
 pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// Bytes of the name (`kid`) of a key. Supabase's are uuids, others' are hashes.
+pub const KEY_ID_BYTES_MAX: usize = 256;
+
+/// Keys that are taken from a key server. A project that rotates has three; a token without a name may be tried with all
+/// of them.
+pub const SIGNING_KEYS_MAX: usize = 16;
+
+/// Bytes of a key server's answer. Sixteen RSA keys of 4,096 bits, with their certificates, fit.
+pub const KEY_SET_BYTES_MAX: usize = 64 * 1024;
+
+/// How often the key server is asked, give or take a fifth. Supabase lets its answer be kept for ten minutes, and publishes
+/// a key before it signs with it.
+pub const KEYS_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+/// How long the key server may take for an answer.
+pub const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The least time between two questions to the key server, whatever tokens come.
+pub const KEYS_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest pause between two tries to reach a key server that fails.
+pub const KEYS_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Tokens that wait for the key server at a time; a token beyond is refused as `unavailable`.
+pub const KEYS_WAITERS_MAX: usize = 256;
+
 /// Bytes of a NOTIFY payload beyond which the database sends the number alone. Postgres refuses 8,000.
 pub const NOTIFY_BYTES_MAX: usize = 8_000;
 
@@ -186,6 +212,11 @@ pub const PLAIN_CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 const _: () = assert!(
     PLAIN_CONNECTIONS_PER_ADDRESS_MAX * 4 <= PLAIN_CONNECTIONS_MAX,
     "a few addresses must not fill the lobby"
+);
+
+const _: () = assert!(
+    KEYS_WAITERS_MAX <= PLAIN_CONNECTIONS_MAX / 4,
+    "tokens of unknown keys must not keep others from the handshake"
 );
 
 /// How long the gateway waits for its connections, and then for its parts, when it stops.

@@ -1,8 +1,13 @@
 //! What the claims of a verified token say, and whether they hold.
 //!
-//! Dates are checked here against the caller's `now` and not by `jsonwebtoken`, which reads the system's clock.
+//! Dates are checked here against the caller's `now`: the core has no clock.
 
-use serde::Deserialize;
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use crate::{
@@ -41,6 +46,9 @@ pub enum TokenError {
         /// The algorithms that would be right.
         accepted: String,
     },
+    /// Signed with a key that is not known, which may be new.
+    #[error("signed with a key that is not one of this project's: get a fresh token")]
+    UnknownKey,
     /// Signed by somebody else, or changed after it was signed.
     #[error("signature does not match: the token is not of this project, or was altered")]
     BadSignature,
@@ -80,11 +88,6 @@ pub(super) fn identity(
     issuer: Option<&str>,
     now: u64,
 ) -> Result<Identity, TokenError> {
-    // Read whole and strictly, as the database will: what it could not hold must not come so far.
-    let payload_value: Value = serde_json::from_str(&payload).map_err(|_| TokenError::Malformed)?;
-    if has_nul(&payload_value) {
-        return Err(TokenError::Malformed);
-    }
     let claims: Claims = serde_json::from_str(&payload).map_err(|_| TokenError::Malformed)?;
     let expires_at = claims.lifetime(now)?;
     let role = claims.role()?;
@@ -107,8 +110,9 @@ pub(super) fn identity(
     })
 }
 
-/// The claims that are checked, each still of any type so that the error can name the one that is wrong.
-#[derive(Deserialize)]
+/// The claims that are checked, each still of any type so that the error can name the one that is wrong. One that is
+/// null counts as absent.
+#[derive(Default)]
 struct Claims {
     exp: Option<Value>,
     nbf: Option<Value>,
@@ -120,6 +124,20 @@ struct Claims {
 }
 
 impl Claims {
+    fn forget_nulls(&mut self) {
+        for claim in [
+            &mut self.exp,
+            &mut self.nbf,
+            &mut self.role,
+            &mut self.sub,
+            &mut self.aud,
+            &mut self.iss,
+            &mut self.usher_overlay,
+        ] {
+            claim.take_if(|value| value.is_null());
+        }
+    }
+
     /// The expiry, once both dates agree with `now`.
     fn lifetime(&self, now: u64) -> Result<u64, TokenError> {
         let expected = "a time in seconds since 1970";
@@ -223,7 +241,119 @@ fn seconds(value: &Value) -> Option<u64> {
     Some(whole.min(EXPIRES_AT_MAX))
 }
 
-/// Whether a text anywhere holds U+0000, which Postgres cannot. The depth is bounded by the parser's own limit.
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ClaimsVisitor)
+    }
+}
+
+/// Reads the payload whole and strictly, as the database will: what it could not hold must not come so far.
+struct ClaimsVisitor;
+
+impl<'de> Visitor<'de> for ClaimsVisitor {
+    type Value = Claims;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of claims")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Claims, M::Error> {
+        let mut claims = Claims::default();
+        while let Some(Name(name)) = map.next_key()? {
+            let claim = match &*name {
+                "exp" => &mut claims.exp,
+                "nbf" => &mut claims.nbf,
+                "role" => &mut claims.role,
+                "sub" => &mut claims.sub,
+                "aud" => &mut claims.aud,
+                "iss" => &mut claims.iss,
+                "usher_overlay" => &mut claims.usher_overlay,
+                other => {
+                    check_text(other)?;
+                    let Storable = map.next_value()?;
+                    continue;
+                }
+            };
+            // Two parsers might read two different ones.
+            if claim.is_some() {
+                return Err(M::Error::custom("a claim is there twice"));
+            }
+            let value: Value = map.next_value()?;
+            if has_nul(&value) {
+                return Err(M::Error::custom("U+0000 in a text"));
+            }
+            *claim = Some(value);
+        }
+        claims.forget_nulls();
+        Ok(claims)
+    }
+}
+
+/// A name in an object, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A value that Postgres can hold, of which nothing else needs to be known. The depth is bounded by the parser's own
+/// limit.
+struct Storable;
+
+impl<'de> Deserialize<'de> for Storable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Storable {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value without U+0000")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self, E> {
+        check_text(text)?;
+        Ok(self)
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Self, S::Error> {
+        while let Some(Self) = items.next_element()? {}
+        Ok(self)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> Result<Self, M::Error> {
+        while let Some((Self, Self)) = fields.next_entry()? {}
+        Ok(self)
+    }
+}
+
+/// Refuses U+0000, which Postgres cannot hold.
+fn check_text<E: serde::de::Error>(text: &str) -> Result<(), E> {
+    if text.contains('\0') {
+        return Err(E::custom("U+0000 in a text"));
+    }
+    Ok(())
+}
+
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
@@ -385,6 +515,41 @@ mod tests {
             identity(payload.clone(), Some(ISSUER), NOW),
             Err(TokenError::Malformed)
         );
+    }
+
+    #[test]
+    fn what_the_database_could_not_hold_is_refused_wherever_it_is() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for (value, is_good) in [
+            (
+                r#"{"a":[1,-2,2.5,true,null,"\u0001",{"b":{}}]}"#.to_owned(),
+                true,
+            ),
+            (r#""a\u0000b""#.to_owned(), false),
+            (r#"{"a":["\u0000"]}"#.to_owned(), false),
+            (r#"{"a\u0000":1}"#.to_owned(), false),
+            (r#""\ud800""#.to_owned(), false),
+            ("1e999".to_owned(), false),
+            ("01".to_owned(), false),
+            (deep(100), true),
+            (deep(200), false),
+        ] {
+            for name in ["app_metadata", "usher_overlay", "iss"] {
+                let payload = format!(
+                    r#"{{"exp":{},"role":"anon","sub":"{USER}","{name}":{value}}}"#,
+                    NOW + 9
+                );
+                let answer = identity(payload, None, NOW).map(|_| ());
+                let expected = if is_good {
+                    Ok(())
+                } else {
+                    Err(TokenError::Malformed)
+                };
+                assert_eq!(answer, expected, "{name}: {value}");
+            }
+        }
+        let payload = format!(r#"{{"exp":{},"role":"anon","a\u0000":1}}"#, NOW + 9);
+        assert_eq!(identity(payload, None, NOW), Err(TokenError::Malformed));
     }
 
     proptest! {

@@ -4,11 +4,16 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::{EncodingKey, Header};
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::protocol::id::{SessionId, UserId};
+use crate::{
+    auth::{algorithm::Algorithm, signing::message},
+    protocol::id::{SessionId, UserId},
+};
 
 /// What a minted token says beside its dates.
 #[derive(Clone, Debug, Serialize)]
@@ -82,21 +87,22 @@ impl Claims {
 /// Signs `claims` with HS256, valid from `issued_at` (seconds since 1970) for `ttl`.
 #[must_use]
 pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duration) -> String {
-    #[derive(Serialize)]
-    struct Payload<'a> {
-        #[serde(flatten)]
-        claims: &'a Claims,
-        iat: u64,
-        exp: u64,
-    }
-    let payload = Payload {
-        claims,
-        iat: issued_at,
-        exp: issued_at.saturating_add(ttl.as_secs()),
+    let message = message(Algorithm::Hs256, None, &payload(claims, issued_at, ttl));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// What a token says that is valid from `issued_at` (seconds since 1970) for `ttl`.
+#[must_use]
+pub fn payload(claims: &Claims, issued_at: u64, ttl: Duration) -> Map<String, Value> {
+    let Ok(Value::Object(mut payload)) = serde_json::to_value(claims) else {
+        unreachable!("claims are an object of plain values");
     };
-    let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
-    jsonwebtoken::encode(&Header::default(), &payload, &key)
-        .expect("an HMAC takes a key and a message of any length, and the claims are plain strings")
+    payload.insert("iat".to_owned(), issued_at.into());
+    let expires_at = issued_at.saturating_add(ttl.as_secs());
+    payload.insert("exp".to_owned(), expires_at.into());
+    payload
 }
 
 #[cfg(test)]

@@ -7,9 +7,17 @@
 //!
 //! Refuses to read the clock (`now` is an argument), to fetch keys, and to take an algorithm from a token's header: a
 //! key knows its algorithm, the header may only name one that some key has. Read in this order: [`identity`],
-//! [`verifier`], [`claims`], [`mint`].
+//! [`algorithm`], [`jwk`], [`key_set`], [`verifier`], [`claims`]; [`signing`] and [`mint`] make tokens.
 
+pub mod algorithm;
 pub mod claims;
 pub mod identity;
+pub mod jwk;
+pub mod key_set;
 pub mod mint;
+pub mod signing;
 pub mod verifier;
+
+#[cfg(test)]
+#[path = "../../tests/it/keys.rs"]
+mod test_keys;

@@ -1,49 +1,53 @@
 //! Tells whether a token is one of this project's, and then who its bearer is.
 //!
-//! The signature comes first, so that nothing is said about the claims of a token that is not ours.
+//! The signature comes first, so that nothing is said about the claims of a token that is not ours. The algorithm is the
+//! key's: the header may only name one that some key has. Keys, certificates and addresses of keys in the header are not
+//! looked at.
 
-use std::fmt;
+use std::{borrow::Cow, fmt, sync::Arc};
 
+use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     auth::{
+        algorithm::Algorithm,
         claims::{self, TokenError},
         identity::Identity,
+        key_set::KeySet,
     },
-    limits::ACCESS_TOKEN_BYTES_MAX,
+    limits::{ACCESS_TOKEN_BYTES_MAX, KEY_ID_BYTES_MAX},
 };
 
 /// A key that must stay on servers; a client that sends it has leaked it.
 const SECRET_KEY_PREFIX: &str = "sb_secret_";
 
 /// The keys that sign this project's tokens, and who must have issued them.
+#[derive(Clone, Default)]
 pub struct VerifierKeys {
-    keys: Vec<Key>,
+    secret: Option<hmac::Key>,
+    published: Option<Arc<KeySet>>,
     issuer: Option<String>,
-}
-
-/// One key with the one algorithm it is for.
-struct Key {
-    algorithm: Algorithm,
-    decoding: DecodingKey,
 }
 
 impl VerifierKeys {
     /// The project's shared secret, which signs with HS256.
     #[must_use]
     pub fn from_secret(secret: &SecretString) -> Self {
+        let secret = secret.expose_secret().as_bytes();
         Self {
-            keys: vec![Key {
-                algorithm: Algorithm::HS256,
-                decoding: DecodingKey::from_secret(secret.expose_secret().as_bytes()),
-            }],
-            issuer: None,
+            secret: Some(hmac::Key::new(hmac::HMAC_SHA256, secret)),
+            ..Self::default()
         }
+    }
+
+    /// The keys that the project publishes, beside the secret or without one.
+    #[must_use]
+    pub fn with_published(mut self, set: Arc<KeySet>) -> Self {
+        self.published = Some(set);
+        self
     }
 
     /// Expects tokens of signed-in users to be issued by `issuer`, such as `https://<ref>.supabase.co/auth/v1`.
@@ -53,22 +57,25 @@ impl VerifierKeys {
         self
     }
 
+    /// Whether there is a secret.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.secret.is_some()
+    }
+
     fn accepted(&self) -> String {
-        let mut names: Vec<_> = self
-            .keys
-            .iter()
-            .map(|key| format!("{:?}", key.algorithm))
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names.join(", ")
+        let secret = self.secret.as_ref().map(|_| "HS256");
+        let published = self.published.as_ref().map(|_| "ES256, RS256 or EdDSA");
+        let names: Vec<_> = published.into_iter().chain(secret).collect();
+        names.join(" or ")
     }
 }
 
 impl fmt::Debug for VerifierKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifierKeys")
-            .field("algorithms", &self.accepted())
+            .field("has_secret", &self.secret.is_some())
+            .field("published", &self.published)
             .field("issuer", &self.issuer)
             .finish_non_exhaustive()
     }
@@ -99,63 +106,105 @@ impl Verifier {
         if token.starts_with(SECRET_KEY_PREFIX) {
             return Err(TokenError::SecretKey);
         }
-        let payload = self.verified_payload(token)?;
-        claims::identity(payload, self.keys.issuer.as_deref(), now)
-    }
-
-    /// The payload's text, once some key of ours has signed it.
-    fn verified_payload(&self, token: &str) -> Result<String, TokenError> {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-        let header: Header =
-            serde_json::from_str(&decode_part(header)?).map_err(|_| TokenError::Malformed)?;
+        self.check_signature(&decode_text(header)?, message, &decode(signature)?)?;
+        claims::identity(decode_text(payload)?, self.keys.issuer.as_deref(), now)
+    }
+
+    /// Whether a key of ours has signed, the one that the header names if it names one.
+    fn check_signature(
+        &self,
+        header: &str,
+        message: &str,
+        signature: &[u8],
+    ) -> Result<(), TokenError> {
+        let header = Header::parse(header)?;
+        let name = header.kid.as_deref();
+        let algorithm = Algorithm::parse(&header.alg).ok_or_else(|| self.wrong_algorithm())?;
+        let published = self.keys.published.as_deref();
+        let is_published = name.is_some_and(|name| published.is_some_and(|set| set.has(name)));
+        let is_signed = match algorithm {
+            // Supabase names its secret in a token's header, and nowhere else: a name that no published key has is its.
+            Algorithm::Hs256 if !is_published => {
+                let secret = self.keys.secret.as_ref();
+                secret.map(|key| hmac::verify(key, message.as_bytes(), signature).is_ok())
+            }
+            Algorithm::Hs256 => None,
+            Algorithm::Es256 | Algorithm::EdDsa | Algorithm::Rs256 => {
+                let set = published.ok_or_else(|| self.wrong_algorithm())?;
+                let is_signed = set.has_signed(algorithm, name, message.as_bytes(), signature);
+                if is_signed.is_none() && !is_published {
+                    return Err(TokenError::UnknownKey);
+                }
+                is_signed
+            }
+        };
+        match is_signed {
+            Some(true) => Ok(()),
+            Some(false) => Err(TokenError::BadSignature),
+            None => Err(self.wrong_algorithm()),
+        }
+    }
+
+    fn wrong_algorithm(&self) -> TokenError {
+        TokenError::WrongAlgorithm {
+            accepted: self.keys.accepted(),
+        }
+    }
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| TokenError::Malformed)
+}
+
+fn decode_text(part: &str) -> Result<String, TokenError> {
+    String::from_utf8(decode(part)?).map_err(|_| TokenError::Malformed)
+}
+
+/// What is read of a token's header; everything else there is its signer's affair.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Option<Cow<'a, str>>,
+    crit: Option<IgnoredAny>,
+}
+
+impl<'a> Header<'a> {
+    fn parse(text: &'a str) -> Result<Self, TokenError> {
+        // Serde would take a list for the fields in their order.
+        if !text.trim_start().starts_with('{') {
+            return Err(TokenError::Malformed);
+        }
+        let header: Self = serde_json::from_str(text).map_err(|_| TokenError::Malformed)?;
         if header.crit.is_some() {
             // RFC 7515 §4.1.11: an extension that is critical and not understood makes the token invalid.
             return Err(TokenError::Malformed);
         }
-        let mut candidates = self
-            .keys
-            .keys
-            .iter()
-            .filter(|key| header.alg == format!("{:?}", key.algorithm))
-            .peekable();
-        if candidates.peek().is_none() {
-            return Err(TokenError::WrongAlgorithm {
-                accepted: self.keys.accepted(),
-            });
+        if header
+            .kid
+            .as_ref()
+            .is_some_and(|kid| kid.len() > KEY_ID_BYTES_MAX)
+        {
+            return Err(TokenError::Malformed);
         }
-        let is_signed = candidates.any(|key| {
-            let message = message.as_bytes();
-            jsonwebtoken::crypto::verify(signature, message, &key.decoding, key.algorithm)
-                .unwrap_or(false)
-        });
-        if !is_signed {
-            return Err(TokenError::BadSignature);
-        }
-        decode_part(payload)
+        Ok(header)
     }
-}
-
-fn decode_part(part: &str) -> Result<String, TokenError> {
-    let bytes = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| TokenError::Malformed)?;
-    String::from_utf8(bytes).map_err(|_| TokenError::Malformed)
-}
-
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    crit: Option<Value>,
 }
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::EncodingKey;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use crate::auth::identity::Role;
+    use crate::auth::{
+        identity::Role,
+        test_keys::{TestKey, encode, key_set},
+    };
 
     use super::*;
 
@@ -217,6 +266,169 @@ mod tests {
     }
 
     #[test]
+    fn a_published_key_verifies_what_it_signed() {
+        for key in [
+            TestKey::es256("a"),
+            TestKey::ed25519("a"),
+            TestKey::rs256("a"),
+        ] {
+            let token = key.sign(&good());
+            let other = TestKey::es256("b");
+            let verifier = published(&[&other, &key]);
+            assert_eq!(
+                verifier.verify(&token, NOW).unwrap().role,
+                Role::Authenticated
+            );
+            // Beside the secret, which goes on to work.
+            verifier.verify(&signed(&good().to_string()), NOW).unwrap();
+            let (message, _) = token.rsplit_once('.').unwrap();
+            for signature in ["", "AAAA", &encode(&[0; 64]), &encode(&[0xff; 256])] {
+                let forged = verifier.verify(&format!("{message}.{signature}"), NOW);
+                assert_eq!(forged, Err(TokenError::BadSignature));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_in_the_header_is_that_of_the_only_key_that_counts() {
+        let (a, b) = (TestKey::es256("a"), TestKey::es256("b"));
+        let verifier = published(&[&a, &b]);
+        let verify = |header: Value| {
+            let token = b.sign_with_header(&header.to_string(), &good());
+            verifier.verify(&token, NOW).map(|_| ())
+        };
+        assert_eq!(verify(json!({"alg": "ES256", "kid": "b"})), Ok(()));
+        assert_eq!(verify(json!({"alg": "ES256"})), Ok(()));
+        let of_another = verify(json!({"alg": "ES256", "kid": "a"}));
+        assert_eq!(of_another, Err(TokenError::BadSignature));
+        for unknown in [
+            "",
+            "A",
+            "a ",
+            "../a",
+            "a/../b",
+            "a\u{0}",
+            "' or 1=1 --",
+            "https://evil.example/b",
+        ] {
+            let answer = verify(json!({"alg": "ES256", "kid": unknown}));
+            assert_eq!(answer, Err(TokenError::UnknownKey), "{unknown}");
+        }
+        for wrong in [
+            json!(7),
+            json!(["b"]),
+            json!({"kid": "b"}),
+            json!("k".repeat(257)),
+        ] {
+            let answer = verify(json!({"alg": "ES256", "kid": wrong}));
+            assert_eq!(answer, Err(TokenError::Malformed), "{wrong}");
+        }
+        // Of the name that it bears, and not of the algorithm that it is for.
+        for alg in ["RS256", "HS256", "EdDSA"] {
+            let answer = verify(json!({"alg": alg, "kid": "b"}));
+            assert!(
+                matches!(answer, Err(TokenError::WrongAlgorithm { .. })),
+                "{alg}: {answer:?}"
+            );
+        }
+        let nothing_known = Verifier::new(VerifierKeys::from_secret(&secret()));
+        let answer = nothing_known.verify(&b.sign(&good()), NOW);
+        assert!(
+            matches!(answer, Err(TokenError::WrongAlgorithm { .. })),
+            "{answer:?}"
+        );
+    }
+
+    #[test]
+    fn the_secret_may_bear_a_name_that_is_published_nowhere() {
+        let header = json!({"alg": "HS256", "typ": "JWT", "kid": "Zk3n+0aGUUiw"});
+        let token = signed_with_header(&header, &good().to_string());
+        verify(&token).unwrap();
+        published(&[&TestKey::es256("a")])
+            .verify(&token, NOW)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_public_key_is_no_secret() {
+        let key = TestKey::rs256("a");
+        let text = key_set(&[&key]);
+        let (jwk, n) = (
+            key.public().to_string(),
+            key.private["n"].as_str().unwrap().to_owned(),
+        );
+        for verifier in [
+            published(&[&key]),
+            Verifier::new(VerifierKeys::default().with_published(set(&[&key]))),
+        ] {
+            for guess in [
+                text.as_bytes(),
+                jwk.as_bytes(),
+                n.as_bytes(),
+                &decode(&n).unwrap(),
+                b"",
+            ] {
+                for header in [json!({"alg": "HS256", "kid": "a"}), json!({"alg": "HS256"})] {
+                    let message = format!(
+                        "{}.{}",
+                        encode(header.to_string().as_bytes()),
+                        encode(good().to_string().as_bytes())
+                    );
+                    let guess = hmac::Key::new(hmac::HMAC_SHA256, guess);
+                    let signature = hmac::sign(&guess, message.as_bytes());
+                    let token = format!("{message}.{}", encode(signature.as_ref()));
+                    assert!(verifier.verify(&token, NOW).is_err(), "{header}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_a_token_brings_along_is_not_looked_at() {
+        let (ours, theirs) = (TestKey::es256("a"), TestKey::es256("a"));
+        let verifier = published(&[&ours]);
+        for field in ["jwk", "jku", "x5u", "x5c", "x5t"] {
+            let mut header = json!({"alg": "ES256", "kid": "a"});
+            header[field] = match field {
+                "jwk" => theirs.public(),
+                _ => json!("https://evil.example/keys.json"),
+            };
+            let token = theirs.sign_with_header(&header.to_string(), &good());
+            assert_eq!(
+                verifier.verify(&token, NOW),
+                Err(TokenError::BadSignature),
+                "{field}"
+            );
+            let token = ours.sign_with_header(&header.to_string(), &good());
+            verifier.verify(&token, NOW).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_header_that_two_parsers_would_read_differently_is_refused() {
+        let key = TestKey::es256("a");
+        let verifier = published(&[&key]);
+        for header in [
+            r#"{"alg":"none","alg":"ES256","kid":"a"}"#,
+            r#"{"alg":"ES256","\u0061lg":"none","kid":"a"}"#,
+            r#"{"alg":"ES256","kid":"a","kid":"b"}"#,
+            r#"["ES256","a",null]"#,
+            r#"{"alg":["ES256"],"kid":"a"}"#,
+            r#"{"alg":"ES256","kid":"a"} {}"#,
+            r#"{"alg":"ES256","kid":"a","crit":[]}"#,
+            r#"{"kid":"a"}"#,
+            "null",
+        ] {
+            let token = key.sign_with_header(header, &good());
+            assert_eq!(
+                verifier.verify(&token, NOW),
+                Err(TokenError::Malformed),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
     fn critical_extensions_are_refused() {
         let header = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
         let token = signed_with_header(&header, &good().to_string());
@@ -264,6 +476,15 @@ mod tests {
         Verifier::new(VerifierKeys::from_secret(&secret()).with_issuer(Some(ISSUER.to_owned())))
     }
 
+    /// Knows the secret and these.
+    fn published(keys: &[&TestKey]) -> Verifier {
+        Verifier::new(VerifierKeys::from_secret(&secret()).with_published(set(keys)))
+    }
+
+    fn set(keys: &[&TestKey]) -> Arc<KeySet> {
+        Arc::new(KeySet::parse(&key_set(keys)).unwrap())
+    }
+
     fn verify(token: &str) -> Result<Identity, TokenError> {
         verifier().verify(token, NOW)
     }
@@ -276,8 +497,8 @@ mod tests {
     fn signed_with_header(header: &Value, payload: &str) -> String {
         let header = URL_SAFE_NO_PAD.encode(header.to_string());
         let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
-        let key = EncodingKey::from_secret(secret().expose_secret().as_bytes());
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
-        format!("{message}.{}", signature.unwrap())
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret().expose_secret().as_bytes());
+        let signature = hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 }

@@ -1,0 +1,48 @@
+//! The ways in which tokens are signed.
+
+use std::fmt;
+
+/// A way to sign a token (RFC 7518 §3.1, RFC 8037). There is no way to make another, and none of them is "none".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// ECDSA over P-256: what Supabase makes by default.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+    /// RSA, PKCS #1 version 1.5.
+    Rs256,
+    /// HMAC: the project's legacy secret.
+    Hs256,
+}
+
+impl Algorithm {
+    /// The algorithm with this name in a header or a key; the name is exact.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "ES256" => Some(Self::Es256),
+            // The second is its name since RFC 9864.
+            "EdDSA" | "Ed25519" => Some(Self::EdDsa),
+            "RS256" => Some(Self::Rs256),
+            "HS256" => Some(Self::Hs256),
+            _ => None,
+        }
+    }
+
+    /// Its name in a header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+            Self::Hs256 => "HS256",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
