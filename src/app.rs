@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
@@ -52,6 +51,7 @@ pub async fn serve(
     let mut parts = Parts::build(&config);
     let mut is_listening = parts.shared.is_listening.clone();
     let mut database = parts.shared.database.clone();
+    let mut keyring = parts.shared.keyring.clone();
     parts
         .tasks
         .spawn(accept::run(listener, Arc::clone(&parts.shared)));
@@ -63,7 +63,7 @@ pub async fn serve(
             biased;
             () = shutdown.cancelled() => break None,
             Some(ended) = parts.tasks.join_next() => break Some(ended),
-            () = good(&mut is_listening, &mut database), if ready.is_some() => {
+            () = good(&mut is_listening, &mut database, &mut keyring), if ready.is_some() => {
                 if let Some(ready) = ready.take() {
                     ready(address);
                 }
@@ -78,10 +78,11 @@ pub async fn serve(
     }
 }
 
-/// Waits until LISTEN hears and the database was found good. Cancel-safe: it only looks.
+/// Waits until LISTEN hears, the database was found good, and tokens can be verified. Cancel-safe: it only looks.
 async fn good(
     is_listening: &mut watch::Receiver<bool>,
     database: &mut watch::Receiver<DatabaseState>,
+    keyring: &mut Keyring,
 ) {
     let found = database
         .wait_for(|database| database.is_migrated)
@@ -90,7 +91,8 @@ async fn good(
         && is_listening
             .wait_for(|is_listening| *is_listening)
             .await
-            .is_ok();
+            .is_ok()
+        && keyring.wait_for_keys().await;
     if !found {
         // Their senders are gone, with the gateway.
         std::future::pending::<()>().await;
@@ -143,9 +145,13 @@ impl Parts {
         tasks.spawn(listener.run(stop_listening.clone()));
         let throttle = Arc::new(Throttle::new(&config.rates));
         tasks.spawn(Arc::clone(&throttle).sweep(stop_listening.clone()));
+        let (keyring, refresher) = Keyring::new(&config.token_keys, || moment().unix_ms / 1_000);
+        if let Some(refresher) = refresher {
+            tasks.spawn(refresher.run(Arc::clone(&metrics), stop_listening.clone()));
+        }
         let shared = Arc::new(Shared {
             rules: Arc::new(rules(config)),
-            keyring: Keyring::fixed(verifier(config), || moment().unix_ms / 1_000),
+            keyring,
             allowed_origins: config.allowed_origins.clone(),
             seats: Arc::new(Semaphore::new(config.connections_max)),
             rates: config.rates.clone(),
@@ -261,11 +267,6 @@ fn spawn_loops(
         hearers,
         changed_votings,
     }
-}
-
-fn verifier(config: &Config) -> Verifier {
-    let keys = VerifierKeys::from_secret(&config.jwt_secret).with_issuer(config.issuer.clone());
-    Verifier::new(keys)
 }
 
 fn rules(config: &Config) -> Rules {

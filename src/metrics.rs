@@ -63,6 +63,9 @@ pub struct Metrics {
     pub tallies: Counter,
     pub tallies_postponed: Counter,
     pub query_failures: Counter,
+    pub key_fetches: Family<Label<KeyFetch>, Counter>,
+    pub keys: Gauge,
+    pub keys_age: Gauge,
     pub trimmed: Counter,
 }
 
@@ -95,6 +98,21 @@ pub enum HandshakeRefusal {
     Keys,
     /// Not a WebSocket handshake of version 13.
     Malformed,
+}
+
+/// How a question to the key server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyFetch {
+    /// The answer is the same as before.
+    Same,
+    /// There are other keys.
+    Changed,
+    /// None of the keys is of use, or there are none.
+    Empty,
+    /// The answer is no set of keys.
+    Broken,
+    /// There was no answer, or one that says no.
+    Failed,
 }
 
 impl<L: LabelName> From<L> for Label<L> {
@@ -217,6 +235,16 @@ impl Metrics {
                 "query_failures",
                 "Questions to the database without an answer",
             ),
+            key_fetches: r.add(
+                "key_fetches",
+                "Questions to the key server, by how they ended",
+                Family::default(),
+            ),
+            keys: r.gauge("keys", "Published keys that tokens are verified with"),
+            keys_age: r.gauge(
+                "keys_age_seconds",
+                "Time since the key server last gave a good answer",
+            ),
             trimmed: r.counter(
                 "events_trimmed",
                 "Events that left the log for age or number",
@@ -277,6 +305,18 @@ impl LabelName for HandshakeRefusal {
             Self::Token => "token",
             Self::Keys => "keys",
             Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl LabelName for KeyFetch {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Changed => "changed",
+            Self::Empty => "empty",
+            Self::Broken => "broken",
+            Self::Failed => "failed",
         }
     }
 }

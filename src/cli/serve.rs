@@ -13,7 +13,7 @@ use crate::{
 const EXAMPLE: &str = "\
 Example:
   DATABASE_URL='postgres://usher_gateway:…@db.<ref>.supabase.co:5432/postgres' \\
-  SUPABASE_URL='https://<ref>.supabase.co' SUPABASE_JWT_SECRET_FILE=/run/secrets/jwt \\
+  SUPABASE_URL='https://<ref>.supabase.co' \\
   USHER_RESUME_SECRET_FILE=/run/secrets/resume USHER_LISTEN=0.0.0.0:4000 usher serve
 
 The database needs the schema first: `usher migrate up`, as a role that may change it, and then

@@ -9,17 +9,29 @@ use std::{
     str::FromStr,
 };
 
+use hyper::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     config::{
-        AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, random_secret, raw::Raw,
+        AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys,
+        random_secret, raw::Raw,
     },
     postgres::{
         connect::{Target, TargetError},
         tls::SslMode,
     },
 };
+
+/// Where the keys are published that sign access tokens.
+enum KeysUrl {
+    /// Where the project's auth server has them, if there is one.
+    Derived,
+    /// Here.
+    Given(Uri),
+    /// Nowhere: the secret alone counts.
+    Off,
+}
 
 /// What has been found so far. A check that gives no value has recorded a mistake.
 #[derive(Default)]
@@ -65,17 +77,74 @@ impl Check {
         database.zip(listen_database)
     }
 
-    /// The secret of access tokens.
-    pub(super) fn jwt_secret(&mut self, raw: &Raw) -> Option<SecretString> {
+    /// The secret of access tokens, and where the keys are published that sign them.
+    pub(super) fn token_keys(&mut self, raw: &Raw) -> Option<TokenKeys> {
+        let issuer = self.auth_server(raw.supabase_url.as_deref());
+        let secret = self.jwt_secret(raw);
+        let url = self.keys_url(raw);
+        let (issuer, secret, url) = (issuer?, secret?, url?);
+        let url = match url {
+            KeysUrl::Given(url) => Some(url),
+            KeysUrl::Off => None,
+            KeysUrl::Derived => issuer.as_ref().map(|auth_server| {
+                let url = format!("{auth_server}/.well-known/jwks.json");
+                url.parse()
+                    .expect("a checked URL with a path behind it is one")
+            }),
+        };
+        if secret.is_none() && url.is_none() {
+            self.mistake(
+                "SUPABASE_URL",
+                "it is missing, and so is SUPABASE_JWT_SECRET; one of them must say how tokens are verified: the project's \
+                 URL, whose auth server publishes its keys, or its legacy JWT secret (dashboard, JWT keys)",
+            );
+            return None;
+        }
+        Some(TokenKeys {
+            secret,
+            url,
+            issuer,
+        })
+    }
+
+    /// Where keys are published; the outer `Option` is whether the setting is right.
+    fn keys_url(&mut self, raw: &Raw) -> Option<KeysUrl> {
+        let given = raw.jwks_url.as_deref().map(str::trim);
+        let Some(url) = given.filter(|url| !url.is_empty()) else {
+            return Some(KeysUrl::Derived);
+        };
+        if url == "off" {
+            return Some(KeysUrl::Off);
+        }
+        let host = |scheme| {
+            Some(
+                url.strip_prefix(scheme)?
+                    .split(['/', '?'])
+                    .next()
+                    .unwrap_or(""),
+            )
+        };
+        let is_safe = host("https://").is_some_and(is_host)
+            || host("http://").is_some_and(|host| is_host(host) && is_loopback(host));
+        match url.parse() {
+            Ok(url) if is_safe => Some(KeysUrl::Given(url)),
+            Ok(_) | Err(_) => {
+                self.mistake(
+                    "USHER_JWKS_URL",
+                    "it must be an https URL such as https://<ref>.supabase.co/auth/v1/.well-known/jwks.json \
+                     (http only for localhost), or off",
+                );
+                None
+            }
+        }
+    }
+
+    /// The secret of access tokens; the outer `Option` is whether the setting is right, the inner whether it is given.
+    fn jwt_secret(&mut self, raw: &Raw) -> Option<Option<SecretString>> {
         let name = "SUPABASE_JWT_SECRET";
         let (given, file) = (&raw.supabase_jwt_secret, &raw.supabase_jwt_secret_file);
         let Some(secret) = self.secret(name, given.as_ref(), file.as_ref())? else {
-            self.mistake(
-                name,
-                "it is missing; it must be the project's JWT secret \
-                 (Supabase: dashboard, JWT keys, legacy secret)",
-            );
-            return None;
+            return Some(None);
         };
         let bytes = secret.expose_secret().len();
         if bytes < SECRET_BYTES_MIN {
@@ -85,7 +154,7 @@ impl Check {
             );
             return None;
         }
-        Some(secret)
+        Some(Some(secret))
     }
 
     /// The secret of resume tokens, made here where none is given.
@@ -113,7 +182,7 @@ impl Check {
     }
 
     /// The auth server of a project; the outer `Option` is whether the setting is right, the inner whether it is given.
-    pub(super) fn issuer(&mut self, url: Option<&str>) -> Option<Option<String>> {
+    fn auth_server(&mut self, url: Option<&str>) -> Option<Option<String>> {
         let Some(url) = url.map(str::trim).filter(|url| !url.is_empty()) else {
             return Some(None);
         };

@@ -12,6 +12,7 @@ use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
 
 use aws_lc_rs::rand;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hyper::Uri;
 use secrecy::SecretString;
 
 use crate::{
@@ -29,10 +30,8 @@ pub struct Config {
     pub database: Target,
     /// Where LISTEN goes: never through a transaction pooler. By default the same as `database`.
     pub listen_database: Target,
-    /// Signs the access tokens of users (HS256), at least 32 bytes.
-    pub jwt_secret: SecretString,
-    /// What `iss` of a user's token must be; `None` leaves it unchecked.
-    pub issuer: Option<String>,
+    /// How access tokens are verified.
+    pub token_keys: TokenKeys,
     /// Where HTTP and WebSocket are served. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// Signs resume tokens, the same on every node, at least 32 bytes.
@@ -67,6 +66,17 @@ pub struct Config {
     pub log: LogSettings,
     /// What is not wrong but should be known; logged once at the start.
     pub warnings: Vec<String>,
+}
+
+/// How access tokens are verified. With neither a secret nor a URL there is no configuration.
+#[derive(Clone, Debug)]
+pub struct TokenKeys {
+    /// Signs tokens (HS256), at least 32 bytes.
+    pub secret: Option<SecretString>,
+    /// Where the keys are published that sign tokens (ES256, RS256, EdDSA).
+    pub url: Option<Uri>,
+    /// What `iss` of a user's token must be; `None` leaves it unchecked.
+    pub issuer: Option<String>,
 }
 
 /// What is logged, and how.
@@ -144,9 +154,8 @@ impl Config {
     pub fn from_raw(raw: &Raw) -> Result<Self, ConfigErrors> {
         let mut check = Check::default();
         let databases = check.databases(raw);
-        let jwt_secret = check.jwt_secret(raw);
+        let token_keys = check.token_keys(raw);
         let resume_secret = check.resume_secret(raw);
-        let issuer = check.issuer(raw.supabase_url.as_deref());
         let listen = check.address("USHER_LISTEN", &raw.listen);
         let resume_ttl = check.number("USHER_RESUME_TTL", &raw.resume_ttl, 10..=86_400);
         let anonymous = check.boolean("USHER_ALLOW_ANONYMOUS", &raw.allow_anonymous);
@@ -177,8 +186,7 @@ impl Config {
             Some(Self {
                 database,
                 listen_database,
-                jwt_secret: jwt_secret?,
-                issuer: issuer?,
+                token_keys: token_keys?,
                 listen: listen?,
                 resume_secret: resume_secret?,
                 resume_ttl: Duration::from_secs(resume_ttl?),
@@ -252,6 +260,7 @@ mod tests {
             "--database-url=mysql://h/d",
             "--supabase-url=http://abc.supabase.co",
             "--supabase-jwt-secret=short",
+            "--jwks-url=http://keys.example",
             "--resume-secret=short",
             "--listen=4000",
             "--resume-ttl=1",
@@ -284,9 +293,10 @@ mod tests {
         expect![[r#"
             several settings are wrong or missing (see `usher serve --help`):
               DATABASE_URL: it must begin with postgres:// or postgresql://
-              SUPABASE_JWT_SECRET: it has 5 bytes; it must have 32 or more
-              USHER_RESUME_SECRET: it has 5 bytes; it must have 32 or more, such as `openssl rand -base64 32` gives
               SUPABASE_URL: it must be an https URL such as https://<ref>.supabase.co (http only for localhost)
+              SUPABASE_JWT_SECRET: it has 5 bytes; it must have 32 or more
+              USHER_JWKS_URL: it must be an https URL such as https://<ref>.supabase.co/auth/v1/.well-known/jwks.json (http only for localhost), or off
+              USHER_RESUME_SECRET: it has 5 bytes; it must have 32 or more, such as `openssl rand -base64 32` gives
               USHER_LISTEN: `4000` must be an address and a port, such as 127.0.0.1:4000
               USHER_RESUME_TTL: `1` must be a whole number from 10 to 86400
               USHER_ALLOW_ANONYMOUS: `maybe` must be true or false
@@ -326,8 +336,10 @@ mod tests {
         };
         assert_eq!(database.setting, "DATABASE_URL");
         assert!(database.problem.contains("postgres://usher_gateway:"));
-        assert_eq!(secret.setting, "SUPABASE_JWT_SECRET");
-        assert!(secret.problem.contains("dashboard"));
+        assert_eq!(secret.setting, "SUPABASE_URL");
+        assert!(
+            secret.problem.contains("SUPABASE_JWT_SECRET") && secret.problem.contains("dashboard")
+        );
     }
 
     #[test]
@@ -384,7 +396,48 @@ mod tests {
             ("", None),
         ] {
             let config = parse(&[&DATABASE[..], &SECRET, &["--supabase-url", url]].concat());
-            assert_eq!(config.unwrap().issuer.as_deref(), issuer);
+            assert_eq!(config.unwrap().token_keys.issuer.as_deref(), issuer);
+        }
+    }
+
+    #[test]
+    fn keys_come_from_the_project_from_elsewhere_or_from_nowhere() {
+        let project = ["--supabase-url", "https://abc.supabase.co/"];
+        let keys =
+            |arguments: &[&str]| parse(&[&DATABASE[..], arguments].concat()).map(|c| c.token_keys);
+        let of_project = keys(&project).unwrap();
+        assert!(of_project.secret.is_none());
+        let url = of_project.url.unwrap().to_string();
+        assert_eq!(url, "https://abc.supabase.co/auth/v1/.well-known/jwks.json");
+        for given in [
+            "https://keys.example/jwks?p=1",
+            "http://localhost:9999/keys",
+            "http://[::1]:1/",
+        ] {
+            let keys = keys(&[&project[..], &["--jwks-url", given]].concat()).unwrap();
+            assert_eq!(keys.url.unwrap().to_string(), given);
+        }
+        let off = ["--jwks-url", "off"];
+        assert!(
+            keys(&[&project[..], &SECRET, &off].concat())
+                .unwrap()
+                .url
+                .is_none()
+        );
+        assert!(keys(&SECRET).unwrap().url.is_none());
+        let errors = keys(&[&project[..], &off].concat()).unwrap_err();
+        assert_eq!(errors.0[0].setting, "SUPABASE_URL");
+
+        for wrong in [
+            "http://keys.example/",
+            "https://",
+            "https://u:p@h/",
+            "ftp://h/",
+            "keys",
+            "http://localhost.evil.example/",
+        ] {
+            let errors = keys(&[&SECRET[..], &["--jwks-url", wrong]].concat()).unwrap_err();
+            assert_eq!(errors.0[0].setting, "USHER_JWKS_URL", "{wrong}");
         }
     }
 

@@ -72,9 +72,10 @@ pub struct Raw {
     )]
     pub pool_size: String,
 
-    /// Supabase project URL, `https://<ref>.supabase.co`; tokens of users must then be issued by its auth server.
+    /// Supabase project URL, `https://<ref>.supabase.co`; tokens of users must then be issued by its auth server, and are
+    /// verified with the keys that it publishes.
     ///
-    /// Default: any issuer, if the signature is right.
+    /// Default: any issuer, if the signature is right. This or the secret is required.
     #[arg(
         long,
         env = "SUPABASE_URL",
@@ -83,7 +84,18 @@ pub struct Raw {
     )]
     pub supabase_url: Option<String>,
 
-    /// Secret that signs access tokens (HS256), 32 bytes or more. Required.
+    /// Where the keys are published that sign access tokens (ES256, RS256, EdDSA), as a JSON Web Key Set; or off.
+    ///
+    /// Default: where the auth server of the project has them, `/auth/v1/.well-known/jwks.json`.
+    #[arg(
+        long,
+        env = "USHER_JWKS_URL",
+        value_name = "URL",
+        help_heading = "Identity"
+    )]
+    pub jwks_url: Option<String>,
+
+    /// Secret that signs access tokens (HS256), 32 bytes or more: a project's legacy secret, beside its keys or without.
     #[arg(
         long, env = "SUPABASE_JWT_SECRET", hide_env_values = true,
         value_name = "SECRET", value_parser = secret(), help_heading = "Identity"
@@ -275,6 +287,7 @@ impl Raw {
             listen_database_url_file: None,
             pg_root_cert: None,
             supabase_url: None,
+            jwks_url: None,
             supabase_jwt_secret: None,
             supabase_jwt_secret_file: None,
             resume_secret: None,

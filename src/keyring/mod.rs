@@ -1,30 +1,97 @@
-//! The keys that sign this project's tokens, as they are at the moment.
+//! The key server, as seen from outside: the keys that sign this project's tokens, as they are at the moment.
 //!
-//! Everybody who has to know who the bearer of a token is asks [`Keyring::prove`].
+//! ```text
+//! handshake, frame, call ─► Keyring::prove ─► the newest Verifier ─► who it is
+//!                               │ unknown key        ▲
+//!                               └─ asks ─► Refresher ┘ ─► the key server
+//! ```
+//!
+//! Whoever has to know who the bearer of a token is asks [`Keyring::prove`]. A token of an unknown key may be of a new
+//! one: it waits for the next answer of the key server and is judged again, so that no client notices a rotation. One
+//! question is under way at a time, and the next comes [`crate::limits::KEYS_PAUSE`] after it at the soonest, whatever
+//! tokens come. The last good keys are kept while there are no better ones. Knows nothing of sockets. Read in this
+//! order: this, [`refresher`], `fetch`.
+
+mod fetch;
+pub mod refresher;
 
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+
 use crate::auth::claims::TokenError;
 use crate::auth::identity::Identity;
-use crate::auth::verifier::Verifier;
+use crate::auth::verifier::{Verifier, VerifierKeys};
+use crate::config::TokenKeys;
+use crate::keyring::refresher::Refresher;
+use crate::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
 use crate::protocol::refusal::{Refusal, RefusalCode};
+
+/// When somebody whose token cannot be judged may come back.
+const RETRY_AFTER_MS: u64 = 5_000;
 
 /// Tells who the bearer of a token is.
 #[derive(Clone)]
 pub struct Keyring {
-    verifier: Arc<Verifier>,
+    state: watch::Receiver<State>,
+    /// Asks for newer keys; absent where none are published.
+    wishes: Option<mpsc::Sender<()>>,
+    waiters: Arc<Semaphore>,
     clock: fn() -> u64,
 }
 
+/// What is known of the keys.
+#[derive(Clone, Debug)]
+struct State {
+    verifier: Arc<Verifier>,
+    /// Whether any token could be verified.
+    has_keys: bool,
+    /// Questions to the key server that were begun.
+    begun: u64,
+    /// Those that have ended.
+    ended: u64,
+    /// Whether the last of them had a good answer.
+    is_current: bool,
+    /// When the last good answer came, in seconds since 1970.
+    answered_at: Option<u64>,
+}
+
 impl Keyring {
-    /// A ring whose keys stay as they are. The clock gives seconds since 1970.
+    /// A ring with the configured secret, and where keys are published, who fetches them. The clock gives seconds since
+    /// 1970.
     #[must_use]
-    pub fn fixed(verifier: Verifier, clock: fn() -> u64) -> Self {
-        Self {
-            verifier: Arc::new(verifier),
-            clock,
+    pub fn new(keys: &TokenKeys, clock: fn() -> u64) -> (Self, Option<Refresher>) {
+        let known = match &keys.secret {
+            Some(secret) => VerifierKeys::from_secret(secret),
+            None => VerifierKeys::default(),
+        };
+        let mut known = known.with_issuer(keys.issuer.clone());
+        if keys.url.is_some() {
+            known = known.with_published(Arc::default());
         }
+        let (sender, state) = watch::channel(State {
+            verifier: Arc::new(Verifier::new(known.clone())),
+            has_keys: keys.secret.is_some(),
+            begun: 0,
+            ended: 0,
+            is_current: false,
+            answered_at: None,
+        });
+        let mut ring = Self {
+            state,
+            wishes: None,
+            waiters: Arc::new(Semaphore::new(KEYS_WAITERS_MAX)),
+            clock,
+        };
+        let refresher = keys.url.clone().map(|url| {
+            // One wish is as good as many: the refresher takes all that are there before it asks.
+            let (wishes, wished) = mpsc::channel(1);
+            ring.wishes = Some(wishes);
+            Refresher::new(url, known, sender, wished, clock)
+        });
+        (ring, refresher)
     }
 
     /// Tells who the bearer of a token is.
@@ -32,20 +99,78 @@ impl Keyring {
     /// # Errors
     ///
     /// `unauthorized` for a token that is not good; `unavailable` where that cannot be told at the moment.
-    #[expect(clippy::unused_async, reason = "keys that are fetched are waited for")]
     pub async fn prove(&self, token: &str) -> Result<Identity, Refusal> {
-        self.verifier.verify(token, (self.clock)()).map_err(refused)
+        match self.verify(token) {
+            Err(TokenError::UnknownKey) => {}
+            outcome => return outcome.map_err(refused),
+        }
+        let (Some(wishes), Ok(_seat)) = (&self.wishes, self.waiters.try_acquire()) else {
+            return Err(untold());
+        };
+        // The answer to a question that was under way before the token came may be too old for it; the next is not.
+        let mut state = self.state.clone();
+        let enough = state.borrow_and_update().begun + 1;
+        // Where there is a wish already, it is as good as this one.
+        let _ = wishes.try_send(());
+        let newer = async {
+            while state.changed().await.is_ok() {
+                let (ended, is_current) = {
+                    let state = state.borrow_and_update();
+                    (state.ended, state.is_current)
+                };
+                match self.verify(token) {
+                    Err(TokenError::UnknownKey) if ended < enough => {}
+                    Err(TokenError::UnknownKey) if !is_current => return Err(untold()),
+                    outcome => return outcome.map_err(refused),
+                }
+            }
+            Err(untold())
+        };
+        timeout(KEYS_PAUSE + 2 * KEYS_TIMEOUT, newer)
+            .await
+            .unwrap_or_else(|_| Err(untold()))
+    }
+
+    /// Whether there are keys to verify a token with.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.state.borrow().has_keys
+    }
+
+    /// Waits until there are. Cancel-safe: it only looks.
+    pub async fn wait_for_keys(&mut self) -> bool {
+        self.state.wait_for(|state| state.has_keys).await.is_ok()
+    }
+
+    /// Seconds since the key server last gave a good answer; zero where there was none.
+    #[must_use]
+    pub fn age_seconds(&self) -> u64 {
+        let answered_at = self.state.borrow().answered_at;
+        answered_at.map_or(0, |at| (self.clock)().saturating_sub(at))
+    }
+
+    fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        let verifier = Arc::clone(&self.state.borrow().verifier);
+        verifier.verify(token, (self.clock)())
     }
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring")
-            .field("verifier", &self.verifier)
-            .finish_non_exhaustive()
+        f.debug_tuple("Keyring")
+            .field(&*self.state.borrow())
+            .finish()
     }
 }
 
 fn refused(error: TokenError) -> Refusal {
     Refusal::new(RefusalCode::Unauthorized, error.to_string())
+}
+
+/// The token's key is not known, and whether it is a good one cannot be asked.
+fn untold() -> Refusal {
+    let message = "this token's key cannot be looked up at the moment, try again";
+    let mut refusal = Refusal::new(RefusalCode::Unavailable, message);
+    refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+    refusal
 }

@@ -68,6 +68,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl axum::response::Into
     let metrics = &shared.metrics;
     let is_listening = i64::from(*shared.is_listening.borrow());
     metrics.is_listening.set(is_listening);
+    metrics.keys_age.set(gauge(shared.keyring.age_seconds()));
     metrics.is_ready.set(i64::from(shared.checks().are_good()));
     let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
     metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
@@ -78,8 +79,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl axum::response::Into
     ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()
 }
 
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 fn json_response(status: StatusCode, value: &serde_json::Value) -> Response<Body> {

@@ -145,6 +145,7 @@ impl Shared {
             database: database.answers,
             migrations: database.is_migrated,
             listen: *self.is_listening.borrow(),
+            keys: self.keyring.has_keys(),
             loops: self.makes_progress(),
             room: self.has_room(),
             serving: !self.stopping.is_cancelled(),

@@ -32,6 +32,8 @@ pub struct Checks {
     pub migrations: bool,
     /// The LISTEN connection hears.
     pub listen: bool,
+    /// There are keys to verify tokens with.
+    pub keys: bool,
     /// Every fan-out loop takes its turns.
     pub loops: bool,
     /// There is room for another socket.
@@ -44,7 +46,13 @@ impl Checks {
     /// Whether all hold.
     #[must_use]
     pub fn are_good(&self) -> bool {
-        self.database && self.migrations && self.listen && self.loops && self.room && self.serving
+        self.database
+            && self.migrations
+            && self.listen
+            && self.keys
+            && self.loops
+            && self.room
+            && self.serving
     }
 }
 

@@ -113,16 +113,30 @@ pub(crate) struct Process {
 impl Process {
     /// Starts one; port 0 takes a free one. Returns when it is ready.
     pub(crate) async fn serve(db: &Database, listen: SocketAddr) -> Self {
+        let process = Self::start(db, listen, &[("SUPABASE_JWT_SECRET", JWT_SECRET)]).await;
+        until("usher serve is ready", async || {
+            get(process.at, "/readyz", &[]).await.status == 200
+        })
+        .await;
+        process
+    }
+
+    /// Starts one with these settings, among them how tokens are verified. Returns when it accepts connections.
+    pub(crate) async fn start(
+        db: &Database,
+        listen: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_usher"))
             .arg("serve")
             .env_clear()
             .env("DATABASE_URL", &db.gateway_url)
-            .env("SUPABASE_JWT_SECRET", JWT_SECRET)
             .env("USHER_RESUME_SECRET", RESUME_SECRET)
             .env("USHER_LISTEN", listen.to_string())
             .env("USHER_LOG_FORMAT", "json")
             .env("USHER_LIMIT_MESSAGES", "off")
             .env("USHER_REPEAT_SECONDS", "0")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -149,10 +163,6 @@ impl Process {
             Ok(Some(at)) => process.at = at,
             _ => panic!("usher serve does not start"),
         }
-        until("usher serve is ready", async || {
-            get(process.at, "/readyz", &[]).await.status == 200
-        })
-        .await;
         process
     }
 
