@@ -15,8 +15,14 @@ export const MESSAGES_WITH_OLDER_MAX = 2000;
 /** The viewer's own messages that wait for an answer or were refused. */
 export const PENDING_MAX = 32;
 
-/** A message of the chat: its row, its author, and its number in the log. */
-export type Message = MessageRow & { readonly seq: number; readonly author: Author | null };
+/** A message of the chat: its row, its author, and its number; null once it has left the log. */
+export type Message = MessageRow & { readonly seq: number | null; readonly author: Author | null };
+
+/** A page of older messages, newest first, and where the one before it ends; null when there is none. */
+export interface OlderPage {
+  readonly messages: readonly Message[];
+  readonly next: string | null;
+}
 
 /** A message of the viewer's own that the log has not brought yet. */
 export interface PendingMessage {
@@ -35,20 +41,20 @@ export interface PendingMessage {
 export interface Chat {
   readonly messages: readonly Message[];
   readonly pending: readonly PendingMessage[];
-  /** Messages below this number are not in the window. */
-  readonly start: number;
+  /** Where the window begins, as the gateway takes it for older messages; null when there are none. */
+  readonly before: string | null;
   /** Whether somebody reads back, so that more is kept. */
   readonly readsBack: boolean;
 }
 
-/** The chat before anything has arrived; what is below `start` can be loaded. */
-export function emptyChat(start = 1, pending: readonly PendingMessage[] = []): Chat {
-  return { messages: [], pending, start, readsBack: false };
+/** The chat before anything has arrived that comes after the number `seq`. */
+export function emptyChat(seq = 0, pending: readonly PendingMessage[] = []): Chat {
+  return { messages: [], pending, before: seq > 0 ? String(seq + 1) : null, readsBack: false };
 }
 
 /** Whether there may be messages older than the window. */
 export function hasOlder(chat: Chat): boolean {
-  return chat.start > 1;
+  return chat.before !== null;
 }
 
 /** Folds fresh log events. */
@@ -78,14 +84,19 @@ export function foldEvents(chat: Chat, events: readonly LogEvent[]): Chat {
   return bounded({ ...chat, messages, pending: pending.length === chat.pending.length ? chat.pending : pending });
 }
 
-/** Puts a page of older messages before the window; `isLast` when there is nothing before it. */
-export function foldOlder(chat: Chat, page: readonly Message[], isLast: boolean): Chat {
-  const older = page.filter((message) => message.seq < chat.start).sort((a, b) => a.seq - b.seq);
-  const start = isLast ? 1 : (older[0]?.seq ?? chat.start);
-  const messages = [...older, ...chat.messages];
+/** Puts a page of older messages before the window. */
+export function foldOlder(chat: Chat, page: OlderPage): Chat {
+  const messages = [...page.messages.toReversed(), ...chat.messages];
   // A page that no longer fits would go at once, and be asked for again without end.
   if (messages.length > MESSAGES_WITH_OLDER_MAX) return chat;
-  return { ...chat, messages, start, readsBack: true };
+  return { ...chat, messages, before: page.next, readsBack: true };
+}
+
+/** Where a message stands, as the gateway takes it: its number, or its time in microseconds and its id. */
+export function placeOf({ seq, created_at, id }: Message): string {
+  if (seq !== null) return String(seq);
+  const fraction = /\.(\d+)/.exec(created_at)?.[1] ?? "";
+  return `${Date.parse(created_at)}${fraction.slice(3, 6).padEnd(3, "0")}_${id}`;
 }
 
 /** Back to the newest: what was loaded for reading back goes. */
@@ -133,7 +144,7 @@ function indexOf(messages: readonly Message[], id: string): number {
 
 /** At its place, which is the end: only a fresh start that reaches back brings what lies before. */
 function insert(messages: Message[], message: Message): void {
-  const after = messages.findLastIndex((other) => other.seq < message.seq);
+  const after = messages.findLastIndex((other) => (other.seq ?? 0) < (message.seq ?? 0));
   messages.splice(after + 1, 0, message);
 }
 
@@ -151,5 +162,6 @@ function bounded(chat: Chat): Chat {
   const over = chat.messages.length - (chat.readsBack ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
   if (over <= 0) return chat;
   const messages = chat.messages.slice(over);
-  return { ...chat, messages, start: messages[0]?.seq ?? chat.start };
+  const [first] = messages;
+  return { ...chat, messages, before: first ? placeOf(first) : chat.before };
 }

@@ -54,10 +54,9 @@ export function place(position: Continuity, frame: SubscribedFrame | ResetFrame)
   };
 }
 
-/** Whether events after a fresh start leave a hole behind what was seen until `position`. */
+/** Whether what follows `frame` leaves a hole behind what was seen until `position`. */
 export function leavesHole(position: Continuity, frame: SubscribedFrame | ResetFrame): boolean {
-  if (position.seq === null || (frame.type === "subscribed" && frame.recovered)) return false;
-  return frame.epoch !== position.epoch || frame.seq > position.seq;
+  return position.seq !== null && (frame.epoch !== position.epoch || frame.seq > position.seq);
 }
 
 /** Advances over `events`; `fresh` are those that were not seen yet, in the order in which they came. */

@@ -164,7 +164,7 @@ export class Follower {
 
   /** Nobody wants it any more. */
   close(): void {
-    if (this.#isSubscribed) this.#line.tell({ type: "unsubscribe", session: this.id });
+    if (this.#state.status !== "stopped") this.#line.tell({ type: "unsubscribe", session: this.id });
     this.#isSubscribed = false;
     this.#line.world.clearTimer(this.#retry);
     this.#abandon(new AbandonedError("closed", "the session was closed"));

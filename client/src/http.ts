@@ -1,6 +1,6 @@
 /** The gateway's plain HTTP calls, with the caller's token; refusals become errors by name. */
 
-import type { Message } from "./chat.ts";
+import type { Message, OlderPage } from "./chat.ts";
 import { AbandonedError, RefusedError } from "./errors.ts";
 import type { World } from "./world.ts";
 
@@ -12,12 +12,19 @@ export interface Caller {
   readonly token: () => Promise<string | null>;
 }
 
-/** Messages before the number `before`, newest first. */
-export async function fetchOlder(caller: Caller, session: string, before: number, limit: number): Promise<Message[]> {
-  const path = `/v1/sessions/${encodeURIComponent(session)}/messages?before=${before}&limit=${limit}`;
-  const data = await call(caller, "GET", path);
-  const { messages } = data as { messages: Message[] };
-  return messages;
+/** Pages that may hold nothing but what was deleted, before the reader is asked to go on. */
+const EMPTY_PAGES_MAX = 5;
+
+/** A page of messages before a place in the chat. */
+export async function fetchOlder(caller: Caller, session: string, before: string, limit: number): Promise<OlderPage> {
+  let place = before;
+  for (let count = 1; ; count += 1) {
+    const path = `/v1/sessions/${encodeURIComponent(session)}/messages?before=${place}&limit=${limit}`;
+    const data = await call(caller, "GET", path);
+    const { messages, next = null } = data as Partial<OlderPage> & { messages: readonly Message[] };
+    if (messages.length > 0 || next === null || count === EMPTY_PAGES_MAX) return { messages, next };
+    place = next;
+  }
 }
 
 /** Calls; gives the `data` of the answer. */

@@ -20,7 +20,7 @@ export interface SessionEvents {
   /** An event of the log, each once and in order. */
   event: LogEvent;
   /** A new chat message, one's own too. */
-  message: Message;
+  message: Message & { readonly seq: number };
   /** One's own message was refused or not answered. */
   failed: PendingMessage;
   /** A voting was opened, counted, changed or closed. */

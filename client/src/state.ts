@@ -15,7 +15,7 @@ import {
   foldEvents,
   foldNewest,
   foldOlder,
-  type Message,
+  type OlderPage,
   type PendingMessage,
 } from "./chat.ts";
 import { advance, type Continuity, leavesHole, place, UNPLACED } from "./continuity.ts";
@@ -72,7 +72,7 @@ export type Action =
   | { readonly type: "send_failed"; readonly nonce: string; readonly error: UsherError }
   | { readonly type: "discard"; readonly nonce: string }
   | { readonly type: "vote" | "voted" | "vote_failed"; readonly voting: string; readonly movie: string | null }
-  | { readonly type: "older"; readonly messages: readonly Message[]; readonly isLast: boolean }
+  | { readonly type: "older"; readonly page: OlderPage }
   | { readonly type: "newest" };
 
 const NOTHING: readonly LogEvent[] = [];
@@ -120,7 +120,7 @@ export function reduce(state: SessionState, action: Action): SessionState {
     case "vote_failed":
       return { ...state, votings: refuseVote(state.votings, action.voting, action.movie) };
     case "older":
-      return { ...state, chat: foldOlder(state.chat, action.messages, action.isLast) };
+      return { ...state, chat: foldOlder(state.chat, action.page) };
     case "newest":
       return { ...state, chat: foldNewest(state.chat) };
   }
@@ -164,7 +164,7 @@ function onStart(state: SessionState, frame: SubscribedFrame | ResetFrame): Sess
     can: frame.can ?? state.can,
     viewers: (frame.type === "subscribed" ? frame.viewers : undefined) ?? state.viewers,
     votings: frame.votings ? foldSnapshot(state.votings, frame.votings) : state.votings,
-    chat: isOther ? emptyChat(frame.seq + 1, pending) : state.chat,
+    chat: isOther ? emptyChat(frame.seq, pending) : state.chat,
     continuity,
   };
 }

@@ -6,7 +6,7 @@ import type { ConnectOptions } from "./usher.ts";
 export interface SupabaseLike {
   readonly auth: {
     getSession(): Promise<{ data: { session: { access_token: string } | null } }>;
-    onAuthStateChange(listener: (event: never, session: never) => void): {
+    onAuthStateChange(listener: () => void): {
       data: { subscription: { unsubscribe(): void } };
     };
   };

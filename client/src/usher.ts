@@ -188,15 +188,15 @@ export class Usher {
   }
 
   async #loadOlder(follower: Follower, limit: number): Promise<boolean> {
-    const { chat, continuity } = follower.state;
-    if (continuity.seq === null || chat.start <= 1) return false;
+    const { before } = follower.state.chat;
+    if (before === null) return false;
     // Most viewers never read back: the HTTP calls are loaded by the first who does.
     const { fetchOlder } = await import("./http.ts");
-    const messages = await fetchOlder(this.#caller, follower.id, chat.start, limit);
+    const page = await fetchOlder(this.#caller, follower.id, before, limit);
     // The window may have moved on, or begun afresh, while the page was on its way.
-    if (follower.state.chat.start !== chat.start) return true;
-    follower.dispatch({ type: "older", messages, isLast: messages.length < limit });
-    return follower.state.chat.start < chat.start;
+    if (follower.state.chat.before !== before) return true;
+    follower.dispatch({ type: "older", page });
+    return follower.state.chat.before !== before;
   }
 
   #each(act: (follower: Follower) => void): void {

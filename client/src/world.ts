@@ -2,18 +2,21 @@
 
 import { StoppedError } from "./errors.ts";
 
+/** Written as a method, so that sockets whose events say more fit too. */
+type Handler<Event> = { on(event: Event): void }["on"] | null;
+
 /** The part of a WebSocket that is used; the browsers', Node's, Deno's, React Native's and `ws` have it. */
 export interface SocketLike {
   readonly readyState: number;
-  onmessage: ((event: { data: unknown }) => void) | null;
-  onclose: ((event: { code: number; retryAfterMs?: number | null }) => void) | null;
-  onerror: ((event: unknown) => void) | null;
+  onmessage: Handler<{ data: unknown }>;
+  onclose: Handler<{ code: number; retryAfterMs?: number | null }>;
+  onerror: Handler<unknown>;
   send(text: string): void;
   close(code?: number): void;
 }
 
 /** What makes sockets. */
-export type SocketClass = new (url: string, protocols: string) => SocketLike;
+export type SocketClass = new (url: string, protocols: string[]) => SocketLike;
 
 /** The part of `fetch` that is used. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -39,10 +42,10 @@ export interface World {
 export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}): World {
   return {
     openSocket(url) {
-      const Socket = own.WebSocket ?? (globalThis.WebSocket as SocketClass | undefined);
+      const Socket = own.WebSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket;
       if (!Socket)
         throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as that of `ws`");
-      return new Socket(url, "usher.v1");
+      return new Socket(url, ["usher.v1"]);
     },
     // Looked up late: a page may replace it, and it must be called without a `this`.
     fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),

@@ -2,7 +2,8 @@
 
 import { expect, test, vi } from "vitest";
 
-import type { LogEvent } from "../src/index.ts";
+import { placeOf } from "../src/chat.ts";
+import type { LogEvent, Message } from "../src/index.ts";
 import {
   admit,
   chat,
@@ -240,11 +241,10 @@ test("the window is bounded, and older messages come back page by page", async (
   const { world, session } = await following({ getToken: () => "token" });
   for (let seq = 1; seq <= 700; seq += 1) world.socket.say(events(chat(seq)));
   expect([session.messages.length, session.messages[0]?.seq, session.hasOlder]).toEqual([500, 201, true]);
-  world.respond = () => page(152, 200);
+  world.respond = () => page(152, 200, null);
   expect(await session.older()).toBe(true);
   expect(world.requests[0]?.url).toBe(`https://gateway.example/v1/sessions/${SESSION}/messages?before=201&limit=50`);
   expect(new Headers(world.requests[0]?.init.headers).get("authorization")).toBe("Bearer token");
-  // Fewer than asked for: nothing lies before them.
   expect([session.messages[0]?.seq, session.messages.length, session.hasOlder]).toEqual([152, 549, false]);
   expect(await session.older()).toBe(false);
   // While somebody reads back nothing is taken away under their eyes, up to a bound.
@@ -252,6 +252,33 @@ test("the window is bounded, and older messages come back page by page", async (
   expect(session.messages).toHaveLength(2000);
   session.newest();
   expect([session.messages.length, session.messages[0]?.seq, session.hasOlder]).toEqual([500, 2001, true]);
+});
+
+test("messages that have left the log are read on from their time, over pages that hold nothing", async () => {
+  const { world, session } = await following({}, { seq: 9 });
+  const old = { ...chat(1).data, seq: null, created_at: "2026-11-26T12:11:30.889899+00:00" };
+  const asked: (string | null)[] = [];
+  const answers = [
+    { messages: [{ ...chat(8).data, seq: 8 }], next: "8" },
+    { messages: [], next: "4" },
+    {
+      messages: [
+        { ...old, id: "b" },
+        { ...old, id: "a" },
+      ],
+      next: "1795695090889899_a",
+    },
+    { messages: [], next: null },
+  ];
+  world.respond = (url) => {
+    asked.push(new URL(url).searchParams.get("before"));
+    return Response.json({ data: answers.shift() });
+  };
+  for (let count = 0; count < 3; count += 1) expect(await session.older()).toBe(true);
+  expect(await session.older()).toBe(false);
+  expect(asked).toEqual(["10", "8", "4", "1795695090889899_a"]);
+  expect(session.messages.map((message) => message.id)).toEqual(["a", "b", "m8"]);
+  expect(placeOf(session.messages[0] as Message)).toBe("1795695090889899_a");
 });
 
 test("older messages that cannot be had fail by name", async () => {
@@ -342,8 +369,8 @@ test("what happens before the first connection is sent when it stands", async ()
   expect((await sent).seq).toBe(1);
 });
 
-function page(from: number, to: number) {
+function page(from: number, to: number, next: string | null) {
   const messages = [];
   for (let seq = to; seq >= from; seq -= 1) messages.push({ ...chat(seq).data, seq });
-  return Response.json({ data: { messages } });
+  return Response.json({ data: { messages, next } });
 }

@@ -116,7 +116,7 @@ function useScrolling(
   const toNewest = useCallback(() => {
     if (list) list.scrollTop = list.scrollHeight;
   }, [list]);
-  const unread = seen === null ? 0 : messages.filter((message) => message.seq > seen).length;
+  const unread = seen === null ? 0 : messages.filter(({ seq }) => seq !== null && seq > seen).length;
   return { listRef: setList, toNewest, unread };
 }
 

@@ -59,6 +59,8 @@ export class Source {
     this.client = client;
     this.#cache = cache;
     this.#invalidate = invalidate;
+    // Before the first query of these keys: it has no function of its own.
+    if (cache) prepareCache(cache, client);
   }
 
   /** Follows a session; `release` undoes it. */
@@ -78,7 +80,6 @@ export class Source {
     if (!this.#cache) return () => {};
     let writer = this.#writers.get(id);
     if (!writer) {
-      prepareCache(this.#cache, this.client);
       // A holder of its own: the hook that came first may be the first to leave.
       const session = this.client.session(id);
       const stop = writeCache(this.#cache, session, this.#invalidate);

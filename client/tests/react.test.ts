@@ -1,0 +1,322 @@
+// @vitest-environment happy-dom
+// The hooks as an app uses them: in StrictMode, with a query cache beside them, with supabase-js for tokens.
+
+import { QueryClient, QueryClientProvider, useQuery } from "@tanstack/react-query";
+import { act, cleanup, render, renderHook } from "@testing-library/react";
+import { createElement, type ReactNode, StrictMode, useEffect } from "react";
+import { afterEach, expect, test, vi } from "vitest";
+
+import {
+  UsherProvider,
+  type UsherProviderProps,
+  useChat,
+  useConnection,
+  useSession,
+  useTally,
+  useViewers,
+  useVote,
+  usherKeys,
+} from "../src/react/index.ts";
+import { admit, chat, events, FIRST, inFakeWorld, SECOND, SESSION, settle, VOTING, voting } from "./fakes.ts";
+
+// Each hook below runs as development does it: mounted, unmounted and mounted again.
+(globalThis as { IS_REACT_ACT_ENVIRONMENT?: boolean }).IS_REACT_ACT_ENVIRONMENT = true;
+afterEach(cleanup);
+
+test("all hooks share one subscription on one socket, and the last to leave takes it along", async () => {
+  const { world, wrapper } = inProvider();
+  const both = () => [
+    useViewers(SESSION),
+    useSession(SESSION).status,
+    useTally(SESSION)?.total,
+    useConnection().status,
+  ];
+  const one = renderHook(both, { wrapper });
+  const other = renderHook(both, { wrapper });
+  expect(one.result.current).toEqual([null, "connecting", undefined, "connecting"]);
+  await act(() => admit(world, { votings: [voting({ total: 7 })] }));
+  expect(one.result.current).toEqual([3, "live", 7, "open"]);
+  expect(other.result.current).toEqual(one.result.current);
+  expect(world.socket.of("subscribe")).toHaveLength(1);
+
+  one.unmount();
+  await act(() => world.pass(10_000));
+  expect(other.result.current[3]).toBe("open");
+  other.unmount();
+  await act(() => world.pass(10_000));
+  expect([world.sockets.length, world.socket.closed]).toEqual([1, 1000]);
+});
+
+test("a route that changes costs no second subscription, and another session is another one", async () => {
+  const { world, wrapper } = inProvider();
+  const { rerender, result } = renderHook(({ id }) => useViewers(id), { wrapper, initialProps: { id: SESSION } });
+  await act(() => admit(world));
+  rerender({ id: "other" });
+  expect(result.current).toBe(null);
+  rerender({ id: SESSION });
+  expect(result.current).toBe(3);
+  await act(() => world.pass(5000));
+  expect(world.socket.of("subscribe").map((frame) => frame.session)).toEqual([SESSION, "other"]);
+  expect(world.socket.of("unsubscribe").map((frame) => frame.session)).toEqual(["other"]);
+});
+
+test("a component hears each event once, with the handler that it has now", async () => {
+  const { world, wrapper } = inProvider();
+  const heard: string[] = [];
+  const { rerender } = renderHook(
+    ({ name }) => useSession(SESSION, { onEvent: (event) => heard.push(`${name} ${event.seq}`) }),
+    { wrapper, initialProps: { name: "a" } },
+  );
+  await act(() => admit(world));
+  act(() => world.socket.say(events(chat(1))));
+  rerender({ name: "b" });
+  act(() => world.socket.say(events(chat(2))));
+  expect(heard).toEqual(["a 1", "b 2"]);
+});
+
+test("a chat shows what is sent at once, and its failure", async () => {
+  const { world, wrapper } = inProvider();
+  const { result } = renderHook(() => useChat(SESSION), { wrapper });
+  await act(() => admit(world));
+  act(() => world.socket.say(events(chat(1))));
+  let sent = Promise.resolve<unknown>(null);
+  act(() => {
+    sent = result.current.send("hello");
+  });
+  expect(result.current.pending).toMatchObject([{ body: "hello", status: "sending" }]);
+  const { id, nonce } = world.socket.last("send");
+  act(() => world.socket.say({ type: "error", id, code: "slow_mode", message: "wait", retry_after_ms: 1000 }));
+  await expect(sent).rejects.toMatchObject({ code: "slow_mode" });
+  expect(result.current.pending).toMatchObject([{ status: "failed" }]);
+  act(() => {
+    sent = result.current.resend(String(nonce));
+  });
+  act(() => world.socket.say(events(chat(2, { nonce }))));
+  expect(await sent).toMatchObject({ seq: 2 });
+  expect([result.current.pending.length, result.current.messages.length]).toEqual([0, 2]);
+});
+
+test("a message that was sent by a component that is gone arrives all the same", async () => {
+  const { world, wrapper } = inProvider();
+  const { result, unmount } = renderHook(() => useChat(SESSION), { wrapper });
+  await act(() => admit(world));
+  let sent = Promise.resolve<unknown>(null);
+  act(() => {
+    sent = result.current.send("goodbye");
+  });
+  unmount();
+  await world.pass(10_000);
+  world.socket.say({ type: "ack", id: world.socket.last("send").id, seq: 1, message: "m1" });
+  expect(await sent).toMatchObject({ seq: 1 });
+});
+
+test("a list stays at its end, holds still while somebody reads back, and loads what is older", async () => {
+  const { world, wrapper } = inProvider();
+  const list = fakeList();
+  const { result } = renderHook(
+    () => {
+      const it = useChat(SESSION);
+      useEffect(() => it.listRef(list.element), [it.listRef]);
+      list.show(it.messages.map((message) => Number(message.seq)));
+      return it;
+    },
+    { wrapper },
+  );
+  await act(() => admit(world, { seq: 100, head: 140 }));
+  act(() => world.socket.say(events(...Array.from({ length: 40 }, (_, index) => chat(101 + index)))));
+  expect(list.element.scrollTop).toBe(40 * 20);
+
+  world.respond = () => {
+    const messages = Array.from({ length: 50 }, (_, index) => ({ ...chat(100 - index).data, seq: 100 - index }));
+    return Response.json({ data: { messages, next: "51" } });
+  };
+  await act(async () => {
+    list.scrollTo(60);
+    await settle();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  });
+  expect(result.current.messages.map((message) => message.seq).slice(0, 2)).toEqual([51, 52]);
+  expect(list.element.scrollTop).toBe(60 + 50 * 20);
+  act(() => world.socket.say(events(chat(141), chat(142))));
+  expect(result.current.unread).toBe(2);
+  expect(list.element.scrollTop).toBe(60 + 50 * 20);
+
+  act(() => {
+    result.current.toNewest();
+    list.scrollTo(list.element.scrollTop);
+  });
+  expect(result.current.unread).toBe(0);
+  act(() => world.socket.say(events(chat(143))));
+  expect(list.element.scrollTop).toBe(93 * 20);
+  expect(world.requests).toHaveLength(1);
+});
+
+test("older messages that cannot be had are said once, not asked for without end", async () => {
+  const { world, wrapper } = inProvider();
+  const { result } = renderHook(() => useChat(SESSION), { wrapper });
+  await act(() => admit(world, { seq: 100 }));
+  await act(() => result.current.loadOlder());
+  expect(result.current.error).toMatchObject({ code: "bad_request" });
+  expect([result.current.isLoadingOlder, result.current.hasOlder]).toEqual([false, true]);
+});
+
+test("a vote is shown at once with its bars, and taken back with the reason", async () => {
+  const { world, wrapper } = inProvider();
+  const { result } = renderHook(() => ({ own: useVote(SESSION), tally: useTally(SESSION, VOTING) }), { wrapper });
+  expect(result.current.own.canVote).toBe(false);
+  const counts = [{ movie: FIRST, votes: 1 }];
+  await act(() => admit(world, { votings: [voting({ total: 1, counts })] }));
+  expect(result.current.own.canVote).toBe(true);
+  await act(async () => void result.current.own.vote(SECOND));
+  expect(result.current.own).toMatchObject({ mine: SECOND, isPending: true, error: null });
+  expect(result.current.tally?.rows).toMatchObject([
+    { movie: FIRST, votes: 1, share: 1, leads: true, mine: false },
+    { movie: SECOND, votes: 0, share: 0, leads: false, mine: true },
+  ]);
+  await act(async () => {
+    world.socket.say({ type: "error", id: world.socket.last("vote").id, code: "voting_closed", message: "late" });
+    await settle();
+  });
+  expect(result.current.own).toMatchObject({ mine: null, isPending: false, error: { code: "voting_closed" } });
+});
+
+test("what is known is in the query cache, for queries that have no function of their own", async () => {
+  const queryClient = new QueryClient();
+  const { world, wrapper } = inProvider({ queryClient });
+  const { result } = renderHook(
+    () => {
+      useViewers(SESSION);
+      return useQuery<number | null>({ queryKey: usherKeys.viewers(SESSION) }).data;
+    },
+    { wrapper },
+  );
+  await act(() => admit(world));
+  await act(async () => {
+    world.socket.say({ type: "viewers", session: SESSION, count: 9 });
+    world.socket.say(events(chat(1)));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+  expect(result.current).toBe(9);
+  expect(queryClient.getQueryData(usherKeys.messages(SESSION))).toMatchObject([{ body: "message 1" }]);
+  await act(() => queryClient.refetchQueries({ queryKey: usherKeys.session(SESSION) }));
+  expect(result.current).toBe(9);
+});
+
+test("after a reset, what was derived from the session is fetched again; after a resume it is not", async () => {
+  const queryClient = new QueryClient();
+  const { world, wrapper } = inProvider({ queryClient, invalidate: (session) => [["highlights", session]] });
+  const fetched = vi.fn(async () => "highlights");
+  renderHook(
+    () => {
+      useViewers(SESSION);
+      useQuery({ queryKey: ["highlights", SESSION], queryFn: fetched });
+    },
+    { wrapper },
+  );
+  await act(() => admit(world));
+  await act(async () => {
+    world.socket.cut();
+    await world.pass(1000);
+    await admit(world, { recovered: true });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+  expect(fetched).toHaveBeenCalledTimes(1);
+  await act(async () => {
+    world.socket.say({ type: "reset", session: SESSION, epoch: "e2", seq: 9, head: 9, reason: "ahead" });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+  expect(fetched).toHaveBeenCalledTimes(2);
+});
+
+test("a provider takes a supabase client, and connects only when somebody follows", async () => {
+  const opened: string[] = [];
+  vi.stubGlobal(
+    "WebSocket",
+    class {
+      constructor(url: string) {
+        opened.push(url);
+      }
+      close() {}
+    },
+  );
+  let listeners = 0;
+  const supabase = {
+    auth: {
+      getSession: async () => ({ data: { session: { access_token: "token" } } }),
+      onAuthStateChange: () => {
+        listeners += 1;
+        return { data: { subscription: { unsubscribe: () => (listeners -= 1) } } };
+      },
+    },
+  };
+  const app = (child: ReactNode) =>
+    createElement(StrictMode, null, createElement(UsherProvider, { url: "http://gateway.example", supabase }, child));
+  const { rerender, unmount } = render(app(null));
+  expect([opened.length, listeners]).toEqual([0, 0]);
+  rerender(app(createElement(Viewers)));
+  await act(settle);
+  expect([opened, listeners]).toEqual([["ws://gateway.example/v1/socket"], 1]);
+  unmount();
+  await act(() => new Promise((resolve) => setTimeout(resolve, 3100)));
+  expect(listeners).toBe(0);
+  vi.unstubAllGlobals();
+});
+
+test("without a provider a hook says what is missing", () => {
+  const quiet = vi.spyOn(console, "error").mockImplementation(() => {});
+  expect(() => renderHook(() => useViewers(SESSION))).toThrow("<UsherProvider>");
+  quiet.mockRestore();
+});
+
+function Viewers() {
+  return createElement("p", null, String(useViewers(SESSION)));
+}
+
+/** A provider with a client in a fake world. */
+function inProvider(props: Omit<UsherProviderProps, "client" | "url" | "supabase" | "children"> = {}) {
+  const { world, usher } = inFakeWorld();
+  const queryClient = (props.queryClient as QueryClient | undefined) ?? new QueryClient();
+  const wrapper = ({ children }: { children: ReactNode }) =>
+    createElement(
+      StrictMode,
+      null,
+      createElement(
+        QueryClientProvider,
+        { client: queryClient },
+        createElement(UsherProvider, { client: usher, ...props }, children),
+      ),
+    );
+  return { world, usher, wrapper };
+}
+
+/** An element that scrolls, with rows of 20 pixels, since there is no layout here. */
+function fakeList() {
+  const element = document.createElement("ol");
+  const rows = new Map<number, HTMLElement>();
+  let shown: number[] = [];
+  let top = 0;
+  Object.defineProperties(element, {
+    clientHeight: { get: () => 200 },
+    scrollHeight: { get: () => shown.length * 20 },
+    scrollTop: { get: () => top, set: (value: number) => (top = value) },
+  });
+  element.getBoundingClientRect = () => ({ top: 0 }) as DOMRect;
+  return {
+    element,
+    show(seqs: number[]) {
+      shown = seqs;
+      for (const seq of seqs) {
+        if (rows.has(seq)) continue;
+        const row = document.createElement("li");
+        Object.defineProperty(row, "clientHeight", { get: () => 20 });
+        row.getBoundingClientRect = () => ({ top: shown.indexOf(seq) * 20 - top }) as DOMRect;
+        rows.set(seq, row);
+      }
+      element.replaceChildren(...seqs.flatMap((seq) => rows.get(seq) ?? []));
+    },
+    scrollTo(value: number) {
+      top = value;
+      element.dispatchEvent(new Event("scroll"));
+    },
+  };
+}
