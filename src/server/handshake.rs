@@ -189,7 +189,8 @@ fn too_many(message: &'static str, wait: Duration) -> (HandshakeRefusal, StatusC
 }
 
 /// The text where a token is expected: the header first, then the query, for clients that can set no header.
-fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
+#[must_use]
+pub fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
     // What is not text is a token that is not valid, not one that is absent.
     let header = headers.get(header::AUTHORIZATION);
     let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -205,7 +206,9 @@ fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
         .map(|(_, token)| token.to_owned())
 }
 
-fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The subprotocol to echo, where the client offers ours.
+#[must_use]
+pub fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offers = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()

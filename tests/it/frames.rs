@@ -124,6 +124,8 @@ async fn an_answer_carries_the_id_as_it_was_given() {
         json!(0),
         json!(-7),
         json!(1.5),
+        // A number whose last bit a quick parser gets wrong.
+        json!(1.844_674_408_446_743_9e283),
         json!("a \"name\""),
         json!("\u{1F37F}"),
         json!(""),

@@ -1,0 +1,164 @@
+//! The fuzz targets of `tests/fuzz` as a test: every file of the corpus, and many small changes to them.
+//!
+//! The changes come from a seed that is printed; `USHER_FUZZ_SEED` repeats a run. `tests/fuzz/Cargo.toml` says how to
+//! fuzz for longer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails as the test does"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test has its seed from whoever repeats it, and says it"
+)]
+
+#[path = "fuzz/targets.rs"]
+mod targets;
+
+use std::env;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use uuid::Uuid;
+
+/// Changed inputs of each target: a few seconds without optimization.
+const CHANGES: u64 = 10_000;
+
+/// Bytes of an input, enough for everything that a target looks at.
+const INPUT_BYTES_MAX: usize = 2_048;
+
+/// What a change may put in: words that mean something, and the edges of numbers and text.
+const WORDS: [&[u8]; 20] = [
+    b"\"",
+    b"\\",
+    b"\\u0000",
+    b"\\ud83c",
+    b"null",
+    b"-1",
+    b"1e999",
+    b"18446744073709551616",
+    b"{}",
+    b"[[[[",
+    b"\"type\":",
+    b"\"id\":",
+    b"\"session\":",
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\n",
+    b"\x80\x80",
+    b"\xf0\x9f\x8d\xbf",
+    b"anon",
+    b".",
+];
+
+#[test]
+fn frames() {
+    run("frames", targets::frames);
+}
+
+#[test]
+fn framing() {
+    run("framing", targets::framing);
+}
+
+#[test]
+fn tokens() {
+    run("tokens", targets::tokens);
+}
+
+#[test]
+fn notices() {
+    run("notices", targets::notices);
+}
+
+#[test]
+fn resume() {
+    run("resume", targets::resume);
+}
+
+#[test]
+fn handshake() {
+    run("handshake", targets::handshake);
+}
+
+#[test]
+fn snapshots() {
+    run("snapshots", targets::snapshots);
+}
+
+fn run(name: &str, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/corpus")
+        .join(name);
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    paths.sort_unstable();
+    let corpus: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    assert!(corpus.len() >= 5, "the corpus of {name} is missing");
+    for (path, input) in paths.iter().zip(&corpus) {
+        check(target, input, &path.display().to_string());
+    }
+    let seed = env::var("USHER_FUZZ_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+    println!("{name}: USHER_FUZZ_SEED={seed}");
+    let mut dice = Dice(seed | 1);
+    for number in 0..CHANGES {
+        let input = change(&corpus, &mut dice);
+        check(
+            target,
+            &input,
+            &format!("USHER_FUZZ_SEED={seed}, change {number}"),
+        );
+    }
+}
+
+fn check(target: fn(&[u8]), input: &[u8], origin: &str) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
+    assert!(outcome.is_ok(), "{origin}: b\"{}\"", input.escape_ascii());
+}
+
+/// A file of the corpus with up to four changes.
+fn change(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let mut input = corpus[dice.below(corpus.len())].clone();
+    for _ in 0..=dice.below(4) {
+        let place = dice.below(input.len() + 1);
+        let end = (place + 1 + dice.below(8)).min(input.len());
+        match dice.below(6) {
+            0 if place < input.len() => input[place] ^= 1 << dice.below(8),
+            1 => drop(input.drain(place.min(end)..end)),
+            2 => drop(input.splice(place..place, WORDS[dice.below(WORDS.len())].iter().copied())),
+            3 => {
+                let again: Vec<u8> = input[place.min(end)..end].repeat(1 + dice.below(40));
+                drop(input.splice(place..place, again));
+            }
+            4 => {
+                let other = &corpus[dice.below(corpus.len())];
+                let from = dice.below(other.len() + 1);
+                input.truncate(place);
+                input.extend_from_slice(&other[from..]);
+            }
+            _ => input.insert(place, dice.below(256).to_le_bytes()[0]),
+        }
+    }
+    input.truncate(INPUT_BYTES_MAX);
+    input
+}
+
+/// Xorshift: good enough to throw dice, and the same on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+}
