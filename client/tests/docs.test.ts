@@ -1,0 +1,62 @@
+// The examples of docs/client.md compile against the package as it is built.
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import ts from "typescript";
+import { expect, test } from "vitest";
+
+/** What the examples take as given, unless they bring it. */
+const GIVEN = {
+  supabase: "declare const supabase: import('@supabase/supabase-js').SupabaseClient;",
+  queryClient: "declare const queryClient: import('@tanstack/react-query').QueryClient;",
+  id: "declare const id: string;",
+  session: "declare const session: import('@usher/client').Session;",
+  message: "declare const message: import('@usher/client').Message;",
+  wait: "declare function wait(ms: number | null): void;",
+  SUPABASE_URL: "declare const SUPABASE_URL: string, SUPABASE_KEY: string;",
+  useSession: 'import { useSession } from "@usher/client/react";',
+  UsherProvider: 'import { UsherProvider } from "@usher/client/react";',
+};
+
+test("each of them", () => {
+  const page = readFileSync(new URL("../../docs/client.md", import.meta.url), "utf8");
+  // The comparison after it shows another library.
+  const [own = ""] = page.split("## From Supabase Realtime");
+  const examples = [...own.matchAll(/^```tsx?\n(.*?)^```$/gms)].map(([, code]) => code ?? "");
+  expect(examples.length).toBeGreaterThan(4);
+  const files = examples.map((code, index) => [fileURLToPath(new URL(`example-${index}.tsx`, import.meta.url)), code]);
+  expect(problemsOf(new Map(files.map(([path = "", code = ""]) => [path, completed(code)])))).toEqual([]);
+}, 120_000);
+
+function completed(code: string): string {
+  const missing = Object.entries(GIVEN).filter(([name]) => !new RegExp(`(const |import .*)\\b${name}\\b`).test(code));
+  // An opening tag stands for what is in it.
+  const whole = code.startsWith("<UsherProvider") ? `export default ${code}</UsherProvider>;` : code;
+  return `${missing.map(([, line]) => line).join("")}${whole}\nexport {};`;
+}
+
+function problemsOf(files: ReadonlyMap<string, string>): string[] {
+  const options: ts.CompilerOptions = {
+    strict: true,
+    noEmit: true,
+    skipLibCheck: true,
+    target: ts.ScriptTarget.ES2022,
+    module: ts.ModuleKind.NodeNext,
+    moduleResolution: ts.ModuleResolutionKind.NodeNext,
+    jsx: ts.JsxEmit.ReactJSX,
+    lib: ["lib.es2023.d.ts", "lib.dom.d.ts", "lib.dom.iterable.d.ts"],
+    types: ["react"],
+  };
+  const host = ts.createCompilerHost(options);
+  const { fileExists, getSourceFile } = host;
+  host.fileExists = (path) => files.has(path) || fileExists(path);
+  host.getSourceFile = (path, version, ...rest) => {
+    const text = files.get(path);
+    return text === undefined ? getSourceFile(path, version, ...rest) : ts.createSourceFile(path, text, version);
+  };
+  const program = ts.createProgram([...files.keys()], options, host);
+  return ts.getPreEmitDiagnostics(program).map(({ messageText, file, start }) => {
+    const line = file && start !== undefined ? file.getLineAndCharacterOfPosition(start).line : 0;
+    return `${ts.flattenDiagnosticMessageText(messageText, " ")} | ${file?.text.split("\n")[line]}`;
+  });
+}

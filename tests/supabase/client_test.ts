@@ -1,0 +1,45 @@
+// The client package under Deno, which has a WebSocket of its own, against a real gateway. It is built by then.
+
+import assert from "node:assert/strict";
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { connect } from "../../client/dist/index.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const binary = Deno.env.get("USHER_BIN") ??
+  resolve(root, Deno.env.get("CARGO_TARGET_DIR") ?? "target", "debug/usher");
+
+Deno.test("the client chats and votes as it is", async () => {
+  const args = ["dev", "--json", "--listen", "127.0.0.1:0"];
+  const usher = new Deno.Command(binary, { args, stdout: "piped", stderr: "null" }).spawn();
+  try {
+    const demo = JSON.parse(await firstLine(usher.stdout));
+    const viewer = demo.users.find((user: { role: string }) => user.role === "viewer");
+    const client = connect({ url: demo.url, getToken: () => viewer.token });
+    const session = client.session(demo.session);
+    const { seq } = await session.send("hello from Deno");
+    await session.vote(demo.voting, demo.movies[0]);
+    assert.equal(session.tally()?.mine, demo.movies[0]);
+    assert.equal(session.messages.at(-1)?.body, "hello from Deno");
+    assert.equal(session.continuity.seq, seq);
+    assert.equal(session.continuity.gaps, 0);
+    client.close();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  } finally {
+    usher.kill("SIGTERM");
+    await usher.status;
+  }
+});
+
+async function firstLine(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes("\n")) {
+    const { done, value } = await reader.read();
+    if (done) throw new Error(`usher dev ended: ${text}`);
+    text += value;
+  }
+  await reader.cancel();
+  return text.split("\n")[0];
+}
