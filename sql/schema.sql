@@ -1046,6 +1046,148 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) RETURNS TABLE(id uuid, seq bigint, place text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_variable
+declare
+  looked_at_max constant integer := 2000;
+  looked_at integer := 0;
+  found_count integer := 0;
+  candidate record;
+  bound timestamptz;
+begin
+  perform 1
+  from usher.standing(message_positions.session) s
+  where s.ban_until is distinct from 'infinity';
+  if not found then
+    return;
+  end if;
+
+  if before_id is null then
+    for candidate in
+      select
+        e.seq, e.message_id,
+        e.type = 'chat.created' and (
+          select m.deleted_at is null
+          from public.chat_messages m
+          where m.id = e.message_id
+        ) as counts
+      from usher.session_events e
+      where e.session_id = message_positions.session and e.seq < coalesce(before_seq, 9223372036854775807)
+      order by e.seq desc
+      limit looked_at_max
+    loop
+      looked_at := looked_at + 1;
+      place := candidate.seq::text;
+      if candidate.counts then
+        found_count := found_count + 1;
+        id := candidate.message_id;
+        seq := candidate.seq;
+        return next;
+        exit when found_count >= max_messages;
+      end if;
+    end loop;
+    if found_count < max_messages and looked_at = looked_at_max then
+      id := null;
+      seq := null;
+      return next;
+    end if;
+    if found_count >= max_messages or looked_at = looked_at_max then
+      return;
+    end if;
+    -- Whatever has left the log was written before its oldest event was numbered.
+    select e.at
+    into bound
+    from usher.session_events e
+    where e.session_id = message_positions.session
+    order by e.seq
+    limit 1;
+    bound := coalesce(bound, 'infinity');
+  else
+    bound := 'epoch'::timestamptz + before_at_us * interval '1 microsecond';
+  end if;
+
+  seq := null;
+  looked_at := 0;
+  for candidate in
+    select
+      m.id, m.created_at,
+      m.deleted_at is null and (
+        select e.seq
+        from usher.session_events e
+        where e.message_id = m.id and e.type = 'chat.created'
+        limit 1
+      ) is null as counts
+    from public.chat_messages m
+    where m.session_id = message_positions.session
+      and m.created_at <= bound
+      and (before_id is null or m.created_at < bound or m.id < before_id)
+    order by m.created_at desc, m.id desc
+    limit looked_at_max
+  loop
+    looked_at := looked_at + 1;
+    place := (extract(epoch from candidate.created_at) * 1000000)::bigint || '_' || candidate.id;
+    if candidate.counts then
+      found_count := found_count + 1;
+      id := candidate.id;
+      return next;
+      exit when found_count >= max_messages;
+    end if;
+  end loop;
+  if found_count < max_messages and looked_at = looked_at_max then
+    id := null;
+    return next;
+  end if;
+end
+$$;
+
+CREATE FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  select
+    coalesce(array_agg(v.message order by p.n) filter (where v.message is not null), '{}'),
+    -- By what was looked at and not by what the caller sees of it, so that a hidden message does not end the chat.
+    case
+      when count(p.id) >= max_messages or count(p.id) < count(*) then (array_agg(p.place order by p.n desc))[1]
+    end
+  into messages, next
+  from usher.message_positions(
+    messages_before.session, before_seq, before_at_us, before_id, max_messages
+  ) with ordinality as p (id, seq, place, n)
+  left join lateral (
+    select left(row_to_json(m)::text, -1)
+      || ',"seq":' || coalesce(p.seq::text, 'null')
+      || ',"author":' || coalesce(
+        (
+          select row_to_json(a)::text
+          from (
+            select o.username, o.display_name, o.avatar_path, o.role
+            from public.profiles o
+            where o.id = m.user_id
+          ) as a
+        ),
+        'null'
+      )
+      || '}' as message
+    from public.chat_messages m
+    where m.id = p.id
+    offset 0
+  ) as v on true;
+end
+$$;
+
 CREATE FUNCTION usher.moderated_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2938,6 +3080,14 @@ GRANT ALL ON FUNCTION usher.joined_sessions() TO service_role;
 REVOKE ALL ON FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.message_data(message_row json, author uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) TO anon;
+GRANT ALL ON FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) TO authenticated;
+
+REVOKE ALL ON FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) TO anon;
+GRANT ALL ON FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) TO authenticated;
 
 REVOKE ALL ON FUNCTION usher.moderated_sessions() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.moderated_sessions() TO anon;

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::http;
 use crate::keyring::Keyring;
 use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
 use crate::metrics::Metrics;
@@ -52,9 +53,10 @@ pub async fn serve(
     let mut is_listening = parts.shared.is_listening.clone();
     let mut database = parts.shared.database.clone();
     let mut keyring = parts.shared.keyring.clone();
+    let routes = http::routes(&parts.shared);
     parts
         .tasks
-        .spawn(accept::run(listener, Arc::clone(&parts.shared)));
+        .spawn(accept::run(listener, Arc::clone(&parts.shared), routes));
     info!(%address, "accepting connections");
 
     let mut ready = Some(ready);

@@ -35,7 +35,8 @@
 //!
 //! ```text
 //!  5  main  cli  app               commands; builds the parts in order, stops them in reverse
-//!  4  server                       accept, http, handshake, connection loop, fan-out loops, drain, pages
+//!  4  http                         the calls over HTTP, Server-Sent Events, health, metrics, pages
+//!     server                       accept, handshake, connection loop, fan-out loops, drain
 //!  3  postgres  keyring            the database and the key server, as seen from outside
 //! ------------------------------   below this line: no async, no clock, no randomness, no logging, no tokio
 //!  2  relay                        router, history ring, subscription, peer, tally, resume
@@ -68,6 +69,8 @@ pub mod keyring;
 pub mod metrics;
 pub mod postgres;
 pub mod server;
+
+pub mod http;
 
 pub mod app;
 pub mod cli;

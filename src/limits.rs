@@ -184,6 +184,29 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may take to send the head of a request.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may take to send the body of a request.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events in the answer to one call, as many as a page of the log has at most.
+pub const CALL_EVENTS_MAX: u16 = 500;
+
+/// Events in the answer to a call that does not say.
+pub const CALL_EVENTS_DEFAULT: u16 = 100;
+
+/// Messages in the answer to one call: the longest, all escaped, are then 1.2 MB.
+pub const CALL_MESSAGES_MAX: u16 = 100;
+
+/// Messages in the answer to a call that does not say: what a chat shows at first.
+pub const CALL_MESSAGES_DEFAULT: u16 = 50;
+
+/// When a call is worth another try that found the database away, in milliseconds.
+pub const CALL_RETRY_MS: u64 = 1_000;
+
+const _: () = assert!(
+    CALL_EVENTS_MAX as usize <= PAGE_EVENTS_MAX,
+    "a call's events are one page"
+);
+
 /// Bytes of the head of a request.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 

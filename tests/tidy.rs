@@ -36,17 +36,24 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "app",
+        "http",
         &[
             "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
             "server",
         ],
     ),
     (
+        "app",
+        &[
+            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
+            "server", "http",
+        ],
+    ),
+    (
         "cli",
         &[
             "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
-            "server", "app",
+            "server", "http", "app",
         ],
     ),
     ("main", &["cli"]),

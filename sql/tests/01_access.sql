@@ -29,11 +29,11 @@ select is(
   ),
   array[
     'admit', 'banned_sessions', 'enter_ballot', 'is_admin', 'is_overlay', 'is_staff', 'is_streamer',
-    'joined_sessions',
+    'joined_sessions', 'message_positions', 'messages_before',
     'moderated_sessions', 'moderates_voting', 'my_votes', 'outranks', 'owns_session', 'profile_role',
     'require_chatter', 'require_writer', 'standing'
   ],
-  'anon executes admission and the predicates of policies, nothing else'
+  'anon executes admission, the reading of chat and the predicates of policies, nothing else'
 );
 
 select is(

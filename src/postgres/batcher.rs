@@ -215,7 +215,7 @@ impl Kind {
     fn sql(self) -> &'static str {
         match self {
             Self::Messages => {
-                "select item, seq, message, refusal, retry_after_ms, detail from usher.post_messages($1)"
+                "select item, seq, message, created, refusal, retry_after_ms, detail from usher.post_messages($1)"
             }
             Self::Votes => {
                 "select item, voting, movie, refusal, retry_after_ms, detail from usher.cast_votes($1)"
@@ -231,6 +231,7 @@ impl Kind {
                     .and_then(|seq| u64::try_from(seq).ok())
                     .map(Seq),
                 message: MessageId(row.get("message")),
+                is_new: row.get("created"),
             },
             Self::Votes => Done::Voted {
                 voting: VotingId(row.get("voting")),

@@ -11,6 +11,7 @@ pub mod batcher;
 pub mod binaries;
 pub mod cluster;
 pub mod connect;
+pub mod history;
 pub mod listener;
 pub mod migrations;
 mod server;

@@ -25,13 +25,14 @@ use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher`.
-const FUNCTIONS: [&str; 10] = [
+const FUNCTIONS: [&str; 11] = [
     "admit",
     "cast_votes",
     "close_due_votings",
     "epoch",
     "events_after",
     "heads",
+    "messages_before",
     "post_messages",
     "session_snapshot",
     "tallies",
@@ -137,8 +138,22 @@ impl Store {
     /// # Errors
     /// Where the database cannot be asked.
     pub async fn page(&self, session: SessionId, after: Seq) -> Result<LogPage, StoreError> {
+        let count = u16::try_from(PAGE_EVENTS_MAX).unwrap_or(u16::MAX);
+        self.page_of(session, after, count).await
+    }
+
+    /// Reads what follows a position of a session's log: at most `count` events and about [`PAGE_BYTES_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn page_of(
+        &self,
+        session: SessionId,
+        after: Seq,
+        count: u16,
+    ) -> Result<LogPage, StoreError> {
         let after_number = i64::try_from(after.0).unwrap_or(i64::MAX);
-        let count = i32::try_from(PAGE_EVENTS_MAX).unwrap_or(i32::MAX);
+        let count = i32::from(count);
         let bytes = i32::try_from(PAGE_BYTES_MAX).unwrap_or(i32::MAX);
         let sessions = vec![session.0];
         // The head is read before the events: what it promises, the events hold.
@@ -251,13 +266,14 @@ impl Store {
     /// # Errors
     /// Where the database cannot be asked.
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
-        // Asked of the catalog, since without usage on the schema even naming a function is an error. Callers may
-        // call `admit`, the gateway as itself may not.
+        // Asked of the catalog, since without usage on the schema even naming a function is an error. What is asked
+        // as the caller the gateway as itself may not call.
         let sql = "select count(distinct p.proname) = cardinality($1) from pg_catalog.pg_proc p \
                    join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
                    where n.nspname = 'usher' and p.proname = any ($1) \
                    and pg_catalog.has_schema_privilege(n.oid, 'usage') \
-                   and (p.proname = 'admit' or pg_catalog.has_function_privilege(p.oid, 'execute'))";
+                   and (p.proname in ('admit', 'messages_before') \
+                   or pg_catalog.has_function_privilege(p.oid, 'execute'))";
         let rows = self
             .rows(sql, &[(&FUNCTIONS.as_slice(), Type::TEXT_ARRAY)])
             .await?;
@@ -310,14 +326,14 @@ impl Store {
         self.deadline(rows).await
     }
 
-    async fn client(&self) -> Result<Object, StoreError> {
+    pub(super) async fn client(&self) -> Result<Object, StoreError> {
         self.pool
             .get()
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
-    async fn deadline<T>(
+    pub(super) async fn deadline<T>(
         &self,
         question: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -328,9 +344,9 @@ impl Store {
     }
 }
 
-type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-async fn query(
+pub(super) async fn query(
     client: &Client,
     sql: &str,
     parameters: &[Parameter<'_>],

@@ -153,11 +153,7 @@ pub enum Misunderstood {
 /// # Errors
 /// What is not a JSON object, and what is one but not a frame of this protocol.
 pub fn decode(text: &str) -> Result<Request, Misunderstood> {
-    let (object, flaw) = match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => (object, None),
-        Ok(_) => return Err(Misunderstood::NotAnObject),
-        Err(_) => readable(text).ok_or(Misunderstood::NotAnObject)?,
-    };
+    let (object, flaw) = object(text).ok_or(Misunderstood::NotAnObject)?;
     let mut fields = Fields(object);
     let id = match fields.id() {
         Ok(id) => id,
@@ -166,6 +162,42 @@ pub fn decode(text: &str) -> Result<Request, Misunderstood> {
     match flaw.map_or_else(|| fields.frame(), Err) {
         Ok(frame) => Ok(Request { id, frame }),
         Err(refusal) => Err(Misunderstood::Refused { id, refusal }),
+    }
+}
+
+/// Parses a message to a session as a JSON object on its own, without a frame around it.
+///
+/// # Errors
+/// `bad_request` that names the field, `too_large` for a long text.
+pub fn message(
+    session: SessionId,
+    nonce: Option<Nonce>,
+    json: &[u8],
+) -> Result<NewMessage, Refusal> {
+    let mut fields = Fields::parse(json)?;
+    Ok(NewMessage {
+        session,
+        body: fields.body()?,
+        nonce,
+        reply_to: fields.uuid("reply_to")?,
+    })
+}
+
+/// Parses a vote in a voting as a JSON object on its own.
+///
+/// # Errors
+/// `bad_request` that names the field.
+pub fn vote(voting: VotingId, json: &[u8]) -> Result<NewVote, Refusal> {
+    let movie = Fields::parse(json)?.movie()?;
+    Ok(NewVote { voting, movie })
+}
+
+/// The fields of an object, and what is wrong with it where it is one by JSON's grammar alone.
+fn object(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Some((object, None)),
+        Ok(_) => None,
+        Err(_) => readable(text),
     }
 }
 
@@ -199,6 +231,15 @@ fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
 struct Fields(Map<String, Value>);
 
 impl Fields {
+    fn parse(json: &[u8]) -> Result<Self, Refusal> {
+        let object = std::str::from_utf8(json).ok().and_then(object);
+        match object {
+            Some((object, None)) => Ok(Self(object)),
+            Some((_, Some(flaw))) => Err(flaw),
+            None => Err(Refusal::bad_request("the body must be one JSON object")),
+        }
+    }
+
     fn frame(&mut self) -> Result<ClientFrame, Refusal> {
         let kind = self
             .text("type", usize::MAX)?

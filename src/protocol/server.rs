@@ -164,6 +164,9 @@ pub enum Done {
     Sent {
         seq: Option<Seq>,
         message: MessageId,
+        /// Not on the wire: whether it was written by this very try.
+        #[serde(skip)]
+        is_new: bool,
     },
     /// A vote, cast or withdrawn.
     Voted {
@@ -275,6 +278,7 @@ mod tests {
                 done: Done::Sent {
                     seq: Some(Seq(7)),
                     message: MessageId(uuid),
+                    is_new: true,
                 },
             },
             expect![[

@@ -21,6 +21,17 @@ pub fn text(payload: &str) -> Bytes {
     out.freeze()
 }
 
+/// The payload of one frame of ours.
+#[must_use]
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(127) => 10,
+        Some(126) => 4,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// A ping without a payload.
 #[must_use]
 pub fn ping() -> Bytes {
@@ -68,6 +79,9 @@ mod tests {
                 header + bytes,
                 "{bytes} bytes"
             );
+        }
+        for bytes in [0, 125, 126, 65_536] {
+            assert_eq!(payload(&text(&"x".repeat(bytes))).len(), bytes);
         }
         assert_eq!(text("hi").as_ref(), b"\x81\x02hi");
         assert_eq!(

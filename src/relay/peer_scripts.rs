@@ -1218,6 +1218,7 @@ impl Stage {
                     Ok(Done::Sent {
                         seq,
                         message: MessageId(Uuid::nil()),
+                        is_new: true,
                     }),
                 );
             }

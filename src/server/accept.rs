@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use crate::limits::{
     ACCEPT_BACKLOG, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT,
 };
-use crate::server::http::{self, SOCKET_PATH};
+use crate::server::handshake::SOCKET_PATH;
 use crate::server::lobby::{Lobby, Place};
 use crate::server::socket::Socket;
 use crate::server::{Shared, handshake};
@@ -48,9 +48,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the gateway stops.
-pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
-    let routes = http::routes(Arc::clone(&shared));
+/// The address that a request came from, among the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub IpAddr);
+
+/// Accepts until the gateway stops; `routes` answer whatever does not ask for the socket.
+pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
     // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
     let mut lobby = Lobby::default();
     loop {
@@ -135,11 +138,12 @@ async fn answer(
     shared: &Arc<Shared>,
     mut routes: Router,
     address: IpAddr,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() == SOCKET_PATH {
         return handshake::respond(shared, address, request).await;
     }
+    request.extensions_mut().insert(PeerAddress(address));
     match routes.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},

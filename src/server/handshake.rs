@@ -6,7 +6,6 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use futures::FutureExt as _;
@@ -15,33 +14,23 @@ use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tracing::{debug, error};
 
-use crate::auth::identity::{Credential, Identity};
+use crate::auth::identity::Identity;
 use crate::metrics::HandshakeRefusal;
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::server::Shared;
+use crate::protocol::refusal::Refusal;
 use crate::server::connection::Connection;
+use crate::server::door::{Seats, TurnedAway};
 use crate::server::fanout::Command;
-use crate::server::http::refusal_response;
 use crate::server::socket::Socket;
-use crate::server::throttle::{AddressSeat, ms_rounded_up};
+use crate::server::{Shared, answer, door};
+
+/// Where the socket is.
+pub const SOCKET_PATH: &str = "/v1/socket";
 
 /// The subprotocol that good clients offer.
 pub const SUBPROTOCOL: &str = "usher.v1";
-
-const RETRY_AFTER_MS: u64 = 2_000;
-
-/// When an address that has all its sockets may try again: one of them may have been closed by then.
-const SOCKET_PAUSE: Duration = Duration::from_secs(10);
-
-/// A socket's places, given back when it ends.
-struct Seats {
-    _at_node: OwnedSemaphorePermit,
-    _at_address: AddressSeat,
-}
 
 /// Answers a handshake; where it is accepted a connection's task begins.
 pub async fn respond<B>(
@@ -53,13 +42,13 @@ pub async fn respond<B>(
     let (parts, _) = request.into_parts();
     let (identity, seats) = match admit(shared, address, &parts).await {
         Ok(admitted) => admitted,
-        Err((why, status, refusal)) => {
+        Err((why, refusal)) => {
             shared
                 .metrics
                 .handshake_refusals
                 .get_or_create(&why.into())
                 .inc();
-            return refusal_response(status, &refusal);
+            return answer::refused(&refusal);
         }
     };
     let protocol = offered_subprotocol(&parts.headers);
@@ -72,7 +61,7 @@ pub async fn respond<B>(
         let refusal = Refusal::bad_request(
             "this is a websocket: send GET with Upgrade: websocket, version 13",
         );
-        let mut response = refusal_response(StatusCode::UPGRADE_REQUIRED, &refusal);
+        let mut response = answer::refused_with(StatusCode::UPGRADE_REQUIRED, &refusal);
         response
             .headers_mut()
             .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -99,58 +88,13 @@ async fn admit(
     shared: &Shared,
     address: IpAddr,
     request: &Parts,
-) -> Result<(Option<Identity>, Seats), (HandshakeRefusal, StatusCode, Refusal)> {
-    let client = shared.throttle.client(address, &request.headers);
-    if let Err(wait) = shared.throttle.request(client) {
-        return Err(too_many("too many attempts from this address", wait));
-    }
+) -> Result<(Option<Identity>, Seats), TurnedAway> {
+    let visitor = door::knock(shared, address, &request.headers, request.uri.query()).await?;
     if let Some(flaw) = flaw(request) {
-        let refusal = Refusal::bad_request(flaw);
-        return Err((
-            HandshakeRefusal::Malformed,
-            StatusCode::BAD_REQUEST,
-            refusal,
-        ));
+        return Err((HandshakeRefusal::Malformed, Refusal::bad_request(flaw)));
     }
-    let origin = request.headers.get(header::ORIGIN);
-    // One that is not even text is on no list.
-    let origin = origin.map(|origin| origin.to_str().unwrap_or_default());
-    if !shared.allowed_origins.is_allowed(origin) {
-        let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
-        return Err((HandshakeRefusal::Origin, StatusCode::FORBIDDEN, refusal));
-    }
-    let credential = credential(&request.headers, request.uri.query());
-    let identity = match credential.as_deref().map(Credential::parse) {
-        None | Some(Credential::Absent) => None,
-        Some(Credential::Token(token)) => {
-            Some(shared.keyring.prove(token).await.map_err(unproven)?)
-        }
-    };
-    if shared.stopping.is_cancelled() {
-        let refusal = Refusal::unavailable(RETRY_AFTER_MS);
-        return Err((
-            HandshakeRefusal::Draining,
-            StatusCode::SERVICE_UNAVAILABLE,
-            refusal,
-        ));
-    }
-    let Some(at_address) = shared.throttle.socket(client) else {
-        return Err(too_many("too many sockets from this address", SOCKET_PAUSE));
-    };
-    let Ok(at_node) = Arc::clone(&shared.seats).try_acquire_owned() else {
-        let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
-        refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-        return Err((
-            HandshakeRefusal::Full,
-            StatusCode::SERVICE_UNAVAILABLE,
-            refusal,
-        ));
-    };
-    let seats = Seats {
-        _at_node: at_node,
-        _at_address: at_address,
-    };
-    Ok((identity, seats))
+    let seats = door::seats(shared, &visitor, 1)?;
+    Ok((visitor.identity, seats))
 }
 
 /// What makes a request one that two readers, a proxy and this gateway, could read in two ways (RFC 9112 §11).
@@ -168,42 +112,6 @@ fn flaw(request: &Parts) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-fn unproven(refusal: Refusal) -> (HandshakeRefusal, StatusCode, Refusal) {
-    if refusal.code == RefusalCode::Unavailable {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return (HandshakeRefusal::Keys, status, refusal);
-    }
-    (HandshakeRefusal::Token, StatusCode::UNAUTHORIZED, refusal)
-}
-
-fn too_many(message: &'static str, wait: Duration) -> (HandshakeRefusal, StatusCode, Refusal) {
-    let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
-    refusal.retry_after_ms = Some(ms_rounded_up(wait));
-    (
-        HandshakeRefusal::Address,
-        StatusCode::TOO_MANY_REQUESTS,
-        refusal,
-    )
-}
-
-/// The text where a token is expected: the header first, then the query, for clients that can set no header.
-#[must_use]
-pub fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
-    // What is not text is a token that is not valid, not one that is absent.
-    let header = headers.get(header::AUTHORIZATION);
-    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    // A header that holds no token of ours, say a proxy's own password, does not hide the query's.
-    if let Some(Credential::Token(token)) = header.as_deref().map(Credential::from_authorization) {
-        return Some(token.to_owned());
-    }
-    // A JWT is made of letters that a query leaves as they are.
-    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs
-        .into_iter()
-        .find(|(name, _)| *name == "access_token")
-        .map(|(_, token)| token.to_owned())
 }
 
 /// The subprotocol to echo, where the client offers ours.

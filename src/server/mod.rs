@@ -1,29 +1,29 @@
 //! The shells around the core: sockets, tasks and clocks.
 //!
 //! ```text
-//! accept ─► http ─► handshake ─► connection (a task each) ⇄ fanout (a loop a core) ◄─ listener, tally
+//! accept ─► handshake ─► connection (a task each) ⇄ fanout (a loop a core) ◄─ listener, tally
 //! ```
 //!
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
-//! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`http`], [`handshake`],
+//! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`handshake`], [`door`], [`answer`],
 //! [`connection`], [`inbound`], [`wire`], [`farewell`], `question`, [`admissions`], [`throttle`], [`meter`], [`socket`],
-//! [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`], [`pages`].
+//! [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`].
 
 pub mod accept;
 pub mod admissions;
+pub mod answer;
 pub mod audience;
 pub mod connection;
+pub mod door;
 pub mod fanout;
 pub mod farewell;
 pub mod handshake;
-pub mod http;
 pub mod inbound;
 pub mod keeper;
 pub mod line;
 pub mod lobby;
 pub mod meter;
-pub mod pages;
 mod question;
 pub mod readiness;
 pub mod socket;
@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+use crate::auth::identity::Identity;
 use crate::config::AllowedOrigins;
 use crate::config::rates::Rates;
 use crate::keyring::Keyring;
@@ -47,8 +48,10 @@ use crate::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
 use crate::postgres::store::{Store, StoreError};
+use crate::protocol::refusal::Refusal;
+use crate::protocol::server::Done;
 use crate::relay::PeerId;
-use crate::relay::peer::{Moment, Rules};
+use crate::relay::peer::{Moment, Rules, Write};
 use crate::server::admissions::Admissions;
 use crate::server::fanout::Command;
 use crate::server::readiness::{Checks, DatabaseState, Pulse};
@@ -163,6 +166,24 @@ impl Shared {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.seats.available_permits() > 0
+    }
+
+    /// Writes something for somebody who is within the limits; an answer means committed.
+    ///
+    /// # Errors
+    /// What the database says against it, or that it cannot be asked.
+    pub async fn write(&self, write: Write, identity: Arc<Identity>) -> Result<Done, Refusal> {
+        let began = moment().at;
+        let outcome = self
+            .writer
+            .write(write.clone(), Arc::clone(&identity))
+            .await;
+        if outcome.is_err() {
+            self.throttle.on_refused(&identity, &write);
+        }
+        let took = (moment().at - began).as_secs_f64();
+        self.metrics.writes.observe(took);
+        outcome
     }
 
     /// A number for a new connection, and the loop that it belongs to.

@@ -12,7 +12,7 @@ use crate::protocol::server::Done;
 use crate::relay::peer::Write;
 use crate::relay::router::LogPage;
 use crate::server::admissions::AdmissionAnswer;
-use crate::server::{Shared, answered, moment};
+use crate::server::{Shared, answered};
 
 /// A question to the database.
 #[derive(Debug)]
@@ -120,16 +120,7 @@ pub(super) fn write(
 ) -> BoxFuture<'static, Answer> {
     let shared = Arc::clone(shared);
     Box::pin(async move {
-        let began = moment().at;
-        let outcome = shared
-            .writer
-            .write(write.clone(), Arc::clone(&identity))
-            .await;
-        if outcome.is_err() {
-            shared.throttle.on_refused(&identity, &write);
-        }
-        let took = (moment().at - began).as_secs_f64();
-        shared.metrics.writes.observe(took);
+        let outcome = shared.write(write, identity).await;
         Answer::Written { ticket, outcome }
     })
 }

@@ -29,7 +29,8 @@ use usher::protocol::server::Can;
 use usher::relay::resume::ResumeKey;
 use usher::relay::snapshot::{Continuity, Snapshot};
 use usher::relay::tally::Tally;
-use usher::server::handshake::{credential, offered_subprotocol};
+use usher::server::door::credential;
+use usher::server::handshake::offered_subprotocol;
 use uuid::Uuid;
 
 const SECRET: &str = "the secret of the fuzzer, 32 bytes or more";

@@ -48,6 +48,14 @@ async fn no_hot_path_reads_a_whole_table() {
             "begin; select set_config('role', 'anon', true), set_config('request.jwt.claims', '{{}}', true);
              select usher.admit('{session}'); commit"
         ),
+        format!(
+            "begin;
+             select set_config('role', 'authenticated', true), set_config('request.jwt.claims', '{}', true);
+             select usher.messages_before('{session}', null, null, null, 50);
+             select usher.messages_before('{session}', 3000, null, null, 50);
+             select usher.messages_before('{session}', null, 2000000000000000, '{message}', 50); commit",
+            claims(user)
+        ),
         format!("select usher.heads(array['{session}']::uuid[])"),
         format!("select usher.events_after('{session}', 10, 200, 60000)"),
         format!("select usher.tallies(array['{voting}']::uuid[])"),

@@ -12,6 +12,7 @@
 
 mod access;
 mod adopt;
+mod api;
 mod client;
 mod cluster;
 mod conformance;

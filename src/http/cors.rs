@@ -1,0 +1,79 @@
+//! What browsers may do with the answers when the page is from elsewhere: what the origins that may connect say.
+//!
+//! No cookies and no credentials of the browser's own are ever used, so `*` gives nothing away. The rest of what is
+//! served, metrics above all, is for no page from elsewhere.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
+
+use crate::config::AllowedOrigins;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::{Shared, answer};
+
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
+const HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match";
+const EXPOSED: &str = "Retry-After, ETag, Allow";
+
+/// For how long a browser need not ask again, in seconds: as long as the most patient of them keeps it.
+const PREFLIGHT_SECONDS: &str = "7200";
+
+/// Answers preflights, and lets pages of allowed origins read the answers.
+pub async fn cors(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !path.starts_with("/v1/") && path != "/openapi.json" {
+        return next.run(request).await;
+    }
+    let headers = request.headers();
+    let origin = headers.get(header::ORIGIN).cloned();
+    let is_preflight = request.method() == Method::OPTIONS
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let allowed = allowed(&shared.allowed_origins, origin.as_ref());
+    let mut response = match (is_preflight, &allowed) {
+        (true, Some(_)) => preflight(),
+        (true, None) => {
+            let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
+            answer::refused(&refusal)
+        }
+        (false, _) => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    if matches!(shared.allowed_origins, AllowedOrigins::Only(_)) {
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    if let Some(allowed) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        let exposed = HeaderValue::from_static(EXPOSED);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    response
+}
+
+/// What to call allowed; `None` for an origin that is not, or where nobody asks.
+fn allowed(origins: &AllowedOrigins, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    match origins {
+        AllowedOrigins::Any => Some(HeaderValue::from_static("*")),
+        AllowedOrigins::Only(_) => origin
+            .filter(|origin| origins.is_allowed(origin.to_str().ok().or(Some(""))))
+            .cloned(),
+    }
+}
+
+fn preflight() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers: &mut HeaderMap = response.headers_mut();
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,80 @@
+//! Whether the process is well, whether it would serve a viewer, and what it counts.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use hyper::StatusCode;
+use hyper::header;
+use serde_json::json;
+
+use crate::http::openapi::Readiness;
+use crate::server::{Shared, answer};
+
+/// Alive
+///
+/// Alive means: the process makes progress. What it needs of others is not asked: to restart it would not mend them.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operation",
+    responses(
+        (status = 200, body = String, description = "It does."),
+        (status = 503, body = String, description = "It does not: restart it.")
+    ),
+)]
+pub async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    if shared.makes_progress() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "a fan-out loop is stuck\n")
+    }
+}
+
+/// Ready
+///
+/// Ready means: a new viewer would be served.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    responses(
+        (status = 200, body = Readiness, description = "It would."),
+        (status = 503, body = Readiness, description = "It would not: the checks say why.")
+    ),
+)]
+pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let checks = shared.checks();
+    let is_ready = checks.are_good();
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    answer::json(status, &json!({ "ready": is_ready, "checks": checks }))
+}
+
+/// What is counted
+///
+/// For Prometheus, in the form of OpenMetrics.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((
+        status = 200, body = String, description = "The metrics.",
+        content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    )),
+)]
+pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let metrics = &shared.metrics;
+    let is_listening = i64::from(*shared.is_listening.borrow());
+    metrics.is_listening.set(is_listening);
+    metrics.keys_age.set(gauge(shared.keyring.age_seconds()));
+    metrics.is_ready.set(i64::from(shared.checks().are_good()));
+    let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
+    metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
+    metrics.write_queue.set(gauge(shared.writer.waiting()));
+    metrics.throttle_keys.set(gauge(shared.throttle.keys()));
+    metrics.query_queue.set(gauge(shared.store.waiting()));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()
+}
+
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

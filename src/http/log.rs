@@ -1,0 +1,86 @@
+//! Pages of a session's log.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, State};
+use axum::response::Response;
+use hyper::http::request::Parts;
+use serde_json::json;
+
+use crate::auth::identity::Identity;
+use crate::http::openapi::{EventsPage, Reading};
+use crate::http::reply::{self, Data};
+use crate::http::request::{Caller, Id, Query, Refused, told};
+use crate::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX, CALL_RETRY_MS};
+use crate::protocol::id::{Seq, SessionId};
+use crate::protocol::refusal::Refusal;
+use crate::relay::snapshot::Admission;
+use crate::server::Shared;
+
+/// Which page.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// The number before the first event wanted: the last that you have.
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64, default = 0)]
+    after: Seq,
+    /// How many events at most. A page has about 256 KiB at most, so it may have fewer although more follow.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 100)]
+    limit: u16,
+}
+
+impl FromRequestParts<Arc<Shared>> for EventsQuery {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let query = Query::of(parts);
+        Ok(Self {
+            after: query.seq("after")?.unwrap_or_default(),
+            limit: query.limit(CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX)?,
+        })
+    }
+}
+
+/// A page of the log
+///
+/// The events after a number, consecutive, oldest first. Where the page is empty and `head` is larger than `after`, the
+/// log no longer reaches back (`floor` is larger than `after`), and you begin afresh after `floor`. Another `epoch` than
+/// before, or a `head` smaller than `after`, means that the database went back in time.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/events", tag = "sessions",
+    params(("id" = uuid::Uuid, Path, description = "The session."), EventsQuery),
+    responses((status = 200, body = Data<EventsPage>, description = "The page."), Reading),
+    security((), ("token" = [])),
+)]
+pub async fn events(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    query: EventsQuery,
+) -> Result<Response, Refused> {
+    admit(&shared, session, &caller.identity).await?;
+    let page = shared
+        .store
+        .page_of(session, query.after, query.limit)
+        .await;
+    let page = told(page, "a page of the log", &shared)?;
+    let events: Vec<&[u8]> = page.events.iter().map(|event| &*event.json).collect();
+    let rest = json!({ "head": page.head, "floor": page.floor, "epoch": page.epoch });
+    Ok(reply::data_text(&reply::list_and("events", &events, &rest)))
+}
+
+/// What the caller may do in a session that it may see.
+///
+/// # Errors
+/// Where it may not see the session, or the database cannot be asked.
+pub async fn admit(
+    shared: &Shared,
+    session: SessionId,
+    identity: &Arc<Identity>,
+) -> Result<Admission, Refusal> {
+    let answer = shared.admissions.ask(session, identity).await;
+    answer.unwrap_or_else(|| Err(Refusal::unavailable(CALL_RETRY_MS)))
+}

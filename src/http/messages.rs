@@ -1,0 +1,175 @@
+//! Chat: what was said, and saying something.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, State};
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::http::log::admit;
+use crate::http::openapi::{self, Posted, Reading, Writing};
+use crate::http::reply::{self, Data};
+use crate::http::request::{Caller, Id, JsonText, Query, Refused, parse_seq, told};
+use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
+use crate::postgres::history::{Before, MessagesPage};
+use crate::protocol::client;
+use crate::protocol::id::{Nonce, SessionId};
+use crate::protocol::refusal::Refusal;
+use crate::protocol::server::Done;
+use crate::relay::peer::Write;
+use crate::server::{Shared, moment};
+
+/// The client's own name for a message.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Which page.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MessagesQuery {
+    /// Only messages before this number, or before where the last page ended (its `next`).
+    #[param(
+        value_type = Option<String>, example = "1301",
+        pattern = "^[0-9]{1,18}(_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$"
+    )]
+    before: Before,
+    /// How many messages at most.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
+    limit: u16,
+}
+
+impl FromRequestParts<Arc<Shared>> for MessagesQuery {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let query = Query::of(parts);
+        let before = query.text("before").map(|text| parse_before(&text));
+        let refusal =
+            || Refusal::bad_request("before must be the number of an event, or the next of a page");
+        Ok(Self {
+            before: before
+                .map_or(Some(Before::Now), |before| before)
+                .ok_or_else(refusal)?,
+            limit: query.limit(CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX)?,
+        })
+    }
+}
+
+/// A message to be written.
+#[derive(Debug, ToSchema)]
+pub struct Message {
+    /// The text.
+    #[schema(
+        min_length = 1,
+        max_length = 2000,
+        pattern = r"^[^\u0000]+$",
+        examples("hello")
+    )]
+    pub body: String,
+    /// The message that this one answers.
+    pub reply_to: Option<uuid::Uuid>,
+}
+
+/// What was said
+///
+/// Messages, newest first, without those that were deleted; also those that have left the log, whose `seq` is null. `next`
+/// is what to give as `before` for the page after this one, null where there is none.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/messages", tag = "sessions",
+    params(("id" = uuid::Uuid, Path, description = "The session."), MessagesQuery),
+    responses((status = 200, body = Data<openapi::MessagesPage>, description = "The page."), Reading),
+    security((), ("token" = [])),
+)]
+pub async fn messages(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    query: MessagesQuery,
+) -> Result<Response, Refused> {
+    admit(&shared, session, &caller.identity).await?;
+    let page = shared
+        .store
+        .messages(session, &caller.identity, query.before, query.limit)
+        .await;
+    let MessagesPage { messages, next } = told(page, "a page of messages", &shared)?;
+    let messages: Vec<&[u8]> = messages.iter().map(String::as_bytes).collect();
+    let rest = json!({ "next": next });
+    Ok(reply::data_text(&reply::list_and(
+        "messages", &messages, &rest,
+    )))
+}
+
+/// Says something
+///
+/// Answered when the message is committed. With an `Idempotency-Key` a repetition is harmless: it gives the first answer
+/// again, and 200 instead of 201.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/messages", tag = "sessions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The session."),
+        ("Idempotency-Key" = Option<uuid::Uuid>, Header, description = "Your own name for the message, a uuid.")
+    ),
+    request_body = Message,
+    responses(
+        (status = 201, body = Data<Posted>, description = "The message is written."),
+        (status = 200, body = Data<Posted>, description = "The message had been written before."),
+        Writing
+    ),
+    security(("token" = [])),
+)]
+pub async fn post_message(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    headers: HeaderMap,
+    JsonText(text): JsonText,
+) -> Result<Response, Refused> {
+    let message = client::message(session, nonce(&headers)?, &text)?;
+    let done = write(&shared, caller, Write::Message(message)).await?;
+    let is_new = matches!(done, Done::Sent { is_new: true, .. });
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(reply::data(status, &done))
+}
+
+/// Writes as the caller, within its limits.
+///
+/// # Errors
+/// What the limits or the database say against it.
+pub async fn write(shared: &Shared, caller: Caller, write: Write) -> Result<Done, Refusal> {
+    let identity = caller.identity;
+    // Who moderates is known by a subscription alone, as on the socket.
+    shared
+        .throttle
+        .admit(&identity, &write, false, moment().at)?;
+    shared.write(write, identity).await
+}
+
+fn nonce(headers: &HeaderMap) -> Result<Option<Nonce>, Refusal> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let nonce = key.to_str().ok().and_then(|key| key.trim().parse().ok());
+    let refusal = || Refusal::bad_request("the header Idempotency-Key must be a uuid");
+    nonce.map(Some).ok_or_else(refusal)
+}
+
+/// A number of an event, or the time in microseconds and the id of a message that has left the log.
+fn parse_before(text: &str) -> Option<Before> {
+    match text.split_once('_') {
+        None => parse_seq(text).map(Before::Event),
+        Some((at, id)) => Some(Before::Message {
+            at_us: i64::try_from(parse_seq(at)?.0).ok()?,
+            id: id.parse().ok()?,
+        }),
+    }
+}

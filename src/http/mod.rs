@@ -1,0 +1,69 @@
+//! What Usher says over plain HTTP: the calls of the protocol, Server-Sent Events, health, metrics and the pages.
+//!
+//! ```text
+//! server::accept ─► routes ─► door (address, origin, token) ─► log, messages, votings, stream ─► postgres
+//! ```
+//!
+//! The same words, rules and limits as on the socket, in another dress: success is `{"data":…}`, a refusal is
+//! `{"error":{"code","message","retry_after_ms"?}}` with a status. What the database wrote is spliced, not parsed. Read in
+//! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`openapi`], [`cors`], [`health`], [`pages`].
+
+pub mod cors;
+pub mod health;
+pub mod log;
+pub mod messages;
+pub mod openapi;
+pub mod pages;
+pub mod reply;
+pub mod request;
+pub mod votings;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::get;
+use hyper::{Method, StatusCode, Uri};
+use tower_http::compression::CompressionLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http::openapi::Document;
+use crate::protocol::refusal::Refusal;
+use crate::server::{Shared, answer};
+
+/// Everything but the socket.
+pub fn routes(shared: &Arc<Shared>) -> Router {
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(log::events))
+        .routes(routes!(messages::messages, messages::post_message))
+        .routes(routes!(votings::tally))
+        .routes(routes!(votings::vote, votings::withdraw_vote))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .split_for_parts();
+    let document = openapi::text(&document);
+    router
+        .route("/openapi.json", get(async move || openapi::page(document)))
+        .fallback(pages::page)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(shared),
+            cors::cors,
+        ))
+        // Leaves event streams alone, and what is small.
+        .layer(CompressionLayer::new())
+        .with_state(Arc::clone(shared))
+}
+
+/// The path is right, the method is not: axum says in `Allow` which are.
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let message = format!("{method} is not for {}: see the Allow header", uri.path());
+    answer::refused_with(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &Refusal::bad_request(message),
+    )
+}

@@ -1,0 +1,302 @@
+//! `openapi.json`: made of the calls' own annotations, and of the shapes that the database writes, which no type of ours
+//! holds.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::StatusCode;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{IntoResponses, Modify, ToSchema};
+use uuid::Uuid;
+
+use crate::server::answer;
+
+/// The document, to which the routes add themselves.
+#[derive(Debug, utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Usher",
+        description = "What happens in live movie sessions: chat, votings, tallies. The same as the socket \
+            `/v1/socket` has, for those who want one answer and not a stream. Who may read, write and vote is decided by \
+            row level security under the caller's own role and claims."
+    ),
+    tags(
+        (name = "sessions", description = "The log of a session, and its chat."),
+        (name = "votings", description = "Votings and votes."),
+        (name = "operation", description = "For those who run the gateway.")
+    ),
+    components(schemas(Error)),
+    modifiers(&Token)
+)]
+pub struct Document;
+
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.bearer_format = Some("JWT".to_owned());
+        scheme.description = Some("The access token of a Supabase session.".to_owned());
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document as it is served.
+///
+/// # Panics
+/// Never: it has string keys and plain values.
+#[must_use]
+pub fn text(document: &OpenApi) -> Bytes {
+    serde_json::to_vec(document)
+        .expect("the document has string keys and plain values")
+        .into()
+}
+
+/// The answer with the document.
+#[must_use]
+pub fn page(text: Bytes) -> Response {
+    answer::json_text(StatusCode::OK, Body::from(text))
+}
+
+/// What every refusal looks like.
+#[derive(Debug, ToSchema)]
+#[schema(examples(json!({"error": {"code": "slow_mode", "message": "wait 3 s before the next message",
+    "retry_after_ms": 3000}})))]
+pub struct Error {
+    /// What is wrong.
+    pub error: ErrorDetails,
+}
+
+/// What is wrong, for programs and for people.
+#[derive(Debug, ToSchema)]
+pub struct ErrorDetails {
+    /// Which of the named reasons.
+    pub code: ErrorCode,
+    /// What is wrong and what would be right.
+    pub message: String,
+    /// When to try again, where trying again can help.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// The names of all refusals, the same as on the socket.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the protocol's page says what each means")]
+pub enum ErrorCode {
+    BadRequest,
+    Banned,
+    Conflict,
+    Forbidden,
+    Internal,
+    NotFound,
+    RateLimited,
+    SessionEnded,
+    SlowMode,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    VotingClosed,
+}
+
+/// What a call that reads may answer instead.
+#[derive(Debug, IntoResponses)]
+pub enum Reading {
+    /// The message names what is not as it should be.
+    #[response(status = 400)]
+    BadRequest(Error),
+    /// The token does not hold, or one is needed.
+    #[response(status = 401, headers(("WWW-Authenticate" = String)))]
+    Unauthorized(Error),
+    /// Banned, or the origin is not allowed.
+    #[response(status = 403)]
+    Forbidden(Error),
+    /// No such thing, or not for this caller.
+    #[response(status = 404)]
+    NotFound(Error),
+    /// Too many requests from this address.
+    #[response(status = 429, headers(("Retry-After" = u64, description = "Seconds.")))]
+    RateLimited(Error),
+    /// Our fault: the gateway's log says more.
+    #[response(status = 500)]
+    Internal(Error),
+    /// The database cannot be asked.
+    #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds.")))]
+    Unavailable(Error),
+}
+
+/// What a call that writes may answer instead.
+#[derive(Debug, IntoResponses)]
+pub enum Writing {
+    /// The message names what is not as it should be.
+    #[response(status = 400)]
+    BadRequest(Error),
+    /// The token does not hold, or one is needed.
+    #[response(status = 401, headers(("WWW-Authenticate" = String)))]
+    Unauthorized(Error),
+    /// Banned or timed out, not a member, chat switched off, or the origin is not allowed.
+    #[response(status = 403)]
+    Forbidden(Error),
+    /// No such thing, or not for this caller.
+    #[response(status = 404)]
+    NotFound(Error),
+    /// The body did not come in time.
+    #[response(status = 408)]
+    Late(Error),
+    /// The session has ended, the voting is not open, or the vote is final.
+    #[response(status = 409)]
+    Conflict(Error),
+    /// The text, or the body of the request, is too long.
+    #[response(status = 413)]
+    TooLarge(Error),
+    /// The body is not `application/json`.
+    #[response(status = 415)]
+    UnsupportedMediaType(Error),
+    /// Too many in too short a time, or slow mode.
+    #[response(status = 429, headers(("Retry-After" = u64, description = "Seconds.")))]
+    RateLimited(Error),
+    /// Our fault: the gateway's log says more.
+    #[response(status = 500)]
+    Internal(Error),
+    /// The database cannot be asked.
+    #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds.")))]
+    Unavailable(Error),
+}
+
+/// A page of the log.
+#[derive(Debug, ToSchema)]
+pub struct EventsPage {
+    /// Consecutive events, oldest first.
+    pub events: Vec<Event>,
+    /// The newest number.
+    pub head: u64,
+    /// The number before the oldest event that is kept.
+    pub floor: u64,
+    /// Which life of the database the numbers belong to.
+    pub epoch: String,
+}
+
+/// One event.
+#[derive(Debug, ToSchema)]
+pub struct Event {
+    /// Its number: 1, 2, 3, … without a gap.
+    #[schema(minimum = 1)]
+    pub seq: u64,
+    /// `chat.created`, `chat.updated`, `chat.deleted`, `voting.opened`, `voting.updated`, `voting.closed`,
+    /// `session.updated`, `member.banned`, `member.unbanned`, and what later versions add.
+    pub r#type: String,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// The row that it is about.
+    #[schema(value_type = Object)]
+    pub data: String,
+}
+
+/// A page of messages.
+#[derive(Debug, ToSchema)]
+pub struct MessagesPage {
+    /// Newest first.
+    #[schema(max_items = 100)]
+    pub messages: Vec<ChatMessage>,
+    /// What to give as `before` for the next page; null where there is none.
+    #[schema(required)]
+    pub next: Option<String>,
+}
+
+/// A message, as the Data API returns it, with its number and its author.
+#[derive(Debug, ToSchema)]
+#[expect(missing_docs, reason = "the fields are the columns of chat_messages")]
+pub struct ChatMessage {
+    pub id: Uuid,
+    pub session_id: Uuid,
+    pub user_id: Uuid,
+    pub body: String,
+    #[schema(required)]
+    pub reply_to: Option<Uuid>,
+    #[schema(required)]
+    pub nonce: Option<Uuid>,
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    #[schema(required, format = DateTime)]
+    pub edited_at: Option<String>,
+    /// The number of its event; null where that has left the log.
+    #[schema(required)]
+    pub seq: Option<u64>,
+    #[schema(required)]
+    pub author: Option<Author>,
+}
+
+/// Who wrote it.
+#[derive(Debug, ToSchema)]
+#[expect(missing_docs, reason = "the fields are the columns of profiles")]
+pub struct Author {
+    pub username: String,
+    #[schema(required)]
+    pub display_name: Option<String>,
+    #[schema(required)]
+    pub avatar_path: Option<String>,
+    pub role: String,
+}
+
+/// The counts of a voting at one moment.
+#[derive(Debug, ToSchema)]
+pub struct Tally {
+    /// `tally`.
+    pub r#type: String,
+    /// The session of the voting.
+    pub session: Uuid,
+    /// The voting.
+    pub voting: Uuid,
+    /// `open` or `closed`.
+    pub status: String,
+    /// Grows with every change of the counts.
+    pub version: u64,
+    /// All votes together.
+    pub total: u64,
+    /// Votes for each movie; null while they are hidden from the caller.
+    #[schema(required)]
+    pub counts: Option<Vec<Count>>,
+    /// When it closes by itself.
+    #[schema(required, format = DateTime)]
+    pub closes_at: Option<String>,
+}
+
+/// The votes for a movie.
+#[derive(Debug, ToSchema)]
+#[expect(missing_docs, reason = "the fields are named after what they are")]
+pub struct Count {
+    pub movie: Uuid,
+    pub votes: u64,
+}
+
+/// A message that is written.
+#[derive(Debug, ToSchema)]
+pub struct Posted {
+    /// The number of its event; null where that has left the log since.
+    #[schema(required)]
+    pub seq: Option<u64>,
+    /// The message.
+    pub message: Uuid,
+}
+
+/// A vote as it stands.
+#[derive(Debug, ToSchema)]
+pub struct Voted {
+    /// The voting.
+    pub voting: Uuid,
+    /// The movie; null where the vote was withdrawn.
+    #[schema(required)]
+    pub movie: Option<Uuid>,
+}
+
+/// Whether a new viewer would be served.
+#[derive(Debug, ToSchema)]
+pub struct Readiness {
+    /// Whether all checks are good.
+    pub ready: bool,
+    /// What a new viewer needs, one by one.
+    #[schema(value_type = Object)]
+    pub checks: String,
+}

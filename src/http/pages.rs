@@ -1,0 +1,77 @@
+//! The pages, served from the binary.
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use rust_embed::RustEmbed;
+
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::answer;
+
+/// Nothing from elsewhere, nothing inline, no framing: hostile chat text finds nothing to work with.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+#[derive(RustEmbed)]
+#[folder = "src/web/"]
+#[exclude = "package.json"]
+struct Files;
+
+/// Answers with a file of the pages, to whatever no call answers.
+pub async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let path = uri.path().trim_start_matches('/');
+    let path = if path.is_empty() { "index.html" } else { path };
+    let Some(file) = Files::get(path) else {
+        let refusal = Refusal::new(RefusalCode::NotFound, "there is nothing at this path");
+        return answer::refused(&refusal);
+    };
+    if method != Method::GET && method != Method::HEAD {
+        let refusal = Refusal::bad_request("a page is there to be read: use GET or HEAD");
+        let mut response = answer::refused_with(StatusCode::METHOD_NOT_ALLOWED, &refusal);
+        let allowed = HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(header::ALLOW, allowed);
+        return response;
+    }
+    let tag: String = file.metadata.sha256_hash()[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    // Weak: the same file goes out as it is and compressed.
+    let tag = format!("W/\"{tag}\"");
+    let mut response = if is_known(&headers, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let kind = mime_guess::from_path(path).first_or_octet_stream();
+        let body = Body::from(file.data.into_owned());
+        ([(header::CONTENT_TYPE, kind.as_ref())], body).into_response()
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        // Kept, and asked about each time: the names of the files do not change with what is in them.
+        (header::CACHE_CONTROL, "no-cache"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Whether the client has this very file (RFC 9110 §13.1.2: compared weakly, from a list).
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let known = headers.get_all(header::IF_NONE_MATCH).iter();
+    let known = known.filter_map(|known| known.to_str().ok());
+    known
+        .flat_map(|known| known.split(','))
+        .any(|known| known.trim() == "*" || opaque(known) == opaque(tag))
+}

@@ -1,0 +1,66 @@
+//! How an answer looks that is no refusal.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut as _, BytesMut};
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::server::answer;
+
+/// What every answer that is no refusal looks like.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Data<T> {
+    /// What was asked for.
+    pub data: T,
+}
+
+/// An answer of values.
+#[must_use]
+pub fn data<T: Serialize>(status: StatusCode, data: &T) -> Response {
+    answer::json(status, &json!({ "data": data }))
+}
+
+/// An answer that is JSON text already, such as the database wrote.
+#[must_use]
+pub fn data_text(data: &[u8]) -> Response {
+    let mut text = BytesMut::with_capacity(data.len() + 16);
+    text.put_slice(br#"{"data":"#);
+    text.put_slice(data);
+    text.put_slice(b"}\n");
+    answer::json_text(StatusCode::OK, Body::from(text.freeze()))
+}
+
+/// An object of a list, whose JSON text is spliced, and of other fields, an object of at least one.
+#[must_use]
+pub fn list_and(name: &str, list: &[&[u8]], fields: &Value) -> BytesMut {
+    let length: usize = list.iter().map(|item| item.len() + 1).sum();
+    let fields = fields.to_string();
+    let mut text = BytesMut::with_capacity(length + name.len() + fields.len() + 16);
+    text.put_slice(format!(r#"{{"{name}":["#).as_bytes());
+    for (place, item) in list.iter().enumerate() {
+        if place > 0 {
+            text.put_u8(b',');
+        }
+        text.put_slice(item);
+    }
+    text.put_slice(b"],");
+    text.put_slice(&fields.as_bytes()[1..]);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spliced_is_untouched() {
+        let items: [&[u8]; 2] = [b"{\"a\": 1}", b"2"];
+        let text = list_and("items", &items, &json!({ "next": null }));
+        assert_eq!(&text[..], br#"{"items":[{"a": 1},2],"next":null}"#);
+        let none = list_and("items", &[], &json!({ "next": 7 }));
+        assert_eq!(&none[..], br#"{"items":[],"next":7}"#);
+    }
+}

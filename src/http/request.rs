@@ -1,0 +1,227 @@
+//! What a call says, parsed into types that cannot be wrong: who calls, which thing, with what settings and body.
+//!
+//! Whatever is wrong is refused with the name of the field and what would be right.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use tokio::time::timeout;
+
+use crate::auth::identity::Identity;
+use crate::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
+use crate::postgres::store::StoreError;
+use crate::protocol::id::Seq;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::accept::PeerAddress;
+use crate::server::door::{self, Visitor};
+use crate::server::{Shared, answer, answered};
+
+/// A call that is not done.
+#[derive(Debug)]
+pub struct Refused {
+    /// Where it says more than the code of the refusal.
+    status: Option<StatusCode>,
+    refusal: Refusal,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: None,
+            refusal,
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self.status {
+            Some(status) => answer::refused_with(status, &self.refusal),
+            None => answer::refused(&self.refusal),
+        }
+    }
+}
+
+/// Somebody whom the door let in.
+#[derive(Debug)]
+pub struct Caller {
+    /// As whom the database is asked.
+    pub identity: Arc<Identity>,
+    /// What the door knows of it.
+    pub visitor: Visitor,
+}
+
+impl FromRequestParts<Arc<Shared>> for Caller {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let PeerAddress(address) = *parts
+            .extensions
+            .get()
+            .expect("every request is accepted with its address");
+        let visitor = door::knock(shared, address, &parts.headers, parts.uri.query()).await;
+        let visitor = visitor.map_err(|(_, refusal)| refusal)?;
+        if visitor.identity.is_none() && !shared.rules.allow_anonymous {
+            let message = "a token is needed: send Authorization: Bearer with one";
+            return Err(Refusal::new(RefusalCode::Unauthorized, message).into());
+        }
+        let identity = visitor.identity.clone().unwrap_or_else(Identity::anonymous);
+        Ok(Self {
+            identity: Arc::new(identity),
+            visitor,
+        })
+    }
+}
+
+/// The id in the path.
+#[derive(Debug)]
+pub struct Id<T>(pub T);
+
+impl<T: FromStr> FromRequestParts<Arc<Shared>> for Id<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let id = Path::<String>::from_request_parts(parts, shared).await;
+        let id = id.ok().and_then(|Path(text)| text.parse().ok());
+        let refusal = || Refusal::bad_request("the id in the path must be a uuid");
+        Ok(Self(id.ok_or_else(refusal)?))
+    }
+}
+
+/// The settings in a query. One that is not known is ignored; of one that is repeated the last counts.
+#[derive(Debug)]
+pub struct Query<'a>(Option<&'a str>);
+
+impl<'a> Query<'a> {
+    /// Those of a request.
+    #[must_use]
+    pub fn of(parts: &'a Parts) -> Self {
+        Self(parts.uri.query())
+    }
+
+    /// The text of a setting.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
+        let pairs = form_urlencoded::parse(self.0?.as_bytes());
+        let found = pairs.filter(|(key, _)| key == name).last();
+        found.map(|(_, text)| text.into_owned())
+    }
+
+    /// A position in a log.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn seq(&self, name: &str) -> Result<Option<Seq>, Refusal> {
+        let seq = self.text(name).map(|text| parse_seq(&text));
+        let refusal = || Refusal::bad_request(format!("{name} must be a whole number from 0 on"));
+        seq.map(|seq| seq.ok_or_else(refusal)).transpose()
+    }
+
+    /// How many at most.
+    ///
+    /// # Errors
+    /// Where it is no number from 1 to `max`.
+    pub fn limit(&self, default: u16, max: u16) -> Result<u16, Refusal> {
+        let Some(text) = self.text("limit") else {
+            return Ok(default);
+        };
+        let limit = digits(&text).and_then(|text| text.parse().ok());
+        limit
+            .filter(|limit| (1..=max).contains(limit))
+            .ok_or_else(|| Refusal::bad_request(format!("limit must be a number from 1 to {max}")))
+    }
+}
+
+/// What the database said, or that it could not be asked.
+///
+/// # Errors
+/// `unavailable` where asking again may help, `internal` where not.
+pub fn told<T>(
+    answer: Result<T, StoreError>,
+    asked: &'static str,
+    shared: &Shared,
+) -> Result<T, Refusal> {
+    let refusal = match answer {
+        Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
+            Refusal::new(RefusalCode::Internal, "the database did not answer this")
+        }
+        Err(StoreError::Unavailable(_)) | Ok(_) => Refusal::unavailable(CALL_RETRY_MS),
+    };
+    answered(answer, asked, &shared.metrics).ok_or(refusal)
+}
+
+/// A number of an event: digits, and one that the database can hold.
+#[must_use]
+pub fn parse_seq(text: &str) -> Option<Seq> {
+    let number: i64 = digits(text)?.parse().ok()?;
+    u64::try_from(number).ok().map(Seq)
+}
+
+/// Keeps out the plus that Rust would let pass.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes().all(|b| b.is_ascii_digit()).then_some(text)
+}
+
+/// The text of a JSON body, not yet parsed: no longer than a frame on the socket may be.
+#[derive(Debug)]
+pub struct JsonText(pub Bytes);
+
+impl FromRequest<Arc<Shared>> for JsonText {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &Arc<Shared>) -> Result<Self, Self::Rejection> {
+        if !is_json(request.headers()) {
+            return Err(Refused {
+                status: Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+                refusal: Refusal::bad_request("Content-Type must be application/json"),
+            });
+        }
+        match timeout(REQUEST_BODY_TIMEOUT, read(request.into_body())).await {
+            Ok(read) => read.map(Self),
+            Err(_) => Err(Refused {
+                status: Some(StatusCode::REQUEST_TIMEOUT),
+                refusal: Refusal::bad_request("the body did not come in time"),
+            }),
+        }
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Refused> {
+    let too_large = || {
+        let message = format!("the body must have at most {FRAME_BYTES_MAX} bytes");
+        Refused::from(Refusal::new(RefusalCode::TooLarge, message))
+    };
+    if body.size_hint().lower() > FRAME_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let mut text = BytesMut::new();
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Refusal::bad_request("the body broke off"))?;
+        if text.len() + chunk.len() > FRAME_BYTES_MAX {
+            return Err(too_large());
+        }
+        text.extend_from_slice(&chunk);
+    }
+    Ok(text.freeze())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()?.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}

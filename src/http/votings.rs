@@ -1,0 +1,103 @@
+//! Tallies and votes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use hyper::StatusCode;
+use utoipa::ToSchema;
+
+use crate::http::log::admit;
+use crate::http::messages::write;
+use crate::http::openapi::{Reading, Tally, Voted, Writing};
+use crate::http::reply::{self, Data};
+use crate::http::request::{Caller, Id, JsonText, Refused, told};
+use crate::protocol::client::{self, NewVote};
+use crate::protocol::id::VotingId;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::websocket;
+use crate::relay::peer::Write;
+use crate::server::Shared;
+
+/// A vote.
+#[derive(Debug, ToSchema)]
+pub struct Vote {
+    /// A movie on the ballot; null withdraws the vote.
+    #[schema(required = true, examples("a0c5a1de-0000-4000-8000-000000000001"))]
+    pub movie: Option<uuid::Uuid>,
+}
+
+/// The counts of a voting
+///
+/// The tally frame as it is on the socket. While the voting is open and its results are shown `after_close`, `counts` is
+/// null for all but the streamer and the moderators.
+#[utoipa::path(
+    get, path = "/v1/votings/{id}/tally", tag = "votings",
+    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    responses((status = 200, body = Data<Tally>, description = "The counts."), Reading),
+    security((), ("token" = [])),
+)]
+pub async fn tally(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(voting): Id<VotingId>,
+) -> Result<Response, Refused> {
+    let tallies = shared.store.tallies(&[voting]).await;
+    let tallies = told(tallies, "the counts of a voting", &shared)?;
+    let none = || {
+        Refusal::new(
+            RefusalCode::NotFound,
+            "no such voting, or not for this caller",
+        )
+    };
+    let tally = tallies.first().ok_or_else(none)?;
+    // Whether there is such a voting is not told to those who may not see its session.
+    let admission = admit(&shared, tally.session, &caller.identity).await;
+    let admission = admission.map_err(|refusal| {
+        let is_unseen = refusal.code == RefusalCode::NotFound;
+        if is_unseen { none() } else { refusal }
+    })?;
+    let frame = tally.frame(admission.can.moderate);
+    Ok(reply::data_text(websocket::payload(frame)))
+}
+
+/// Votes, or changes the vote
+#[utoipa::path(
+    put, path = "/v1/votings/{id}/vote", tag = "votings",
+    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    request_body = Vote,
+    responses((status = 200, body = Data<Voted>, description = "The vote is counted."), Writing),
+    security(("token" = [])),
+)]
+pub async fn vote(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(voting): Id<VotingId>,
+    JsonText(text): JsonText,
+) -> Result<Response, Refused> {
+    let vote = client::vote(voting, &text)?;
+    cast(&shared, caller, vote).await
+}
+
+/// Withdraws the vote
+///
+/// Having none is fine.
+#[utoipa::path(
+    delete, path = "/v1/votings/{id}/vote", tag = "votings",
+    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    responses((status = 200, body = Data<Voted>, description = "There is no vote of yours."), Writing),
+    security(("token" = [])),
+)]
+pub async fn withdraw_vote(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(voting): Id<VotingId>,
+) -> Result<Response, Refused> {
+    let movie = None;
+    cast(&shared, caller, NewVote { voting, movie }).await
+}
+
+async fn cast(shared: &Shared, caller: Caller, vote: NewVote) -> Result<Response, Refused> {
+    let done = write(shared, caller, Write::Vote(vote)).await?;
+    Ok(reply::data(StatusCode::OK, &done))
+}

@@ -1,0 +1,90 @@
+//! The chat of a session as it stands, newest first, also what has left the log.
+
+use tokio_postgres::types::Type;
+
+use crate::auth::identity::Identity;
+use crate::postgres::store::{Parameter, Store, StoreError, classify, query};
+use crate::protocol::id::{MessageId, Seq, SessionId};
+
+/// Where a page of messages ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nowhere: the newest messages.
+    Now,
+    /// Before an event of the log.
+    Event(Seq),
+    /// Before a message that has left the log.
+    Message {
+        /// When it was written, in microseconds since 1970.
+        at_us: i64,
+        /// Which of those that were written then.
+        id: MessageId,
+    },
+}
+
+/// A page of messages.
+#[derive(Debug)]
+pub struct MessagesPage {
+    /// Each as a JSON object.
+    pub messages: Vec<String>,
+    /// What [`Before`] is for the next page, as a text; `None` where there is none.
+    pub next: Option<String>,
+}
+
+impl Store {
+    /// Reads messages of a session as the caller, under the caller's own policies.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn messages(
+        &self,
+        session: SessionId,
+        identity: &Identity,
+        before: Before,
+        count: u16,
+    ) -> Result<MessagesPage, StoreError> {
+        let (seq, at_us, id) = match before {
+            Before::Now => (None, None, None),
+            Before::Event(seq) => (Some(i64::try_from(seq.0).unwrap_or(i64::MAX)), None, None),
+            Before::Message { at_us, id } => (None, Some(at_us), Some(id.0)),
+        };
+        let count = i32::from(count);
+        let (role, claims) = (identity.role.as_str(), &*identity.claims);
+        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let page: [Parameter<'_>; 5] = [
+            (&session.0, Type::UUID),
+            (&seq, Type::INT8),
+            (&at_us, Type::INT8),
+            (&id, Type::UUID),
+            (&count, Type::INT4),
+        ];
+        let read = async {
+            let client = self.client().await?;
+            // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
+            let (begun, acting, rows, committed) = futures::join!(
+                client.batch_execute("begin read only"),
+                query(
+                    &client,
+                    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)",
+                    &caller,
+                ),
+                query(
+                    &client,
+                    "select messages, next from usher.messages_before($1, $2, $3, $4, $5)",
+                    &page,
+                ),
+                client.batch_execute("commit"),
+            );
+            begun.map_err(classify)?;
+            acting?;
+            let rows = rows?;
+            committed.map_err(classify)?;
+            let row = rows.first();
+            Ok(MessagesPage {
+                messages: row.map(|row| row.get(0)).unwrap_or_default(),
+                next: row.and_then(|row| row.get(1)),
+            })
+        };
+        self.deadline(read).await
+    }
+}

@@ -1,0 +1,124 @@
+//! The door that every client comes through, to the socket or to a call over HTTP: how often its address knocks, which
+//! page sent it, whose token it shows, and whether there is a seat.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{self, HeaderMap};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::auth::identity::{Credential, Identity};
+use crate::metrics::HandshakeRefusal;
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::Shared;
+use crate::server::throttle::{AddressSeat, Subnet, ms_rounded_up};
+
+const RETRY_AFTER_MS: u64 = 2_000;
+
+/// When an address that has all its sockets may try again: one of them may have been closed by then.
+const SOCKET_PAUSE: Duration = Duration::from_secs(10);
+
+/// Somebody who may come in.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Who it is; `None` for somebody without a token.
+    pub identity: Option<Identity>,
+    /// Where it comes from, as far as that counts.
+    client: Option<Subnet>,
+}
+
+/// A connection's places, given back when it ends.
+#[derive(Debug)]
+pub struct Seats {
+    _at_node: OwnedSemaphorePermit,
+    _at_address: AddressSeat,
+}
+
+/// Why somebody may not come in, as it is counted and as it is told.
+pub type TurnedAway = (HandshakeRefusal, Refusal);
+
+/// Looks at who knocks.
+///
+/// # Errors
+/// Where the address knocks too often, the page is not allowed, or the token does not hold.
+pub async fn knock(
+    shared: &Shared,
+    address: IpAddr,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Visitor, TurnedAway> {
+    let client = shared.throttle.client(address, headers);
+    if let Err(wait) = shared.throttle.request(client) {
+        return Err(too_many("too many attempts from this address", wait));
+    }
+    let origin = headers.get(header::ORIGIN);
+    // One that is not even text is on no list.
+    let origin = origin.map(|origin| origin.to_str().unwrap_or_default());
+    if !shared.allowed_origins.is_allowed(origin) {
+        let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
+        return Err((HandshakeRefusal::Origin, refusal));
+    }
+    let identity = match credential(headers, query).as_deref().map(Credential::parse) {
+        None | Some(Credential::Absent) => None,
+        Some(Credential::Token(token)) => {
+            Some(shared.keyring.prove(token).await.map_err(unproven)?)
+        }
+    };
+    Ok(Visitor { identity, client })
+}
+
+/// Gives a visitor that stays its seats: `files` at the node, since a seat stands for an open file, and one at its address.
+///
+/// # Errors
+/// Where the gateway is stopping or full, or the address has all its sockets.
+pub fn seats(shared: &Shared, visitor: &Visitor, files: u32) -> Result<Seats, TurnedAway> {
+    if shared.stopping.is_cancelled() {
+        let refusal = Refusal::unavailable(RETRY_AFTER_MS);
+        return Err((HandshakeRefusal::Draining, refusal));
+    }
+    let Some(at_address) = shared.throttle.socket(visitor.client) else {
+        return Err(too_many("too many sockets from this address", SOCKET_PAUSE));
+    };
+    let Ok(at_node) = Arc::clone(&shared.seats).try_acquire_many_owned(files) else {
+        let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
+        refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+        return Err((HandshakeRefusal::Full, refusal));
+    };
+    Ok(Seats {
+        _at_node: at_node,
+        _at_address: at_address,
+    })
+}
+
+fn unproven(refusal: Refusal) -> TurnedAway {
+    if refusal.code == RefusalCode::Unavailable {
+        (HandshakeRefusal::Keys, refusal)
+    } else {
+        (HandshakeRefusal::Token, refusal)
+    }
+}
+
+fn too_many(message: &'static str, wait: Duration) -> TurnedAway {
+    let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
+    refusal.retry_after_ms = Some(ms_rounded_up(wait));
+    (HandshakeRefusal::Address, refusal)
+}
+
+/// The text where a token is expected: the header first, then the query, for clients that can set no header.
+#[must_use]
+pub fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
+    // What is not text is a token that is not valid, not one that is absent.
+    let header = headers.get(header::AUTHORIZATION);
+    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    // A header that holds no token of ours, say a proxy's own password, does not hide the query's.
+    if let Some(Credential::Token(token)) = header.as_deref().map(Credential::from_authorization) {
+        return Some(token.to_owned());
+    }
+    // A JWT is made of letters that a query leaves as they are.
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .into_iter()
+        .find(|(name, _)| *name == "access_token")
+        .map(|(_, token)| token.to_owned())
+}
