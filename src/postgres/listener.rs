@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::postgres::connect::{ConnectError, Link, Target};
 use crate::postgres::store::{Store, StoreError};
 use crate::protocol::id::VotingId;
+use crate::protocol::ms;
 use crate::protocol::notify::{
     self, AccessChange, CONTROL_CHANNEL, EVENTS_CHANNEL, Notice, VOTES_CHANNEL,
 };
@@ -158,8 +159,7 @@ impl Listener {
                 self.metrics.echo_delay.observe(delay.as_secs_f64());
                 // Only an echo proves that this connection hears.
                 if !std::mem::replace(&mut is_known, true) {
-                    let away = away_since.take().map(|since| since.elapsed());
-                    let away_ms = away.and_then(|away| u64::try_from(away.as_millis()).ok());
+                    let away_ms = away_since.take().map(|since| ms(since.elapsed()));
                     info!(away_ms, "listening");
                     let epoch = epoch.clone();
                     self.hand_on(Heard::Back { epoch }).await;

@@ -1,6 +1,6 @@
 //! The words on the wire: what clients say, what the gateway answers, and how both look as bytes.
 //!
-//! Knows nothing of sockets, sessions or time. Read in this order: [`id`], [`refusal`], [`client`], [`server`],
+//! Knows nothing of sockets, sessions or clocks. Read in this order: [`id`], [`refusal`], [`client`], [`server`],
 //! [`websocket`], [`framing`], [`notify`].
 
 pub mod client;
@@ -10,3 +10,11 @@ pub mod notify;
 pub mod refusal;
 pub mod server;
 pub mod websocket;
+
+use std::time::Duration;
+
+/// A duration as the wire has it: in whole milliseconds.
+#[must_use]
+pub fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::limits::{LINGERING_SESSIONS_MAX, RECHECK_SPREAD, SESSION_LINGER};
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
+use crate::protocol::ms;
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::protocol::server::StartReason;
 use crate::relay::PeerId;
@@ -474,7 +475,6 @@ impl Router {
 
 /// When a peer's turn comes where all have one: spread evenly, and the same for a peer each time.
 fn spread(peer: PeerId) -> Duration {
-    let spread_ms = u64::try_from(RECHECK_SPREAD.as_millis()).unwrap_or(u64::MAX);
     // Consecutive numbers land far from each other (Fibonacci hashing).
-    Duration::from_millis((peer.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % spread_ms)
+    Duration::from_millis((peer.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % ms(RECHECK_SPREAD))
 }

@@ -48,6 +48,7 @@ use crate::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
 use crate::postgres::store::{Store, StoreError};
+use crate::protocol::ms;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Done;
 use crate::relay::PeerId;
@@ -133,10 +134,6 @@ impl Drain {
     pub fn return_ms(&self) -> u64 {
         self.leave_ms().max(ms(RETURN_SPREAD_MIN)).min(ms(self.max))
     }
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Shared {
@@ -226,6 +223,6 @@ pub(crate) fn moment() -> Moment {
         .unwrap_or_default();
     Moment {
         at: Instant::now(),
-        unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        unix_ms: ms(since_1970),
     }
 }
