@@ -25,6 +25,19 @@ use crate::gateway::{Connection, Gateway, Heard, Line, Lines, Note, Question};
 
 /// Steps that a calm world may take until everybody has everything.
 const CALM_STEPS_MAX: usize = 20_000;
+/// Steps after each of the last commits, in which things go on breaking.
+const EBB_STEPS_MAX: usize = 60;
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Everything.
+    Storm,
+    /// Everything but writes: no later event heals what is lost.
+    Ebb,
+    /// What is under way ends, and nothing breaks.
+    Calm,
+}
 
 /// What one run is like: drawn anew for each, so that rare mixtures come up too.
 #[derive(Debug)]
@@ -59,7 +72,7 @@ pub(crate) struct World {
     connections: BTreeMap<PeerId, Connection>,
     tasks: Vec<Task>,
     next_peer: u64,
-    is_calm: bool,
+    phase: Phase,
     trace: bool,
     /// A promise that was broken where no one could say so.
     broken: Option<String>,
@@ -168,7 +181,7 @@ impl World {
             connections: BTreeMap::new(),
             tasks: Vec::new(),
             next_peer: 0,
-            is_calm: false,
+            phase: Phase::Storm,
             trace,
             broken: None,
         }
@@ -181,7 +194,7 @@ impl World {
             let act = self.draw(&acts);
             self.act(act)?;
         }
-        self.is_calm = true;
+        self.phase = Phase::Calm;
         for client in &mut self.clients {
             // Whoever was refused tries once more, with whatever token there is.
             for view in client
@@ -207,16 +220,20 @@ impl World {
                 self.commit_some(session);
                 self.vote(session);
             }
-            for _ in 0..self.dice.below(12) {
+            self.phase = Phase::Ebb;
+            for _ in 0..self.dice.below(EBB_STEPS_MAX) {
                 let acts = self.acts();
-                if !acts.is_empty() {
-                    let act = self.draw(&acts);
-                    self.act(act)?;
-                }
+                let act = self.draw(&acts);
+                self.act(act)?;
             }
         }
+        self.phase = Phase::Calm;
         self.calm_down()?;
         self.check_rest(true)
+    }
+
+    fn is_calm(&self) -> bool {
+        self.phase == Phase::Calm
     }
 
     pub(crate) fn recovered(&self) -> u32 {
@@ -306,15 +323,19 @@ impl World {
     fn acts(&self) -> Vec<(u64, Act)> {
         let mut acts = Vec::new();
         let pace = self.weather.pace;
-        if !self.is_calm {
-            let weather = &self.weather;
+        let weather = &self.weather;
+        if self.phase == Phase::Storm {
             acts.extend([
                 (weather.commits * pace.div_ceil(2), Act::Commit),
                 (2, Act::Vote),
-                (weather.trims, Act::Trim),
-                (weather.restores, Act::Restore),
                 (1, Act::FalseHint),
                 (weather.access_changes, Act::ChangeAccess),
+            ]);
+        }
+        if !self.is_calm() {
+            acts.extend([
+                (weather.trims, Act::Trim),
+                (weather.restores, Act::Restore),
                 (3, Act::Wait),
                 (1, Act::Sweep),
             ]);
@@ -325,7 +346,7 @@ impl World {
                 Some(network) if !network.is_empty() => acts.push((8 * pace, Act::Deliver(number))),
                 Some(_) => {}
             }
-            if !self.is_calm {
+            if !self.is_calm() {
                 acts.push((u64::from(self.weather.outages > 1), Act::Restart(number)));
                 if gateway.network.is_some() {
                     acts.push((self.weather.outages, Act::DropListen(number)));
@@ -374,7 +395,7 @@ impl World {
             acts.push((6 * pace, Act::Read(id)));
         }
         if connection.line.is_stalled {
-            acts.push((if self.is_calm { 3 * pace } else { 1 }, Act::Flow(id)));
+            acts.push((if self.is_calm() { 3 * pace } else { 1 }, Act::Flow(id)));
         }
         let client = &self.clients[connection.client];
         if client.user.is_some() && connection.peer.identity().subject.is_none() {
@@ -383,13 +404,14 @@ impl World {
         for (session, view) in client.views.iter().enumerate() {
             if self.wants(connection.client, session, view.state) {
                 acts.push((6, Act::Subscribe(id, session)));
-            } else if !self.is_calm && matches!(view.state, ViewState::Watching | ViewState::Asked)
+            } else if !self.is_calm()
+                && matches!(view.state, ViewState::Watching | ViewState::Asked)
             {
                 acts.push((1, Act::Subscribe(id, session)));
                 acts.push((1, Act::Unsubscribe(id, session)));
             }
         }
-        if !self.is_calm {
+        if !self.is_calm() {
             acts.push((self.weather.drops, Act::Vanish(id)));
             acts.push((self.weather.stalls.min(2), Act::Stall(id)));
         }
@@ -399,7 +421,7 @@ impl World {
         let user = self.clients[client].user;
         match state {
             ViewState::Idle => true,
-            ViewState::Refused => !self.is_calm || self.db.may_watch(session, user).is_ok(),
+            ViewState::Refused => !self.is_calm() || self.db.may_watch(session, user).is_ok(),
             ViewState::Asked | ViewState::Watching | ViewState::Leaving => false,
         }
     }
@@ -637,7 +659,7 @@ impl World {
         reason = "a table: one line or two for each case"
     )]
     fn work(&mut self, place: usize) {
-        let fails = !self.is_calm && self.dice.chance(self.weather.failures);
+        let fails = !self.is_calm() && self.dice.chance(self.weather.failures);
         let count = 1 + self.dice.below(self.weather.page_events_max);
         let db = &self.db;
         match &mut self.tasks[place] {
@@ -820,20 +842,7 @@ impl World {
     fn hear(&mut self, gateway: usize, lane: usize) {
         let (count, now) = (1 + self.dice.below(4), self.now());
         let (one, mut lines) = self.lane(gateway, lane);
-        let is_back = one
-            .heard
-            .iter()
-            .take(count)
-            .any(|heard| matches!(heard, Heard::Back { .. }));
         let questions = one.on_heard(count, now, &mut lines);
-        if is_back {
-            // Counts that were read before may be of another life of the database.
-            let ours = |task: &Task| {
-                matches!(task, Task::Tally { gateway: g, lane: l, .. }
-                    if (*g, *l) == (gateway, lane))
-            };
-            self.tasks.retain(|task| !ours(task));
-        }
         self.ask(gateway, lane, questions);
     }
 
@@ -864,7 +873,11 @@ impl World {
     }
 
     fn lane(&mut self, gateway: usize, lane: usize) -> (&mut crate::gateway::Loop, Lines<'_>) {
-        let stalls = if self.is_calm { 0 } else { self.weather.stalls };
+        let stalls = if self.is_calm() {
+            0
+        } else {
+            self.weather.stalls
+        };
         let lines = Lines {
             connections: &mut self.connections,
             dice: &mut self.dice,
@@ -889,7 +902,8 @@ impl World {
         }
         let signed_in = self.clients[client]
             .user
-            .filter(|_| self.dice.chance(85))
+            // Later nobody comes as a stranger, who may see what a banned user may not.
+            .filter(|_| self.phase != Phase::Storm || self.dice.chance(85))
             .map(identity);
         let peer = Peer::new(Arc::clone(&self.rules), signed_in, Uuid::nil(), now);
         let lane = self.dice.below(self.gateways[gateway].loops.len());
@@ -1054,7 +1068,7 @@ impl World {
         let client = self.connections[&id].client;
         let wire = std::mem::take(&mut self.line(id).wire);
         // What the network has delivered so far may end within a frame.
-        let cut = if self.is_calm {
+        let cut = if self.is_calm() {
             wire.len()
         } else {
             self.dice.below(wire.len()) + 1
