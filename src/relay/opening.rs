@@ -21,6 +21,8 @@ pub struct Start {
     pub id: Option<FrameId>,
     /// The proof that it was admitted a short while ago.
     pub grant: Option<Grant>,
+    /// Whether the subscriber shows that it was inside before: then it may know that the session is there.
+    pub was_inside: bool,
     /// Set where the subscriber was live before: it is then told by `reset`.
     pub lost: Option<StartReason>,
     /// How many watch.

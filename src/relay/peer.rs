@@ -20,7 +20,7 @@ use crate::protocol::client::{
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
 use crate::protocol::server::{Done, ServerFrame};
-use crate::protocol::websocket;
+use crate::protocol::{ms, websocket};
 use crate::relay::opening::Beginning;
 use crate::relay::resume::{Grant, ResumeKey};
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
@@ -124,6 +124,8 @@ pub struct Peer {
     is_proving: bool,
     unproven: CloseCode,
     subscriptions: Vec<Subscription>,
+    /// Sessions that it was inside of and may not watch any more: no more than it could subscribe to.
+    withdrawn: Vec<SessionId>,
     writes: Vec<(u32, Option<FrameId>)>,
     effects: Vec<Effect>,
     opened_at: Instant,
@@ -146,7 +148,7 @@ impl Peer {
         let welcome = ServerFrame::Welcome {
             connection,
             server: concat!("usher/", env!("CARGO_PKG_VERSION")),
-            heartbeat_ms: u64::try_from(rules.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            heartbeat_ms: ms(rules.heartbeat),
             max_frame_bytes: FRAME_BYTES_MAX,
         };
         Self {
@@ -155,6 +157,7 @@ impl Peer {
             is_proving: false,
             unproven: CloseCode::Unauthorized,
             subscriptions: Vec::new(),
+            withdrawn: Vec::new(),
             writes: Vec::new(),
             effects: vec![Effect::Send(welcome.encode())],
             opened_at: now.at,
@@ -456,7 +459,9 @@ impl Peer {
         // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);
         let scene = scene(&self.identity, &self.rules, now);
-        let subscription = Subscription::begin(wish, id, self.counter, &scene, &mut self.effects);
+        let was_withdrawn = self.withdrawn.contains(&wish.session);
+        let (attempt, effects) = (self.counter, &mut self.effects);
+        let subscription = Subscription::begin(wish, id, attempt, was_withdrawn, &scene, effects);
         // Most have one: a vector's own growth would begin with four.
         self.subscriptions.reserve_exact(1);
         self.subscriptions.push(subscription);
@@ -528,6 +533,11 @@ impl Peer {
             }
             Step::Withdrawn => {
                 self.subscriptions.swap_remove(place);
+                if !self.withdrawn.contains(&session)
+                    && self.withdrawn.len() < SUBSCRIPTIONS_PER_PEER_MAX
+                {
+                    self.withdrawn.push(session);
+                }
                 if self.subscriptions.is_empty() {
                     self.close(CloseCode::AccessWithdrawn);
                 }

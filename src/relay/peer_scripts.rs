@@ -618,6 +618,56 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
 }
 
 #[test]
+fn who_was_inside_is_refused_by_the_name_that_ended_it() {
+    check(
+        "> subscribe S | joined | refused not_found",
+        expect![[r#"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            refused not_found
+                leave
+                refuse 1 not_found: no"#]],
+    );
+    check(
+        "grant | > subscribe S resume 4 in e | joined | refused not_found",
+        expect![[r#"
+            grant
+            > subscribe S resume 4 in e
+                join with a grant
+            joined
+                ask for admission
+            refused not_found
+                leave
+                refuse 1 forbidden: this session is closed to you"#]],
+    );
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 | live || > subscribe T history 0 | joined T | admitted T head 1 | live T || recheck | refused not_found | > subscribe S | joined | refused not_found | > subscribe S | joined | refused banned",
+        expect![[r#"
+            recheck
+                ask for admission
+            refused not_found
+                leave
+                < unsubscribed reason="forbidden"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            refused not_found
+                leave
+                refuse 1 forbidden: this session is closed to you
+            > subscribe S
+                join
+            joined
+                ask for admission
+            refused banned
+                leave
+                refuse 1 banned: no"#]],
+    );
+}
+
+#[test]
 fn of_two_questions_the_later_counts() {
     check(
         "> subscribe S history 0 | joined | recheck | admitted head 5 | live | recheck | recheck | admitted head 5 muted | refused banned",

@@ -18,6 +18,7 @@ use crate::auth::identity::Identity;
 use crate::limits::{ADMISSION_RETRY, HISTORY_DEFAULT};
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
+use crate::protocol::ms;
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, Can, ServerFrame, StartReason};
@@ -109,6 +110,7 @@ impl Subscription {
         wish: Subscribe,
         id: Option<FrameId>,
         attempt: u32,
+        was_withdrawn: bool,
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Self {
@@ -131,6 +133,7 @@ impl Subscription {
             wish,
             id,
             grant,
+            was_inside: was_withdrawn || grant.is_some(),
             lost: None,
             viewers: 0,
         };
@@ -504,9 +507,15 @@ impl Subscription {
         effects.push(Effect::Leave {
             session: self.session,
         });
+        // A stranger is told that there is nothing; who was inside, by the name that ended it.
+        let refusal = if start.was_inside && refusal.code == RefusalCode::NotFound {
+            Refusal::new(RefusalCode::Forbidden, "this session is closed to you")
+        } else {
+            refusal.clone()
+        };
         effects.push(Effect::Refuse {
             id: start.id.clone(),
-            refusal: refusal.clone(),
+            refusal,
         });
         Step::End
     }
@@ -613,6 +622,7 @@ impl Subscription {
             wish,
             id: None,
             grant: None,
+            was_inside: true,
             lost: Some(reason),
             viewers: 0,
         })
@@ -638,10 +648,6 @@ impl Subscription {
             scene.now.unix_ms.saturating_add(ms(scene.resume_ttl)),
         )
     }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a refusal says that the caller may not, and not that something failed.

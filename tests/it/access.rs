@@ -159,7 +159,11 @@ async fn a_session_that_turns_private_is_left_by_strangers() {
         client.has_the_whole_log(&db, session).await;
     }
 
-    // A stranger learns no more than that there is nothing.
+    // Who shows that they were inside is told so; who shows nothing, no more than that there is nothing.
+    let position = strangers[0].position(session);
+    let mut back = Client::connect(gateway.at, &ann).await;
+    let frame = json!({"type": "subscribe", "session": session, "resume": position});
+    refused(back.ask(frame).await, "forbidden");
     let mut stranger = Client::connect(gateway.at, &ann).await;
     let there = refused(stranger.try_subscribe(session).await, "not_found");
     let nowhere = refused(stranger.try_subscribe(Uuid::new_v4()).await, "not_found");
