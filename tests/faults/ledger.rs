@@ -12,7 +12,7 @@ use std::hash::{Hash as _, Hasher as _};
 pub(crate) struct Flaws {
     /// In the log or acknowledged, and never received or not in the table; or received with another text.
     pub(crate) lost: u64,
-    /// Received, or written, twice.
+    /// Received, or written, more often than it was committed: twice, or without having been.
     pub(crate) doubled: u64,
     /// Numbers that were skipped.
     pub(crate) gaps: u64,
@@ -110,6 +110,9 @@ impl Ledger {
                 flaws.lost += 1;
             }
         }
+        for event in &self.events {
+            flaws.doubled += u64::from(log.binary_search(event).is_err());
+        }
         flaws
     }
 }
@@ -138,6 +141,7 @@ mod tests {
         assert_eq!(flaws(&[1, 3]).gaps, 1);
         assert_eq!(flaws(&[1, 2, 2, 3]).doubled, 1);
         assert_eq!(flaws(&[1, 3, 2]).disorder, 1);
+        assert_eq!(flaws(&[1, 2, 3, 4]).doubled, 1);
     }
 
     fn after(numbers: &[u64]) -> (Ledger, Vec<Row>) {
