@@ -22,6 +22,10 @@ const SLEPT_MS = 5000;
 const STABLE_MS = 5000;
 /** How often a fresh token is asked for while the old one runs out; the gateway warns 60 s before. */
 const TOKEN_RETRY_MS = 10_000;
+/** WebSockets that do not open before HTTP is tried, every second time. */
+const BLOCKED_AT_FIRST = 2;
+/** The same where one has opened before: then it is rather the gateway that is away. */
+const BLOCKED_AFTER_SUCCESS = 6;
 /** No gateway asks for more patience than this; a wrong clock or header might. */
 const ADVICE_MS_MAX = 5 * 60_000;
 
@@ -48,9 +52,7 @@ export type Transport = "websocket" | "http";
 /** What a connection needs and whom it tells. */
 export interface Owner {
   readonly world: World;
-  readonly open: (transport: Transport) => SocketLike;
-  /** Which transport to try, after how many sockets in a row did not open. */
-  readonly choose: (unopened: number) => Transport;
+  readonly open: (transport: Transport) => SocketLike | Promise<SocketLike>;
   readonly token: () => Promise<string | null>;
   readonly onState: (state: ConnectionState) => void;
   readonly onIdentified: (sub: string | null) => void;
@@ -81,7 +83,10 @@ export class Connection {
   #isReady = false;
   /** Tells a late token from one that is still wanted. */
   #attempt = 0;
+  /** Sockets in a row that came to nothing. */
   #unopened = 0;
+  #hasOpened = false;
+  #isBlocked = false;
   #heartbeatMs = HEARTBEAT_DEFAULT_MS;
   #heardAt = 0;
   /** Before this time the gateway does not want to see us. */
@@ -128,39 +133,46 @@ export class Connection {
 
   /** The owner has what it wanted; from here on the connection may prove that it is stable. */
   settle(): void {
+    this.#unopened = 0;
+    this.#isBlocked = this.#state.transport === "http" && !this.#hasOpened;
     this.#after("stable", STABLE_MS, () => this.#set({ failures: 0 }));
   }
 
   #connect(): void {
     this.#drop();
-    const { world, choose, open } = this.#owner;
-    const transport = choose(this.#unopened);
+    const transport = this.#choose();
     this.#set({ status: "connecting", retryAt: null, error: null, transport });
     this.#after("welcome", WELCOME_TIMEOUT_MS, () => this.#fail(1006));
-    const attempt = this.#attempt;
-    this.#owner.token().then(
-      (token) => {
-        if (attempt !== this.#attempt) return;
-        if (this.#refused?.token === token) return this.#onNoFreshToken(this.#refused.isExpired);
-        this.#refused = null;
-        this.#used = token;
-        let socket: SocketLike;
-        try {
-          socket = open(transport);
-        } catch (error) {
-          if (error instanceof StoppedError) this.#stop(error);
-          else this.#fail(1006);
-          return;
-        }
-        this.#unopened += 1;
-        this.#socket = socket;
-        socket.onmessage = ({ data }) => this.#socket === socket && this.#onText(data);
-        socket.onclose = ({ code, retryAfterMs }) => this.#socket === socket && this.#fail(code, retryAfterMs);
-        socket.onerror = () => {};
-        this.#heardAt = world.now();
-      },
-      () => attempt === this.#attempt && this.#fail(1006),
-    );
+    void this.#dial(transport, this.#attempt);
+  }
+
+  async #dial(transport: Transport, attempt: number): Promise<void> {
+    try {
+      const token = await this.#owner.token();
+      if (attempt !== this.#attempt) return;
+      if (this.#refused?.token === token) return this.#onNoFreshToken(this.#refused.isExpired);
+      this.#refused = null;
+      this.#used = token;
+      this.#unopened += 1;
+      const socket = await this.#owner.open(transport);
+      if (attempt !== this.#attempt) return socket.close();
+      this.#socket = socket;
+      this.#heardAt = this.#owner.world.now();
+      socket.onmessage = ({ data }) => this.#socket === socket && this.#onText(data);
+      socket.onclose = ({ code, retryAfterMs }) => this.#socket === socket && this.#fail(code, retryAfterMs);
+      socket.onerror = () => {};
+    } catch (error) {
+      if (attempt !== this.#attempt) return;
+      if (error instanceof StoppedError) this.#stop(error);
+      else this.#fail(1006);
+    }
+  }
+
+  /** HTTP is for where WebSockets are blocked: they never opened, or do not open any more however often it is tried. */
+  #choose(): Transport {
+    if (this.#unopened === 0) return this.#isBlocked ? "http" : "websocket";
+    const isPatient = this.#unopened < (this.#hasOpened ? BLOCKED_AFTER_SUCCESS : BLOCKED_AT_FIRST);
+    return isPatient || this.#unopened % 2 === 1 ? "websocket" : "http";
   }
 
   #onText(text: unknown): void {
@@ -171,7 +183,10 @@ export class Connection {
     switch (frame.type) {
       case "welcome":
         this.#heartbeatMs = frame.heartbeat_ms || HEARTBEAT_DEFAULT_MS;
-        this.#unopened = 0;
+        if (this.#state.transport === "websocket") {
+          this.#unopened = 0;
+          this.#hasOpened = true;
+        }
         this.#set({ server: frame.server ?? null });
         if (this.#used === null) this.#onReady(null);
         else this.#put({ type: "auth", id: AUTH_ID, token: this.#used });

@@ -52,7 +52,6 @@ export class Usher {
       world,
       token,
       open: (transport) => this.#open(transport),
-      choose: () => "websocket",
       onState: (state) => this.#onState(state),
       onIdentified: (sub) => this.#each((follower) => follower.onIdentified(sub)),
       onReady: () => this.#each((follower) => follower.subscribe()),
@@ -150,7 +149,8 @@ export class Usher {
     this.#asked.clear();
   }
 
-  #open(_transport: Transport) {
+  #open(transport: Transport) {
+    if (transport === "http") return import("./http_socket.ts").then(({ HttpSocket }) => new HttpSocket(this.#caller));
     return this.#world.openSocket(`${this.#caller.base.replace(/^http/, "ws")}/v1/socket`);
   }
 

@@ -1,0 +1,221 @@
+// Where WebSockets are blocked: the same client over Server-Sent Events and plain calls.
+
+import fc from "fast-check";
+import { expect, test } from "vitest";
+
+import { readEvents } from "../src/http_socket.ts";
+import { chat, events, FIRST, inFakeWorld, SESSION, settle, subscribed, VOTING, voting, WELCOME } from "./fakes.ts";
+
+test("HTTP is tried when a WebSocket does not open, and kept when it does what a WebSocket could not", async () => {
+  const { usher, world, session, gateway } = blocked();
+  await until(world, () => session.status === "live");
+  expect(world.sockets).toHaveLength(2);
+  expect(usher.connection).toMatchObject({ status: "open", transport: "http" });
+  gateway.say(events(chat(1), chat(2)), 2);
+  gateway.end();
+  await until(world, () => gateway.streams.length === 2 && session.status === "live");
+  expect(world.sockets).toHaveLength(2);
+  expect(gateway.streams[1]?.headers.get("last-event-id")).toBe("2");
+  gateway.say(events(chat(3)), 3);
+  await until(world, () => session.continuity.seq === 3);
+  expect(session.continuity).toMatchObject({ received: 3, gaps: 0, duplicates: 0, resumes: 1, resets: 0 });
+});
+
+test("where a WebSocket has opened before, it is rather the gateway that is away", async () => {
+  const { usher, world } = inFakeWorld();
+  usher.session(SESSION);
+  await settle();
+  world.socket.say(WELCOME);
+  world.socket.say(subscribed());
+  world.socket.cut();
+  for (let count = 0; count < 7; count += 1) {
+    await world.pass((usher.connection.retryAt ?? world.time) - world.time);
+    if (usher.connection.transport === "websocket") world.socket.cut();
+  }
+  expect(world.sockets).toHaveLength(1 + 6);
+  expect(usher.connection.transport).toBe("http");
+});
+
+test("a message, a vote and its withdrawal are calls, and refusals keep their names", async () => {
+  const { world, session, gateway } = blocked({ getToken: () => token("me") });
+  await until(world, () => session.status === "live");
+  gateway.answers.push(() => Response.json({ data: { seq: 1, message: "m1" } }, { status: 201 }));
+  const sent = session.send("hello");
+  expect(await sent).toMatchObject({ seq: 1, id: "m1" });
+  const [post] = gateway.calls;
+  expect(post).toMatchObject({ method: "POST", path: `/v1/sessions/${SESSION}/messages`, body: { body: "hello" } });
+  expect(post?.headers.get("idempotency-key")).toMatch(/^[0-9a-f-]{36}$/);
+  expect(post?.headers.get("authorization")).toBe(`Bearer ${token("me")}`);
+
+  gateway.answers.push(
+    () => Response.json({ data: {} }),
+    () => Response.json({ data: {} }),
+  );
+  await session.vote(VOTING, FIRST);
+  await session.vote(VOTING, null);
+  expect(gateway.calls.slice(1).map(({ method, body }) => [method, body])).toEqual([
+    ["PUT", { movie: FIRST }],
+    ["DELETE", null],
+  ]);
+  gateway.answers.push(() => refused(403, "slow_mode", 3000));
+  await expect(session.send("again")).rejects.toMatchObject({ code: "slow_mode", retryAfterMs: 3000 });
+});
+
+test("a message whose call broke goes out again under its key", async () => {
+  const { world, session, gateway } = blocked();
+  await until(world, () => session.status === "live");
+  gateway.answers.push(() => Promise.reject(new TypeError("failed to fetch")));
+  gateway.answers.push(() => Response.json({ data: { seq: 1, message: "m1" } }));
+  const sent = session.send("hello");
+  await until(world, () => gateway.calls.length === 2);
+  expect((await sent).seq).toBe(1);
+  const [first, second] = gateway.calls.map(({ headers }) => headers.get("idempotency-key"));
+  expect(first).toBe(second);
+});
+
+test("a full gateway says when to come back, and a session that may not be seen stops alone", async () => {
+  const full = blocked();
+  full.gateway.refuse = () => new Response("", { status: 503, headers: { "retry-after": "7" } });
+  await until(full.world, () => full.gateway.refused === 1);
+  await settle();
+  expect((full.usher.connection.retryAt ?? 0) - full.world.time).toBe(7000);
+
+  const hidden = blocked();
+  hidden.gateway.refuse = () => refused(404, "not_found");
+  await until(hidden.world, () => hidden.session.status === "stopped");
+  expect(hidden.session.state.error?.code).toBe("not_found");
+  expect(hidden.usher.connection.status).toBe("open");
+});
+
+test("a token that is refused at first stops by name; one that has run out is replaced", async () => {
+  let current = token("me", 1);
+  const { usher, world, session, gateway } = blocked({ getToken: () => current });
+  await until(world, () => session.status === "live");
+  gateway.refuse = (headers) =>
+    headers.get("authorization") === `Bearer ${token("me", 1)}` ? refused(401, "unauthorized") : null;
+  current = token("me", 2);
+  gateway.say({ type: "token_expiring" });
+  await until(world, () => gateway.streams.length === 2);
+  expect(gateway.streams[1]?.headers.get("authorization")).toBe(`Bearer ${token("me", 2)}`);
+  expect([usher.connection.failures, gateway.refused]).toEqual([2, 0]);
+
+  const liar = blocked({ getToken: () => "not.a.token" });
+  liar.gateway.refuse = () => refused(401, "unauthorized");
+  await until(liar.world, () => liar.session.status === "stopped");
+  expect(liar.session.state.error?.code).toBe("unauthorized");
+});
+
+test("a session that is left hangs up, and so does a client that is closed", async () => {
+  const { usher, world, session, gateway } = blocked();
+  const other = usher.session("other");
+  await until(world, () => session.status === "live" && gateway.streams.length === 2);
+  other.close();
+  await world.pass(4000);
+  expect(gateway.streams.map(({ signal }) => signal.aborted)).toEqual([false, true]);
+  usher.close();
+  expect(gateway.streams[0]?.signal.aborted).toBe(true);
+});
+
+test("a stream may be cut anywhere: what is read is the same", async () => {
+  const text =
+    ': hello\n\nid: 7\ndata: {"a":"ü🍿"}\n\ndata: one\r\ndata: two\r\n\r\nevent: x\nid: x\ndata:three\n\ndata: unfinished';
+  const bytes = new TextEncoder().encode(text);
+  await fc.assert(
+    fc.asyncProperty(fc.uniqueArray(fc.nat(bytes.length), { maxLength: 12 }), async (cuts) => {
+      const ends = [0, ...cuts.toSorted((a, b) => a - b), bytes.length];
+      const body = new ReadableStream<Uint8Array>({
+        start(controller) {
+          for (const [index, end] of ends.entries()) controller.enqueue(bytes.slice(ends[index - 1] ?? 0, end));
+          controller.close();
+        },
+      });
+      const read = [];
+      for await (const event of readEvents(body, () => {})) read.push(event);
+      expect(read).toEqual([
+        { data: '{"a":"ü🍿"}', last: 7 },
+        { data: "one\ntwo", last: 7 },
+        { data: "three", last: 7 },
+      ]);
+    }),
+  );
+});
+
+/** A client whose WebSockets never open, before a gateway that speaks HTTP. */
+function blocked(options: Parameters<typeof inFakeWorld>[0] = {}) {
+  const { world, usher } = inFakeWorld(options);
+  const open = world.openSocket;
+  world.openSocket = (url) => {
+    const socket = open(url);
+    void settle().then(() => socket.cut());
+    return socket;
+  };
+  const gateway = new FakeGateway();
+  world.respond = (url, init) => gateway.respond(url, init);
+  return { world, usher, session: usher.session(SESSION), gateway };
+}
+
+class FakeGateway {
+  readonly streams: { headers: Headers; signal: AbortSignal; controller: ReadableStreamDefaultController }[] = [];
+  readonly calls: { method: string; path: string; headers: Headers; body: unknown }[] = [];
+  readonly answers: (() => Response | Promise<Response>)[] = [];
+  refuse: (headers: Headers) => Response | null = () => null;
+  refused = 0;
+
+  respond(url: string, init: RequestInit): Response | Promise<Response> {
+    const headers = new Headers(init.headers);
+    const path = new URL(url).pathname;
+    if (!path.endsWith("/stream")) {
+      this.calls.push({
+        method: init.method ?? "GET",
+        path,
+        headers,
+        body: init.body ? JSON.parse(String(init.body)) : null,
+      });
+      return this.answers.shift()?.() ?? new Response("", { status: 500 });
+    }
+    const refusal = this.refuse(headers);
+    if (refusal) {
+      this.refused += 1;
+      return refusal;
+    }
+    const body = new ReadableStream({
+      start: (controller) => {
+        this.streams.push({ headers, signal: init.signal as AbortSignal, controller });
+        init.signal?.addEventListener("abort", () => controller.error(new Error("aborted")));
+      },
+    });
+    const last = headers.get("last-event-id");
+    const seq = Number(last ?? 0);
+    const session = path.split("/")[3] ?? "";
+    this.say({ ...subscribed({ seq, recovered: last !== null, votings: [voting()] }), session }, seq);
+    return new Response(body, { headers: { "content-type": "text/event-stream" } });
+  }
+
+  say(frame: object, id?: number) {
+    const text = `${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(frame)}\n\n`;
+    this.streams.at(-1)?.controller.enqueue(new TextEncoder().encode(text));
+  }
+
+  end() {
+    this.streams.at(-1)?.controller.close();
+  }
+}
+
+function refused(status: number, code: string, retry_after_ms?: number): Response {
+  return Response.json({ error: { code, message: code, retry_after_ms } }, { status });
+}
+
+/** A token that nobody has signed. */
+function token(sub: string, n = 0): string {
+  return `head.${btoa(JSON.stringify({ sub, n }))}.signature`;
+}
+
+/** Lets the world go on, real streams too, until it holds. */
+async function until(world: { pass: (ms: number) => Promise<void> }, holds: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 200; turn += 1) {
+    if (holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    await world.pass(50);
+  }
+  throw new Error(`it did not come true: ${holds}`);
+}
