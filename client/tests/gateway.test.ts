@@ -64,6 +64,23 @@ test("what is refused is refused by name", async () => {
   expect(unknown?.state.error?.code).toBe("not_found");
 });
 
+test("a chat is read back to its first message, page by page, each once", async () => {
+  const late = connectTo(demo.url, { getToken: () => userOf("lina").token, history: 1 });
+  await late.reached("live");
+  let pages = 0;
+  while (late.session.hasOlder) {
+    await late.session.older(5);
+    pages += 1;
+    expect(pages).toBeLessThan(20);
+  }
+  const { messages } = late.session;
+  expect(messages[0]).toMatchObject({ seq: 1, author: { username: "nora" } });
+  const numbers = messages.map(({ seq }) => Number(seq));
+  expect(numbers).toEqual([...new Set(numbers)].toSorted((a, b) => a - b));
+  expect(pages).toBeGreaterThan(1);
+  expect(await late.session.older()).toBe(false);
+});
+
 test("the gateway is killed in the middle of a chat, twice, and nothing is missing or doubled", async () => {
   const gateway = await startGateway(demo);
   gateways.push(gateway);
@@ -161,7 +178,7 @@ function as(username: string, url: string = demo.url) {
   return connectTo(url, { getToken: () => userOf(username).token });
 }
 
-function connectTo(url: string, options: Pick<ConnectOptions, "getToken"> = {}) {
+function connectTo(url: string, options: Pick<ConnectOptions, "getToken" | "history"> = {}) {
   const usher = connect({ url, WebSocket, ...options });
   clients.push(usher);
   const session = usher.session(demo.session);
