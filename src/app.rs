@@ -27,6 +27,7 @@ use crate::relay::resume::ResumeKey;
 use crate::relay::tally::Conflation;
 use crate::server::admissions::Admissions;
 use crate::server::audience::Audience;
+use crate::server::certificates::Renewal;
 use crate::server::fanout::{Command, Fanout};
 use crate::server::keeper::Keeper;
 use crate::server::readiness::{self, DatabaseState, Pulse};
@@ -152,6 +153,7 @@ impl Parts {
             tasks.spawn(refresher.run(Arc::clone(&metrics), stop_listening.clone()));
         }
         let shared = Arc::new(Shared {
+            tls: spawn_renewal(config, &metrics, &mut tasks, &stop_listening),
             rules: Arc::new(rules(config)),
             keyring,
             allowed_origins: config.allowed_origins.clone(),
@@ -217,6 +219,19 @@ impl Parts {
             self.tasks.abort_all();
         }
     }
+}
+
+/// What clients are offered, where the gateway has a certificate; starts what keeps that new.
+fn spawn_renewal(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Option<Arc<rustls::ServerConfig>> {
+    let (files, first) = config.tls.as_ref()?;
+    let (renewal, tls) = Renewal::new(files.clone(), first, Arc::clone(metrics));
+    tasks.spawn(renewal.run(stop.clone()));
+    Some(tls)
 }
 
 /// How the fan-out loops, and the reader of tallies, are reached.

@@ -214,6 +214,31 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// an idle viewer's memory.
 pub const READ_BUFFER_BYTES: usize = 1_024;
 
+/// Bytes of plain text in one TLS record, the most that there can be: each costs a header and a pass of the cipher, and
+/// one that a socket does not take stays in memory until it does.
+pub const TLS_RECORD_BYTES: usize = 16 * 1024;
+
+/// Bytes that are read at a time under TLS. They are kept only while a record is not complete.
+pub const TLS_READ_BYTES: usize = 4 * 1024;
+
+/// Bytes of a record that is not complete: the largest there is has 18,437. A client that splits a handshake message
+/// into records is bounded by it too.
+pub const TLS_INCOMING_BYTES_MAX: usize = 24 * 1024;
+
+const _: () = assert!(
+    TLS_INCOMING_BYTES_MAX >= TLS_RECORD_BYTES + 2 * 1024 + 5 + TLS_READ_BYTES,
+    "the largest record must fit"
+);
+
+/// How long a client may take to shake hands for TLS.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the files of the certificate are looked at: a renewed one is served well before the old one ends.
+pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes of a certificate chain or a key. A chain of ten long certificates has 30 KiB.
+pub const PEM_BYTES_MAX: u64 = 256 * 1024;
+
 /// Connections that wait to be accepted; the kernel caps it at `somaxconn`.
 pub const ACCEPT_BACKLOG: i32 = 4_096;
 

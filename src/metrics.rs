@@ -35,6 +35,9 @@ pub struct Metrics {
     pub sessions: Gauge,
     pub window_bytes: Gauge,
     pub handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
+    pub tls_handshakes: Counter,
+    pub tls_failures: Family<Label<TlsFailure>, Counter>,
+    pub tls_expiry: Gauge,
     pub closes: Family<Label<CloseCode>, Counter>,
     pub refusals: Family<Label<RefusalCode>, Counter>,
     pub starts: Family<Label<Beginning>, Counter>,
@@ -115,6 +118,21 @@ pub enum KeyFetch {
     Failed,
 }
 
+/// Why a TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsFailure {
+    /// The client left, or broke off without a word.
+    Gone,
+    /// The client does not speak TLS.
+    NotTls,
+    /// The two have no version or cipher in common, or the client is broken.
+    Protocol,
+    /// The client does not take the certificate.
+    Refused,
+    /// It took too long.
+    Timeout,
+}
+
 impl<L: LabelName> From<L> for Label<L> {
     fn from(value: L) -> Self {
         Self(value)
@@ -147,6 +165,16 @@ impl Metrics {
                 "handshake_refusals",
                 "Handshakes refused",
                 Family::default(),
+            ),
+            tls_handshakes: r.counter("tls_handshakes", "TLS handshakes that succeeded"),
+            tls_failures: r.add(
+                "tls_handshake_failures",
+                "TLS handshakes that failed",
+                Family::default(),
+            ),
+            tls_expiry: r.gauge(
+                "tls_certificate_expiry_seconds",
+                "When the certificate that is served ends, in seconds since 1970; 0 without TLS",
             ),
             closes: r.add(
                 "closes",
@@ -317,6 +345,18 @@ impl LabelName for KeyFetch {
             Self::Empty => "empty",
             Self::Broken => "broken",
             Self::Failed => "failed",
+        }
+    }
+}
+
+impl LabelName for TlsFailure {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::NotTls => "not_tls",
+            Self::Protocol => "protocol",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
         }
     }
 }

@@ -18,7 +18,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("relay", &["limits", "protocol", "auth"]),
     // The two files that settings are parsed with, and which therefore know no settings.
     ("postgres::tls", &["limits"]),
-    ("postgres::connect", &["limits", "postgres::tls"]),
+    ("postgres::trouble", &["limits"]),
+    (
+        "postgres::connect",
+        &["limits", "postgres::tls", "postgres::trouble"],
+    ),
     ("config", &["limits", "postgres::connect", "postgres::tls"]),
     ("metrics", &["limits", "protocol", "auth", "relay"]),
     (

@@ -8,6 +8,7 @@ use crate::{
     app,
     cli::process,
     config::{Config, raw::Raw},
+    server::handshake::SOCKET_PATH,
 };
 
 const EXAMPLE: &str = "\
@@ -38,8 +39,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = process::shutdown_on_signal()?;
     process::raise_file_limit(&mut config);
     info!(version = env!("CARGO_PKG_VERSION"), database = %config.database, "starting");
+    let is_secure = config.tls.is_some();
     let ready = |address| {
-        debug!(%address, "ready");
+        let (http, socket) = if is_secure {
+            ("https", "wss")
+        } else {
+            ("http", "ws")
+        };
+        info!(url = %format!("{http}://{address}/"), socket = %format!("{socket}://{address}{SOCKET_PATH}"), "ready");
         if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
             debug!(%error, "could not tell systemd");
         }

@@ -15,7 +15,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     config::{
         AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys,
-        random_secret, raw::Raw,
+        certificate::{Certificate, CertificateFiles},
+        random_secret,
+        raw::Raw,
     },
     postgres::{
         connect::{Target, TargetError},
@@ -196,6 +198,46 @@ impl Check {
             "it must be an https URL such as https://<ref>.supabase.co (http only for localhost)",
         );
         None
+    }
+
+    /// The certificate of the listener; the outer `Option` is whether the settings are right, the inner whether they
+    /// are given.
+    pub(super) fn certificate(
+        &mut self,
+        raw: &Raw,
+    ) -> Option<Option<(CertificateFiles, Certificate)>> {
+        let given =
+            |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let files = match (given(&raw.tls_cert), given(&raw.tls_key)) {
+            (None, None) => return Some(None),
+            (Some(chain), Some(key)) => CertificateFiles { chain, key },
+            (Some(_), None) => {
+                self.mistake(
+                    "USHER_TLS_KEY",
+                    "it is missing: TLS needs the key of USHER_TLS_CERT",
+                );
+                return None;
+            }
+            (None, Some(_)) => {
+                self.mistake(
+                    "USHER_TLS_CERT",
+                    "it is missing: TLS needs the certificate of USHER_TLS_KEY",
+                );
+                return None;
+            }
+        };
+        match files.load() {
+            Ok(certificate) => Some(Some((files, certificate))),
+            Err(error) => {
+                let setting = if error.is_about(&files.key) {
+                    "USHER_TLS_KEY"
+                } else {
+                    "USHER_TLS_CERT"
+                };
+                self.mistake(setting, with_causes(&error));
+                None
+            }
+        }
     }
 
     /// The origins that browsers may connect from.

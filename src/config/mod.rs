@@ -4,6 +4,7 @@
 //! `***`, and each can come from a file instead (`…_FILE`), as container platforms hand them out. Everything is read
 //! once, at the start.
 
+pub mod certificate;
 mod check;
 pub mod rates;
 pub mod raw;
@@ -16,7 +17,12 @@ use hyper::Uri;
 use secrecy::SecretString;
 
 use crate::{
-    config::{check::Check, rates::Rates, raw::Raw},
+    config::{
+        certificate::{Certificate, CertificateFiles},
+        check::Check,
+        rates::Rates,
+        raw::Raw,
+    },
     postgres::connect::Target,
 };
 
@@ -34,6 +40,8 @@ pub struct Config {
     pub token_keys: TokenKeys,
     /// Where HTTP and WebSocket are served. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The certificate for TLS on the listener, and where a new one will be; `None` serves plain HTTP.
+    pub tls: Option<(CertificateFiles, Certificate)>,
     /// Signs resume tokens, the same on every node, at least 32 bytes.
     pub resume_secret: SecretString,
     /// How long a resume token spares its bearer the admission query, 10 s to a day; after it the database is asked.
@@ -157,6 +165,7 @@ impl Config {
         let token_keys = check.token_keys(raw);
         let resume_secret = check.resume_secret(raw);
         let listen = check.address("USHER_LISTEN", &raw.listen);
+        let tls = check.certificate(raw);
         let resume_ttl = check.number("USHER_RESUME_TTL", &raw.resume_ttl, 10..=86_400);
         let anonymous = check.boolean("USHER_ALLOW_ANONYMOUS", &raw.allow_anonymous);
         let allowed_origins = check.origins(&raw.allowed_origins);
@@ -188,6 +197,7 @@ impl Config {
                 listen_database,
                 token_keys: token_keys?,
                 listen: listen?,
+                tls: tls?,
                 resume_secret: resume_secret?,
                 resume_ttl: Duration::from_secs(resume_ttl?),
                 is_anonymous_allowed: anonymous?,

@@ -159,6 +159,26 @@ pub struct Raw {
     )]
     pub listen: String,
 
+    /// Certificate chain for TLS on the listener: a PEM file, the server's own certificate first.
+    ///
+    /// It is read again when it changes, and on SIGHUP. Default: plain HTTP.
+    #[arg(
+        long,
+        env = "USHER_TLS_CERT",
+        value_name = "FILE",
+        help_heading = "Serving"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of that certificate: a PEM file without a password.
+    #[arg(
+        long,
+        env = "USHER_TLS_KEY",
+        value_name = "FILE",
+        help_heading = "Serving"
+    )]
+    pub tls_key: Option<PathBuf>,
+
     /// Origins that browsers may connect from, exact, with commas between them; * for any. Others get 403.
     #[arg(
         long,
@@ -286,6 +306,8 @@ impl Raw {
             listen_database_url: None,
             listen_database_url_file: None,
             pg_root_cert: None,
+            tls_cert: None,
+            tls_key: None,
             supabase_url: None,
             jwks_url: None,
             supabase_jwt_secret: None,

@@ -7,21 +7,25 @@
 //! sent data may stay unacknowledged: a dead server is noticed within [`DEAD_PEER`].
 
 use std::{
-    error::Error as _,
     fmt, fs, io,
     net::IpAddr,
     path::Path,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use rustls::client::danger::ServerCertVerifier;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::{
     AsyncMessage, Client, Config, Connection, Socket, config::Host, tls::MakeTlsConnect,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::postgres::tls::{self, SslMode, TlsError};
+use crate::postgres::{
+    tls::{self, SslMode, TlsError},
+    trouble::ConnectError,
+};
 
 /// After this long without a sign of life a server is taken for dead.
 pub const DEAD_PEER: Duration = Duration::from_secs(15);
@@ -82,37 +86,10 @@ pub enum TargetError {
     Tls(#[from] TlsError),
 }
 
-/// Why a connection could not be made. Names the target, never the password.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No answer in time.
-    #[error("connect to {target}: no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout {
-        /// `user@host:port/database`.
-        target: String,
-    },
-    /// The server's certificate is not trusted.
-    #[error(
-        "connect to {target}: the server's certificate is not trusted; give its authority with \
-         USHER_PG_ROOT_CERT (Supabase: dashboard, database settings, SSL certificate)"
-    )]
-    Untrusted {
-        /// `user@host:port/database`.
-        target: String,
-        /// What is wrong with it.
-        #[source]
-        source: tokio_postgres::Error,
-    },
-    /// Anything else: refused, wrong password, no such database.
-    #[error("connect to {target}")]
-    Postgres {
-        /// `user@host:port/database`.
-        target: String,
-        /// What Postgres or the network said.
-        #[source]
-        source: tokio_postgres::Error,
-    },
-}
+const WEAK_MODE: TargetError = TargetError::Parameter {
+    parameter: "sslmode",
+    expected: "verify-full where sslrootcert is system",
+};
 
 /// A database to connect to, with everything settled but the connection itself.
 #[derive(Clone)]
@@ -120,6 +97,7 @@ pub struct Target {
     config: Config,
     tls: MakeRustlsConnect,
     mode: SslMode,
+    verifier: Arc<dyn ServerCertVerifier>,
 }
 
 impl Target {
@@ -131,6 +109,19 @@ impl Target {
     ///
     /// Where the URL is not one, or TLS cannot be prepared.
     pub fn parse(url: &SecretString, root_cert: Option<&str>) -> Result<Self, TargetError> {
+        Self::parse_with(url, None, root_cert)
+    }
+
+    /// As [`Self::parse`], with an `sslmode` for a URL that has none.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn parse_with(
+        url: &SecretString,
+        ssl_mode: Option<SslMode>,
+        root_cert: Option<&str>,
+    ) -> Result<Self, TargetError> {
         let url = url.expose_secret().trim();
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(TargetError::Scheme);
@@ -140,13 +131,24 @@ impl Target {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(TargetError::Syntax);
         }
-        let mode = parameters.mode.unwrap_or_else(|| default_mode(&config));
         let root_cert = root_cert.filter(|given| !given.trim().is_empty());
-        let root_cert = match (parameters.root_cert.as_deref(), root_cert) {
-            (Some("system"), _) | (None, None) => None,
-            (Some(given), _) | (None, Some(given)) => Some(read_root_cert(given)?),
+        let root_cert = parameters.root_cert.as_deref().or(root_cert);
+        let is_system = root_cert == Some("system");
+        let mode = match parameters.mode.or(ssl_mode) {
+            // As libpq: anybody can get a certificate from an authority of the system, so its name must be looked at.
+            Some(mode) if is_system && mode != SslMode::VerifyFull => return Err(WEAK_MODE),
+            // As libpq: who names an authority wants it asked.
+            Some(SslMode::Require) if root_cert.is_some() => SslMode::VerifyCa,
+            Some(mode) => mode,
+            None if is_system => SslMode::VerifyFull,
+            None => default_mode(&config),
         };
-        let tls = MakeRustlsConnect::new(tls::client_config(mode, root_cert.as_deref())?);
+        let root_cert = match root_cert {
+            None | Some("system") => None,
+            Some(given) => Some(read_root_cert(given)?),
+        };
+        let verifier = tls::verifier(mode, root_cert.as_deref())?;
+        let tls = MakeRustlsConnect::new(tls::client_config(Arc::clone(&verifier))?);
         config
             .ssl_mode(mode.for_driver())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -158,7 +160,12 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name(APPLICATION_NAME);
         }
-        Ok(Self { config, tls, mode })
+        Ok(Self {
+            config,
+            tls,
+            mode,
+            verifier,
+        })
     }
 
     /// Connects. The connection does nothing until its [`Link`] is driven.
@@ -167,19 +174,29 @@ impl Target {
     ///
     /// Where the server does not answer in time, is not who it should be, or does not let us in.
     pub async fn connect(&self) -> Result<(Client, Link), ConnectError> {
-        let connecting = self.config.connect(self.tls.clone());
+        self.connect_by(self.tls.clone()).await
+    }
+
+    /// Connects, and tells which certificate the server showed, also where it was not taken.
+    ///
+    /// # Panics
+    ///
+    /// Never: what was prepared once is prepared again.
+    pub async fn connect_watched(&self) -> (Result<(Client, Link), ConnectError>, Option<Vec<u8>>) {
+        let (watched, seen) = tls::watched(Arc::clone(&self.verifier));
+        let config = tls::client_config(watched).expect("the provider was good before");
+        let connected = self.connect_by(MakeRustlsConnect::new(config)).await;
+        (connected, seen.get().cloned())
+    }
+
+    async fn connect_by(&self, tls: MakeRustlsConnect) -> Result<(Client, Link), ConnectError> {
+        let connecting = self.config.connect(tls);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok((client, connection))) => Ok((client, Link(connection))),
-            Ok(Err(source)) if is_untrusted(&source) => Err(ConnectError::Untrusted {
-                target: self.to_string(),
-                source,
-            }),
-            Ok(Err(source)) => Err(ConnectError::Postgres {
-                target: self.to_string(),
-                source,
-            }),
+            Ok(Err(source)) => Err(ConnectError::new(self.to_string(), source)),
             Err(_elapsed) => Err(ConnectError::Timeout {
                 target: self.to_string(),
+                seconds: CONNECT_TIMEOUT.as_secs(),
             }),
         }
     }
@@ -218,6 +235,19 @@ impl Target {
     #[must_use]
     pub fn ssl_mode(&self) -> SslMode {
         self.mode
+    }
+
+    /// The hosts that have to be looked up, with their ports.
+    pub fn names(&self) -> impl Iterator<Item = (&str, u16)> {
+        let ports = self.config.get_ports();
+        let hosts = self.config.get_hosts().iter().enumerate();
+        hosts.filter_map(move |(n, host)| match host {
+            Host::Tcp(name) if self.config.get_hostaddrs().is_empty() => {
+                let port = ports.get(n).or(ports.first());
+                Some((name.as_str(), *port.unwrap_or(&DEFAULT_PORT)))
+            }
+            Host::Tcp(_) | Host::Unix(_) => None,
+        })
     }
 
     /// The role that it logs in as, where the URL names one.
@@ -364,15 +394,6 @@ fn read_root_cert(given: &str) -> Result<String, TargetError> {
         path: given.to_owned(),
         source,
     })
-}
-
-/// Whether TLS failed because of the certificate; rustls puts its reason inside an `io::Error`.
-fn is_untrusted(error: &tokio_postgres::Error) -> bool {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>())
-        .is_some_and(|tls| matches!(tls, rustls::Error::InvalidCertificate(_)))
 }
 
 #[cfg(test)]

@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use crate::metrics::Metrics;
-use crate::postgres::connect::{ConnectError, Link, Target};
+use crate::postgres::connect::{Link, Target};
 use crate::postgres::store::{Store, StoreError};
+use crate::postgres::trouble::ConnectError;
 use crate::protocol::id::VotingId;
 use crate::protocol::ms;
 use crate::protocol::notify::{

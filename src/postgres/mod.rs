@@ -1,10 +1,10 @@
 //! The database, as seen from outside: how to reach it, and how to have one of one's own.
 //!
 //! Knows SQL and connections; does not know that sockets exist. Read in this order: [`connect`] (URL to connection),
-//! [`tls`] (whom to trust), [`listener`] (what changed), [`store`] (what is), [`batcher`] (what shall be),
-//! [`migrations`] (the schema, embedded); and for development and tests [`cluster`] (a Postgres of our own) with
-//! `server` (its process), [`binaries`] (where its programs come from), [`account`] (whom it runs as) and `watchdog`
-//! (what ends it, whatever happens to us).
+//! [`tls`] (whom to trust), [`trouble`] (why not), [`listener`] (what changed), [`store`] (what is), [`batcher`] (what
+//! shall be), [`migrations`] (the schema, embedded); and for development and tests [`cluster`] (a Postgres of our own)
+//! with `server` (its process), [`binaries`] (where its programs come from), [`account`] (whom it runs as) and
+//! `watchdog` (what ends it, whatever happens to us).
 
 pub mod account;
 pub mod batcher;
@@ -17,4 +17,5 @@ pub mod migrations;
 mod server;
 pub mod store;
 pub mod tls;
+pub mod trouble;
 mod watchdog;

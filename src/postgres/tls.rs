@@ -3,7 +3,7 @@
 //! tokio-postgres knows no `verify-full`, and with rustls its `require` would always verify; so the five words of libpq
 //! are given their meaning here, by the verifier that the TLS client is built with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -81,37 +81,59 @@ pub enum TlsError {
     Library(#[source] rustls::Error),
 }
 
-/// Makes the TLS client of one `sslmode`. With `root_cert` (PEM) only those authorities are trusted, as with libpq;
-/// without, the system's.
+/// Makes what looks at the server's certificate under one `sslmode`. With `root_cert` (PEM) only those authorities are
+/// trusted, as with libpq; without, the system's.
 ///
 /// # Errors
 ///
 /// Where a verifying mode has nothing to verify against.
-pub fn client_config(mode: SslMode, root_cert: Option<&str>) -> Result<ClientConfig, TlsError> {
+pub fn verifier(
+    mode: SslMode,
+    root_cert: Option<&str>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Library)?;
     if !mode.is_verifying() {
-        return Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth());
+        return Ok(Arc::new(AnyCertificate(provider)));
     }
     let roots = Arc::new(match root_cert {
         Some(pem) => roots_from_pem(pem)?,
         None => roots_from_system()?,
     });
-    if mode == SslMode::VerifyFull {
-        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
-    }
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
         .build()
         .map_err(|_| TlsError::NoRoots)?;
-    Ok(builder
+    Ok(if mode == SslMode::VerifyFull {
+        verifier
+    } else {
+        Arc::new(AnyName(verifier))
+    })
+}
+
+/// Makes the TLS client.
+///
+/// # Errors
+///
+/// Where the library refuses.
+pub fn client_config(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Library)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth())
+}
+
+/// Looks as another does, and remembers what it saw (DER), whether that was taken or not.
+pub fn watched(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> (Arc<dyn ServerCertVerifier>, Arc<OnceLock<Vec<u8>>>) {
+    let seen = Arc::new(OnceLock::new());
+    let watched = Watched {
+        verifier,
+        seen: Arc::clone(&seen),
+    };
+    (Arc::new(watched), seen)
 }
 
 fn roots_from_pem(pem: &str) -> Result<RootCertStore, TlsError> {
@@ -226,6 +248,50 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
+/// Another's judgement, with what it was about.
+#[derive(Debug)]
+struct Watched {
+    verifier: Arc<dyn ServerCertVerifier>,
+    seen: Arc<OnceLock<Vec<u8>>>,
+}
+
+impl ServerCertVerifier for Watched {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.seen.get_or_init(|| end_entity.to_vec());
+        self.verifier
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +311,7 @@ mod tests {
             "hello",
             "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
         ] {
-            let error = client_config(SslMode::VerifyFull, Some(pem)).unwrap_err();
+            let error = verifier(SslMode::VerifyFull, Some(pem)).unwrap_err();
             assert!(matches!(error, TlsError::NotPem), "{pem:?}: {error}");
         }
     }
@@ -253,7 +319,7 @@ mod tests {
     #[test]
     fn without_verifying_no_root_certificate_is_needed() {
         for mode in [SslMode::Disable, SslMode::Prefer, SslMode::Require] {
-            assert!(client_config(mode, None).is_ok());
+            assert!(verifier(mode, None).is_ok());
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::limits::{
 use crate::server::handshake::SOCKET_PATH;
 use crate::server::lobby::{Lobby, Place};
 use crate::server::socket::Socket;
-use crate::server::{Shared, handshake};
+use crate::server::{Shared, certificates, handshake};
 
 /// How long accepting pauses when the process has no file left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -97,6 +97,13 @@ async fn serve(
     let _ = socket.set_nodelay(true);
     // A client whose machine vanished is noticed by the heartbeat; the keepalive is for the requests before it.
     let _ = SockRef::from(&socket).set_keepalive(true);
+    let socket = match &shared.tls {
+        None => Socket::Plain(socket),
+        Some(tls) => match certificates::secured(socket, tls, &shared.metrics).await {
+            Some(socket) => socket,
+            None => return,
+        },
+    };
     let stopping = shared.stopping.clone();
     let service = service_fn(move |request| {
         let (shared, routes) = (Arc::clone(&shared), routes.clone());
@@ -106,7 +113,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Socket::Plain(socket)), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
     let mut is_stopping = false;

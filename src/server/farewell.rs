@@ -28,6 +28,7 @@ pub async fn say(code: CloseCode, rest: Option<Bytes>, socket: &Socket, inbound:
     if matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
         let _ = timeout(CLOSE_TIMEOUT, answered(socket, inbound)).await;
     }
+    socket.close();
 }
 
 async fn answered(socket: &Socket, inbound: &mut Inbound) {

@@ -6,14 +6,15 @@
 //!
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
-//! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`handshake`], [`door`], [`answer`],
-//! [`connection`], [`inbound`], [`wire`], [`farewell`], `question`, [`admissions`], [`throttle`], [`meter`], [`socket`],
-//! [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`].
+//! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`], [`handshake`],
+//! [`door`], [`answer`], [`connection`], [`inbound`], [`wire`], [`farewell`], `question`, [`admissions`], [`throttle`],
+//! [`meter`], [`socket`], [`secure`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`].
 
 pub mod accept;
 pub mod admissions;
 pub mod answer;
 pub mod audience;
+pub mod certificates;
 pub mod connection;
 pub mod door;
 pub mod fanout;
@@ -26,6 +27,7 @@ pub mod lobby;
 pub mod meter;
 mod question;
 pub mod readiness;
+pub mod secure;
 pub mod socket;
 pub mod tally;
 pub mod throttle;
@@ -67,6 +69,8 @@ pub struct Shared {
     pub keyring: Keyring,
     /// Where browsers may come from.
     pub allowed_origins: AllowedOrigins,
+    /// How clients are spoken to, where that is TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Room for sockets; each holds its seat from the handshake on.
     pub seats: Arc<Semaphore>,
     /// When clients leave and come back, once the gateway stops.

@@ -16,11 +16,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::server::secure::Secure;
+
 /// One client's socket.
 #[derive(Debug)]
 pub enum Socket {
     /// TCP alone.
     Plain(TcpStream),
+    /// TLS over it. Boxed: it is the rarer and the larger.
+    Secure(Box<Secure>),
 }
 
 impl Socket {
@@ -31,6 +35,7 @@ impl Socket {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.try_write(bytes),
+            Self::Secure(secure) => secure.try_write(bytes),
         }
     }
 
@@ -41,6 +46,7 @@ impl Socket {
     pub async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.writable().await,
+            Self::Secure(secure) => secure.writable().await,
         }
     }
 
@@ -52,6 +58,15 @@ impl Socket {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => poll_read_tcp(tcp, cx, buffer),
+            Self::Secure(secure) => secure.poll_read(cx, buffer),
+        }
+    }
+
+    /// Says that nothing follows, where the carrier has a word for it.
+    pub fn close(&self) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Secure(secure) => secure.close(),
         }
     }
 }
@@ -93,6 +108,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Secure(secure) => secure.poll_write(cx, bytes),
         }
     }
 
@@ -103,24 +119,31 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, buffers),
+            Self::Secure(secure) => {
+                let first = buffers.iter().find(|buffer| !buffer.is_empty());
+                secure.poll_write(cx, first.map_or(&[], |buffer| buffer))
+            }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Secure(_) => false,
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Secure(secure) => secure.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Secure(secure) => secure.poll_shutdown(cx),
         }
     }
 }

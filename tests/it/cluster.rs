@@ -5,7 +5,8 @@ use std::{fs, path::Path};
 use usher::postgres::{
     binaries::Search,
     cluster::{Cluster, ClusterError, ClusterOptions, StopMode},
-    connect::{ConnectError, Target},
+    connect::Target,
+    trouble::ConnectError,
 };
 
 use crate::database::connect;
