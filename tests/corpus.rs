@@ -56,40 +56,46 @@ const WORDS: [&[u8]; 20] = [
 
 #[test]
 fn frames() {
-    run("frames", targets::frames);
+    run("frames", targets::frames, CHANGES);
 }
 
 #[test]
 fn framing() {
-    run("framing", targets::framing);
+    run("framing", targets::framing, CHANGES);
 }
 
 #[test]
 fn tokens() {
-    run("tokens", targets::tokens);
+    run("tokens", targets::tokens, CHANGES);
+}
+
+#[test]
+fn key_sets() {
+    // Each signs dozens of tokens.
+    run("key_sets", targets::key_sets, CHANGES / 10);
 }
 
 #[test]
 fn notices() {
-    run("notices", targets::notices);
+    run("notices", targets::notices, CHANGES);
 }
 
 #[test]
 fn resume() {
-    run("resume", targets::resume);
+    run("resume", targets::resume, CHANGES);
 }
 
 #[test]
 fn handshake() {
-    run("handshake", targets::handshake);
+    run("handshake", targets::handshake, CHANGES);
 }
 
 #[test]
 fn snapshots() {
-    run("snapshots", targets::snapshots);
+    run("snapshots", targets::snapshots, CHANGES);
 }
 
-fn run(name: &str, target: fn(&[u8])) {
+fn run(name: &str, target: fn(&[u8]), changes: u64) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fuzz/corpus")
         .join(name);
@@ -109,7 +115,7 @@ fn run(name: &str, target: fn(&[u8])) {
     let seed = seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
     println!("{name}: USHER_FUZZ_SEED={seed}");
     let mut dice = Dice(seed | 1);
-    for number in 0..CHANGES {
+    for number in 0..changes {
         let input = change(&corpus, &mut dice);
         check(
             target,

@@ -7,6 +7,7 @@
 )]
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,9 +17,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use usher::auth::identity::{Credential, Identity, Role};
+use usher::auth::key_set::KeySet;
 use usher::auth::verifier::{Verifier, VerifierKeys};
 use usher::limits::{
-    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, HISTORY_MAX, RESUME_TOKEN_BYTES_MAX,
+    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, HISTORY_MAX, KEY_ID_BYTES_MAX,
+    RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
 };
 use usher::protocol::client::{ClientFrame, Misunderstood, Request, decode};
 use usher::protocol::framing::Framing;
@@ -246,6 +249,51 @@ fn is_who_the_claims_say(identity: &Identity, header: &str, payload: &str) {
 
 fn has_nul(value: &Value) -> bool {
     value.to_string().contains("\\u0000")
+}
+
+/// What a key server answers: each key is taken or skipped by name, and none of it is a secret that somebody else could
+/// sign with.
+pub(crate) fn key_sets(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(set) = KeySet::parse(text) else {
+        return;
+    };
+    let document: Value = serde_json::from_str(text).expect("a set that was taken is JSON");
+    let keys = document["keys"].as_array().expect("a set has keys");
+    assert!(set.len() <= SIGNING_KEYS_MAX);
+    assert_eq!(set.len() + set.skipped().len(), keys.len());
+    for skipped in set.skipped() {
+        assert!(skipped.place < keys.len());
+        let length = skipped.name.as_ref().map_or(0, String::len);
+        assert!(length <= KEY_ID_BYTES_MAX);
+    }
+    // What is public does not sign, neither as the bytes of a key nor as its text.
+    let verifier = Verifier::new(VerifierKeys::default().with_published(Arc::new(set)));
+    let fields = keys
+        .iter()
+        .flat_map(|key| ["k", "n", "x", "y"].map(|field| key[field].as_str()));
+    let secrets: Vec<&str> = fields.flatten().take(4).chain([text, ""]).collect();
+    for secret in secrets {
+        let bytes = URL_SAFE_NO_PAD.decode(secret).unwrap_or_default();
+        for secret in [secret.as_bytes(), &bytes] {
+            for algorithm in ["HS256", "RS256", "ES256", "EdDSA", "none"] {
+                let header = json!({"alg": algorithm, "kid": keys.first().map(|key| &key["kid"])});
+                let claims = json!({"role": "anon", "exp": NOW + 60});
+                let message = format!(
+                    "{}.{}",
+                    URL_SAFE_NO_PAD.encode(header.to_string()),
+                    URL_SAFE_NO_PAD.encode(claims.to_string())
+                );
+                let key = EncodingKey::from_secret(secret);
+                let signature =
+                    jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+                let token = format!("{message}.{}", signature.expect("a key signs anything"));
+                refused(verifier.verify(&token, NOW));
+            }
+        }
+    }
 }
 
 /// NOTIFY payloads of all three channels: what is taken is there, byte for byte, and nothing else is.

@@ -1,13 +1,18 @@
 //! What is too much is refused by name, with the time to wait, and harms nobody else.
 
+use std::io::ErrorKind::WouldBlock;
 use std::num::NonZero;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
+use usher::limits::PLAIN_CONNECTIONS_PER_ADDRESS_MAX;
 use uuid::Uuid;
 
-use crate::client::{Client, refused, until};
+use crate::client::{Client, PATIENCE, refused, until};
 use crate::database::Database;
 use crate::gateway::Gateway;
 use crate::http::{metric, shake};
@@ -272,4 +277,44 @@ async fn whoever_is_no_trusted_proxy_is_not_believed() {
         shake(gateway.at, "", &forged).await.status == 101
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_address_that_says_nothing_keeps_only_itself_out() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| config.rates.trusted_proxies = Vec::new()).await;
+    let connect = async |address: [u8; 4]| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        socket.connect(gateway.at).await.unwrap()
+    };
+    let mut other = connect([127, 0, 0, 2]).await;
+    let mut silent = Vec::new();
+    for _ in 0..PLAIN_CONNECTIONS_PER_ADDRESS_MAX + 10 {
+        silent.push(connect([127, 0, 0, 1]).await);
+    }
+    for oldest in &mut silent[..10] {
+        let ended = timeout(PATIENCE / 4, oldest.read_u8()).await;
+        assert!(ended.expect("the oldest stay").is_err());
+    }
+    let mut byte = [0];
+    assert!(
+        other
+            .try_read(&mut byte)
+            .is_err_and(|error| error.kind() == WouldBlock)
+    );
+    assert!(
+        silent[10]
+            .try_read(&mut byte)
+            .is_err_and(|error| error.kind() == WouldBlock)
+    );
+    // Those who speak are served, whoever else is at their address.
+    Client::anonymous(gateway.at).await;
+    other
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 12];
+    other.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }

@@ -28,9 +28,11 @@ mod failures;
 )]
 #[path = "../faults/ledger.rs"]
 mod fault_ledger;
+mod forged;
 mod frames;
 mod gateway;
 mod handshake;
+mod hostile;
 mod http;
 mod identity;
 mod key_server;

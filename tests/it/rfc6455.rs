@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 use usher::limits::FRAGMENTS_MAX;
 
@@ -559,18 +560,13 @@ impl RawSocket {
 
     /// The next frame: its first byte and its payload; `None` where the socket has ended.
     pub(crate) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let reading = async {
-            let first = self.0.read_u8().await.ok()?;
-            let length = match self.0.read_u8().await.unwrap() {
-                126 => u64::from(self.0.read_u16().await.unwrap()),
-                127 => self.0.read_u64().await.unwrap(),
-                length => u64::from(length),
-            };
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            self.0.read_exact(&mut payload).await.unwrap();
-            Some((first, payload))
-        };
+        let reading = read_frame(&mut self.0);
         timeout(PATIENCE, reading).await.expect("nothing came")
+    }
+
+    /// Its two halves.
+    pub(crate) fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.0.into_split()
     }
 
     /// Waits for the `pong` with this id; earlier ones are passed over, and those of the protocol below.
@@ -606,4 +602,17 @@ impl RawSocket {
         self.write(&masked(CLOSE, &code.to_be_bytes())).await;
         assert_eq!(self.frame().await, None, "{what}: frames after the close");
     }
+}
+
+/// Reads a frame of the gateway's: its first byte and its payload; `None` where the socket has ended.
+pub(crate) async fn read_frame(reader: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let first = reader.read_u8().await.ok()?;
+    let length = match reader.read_u8().await.ok()? {
+        126 => u64::from(reader.read_u16().await.ok()?),
+        127 => reader.read_u64().await.ok()?,
+        length => u64::from(length),
+    };
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    reader.read_exact(&mut payload).await.ok()?;
+    Some((first, payload))
 }
