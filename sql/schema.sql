@@ -273,20 +273,64 @@ CREATE FUNCTION usher.append_messages(ids uuid[]) RETURNS void
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  log record;
+  whole_events_max constant integer := 20;
+  payload_bytes_max constant integer := 7900;
+  stamp timestamptz;
+  told bigint;
 begin
-  for log in
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (array(select m.session_id from public.chat_messages m where m.id = any (ids)))
+  order by h.session_id
+  for no key update;
+  -- Read behind the locks, so that times ascend with the numbers.
+  stamp := clock_timestamp();
+
+  with created as materialized (
     select
       m.session_id,
-      array_agg(m.id order by i.n) as messages,
-      array_agg(usher.message_data(row_to_json(m), m.user_id) order by i.n) as datas
+      m.id,
+      row_number() over (partition by m.session_id order by m.created_at, i.n) as place,
+      (
+        left(row_to_json(m)::text, -1) || ',"author":'
+        || coalesce((
+          select row_to_json(a)::text
+          from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
+        ), 'null') || '}'
+      )::json as data
     from unnest(ids) with ordinality as i (id, n)
     join public.chat_messages m on m.id = i.id
-    group by m.session_id
-    order by m.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.created', log.messages, log.datas);
-  end loop;
+  ),
+  heads as (
+    update usher.session_heads h
+    set seq = h.seq + c.count
+    from (select n.session_id, max(n.place) as count from created n group by n.session_id) as c
+    where h.session_id = c.session_id
+    returning h.session_id, h.seq - c.count as before, c.count
+  ),
+  logged as (
+    insert into usher.session_events as e (session_id, seq, type, at, message_id, data)
+    select n.session_id, h.before + n.place, 'chat.created', stamp, n.id, n.data
+    from created n
+    join heads h on h.session_id = n.session_id
+    returning e.session_id, e.seq, e.data
+  )
+  select count(pg_notify('usher_events', case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end))
+  into told
+  from (
+    select
+      l.session_id,
+      l.seq,
+      '{"s":"' || l.session_id || '","q":' || l.seq || '}' as hint,
+      case when l.seq <= h.before + whole_events_max then
+        '{"s":"' || l.session_id || '","q":' || l.seq
+          || ',"e":' || usher.wire_event(l.seq, 'chat.created', stamp, l.data) || '}'
+      end as whole
+    from logged l
+    join heads h on h.session_id = l.session_id
+    where l.seq <= h.before + whole_events_max or l.seq = h.before + h.count
+    order by l.session_id, l.seq
+  ) as t;
 end
 $$;
 
@@ -396,6 +440,8 @@ CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusa
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  acting text := entry_role;
+  ignored text;
   size constant integer := jsonb_array_length(batch);
   vote record;
   state text;
@@ -416,7 +462,9 @@ begin
       p.value,
       p.n::integer as n,
       p.value ->> 'role' as role,
+      coalesce(p.value -> 'again' = 'true', false) as is_again,
       p.value ->> 'claims' as claims,
+      coalesce(p.value -> 'claims' ->> 'sub', '') as author,
       coalesce(
         usher.check_author(p.value),
         case
@@ -440,8 +488,12 @@ begin
       continue;
     end if;
 
+    if acting <> vote.role then
+      acting := set_config('role', vote.role, true);
+    end if;
+    ignored := set_config('request.jwt.claims', vote.claims, true);
+    ignored := set_config('request.jwt.claim.sub', vote.author, true);
     begin
-      perform set_config('role', vote.role, true), set_config('request.jwt.claims', vote.claims, true);
       if movies[vote.n] is null then
         -- Withdrawing nothing is fine, yet not from a voting that is closed or not the caller's to see.
         perform usher.enter_ballot(votings[vote.n], true);
@@ -460,7 +512,16 @@ begin
       when others then
         get stacked diagnostics
           state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
-        perform set_config('role', entry_role, true);
+        -- A batch that is sent again, its answer being lost, asks for what it may have done: that stands, though the
+        -- voting has closed since.
+        if vote.is_again and (state like 'US%' or violated is not null) and (
+          select v.movie_id
+          from public.votes v
+          where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid()
+        ) is not distinct from movies[vote.n] then
+          continue;
+        end if;
+        acting := set_config('role', entry_role, true);
         named := usher.refusal_of(state, violated);
         refusals[vote.n] := named.refusal;
         details[vote.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
@@ -599,7 +660,9 @@ CREATE FUNCTION usher.end_batch() RETURNS void
     SET search_path TO ''
     AS $$
 begin
-  perform set_config('usher.batching', '', true), set_config('request.jwt.claims', '', true);
+  perform set_config('usher.batching', '', true),
+    set_config('request.jwt.claims', '', true),
+    set_config('request.jwt.claim.sub', '', true);
 end
 $$;
 
@@ -609,6 +672,7 @@ CREATE FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_cha
     SET enable_seqscan TO 'off'
     AS $$
 declare
+  voter constant uuid := auth.uid();
   ballot record;
   caller record;
 begin
@@ -617,6 +681,21 @@ begin
     raise exception using errcode = 'feature_not_supported', message = 'voting needs isolation level read committed';
   end if;
   perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(voting));
+
+  select v.allow_change
+  into allow_change
+  from public.voting_sessions v
+  join public.movie_sessions s on s.id = v.session_id
+  left join public.session_bans b on b.session_id = s.id and b.user_id = voter
+  where v.id = voting
+    and v.state = 'open'
+    and (v.closes_at is null or v.closes_at > clock_timestamp())
+    and s.visibility = 'public'
+    and s.status <> 'ended'
+    and b.user_id is null;
+  if found and (voter is not null or not as_caller) then
+    return;
+  end if;
 
   select v.session_id, v.state, v.closes_at, v.allow_change
   into ballot
@@ -1336,12 +1415,14 @@ declare
   log record;
 begin
   if usher.is_batching() then
-    -- A setting and not a variable: with a failed item its part goes away.
-    perform set_config(
-      'usher.messages', coalesce(current_setting('usher.messages', true), '') || string_agg(n.id || ' ', ''), true
-    )
-    from new_rows n
-    having count(*) > 0;
+    if pg_trigger_depth() > 1 then
+      -- A setting and not a variable: with a failed item its part goes away.
+      perform set_config(
+        'usher.messages', coalesce(current_setting('usher.messages', true), '') || string_agg(n.id || ' ', ''), true
+      )
+      from new_rows n
+      having count(*) > 0;
+    end if;
     return null;
   end if;
 
@@ -1566,6 +1647,17 @@ CREATE FUNCTION usher.on_votes_cast() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
+  if usher.is_batching() then
+    perform set_config(
+      'usher.votes',
+      coalesce(current_setting('usher.votes', true), '')
+        || string_agg(n.voting_session_id || ',' || n.movie_id || ',1 ', ''),
+      true
+    )
+    from new_rows n
+    having count(*) > 0;
+    return null;
+  end if;
   perform usher.record_votes(array_agg(n.voting_session_id), array_agg(n.movie_id), array_agg(n.votes))
   from (select r.voting_session_id, r.movie_id, count(*) as votes from new_rows r group by 1, 2) as n;
   return null;
@@ -1577,6 +1669,10 @@ CREATE FUNCTION usher.on_votes_changed() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
+  if not exists (select 1 from new_rows) then
+    -- Whatever inserts and would have updated comes by here.
+    return null;
+  end if;
   perform usher.record_votes(array_agg(d.voting_session_id), array_agg(d.movie_id), array_agg(d.delta))
   from (
     select c.voting_session_id, c.movie_id, sum(c.delta)::bigint as delta
@@ -1753,6 +1849,8 @@ CREATE FUNCTION usher.post_messages(batch jsonb) RETURNS TABLE(item integer, seq
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  acting text := entry_role;
+  ignored text;
   size constant integer := jsonb_array_length(batch);
   post record;
   state text;
@@ -1776,6 +1874,7 @@ begin
       p.n::integer as n,
       p.value ->> 'role' as role,
       p.value ->> 'claims' as claims,
+      coalesce(p.value -> 'claims' ->> 'sub', '') as author,
       p.value ->> 'body' as body,
       coalesce(
         usher.check_author(p.value),
@@ -1799,8 +1898,13 @@ begin
       continue;
     end if;
 
+    if acting <> post.role then
+      acting := set_config('role', post.role, true);
+    end if;
+    ignored := set_config('request.jwt.claims', post.claims, true);
+    -- What auth.uid() looks for first: it need not parse the claims, again and again.
+    ignored := set_config('request.jwt.claim.sub', post.author, true);
     begin
-      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
       -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
       posted := gen_random_uuid();
       insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
@@ -1824,14 +1928,13 @@ begin
     -- author may not write any more.
     posted := null;
     if state like 'US%' or violated = 'chat_messages_nonce_key' then
-      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
       select m.id into posted
       from public.chat_messages m
       where m.session_id = (post.value ->> 'session')::uuid
         and m.user_id = auth.uid()
         and m.nonce = (post.value ->> 'nonce')::uuid;
     end if;
-    perform set_config('role', entry_role, true);
+    acting := set_config('role', entry_role, true);
     if posted is not null then
       messages[post.n] := posted;
     else
@@ -1849,7 +1952,7 @@ begin
     select
       i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
     from generate_series(1, size) as i (n)
-    left join usher.settle_messages(array_remove(messages, null)) as s on s.message_id = messages[i.n]
+    left join usher.settle_messages(messages, are_created) as s on s.message_id = messages[i.n]
     order by i.n;
   perform usher.end_batch();
 end
@@ -1972,6 +2075,7 @@ CREATE FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) R
     SET enable_seqscan TO 'off'
     AS $$
 declare
+  author constant uuid := auth.uid();
   caller record;
   wait_ms integer;
 begin
@@ -1981,8 +2085,21 @@ begin
     raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
   end if;
 
+  perform 1
+  from public.movie_sessions s
+  left join public.session_bans b on b.session_id = s.id and b.user_id = author
+  where s.id = require_chatter.session
+    and s.visibility = 'public'
+    and s.status <> 'ended'
+    and s.chat_enabled
+    and s.slow_mode_seconds = 0
+    and b.user_id is null;
+  if found and author is not null then
+    return true;
+  end if;
+
   select * into caller from usher.standing(require_chatter.session);
-  -- The usual case is decided by one look; only a refusal asks for its name.
+  -- Only a refusal asks for its name.
   if not found or caller.ban_until is not null or caller.ended or not caller.writer then
     perform usher.require_writer(require_chatter.session);
   end if;
@@ -1994,11 +2111,11 @@ begin
 
   if is_new and caller.slow_mode_seconds > 0 then
     -- An author passes one message at a time, so that two at once cannot both be the first.
-    perform pg_advisory_xact_lock(usher.pace_lock_key(session, auth.uid()));
+    perform pg_advisory_xact_lock(usher.pace_lock_key(session, author));
     select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
     into wait_ms
     from public.chat_messages m
-    where m.user_id = auth.uid() and m.session_id = require_chatter.session;
+    where m.user_id = author and m.session_id = require_chatter.session;
     if wait_ms > 0 then
       raise exception using
         errcode = 'US001',
@@ -2101,7 +2218,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.settle_messages(ids uuid[]) RETURNS TABLE(message_id uuid, seq bigint)
+CREATE FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) RETURNS TABLE(message_id uuid, seq bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2110,10 +2227,18 @@ CREATE FUNCTION usher.settle_messages(ids uuid[]) RETURNS TABLE(message_id uuid,
 #variable_conflict use_column
 declare
   noted constant text := rtrim(coalesce(current_setting('usher.messages', true), ''));
+  created uuid[] := array(
+    select i.id
+    from unnest(ids, are_created) as i (id, is_created)
+    where i.is_created and not exists (select 1 from usher.session_events e where e.message_id = i.id)
+  );
 begin
   if noted <> '' then
-    perform usher.append_messages(string_to_array(noted, ' ')::uuid[]);
+    created := created || string_to_array(noted, ' ')::uuid[];
     perform set_config('usher.messages', '', true);
+  end if;
+  if cardinality(created) > 0 then
+    perform usher.append_messages(created);
   end if;
   return query
     select e.message_id, e.seq
@@ -3200,8 +3325,8 @@ GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO authenticated;
 REVOKE ALL ON FUNCTION usher.session_snapshot(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_snapshot(session uuid) TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.settle_messages(ids uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION usher.settle_messages(ids uuid[]) TO usher_gateway;
+REVOKE ALL ON FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.settle_votes() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.settle_votes() TO usher_gateway;
