@@ -26,6 +26,8 @@ const TOKEN_RETRY_MS = 10_000;
 const BLOCKED_AT_FIRST = 2;
 /** The same where one has opened before: then it is rather the gateway that is away. */
 const BLOCKED_AFTER_SUCCESS = 6;
+/** Where WebSockets did not open they are left alone this long; then the network may be another one. */
+const BLOCKED_MS = 10 * 60_000;
 /** No gateway asks for more patience than this; a wrong clock or header might. */
 const ADVICE_MS_MAX = 5 * 60_000;
 
@@ -86,7 +88,8 @@ export class Connection {
   /** Sockets in a row that came to nothing. */
   #unopened = 0;
   #hasOpened = false;
-  #isBlocked = false;
+  /** Until then HTTP is tried first. */
+  #blockedUntil = 0;
   #heartbeatMs = HEARTBEAT_DEFAULT_MS;
   #heardAt = 0;
   /** Before this time the gateway does not want to see us. */
@@ -134,7 +137,9 @@ export class Connection {
   /** The owner has what it wanted; from here on the connection may prove that it is stable. */
   settle(): void {
     this.#unopened = 0;
-    this.#isBlocked = this.#state.transport === "http" && !this.#hasOpened;
+    const now = this.#owner.world.now();
+    const isBlocked = this.#state.transport === "http" && !this.#hasOpened;
+    if (isBlocked && now >= this.#blockedUntil) this.#blockedUntil = now + BLOCKED_MS;
     this.#after("stable", STABLE_MS, () => this.#set({ failures: 0 }));
   }
 
@@ -170,7 +175,7 @@ export class Connection {
 
   /** HTTP is for where WebSockets are blocked: they never opened, or do not open any more however often it is tried. */
   #choose(): Transport {
-    if (this.#unopened === 0) return this.#isBlocked ? "http" : "websocket";
+    if (this.#unopened === 0) return this.#owner.world.now() < this.#blockedUntil ? "http" : "websocket";
     const isPatient = this.#unopened < (this.#hasOpened ? BLOCKED_AFTER_SUCCESS : BLOCKED_AT_FIRST);
     return isPatient || this.#unopened % 2 === 1 ? "websocket" : "http";
   }

@@ -19,6 +19,15 @@ test("HTTP is tried when a WebSocket does not open, and kept when it does what a
   gateway.say(events(chat(3)), 3);
   await until(world, () => session.continuity.seq === 3);
   expect(session.continuity).toMatchObject({ received: 3, gaps: 0, duplicates: 0, resumes: 1, resets: 0 });
+  // The network may be another one by now.
+  for (let count = 0; count < 60; count += 1) {
+    await world.pass(10_000);
+    gateway.comment();
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  expect(world.sockets).toHaveLength(2);
+  gateway.end();
+  await until(world, () => world.sockets.length === 3);
 });
 
 test("where a WebSocket has opened before, it is rather the gateway that is away", async () => {
@@ -194,6 +203,10 @@ class FakeGateway {
   say(frame: object, id?: number) {
     const text = `${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(frame)}\n\n`;
     this.streams.at(-1)?.controller.enqueue(new TextEncoder().encode(text));
+  }
+
+  comment() {
+    this.streams.at(-1)?.controller.enqueue(new TextEncoder().encode(":\n\n"));
   }
 
   end() {
