@@ -281,6 +281,18 @@ test("messages that have left the log are read on from their time, over pages th
   expect(placeOf(session.messages[0] as Message)).toBe("1795695090889899_a");
 });
 
+test("a page that comes after the window has begun afresh is not put before it", async () => {
+  const { world, session } = await following({}, { seq: 100 });
+  let answer = (_: Response) => {};
+  world.respond = () => new Promise<Response>((resolve) => (answer = resolve));
+  const loading = session.older();
+  await vi.waitUntil(() => world.requests.length === 1);
+  world.socket.say({ type: "reset", session: SESSION, epoch: "e2", seq: 500, head: 500, reason: "ahead" });
+  answer(page(51, 100, "51"));
+  expect(await loading).toBe(true);
+  expect([session.messages.length, session.state.chat.before]).toEqual([0, "501"]);
+});
+
 test("older messages that cannot be had fail by name", async () => {
   const { world, session } = await following({}, { seq: 100 });
   world.respond = () => new Response('{"error":{"code":"not_found","message":"no such session"}}', { status: 404 });

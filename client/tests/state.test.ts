@@ -123,6 +123,16 @@ describe("chat", () => {
     );
   });
 
+  test("a page that does not fit is left where it is", () => {
+    const messages = Array.from({ length: 100 }, (_, index) => ({
+      ...(chat(index + 1) as Extract<LogEvent, { type: "chat.created" }>).data,
+      seq: null,
+    }));
+    let window = emptyChat(5000);
+    for (let count = 0; count < 30; count += 1) window = foldOlder(window, { messages, next: `${count}` });
+    expect([window.messages.length, window.before]).toEqual([2000, "19"]);
+  });
+
   test("room for a message of one's own is made by forgetting the oldest failures", () => {
     let state = { ...INITIAL_STATE };
     const code = "slow_mode";
