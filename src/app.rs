@@ -25,6 +25,7 @@ use crate::protocol::id::VotingId;
 use crate::relay::peer::Rules;
 use crate::relay::resume::ResumeKey;
 use crate::relay::tally::Conflation;
+use crate::relay::write_queue::Bounds;
 use crate::server::admissions::Admissions;
 use crate::server::audience::Audience;
 use crate::server::certificates::Renewal;
@@ -113,7 +114,7 @@ impl Parts {
     fn build(config: &Config) -> Self {
         let metrics = Arc::new(Metrics::new());
         let store = Store::new(config.database.pool(config.pool_size));
-        let (writer, batchers) = batcher::batchers(&store, &metrics);
+        let (writer, batchers) = batcher::batchers(&store, Bounds::default(), &metrics);
         let (listening, is_listening) = watch::channel(false);
         let stop_listening = CancellationToken::new();
         let mut tasks = JoinSet::new();

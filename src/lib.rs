@@ -26,7 +26,8 @@
 //!
 //! ```text
 //! socket ─► server::connection ─► relay::Peer ─► postgres::store   (admission, pages of the log)
-//!           decode the frame      decides        postgres::batcher (messages and votes, many in one transaction)
+//!           decode the frame      decides        postgres::batcher (messages and votes, many in one transaction;
+//!                                                relay::WriteQueue says whose turn it is)
 //! ```
 //!
 //! # Layers
@@ -39,7 +40,7 @@
 //!     server                       accept, handshake, connection loop, fan-out loops, drain
 //!  3  postgres  keyring            the database and the key server, as seen from outside
 //! ------------------------------   below this line: no async, no clock, no randomness, no logging, no tokio
-//!  2  relay                        router, history ring, subscription, peer, tally, resume
+//!  2  relay                        router, history ring, subscription, peer, tally, resume, write queue
 //!  1  protocol  auth               the words on the wire; who a token says you are
 //!  0  limits                       every bound, with its reason, and how they relate
 //!  -  config  metrics              used by 3, 4, 5

@@ -136,11 +136,46 @@ pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// and that Postgres keeps the subtransactions in memory (it caches 64).
 pub const BATCH_ITEMS_MAX: usize = 50;
 
-/// Writes that wait for the batch under way; a write beyond is refused as `unavailable`.
+/// Bytes in one transaction, as far as its writes carry them: beside fifty messages of the usual length nothing, and the
+/// largest fit a few dozen times. One write is always taken.
+pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+
+/// Transactions of a kind that are under way at a time, in different sessions: one session that is locked in the
+/// database then does not hold up all others, and the next batch is under way while the last one commits.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
+
+/// Writes of a kind that wait; one beyond is refused as `unavailable`. A second's worth on two cores, so that what is
+/// accepted is done in time.
 pub const WRITE_QUEUE_LEN: usize = 4_096;
+
+/// Bytes of writes of a kind that wait, with what their authors' tokens claim.
+pub const WRITE_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Writes of a kind that one author has waiting, over all sockets and sessions: what two sockets may have under way.
+pub const WRITES_PER_AUTHOR_MAX: usize = 2 * WRITES_IN_FLIGHT_PER_PEER_MAX;
+
+/// How long a write waits for its transaction to begin; then it is refused as `unavailable`, before its author has given
+/// up on it.
+pub const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Writes on their way to the batcher, which always takes them at once; a connection waits for room.
+pub const WRITE_INBOX_LEN: usize = 256;
 
 /// How long a batch is tried again while the database is away; its nonces make trying again harmless.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+const _: () = assert!(
+    BATCH_BYTES_MAX <= WRITE_QUEUE_BYTES_MAX && BATCH_ITEMS_MAX <= WRITE_QUEUE_LEN,
+    "a batch must fit the queue"
+);
+const _: () = assert!(
+    BATCH_BYTES_MAX > FRAME_BYTES_MAX + ACCESS_TOKEN_BYTES_MAX,
+    "any write must fit a batch"
+);
+const _: () = assert!(
+    WRITES_PER_AUTHOR_MAX * 8 <= WRITE_QUEUE_LEN,
+    "no handful of authors fills the queue"
+);
 
 /// How often the gateway hears from itself through the database.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);

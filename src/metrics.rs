@@ -54,6 +54,9 @@ pub struct Metrics {
     pub lag: Histogram,
     pub command_queue: Gauge,
     pub write_queue: Gauge,
+    pub write_queue_bytes: Gauge,
+    pub write_refusals: Family<Label<WriteRefusal>, Counter>,
+    pub write_waits: Histogram,
     pub throttle_keys: Gauge,
     pub query_queue: Gauge,
     pub echo_delay: Histogram,
@@ -63,6 +66,8 @@ pub struct Metrics {
     pub shared_admissions: Counter,
     pub writes: Histogram,
     pub batch_items: Histogram,
+    pub batches: Histogram,
+    pub batch_retries: Counter,
     pub tallies: Counter,
     pub tallies_postponed: Counter,
     pub query_failures: Counter,
@@ -131,6 +136,25 @@ pub enum TlsFailure {
     Refused,
     /// It took too long.
     Timeout,
+}
+
+/// Why a write was refused without an answer of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WriteRefusal {
+    /// Its author has enough waiting.
+    Author,
+    /// Its session, or voting, has as much waiting as there is room for everybody else.
+    Place,
+    /// As much waits as may wait.
+    Queue,
+    /// It has waited for too long.
+    Waited,
+    /// The database could not be asked, or did not answer in time.
+    Away,
+    /// The token's claims are no JSON that Postgres knows.
+    Unreadable,
+    /// For a reason of our own, which the log has.
+    Failed,
 }
 
 impl<L: LabelName> From<L> for Label<L> {
@@ -223,6 +247,17 @@ impl Metrics {
                 "Users, sessions and addresses whose rates are remembered",
             ),
             write_queue: r.gauge("write_queue", "Writes that wait for a batch"),
+            write_queue_bytes: r.gauge("write_queue_bytes", "Bytes of writes that wait for a batch"),
+            write_refusals: r.add(
+                "write_refusals",
+                "Writes refused without an answer of the database, by cause",
+                Family::default(),
+            ),
+            write_waits: r.histogram(
+                "write_wait_seconds",
+                "Time that a write waited until its batch was posted",
+                &SECONDS,
+            ),
             query_queue: r.gauge("query_queue", "Questions that wait for a connection to the database"),
             echo_delay: r.histogram(
                 "echo_delay_seconds",
@@ -254,6 +289,15 @@ impl Metrics {
                 &SECONDS,
             ),
             batch_items: r.histogram("batch_items", "Writes that shared a transaction", &ITEMS),
+            batches: r.histogram(
+                "batch_seconds",
+                "Time that a transaction of writes took, tries again included",
+                &SECONDS,
+            ),
+            batch_retries: r.counter(
+                "batch_retries",
+                "Times that a batch was posted again, its outcome being unknown",
+            ),
             tallies: r.counter("tallies", "Tallies read and sent"),
             tallies_postponed: r.counter(
                 "tallies_postponed",
@@ -357,6 +401,20 @@ impl LabelName for TlsFailure {
             Self::Protocol => "protocol",
             Self::Refused => "refused",
             Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl LabelName for WriteRefusal {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Author => "author",
+            Self::Place => "session",
+            Self::Queue => "queue",
+            Self::Waited => "waited",
+            Self::Away => "away",
+            Self::Unreadable => "unreadable",
+            Self::Failed => "failed",
         }
     }
 }

@@ -68,7 +68,6 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     metrics.is_ready.set(i64::from(shared.checks().are_good()));
     let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
     metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
-    metrics.write_queue.set(gauge(shared.writer.waiting()));
     metrics.throttle_keys.set(gauge(shared.throttle.keys()));
     metrics.query_queue.set(gauge(shared.store.waiting()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

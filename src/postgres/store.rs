@@ -253,12 +253,8 @@ impl Store {
     }
 
     /// Runs one of the batch functions on a JSON array.
-    pub(super) async fn batch(
-        &self,
-        sql: &str,
-        batch: &serde_json::Value,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.rows(sql, &[(batch, Type::JSONB)]).await
+    pub(super) async fn batch(&self, sql: &str, batch: &str) -> Result<Vec<Row>, StoreError> {
+        self.rows(sql, &[(&batch, Type::TEXT)]).await
     }
 
     /// Whether the database has the functions that the gateway needs, and lets it call them.
@@ -278,6 +274,12 @@ impl Store {
             .rows(sql, &[(&FUNCTIONS.as_slice(), Type::TEXT_ARRAY)])
             .await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    /// Connections at most.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.pool.status().max_size
     }
 
     /// Questions that wait for a connection.
@@ -367,8 +369,8 @@ pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
 pub(super) fn may_pass(state: &str) -> bool {
     // The connection, a collision with another transaction, resources, an operator, the system.
     const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
-    // A standby (read only, or still recovering), a lock that somebody else holds for long.
-    const STATES: [&str; 3] = ["25006", "55000", "55P03"];
+    // A standby (read only, or still recovering), a lock that somebody else holds for long, a full queue of NOTIFY.
+    const STATES: [&str; 4] = ["25006", "55000", "55P03", "54000"];
     STATES.contains(&state) || CLASSES.iter().any(|class| state.starts_with(class))
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], [`router`], [`topic`], [`snapshot`], [`opening`], [`subscription`],
-//! [`peer`], [`tally`], [`resume`].
+//! [`peer`], [`tally`], [`resume`], [`write_queue`].
 
 pub mod history;
 pub mod opening;
@@ -21,6 +21,7 @@ pub mod snapshot;
 pub mod subscription;
 pub mod tally;
 pub mod topic;
+pub mod write_queue;
 
 #[cfg(test)]
 mod peer_scripts;

@@ -1,0 +1,203 @@
+//! One batch, as the functions of schema `usher` read it and answer it.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
+use tracing::error;
+use uuid::Uuid;
+
+use crate::auth::identity::Identity;
+use crate::postgres::store::may_pass;
+use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, VotingId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::server::Done;
+use crate::relay::peer::Write;
+
+/// When a write that may succeed later is worth another try.
+pub(super) const RETRY_AFTER_MS: u64 = 1_000;
+
+/// What is written together.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Chat messages.
+    Messages,
+    /// Votes.
+    Votes,
+}
+
+/// One write, by whom, and under which nonce; a vote has no use for one.
+pub(super) type Part<'a> = (&'a Write, &'a Identity, Uuid);
+
+#[derive(Serialize)]
+struct ItemJson<'a> {
+    role: &'static str,
+    /// The token's payload, spliced as it was signed.
+    claims: &'a RawValue,
+    #[serde(flatten)]
+    what: WhatJson<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WhatJson<'a> {
+    Message {
+        session: SessionId,
+        body: &'a str,
+        nonce: Uuid,
+        reply_to: Option<MessageId>,
+    },
+    Vote {
+        voting: VotingId,
+        movie: Option<MovieId>,
+        again: bool,
+    },
+}
+
+/// The batch as a JSON array. `is_again` says that it may have been posted before, by a try whose answer was lost.
+pub(super) fn json<'a>(parts: impl Iterator<Item = Part<'a>>, is_again: bool) -> String {
+    let items: Vec<ItemJson<'a>> = parts
+        .map(|(write, identity, nonce)| ItemJson {
+            role: identity.role.as_str(),
+            claims: serde_json::from_str(&identity.claims)
+                .expect("a verified token's payload is JSON"),
+            what: match write {
+                Write::Message(message) => WhatJson::Message {
+                    session: message.session,
+                    body: message.body.as_str(),
+                    nonce,
+                    reply_to: message.reply_to,
+                },
+                Write::Vote(vote) => WhatJson::Vote {
+                    voting: vote.voting,
+                    movie: vote.movie,
+                    again: is_again,
+                },
+            },
+        })
+        .collect();
+    serde_json::to_string(&items).expect("ids, texts and JSON make JSON")
+}
+
+/// Whether a refusal of a whole batch is for something that one of its items holds. What the statement itself may not
+/// do, or the schema has not, every item would be refused for.
+pub(super) fn is_about_an_item(error: &tokio_postgres::Error) -> bool {
+    // Not supported, invalid authorization, no such database or schema, syntax or access.
+    const CLASSES: [&str; 5] = ["0A", "28", "3D", "3F", "42"];
+    let state = error.code().map(|state| state.code());
+    state.is_some_and(|state| !CLASSES.iter().any(|class| state.starts_with(class)))
+}
+
+/// Whether an item that stands alone cannot be read. Everything of it but the claims is of our own making.
+pub(super) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
+    // Data that is not what its type allows; a nesting too deep.
+    let state = error.code().map(|state| state.code());
+    state.is_some_and(|state| state.starts_with("22") || state == "54001")
+}
+
+impl Kind {
+    /// The statement that takes a batch.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Messages => {
+                "select item, seq, message, created, refusal, retry_after_ms, detail from usher.post_messages($1::jsonb)"
+            }
+            Self::Votes => {
+                "select item, voting, movie, refusal, retry_after_ms, detail from usher.cast_votes($1::jsonb)"
+            }
+        }
+    }
+
+    /// What a row says was done.
+    pub(super) fn done(self, row: &Row) -> Done {
+        match self {
+            Self::Messages => Done::Sent {
+                seq: row
+                    .get::<_, Option<i64>>("seq")
+                    .and_then(|seq| u64::try_from(seq).ok())
+                    .map(Seq),
+                message: MessageId(row.get("message")),
+                is_new: row.get("created"),
+            },
+            Self::Votes => Done::Voted {
+                voting: VotingId(row.get("voting")),
+                movie: row.get::<_, Option<Uuid>>("movie").map(MovieId),
+            },
+        }
+    }
+}
+
+/// Why a row says that nothing was done.
+pub(super) fn refusal(row: &Row) -> Option<Refusal> {
+    let name: &str = row.get::<_, Option<&str>>("refusal")?;
+    let detail = row.get::<_, Option<&str>>("detail");
+    let retry_after_ms = row
+        .get::<_, Option<i32>>("retry_after_ms")
+        .and_then(|after| u64::try_from(after).ok());
+    if name == RefusalCode::Internal.as_str() && detail.is_some_and(may_pass) {
+        return Some(Refusal::unavailable(RETRY_AFTER_MS));
+    }
+    let Some(code) = RefusalCode::parse(name).filter(|code| *code != RefusalCode::Internal) else {
+        error!(name, detail, "a write was refused for a reason of our own");
+        return Some(Refusal::new(RefusalCode::Internal, "the write failed"));
+    };
+    let message = match (code, detail, retry_after_ms) {
+        (RefusalCode::BadRequest, Some("movie"), _) => {
+            "movie must be on the ballot of the voting".to_owned()
+        }
+        (RefusalCode::BadRequest, Some(field), _) => format!("{field} is not valid here"),
+        (RefusalCode::SlowMode, None, Some(after)) => {
+            format!("wait {} s before the next message", after.div_ceil(1_000))
+        }
+        (_, _, _) => default_message(code).to_owned(),
+    };
+    Some(Refusal {
+        code,
+        message: message.into(),
+        retry_after_ms,
+    })
+}
+
+fn default_message(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::BadRequest => "a field is not as it should be",
+        RefusalCode::Banned => "the author may not take part in this session",
+        RefusalCode::Conflict => "this voting does not allow a vote to be changed",
+        RefusalCode::Forbidden => "not allowed here",
+        RefusalCode::Internal => "the write failed",
+        RefusalCode::NotFound => "no such session or voting, or not for this caller",
+        RefusalCode::RateLimited => "too many, slow down",
+        RefusalCode::SessionEnded => "the session has ended",
+        RefusalCode::SlowMode => "wait before the next message",
+        RefusalCode::TooLarge => "larger than the limit",
+        RefusalCode::Unauthorized => "a token is needed",
+        RefusalCode::Unavailable => "try again",
+        RefusalCode::VotingClosed => "the voting is not open",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::client::{ClientFrame, decode};
+
+    #[test]
+    fn claims_are_spliced_and_not_read() {
+        let identity = Identity {
+            claims: r#"{"role": "authenticated",  "n": 1e999}"#.into(),
+            ..Identity::anonymous()
+        };
+        let frame =
+            r#"{"type":"vote","voting":"00000000-0000-0000-0000-000000000001","movie":null}"#;
+        let ClientFrame::Vote(vote) = decode(frame).unwrap().frame else {
+            panic!("a vote");
+        };
+        let write = Write::Vote(vote);
+        assert_eq!(
+            json([(&write, &identity, Uuid::nil())].into_iter(), true),
+            concat!(
+                r#"[{"role":"anon","claims":{"role": "authenticated",  "n": 1e999},"#,
+                r#""voting":"00000000-0000-0000-0000-000000000001","movie":null,"again":true}]"#
+            )
+        );
+    }
+}
