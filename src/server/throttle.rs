@@ -500,6 +500,20 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_a_million_users_are_not_all_remembered() {
+        let now = moment().at;
+        let repeats = Repeats::new(Duration::from_secs(30));
+        let same = message("hi", 1);
+        for number in 0..1_000_000 {
+            assert_eq!(repeats.say(user(number), &same, now), Ok(()));
+        }
+        assert_eq!(repeats.said.len(), THROTTLE_KEYS_MAX);
+        assert!(repeats.say(user(0), &message("hi", 2), now).is_err());
+        repeats.sweep(now + repeats.pause);
+        assert_eq!(repeats.said.len(), 0);
+    }
+
+    #[test]
     fn the_nearest_that_is_not_trusted_is_the_client() {
         let proxies = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"];
         let throttle = Throttle {

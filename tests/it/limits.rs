@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::Message;
 use usher::limits::PLAIN_CONNECTIONS_PER_ADDRESS_MAX;
 use uuid::Uuid;
@@ -39,7 +39,7 @@ async fn a_user_says_so_much_over_all_sockets_and_others_are_not_held_up() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.rates.messages = rate(20, 30)).await;
+    let gateway = Gateway::start(&db, |config| config.rates.messages = rate(20, 1_200)).await;
     let mut first = Client::connect(gateway.at, &ben).await;
     for number in 0..10 {
         first.send(session, &format!("first {number}")).await;
@@ -49,14 +49,49 @@ async fn a_user_says_so_much_over_all_sockets_and_others_are_not_held_up() {
         second.send(session, &format!("second {number}")).await;
     }
 
-    let wait = limited(second.try_send(session, "one more").await, 2);
-    limited(first.try_send(session, "one more").await, 2);
+    limited(second.try_send(session, "one more").await, 60);
+    limited(first.try_send(session, "one more").await, 60);
     let mut other = Client::connect(gateway.at, &ann).await;
     other.send(session, "not my fault").await;
+    assert_eq!(db.head(session).await, 21);
+}
 
-    tokio::time::sleep(wait).await;
-    second.send(session, "one more").await;
-    assert_eq!(db.head(session).await, 22);
+#[tokio::test]
+async fn who_waits_as_told_is_let_through_and_who_does_not_is_told_the_rest() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| config.rates.messages = rate(1, 4)).await;
+    let mut client = Client::connect(gateway.at, &ben).await;
+    client.send(session, "one").await;
+    let wait = limited(client.try_send(session, "two").await, 4);
+    let told = Instant::now();
+    tokio::time::sleep(wait / 2).await;
+    let rest = limited(client.try_send(session, "two").await, 4);
+    // What was refused used nothing up: the time is the same, seen from later.
+    let drift = (told.elapsed() + rest).abs_diff(wait);
+    assert!(
+        drift < Duration::from_millis(500),
+        "{wait:?}, then {rest:?}"
+    );
+    tokio::time::sleep(rest).await;
+    client.send(session, "two").await;
+}
+
+#[tokio::test]
+async fn who_waits_as_slow_mode_says_is_let_through() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    db.set_session(session, "slow_mode_seconds = 3").await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::connect(gateway.at, &ben).await;
+    client.send(session, "one").await;
+    let refusal = refused(client.try_send(session, "two").await, "slow_mode");
+    let wait = refusal["retry_after_ms"].as_u64().unwrap();
+    assert!(wait > 0 && wait <= 3_000, "{refusal}");
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    client.send(session, "two").await;
 }
 
 #[tokio::test]
