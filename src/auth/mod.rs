@@ -19,5 +19,6 @@ pub mod signing;
 pub mod verifier;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "the tests from outside use all of it")]
 #[path = "../../tests/it/keys.rs"]
 mod test_keys;

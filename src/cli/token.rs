@@ -1,13 +1,19 @@
 //! `usher token`: mints an access token for development.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
+use aws_lc_rs::rand::SystemRandom;
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use uuid::Uuid;
 
 use crate::{
-    auth::mint::{Claims, mint},
+    auth::{
+        mint::{Claims, payload},
+        signing::SigningKey,
+    },
     cli::process,
     config::{SECRET_BYTES_MIN, raw::secret},
     protocol::id::UserId,
@@ -16,7 +22,14 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   usher token --sub 6f1d2c3b-0a49-4b5e-8c7d-1e2f3a4b5c6d --ttl 8h
-  usher token --role anon --ttl 365d        what Supabase calls the anon key";
+  usher token --anonymous                   a new user, as signInAnonymously() makes one
+  usher token --role anon --ttl 365d        what Supabase calls the anon key
+  usher token --sub <uuid> --claim 'app_metadata={\"plan\":\"gold\"}' --claim aal='\"aal2\"'
+  usher token --sub <uuid> --key signing-key.json
+
+The secret signs with HS256: a project's legacy secret, or what `usher dev` prints. A project that signs with keys takes
+the tokens of its own keys alone: `supabase gen signing-key --algorithm ES256` makes one, and --key signs with it. A
+user's row in public.profiles is made by signing up, not by a token.";
 
 /// What `usher token` takes.
 #[derive(Args, Debug)]
@@ -30,13 +43,28 @@ pub struct TokenArgs {
     #[arg(long, value_name = "ROLE")]
     role: Option<String>,
 
+    /// A user who signed in anonymously: authenticated, with is_anonymous. Without --sub a new one.
+    #[arg(long, conflicts_with = "role")]
+    anonymous: bool,
+
+    /// A further claim, its value as JSON; may be repeated. It takes the place of one that would be there anyway.
+    #[arg(long = "claim", value_name = "NAME=JSON", value_parser = parse_claim)]
+    claims: Vec<(String, Value)>,
+
     /// How long it is valid, as in 90s, 15m, 8h, 7d; a bare number is seconds.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_ttl)]
     ttl: Duration,
 
-    /// The issuer, where the gateway expects one: `https://<ref>.supabase.co/auth/v1`. Default: none.
+    /// The issuer. Default: the auth server of SUPABASE_URL, if that is set, as the gateway then expects; else none.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
+
+    #[arg(long, env = "SUPABASE_URL", hide = true)]
+    supabase_url: Option<String>,
+
+    /// File with a private key (JWK, or a list of them: the first) that signs instead of the secret: ES256, RS256, EdDSA.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 
     /// The secret that signs it (HS256), 32 bytes or more.
     #[arg(long, env = "SUPABASE_JWT_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret())]
@@ -51,35 +79,73 @@ pub struct TokenArgs {
 ///
 /// # Errors
 ///
-/// Where the secret is missing or too short, or a user's role has no user.
+/// Where there is nothing to sign with, or a user's role has no user.
 pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
-    let secret: SecretString = match (&args.secret, &args.secret_file) {
-        (Some(secret), _) => secret.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .with_context(|| format!("read the secret from {}", file.display()))?
-            .trim()
-            .into(),
-        (None, None) => bail!("no secret: give it with --secret or SUPABASE_JWT_SECRET"),
-    };
-    let bytes = secret.expose_secret().len();
-    ensure!(
-        bytes >= SECRET_BYTES_MIN,
-        "the secret has {bytes} bytes: it must have {SECRET_BYTES_MIN} or more"
-    );
-    let mut claims = match args.sub {
-        Some(user) => Claims::user(user),
-        None => Claims::anon(),
-    };
-    if let Some(role) = &args.role {
-        ensure!(
-            role != "authenticated" || args.sub.is_some(),
-            "the role authenticated needs a user: give one with --sub <uuid>"
-        );
-        claims.role.clone_from(role);
+    let key = args.signing_key()?;
+    let mut payload = payload(&args.claims()?, process::unix_now(), args.ttl);
+    if args.anonymous {
+        payload.insert("is_anonymous".to_owned(), true.into());
     }
-    claims.issuer.clone_from(&args.issuer);
-    process::print(&mint(&secret, &claims, process::unix_now(), args.ttl));
+    payload.extend(args.claims.iter().cloned());
+    process::print(&key.sign(&payload, &SystemRandom::new()));
     Ok(())
+}
+
+impl TokenArgs {
+    fn signing_key(&self) -> anyhow::Result<SigningKey> {
+        if let Some(file) = &self.key {
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("read the key from {}", file.display()))?;
+            return SigningKey::from_jwk(&text).with_context(|| {
+                let file = file.display();
+                format!("{file} must hold a private JWK, such as `supabase gen signing-key` prints")
+            });
+        }
+        let secret: SecretString = match (&self.secret, &self.secret_file) {
+            (Some(secret), _) => secret.clone(),
+            (None, Some(file)) => fs::read_to_string(file)
+                .with_context(|| format!("read the secret from {}", file.display()))?
+                .trim()
+                .into(),
+            (None, None) => bail!(
+                "nothing to sign with: give a secret (--secret, SUPABASE_JWT_SECRET), or a private key (--key FILE)"
+            ),
+        };
+        let bytes = secret.expose_secret().len();
+        ensure!(
+            bytes >= SECRET_BYTES_MIN,
+            "the secret has {bytes} bytes: it must have {SECRET_BYTES_MIN} or more"
+        );
+        Ok(SigningKey::from_secret(&secret))
+    }
+
+    fn claims(&self) -> anyhow::Result<Claims> {
+        let user = self
+            .sub
+            .or_else(|| self.anonymous.then(|| UserId(Uuid::new_v4())));
+        let mut claims = user.map_or_else(Claims::anon, Claims::user);
+        if let Some(role) = &self.role {
+            ensure!(
+                role != "authenticated" || user.is_some(),
+                "the role authenticated needs a user: give one with --sub <uuid>"
+            );
+            claims.role.clone_from(role);
+        }
+        let project = self.supabase_url.as_deref().map(str::trim);
+        let project = project.filter(|url| !url.is_empty());
+        let auth_server = project.map(|url| format!("{}/auth/v1", url.trim_end_matches('/')));
+        claims.issuer = self.issuer.clone().or(auth_server);
+        Ok(claims)
+    }
+}
+
+fn parse_claim(text: &str) -> Result<(String, Value), String> {
+    let parsed = text.split_once('=').and_then(|(name, json)| {
+        let value = serde_json::from_str(json).ok()?;
+        (!name.is_empty()).then(|| (name.to_owned(), value))
+    });
+    parsed
+        .ok_or_else(|| r#"it must be NAME=JSON, a text in double quotes: plan='"gold"'"#.to_owned())
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
@@ -103,6 +169,23 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_is_a_name_and_json() {
+        for (text, expected) in [
+            (r#"plan="gold""#, Some(("plan", "\"gold\""))),
+            (r#"a={"b":[1]}"#, Some(("a", r#"{"b":[1]}"#))),
+            ("a=b=c", None),
+            ("plan=gold", None),
+            ("plan", None),
+            ("=1", None),
+        ] {
+            let claim = parse_claim(text).ok();
+            let claim = claim.map(|(name, value)| (name, value.to_string()));
+            let expected = expected.map(|(name, json)| (name.to_owned(), json.to_owned()));
+            assert_eq!(claim, expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_time_is_a_number_with_a_unit() {

@@ -109,11 +109,11 @@ impl Keyring {
         };
         // The answer to a question that was under way before the token came may be too old for it; the next is not.
         let mut state = self.state.clone();
-        let enough = state.borrow_and_update().begun + 1;
+        let enough = state.borrow().begun + 1;
         // Where there is a wish already, it is as good as this one.
         let _ = wishes.try_send(());
         let newer = async {
-            while state.changed().await.is_ok() {
+            loop {
                 let (ended, is_current) = {
                     let state = state.borrow_and_update();
                     (state.ended, state.is_current)
@@ -123,8 +123,10 @@ impl Keyring {
                     Err(TokenError::UnknownKey) if !is_current => return Err(untold()),
                     outcome => return outcome.map_err(refused),
                 }
+                if state.changed().await.is_err() {
+                    return Err(untold());
+                }
             }
-            Err(untold())
         };
         timeout(KEYS_PAUSE + 2 * KEYS_TIMEOUT, newer)
             .await

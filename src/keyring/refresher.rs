@@ -1,5 +1,7 @@
 //! Keeps the keys new: asks every few minutes, when somebody wishes, and again soon while there is no good answer.
 
+use std::error::Error;
+use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,9 +162,8 @@ impl Refresher {
             Ok(_) => {}
             Err(error) => {
                 if self.failures == 0 {
-                    let error = error as &dyn std::error::Error;
                     warn!(
-                        error,
+                        error = with_causes(error),
                         kept = self.keys,
                         "signing keys cannot be fetched, the last good ones are kept"
                     );
@@ -181,6 +182,14 @@ impl Refresher {
                 .min(KEYS_RETRY_MAX),
         }
     }
+}
+
+/// What went wrong and why, in one line: a log in JSON shows no causes by itself.
+fn with_causes(error: &Untaken) -> String {
+    let error: &dyn Error = error;
+    let chain = successors(Some(error), |error| (*error).source());
+    let words: Vec<String> = chain.map(ToString::to_string).collect();
+    words.join(": ")
 }
 
 /// A time of about this length, so that nodes that start together do not ask together for good.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use usher::auth::mint::Claims;
+use usher::auth::mint::{self, Claims};
+use usher::auth::signing::SigningKey;
 use usher::config::AllowedOrigins;
 use usher::protocol::id::UserId;
 use uuid::Uuid;
@@ -80,6 +82,93 @@ async fn a_publishable_key_is_no_token() {
     let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
     let mut client = Client::open(gateway.at, "legacy", Some(anon_key)).await;
     assert_eq!(client.subscribe(session).await["can"]["send"], false);
+}
+
+#[tokio::test]
+async fn an_apikey_as_supabase_js_sends_it_is_nothing_to_the_gateway() {
+    let Stage {
+        mut gateway,
+        session,
+        ann,
+        ..
+    } = stage().await;
+    let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
+    for key in [
+        "sb_publishable_0123456789abcdef",
+        "sb_secret_0123456789abcdef",
+        &anon_key,
+        "nonsense",
+    ] {
+        let query = format!("?apikey={key}&vsn=1.0.0");
+        let mut nobody = Client::open_with_query(gateway.at, &query).await;
+        assert_eq!(nobody.subscribe(session).await["can"]["send"], false);
+        let query = format!("{query}&access_token={}", ann.token);
+        let mut client = Client::open_with_query(gateway.at, &query).await;
+        assert_eq!(client.subscribe(session).await["can"]["send"], true);
+        let headers = [("apikey", key), ("x-api-key", key)];
+        assert_eq!(shake(gateway.at, "", &headers).await.status, 101);
+        assert!(!gateway.log().contains(key), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_key_is_refused_by_name_wherever_a_token_may_stand() {
+    let Stage { gateway, ann, .. } = stage().await;
+    let key = "sb_secret_0123456789abcdef";
+    let header = shake(
+        gateway.at,
+        "",
+        &[("Authorization", &*format!("Bearer {key}"))],
+    )
+    .await;
+    let query = shake(gateway.at, &format!("?access_token={key}"), &[]).await;
+    for answer in [header, query] {
+        answer.is_refusal(401, "unauthorized");
+        assert!(
+            answer.body.contains("a secret key must never be sent"),
+            "{answer:?}"
+        );
+    }
+    let mut client = Client::connect(gateway.at, &ann).await;
+    let answer = client.ask(json!({"type": "auth", "token": key})).await;
+    let refusal = refused(answer, "unauthorized");
+    assert!(
+        refusal
+            .to_string()
+            .contains("a secret key must never be sent"),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
+async fn whoever_signed_in_anonymously_is_a_user_whom_policies_can_tell_apart() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+    } = stage().await;
+    let mut claims = mint::payload(&Claims::user(UserId(ann.id)), now(), HOUR);
+    claims.insert("is_anonymous".to_owned(), true.into());
+    let key = SigningKey::from_secret(&JWT_SECRET.into());
+    let token = key.sign(&claims, &SystemRandom::new());
+    let mut guest = Client::open(gateway.at, "guest", Some(token.clone())).await;
+    let answer = guest.ask(json!({"type": "auth", "token": token})).await;
+    assert_eq!(
+        (&answer["role"], &answer["sub"]),
+        (&json!("authenticated"), &json!(ann.id))
+    );
+    assert_eq!(guest.subscribe(session).await["can"]["send"], true);
+    guest.send(session, "hello").await;
+
+    db.run(
+        "create policy no_guests on public.chat_messages as restrictive for insert to authenticated
+             with check ((select (auth.jwt() ->> 'is_anonymous')::boolean) is not true)",
+    )
+    .await;
+    refused(guest.try_send(session, "again").await, "forbidden");
+    let mut ann = Client::connect(gateway.at, &ann).await;
+    ann.send(session, "for good").await;
 }
 
 #[tokio::test]
@@ -230,6 +319,69 @@ async fn another_subject_on_an_open_socket_closes_it() {
         .say(&json!({"type": "auth", "token": ben.token}))
         .await;
     assert_eq!(client.closed().await, 4509);
+    // Nobody is another subject, too: who signs out opens another socket.
+    let mut client = Client::connect(gateway.at, &ann).await;
+    let key = "sb_publishable_0123456789abcdef";
+    client.say(&json!({"type": "auth", "token": key})).await;
+    assert_eq!(client.closed().await, 4509);
+}
+
+#[tokio::test]
+async fn an_auth_frame_answers_with_its_id_and_names_what_is_wrong() {
+    let Stage { gateway, ann, .. } = stage().await;
+    let mut client = Client::anonymous(gateway.at).await;
+    for frame in [
+        json!({"type": "auth"}),
+        json!({"type": "auth", "token": 7}),
+        json!({"type": "auth", "token": null}),
+    ] {
+        let refusal = refused(client.ask(frame).await, "bad_request");
+        assert!(
+            refusal["message"].as_str().unwrap().contains("token"),
+            "{refusal}"
+        );
+    }
+    // A key of the project is nobody's; the anon key has an end.
+    let publishable = json!({"type": "auth", "token": "sb_publishable_0123456789abcdef"});
+    let answer = client.ask(publishable).await;
+    let expected = json!({"type": "authenticated", "id": answer["id"], "sub": null, "role": "anon", "expires_at": null});
+    assert_eq!(answer, expected);
+    let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
+    let answer = client.ask(json!({"type": "auth", "token": anon_key})).await;
+    assert_eq!(
+        (&answer["role"], &answer["sub"]),
+        (&json!("anon"), &Value::Null)
+    );
+    assert!(answer["expires_at"].as_u64().unwrap() > now());
+    let answer = client
+        .ask(json!({"type": "auth", "token": ann.token}))
+        .await;
+    assert_eq!(
+        (&answer["role"], &answer["sub"]),
+        (&json!("authenticated"), &json!(ann.id))
+    );
+}
+
+#[tokio::test]
+async fn the_end_of_a_token_is_announced_a_minute_before() {
+    let Stage { gateway, ann, .. } = stage().await;
+    let ends_at = now() + 63;
+    let ttl = Duration::from_secs(63);
+    let mut client = Client::open(gateway.at, "ann", Some(token(ann.id, ttl))).await;
+    client.has_nothing(&["token_expiring"]).await;
+    let expiring = client.expect("token_expiring").await;
+    let left = ends_at.saturating_sub(now());
+    assert!((57..=60).contains(&left), "announced {left} s before");
+    assert!(
+        expiring["expires_at"].as_u64().unwrap().abs_diff(ends_at) <= 1,
+        "{expiring}"
+    );
+    // A fresh one puts it off.
+    client
+        .ask(json!({"type": "auth", "token": ann.token}))
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.has_nothing(&["token_expiring"]).await;
 }
 
 #[tokio::test]
@@ -320,13 +472,17 @@ async fn a_user_without_a_profile_may_watch_and_not_write() {
 /// A token that was good until a while ago.
 fn expired(user: &User) -> String {
     let claims = Claims::user(UserId(user.id));
-    let an_hour_ago = jsonwebtoken::get_current_timestamp() - 3_600;
-    usher::auth::mint::mint(
+    let an_hour_ago = now() - 3_600;
+    mint::mint(
         &JWT_SECRET.into(),
         &claims,
         an_hour_ago,
         Duration::from_secs(3_000),
     )
+}
+
+fn now() -> u64 {
+    jsonwebtoken::get_current_timestamp()
 }
 
 struct Stage {

@@ -9,6 +9,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Response, StatusCode};
 use futures::StreamExt as _;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -117,4 +119,84 @@ fn respond(answer: &Answer) -> Response<Body> {
         }
     }
     .unwrap()
+}
+
+/// A key server over TLS, whose certificate is made for `localhost` by an authority of its own.
+pub(crate) struct TlsKeyServer {
+    /// The authority's certificate, PEM.
+    pub(crate) authority: String,
+    port: u16,
+    serving: JoinHandle<()>,
+}
+
+impl TlsKeyServer {
+    /// Starts one that publishes these keys.
+    pub(crate) async fn publish(keys: &[&TestKey]) -> Self {
+        let (authority, issuer) = make_authority();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned()];
+        let params = rcgen::CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let text = key_set(keys);
+        let serving = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                // Whoever does not trust it goes away.
+                if let Ok(mut stream) = acceptor.accept(socket).await {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(stream.read_u8().await.unwrap());
+                    }
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                        text.len()
+                    );
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        Self {
+            authority,
+            port,
+            serving,
+        }
+    }
+
+    /// Where the keys are.
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}/keys", self.port)
+    }
+
+    /// Somebody else's authority, PEM.
+    pub(crate) fn other_authority() -> String {
+        make_authority().0
+    }
+}
+
+impl Drop for TlsKeyServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+fn make_authority() -> (String, rcgen::Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate.pem(), rcgen::Issuer::new(params, key))
 }

@@ -100,6 +100,10 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
+pub(crate) fn decode(text: &str) -> Vec<u8> {
+    BASE64.decode(text).unwrap()
+}
+
 /// Every INTEGER in a piece of DER, also in what it wraps.
 fn read_numbers<'a>(der: &'a [u8], numbers: &mut Vec<&'a [u8]>) {
     let mut rest = der;

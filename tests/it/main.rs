@@ -53,6 +53,7 @@ mod rotation;
 mod stress;
 mod tap;
 mod tls;
+mod token;
 mod volume;
 mod votings;
 mod writes;

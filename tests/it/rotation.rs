@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use usher::auth::mint::{self, Claims};
@@ -12,8 +13,8 @@ use crate::client::{Client, refused, until};
 use crate::database::{Database, User};
 use crate::gateway::{Gateway, Process};
 use crate::http::{get, metric, shake};
-use crate::key_server::{Answer, KeyServer};
-use crate::keys::TestKey;
+use crate::key_server::{Answer, KeyServer, TlsKeyServer};
+use crate::keys::{TestKey, encode};
 
 #[tokio::test]
 async fn tokens_of_published_keys_are_good_without_a_secret() {
@@ -295,6 +296,125 @@ async fn a_flood_of_unknown_keys_costs_the_key_server_little_and_others_nothing(
     assert!(
         asked >= 2 && asked as f64 <= 1.0 + seconds / 5.0,
         "asked {asked} times in {seconds} s"
+    );
+}
+
+#[tokio::test]
+async fn what_a_header_says_about_its_own_key_opens_nothing() {
+    let (key, theirs) = (TestKey::rs256("a"), TestKey::es256("a"));
+    let Stage {
+        gateway,
+        server,
+        ann,
+        ..
+    } = stage(&[&key]).await;
+    let evil = KeyServer::publish(&[&theirs]).await;
+    let claims = claims(&ann);
+    let with = |header: Value| theirs.sign_with_header(&header.to_string(), &claims);
+    let confused = |header: Value, secret: &str| {
+        let message = format!(
+            "{}.{}",
+            encode(header.to_string().as_bytes()),
+            encode(claims.to_string().as_bytes())
+        );
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        format!(
+            "{message}.{}",
+            encode(hmac::sign(&secret, message.as_bytes()).as_ref())
+        )
+    };
+    let unsigned = with(json!({"alg": "none", "kid": "a"}));
+    let (message, _) = unsigned.rsplit_once('.').unwrap();
+    let public = key.public().to_string();
+    let modulus = key.private["n"].as_str().unwrap();
+    let twice = r#"{"alg":"ES256","alg":"RS256","kid":"a"}"#;
+    let tokens = [
+        format!("{message}."),
+        unsigned.clone(),
+        confused(json!({"alg": "HS256", "kid": "a"}), &public),
+        confused(json!({"alg": "HS256"}), &public),
+        confused(json!({"alg": "HS256", "kid": "a"}), modulus),
+        with(json!({"alg": "RS256", "kid": "a"})),
+        with(json!({"alg": "ES256", "kid": "a"})),
+        with(json!({"alg": "ES256", "kid": "a", "jwk": theirs.public()})),
+        with(json!({"alg": "ES256", "kid": "a", "jku": evil.url()})),
+        with(json!({"alg": "ES256", "kid": evil.url(), "x5u": evil.url()})),
+        with(json!({"alg": "ES256", "kid": "../../../../dev/null"})),
+        with(json!({"alg": "ES256", "kid": "a' union select 'x"})),
+        with(json!({"alg": "ES256", "kid": "k".repeat(5_000)})),
+        with(json!({"alg": "ES256", "kid": {"a": 1}})),
+        key.sign_with_header(twice, &claims),
+        key.sign_with_header(r#"{"alg":"RS256","kid":"a","crit":["exp"]}"#, &claims),
+    ];
+    let asked = server.asked();
+    let at = gateway.at;
+    let attacks = tokens.iter().map(|token| async move {
+        let answer = shake(at, "", &[("Authorization", &*format!("Bearer {token}"))]).await;
+        answer.is_refusal(401, "unauthorized");
+        assert!(
+            !answer.body.contains("kid") && !answer.body.contains(token.as_str()),
+            "{answer:?}"
+        );
+        let mut client = Client::anonymous(at).await;
+        refused(
+            client.ask(json!({"type": "auth", "token": token})).await,
+            "unauthorized",
+        );
+    });
+    futures::future::join_all(attacks).await;
+    assert_eq!(evil.asked(), 0, "a key was fetched from where a token said");
+    assert!(
+        server.asked() - asked <= 4,
+        "asked {} times",
+        server.asked() - asked
+    );
+    Client::open(gateway.at, "ann", Some(key.sign(&claims))).await;
+}
+
+#[tokio::test]
+async fn keys_are_fetched_over_tls_from_whom_the_system_trusts() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let key = TestKey::es256("a");
+    let server = TlsKeyServer::publish(&[&key]).await;
+    let (url, folder) = (server.url(), tempfile::tempdir().unwrap());
+    let trusted = |name: &str, pem: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, pem).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (ours, other) = (
+        trusted("ours", &server.authority),
+        trusted("other", &TlsKeyServer::other_authority()),
+    );
+    let listen = ([127, 0, 0, 1], 0).into();
+    let settings = [("USHER_JWKS_URL", &*url), ("SSL_CERT_FILE", &*ours)];
+    let gateway = Process::start(&db, listen, &settings).await;
+    until("the gateway is ready", async || {
+        get(gateway.at, "/readyz", &[]).await.status == 200
+    })
+    .await;
+    Client::open(gateway.at, "ann", Some(key.sign(&claims(&ann)))).await;
+
+    let settings = [("USHER_JWKS_URL", &*url), ("SSL_CERT_FILE", &*other)];
+    let gateway = Process::start(&db, listen, &settings).await;
+    let mut lines = Vec::new();
+    until("the gateway says why", async || {
+        lines.extend(gateway.lines());
+        lines
+            .iter()
+            .any(|line| line.contains("signing keys cannot be fetched"))
+    })
+    .await;
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("invalid peer certificate")),
+        "{lines:?}"
+    );
+    assert_eq!(
+        get(gateway.at, "/readyz", &[]).await.json()["checks"]["keys"],
+        false
     );
 }
 
