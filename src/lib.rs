@@ -38,6 +38,7 @@
 //!  5  main  cli  app               commands; builds the parts in order, stops them in reverse
 //!  4  http                         the calls over HTTP, Server-Sent Events, health, metrics, pages
 //!     server                       accept, handshake, connection loop, fan-out loops, drain
+//!     load                         the load tester, which knows the protocol and nothing of the server
 //!  3  postgres  keyring            the database and the key server, as seen from outside
 //! ------------------------------   below this line: no async, no clock, no randomness, no logging, no tokio
 //!  2  relay                        router, history ring, subscription, peer, tally, resume, write queue
@@ -72,6 +73,7 @@ pub mod postgres;
 pub mod server;
 
 pub mod http;
+pub mod load;
 
 pub mod app;
 pub mod cli;

@@ -39,6 +39,17 @@ const LAYERS: &[(&str, &[&str])] = &[
             "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
         ],
     ),
+    // It drives any gateway from outside, and must see what a client sees.
+    (
+        "load",
+        &[
+            "limits",
+            "protocol",
+            "postgres::connect",
+            "postgres::tls",
+            "postgres::trouble",
+        ],
+    ),
     (
         "http",
         &[
@@ -57,7 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
-            "server", "http", "app",
+            "server", "http", "app", "load",
         ],
     ),
     ("main", &["cli"]),

@@ -1,14 +1,20 @@
 //! The command line: what each command takes, and in which order it does things.
 //!
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
-//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`token`], `process` (signals, logs, limits, clock).
+//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`token`], [`load`] with `load_plan` and `load_target`,
+//! `process` (signals, logs, limits, clock).
 
 mod demo;
 pub mod dev;
+pub mod load;
+mod load_plan;
+mod load_target;
 pub mod migrate;
 mod process;
 pub mod serve;
 pub mod token;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +25,7 @@ Examples:
   usher migrate up                      the schema, on DATABASE_URL
   usher serve                           the gateway in front of a real database
   usher token --sub <uuid> --ttl 1h     a token to try it with
+  usher load --url ws://… --session …   a thousand viewers, and what they saw
 
 Every flag has an environment variable; a secret can also come from a file (NAME_FILE).";
 
@@ -40,18 +47,22 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Mint an access token for development.
     Token(token::TokenArgs),
+    /// Drive a gateway with viewers and writers, and report what they saw.
+    Load(Box<load::LoadArgs>),
 }
 
-/// Runs the command.
+/// Runs the command; says what the process ends with.
 ///
 /// # Errors
 ///
 /// Whatever ends it, with what was attempted.
-pub async fn run(cli: Cli) -> anyhow::Result<()> {
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Dev(args) => dev::run(args).await,
-        Command::Serve(args) => serve::run(*args).await,
-        Command::Migrate(args) => migrate::run(args).await,
-        Command::Token(args) => token::run(&args),
+        Command::Dev(args) => dev::run(args).await?,
+        Command::Serve(args) => serve::run(*args).await?,
+        Command::Migrate(args) => migrate::run(args).await?,
+        Command::Token(args) => token::run(&args)?,
+        Command::Load(args) => return load::run(*args).await,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -39,6 +39,7 @@ mod key_server;
 mod keys;
 mod life;
 mod limits;
+mod load;
 mod log;
 mod main_job;
 mod migrations;

@@ -1,0 +1,277 @@
+//! WebSocket frames as the load tester reads and writes them: whole ones are looked at where they lie.
+//!
+//! Keeps bytes only of a frame that has not arrived in full, so an idle viewer has no buffer. Usher sends no fragments
+//! and, without `permessage-deflate`, which is not offered, no compressed frames; both are errors here.
+
+use std::mem;
+
+/// Bytes of the largest frame that is believed. The gateway's largest are a few hundred KiB.
+const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A buffer for broken-up frames that is larger is given back once it is empty.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+
+const FINAL: u8 = 0x80;
+const MASKED: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+/// What one frame of the gateway holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    /// A JSON object.
+    Text(&'a [u8]),
+    /// To be answered with the same bytes.
+    Ping(&'a [u8]),
+    /// The last one, with its code; 1005 where there is none.
+    Close(u16),
+    /// Nothing to act on.
+    Other,
+}
+
+/// A stream of bytes that is not the gateway's WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("a frame that is masked, compressed, in fragments or of an unknown kind")]
+    Unknown,
+    #[error("a frame of more than {FRAME_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// The beginning of a frame whose end is still to come.
+    partial: Vec<u8>,
+}
+
+impl Frames {
+    /// Hands on each frame that is complete.
+    pub(super) fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut on_frame: impl FnMut(Frame<'_>),
+    ) -> Result<(), FrameError> {
+        let mut rest = bytes;
+        while !self.partial.is_empty() {
+            let wanted = match Header::parse(&self.partial)? {
+                Some(header) => header.frame_bytes(),
+                None => self.partial.len() + 1,
+            };
+            let (taken, left) = rest.split_at(rest.len().min(wanted - self.partial.len()));
+            self.partial.extend_from_slice(taken);
+            rest = left;
+            match Header::parse(&self.partial)? {
+                Some(header) if self.partial.len() >= header.frame_bytes() => {
+                    let mut frame = mem::take(&mut self.partial);
+                    on_frame(header.read(&frame)?);
+                    if frame.capacity() <= KEPT_BYTES_MAX {
+                        frame.clear();
+                        self.partial = frame;
+                    }
+                }
+                Some(_) | None if rest.is_empty() => return Ok(()),
+                Some(_) | None => {}
+            }
+        }
+        while let Some(header) = Header::parse(rest)? {
+            if rest.len() < header.frame_bytes() {
+                break;
+            }
+            let (frame, left) = rest.split_at(header.frame_bytes());
+            on_frame(header.read(frame)?);
+            rest = left;
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(())
+    }
+}
+
+/// The head of a frame (RFC 6455 §5.2).
+struct Header {
+    kind: u8,
+    header_bytes: usize,
+    payload_bytes: usize,
+}
+
+impl Header {
+    /// `None` while bytes of it are missing.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
+        let &[first, second, ref rest @ ..] = bytes else {
+            return Ok(None);
+        };
+        // The reserved bits are clear where nothing was negotiated, and only a client masks.
+        if first & 0xf0 != FINAL || second & MASKED != 0 {
+            return Err(FrameError::Unknown);
+        }
+        let (header_bytes, payload_bytes) = match second {
+            126 => match rest.first_chunk() {
+                Some(length) => (4, usize::from(u16::from_be_bytes(*length))),
+                None => return Ok(None),
+            },
+            127 => match rest.first_chunk() {
+                Some(length) => (
+                    10,
+                    usize::try_from(u64::from_be_bytes(*length)).unwrap_or(usize::MAX),
+                ),
+                None => return Ok(None),
+            },
+            length => (2, usize::from(length)),
+        };
+        if payload_bytes > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLarge);
+        }
+        Ok(Some(Self {
+            kind: first & 0x0f,
+            header_bytes,
+            payload_bytes,
+        }))
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.header_bytes + self.payload_bytes
+    }
+
+    fn read<'a>(&self, frame: &'a [u8]) -> Result<Frame<'a>, FrameError> {
+        let payload = &frame[self.header_bytes..self.frame_bytes()];
+        match self.kind {
+            TEXT => Ok(Frame::Text(payload)),
+            PING => Ok(Frame::Ping(payload)),
+            PONG => Ok(Frame::Other),
+            CLOSE => Ok(Frame::Close(
+                payload
+                    .first_chunk()
+                    .map_or(1005, |code| u16::from_be_bytes(*code)),
+            )),
+            _ => Err(FrameError::Unknown),
+        }
+    }
+}
+
+/// Appends a text frame as a client sends it.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str, mask: [u8; 4]) {
+    put(out, TEXT, text.as_bytes(), mask);
+}
+
+/// Appends the answer to a ping.
+pub(super) fn put_pong(out: &mut Vec<u8>, payload: &[u8], mask: [u8; 4]) {
+    put(out, PONG, payload, mask);
+}
+
+fn put(out: &mut Vec<u8>, kind: u8, payload: &[u8], mask: [u8; 4]) {
+    out.push(FINAL | kind);
+    if let Ok(length) = u8::try_from(payload.len())
+        && length <= 125
+    {
+        out.push(MASKED | length);
+    } else if let Ok(length) = u16::try_from(payload.len()) {
+        out.push(MASKED | 126);
+        out.extend_from_slice(&length.to_be_bytes());
+    } else {
+        out.push(MASKED | 127);
+        out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+    }
+    out.extend_from_slice(&mask);
+    out.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::websocket;
+
+    #[test]
+    fn a_frame_is_read_however_it_is_cut() {
+        let texts = [
+            String::new(),
+            "x".repeat(125),
+            "y".repeat(126),
+            "z".repeat(70_000),
+        ];
+        let mut stream = Vec::new();
+        for text in &texts {
+            stream.extend_from_slice(&websocket::text(text));
+        }
+        stream.extend_from_slice(&websocket::ping());
+        let whole = read(&[&stream]).unwrap();
+        assert_eq!(whole.len(), 5);
+        assert_eq!(whole[3], format!("text {}", texts[3]));
+        for size in [1, 2, 3, 7, 1_000, 65_536] {
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            assert_eq!(read(&pieces).unwrap(), whole, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_given_back_when_a_large_frame_is_complete() {
+        let frame = websocket::text(&"x".repeat(70_000));
+        let mut frames = Frames::default();
+        frames.feed(&frame[..60_000], |_| {}).unwrap();
+        frames.feed(&frame[60_000..], |_| {}).unwrap();
+        assert_eq!(frames.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_no_frame_of_the_gateway_is_an_error() {
+        for (bytes, error) in [
+            (&b"HT"[..], FrameError::Unknown),
+            (&[0x01, 0], FrameError::Unknown),
+            (&[0xc1, 0], FrameError::Unknown),
+            (&[0x81, 0x80], FrameError::Unknown),
+            (&[0x83, 0], FrameError::Unknown),
+            (&[0x81, 127, 0, 0, 0, 1, 0, 0, 0, 0], FrameError::TooLarge),
+        ] {
+            assert_eq!(read(&[bytes]), Err(error), "{bytes:?}");
+        }
+        assert_eq!(read(&[&[0x88, 2, 0x0f, 0xa8]]).unwrap(), ["close 4008"]);
+        assert_eq!(read(&[&[0x88, 0]]).unwrap(), ["close 1005"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_client_writes_is_its_text_under_the_mask(text in ".{0,300}", mask: [u8; 4]) {
+            let mut out = Vec::new();
+            put_text(&mut out, &text, mask);
+            prop_assert_eq!(out[0], 0x81);
+            let payload = &out[out.len() - text.len()..];
+            let plain: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b).collect();
+            prop_assert_eq!(plain, text.as_bytes());
+            let header_bytes = out.len() - text.len();
+            prop_assert_eq!(header_bytes, if text.len() <= 125 { 6 } else { 8 });
+            prop_assert_eq!(&out[header_bytes - 4..header_bytes], &mask);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+        ) {
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let _ = read(&pieces);
+        }
+    }
+
+    fn read(pieces: &[&[u8]]) -> Result<Vec<String>, FrameError> {
+        let mut frames = Frames::default();
+        let mut seen = Vec::new();
+        for piece in pieces {
+            frames.feed(piece, |frame| {
+                seen.push(match frame {
+                    Frame::Text(text) => format!("text {}", String::from_utf8_lossy(text)),
+                    Frame::Ping(_) => "ping".to_owned(),
+                    Frame::Close(code) => format!("close {code}"),
+                    Frame::Other => "other".to_owned(),
+                });
+            })?;
+        }
+        Ok(seen)
+    }
+}
