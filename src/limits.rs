@@ -4,6 +4,7 @@
 //! two operators would set differently is a setting in `config`.
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Bytes of one frame from a client. A send frame with 2,000 four-byte characters, each escaped, fits.
@@ -241,6 +242,21 @@ const _: () = assert!(
     CALL_EVENTS_MAX as usize <= PAGE_EVENTS_MAX,
     "a call's events are one page"
 );
+
+/// Files of an event stream: the client's socket and both ends of the pair between it and its connection. A seat stands
+/// for a file.
+pub const FILES_PER_STREAM: u32 = 3;
+
+/// Bytes that wait between a connection and the event stream that is its client, as the kernel counts them: a page of
+/// chat, and what a full socket's worth of a slow reader may hold.
+pub const STREAM_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes that an event stream reads at a time.
+pub const STREAM_READ_BYTES: usize = 8 * 1024;
+
+/// When the client of an event stream comes back that ends without a word, in milliseconds: each is told another time, so
+/// that a herd does not come as one.
+pub const STREAM_RETURN_MS: Range<u64> = 1_000..4_000;
 
 /// Bytes of the head of a request.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;

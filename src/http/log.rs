@@ -39,7 +39,7 @@ impl FromRequestParts<Arc<Shared>> for EventsQuery {
         let query = Query::of(parts);
         Ok(Self {
             after: query.seq("after")?.unwrap_or_default(),
-            limit: query.limit(CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX)?,
+            limit: query.count("limit", 1..=CALL_EVENTS_MAX, CALL_EVENTS_DEFAULT)?,
         })
     }
 }

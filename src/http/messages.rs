@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::http::log::admit;
 use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Caller, Id, JsonText, Query, Refused, parse_seq, told};
+use crate::http::request::{Caller, Id, JsonText, Query, Refused, parse_seq, token_needed, told};
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use crate::postgres::history::{Before, MessagesPage};
 use crate::protocol::client;
@@ -56,7 +56,7 @@ impl FromRequestParts<Arc<Shared>> for MessagesQuery {
             before: before
                 .map_or(Some(Before::Now), |before| before)
                 .ok_or_else(refusal)?,
-            limit: query.limit(CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX)?,
+            limit: query.count("limit", 1..=CALL_MESSAGES_MAX, CALL_MESSAGES_DEFAULT)?,
         })
     }
 }
@@ -144,8 +144,11 @@ pub async fn post_message(
 /// Writes as the caller, within its limits.
 ///
 /// # Errors
-/// What the limits or the database say against it.
+/// Without a token, and what the limits or the database say against it.
 pub async fn write(shared: &Shared, caller: Caller, write: Write) -> Result<Done, Refusal> {
+    if caller.visitor.identity.is_none() {
+        return Err(token_needed());
+    }
     let identity = caller.identity;
     // Who moderates is known by a subscription alone, as on the socket.
     shared

@@ -6,7 +6,8 @@
 //!
 //! The same words, rules and limits as on the socket, in another dress: success is `{"data":…}`, a refusal is
 //! `{"error":{"code","message","retry_after_ms"?}}` with a status. What the database wrote is spliced, not parsed. Read in
-//! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`openapi`], [`cors`], [`health`], [`pages`].
+//! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`stream`], [`openapi`], [`cors`], [`health`],
+//! [`pages`].
 
 pub mod cors;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod openapi;
 pub mod pages;
 pub mod reply;
 pub mod request;
+pub mod stream;
 pub mod votings;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub fn routes(shared: &Arc<Shared>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(log::events))
         .routes(routes!(messages::messages, messages::post_message))
+        .routes(routes!(stream::stream))
         .routes(routes!(votings::tally))
         .routes(routes!(votings::vote, votings::withdraw_vote))
         .routes(routes!(health::healthz))

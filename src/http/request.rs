@@ -2,6 +2,7 @@
 //!
 //! Whatever is wrong is refused with the name of the field and what would be right.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -73,8 +74,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         let visitor = door::knock(shared, address, &parts.headers, parts.uri.query()).await;
         let visitor = visitor.map_err(|(_, refusal)| refusal)?;
         if visitor.identity.is_none() && !shared.rules.allow_anonymous {
-            let message = "a token is needed: send Authorization: Bearer with one";
-            return Err(Refusal::new(RefusalCode::Unauthorized, message).into());
+            return Err(token_needed().into());
         }
         let identity = visitor.identity.clone().unwrap_or_else(Identity::anonymous);
         Ok(Self {
@@ -131,19 +131,32 @@ impl<'a> Query<'a> {
         seq.map(|seq| seq.ok_or_else(refusal)).transpose()
     }
 
-    /// How many at most.
+    /// How many of something.
     ///
     /// # Errors
-    /// Where it is no number from 1 to `max`.
-    pub fn limit(&self, default: u16, max: u16) -> Result<u16, Refusal> {
-        let Some(text) = self.text("limit") else {
+    /// Where it is no number of the range.
+    pub fn count(
+        &self,
+        name: &str,
+        range: RangeInclusive<u16>,
+        default: u16,
+    ) -> Result<u16, Refusal> {
+        let Some(text) = self.text(name) else {
             return Ok(default);
         };
-        let limit = digits(&text).and_then(|text| text.parse().ok());
-        limit
-            .filter(|limit| (1..=max).contains(limit))
-            .ok_or_else(|| Refusal::bad_request(format!("limit must be a number from 1 to {max}")))
+        let count = digits(&text).and_then(|text| text.parse().ok());
+        count.filter(|count| range.contains(count)).ok_or_else(|| {
+            let (from, to) = (range.start(), range.end());
+            Refusal::bad_request(format!("{name} must be a number from {from} to {to}"))
+        })
     }
+}
+
+/// What somebody without a token is told who needs one.
+#[must_use]
+pub fn token_needed() -> Refusal {
+    let message = "a token is needed: send Authorization: Bearer with one";
+    Refusal::new(RefusalCode::Unauthorized, message)
 }
 
 /// What the database said, or that it could not be asked.

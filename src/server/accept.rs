@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use hyper::HeaderMap;
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::limits::{
-    ACCEPT_BACKLOG, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_TIMEOUT,
+    ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
+    REQUEST_HEAD_TIMEOUT,
 };
 use crate::server::handshake::SOCKET_PATH;
 use crate::server::lobby::{Lobby, Place};
@@ -51,6 +56,26 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// The address that a request came from, among the request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub IpAddr);
+
+/// How long a connection stays, where an answer on it does not end by itself; among each request's extensions.
+#[derive(Clone, Debug)]
+pub struct Stay(watch::Sender<Option<CancellationToken>>);
+
+impl Stay {
+    /// The answer is a stream, which has a seat of its own, until it is over: the place in the lobby is given back.
+    pub fn until(&self, over: CancellationToken) {
+        self.0.send_replace(Some(over));
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Stay {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let stay = parts.extensions.get().cloned();
+        Ok(stay.expect("every request is accepted with its stay"))
+    }
+}
 
 /// Accepts until the gateway stops; `routes` answer whatever does not ask for the socket.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
@@ -105,8 +130,12 @@ async fn serve(
         },
     };
     let stopping = shared.stopping.clone();
-    let service = service_fn(move |request| {
+    let (stay, mut streams) = watch::channel(None::<CancellationToken>);
+    let stay = Stay(stay);
+    let service = service_fn(move |mut request| {
         let (shared, routes) = (Arc::clone(&shared), routes.clone());
+        request.extensions_mut().insert(PeerAddress(address));
+        request.extensions_mut().insert(stay.clone());
         async move { Ok::<_, Infallible>(answer(&shared, routes, address, request).await) }
     });
     let connection = http1::Builder::new()
@@ -116,7 +145,7 @@ async fn serve(
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
-    let mut is_stopping = false;
+    let (mut is_stopping, mut stream, mut place) = (false, None, Some(place));
     // A client that does not read its answers must not keep its place for good. An upgrade ends this well before.
     let too_long = sleep(PLAIN_CONNECTION_MAX);
     tokio::pin!(too_long);
@@ -124,8 +153,17 @@ async fn serve(
         tokio::select! {
             biased;
             outcome = &mut connection => break outcome,
-            () = &mut too_long => break Ok(()),
-            () = place.turned_out() => break Ok(()),
+            () = &mut too_long, if stream.is_none() => break Ok(()),
+            () = turned_out(place.as_ref()) => break Ok(()),
+            Ok(()) = streams.changed() => {
+                stream.clone_from(&streams.borrow_and_update());
+                place = None;
+            }
+            () = over(stream.as_ref()) => {
+                // Whoever does not take the end of a stream is left.
+                stream = None;
+                too_long.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
+            }
             () = stopping.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
@@ -141,16 +179,31 @@ async fn serve(
     }
 }
 
+/// Waits until the place is needed by somebody else; for good where there is none. Cancel-safe.
+async fn turned_out(place: Option<&Place>) {
+    match place {
+        Some(place) => place.turned_out().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a stream is over; for good where there is none. Cancel-safe.
+async fn over(stream: Option<&CancellationToken>) {
+    match stream {
+        Some(over) => over.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn answer(
     shared: &Arc<Shared>,
     mut routes: Router,
     address: IpAddr,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() == SOCKET_PATH {
         return handshake::respond(shared, address, request).await;
     }
-    request.extensions_mut().insert(PeerAddress(address));
     match routes.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -30,7 +30,7 @@ use crate::server::line::Note;
 use crate::server::meter::Meter;
 use crate::server::question::{self, Answer, Question};
 use crate::server::socket::Socket;
-use crate::server::{Shared, farewell, moment};
+use crate::server::{Shared, farewell, moment, random_below};
 
 /// One connection.
 pub struct Connection {
@@ -515,13 +515,4 @@ async fn finish(socket: &Socket, unfinished: &mut Option<Unfinished>) -> std::io
         Some(unfinished) => farewell::write_some(socket, &mut unfinished.bytes).await,
         None => Ok(0),
     }
-}
-
-/// A number below a bound, so that a herd comes back spread out.
-fn random_below(bound: u64) -> u64 {
-    Uuid::new_v4()
-        .as_u64_pair()
-        .1
-        .checked_rem(bound)
-        .unwrap_or(0)
 }

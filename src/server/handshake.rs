@@ -138,6 +138,12 @@ async fn connect(
         Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
     };
     let (socket, read) = unwrap(upgraded);
+    serve(shared, socket, read, identity).await;
+    drop(seats);
+}
+
+/// Serves a client over a socket until one of the two leaves; `read` is what it has said already.
+pub async fn serve(shared: Arc<Shared>, socket: Socket, read: Vec<u8>, identity: Option<Identity>) {
     let metrics = Arc::clone(&shared.metrics);
     let mut connection = Box::new(Connection::new(shared, socket, read, identity).await);
     let (peer, fanout) = connection.place();
@@ -151,7 +157,6 @@ async fn connect(
         metrics.connections.dec();
         let _ = fanout.send(Command::Close { peer }).await;
     }
-    drop(seats);
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.

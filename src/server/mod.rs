@@ -197,6 +197,15 @@ impl Shared {
     }
 }
 
+/// A number below a bound, so that a herd comes back spread out.
+pub(crate) fn random_below(bound: u64) -> u64 {
+    uuid::Uuid::new_v4()
+        .as_u64_pair()
+        .1
+        .checked_rem(bound)
+        .unwrap_or(0)
+}
+
 /// Takes an answer of the database. One that is missing is counted; that it is, is logged where asking again will not
 /// mend it: the listener says when the database is away.
 pub(crate) fn answered<T>(

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::server::secure::Secure;
 
@@ -25,6 +25,8 @@ pub enum Socket {
     Plain(TcpStream),
     /// TLS over it. Boxed: it is the rarer and the larger.
     Secure(Box<Secure>),
+    /// One end of a pair, whose other end translates for a client of another kind.
+    Pair(UnixStream),
 }
 
 impl Socket {
@@ -36,6 +38,7 @@ impl Socket {
         match self {
             Self::Plain(tcp) => tcp.try_write(bytes),
             Self::Secure(secure) => secure.try_write(bytes),
+            Self::Pair(pair) => pair.try_write(bytes),
         }
     }
 
@@ -47,6 +50,7 @@ impl Socket {
         match self {
             Self::Plain(tcp) => tcp.writable().await,
             Self::Secure(secure) => secure.writable().await,
+            Self::Pair(pair) => pair.writable().await,
         }
     }
 
@@ -57,28 +61,40 @@ impl Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(tcp) => poll_read_tcp(tcp, cx, buffer),
+            Self::Plain(tcp) => poll_read_ready(
+                cx,
+                buffer,
+                |cx| tcp.poll_read_ready(cx),
+                |into| tcp.try_read(into),
+            ),
             Self::Secure(secure) => secure.poll_read(cx, buffer),
+            Self::Pair(pair) => poll_read_ready(
+                cx,
+                buffer,
+                |cx| pair.poll_read_ready(cx),
+                |into| pair.try_read(into),
+            ),
         }
     }
 
     /// Says that nothing follows, where the carrier has a word for it.
     pub fn close(&self) {
         match self {
-            Self::Plain(_) => {}
+            Self::Plain(_) | Self::Pair(_) => {}
             Self::Secure(secure) => secure.close(),
         }
     }
 }
 
-fn poll_read_tcp(
-    tcp: &TcpStream,
+fn poll_read_ready(
     cx: &mut Context<'_>,
     buffer: &mut ReadBuf<'_>,
+    poll_ready: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
+    try_read: impl Fn(&mut [u8]) -> io::Result<usize>,
 ) -> Poll<io::Result<()>> {
     loop {
-        ready!(tcp.poll_read_ready(cx))?;
-        match tcp.try_read(buffer.initialize_unfilled()) {
+        ready!(poll_ready(cx))?;
+        match try_read(buffer.initialize_unfilled()) {
             Ok(count) => {
                 buffer.advance(count);
                 return Poll::Ready(Ok(()));
@@ -109,6 +125,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Secure(secure) => secure.poll_write(cx, bytes),
+            Self::Pair(pair) => Pin::new(pair).poll_write(cx, bytes),
         }
     }
 
@@ -123,6 +140,7 @@ impl AsyncWrite for Socket {
                 let first = buffers.iter().find(|buffer| !buffer.is_empty());
                 secure.poll_write(cx, first.map_or(&[], |buffer| buffer))
             }
+            Self::Pair(pair) => Pin::new(pair).poll_write_vectored(cx, buffers),
         }
     }
 
@@ -130,6 +148,7 @@ impl AsyncWrite for Socket {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             Self::Secure(_) => false,
+            Self::Pair(pair) => pair.is_write_vectored(),
         }
     }
 
@@ -137,6 +156,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Secure(secure) => secure.poll_flush(cx),
+            Self::Pair(pair) => Pin::new(pair).poll_flush(cx),
         }
     }
 
@@ -144,6 +164,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Secure(secure) => secure.poll_shutdown(cx),
+            Self::Pair(pair) => Pin::new(pair).poll_shutdown(cx),
         }
     }
 }

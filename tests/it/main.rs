@@ -51,6 +51,7 @@ mod proxy;
 mod resume;
 mod rfc6455;
 mod rotation;
+mod stream;
 mod stress;
 mod tap;
 mod tls;

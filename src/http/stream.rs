@@ -1,0 +1,259 @@
+//! Server-Sent Events: a session's frames for clients that can only listen.
+//!
+//! ```text
+//! fan-out loop ⇄ connection ─► socket pair ─► EventStream ─► body of the answer
+//! ```
+//!
+//! To the rest of the gateway a stream is a socket like any other: a connection with its peer, fed by the fan-out, caught
+//! up from the log, closed when it is too slow. Its client is [`EventStream`], at the other end of a socket pair: it sends
+//! the one `subscribe`, answers pings while the true client reads, and translates. A pair of the kernel's and not a channel
+//! of ours, since it is bounded, and full, in just the way that a client's own socket is. It costs two more files, so a
+//! stream takes three seats.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use serde_json::json;
+use socket2::SockRef;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::openapi::Reading;
+use crate::http::request::{Caller, Id, Query, Refused, parse_seq};
+use crate::limits::{
+    CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
+    STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
+};
+use crate::protocol::event_stream::{self, CLIENT_PONG, Event, Frame, Frames};
+use crate::protocol::id::{Seq, SessionId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::server::accept::Stay;
+use crate::server::door::{self, Seats};
+use crate::server::socket::Socket;
+use crate::server::{Shared, handshake, random_below};
+
+/// Where to begin.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StreamQuery {
+    /// The last number that you have, to go on from; `Last-Event-ID` wins over it.
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    after: Option<Seq>,
+    /// The epoch of that number, from `subscribed`. Without it you are taken at your word.
+    #[param(value_type = Option<String>)]
+    epoch: Option<String>,
+    /// How many of the newest events to begin with, where there is nothing to go on from.
+    #[param(value_type = Option<u16>, maximum = 200, default = 50)]
+    history: u16,
+}
+
+impl FromRequestParts<Arc<Shared>> for StreamQuery {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let query = Query::of(parts);
+        let last = parts.headers.get("last-event-id");
+        let last = last.filter(|last| !last.is_empty()).map(|last| {
+            let seq = last.to_str().ok().and_then(parse_seq);
+            let refusal =
+                || Refusal::bad_request("the header Last-Event-ID must be the number of an event");
+            seq.ok_or_else(refusal)
+        });
+        Ok(Self {
+            after: last.transpose()?.or(query.seq("after")?),
+            epoch: query.text("epoch"),
+            history: query.count("history", 0..=HISTORY_MAX, HISTORY_DEFAULT)?,
+        })
+    }
+}
+
+/// What happens, as it happens
+///
+/// Server-Sent Events. Each event's data is a frame as the socket has it: first `subscribed`, then `events`, `tally`,
+/// `viewers`, `access`, `reset` and others. The `id` of an event is the newest `seq` in it, so that a browser comes back
+/// with it by itself. The stream ends when the token expires, when access is withdrawn, and when the gateway stops.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/stream", tag = "sessions",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The session."),
+        StreamQuery,
+        ("access_token" = Option<String>, Query, description = "The token, for browsers: an EventSource sets no headers."),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The last number that you have.")
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream", description = "The stream."),
+        Reading
+    ),
+    security((), ("token" = [])),
+)]
+pub async fn stream(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+    stay: Stay,
+    query: StreamQuery,
+) -> Result<Response, Refused> {
+    let seats = door::seats(&shared, &caller.visitor, FILES_PER_STREAM);
+    let seats = seats.map_err(|(_, refusal)| refusal)?;
+    let pair = UnixStream::pair().and_then(|(ours, theirs)| {
+        // The kernel doubles it, and takes what it needs itself from that.
+        SockRef::from(&ours).set_send_buffer_size(STREAM_BUFFER_BYTES / 2)?;
+        Ok((ours, theirs))
+    });
+    let (ours, theirs) = pair.map_err(|_| Refusal::unavailable(CALL_RETRY_MS))?;
+    let subscribe = query.subscribe(session);
+    let identity = Some(caller.identity.as_ref().clone());
+    let over = CancellationToken::new();
+    // Dropped with the connection, whatever happens to it.
+    let ending = over.clone().drop_guard();
+    let serving = {
+        let shared = Arc::clone(&shared);
+        async move {
+            handshake::serve(shared, Socket::Pair(ours), subscribe, identity).await;
+            drop(ending);
+        }
+    };
+    shared.tasks.spawn(serving);
+    let mut stream = EventStream::new(theirs, seats);
+    let first = match timeout(QUERY_TIMEOUT, stream.first()).await {
+        Ok(first) => first?,
+        Err(_) => return Err(Refusal::unavailable(CALL_RETRY_MS).into()),
+    };
+    stay.until(over);
+    let retry = event_stream::retry(
+        STREAM_RETURN_MS.start + random_below(STREAM_RETURN_MS.end - STREAM_RETURN_MS.start),
+    );
+    let start = futures::stream::iter([Ok(retry), Ok(first)]);
+    let mut response = Response::new(Body::from_stream(start.chain(stream)));
+    *response.status_mut() = StatusCode::OK;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // What comes after the stream would have no place: that was given back.
+        (header::CONNECTION, "close"),
+        // nginx would keep it until it has a page full.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+impl StreamQuery {
+    /// The frame that asks for it, as bytes from a client.
+    fn subscribe(&self, session: SessionId) -> Vec<u8> {
+        let mut frame = json!({ "type": "subscribe", "session": session });
+        match self.after {
+            Some(seq) => frame["resume"] = json!({ "seq": seq, "epoch": self.epoch }),
+            None => frame["history"] = self.history.into(),
+        }
+        event_stream::client_text(&frame.to_string())
+    }
+}
+
+/// The client's end of the pair, as the body of an answer.
+#[derive(Debug)]
+struct EventStream {
+    socket: UnixStream,
+    frames: Frames,
+    is_over: bool,
+    _seats: Seats,
+}
+
+impl EventStream {
+    fn new(socket: UnixStream, seats: Seats) -> Self {
+        Self {
+            socket,
+            frames: Frames::default(),
+            is_over: false,
+            _seats: seats,
+        }
+    }
+
+    /// The first event, or why there is none.
+    async fn first(&mut self) -> Result<Bytes, Refusal> {
+        match futures::future::poll_fn(|cx| self.poll_event(cx)).await {
+            Ok(Some(Event::Refused { refusal, .. })) => Err(refusal),
+            Ok(Some(Event::Send(event))) => Ok(event),
+            Ok(Some(Event::Nothing) | None) | Err(_) => Err(Refusal::new(
+                RefusalCode::Unavailable,
+                "the stream could not begin, try again",
+            )),
+        }
+    }
+
+    /// The next event that means something; `None` at the end.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Event>>> {
+        loop {
+            while let Some(frame) = self.frames.next_frame() {
+                match frame {
+                    Frame::Text(text) => {
+                        let event = event_stream::event(&text);
+                        if event != Event::Nothing {
+                            return Poll::Ready(Ok(Some(event)));
+                        }
+                    }
+                    Frame::Ping => {
+                        // Where the connection does not read, it takes the reading of this end for a sign of life.
+                        let _ = self.socket.try_write(&CLIENT_PONG);
+                        return Poll::Ready(Ok(Some(Event::Send(event_stream::comment()))));
+                    }
+                    Frame::Close => self.is_over = true,
+                    Frame::Other => {}
+                }
+            }
+            if self.is_over {
+                return Poll::Ready(Ok(None));
+            }
+            ready!(self.socket.poll_read_ready(cx))?;
+            let mut bytes = [0; STREAM_READ_BYTES];
+            match self.socket.try_read(&mut bytes) {
+                Ok(0) => self.is_over = true,
+                Ok(count) => self.frames.extend(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Stream for EventStream {
+    type Item = io::Result<Bytes>;
+
+    /// Everything that waits, as one piece.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut piece = BytesMut::new();
+        while piece.len() < STREAM_READ_BYTES {
+            match self.poll_event(cx) {
+                Poll::Ready(Ok(Some(Event::Send(event) | Event::Refused { event, .. }))) => {
+                    piece.extend_from_slice(&event);
+                }
+                Poll::Ready(Ok(Some(Event::Nothing))) => {}
+                Poll::Ready(Ok(None)) if piece.is_empty() => return Poll::Ready(None),
+                Poll::Ready(Err(error)) if piece.is_empty() => {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Pending if piece.is_empty() => return Poll::Pending,
+                Poll::Ready(Ok(None) | Err(_)) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Some(Ok(piece.freeze())))
+    }
+}
