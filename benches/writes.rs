@@ -430,7 +430,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<(Stage, Batchers)> {
     let (sessions, users, movies, voting) = (ids(SESSIONS), ids(USERS), ids(4), Uuid::new_v4());
     let mut sql = format!(
         "alter role usher_gateway password '{PASSWORD}';
-         create role authenticator login noinherit password '{PASSWORD}';
+         alter role authenticator login noinherit password '{PASSWORD}';
          grant anon, authenticated to authenticator;\n"
     );
     for user in &users {
