@@ -1,11 +1,13 @@
 //! The command line: what each command takes, and in which order it does things.
 //!
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
-//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`token`], [`load`] with `load_plan` and `load_target`,
-//! `process` (signals, logs, limits, clock).
+//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`doctor`] with `examine` (what it looks at), [`token`],
+//! [`load`] with `load_plan` and `load_target`, `process` (signals, logs, limits, clock).
 
 mod demo;
 pub mod dev;
+pub mod doctor;
+mod examine;
 pub mod load;
 mod load_plan;
 mod load_target;
@@ -23,6 +25,7 @@ Examples:
   usher dev                             everything on this machine, with nothing set up
   usher dev --listen 127.0.0.1:4001     a second one beside it
   usher migrate up                      the schema, on DATABASE_URL
+  usher doctor                          what is wrong with the settings or the database
   usher serve                           the gateway in front of a real database
   usher token --sub <uuid> --ttl 1h     a token to try it with
   usher load --url ws://… --session …   a thousand viewers, and what they saw
@@ -45,6 +48,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Apply the schema, take it back, or see what is applied.
     Migrate(migrate::MigrateArgs),
+    /// Check a configuration end to end: settings, database, TLS, LISTEN, schema, roles, keys.
+    Doctor(Box<doctor::DoctorArgs>),
     /// Mint an access token for development.
     Token(token::TokenArgs),
     /// Drive a gateway with viewers and writers, and report what they saw.
@@ -61,6 +66,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(args).await?,
         Command::Serve(args) => serve::run(*args).await?,
         Command::Migrate(args) => migrate::run(args).await?,
+        Command::Doctor(args) => doctor::run(*args).await?,
         Command::Token(args) => token::run(&args)?,
         Command::Load(args) => return load::run(*args).await,
     }

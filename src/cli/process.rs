@@ -98,6 +98,18 @@ pub(super) fn unix_now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// Milliseconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is told the time by nobody"
+)]
+pub(super) fn unix_now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
 /// Writes a result to standard output. That nobody reads it any more is no reason to end.
 pub(super) fn print(text: &str) {
     let mut stdout = io::stdout().lock();

@@ -154,6 +154,13 @@ pub fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
     Some(parsed.tbs_certificate.validity.not_after.to_unix_duration())
 }
 
+/// Who signed a certificate (DER).
+#[must_use]
+pub fn issuer(certificate: &[u8]) -> Option<String> {
+    let parsed = X509::from_der(certificate).ok()?;
+    Some(parsed.tbs_certificate.issuer.to_string())
+}
+
 /// A file may be a device or a pipe that never ends; no more is read than a certificate has.
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     let mut bytes = Vec::new();

@@ -154,6 +154,12 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl Config {
+    /// The databases alone, where their settings are right, whatever else is wrong.
+    #[must_use]
+    pub fn databases(raw: &Raw) -> Option<(Target, Target)> {
+        Check::default().databases(raw)
+    }
+
     /// Checks the settings, and reads the files that hold secrets.
     ///
     /// # Errors

@@ -18,11 +18,13 @@ pub mod refresher;
 use std::fmt;
 use std::sync::Arc;
 
+use hyper::Uri;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::auth::claims::TokenError;
 use crate::auth::identity::Identity;
+use crate::auth::key_set::KeySet;
 use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::config::TokenKeys;
 use crate::keyring::refresher::Refresher;
@@ -56,6 +58,14 @@ struct State {
     is_current: bool,
     /// When the last good answer came, in seconds since 1970.
     answered_at: Option<u64>,
+}
+
+/// Asks the key server once, for who examines a configuration.
+///
+/// # Errors
+/// Where there is no answer, or one that is no set of keys.
+pub async fn look(url: &Uri) -> Result<KeySet, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(KeySet::parse(&fetch::fetch(url).await?)?)
 }
 
 impl Keyring {

@@ -129,6 +129,16 @@ pub fn all() -> Vec<Migration> {
     migrations
 }
 
+/// The text of an embedded migration.
+///
+/// # Panics
+///
+/// Where it is not an embedded one.
+#[must_use]
+pub fn sql(migration: &Migration) -> Cow<'static, str> {
+    text(&format!("migrations/{}", migration.file())).expect("an embedded migration has a text")
+}
+
 /// The version of the newest embedded migration.
 #[must_use]
 pub fn latest() -> Option<String> {

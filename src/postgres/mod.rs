@@ -2,16 +2,19 @@
 //!
 //! Knows SQL and connections; does not know that sockets exist. Read in this order: [`connect`] (URL to connection),
 //! [`tls`] (whom to trust), [`trouble`] (why not), [`listener`] (what changed), [`store`] (what is), [`batcher`] (what
-//! shall be) with `batch` (its words in SQL), [`migrations`] (the schema, embedded); and for development and tests
-//! [`cluster`] (a Postgres of our own) with `server` (its process), [`binaries`] (where its programs come from),
-//! [`account`] (whom it runs as) and `watchdog` (what ends it, whatever happens to us).
+//! shall be) with `batch` (its words in SQL), [`migrations`] (the schema, embedded), [`expected`] (what it makes),
+//! [`checkup`] (what is there); and for development and tests [`cluster`] (a Postgres of our own) with `server` (its
+//! process), [`binaries`] (where its programs come from), [`account`] (whom it runs as) and `watchdog` (what ends it,
+//! whatever happens to us).
 
 pub mod account;
 mod batch;
 pub mod batcher;
 pub mod binaries;
+pub mod checkup;
 pub mod cluster;
 pub mod connect;
+pub mod expected;
 pub mod history;
 pub mod listener;
 pub mod migrations;

@@ -19,6 +19,7 @@ mod cluster;
 mod conformance;
 mod database;
 mod dev;
+mod doctor;
 mod erasure;
 mod explain;
 mod failures;

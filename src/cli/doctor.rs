@@ -1,0 +1,87 @@
+//! `usher doctor`: looks a configuration over from end to end, and says what to do about what it finds.
+//!
+//! Uses what `usher serve` would use, and changes nothing. It runs for the operator: hosts show, secrets never do.
+
+use std::io::{IsTerminal as _, stdout};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        examine::{self, Finding, Verdict},
+        process,
+    },
+    config::raw::Raw,
+};
+
+const EXAMPLE: &str = "\
+Takes the settings of `usher serve`, from the environment and as flags, and ends with 1 where something failed:
+  set -a; . /etc/usher/usher.env; usher doctor
+  usher doctor --json | jq '.findings[] | select(.verdict != \"ok\")'";
+
+/// What `usher doctor` takes.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    raw: Raw,
+
+    /// Print the findings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    findings: &'a [Finding],
+}
+
+/// Examines, and reports.
+///
+/// # Errors
+/// Where a check failed.
+pub async fn run(args: DoctorArgs) -> anyhow::Result<()> {
+    let findings = examine::all(&args.raw).await;
+    let failed = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Failed)
+        .count();
+    if args.json {
+        let report = Report {
+            ok: failed == 0,
+            findings: &findings,
+        };
+        process::print(&serde_json::to_string_pretty(&report)?);
+    } else {
+        for finding in &findings {
+            process::print(&line(finding, stdout().is_terminal()));
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} checks failed", findings.len());
+    }
+    Ok(())
+}
+
+/// A finding for people.
+fn line(finding: &Finding, is_coloured: bool) -> String {
+    let (word, colour) = match finding.verdict {
+        Verdict::Ok => ("ok     ", 32),
+        Verdict::Warning => ("warning", 33),
+        Verdict::Failed => ("failed ", 31),
+    };
+    let word = if is_coloured {
+        format!("\x1b[{colour}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    };
+    let mut line = format!("{word}  {}: {}", finding.check, finding.found);
+    if let Some(advice) = &finding.advice {
+        line.push_str("\n         to do: ");
+        line.push_str(advice);
+    }
+    line
+}

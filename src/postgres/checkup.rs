@@ -1,0 +1,207 @@
+//! Looks a database over for `usher doctor`: facts, no judgement. Asks the catalog alone, which every role may read.
+
+use std::{collections::BTreeMap, future::poll_fn, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, Error};
+use uuid::Uuid;
+
+use crate::postgres::connect::Link;
+
+/// How long an echo may take. It is there in milliseconds, or never.
+pub const ECHO_MAX: Duration = Duration::from_secs(5);
+
+/// Tries to catch a pooler in the act of giving a server connection to somebody else.
+const POOLER_TRIES: usize = 3;
+
+/// The server itself.
+#[derive(Debug)]
+pub struct Server {
+    /// Such as 150019.
+    pub version_number: i32,
+    /// As it calls itself.
+    pub version: String,
+    /// Connections that it takes.
+    pub connections_max: i32,
+    /// Those that are open.
+    pub connections: i64,
+    /// What time it has.
+    pub unix_ms: i64,
+}
+
+/// The role that the gateway is.
+#[derive(Debug)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Whether no rule holds for it.
+    pub is_superuser: bool,
+    /// Whether no policy holds for it.
+    pub bypasses_rls: bool,
+    /// Whether it has the rights of its groups without asking.
+    pub inherits: bool,
+    /// The roles that it may become.
+    pub member_of: Vec<String>,
+    /// Whether it may name what is in the schema of the gateway.
+    pub may_use_schema: bool,
+}
+
+/// A function, as it is.
+#[derive(Debug)]
+pub struct Function {
+    /// Its text.
+    pub body: String,
+    /// Whether the gateway may call it.
+    pub is_executable: bool,
+}
+
+/// What is there, by name.
+#[derive(Debug)]
+pub struct Objects {
+    /// Functions.
+    pub functions: BTreeMap<String, Function>,
+    /// Tables, and whether row level security is on.
+    pub tables: BTreeMap<String, bool>,
+    /// Triggers by table and name, and whether they fire.
+    pub triggers: BTreeMap<(String, String), bool>,
+}
+
+/// Asks for the server.
+///
+/// # Errors
+/// Where it does not answer.
+pub async fn server(client: &Client) -> Result<Server, Error> {
+    let sql = "select current_setting('server_version_num')::int, current_setting('server_version'), \
+               current_setting('max_connections')::int, \
+               (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend'), \
+               (extract(epoch from clock_timestamp()) * 1000)::bigint";
+    let rows = client.query_typed(sql, &[]).await?;
+    let row = &rows[0];
+    Ok(Server {
+        version_number: row.get(0),
+        version: row.get(1),
+        connections_max: row.get(2),
+        connections: row.get(3),
+        unix_ms: row.get(4),
+    })
+}
+
+/// Asks for the role.
+///
+/// # Errors
+/// Where the server does not answer.
+pub async fn role(client: &Client) -> Result<Role, Error> {
+    let sql = "select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolinherit, \
+               array(select g.rolname::text from pg_catalog.pg_auth_members m \
+                     join pg_catalog.pg_roles g on g.oid = m.roleid where m.member = r.oid order by 1), \
+               coalesce((select pg_catalog.has_schema_privilege(n.oid, 'usage') \
+                         from pg_catalog.pg_namespace n where n.nspname = 'usher'), false) \
+               from pg_catalog.pg_roles r where r.rolname = current_user";
+    let rows = client.query_typed(sql, &[]).await?;
+    let row = &rows[0];
+    Ok(Role {
+        name: row.get(0),
+        is_superuser: row.get(1),
+        bypasses_rls: row.get(2),
+        inherits: row.get(3),
+        member_of: row.get(4),
+        may_use_schema: row.get(5),
+    })
+}
+
+/// Asks for functions, tables and triggers.
+///
+/// # Errors
+/// Where the server does not answer.
+pub async fn objects(client: &Client) -> Result<Objects, Error> {
+    let functions = "select n.nspname || '.' || p.proname, p.prosrc, \
+                     pg_catalog.has_function_privilege(p.oid, 'execute') \
+                     from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
+                     where n.nspname in ('public', 'usher') and p.prokind = 'f'";
+    let tables = "select n.nspname || '.' || c.relname, c.relrowsecurity \
+                  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+                  where n.nspname in ('public', 'usher') and c.relkind in ('r', 'p')";
+    let triggers = "select n.nspname || '.' || c.relname, t.tgname::text, t.tgenabled in ('O', 'A') \
+                    from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid \
+                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace where not t.tgisinternal";
+    let functions = client.query_typed(functions, &[]).await?;
+    let tables = client.query_typed(tables, &[]).await?;
+    let triggers = client.query_typed(triggers, &[]).await?;
+    Ok(Objects {
+        functions: functions
+            .iter()
+            .map(|row| {
+                let function = Function {
+                    body: row.get(1),
+                    is_executable: row.get(2),
+                };
+                (row.get(0), function)
+            })
+            .collect(),
+        tables: tables.iter().map(|row| (row.get(0), row.get(1))).collect(),
+        triggers: triggers
+            .iter()
+            .map(|row| ((row.get(0), row.get(1)), row.get(2)))
+            .collect(),
+    })
+}
+
+/// Whether a server connection changes hands between transactions: what a transaction pooler does, on whatever port.
+///
+/// # Errors
+/// Where the server does not answer.
+pub async fn is_pooled_by_transaction(one: &Client, other: &Client) -> Result<bool, Error> {
+    for _ in 0..POOLER_TRIES {
+        let before = backend(one).await?;
+        other.batch_execute("begin").await?;
+        let taken = backend(other).await?;
+        let after = backend(one).await?;
+        other.batch_execute("rollback").await?;
+        if taken == before || after != before {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Listens on one connection and notifies on another; whether that was heard.
+///
+/// # Errors
+/// Where the server does not answer.
+pub async fn echo(
+    listener: &Client,
+    heard: &mut mpsc::Receiver<String>,
+    notifier: &Client,
+) -> Result<bool, Error> {
+    let channel = format!("usher_doctor_{}", Uuid::new_v4().simple());
+    listener.batch_execute(&format!("listen {channel}")).await?;
+    notifier.batch_execute(&format!("notify {channel}")).await?;
+    let waiting = async {
+        while let Some(name) = heard.recv().await {
+            if name == channel {
+                return true;
+            }
+        }
+        false
+    };
+    Ok(tokio::time::timeout(ECHO_MAX, waiting).await == Ok(true))
+}
+
+/// Drives a connection in a task of its own, which ends with its client, and gives the channels of what it hears.
+pub fn drive(mut link: Link) -> mpsc::Receiver<String> {
+    // Full only where somebody floods a channel with a random name.
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| link.poll_message(cx)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                let _ = sender.try_send(notification.channel().to_owned());
+            }
+        }
+    });
+    receiver
+}
+
+async fn backend(client: &Client) -> Result<i32, Error> {
+    let sql = "select pg_catalog.pg_backend_pid()";
+    Ok(client.query_typed(sql, &[]).await?[0].get(0))
+}
