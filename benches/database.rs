@@ -395,8 +395,8 @@ async fn read(arguments: &Arguments, stage: &Stage) -> anyhow::Result<()> {
             "select * from usher.events_after($1, $2, 50, 262144)",
         ),
         (
-            "a page of 500 events",
-            "select * from usher.events_after($1, $2, 500, 262144)",
+            "a page as a client is caught up with: 200 events",
+            "select * from usher.events_after($1, $2, 200, 262144)",
         ),
         ("the heads of 100 sessions", "select * from usher.heads($1)"),
         ("a tally", "select * from usher.tallies($1)"),

@@ -25,7 +25,7 @@ pub struct EventsQuery {
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64, default = 0)]
     after: Seq,
     /// How many events at most. A page has about 256 KiB at most, so it may have fewer although more follow.
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 500, default = 100)]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1_000, default = 100)]
     limit: u16,
 }
 

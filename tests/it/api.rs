@@ -440,7 +440,7 @@ async fn a_call_that_is_wrong_is_told_what_would_be_right() {
             "after",
         );
     }
-    for limit in ["0", "501", "x", "-1", ""] {
+    for limit in ["0", "1001", "x", "-1", ""] {
         says(
             caller.get(&format!("{events}?limit={limit}")).await,
             "limit",
