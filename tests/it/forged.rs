@@ -256,7 +256,7 @@ async fn a_stolen_resume_token_admits_nobody_however_often_it_is_shown() {
     let goodbye = client.expect("unsubscribed").await;
     assert_eq!(goodbye["reason"], "forbidden");
     let mut again = Client::connect(gateway.at, &ben).await;
-    refused(again.ask(frame).await, "not_found");
+    refused(again.ask(frame).await, "forbidden");
     assert!(metric(gateway.at, "usher_subscriptions").await <= sessions);
 }
 
