@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
     RsaPublicKeyComponents,
 };
+use jsonwebtoken::{DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ pub struct SkippedKey {
 struct PublicKey {
     name: Option<Box<str>>,
     algorithm: Algorithm,
-    key: ParsedPublicKey,
+    key: DecodingKey,
 }
 
 impl KeySet {
@@ -113,7 +114,7 @@ impl KeySet {
         algorithm: Algorithm,
         name: Option<&str>,
         message: &[u8],
-        signature: &[u8],
+        signature: &str,
     ) -> Option<bool> {
         let mut keys = self
             .keys
@@ -122,7 +123,10 @@ impl KeySet {
             .filter(|key| name.is_none() || key.name.as_deref() == name)
             .peekable();
         keys.peek()?;
-        Some(keys.any(|key| key.key.verify_sig(message, signature).is_ok()))
+        let has_signed = |key: &PublicKey| {
+            crypto::verify(signature, message, &key.key, algorithm.into()).unwrap_or(false)
+        };
+        Some(keys.any(has_signed))
     }
 }
 
@@ -133,21 +137,35 @@ impl PublicKey {
         if jwk.d.is_some() {
             return Err(UnusableKey::Leaked);
         }
-        let key = match algorithm {
+        // Parsed once to see that it is a key at all: the library does so with each token.
+        let (parsed, key) = match algorithm {
             Algorithm::Hs256 => return Err(UnusableKey::Symmetric),
-            Algorithm::Es256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, jwk.point()?),
-            Algorithm::EdDsa => ParsedPublicKey::new(&ED25519, number(jwk.x.as_deref())?),
+            Algorithm::Es256 => {
+                let point = jwk.point()?;
+                let key = DecodingKey::from_ec_der(&point);
+                (ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point), key)
+            }
+            Algorithm::EdDsa => {
+                let x = number(jwk.x.as_deref())?;
+                let key = DecodingKey::from_ed_der(&x);
+                (ParsedPublicKey::new(&ED25519, x), key)
+            }
             Algorithm::Rs256 => {
                 let (n, e) = (number(jwk.n.as_deref())?, number(jwk.e.as_deref())?);
                 if !RSA_BITS.contains(&bits(&n)) {
                     return Err(UnusableKey::OtherSize);
                 }
+                let key = DecodingKey::from_rsa_raw_components(&n, &e);
                 let components = RsaPublicKeyComponents { n, e };
-                components.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+                (
+                    components.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256),
+                    key,
+                )
             }
         };
+        parsed.map_err(|_| UnusableKey::Broken)?;
         Ok(Self {
-            key: key.map_err(|_| UnusableKey::Broken)?,
+            key,
             name: jwk.kid,
             algorithm,
         })
