@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::http::log::admit;
 use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Caller, Id, JsonText, Query, Refused, parse_seq, token_needed, told};
+use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, parse_seq, told};
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use crate::postgres::history::{Before, MessagesPage};
 use crate::protocol::client;
@@ -125,13 +125,13 @@ pub async fn messages(
 )]
 pub async fn post_message(
     State(shared): State<Arc<Shared>>,
-    caller: Caller,
+    author: Author,
     Id(session): Id<SessionId>,
     headers: HeaderMap,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let message = client::message(session, nonce(&headers)?, &text)?;
-    let done = write(&shared, caller, Write::Message(message)).await?;
+    let done = write(&shared, author, Write::Message(message)).await?;
     let is_new = matches!(done, Done::Sent { is_new: true, .. });
     let status = if is_new {
         StatusCode::CREATED
@@ -144,11 +144,8 @@ pub async fn post_message(
 /// Writes as the caller, within its limits.
 ///
 /// # Errors
-/// Without a token, and what the limits or the database say against it.
-pub async fn write(shared: &Shared, caller: Caller, write: Write) -> Result<Done, Refusal> {
-    if caller.visitor.identity.is_none() {
-        return Err(token_needed());
-    }
+/// What the limits or the database say against it.
+pub async fn write(shared: &Shared, Author(caller): Author, write: Write) -> Result<Done, Refusal> {
     let identity = caller.identity;
     // Who moderates is known by a subscription alone, as on the socket.
     shared

@@ -84,6 +84,25 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     }
 }
 
+/// A caller who may write, as far as that can be told before anything else of the call is looked at: one with a token.
+#[derive(Debug)]
+pub struct Author(pub Caller);
+
+impl FromRequestParts<Arc<Shared>> for Author {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let caller = Caller::from_request_parts(parts, shared).await?;
+        if caller.visitor.identity.is_none() {
+            return Err(token_needed().into());
+        }
+        Ok(Self(caller))
+    }
+}
+
 /// The id in the path.
 #[derive(Debug)]
 pub struct Id<T>(pub T);
@@ -153,8 +172,7 @@ impl<'a> Query<'a> {
 }
 
 /// What somebody without a token is told who needs one.
-#[must_use]
-pub fn token_needed() -> Refusal {
+fn token_needed() -> Refusal {
     let message = "a token is needed: send Authorization: Bearer with one";
     Refusal::new(RefusalCode::Unauthorized, message)
 }

@@ -11,7 +11,7 @@ use crate::http::log::admit;
 use crate::http::messages::write;
 use crate::http::openapi::{Reading, Tally, Voted, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Caller, Id, JsonText, Refused, told};
+use crate::http::request::{Author, Caller, Id, JsonText, Refused, told};
 use crate::protocol::client::{self, NewVote};
 use crate::protocol::id::VotingId;
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -71,12 +71,12 @@ pub async fn tally(
 )]
 pub async fn vote(
     State(shared): State<Arc<Shared>>,
-    caller: Caller,
+    author: Author,
     Id(voting): Id<VotingId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let vote = client::vote(voting, &text)?;
-    cast(&shared, caller, vote).await
+    cast(&shared, author, vote).await
 }
 
 /// Withdraws the vote
@@ -90,14 +90,14 @@ pub async fn vote(
 )]
 pub async fn withdraw_vote(
     State(shared): State<Arc<Shared>>,
-    caller: Caller,
+    author: Author,
     Id(voting): Id<VotingId>,
 ) -> Result<Response, Refused> {
     let movie = None;
-    cast(&shared, caller, NewVote { voting, movie }).await
+    cast(&shared, author, NewVote { voting, movie }).await
 }
 
-async fn cast(shared: &Shared, caller: Caller, vote: NewVote) -> Result<Response, Refused> {
-    let done = write(shared, caller, Write::Vote(vote)).await?;
+async fn cast(shared: &Shared, author: Author, vote: NewVote) -> Result<Response, Refused> {
+    let done = write(shared, author, Write::Vote(vote)).await?;
     Ok(reply::data(StatusCode::OK, &done))
 }
