@@ -436,6 +436,7 @@ $$;
 CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
     LANGUAGE plpgsql
     SET search_path TO ''
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare
@@ -1845,6 +1846,7 @@ CREATE FUNCTION usher.pace_lock_key(session uuid, author uuid) RETURNS bigint
 CREATE FUNCTION usher.post_messages(batch jsonb) RETURNS TABLE(item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text)
     LANGUAGE plpgsql
     SET search_path TO ''
+    SET jit TO 'off'
     AS $$
 #variable_conflict use_column
 declare

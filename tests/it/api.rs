@@ -498,7 +498,9 @@ async fn a_call_that_is_wrong_is_told_what_would_be_right() {
         .call("POST", &messages, &json, &large)
         .await
         .is_refusal(413, "too_large");
+    let bearer = format!("Bearer {}", ann.token);
     let chunked = [
+        ("Authorization", &*bearer),
         ("Content-Type", "application/json"),
         ("Transfer-Encoding", "chunked"),
     ];
