@@ -178,7 +178,7 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 5.0, value_name = "S", help_heading = "Load", value_parser = positive)]
     pub(super) step: f64,
 
-    /// Threads that hold the sockets, 1 to 64. One holds 10,000 viewers and more.
+    /// Threads that hold the sockets, 1 to 64. A thread that is too busy voids the run, and the output says so.
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Generator",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) threads: u16,
