@@ -244,10 +244,12 @@ struct Probe {
 
 enum ProbeState {
     Due(Instant),
-    Sending(
-        Instant,
-        Pin<Box<dyn Future<Output = Result<String, StoreError>> + Send>>,
-    ),
+    /// The echo may be heard before the answer, which says the epoch and so is waited for all the same.
+    Sending {
+        began: Instant,
+        answer: Pin<Box<dyn Future<Output = Result<String, StoreError>> + Send>>,
+        is_heard: bool,
+    },
     Sent {
         began: Instant,
         sent: Instant,
@@ -271,15 +273,22 @@ impl Probe {
             ProbeState::Due(at) => {
                 tokio::time::sleep_until(*at).await;
                 let (store, channel) = (store.clone(), self.channel.clone());
-                let sending = Box::pin(async move { store.probe(&channel).await });
-                self.state = ProbeState::Sending(Instant::now(), sending);
+                self.state = ProbeState::Sending {
+                    began: Instant::now(),
+                    answer: Box::pin(async move { store.probe(&channel).await }),
+                    is_heard: false,
+                };
             }
-            ProbeState::Sending(at, sending) => {
-                let at = *at;
-                self.state = match sending.await {
+            ProbeState::Sending {
+                began,
+                answer,
+                is_heard,
+            } => {
+                self.state = match answer.await {
                     Ok(now) if now != epoch => return Err(Lost::OtherEpoch),
+                    Ok(_) if *is_heard => ProbeState::Due(Instant::now() + PROBE_INTERVAL),
                     Ok(_) => ProbeState::Sent {
-                        began: at,
+                        began: *began,
                         sent: Instant::now(),
                     },
                     // What was not said cannot be heard: that proves nothing about this connection.
@@ -310,12 +319,21 @@ impl Probe {
         {
             return None;
         }
-        let (ProbeState::Sending(at, _) | ProbeState::Sent { began: at, .. }) = &self.state else {
-            return None;
+        let delay = match &mut self.state {
+            ProbeState::Due(_) => return None,
+            ProbeState::Sending {
+                began, is_heard, ..
+            } => {
+                *is_heard = true;
+                began.elapsed()
+            }
+            ProbeState::Sent { began, .. } => {
+                let delay = began.elapsed();
+                self.state = ProbeState::Due(Instant::now() + PROBE_INTERVAL);
+                delay
+            }
         };
-        let delay = at.elapsed();
         self.is_failing = false;
-        self.state = ProbeState::Due(Instant::now() + PROBE_INTERVAL);
         Some(delay)
     }
 }
