@@ -1,0 +1,106 @@
+// What the pages look like and whether everybody can use them: pictures, axe, the keyboard, less motion.
+
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
+
+import { barriers, DESKTOP, eventually, openHouse, PHONE, picture } from "./house.ts";
+import { seat, Viewer } from "./viewer.ts";
+
+const house = openHouse();
+const { demo } = house;
+
+const SIZES = { desktop: DESKTOP, phone: PHONE };
+const SCHEMES = ["dark", "light"] as const;
+
+/** The pages, each with what shows that it is there. */
+const PAGES: Record<string, { readonly url: string; readonly ready: (page: Page) => Promise<unknown> }> = {
+  viewer: { url: seat(demo, "ayla"), ready: (page) => new Viewer(page).hears("SHE OPENED THE DRAWER") },
+  guest: { url: seat(demo, null), ready: (page) => new Viewer(page).hears("SHE OPENED THE DRAWER") },
+  moderator: { url: seat(demo, "nora"), ready: (page) => new Viewer(page).hears("SHE OPENED THE DRAWER") },
+  start: { url: `${demo.url}/`, ready: (page) => page.getByRole("button", { name: "Take a seat" }).waitFor() },
+  "no such session": {
+    url: `${demo.url}/?session=${demo.voting}`,
+    ready: (page) => page.getByRole("heading", { name: "No such session" }).waitFor(),
+  },
+};
+
+for (const [name, { url, ready }] of Object.entries(PAGES)) {
+  test(`the ${name} page has no barrier that axe knows, and fits its window, in all sizes and schemes`, async () => {
+    const page = await house.open(url, { reducedMotion: "reduce" });
+    await ready(page);
+    for (const [size, viewport] of Object.entries(SIZES))
+      for (const colorScheme of SCHEMES) {
+        await page.setViewportSize(viewport);
+        await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+        const where = `${name} ${size} ${colorScheme}`;
+        await picture(page, where.replaceAll(" ", "-"));
+        expect({ where, found: await barriers(page) }).toEqual({ where, found: [] });
+        const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        expect({ where, over: Math.max(0, over) }).toEqual({ where, over: 0 });
+      }
+  });
+}
+
+test("the viewer's page is used by the keyboard alone", async () => {
+  const page = await house.open(seat(demo, "yuki"));
+  const viewer = await new Viewer(page).isConnected();
+  await viewer.hears("SHE OPENED THE DRAWER");
+  // Straight to the chat, and a message.
+  await page.keyboard.press("Tab");
+  expect(await focused(page)).toBe("Skip to the chat");
+  await page.keyboard.press("Enter");
+  expect(await focused(page)).toBe("Message");
+  await page.keyboard.type("typed, never clicked");
+  await page.keyboard.press("Enter");
+  await viewer.hears("typed, never clicked");
+  expect(await focused(page)).toBe("Message");
+  // Back to the ballot, and a vote.
+  const paperDragons = /Paper Dragons/;
+  for (let presses = 0; !paperDragons.test(await focused(page)); presses += 1) {
+    expect(presses, "presses of Shift+Tab to the ballot").toBeLessThan(20);
+    await page.keyboard.press("Shift+Tab");
+    expect(await hasVisibleFocus(page), `the focus on ${await focused(page)} can be seen`).toBe(true);
+  }
+  const before = await viewer.movie("Paper Dragons").getAttribute("aria-pressed");
+  await page.keyboard.press("Space");
+  await eventually(() => viewer.movie("Paper Dragons").getAttribute("aria-pressed")).not.toBe(before);
+  await page.keyboard.press("Space");
+  await eventually(() => viewer.movie("Paper Dragons").getAttribute("aria-pressed")).toBe(before);
+});
+
+test("who asks for less motion gets none", async () => {
+  const page = await house.open(seat(demo, "ayla"), { reducedMotion: "reduce" });
+  const viewer = await new Viewer(page).isConnected();
+  await viewer.hears("SHE OPENED THE DRAWER");
+  const moving = await page.evaluate(() =>
+    [...document.querySelectorAll("*")].flatMap((element) => {
+      const { animationName, animationDuration, animationIterationCount, transitionDuration } =
+        getComputedStyle(element);
+      const longest = (times: string) => Math.max(...times.split(",").map((time) => Number.parseFloat(time)));
+      const runs = animationName !== "none" && longest(animationDuration) > 0.01;
+      const endless = animationName !== "none" && animationIterationCount === "infinite";
+      return runs || endless || longest(transitionDuration) > 0.01 ? [element.outerHTML.slice(0, 80)] : [];
+    }),
+  );
+  expect(moving).toEqual([]);
+});
+
+/** The name of what has the focus. */
+function focused(page: Page): Promise<string> {
+  return page.evaluate(() => {
+    const element = document.activeElement;
+    const labelled = element instanceof HTMLTextAreaElement ? element.labels?.[0]?.textContent : null;
+    return (element?.getAttribute("aria-label") ?? labelled ?? element?.textContent ?? "").trim();
+  });
+}
+
+/** Whether what has the focus lies in the window and has an outline. */
+function hasVisibleFocus(page: Page): Promise<boolean> {
+  return page.evaluate(() => {
+    const element = document.activeElement;
+    if (!element || element === document.body) return true;
+    const { outlineStyle, outlineWidth } = getComputedStyle(element);
+    const { top, bottom } = element.getBoundingClientRect();
+    return outlineStyle !== "none" && Number.parseFloat(outlineWidth) > 0 && bottom > 0 && top < innerHeight;
+  });
+}

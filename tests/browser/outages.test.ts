@@ -1,0 +1,84 @@
+// Gateways that are killed and networks that go away, seen from the viewer's page.
+
+import pg from "pg";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+import { startGateway } from "../../client/tests/gateway.ts";
+import { openHouse } from "./house.ts";
+import { seat, userOf, Viewer } from "./viewer.ts";
+
+const house = openHouse();
+const { demo } = house;
+let database: pg.Client;
+let gateway: Awaited<ReturnType<typeof startGateway>>;
+
+beforeAll(async () => {
+  database = new pg.Client(demo.database_url);
+  await database.connect();
+  gateway = await startGateway(demo);
+});
+afterAll(async () => {
+  await gateway.stop();
+  await database.end();
+});
+
+test("the gateway is killed in the middle of a chat, and nothing is missing or doubled", async () => {
+  const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
+  const expected: string[] = [];
+  const talk = async (count: number) => {
+    for (let at = 0; at < count; at += 1) {
+      const text = `line ${expected.length}`;
+      expected.push(text);
+      await insert("sol", text);
+    }
+  };
+  await talk(10);
+  const killed = gateway.kill();
+  await talk(30);
+  await killed;
+  // Said into a dead connection, by a person who has not noticed yet.
+  await ayla.say("line from ayla, said while it was away");
+  await bram.page.getByText(/^Reconnecting/).waitFor();
+  await talk(30);
+  const started = gateway.start();
+  await talk(10);
+  await started;
+  await talk(10);
+  for (const viewer of [ayla, bram]) {
+    await viewer.isConnected();
+    await viewer.hears("line from ayla, said while it was away");
+    await viewer.hears(expected.at(-1) ?? "");
+    const said = (await viewer.said()).filter((text) => text.startsWith("line "));
+    expect(said.filter((text) => text !== "line from ayla, said while it was away")).toEqual(expected);
+    expect(said).toHaveLength(expected.length + 1);
+    expect(await viewer.page.locator("#proof-list").textContent()).toMatch(/Gaps\s*0\s*Duplicates\s*0\D/);
+  }
+});
+
+test("a network that goes away and comes back costs nothing that was said meanwhile", async () => {
+  const [lina, otto] = await Promise.all([sit("lina"), sit("otto")]);
+  await lina.page.context().setOffline(true);
+  await lina.page.getByText("Offline", { exact: true }).waitFor();
+  await otto.say("said while lina was offline");
+  await lina.say("said by lina while offline");
+  await otto.hears("said while lina was offline");
+  expect(await otto.said()).not.toContain("said by lina while offline");
+  await lina.page.context().setOffline(false);
+  await lina.isConnected();
+  for (const each of [lina, otto]) {
+    await each.hears("said by lina while offline");
+    await each.hears("said while lina was offline");
+    const said = (await each.said()).filter((text) => text.startsWith("said "));
+    expect(said).toEqual(["said while lina was offline", "said by lina while offline"]);
+  }
+});
+
+/** Written past the gateway, as a job of the database would. */
+async function insert(username: string, body: string): Promise<void> {
+  const query = "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, $3)";
+  await database.query(query, [demo.session, userOf(demo, username).id, body]);
+}
+
+async function sit(username: string): Promise<Viewer> {
+  return new Viewer(await house.open(seat(demo, username, gateway.url), { isCut: true })).isConnected();
+}

@@ -1,0 +1,123 @@
+// The viewer's page: chat, votes, and text that wants to be more than text.
+
+import { expect, test } from "vitest";
+
+import { eventually, openHouse, picture } from "./house.ts";
+import { seat, Viewer } from "./viewer.ts";
+
+const house = openHouse();
+const { demo } = house;
+const seats = new Map<string, Viewer>();
+
+test("two viewers and the streamer chat, and each sees what the others say, once and in order", async () => {
+  const [ayla, bram, nora] = await Promise.all([sit("ayla"), sit("bram"), sit("nora")]);
+  await ayla.say("hello from ayla");
+  await bram.hears("hello from ayla");
+  await bram.say("hello from bram");
+  await nora.hears("hello from bram");
+  await nora.say("hello from the streamer");
+  const conversation = ["hello from ayla", "hello from bram", "hello from the streamer"];
+  for (const each of [ayla, bram, nora]) {
+    await each.hears("hello from the streamer");
+    expect((await each.said()).slice(-3)).toEqual(conversation);
+    await eventually(() => each.page.locator("#pending .message").count()).toBe(0);
+  }
+  expect(await ayla.page.locator("#log .message.mine .text").allTextContents()).toContain("hello from ayla");
+});
+
+test("a reply is made by the keyboard and quotes what it answers", async () => {
+  const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
+  await ayla.say("who has seen it before?");
+  await bram.hears("who has seen it before?");
+  await bram.page.getByRole("region", { name: /^Messages/ }).focus();
+  await bram.page.keyboard.press("End");
+  await bram.page.keyboard.press("Enter");
+  await bram.page.keyboard.type("not me");
+  await bram.page.keyboard.press("Enter");
+  await ayla.hears("not me");
+  const row = ayla.page.locator("#log .message", { hasText: "not me" });
+  expect(await row.locator(".quote").textContent()).toContain("who has seen it before?");
+});
+
+test("a vote moves the bars in all windows, can be changed, and can be withdrawn", async () => {
+  const [lina, otto, nora] = await Promise.all([sit("lina"), sit("otto"), sit("nora")]);
+  const everywhere = async (counts: number[]) => {
+    for (const each of [lina, otto, nora]) {
+      await eventually(() => each.counts()).toEqual(counts);
+      const total = counts.reduce((sum, votes) => sum + votes, 0);
+      await eventually(() => each.bars()).toEqual(counts.map((votes) => expect.closeTo(votes / total, 2)));
+    }
+  };
+  await everywhere([0, 1, 0, 2]);
+  await lina.movie("Neon Orchard").click();
+  await otto.movie("Neon Orchard").click();
+  await everywhere([0, 3, 0, 2]);
+  expect(await lina.movie("Neon Orchard").getAttribute("aria-pressed")).toBe("true");
+  await otto.movie("The Lighthouse Keeper").click();
+  await everywhere([1, 2, 0, 2]);
+  await lina.page.getByRole("button", { name: "Withdraw my vote" }).click();
+  await otto.page.getByRole("button", { name: "Withdraw my vote" }).click();
+  await everywhere([0, 1, 0, 2]);
+});
+
+test("a guest watches, and is told why there is nothing to type into", async () => {
+  const guest = new Viewer(await house.open(seat(demo, null)));
+  await guest.isConnected();
+  await eventually(() => guest.said()).not.toHaveLength(0);
+  expect(await guest.box.isVisible()).toBe(false);
+  expect(await guest.page.locator("#bar-reason").textContent()).toMatch(/sign/i);
+});
+
+test("whatever is sent as chat is shown as that text, and nothing of it runs", async () => {
+  const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
+  const markup = [
+    `<img src=x onerror="document.title='run'">`,
+    `</p></div><script>document.title='run'</script>`,
+    `<a href="javascript:document.title='run'">click</a>`,
+    "&lt;b&gt;&amp;amp; %3Cscript%3E \\u003cscript\\u003e",
+    `{{constructor.constructor("document.title='run'")()}} \${document.title='run'}`,
+  ];
+  const before = await bram.page.locator("#log :is(img, script, a, b, svg, iframe)").count();
+  for (const text of markup) {
+    await ayla.say(text);
+    await bram.hears(text);
+  }
+  expect(await bram.page.locator("#log :is(img, script, a, b, svg, iframe)").count()).toBe(before);
+  expect(await bram.page.title()).not.toContain("run");
+});
+
+test("overrides of the writing direction, piled-up accents and long words stay within their message", async () => {
+  const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
+  const zalgo = `Z${"\u0335\u0322\u0321\u0300\u0301\u0302\u030d\u030e".repeat(12)}algo`;
+  const hostile = [
+    "\u202Egnp.exe\u202C \u2067drow\u2069 \u202E never closed",
+    zalgo,
+    "W".repeat(2000),
+    "🎬".repeat(2000),
+  ];
+  for (const text of hostile) {
+    await ayla.say(text);
+    await bram.hears(text);
+    await ayla.say("and on it goes");
+  }
+  await picture(bram.page, "hostile-text");
+  const widths = bram.page
+    .locator("#log .message")
+    .evaluateAll((rows) => rows.map((row) => row.scrollWidth - row.clientWidth));
+  expect(Math.max(...(await widths))).toBe(0);
+  // Each stands in a paragraph of its own direction, which ends what was not closed, and draws nothing over others.
+  const styles = await bram.page.locator("#log .message").evaluateAll((rows) =>
+    rows.map((row) => ({
+      dir: row.querySelector(".text")?.getAttribute("dir"),
+      contain: getComputedStyle(row).contain,
+    })),
+  );
+  for (const style of styles) expect(style).toEqual({ dir: "auto", contain: "content" });
+});
+
+/** Somebody's window, which stays open for the next test. */
+async function sit(username: string): Promise<Viewer> {
+  let seated = seats.get(username);
+  if (!seated) seats.set(username, (seated = new Viewer(await house.open(seat(demo, username)))));
+  return seated.isConnected();
+}
