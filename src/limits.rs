@@ -10,6 +10,13 @@ use std::time::Duration;
 /// Bytes of one frame from a client. A send frame with 2,000 four-byte characters, each escaped, fits.
 pub const FRAME_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of a payload from which on it is compressed for those who understand it. Shorter ones hardly shrink.
+pub const PACKED_BYTES_MIN: usize = 256;
+
+/// Compressed forms that a fan-out loop keeps: of the events, of a tally as some and as others see it, of a run for those
+/// who come back.
+pub const PACKED_FORMS_MAX: usize = 4;
+
 /// Pieces in which a client may send a message before the last. The largest message in pieces of 256 bytes fits; who sends
 /// empty ones without an end is stopped.
 pub const FRAGMENTS_MAX: u32 = 128;

@@ -65,6 +65,11 @@ fn framing() {
 }
 
 #[test]
+fn packed() {
+    run("packed", targets::packed, CHANGES);
+}
+
+#[test]
 fn tokens() {
     run("tokens", targets::tokens, CHANGES);
 }

@@ -39,6 +39,7 @@ use crate::protocol::event_stream::{self, CLIENT_PONG, Event, Frame, Frames};
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::accept::Stay;
+use crate::server::connection::Upgraded;
 use crate::server::door::{self, Seats};
 use crate::server::socket::Socket;
 use crate::server::{Shared, handshake, random_below};
@@ -123,7 +124,12 @@ pub async fn stream(
     let serving = {
         let shared = Arc::clone(&shared);
         async move {
-            handshake::serve(shared, Socket::Pair(ours), subscribe, identity).await;
+            let socket = Upgraded {
+                socket: Socket::Pair(ours),
+                read: subscribe,
+                is_packed: false,
+            };
+            handshake::serve(shared, socket, identity).await;
             drop(ending);
         }
     };

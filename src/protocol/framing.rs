@@ -16,35 +16,126 @@ const HEADER_BYTES_MAX: usize = 14;
 /// Where in the stream of frames a client is.
 #[derive(Debug, Default)]
 pub struct Framing {
-    header: [u8; HEADER_BYTES_MAX],
-    header_bytes: usize,
+    header: Header,
     payload_left: u64,
     fragments: u32,
     breach: Option<CloseCode>,
+}
+
+/// The header of one frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Header {
+    bytes: [u8; HEADER_BYTES_MAX],
+    count: usize,
+}
+
+/// What the next bytes are.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// So many of a header that is not whole yet.
+    Begun(usize),
+    /// So many, which complete this header.
+    Header(usize, Header),
+    /// So many of a payload.
+    Payload(usize),
+}
+
+impl Header {
+    /// Its bytes as they came.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.count]
+    }
+
+    /// The final bit, the reserved bits and the opcode.
+    #[must_use]
+    pub fn first(&self) -> u8 {
+        self.bytes[0]
+    }
+
+    /// With what the payload is masked, if it is.
+    #[must_use]
+    pub fn mask(&self) -> Option<[u8; 4]> {
+        let is_masked = self.bytes[1] & MASKED != 0;
+        let key = self.bytes().last_chunk::<4>()?;
+        is_masked.then_some(*key)
+    }
+
+    /// Bytes of the payload.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        match self.extended() {
+            [] => u64::from(self.bytes[1] & !MASKED),
+            bytes => bytes
+                .iter()
+                .fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        }
+    }
+
+    /// The bytes of a length that its first byte has no room for.
+    fn extended(&self) -> &[u8] {
+        let count = match self.bytes[1] & !MASKED {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        &self.bytes[2..2 + count]
+    }
+
+    /// How long it is, as far as its first bytes tell.
+    fn length(&self) -> usize {
+        if self.count < 2 {
+            return 2;
+        }
+        let mask = if self.bytes[1] & MASKED == 0 { 0 } else { 4 };
+        2 + mask + self.extended().len()
+    }
 }
 
 impl Framing {
     /// Passes over the next bytes; says how many may be read. Fewer than there are: [`Self::breach`] says why.
     pub fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut passed = 0;
-        while passed < bytes.len() && self.breach.is_none() {
-            let left = bytes.len() - passed;
-            if self.payload_left > 0 {
-                let skipped = usize::try_from(self.payload_left).map_or(left, |all| all.min(left));
-                self.payload_left -= skipped as u64;
-                passed += skipped;
-                continue;
-            }
-            self.header[self.header_bytes] = bytes[passed];
-            self.header_bytes += 1;
-            if self.header_bytes == self.header_length() {
-                self.breach = self.on_header().err();
-            }
-            if self.breach.is_none() {
-                passed += 1;
-            }
+        while let Some(part) = self.next(&bytes[passed..]) {
+            passed += match part {
+                Part::Begun(count) | Part::Header(count, _) | Part::Payload(count) => count,
+            };
         }
         passed
+    }
+
+    /// What the next bytes are. `None` where there are none, or after a breach. The last byte of a header that must be
+    /// refused belongs to no part.
+    pub fn next(&mut self, bytes: &[u8]) -> Option<Part> {
+        if bytes.is_empty() || self.breach.is_some() {
+            return None;
+        }
+        if self.payload_left > 0 {
+            let count =
+                usize::try_from(self.payload_left).map_or(bytes.len(), |all| all.min(bytes.len()));
+            self.payload_left -= count as u64;
+            return Some(Part::Payload(count));
+        }
+        for (at, byte) in bytes.iter().enumerate() {
+            self.header.bytes[self.header.count] = *byte;
+            self.header.count += 1;
+            if self.header.count == self.header.length() {
+                return match self.on_header() {
+                    Ok(header) => Some(Part::Header(at + 1, header)),
+                    Err(breach) => {
+                        self.breach = Some(breach);
+                        (at > 0).then_some(Part::Begun(at))
+                    }
+                };
+            }
+        }
+        Some(Part::Begun(bytes.len()))
+    }
+
+    /// Whether the bytes passed so far end with a frame.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        self.payload_left == 0 && self.header.count == 0
     }
 
     /// With which code the client must be closed, once something was refused. Nothing more may be read then.
@@ -53,41 +144,18 @@ impl Framing {
         self.breach
     }
 
-    /// How long the header is, as far as its first bytes tell.
-    fn header_length(&self) -> usize {
-        let second = self.header[1];
-        if self.header_bytes < 2 {
-            return 2;
-        }
-        let mask = if second & MASKED == 0 { 0 } else { 4 };
-        2 + mask + self.length_bytes()
-    }
-
-    fn length_bytes(&self) -> usize {
-        match self.header[1] & !MASKED {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        }
-    }
-
-    fn on_header(&mut self) -> Result<(), CloseCode> {
-        let extended = &self.header[2..2 + self.length_bytes()];
-        let length = match extended {
-            [] => u64::from(self.header[1] & !MASKED),
-            bytes => bytes
-                .iter()
-                .fold(0, |length, byte| length << 8 | u64::from(*byte)),
-        };
+    fn on_header(&mut self) -> Result<Header, CloseCode> {
+        let header = std::mem::take(&mut self.header);
+        let length = header.payload_bytes();
         let shortest = match length {
             0..=125 => 0,
             126..=0xffff => 2,
             _ => 8,
         };
-        if extended.len() != shortest || length > i64::MAX as u64 {
+        if header.extended().len() != shortest || length > i64::MAX as u64 {
             return Err(CloseCode::ProtocolError);
         }
-        let first = self.header[0];
+        let first = header.first();
         if first & CONTROL == 0 {
             self.fragments = if first & FINAL == 0 {
                 self.fragments + 1
@@ -98,9 +166,8 @@ impl Framing {
         if self.fragments > FRAGMENTS_MAX {
             return Err(CloseCode::TooBig);
         }
-        self.header_bytes = 0;
         self.payload_left = length;
-        Ok(())
+        Ok(header)
     }
 }
 

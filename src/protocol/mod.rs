@@ -1,9 +1,10 @@
 //! The words on the wire: what clients say, what the gateway answers, and how both look as bytes.
 //!
 //! Knows nothing of sockets, sessions or clocks. Read in this order: [`id`], [`refusal`], [`client`], [`server`],
-//! [`websocket`], [`framing`], [`event_stream`], [`notify`].
+//! [`websocket`], [`framing`], [`deflate`], [`event_stream`], [`notify`].
 
 pub mod client;
+pub mod deflate;
 pub mod event_stream;
 pub mod framing;
 pub mod id;

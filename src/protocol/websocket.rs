@@ -8,6 +8,8 @@ use crate::protocol::refusal::CloseCode;
 pub const HEADER_BYTES_MAX: usize = 10;
 
 const FINAL: u8 = 0x80;
+const PACKED: u8 = 0x40;
+const MASKED: u8 = 0x80;
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
@@ -32,6 +34,26 @@ pub fn payload(frame: &[u8]) -> &[u8] {
     frame.get(header..).unwrap_or_default()
 }
 
+/// The first of several frames of ours, and what follows it.
+///
+/// # Panics
+/// Where there is no whole frame, which would be a bug of ours.
+#[must_use]
+pub fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
+    let (header, payload) = match frames {
+        [_, 127, a, b, c, d, e, f, g, h, ..] => {
+            (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
+        }
+        [_, 126, a, b, ..] => (4, u64::from(u16::from_be_bytes([*a, *b]))),
+        [_, length, ..] => (2, u64::from(*length)),
+        _ => (0, u64::MAX),
+    };
+    usize::try_from(payload)
+        .ok()
+        .and_then(|payload| frames.split_at_checked(payload.saturating_add(header)))
+        .expect("frames of ours are whole")
+}
+
 /// A ping without a payload.
 #[must_use]
 pub fn ping() -> Bytes {
@@ -53,16 +75,32 @@ pub fn close(code: CloseCode) -> Bytes {
 
 /// Writes the header of a text frame with a payload of so many bytes.
 pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
-    out.put_u8(FINAL | TEXT);
+    put_header(out, FINAL | TEXT, 0, payload_bytes);
+}
+
+/// Writes the header of a message whose payload is compressed (RFC 7692 §6); `first` is its first byte as it would be
+/// without.
+pub fn put_packed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
+    put_header(out, first | PACKED, 0, payload_bytes);
+}
+
+/// Writes the header of a frame as a client sends it, with a mask that changes nothing.
+pub fn put_masked_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
+    put_header(out, first, MASKED, payload_bytes);
+    out.put_u32(0);
+}
+
+fn put_header(out: &mut BytesMut, first: u8, masked: u8, payload_bytes: usize) {
+    out.put_u8(first);
     if let Ok(length) = u8::try_from(payload_bytes)
         && length <= 125
     {
-        out.put_u8(length);
+        out.put_u8(masked | length);
     } else if let Ok(length) = u16::try_from(payload_bytes) {
-        out.put_u8(126);
+        out.put_u8(masked | 126);
         out.put_u16(length);
     } else {
-        out.put_u8(127);
+        out.put_u8(masked | 127);
         out.put_u64(payload_bytes as u64);
     }
 }

@@ -49,6 +49,17 @@ pub struct Connection {
     meter: Meter,
 }
 
+/// A socket on which WebSocket frames follow.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The socket.
+    pub socket: Socket,
+    /// What came after the handshake already.
+    pub read: Vec<u8>,
+    /// Whether compression was agreed on.
+    pub is_packed: bool,
+}
+
 /// What a full socket did not take.
 struct Unfinished {
     bytes: Bytes,
@@ -64,17 +75,17 @@ enum End {
 }
 
 impl Connection {
-    /// A connection over a socket that has just been upgraded. `read` is what came after the handshake already.
-    pub async fn new(
-        shared: Arc<Shared>,
-        socket: Socket,
-        read: Vec<u8>,
-        identity: Option<Identity>,
-    ) -> Self {
+    /// A connection over a socket that has just been upgraded, with compression or without.
+    pub async fn new(shared: Arc<Shared>, socket: Upgraded, identity: Option<Identity>) -> Self {
+        let Upgraded {
+            socket,
+            read,
+            is_packed,
+        } = socket;
         let (id, fanout) = shared.enrol();
         let (note_sender, notes) = channel::channel(NOTE_QUEUE_LEN);
         let socket = Arc::new(socket);
-        let inbound = Inbound::new(Arc::clone(&socket), read).await;
+        let inbound = Inbound::new(Arc::clone(&socket), read, is_packed).await;
         let peer = Peer::new(
             Arc::clone(&shared.rules),
             identity,
@@ -84,6 +95,7 @@ impl Connection {
         let open = Command::Open {
             peer: id,
             socket: Arc::clone(&socket),
+            is_packed,
             notes: note_sender,
         };
         // A loop that is gone closes the other end of the notes, which ends this task.

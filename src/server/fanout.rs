@@ -29,6 +29,7 @@ use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
 use crate::server::line::{Line, Note, Written};
 use crate::server::readiness::Pulse;
+use crate::server::shrink::Shrink;
 use crate::server::socket::Socket;
 use crate::server::{answered, moment};
 
@@ -71,6 +72,7 @@ pub enum Command {
     Open {
         peer: PeerId,
         socket: Arc<Socket>,
+        is_packed: bool,
         notes: channel::Sender<Note>,
     },
     /// Show, or hide, counts that others may not see.
@@ -120,6 +122,7 @@ impl Fanout {
             lines: Lines {
                 lines: FxHashMap::default(),
                 metrics: Arc::clone(&metrics),
+                shrink: Shrink::default(),
                 written: Written::default(),
             },
             revocations: Revocations::default(),
@@ -271,9 +274,11 @@ impl Fanout {
             Command::Open {
                 peer,
                 socket,
+                is_packed,
                 notes,
             } => {
-                self.lines.lines.insert(peer, Line::new(socket, notes));
+                let line = Line::new(socket, is_packed, notes);
+                self.lines.lines.insert(peer, line);
             }
             Command::SeesHidden {
                 peer,
@@ -438,6 +443,7 @@ fn gauge(count: usize) -> i64 {
 struct Lines {
     lines: FxHashMap<PeerId, Line>,
     metrics: Arc<Metrics>,
+    shrink: Shrink,
     written: Written,
 }
 
@@ -465,6 +471,6 @@ impl Outlet for Lines {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
         self.lines
             .get_mut(&peer)
-            .is_some_and(|line| line.offer(bytes, &mut self.written))
+            .is_some_and(|line| line.offer(bytes, &mut self.shrink, &mut self.written))
     }
 }

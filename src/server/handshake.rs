@@ -11,7 +11,7 @@ use axum::body::Body;
 use futures::FutureExt as _;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
@@ -19,8 +19,9 @@ use tracing::{debug, error};
 
 use crate::auth::identity::Identity;
 use crate::metrics::HandshakeRefusal;
+use crate::protocol::deflate;
 use crate::protocol::refusal::Refusal;
-use crate::server::connection::Connection;
+use crate::server::connection::{Connection, Upgraded};
 use crate::server::door::{Seats, TurnedAway};
 use crate::server::fanout::Command;
 use crate::server::socket::Socket;
@@ -52,6 +53,7 @@ pub async fn respond<B>(
         }
     };
     let protocol = offered_subprotocol(&parts.headers);
+    let extension = accepted_extension(&parts.headers);
     let Ok(response) = create_response(&Request::from_parts(parts, ())) else {
         shared
             .metrics
@@ -71,14 +73,23 @@ pub async fn respond<B>(
         );
         return response;
     };
-    shared
-        .tasks
-        .spawn(connect(Arc::clone(shared), upgrade, identity, seats));
+    shared.tasks.spawn(connect(
+        Arc::clone(shared),
+        upgrade,
+        extension.is_some(),
+        identity,
+        seats,
+    ));
     let mut response = response.map(|()| Body::empty());
     if let Some(protocol) = protocol {
         response
             .headers_mut()
             .insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    if let Some(extension) = extension {
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
     }
     response
 }
@@ -127,9 +138,17 @@ pub fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     is_offered.then(|| HeaderValue::from_static(SUBPROTOCOL))
 }
 
+/// The extension to agree on, where the client offers one that is ours.
+fn accepted_extension(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+    let offers = offers.iter().filter_map(|value| value.to_str().ok());
+    deflate::accept(offers).map(HeaderValue::from_static)
+}
+
 async fn connect(
     shared: Arc<Shared>,
     upgrade: OnUpgrade,
+    is_packed: bool,
     identity: Option<Identity>,
     seats: Seats,
 ) {
@@ -137,15 +156,14 @@ async fn connect(
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
     };
-    let (socket, read) = unwrap(upgraded);
-    serve(shared, socket, read, identity).await;
+    serve(shared, unwrap(upgraded, is_packed), identity).await;
     drop(seats);
 }
 
-/// Serves a client over a socket until one of the two leaves; `read` is what it has said already.
-pub async fn serve(shared: Arc<Shared>, socket: Socket, read: Vec<u8>, identity: Option<Identity>) {
+/// Serves a client over a socket until one of the two leaves.
+pub async fn serve(shared: Arc<Shared>, socket: Upgraded, identity: Option<Identity>) {
     let metrics = Arc::clone(&shared.metrics);
-    let mut connection = Box::new(Connection::new(shared, socket, read, identity).await);
+    let mut connection = Box::new(Connection::new(shared, socket, identity).await);
     let (peer, fanout) = connection.place();
     // Whatever happens to the task, its line must not stay behind with the socket.
     if AssertUnwindSafe(connection.run())
@@ -160,10 +178,14 @@ pub async fn serve(shared: Arc<Shared>, socket: Socket, read: Vec<u8>, identity:
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.
-fn unwrap(upgraded: Upgraded) -> (Socket, Vec<u8>) {
+fn unwrap(upgraded: hyper::upgrade::Upgraded, is_packed: bool) -> Upgraded {
     let parts = upgraded
         .downcast::<TokioIo<Socket>>()
         .expect("every connection is served over a socket of ours");
     // Copied, since the buffer itself is eight KiB for the few bytes, mostly none, that came after the request.
-    (parts.io.into_inner(), parts.read_buf.to_vec())
+    Upgraded {
+        socket: parts.io.into_inner(),
+        read: parts.read_buf.to_vec(),
+        is_packed,
+    }
 }

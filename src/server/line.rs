@@ -14,6 +14,7 @@ use futures::channel::mpsc as channel;
 use crate::limits::HELD_BYTES_MAX;
 use crate::protocol::id::SessionId;
 use crate::relay::router::{Attached, Recall, TurnKind};
+use crate::server::shrink::Shrink;
 use crate::server::socket::Socket;
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
@@ -63,6 +64,8 @@ pub struct Written {
 #[derive(Debug)]
 pub struct Line {
     socket: Arc<Socket>,
+    /// Whether it is given shared frames in their compressed form.
+    is_packed: bool,
     /// `None` once the connection is given up: its task sees the other end close.
     notes: Option<channel::Sender<Note>>,
     stalled: Option<Held>,
@@ -78,9 +81,10 @@ struct Held {
 impl Line {
     /// The write side of a socket whose connection hears by `notes`.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, notes: channel::Sender<Note>) -> Self {
+    pub fn new(socket: Arc<Socket>, is_packed: bool, notes: channel::Sender<Note>) -> Self {
         Self {
             socket,
+            is_packed,
             notes: Some(notes),
             stalled: None,
         }
@@ -108,12 +112,16 @@ impl Line {
         }
     }
 
-    /// Offers events. False where the line is stalled.
-    pub fn offer(&mut self, chunk: &Bytes, written: &mut Written) -> bool {
+    /// Offers what many are sent. False where the line is stalled.
+    pub fn offer(&mut self, chunk: &Bytes, shrink: &mut Shrink, written: &mut Written) -> bool {
         if self.stalled.is_some() || self.notes.is_none() {
             return false;
         }
-        self.write(chunk, written);
+        if self.is_packed {
+            self.write(&shrink.form(chunk), written);
+        } else {
+            self.write(chunk, written);
+        }
         written.chunks += 1;
         true
     }

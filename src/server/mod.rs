@@ -28,6 +28,7 @@ pub mod meter;
 mod question;
 pub mod readiness;
 pub mod secure;
+pub mod shrink;
 pub mod socket;
 pub mod tally;
 pub mod throttle;

@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::limits::READ_BUFFER_BYTES;
+use crate::protocol::deflate::Unpacker;
 use crate::protocol::framing::Framing;
 use crate::protocol::refusal::CloseCode;
 use crate::server::socket::Socket;
@@ -19,27 +21,46 @@ use crate::server::socket::Socket;
 #[derive(Debug)]
 pub struct Wire {
     socket: Arc<Socket>,
+    /// What was read already and is still to be handed on.
     read: Bytes,
-    framing: Framing,
+    outlines: Outlines,
     out: Vec<u8>,
+}
+
+/// How what is read is looked over.
+#[derive(Debug)]
+enum Outlines {
+    /// Handed on as it comes.
+    Plain(Framing),
+    /// Messages may be compressed, and are handed on as if they were not. Boxed: few clients compress what they say.
+    Packed(Box<Unpacker>),
 }
 
 impl Wire {
     /// Reads from a socket that somebody else writes to, after `read`, which was read already.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, read: Vec<u8>) -> Self {
-        Self {
+    pub fn new(socket: Arc<Socket>, read: Vec<u8>, is_packed: bool) -> Self {
+        let mut wire = Self {
             socket,
             read: read.into(),
-            framing: Framing::default(),
+            outlines: Outlines::Plain(Framing::default()),
             out: Vec::new(),
+        };
+        if is_packed {
+            let mut unpacker = Box::<Unpacker>::default();
+            wire.read = unpacked(&mut unpacker, &wire.read);
+            wire.outlines = Outlines::Packed(unpacker);
         }
+        wire
     }
 
     /// With which code the client must be closed for the frames that it sends; reading fails from then on.
     #[must_use]
     pub fn breach(&self) -> Option<CloseCode> {
-        self.framing.breach()
+        match &self.outlines {
+            Outlines::Plain(framing) => framing.breach(),
+            Outlines::Packed(unpacker) => unpacker.breach(),
+        }
     }
 
     /// Takes what tungstenite wants to say. Bounded: it keeps one answer at a time.
@@ -48,29 +69,59 @@ impl Wire {
     }
 }
 
+fn hand_on(read: &mut Bytes, buffer: &mut ReadBuf<'_>) {
+    let count = read.len().min(buffer.remaining());
+    buffer.put_slice(&read.split_to(count));
+}
+
+fn unpacked(unpacker: &mut Unpacker, bytes: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    unpacker.pass(bytes, &mut out);
+    out.freeze()
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // What was good before a breach is handed on first; what comes after it is not even waited for.
-        if self.framing.breach().is_some() {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        let wire = &mut *self;
+        match &mut wire.outlines {
+            Outlines::Plain(framing) => {
+                // What was good before a breach is handed on first; what comes after it is not even waited for.
+                if framing.breach().is_some() {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                let before = buffer.filled().len();
+                if wire.read.is_empty() {
+                    ready!(wire.socket.poll_read(cx, buffer))?;
+                } else {
+                    hand_on(&mut wire.read, buffer);
+                }
+                let passed = framing.pass(&buffer.filled()[before..]);
+                // None at all would be taken for the end of the socket.
+                if passed == 0 && buffer.filled().len() > before {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                buffer.set_filled(before + passed);
+            }
+            Outlines::Packed(unpacker) => {
+                while wire.read.is_empty() {
+                    if unpacker.breach().is_some() {
+                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    }
+                    let mut raw = [0; READ_BUFFER_BYTES];
+                    let mut raw = ReadBuf::new(&mut raw);
+                    ready!(wire.socket.poll_read(cx, &mut raw))?;
+                    if raw.filled().is_empty() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    wire.read = unpacked(unpacker, raw.filled());
+                }
+                hand_on(&mut wire.read, buffer);
+            }
         }
-        let before = buffer.filled().len();
-        if self.read.is_empty() {
-            ready!(self.socket.poll_read(cx, buffer))?;
-        } else {
-            let count = self.read.len().min(buffer.remaining());
-            buffer.put_slice(&self.read.split_to(count));
-        }
-        let passed = self.framing.pass(&buffer.filled()[before..]);
-        // None at all would be taken for the end of the socket.
-        if passed == 0 && buffer.filled().len() > before {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        buffer.set_filled(before + passed);
         Poll::Ready(Ok(()))
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::BytesMut;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::value::RawValue;
@@ -20,15 +21,17 @@ use usher::auth::identity::{Credential, Identity, Role};
 use usher::auth::key_set::KeySet;
 use usher::auth::verifier::{Verifier, VerifierKeys};
 use usher::limits::{
-    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, HISTORY_MAX, KEY_ID_BYTES_MAX,
-    RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
+    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, FRAME_BYTES_MAX, HISTORY_MAX,
+    KEY_ID_BYTES_MAX, RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
 };
 use usher::protocol::client::{ClientFrame, Misunderstood, Request, decode};
-use usher::protocol::framing::Framing;
+use usher::protocol::deflate::Unpacker;
+use usher::protocol::framing::{Framing, Part};
 use usher::protocol::id::{Seq, SessionId, UserId, VotingId};
 use usher::protocol::notify::{parse_access_change, parse_notice, parse_voting};
 use usher::protocol::refusal::Refusal;
 use usher::protocol::server::Can;
+use usher::protocol::websocket::HEADER_BYTES_MAX;
 use usher::relay::resume::ResumeKey;
 use usher::relay::snapshot::{Continuity, Snapshot};
 use usher::relay::tally::Tally;
@@ -176,6 +179,39 @@ pub(crate) fn framing(data: &[u8]) {
         assert!(fragments <= FRAGMENTS_MAX);
         cursor.set_position(cursor.position().saturating_add(length));
     }
+}
+
+/// Frames of a client that may compress: it does not matter how the bytes are cut, what is not compressed comes out as it
+/// was, and what is grows no further than a message may.
+pub(crate) fn packed(data: &[u8]) {
+    let Some((cut, bytes)) = data.split_first() else {
+        return;
+    };
+    let read = |cut: usize| {
+        let mut unpacker = Unpacker::default();
+        let mut out = BytesMut::new();
+        for piece in bytes.chunks(cut.max(1)) {
+            unpacker.pass(piece, &mut out);
+        }
+        (out, unpacker.breach())
+    };
+    let (whole, breach) = read(bytes.len());
+    assert_eq!(read(usize::from(*cut)), (whole.clone(), breach));
+
+    let mut framing = Framing::default();
+    let (mut rest, mut messages) = (bytes, 0);
+    while let Some(part) = framing.next(rest) {
+        let count = match part {
+            Part::Begun(count) | Part::Payload(count) => count,
+            Part::Header(count, header) => {
+                messages += usize::from(header.first() & 0x40 != 0);
+                count
+            }
+        };
+        rest = &rest[count..];
+    }
+    assert!(whole.len() <= bytes.len() + messages * (FRAME_BYTES_MAX + HEADER_BYTES_MAX + 4));
+    assert!(messages > 0 || bytes.starts_with(&whole));
 }
 
 /// Access tokens: a header and a payload, one on each line. Unsigned they are never good; signed they are good only under

@@ -17,15 +17,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use usher::protocol::deflate::{self, Packer};
 use usher::protocol::websocket;
 use usher::server::farewell;
 use usher::server::inbound::{Heard, Inbound};
 use usher::server::socket::Socket;
 
-/// What a gateway has no room for, by intent: messages beyond `max_frame_bytes`, and compression, which is not offered.
-const LEFT_OUT: [&str; 10] = [
-    "1.1.6", "1.1.7", "1.1.8", "1.2.6", "1.2.7", "1.2.8", "9.*", "10.1.1", "12.*", "13.*",
+/// What a gateway has no room for, by intent: messages beyond `max_frame_bytes`. And 12.5, where Kosoku trips over its own
+/// feet.
+const LEFT_OUT: [&str; 9] = [
+    "1.1.6", "1.1.7", "1.1.8", "1.2.6", "1.2.7", "1.2.8", "9.*", "10.1.1", "12.5.*",
 ];
+
+/// Of the eighteen sizes of the compression cases, each a thousand messages, those that are run: 1 KiB, 4 KiB, and 8 KiB in
+/// pieces. Others are too large for a gateway, or tell nothing new for their time.
+const COMPRESSED_SIZES: [u32; 3] = [4, 5, 11];
+
+/// Offers that ask for a smaller window than the largest alone: those are declined, as the RFC allows.
+const DECLINED: [&str; 2] = ["13.3.", "13.5."];
 
 /// Text that goes wrong within a frame is refused when the frame is whole, not at once. The suite calls that good, if not
 /// strict.
@@ -50,6 +59,10 @@ async fn the_autobahn_cases_pass() {
     for case in LEFT_OUT {
         suite.args(["--exclude", case]);
     }
+    for size in (1..=18).filter(|size| !COMPRESSED_SIZES.contains(size)) {
+        suite.args(["--exclude", &format!("12.*.{size}")]);
+        suite.args(["--exclude", &format!("13.*.{size}")]);
+    }
     suite.arg(&address).stdin(Stdio::null()).kill_on_drop(true);
     let ran = timeout(Duration::from_secs(120), suite.output()).await;
     let ran = ran.expect("the suite does not end");
@@ -66,6 +79,9 @@ async fn the_autobahn_cases_pass() {
     let fails = |(name, case): &(&String, &Value)| {
         let is_good = |how: &Value| how == "OK" || how == "INFORMATIONAL";
         let is_allowed = case["behavior"] == "NON-STRICT" && NOT_STRICT.contains(&name.as_str());
+        let is_declined = case["behavior"] == "UNIMPLEMENTED"
+            && DECLINED.iter().any(|cases| name.starts_with(cases));
+        let is_allowed = is_allowed || is_declined;
         !is_good(&case["behaviorClose"]) || !(is_good(&case["behavior"]) || is_allowed)
     };
     let failed: Vec<_> = cases.iter().filter(fails).collect();
@@ -88,13 +104,22 @@ async fn echo(mut socket: TcpStream) {
             .then_some(value)
     });
     let accept = derive_accept_key(key.unwrap().trim().as_bytes());
+    let offers = head.lines().filter_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("sec-websocket-extensions")
+            .then_some(value)
+    });
+    let extension = deflate::accept(offers);
+    let agreed = extension.map(|extension| format!("Sec-WebSocket-Extensions: {extension}\r\n"));
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{}\r\n",
+        agreed.unwrap_or_default()
     );
     socket.write_all(answer.as_bytes()).await.unwrap();
     let socket = Arc::new(Socket::Plain(socket));
-    let mut inbound = Inbound::new(Arc::clone(&socket), Vec::new()).await;
+    let mut inbound = Inbound::new(Arc::clone(&socket), Vec::new(), extension.is_some()).await;
+    let mut packer = extension.map(|_| Packer::default());
     loop {
         let mut frames = Vec::new();
         let mut is_over = false;
@@ -105,6 +130,9 @@ async fn echo(mut socket: TcpStream) {
             Heard::Goodbye => is_over = true,
             Heard::Breach(code) => return farewell::say(code, None, &socket, &mut inbound).await,
             Heard::Gone => return,
+        }
+        if let Some(packer) = &mut packer {
+            frames = frames.iter().map(|frame| packer.pack(frame)).collect();
         }
         frames.extend(inbound.take_reply().await);
         for frame in frames {

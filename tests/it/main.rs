@@ -16,6 +16,7 @@ mod api;
 mod certificates;
 mod client;
 mod cluster;
+mod compression;
 mod conformance;
 mod database;
 mod dev;

@@ -522,12 +522,15 @@ pub(crate) struct RawSocket(TcpStream);
 impl RawSocket {
     /// Shakes hands; takes the welcome.
     pub(crate) async fn open(at: SocketAddr) -> Self {
+        Self::open_with(at, "").await
+    }
+
+    /// The same, with further lines in the head of the request.
+    pub(crate) async fn open_with(at: SocketAddr, lines: &str) -> Self {
         let mut socket = TcpStream::connect(at).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        socket
-            .write_all(handshake(at, "").as_bytes())
-            .await
-            .unwrap();
+        let request = handshake(at, lines);
+        socket.write_all(request.as_bytes()).await.unwrap();
         Self::shaken(socket).await
     }
 

@@ -1,0 +1,464 @@
+//! Compression of messages: `permessage-deflate` (RFC 7692) without context takeover.
+//!
+//! Each message is compressed by itself, so one compressed frame serves every receiver, and a connection that says nothing
+//! has no compressor and no window to keep in memory. [`accept`] is the word of the handshake, [`Packer`] the way out,
+//! [`Unpacker`] the way in: it turns what a client compressed into the frames that it would have sent otherwise, so that
+//! nobody behind it needs to know.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::limits::{FRAME_BYTES_MAX, PACKED_BYTES_MIN};
+use crate::protocol::framing::{Framing, Header, Part};
+use crate::protocol::refusal::CloseCode;
+use crate::protocol::websocket;
+
+const FINAL: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+/// The bit of a message that is compressed (RFC 7692 §6).
+const PACKED: u8 = 0x40;
+const CONTROL: u8 = 0x08;
+const OPCODE: u8 = 0x0f;
+/// How every flushed block ends; it is not sent (RFC 7692 §7.2.1).
+const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// The answer to what a client offers, each of `offers` a header's value, or `None` where nothing in it is acceptable.
+/// The first acceptable offer counts (RFC 7692 §5, §7.1).
+pub fn accept<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
+    offers
+        .into_iter()
+        .flat_map(|value| value.split(','))
+        .find_map(accept_one)
+}
+
+fn accept_one(offer: &str) -> Option<&'static str> {
+    let mut parameters = offer.split(';').map(str::trim);
+    if !parameters
+        .next()?
+        .eq_ignore_ascii_case("permessage-deflate")
+    {
+        return None;
+    }
+    let mut seen = Vec::new();
+    let mut names_window = false;
+    for parameter in parameters {
+        let (name, value) = match parameter.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+            None => (parameter, None),
+        };
+        let name = name.to_ascii_lowercase();
+        match (name.as_str(), value) {
+            (
+                "server_no_context_takeover"
+                | "client_no_context_takeover"
+                | "client_max_window_bits",
+                None,
+            ) => {}
+            ("client_max_window_bits", Some(bits)) if is_window(bits) => {}
+            // A frame that all share has one window, the largest.
+            ("server_max_window_bits", Some("15")) => names_window = true,
+            _ => return None,
+        }
+        if seen.contains(&name) {
+            return None;
+        }
+        seen.push(name);
+    }
+    Some(if names_window {
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
+    } else {
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    })
+}
+
+/// A number of bits as RFC 7692 §7.1.2.2 writes it.
+fn is_window(bits: &str) -> bool {
+    matches!(bits, "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15")
+}
+
+/// Compresses frames of ours.
+#[derive(Debug)]
+pub struct Packer {
+    compress: Compress,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self {
+            compress: Compress::new(Compression::default(), false),
+        }
+    }
+}
+
+impl Packer {
+    /// The same messages, each compressed where that makes it shorter.
+    pub fn pack(&mut self, frames: &Bytes) -> Bytes {
+        let mut out = BytesMut::with_capacity(frames.len() / 2);
+        let mut rest = &frames[..];
+        while !rest.is_empty() {
+            let (frame, later) = websocket::split_first(rest);
+            let payload = websocket::payload(frame);
+            match self.deflate(payload) {
+                Some(packed) => {
+                    websocket::put_packed_header(&mut out, frame[0], packed.len());
+                    out.put_slice(&packed);
+                }
+                None => out.put_slice(frame),
+            }
+            rest = later;
+        }
+        out.freeze()
+    }
+
+    fn deflate(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        if payload.len() < PACKED_BYTES_MIN {
+            return None;
+        }
+        self.compress.reset();
+        // What does not fit in as much room as the payload itself has is not worth it.
+        let mut out = Vec::with_capacity(payload.len());
+        let status = self
+            .compress
+            .compress_vec(payload, &mut out, FlushCompress::Sync);
+        let is_whole = matches!(status, Ok(Status::Ok))
+            && self.compress.total_in() == payload.len() as u64
+            && out.len() < out.capacity()
+            && out.ends_with(&FLUSHED);
+        is_whole.then(|| {
+            out.truncate(out.len() - FLUSHED.len());
+            out
+        })
+    }
+}
+
+/// Puts compressed messages of a client back into what they were.
+#[derive(Debug, Default)]
+pub struct Unpacker {
+    framing: Framing,
+    message: Option<Message>,
+    /// With what the frame under way is masked, where it is a part of the message.
+    mask: Option<Masked>,
+    breach: Option<CloseCode>,
+}
+
+/// A compressed message, as far as it has come.
+#[derive(Debug)]
+struct Message {
+    opcode: u8,
+    bytes: Vec<u8>,
+    is_last: bool,
+}
+
+#[derive(Debug)]
+struct Masked {
+    key: [u8; 4],
+    at: usize,
+}
+
+impl Unpacker {
+    /// Appends to `out` the frames that tell the same as the next bytes of the client. What follows a breach is not looked
+    /// at: [`Self::breach`].
+    pub fn pass(&mut self, bytes: &[u8], out: &mut BytesMut) {
+        let mut rest = bytes;
+        while self.breach.is_none() {
+            let Some(part) = self.framing.next(rest) else {
+                break;
+            };
+            let (count, taken) = match part {
+                // The whole header follows when it is known what it begins.
+                Part::Begun(count) => (count, Ok(())),
+                Part::Header(count, header) => (count, self.on_header(&header, out)),
+                Part::Payload(count) => (count, self.on_payload(&rest[..count], out)),
+            };
+            self.breach = taken.err();
+            rest = &rest[count..];
+        }
+    }
+
+    /// With which code the client must be closed, once something was refused. Nothing more may be read then.
+    #[must_use]
+    pub fn breach(&self) -> Option<CloseCode> {
+        self.breach.or(self.framing.breach())
+    }
+
+    fn on_header(&mut self, header: &Header, out: &mut BytesMut) -> Result<(), CloseCode> {
+        let first = header.first();
+        let (opcode, reserved) = (first & OPCODE, first & RESERVED);
+        let begins = opcode != 0 && reserved == PACKED;
+        self.mask = None;
+        if first & CONTROL != 0 || !(begins || self.message.is_some()) {
+            // As it came: whoever reads it next knows the rules.
+            out.put_slice(header.bytes());
+            return Ok(());
+        }
+        let message = match &mut self.message {
+            Some(message) if opcode == 0 && reserved == 0 => message,
+            Some(_) => return Err(CloseCode::ProtocolError),
+            none => none.insert(Message {
+                opcode,
+                bytes: Vec::new(),
+                is_last: false,
+            }),
+        };
+        let Some(key) = header.mask() else {
+            return Err(CloseCode::ProtocolError);
+        };
+        if header.payload_bytes() > (FRAME_BYTES_MAX - message.bytes.len()) as u64 {
+            return Err(CloseCode::TooBig);
+        }
+        message.is_last = first & FINAL != 0;
+        self.mask = Some(Masked { key, at: 0 });
+        self.finish(out)
+    }
+
+    fn on_payload(&mut self, payload: &[u8], out: &mut BytesMut) -> Result<(), CloseCode> {
+        let (Some(mask), Some(message)) = (&mut self.mask, &mut self.message) else {
+            out.put_slice(payload);
+            return Ok(());
+        };
+        let key = mask.key.iter().cycle().skip(mask.at % mask.key.len());
+        mask.at += payload.len();
+        let plain = payload.iter().zip(key).map(|(byte, key)| byte ^ key);
+        message.bytes.extend(plain);
+        self.finish(out)
+    }
+
+    /// Where the message is whole, writes it as one frame with a mask of zeros.
+    fn finish(&mut self, out: &mut BytesMut) -> Result<(), CloseCode> {
+        let is_whole = |message: &mut Message| message.is_last && self.framing.is_between_frames();
+        let Some(message) = self.message.take_if(is_whole) else {
+            return Ok(());
+        };
+        let plain = inflate(message.bytes)?;
+        websocket::put_masked_header(out, FINAL | message.opcode, plain.len());
+        out.put_slice(&plain);
+        Ok(())
+    }
+}
+
+/// The bytes that were compressed, at most [`FRAME_BYTES_MAX`].
+fn inflate(mut packed: Vec<u8>) -> Result<Vec<u8>, CloseCode> {
+    packed.extend_from_slice(&FLUSHED);
+    let mut inflater = Decompress::new(false);
+    let mut plain = Vec::new();
+    loop {
+        let read = usize::try_from(inflater.total_in()).unwrap_or(usize::MAX);
+        let rest = packed.get(read..).unwrap_or_default();
+        let before = plain.len();
+        if before > FRAME_BYTES_MAX {
+            return Err(CloseCode::TooBig);
+        }
+        plain.reserve(1_024.max(before).min(FRAME_BYTES_MAX + 1));
+        let status = inflater
+            .decompress_vec(rest, &mut plain, FlushDecompress::Sync)
+            .map_err(|_| CloseCode::InvalidText)?;
+        let is_stuck = plain.len() == before && inflater.total_in() == read as u64;
+        match status {
+            Status::StreamEnd => break,
+            _ if plain.len() < plain.capacity() || is_stuck => break,
+            Status::Ok | Status::BufError => {}
+        }
+    }
+    if plain.len() > FRAME_BYTES_MAX {
+        return Err(CloseCode::TooBig);
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLAIN: &str =
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
+    #[test]
+    fn offers_are_taken_as_the_rfc_says() {
+        for (offers, good) in [
+            (&["permessage-deflate"][..], true),
+            (&["permessage-deflate; client_max_window_bits"], true),
+            (&["permessage-deflate;client_max_window_bits=10"], true),
+            (&["permessage-deflate; client_max_window_bits=\"10\""], true),
+            (
+                &["PerMessage-Deflate; Server_No_Context_Takeover; client_no_context_takeover"],
+                true,
+            ),
+            (&["x-webkit-deflate-frame, permessage-deflate"], true),
+            (&["permessage-bzip2", "permessage-deflate"], true),
+            (
+                &["permessage-deflate; server_max_window_bits=10, permessage-deflate"],
+                true,
+            ),
+            (&["permessage-deflate; server_max_window_bits=10"], false),
+            (&["permessage-deflate; server_max_window_bits"], false),
+            (&["permessage-deflate; client_max_window_bits=16"], false),
+            (&["permessage-deflate; client_max_window_bits=08"], false),
+            (&["permessage-deflate; client_no_context_takeover=1"], false),
+            (
+                &["permessage-deflate; client_no_context_takeover; client_no_context_takeover"],
+                false,
+            ),
+            (&["permessage-deflate; dictionary"], false),
+            (&["deflate"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let answer = accept(offers.iter().copied());
+            assert_eq!(answer, good.then_some(PLAIN), "{offers:?}");
+        }
+        let asked = accept(["permessage-deflate; server_max_window_bits=15"]);
+        assert_eq!(asked, Some(&*format!("{PLAIN}; server_max_window_bits=15")));
+    }
+
+    #[test]
+    fn frames_shrink_where_it_pays_and_nothing_else_happens_to_them() {
+        let mut packer = Packer::default();
+        let frames = [
+            "short".to_owned(),
+            "long ".repeat(6_000),
+            "middle ".repeat(99),
+        ];
+        let frames: BytesMut = frames
+            .iter()
+            .flat_map(|text| websocket::text(text))
+            .collect();
+        let frames = frames.freeze();
+        let packed = packer.pack(&frames);
+        assert!(packed.len() < frames.len() / 50);
+        assert_eq!(
+            read(&as_client(&packed), usize::MAX).unwrap(),
+            as_client(&frames)
+        );
+        // What does not shrink goes as it is.
+        let noise = (0u64..400).map(|n| n.wrapping_mul(n ^ 0x9e37_79b9_7f4a_7c15).to_le_bytes()[4]);
+        let mut frame = BytesMut::new();
+        websocket::put_text_header(&mut frame, 400);
+        frame.extend(noise);
+        let frame = frame.freeze();
+        assert_eq!(packer.pack(&frame), frame);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_a_breach() {
+        let hello = packed("hello");
+        let far = packed(&"x".repeat(FRAME_BYTES_MAX));
+        let too_far = packed(&"x".repeat(FRAME_BYTES_MAX + 1));
+        let mut unfinished = as_client(&websocket::text("x"));
+        unfinished[0] = 0x41;
+        for (what, bytes, expected) in [
+            ("good", client_frame(0xc1, &hello), None),
+            ("as large as can be", client_frame(0xc1, &far), None),
+            ("empty", client_frame(0xc1, &[]), None),
+            // RFC 7692 §7.2.3.4: a block that says that it is the last.
+            (
+                "final block",
+                client_frame(0xc1, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00]),
+                None,
+            ),
+            (
+                "a bomb",
+                client_frame(0xc1, &too_far),
+                Some(CloseCode::TooBig),
+            ),
+            (
+                "large before it is inflated",
+                client_frame(0xc1, &vec![0; FRAME_BYTES_MAX + 1]),
+                Some(CloseCode::TooBig),
+            ),
+            (
+                "not deflate",
+                client_frame(0xc1, b"\xff\xff\xff"),
+                Some(CloseCode::InvalidText),
+            ),
+            (
+                "not masked",
+                vec![0xc1, 1, 0],
+                Some(CloseCode::ProtocolError),
+            ),
+            (
+                "another message between the pieces",
+                [unfinished.clone(), client_frame(0x81, b"x")].concat(),
+                Some(CloseCode::ProtocolError),
+            ),
+            (
+                "compressed pieces after the first",
+                [unfinished.clone(), client_frame(0xc0, b"x")].concat(),
+                Some(CloseCode::ProtocolError),
+            ),
+        ] {
+            assert_eq!(read(&bytes, usize::MAX).err(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn control_frames_pass_between_the_pieces_of_a_message() {
+        let body = packed(&"hello ".repeat(50));
+        let (head, tail) = body.split_at(5);
+        let ping = client_frame(0x89, b"hi");
+        let bytes = [
+            client_frame(0x41, head),
+            ping.clone(),
+            client_frame(0x80, tail),
+        ]
+        .concat();
+        let whole = as_client(&websocket::text(&"hello ".repeat(50)));
+        assert_eq!(read(&bytes, usize::MAX).unwrap(), [ping, whole].concat());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_unpacked_however_it_is_cut(
+            texts in prop::collection::vec("[a-c]{0,700}", 1..6),
+            cut in 1usize..90,
+        ) {
+            let frames: BytesMut = texts.iter().flat_map(|text| websocket::text(text)).collect();
+            let frames = frames.freeze();
+            let sent = as_client(&Packer::default().pack(&frames));
+            prop_assert_eq!(read(&sent, cut).unwrap(), as_client(&frames));
+        }
+    }
+
+    /// What whoever reads behind an [`Unpacker`] sees, with every mask taken off.
+    fn read(bytes: &[u8], cut: usize) -> Result<Vec<u8>, CloseCode> {
+        let mut unpacker = Unpacker::default();
+        let mut out = BytesMut::new();
+        for piece in bytes.chunks(cut.min(bytes.len()).max(1)) {
+            unpacker.pass(piece, &mut out);
+        }
+        match unpacker.breach() {
+            Some(breach) => Err(breach),
+            None => Ok(out.to_vec()),
+        }
+    }
+
+    /// Frames of ours as a client would send them, with a mask that changes nothing.
+    fn as_client(frames: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let (frame, later) = websocket::split_first(rest);
+            out.extend(client_frame(frame[0], websocket::payload(frame)));
+            rest = later;
+        }
+        out
+    }
+
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        websocket::put_masked_header(&mut out, first, payload.len());
+        out.put_slice(payload);
+        out.to_vec()
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(text.len() + 64);
+        let mut compress = Compress::new(Compression::default(), false);
+        compress
+            .compress_vec(text.as_bytes(), &mut out, FlushCompress::Sync)
+            .unwrap();
+        out.truncate(out.len() - FLUSHED.len());
+        out
+    }
+}
