@@ -1,6 +1,6 @@
 // The built package against real gateways: what is promised, through kills, drains and tokens that run out.
 
-import { type ConnectOptions, connect, type LogEvent, type Session, type Usher } from "@usher/client";
+import { type ConnectOptions, connect, type LogEvent, type Session, type SocketClass, type Usher } from "@usher/client";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
 
@@ -121,6 +121,44 @@ test("the gateway is killed in the middle of a chat, twice, and nothing is missi
   expect(otto.session.pending).toHaveLength(0);
 });
 
+test("where WebSockets are blocked, the same is done over HTTP, and a gateway that is killed costs nothing", async () => {
+  const gateway = await startGateway(demo);
+  gateways.push(gateway);
+  const lina = as("lina", gateway.url, BlockedSocket);
+  await lina.reached("live");
+  expect(lina.usher.connection).toMatchObject({ status: "open", transport: "http" });
+  const bram = as("bram", gateway.url);
+  await bram.reached("live");
+
+  const sent = await lina.session.send("over HTTP");
+  await until(() => bram.session.messages.some(({ id }) => id === sent.id));
+  const answer = await bram.session.send("over a WebSocket", { replyTo: sent.id });
+  await until(() => lina.session.messages.some(({ id }) => id === answer.id));
+  await expect(lina.session.send("x".repeat(2001))).rejects.toMatchObject({ code: "too_large" });
+  const { movies, voting } = demo;
+  const votes = () => bram.session.tally(voting)?.counts?.find(({ movie }) => movie === movies[2])?.votes;
+  await lina.session.vote(voting, movies[2]);
+  await until(() => votes() === 1 && lina.session.tally(voting)?.mine === movies[2]);
+  await lina.session.vote(voting, null);
+  await until(() => votes() === 0);
+
+  const isCut = lina.reached("waiting");
+  await gateway.kill();
+  await isCut;
+  for (let count = 0; count < 3; count += 1) await as("sol").session.send(`past it ${count}`);
+  const waiting = lina.session.send("said into the gap");
+  await gateway.start();
+  await lina.reached("live");
+  expect(lina.usher.connection.transport).toBe("http");
+  await waiting;
+  await until(() => lina.session.messages.some(({ body }) => body === "said into the gap"));
+  const bodies = lina.seen.flatMap((event) => (event.type === "chat.created" ? [event.data.body] : []));
+  expect(bodies.filter((body) => body?.startsWith("past it"))).toEqual(["past it 0", "past it 1", "past it 2"]);
+  expect(bodies.filter((body) => body === "said into the gap")).toHaveLength(1);
+  expect(lina.session.continuity).toMatchObject({ resumes: 1, resets: 0 });
+  lina.isWhole();
+});
+
 test("a gateway that is told to stop says when to come back, and its viewers do", async () => {
   const gateway = await startGateway(demo, { USHER_DRAIN_SECONDS: "2" });
   gateways.push(gateway);
@@ -173,12 +211,20 @@ test("a token that is not valid stops it by name", async () => {
   expect(liar.session.state.error).toMatchObject({ code: "unauthorized" });
 });
 
-/** A user of the demo who follows its session, and checks every number. */
-function as(username: string, url: string = demo.url) {
-  return connectTo(url, { getToken: () => userOf(username).token });
+/** As where a proxy lets no WebSocket through. */
+class BlockedSocket extends WebSocket {
+  constructor(_url: string) {
+    // Nobody listens there.
+    super("ws://127.0.0.1:1");
+  }
 }
 
-function connectTo(url: string, options: Pick<ConnectOptions, "getToken" | "history"> = {}) {
+/** A user of the demo who follows its session, and checks every number. */
+function as(username: string, url: string = demo.url, Socket: SocketClass = WebSocket) {
+  return connectTo(url, { getToken: () => userOf(username).token, WebSocket: Socket });
+}
+
+function connectTo(url: string, options: Pick<ConnectOptions, "getToken" | "history" | "WebSocket"> = {}) {
   const usher = connect({ url, WebSocket, ...options });
   clients.push(usher);
   const session = usher.session(demo.session);
