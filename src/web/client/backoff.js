@@ -1,0 +1,31 @@
+// Made by `npm run pages` from client/src. Change it there.
+/**
+ * Decides whether and when to come back after a closed socket.
+ *
+ * Pure. The range of a close code is what counts, so that a code from a newer gateway is understood: below 4500 come
+ * back, from 4500 stay away without a change. Full jitter, so that a restart does not bring everybody at once.
+ */
+const BASE_MS = 500;
+const CAP_MS = 20_000;
+/** A gateway that asks for patience without saying how long is left alone at least this long. */
+const PATIENCE_MS = 5000;
+/** Judges a close code. */
+export function verdict(code) {
+    if (code === 4001 || code === 4501)
+        return "renew_token";
+    // Another user's token: on a socket of its own it is welcome.
+    if (code === 4509)
+        return "retry";
+    if (code >= 4500 && code <= 4999)
+        return "stop";
+    return code === 4029 || code === 1013 ? "retry_later" : "retry";
+}
+/** The name of the reason for staying away. */
+export function stopCode(code) {
+    return code === 4500 ? "protocol" : code === 4503 ? "banned" : "refused";
+}
+/** The wait before the next attempt: anywhere up to a bound that doubles with `failures`. `random` is in [0, 1). */
+export function delayMs(failures, code, random) {
+    const bound = Math.min(CAP_MS, BASE_MS * 2 ** Math.min(failures, 10));
+    return Math.round((verdict(code) === "retry_later" ? PATIENCE_MS : 0) + random * bound);
+}

@@ -1,0 +1,122 @@
+// Made by `npm run pages` from client/src. Change it there.
+/**
+ * Folds the chat events of the log, pages of older messages and the viewer's own unsettled messages into one window.
+ *
+ * Pure. A message is replaced, never changed, so that a view can compare by reference. Bounded: the oldest go first, and
+ * can be loaded again.
+ */
+/** Messages kept while the newest are followed; at 20 a second the last 25 s, in a quiet room the whole evening. */
+export const MESSAGES_MAX = 500;
+/** Messages kept while somebody reads back: twenty pages of a hundred. */
+export const MESSAGES_WITH_OLDER_MAX = 2000;
+/** The viewer's own messages that wait for an answer or were refused. */
+export const PENDING_MAX = 32;
+/** The chat before anything has arrived that comes after the number `seq`. */
+export function emptyChat(seq = 0, pending = []) {
+    return { messages: [], pending, before: seq > 0 ? String(seq + 1) : null, readsBack: false };
+}
+/** Whether there may be messages older than the window. */
+export function hasOlder(chat) {
+    return chat.before !== null;
+}
+/** Folds fresh log events. */
+export function foldEvents(chat, events) {
+    const about = events.filter((event) => event.type.startsWith("chat."));
+    const passed = events.at(-1)?.seq ?? 0;
+    const messages = about.length === 0 ? chat.messages : chat.messages.slice();
+    let pending = chat.pending;
+    for (const event of about) {
+        const list = messages;
+        if (event.type === "chat.created") {
+            const message = { ...event.data, seq: event.seq };
+            const at = indexOf(list, message.id);
+            if (at < 0)
+                insert(list, message);
+            else
+                list[at] = message;
+            pending = pending.filter((item) => item.nonce !== message.nonce && item.id !== message.id);
+        }
+        else if (event.type === "chat.updated") {
+            change(list, event.data.id, (message) => (message.deleted_at ? message : { ...message, ...event.data }));
+        }
+        else if (event.type === "chat.deleted") {
+            change(list, event.data.id, (message) => ({ ...message, ...event.data, body: null }));
+        }
+    }
+    // What was acknowledged under a number that has passed is shown, or lies before the window.
+    if (pending.some((item) => item.seq !== null && item.seq <= passed))
+        pending = pending.filter((item) => item.seq === null || item.seq > passed);
+    if (messages === chat.messages && pending === chat.pending)
+        return chat;
+    return bounded({ ...chat, messages, pending: pending.length === chat.pending.length ? chat.pending : pending });
+}
+/** Puts a page of older messages before the window. */
+export function foldOlder(chat, page) {
+    const messages = [...page.messages.toReversed(), ...chat.messages];
+    // A page that no longer fits would go at once, and be asked for again without end.
+    if (messages.length > MESSAGES_WITH_OLDER_MAX)
+        return chat;
+    return { ...chat, messages, before: page.next, readsBack: true };
+}
+/** Where a message stands, as the gateway takes it: its number, or its time in microseconds and its id. */
+export function placeOf({ seq, created_at, id }) {
+    if (seq !== null)
+        return String(seq);
+    const fraction = /\.(\d+)/.exec(created_at)?.[1] ?? "";
+    return `${Date.parse(created_at)}${fraction.slice(3, 6).padEnd(3, "0")}_${id}`;
+}
+/** Back to the newest: what was loaded for reading back goes. */
+export function foldNewest(chat) {
+    return chat.readsBack ? bounded({ ...chat, readsBack: false }) : chat;
+}
+/** Adds an optimistic message, or sends a failed one again under its old nonce. */
+export function addPending(chat, message) {
+    const others = chat.pending.filter((item) => item.nonce !== message.nonce);
+    const item = { ...message, status: "sending", seq: null, id: null, error: null };
+    const excess = others.length + 1 - PENDING_MAX;
+    // Room is made by forgetting the oldest failures, never what is on its way.
+    let room = excess;
+    const kept = others.filter((other) => !(other.status === "failed" && room-- > 0));
+    return { ...chat, pending: [...kept, item] };
+}
+/** Notes the number of an acknowledged message; its event replaces it. `seen` is the newest number seen. */
+export function acknowledge(chat, nonce, ack) {
+    if (ack.seq <= (ack.seen ?? 0))
+        return dropPending(chat, nonce);
+    return changePending(chat, nonce, (item) => ({ ...item, status: "sent", seq: ack.seq, id: ack.id, error: null }));
+}
+/** Marks a message as refused or unanswered, by name. */
+export function failPending(chat, nonce, error) {
+    return changePending(chat, nonce, (item) => item.status === "sending" ? { ...item, status: "failed", error } : item);
+}
+/** Forgets an unsettled message. */
+export function dropPending(chat, nonce) {
+    const pending = chat.pending.filter((item) => item.nonce !== nonce);
+    return pending.length === chat.pending.length ? chat : { ...chat, pending };
+}
+function indexOf(messages, id) {
+    // From the end: edits and deletions mostly concern what was said last.
+    return messages.findLastIndex((message) => message.id === id);
+}
+/** At its place, which is the end: only a fresh start that reaches back brings what lies before. */
+function insert(messages, message) {
+    const after = messages.findLastIndex((other) => (other.seq ?? 0) < (message.seq ?? 0));
+    messages.splice(after + 1, 0, message);
+}
+function change(messages, id, act) {
+    const at = indexOf(messages, id);
+    const message = messages[at];
+    if (message !== undefined)
+        messages[at] = act(message);
+}
+function changePending(chat, nonce, act) {
+    return { ...chat, pending: chat.pending.map((item) => (item.nonce === nonce ? act(item) : item)) };
+}
+function bounded(chat) {
+    const over = chat.messages.length - (chat.readsBack ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
+    if (over <= 0)
+        return chat;
+    const messages = chat.messages.slice(over);
+    const [first] = messages;
+    return { ...chat, messages, before: first ? placeOf(first) : chat.before };
+}

@@ -1,0 +1,36 @@
+// Made by `npm run pages` from client/src. Change it there.
+/** What can go wrong, as classes with a `code` to switch on. */
+/** What all errors of this package have in common. */
+export class UsherError extends Error {
+    name = "UsherError";
+    /** What to switch on. */
+    code;
+    constructor(code, message) {
+        super(message);
+        this.code = code;
+    }
+}
+/** The gateway refused what was asked, by name. */
+export class RefusedError extends UsherError {
+    name = "RefusedError";
+    /** When it is worth trying again, or null when it is not. */
+    retryAfterMs;
+    constructor(code, message, retryAfterMs = null) {
+        super(code, message);
+        this.retryAfterMs = retryAfterMs;
+    }
+}
+/** The connection ended and is not tried again until something changes. */
+export class StoppedError extends UsherError {
+    name = "StoppedError";
+    /** The WebSocket close code, or null where none was involved. */
+    closeCode;
+    constructor(code, message, closeCode = null) {
+        super(code, message);
+        this.closeCode = closeCode;
+    }
+}
+/** This side gave up: no answer, closed, or no room. */
+export class AbandonedError extends UsherError {
+    name = "AbandonedError";
+}

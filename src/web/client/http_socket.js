@@ -1,0 +1,234 @@
+// Made by `npm run pages` from client/src. Change it there.
+/**
+ * A socket made of HTTP calls, for where WebSockets are blocked.
+ *
+ * To the connection it is a WebSocket: a subscription is a stream of Server-Sent Events with the same frames, a message or
+ * a vote is a call whose answer becomes an `ack` or an `error`. Loaded only where it is needed.
+ */
+import { RefusedError } from "./errors.js";
+import { call, refusedBy } from "./http.js";
+import { parseFrame } from "./wire.js";
+/** Characters of one event; a frame of the gateway has a tenth of it. */
+const EVENT_CHARS_MAX = 1_000_000;
+/** Streams carry a comment at least this often; a quiet one is dead. */
+const QUIET_MS_MAX = 60_000;
+const JSON_TYPE = { "content-type": "application/json" };
+/** One socket. */
+export class HttpSocket {
+    readyState = 1;
+    onmessage = null;
+    onclose = null;
+    onerror = null;
+    #caller;
+    #streams = new Map();
+    #token = null;
+    #hasStreamed = false;
+    #heardAt;
+    constructor(outer) {
+        // With the token of the `auth` frame, so that all calls of a socket are of one user.
+        this.#caller = { ...outer, token: async () => this.#token };
+        this.#heardAt = outer.world.now();
+        this.#saySoon({ type: "welcome" });
+    }
+    send(text) {
+        const frame = parseFrame(text);
+        switch (frame?.type) {
+            case "auth":
+                return this.#onAuth(frame.token, frame.id);
+            case "subscribe":
+                return void this.#stream(frame);
+            case "unsubscribe":
+                this.#streams.get(frame.session)?.abort.abort();
+                this.#streams.delete(frame.session);
+                return;
+            case "send":
+                return void this.#send(frame);
+            case "vote":
+                return void this.#vote(frame);
+            case "ping":
+                if (this.#caller.world.now() - this.#heardAt < QUIET_MS_MAX)
+                    this.#saySoon({ type: "pong" });
+        }
+    }
+    close() {
+        this.readyState = 3;
+        for (const { abort } of this.#streams.values())
+            abort.abort();
+        this.#streams.clear();
+    }
+    /** The gateway judges the token where it is used; on open streams a fresh one begins where they are. */
+    #onAuth(token, id = 0) {
+        const before = this.#token;
+        if (before !== null && subjectOf(before) !== subjectOf(token))
+            return this.#end(4509);
+        this.#token = token;
+        this.#saySoon({ type: "authenticated", id, sub: subjectOf(token), role: "" });
+        if (before === null)
+            return;
+        for (const { abort, frame } of [...this.#streams.values()]) {
+            abort.abort();
+            void this.#stream(frame);
+        }
+    }
+    async #stream(frame) {
+        const { session, id } = frame;
+        const stream = { abort: new AbortController(), frame };
+        this.#streams.set(session, stream);
+        const isWanted = () => this.readyState === 1 && this.#streams.get(session) === stream;
+        try {
+            const response = await this.#open(frame, stream.abort.signal);
+            if (!isWanted())
+                return;
+            if (!response.ok)
+                return await this.#onRefused(response, session, id);
+            if (!response.body)
+                return this.#end(1006);
+            this.#hasStreamed = true;
+            for await (const { data, last } of readEvents(response.body, () => this.#hear())) {
+                if (!isWanted())
+                    return;
+                if (last !== null)
+                    stream.frame = { type: "subscribe", session, resume: { seq: last } };
+                if (parseFrame(data)?.type === "unsubscribed")
+                    this.#streams.delete(session);
+                this.onmessage?.({ data });
+            }
+        }
+        catch {
+            // Aborted, or broken: what matters is whether it is still wanted.
+        }
+        if (isWanted())
+            this.#end(1006);
+    }
+    #open(frame, signal) {
+        const { world, base } = this.#caller;
+        const isResume = "resume" in frame;
+        const query = isResume ? "" : `?history=${frame.history}`;
+        return world.fetch(`${base}/v1/sessions/${encodeURIComponent(frame.session)}/stream${query}`, {
+            signal,
+            cache: "no-store",
+            headers: {
+                accept: "text/event-stream",
+                ...(isResume && { "last-event-id": String(frame.resume.seq) }),
+                ...(this.#token !== null && { authorization: `Bearer ${this.#token}` }),
+            },
+        });
+    }
+    async #onRefused(response, session, id) {
+        const error = refusedBy(response, await response.json().catch(() => null));
+        // A token that was good before has run out.
+        if (response.status === 401)
+            return this.#end(this.#hasStreamed ? 4001 : 4501);
+        if (response.status === 429 || response.status >= 500)
+            return this.#end(1013, error.retryAfterMs);
+        this.#streams.delete(session);
+        this.#say(errorFrame(error, id));
+    }
+    async #send(frame) {
+        const { session, body, nonce, reply_to, id } = frame;
+        await this.#answer(id, async () => {
+            const path = `/v1/sessions/${encodeURIComponent(session)}/messages`;
+            const headers = { ...JSON_TYPE, "idempotency-key": nonce };
+            const data = await call(this.#caller, "POST", path, { headers, body: JSON.stringify({ body, reply_to }) });
+            return data;
+        });
+    }
+    async #vote({ voting, movie, id }) {
+        await this.#answer(id, async () => {
+            const path = `/v1/votings/${encodeURIComponent(voting)}/vote`;
+            if (movie === null)
+                await call(this.#caller, "DELETE", path);
+            else
+                await call(this.#caller, "PUT", path, { headers: JSON_TYPE, body: JSON.stringify({ movie }) });
+            return {};
+        });
+    }
+    async #answer(id, act) {
+        try {
+            const data = await act();
+            this.#hear();
+            this.#say({ ...data, type: "ack", ...(id !== undefined && { id }) });
+        }
+        catch (error) {
+            // Whether it arrived is not known: like a socket that broke, so that it goes out again under its nonce.
+            if (!(error instanceof RefusedError))
+                this.#end(1006);
+            else
+                this.#say(errorFrame(error, id));
+        }
+    }
+    #hear() {
+        this.#heardAt = this.#caller.world.now();
+    }
+    /** A socket never answers before `send` has returned. */
+    #saySoon(frame) {
+        this.#caller.world.setTimer(() => this.#say(frame), 0);
+    }
+    #say(frame) {
+        if (this.readyState === 1)
+            this.onmessage?.({ data: JSON.stringify(frame) });
+    }
+    #end(code, retryAfterMs = null) {
+        if (this.readyState !== 1)
+            return;
+        this.close();
+        this.onclose?.({ code, retryAfterMs });
+    }
+}
+/** The events of a stream, as the HTML standard has them; `onBytes` hears of every sign of life. */
+export async function* readEvents(body, onBytes) {
+    const reader = body.getReader();
+    const decoder = new TextDecoder();
+    let text = "";
+    let data = [];
+    let last = null;
+    try {
+        for (;;) {
+            const { done, value } = await reader.read();
+            if (done)
+                return;
+            onBytes();
+            text += decoder.decode(value, { stream: true });
+            const lines = text.split(/\r\n|\n|\r(?!$)/);
+            text = lines.pop() ?? "";
+            if (text.length > EVENT_CHARS_MAX)
+                return;
+            for (const line of lines) {
+                const [, field, content = ""] = /^([^:]*):? ?(.*)$/s.exec(line) ?? [];
+                if (line === "") {
+                    if (data.length > 0)
+                        yield { data: data.join("\n"), last };
+                    data = [];
+                }
+                else if (field === "data")
+                    data.push(content);
+                else if (field === "id" && /^\d+$/.test(content))
+                    last = Number(content);
+            }
+        }
+    }
+    finally {
+        // Whoever stops listening hangs up.
+        await reader.cancel().catch(() => { });
+    }
+}
+function errorFrame({ code, message, retryAfterMs }, id) {
+    return {
+        type: "error",
+        code,
+        message,
+        ...(id !== undefined && { id }),
+        ...(retryAfterMs !== null && { retry_after_ms: retryAfterMs }),
+    };
+}
+/** Whose token it is. The gateway checks it; here it only tells one user from another. */
+function subjectOf(token) {
+    try {
+        const [, claims = ""] = token.split(".");
+        const { sub } = JSON.parse(atob(claims.replaceAll("-", "+").replaceAll("_", "/")));
+        return sub ?? null;
+    }
+    catch {
+        return null;
+    }
+}

@@ -1,0 +1,135 @@
+// Made by `npm run pages` from client/src. Change it there.
+/**
+ * The state of one session as one viewer sees it: action in, state out.
+ *
+ * Pure: no socket, clock or randomness. Frames and keys that it does not know are ignored, so that an older client can
+ * talk to a newer gateway. What did not change keeps its identity.
+ */
+import { acknowledge, addPending, dropPending, emptyChat, failPending, foldEvents, foldNewest, foldOlder, } from "./chat.js";
+import { advance, leavesHole, place, UNPLACED } from "./continuity.js";
+import { confirmVote, foldSnapshot, foldTally, foldVotingEvent, forgetVotes, refuseVote, wishVote, } from "./votings.js";
+const NOTHING = [];
+/** The state before anything has happened. */
+export const INITIAL_STATE = {
+    status: "connecting",
+    error: null,
+    info: null,
+    can: { send: false, vote: false, moderate: false },
+    viewers: null,
+    votings: [],
+    chat: emptyChat(),
+    continuity: UNPLACED,
+    head: 0,
+    latest: NOTHING,
+    sub: undefined,
+};
+/** Folds one action. */
+export function reduce(state, action) {
+    switch (action.type) {
+        case "frame":
+            return onFrame(state, action.frame);
+        case "connecting":
+            return { ...state, status: state.continuity.seq === null ? "connecting" : "waiting", error: null };
+        case "lost":
+            return { ...state, status: "waiting" };
+        case "stopped":
+            return { ...state, status: "stopped", error: action.error };
+        case "identified":
+            return onIdentified(state, action.sub);
+        case "send":
+            return { ...state, chat: addPending(state.chat, action.message) };
+        case "sent":
+            return { ...state, chat: acknowledge(state.chat, action.nonce, { ...action, seen: state.continuity.seq }) };
+        case "send_failed":
+            return { ...state, chat: failPending(state.chat, action.nonce, action.error) };
+        case "discard":
+            return { ...state, chat: dropPending(state.chat, action.nonce) };
+        case "vote":
+            return { ...state, votings: wishVote(state.votings, action.voting, action.movie) };
+        case "voted":
+            return { ...state, votings: confirmVote(state.votings, action.voting, action.movie) };
+        case "vote_failed":
+            return { ...state, votings: refuseVote(state.votings, action.voting, action.movie) };
+        case "older":
+            return { ...state, chat: foldOlder(state.chat, action.page) };
+        case "newest":
+            return { ...state, chat: foldNewest(state.chat) };
+    }
+}
+function onFrame(state, frame) {
+    switch (frame.type) {
+        case "subscribed":
+        case "reset":
+            return onStart(state, frame);
+        case "events":
+            return onEvents(state, frame.events);
+        case "tally": {
+            const votings = foldTally(state.votings, frame);
+            return votings === state.votings ? state : { ...state, votings };
+        }
+        case "viewers":
+            return { ...state, viewers: frame.count };
+        case "resume_token":
+            return { ...state, continuity: { ...state.continuity, token: frame.token } };
+        case "access":
+            return { ...state, can: { ...state.can, ...frame.can } };
+        default:
+            return state;
+    }
+}
+function onStart(state, frame) {
+    const head = frame.head ?? frame.seq;
+    const isFirst = state.continuity.seq === null;
+    const isOther = isFirst || leavesHole(state.continuity, frame);
+    // What has been sent was shown at its place; its place is not known any more.
+    const pending = state.chat.pending.filter((item) => item.status !== "sent");
+    const continuity = place(state.continuity, frame);
+    return {
+        ...state,
+        status: (continuity.seq ?? 0) < head ? "catching_up" : "live",
+        error: null,
+        head,
+        info: frame.info ?? state.info,
+        can: frame.can ?? state.can,
+        viewers: (frame.type === "subscribed" ? frame.viewers : undefined) ?? state.viewers,
+        votings: frame.votings ? foldSnapshot(state.votings, frame.votings) : state.votings,
+        chat: isOther ? emptyChat(frame.seq, pending) : state.chat,
+        continuity,
+    };
+}
+function onEvents(state, events) {
+    const { position, fresh } = advance(state.continuity, events);
+    let { info, votings } = state;
+    for (const event of fresh) {
+        votings = foldVotingEvent(votings, event);
+        if (event.type === "session.updated" && info !== null)
+            info = updated(info, event.data);
+    }
+    const isLevel = state.status === "catching_up" && (position.seq ?? 0) >= state.head;
+    return {
+        ...state,
+        status: isLevel ? "live" : state.status,
+        info,
+        votings,
+        chat: foldEvents(state.chat, fresh),
+        continuity: position,
+        latest: fresh,
+    };
+}
+/** The row has more than the session is known by. */
+function updated(info, row) {
+    const known = Object.entries(row).filter(([key]) => key in info);
+    return { ...info, ...Object.fromEntries(known) };
+}
+/** Somebody else signed in: the place in the log stays, what was theirs goes. */
+function onIdentified(state, sub) {
+    if (state.sub === undefined || state.sub === sub)
+        return { ...state, sub };
+    return {
+        ...state,
+        sub,
+        votings: forgetVotes(state.votings),
+        chat: { ...state.chat, pending: [] },
+        continuity: { ...state.continuity, token: null },
+    };
+}

@@ -1,0 +1,190 @@
+// Made by `npm run pages` from client/src. Change it there.
+/** The client: one connection, shared by all the sessions that are followed. */
+import { Connection, IDLE } from "./connection.js";
+import { StoppedError } from "./errors.js";
+import { Follower } from "./follower.js";
+import { Session } from "./session.js";
+import { INITIAL_STATE } from "./state.js";
+import { realWorld } from "./world.js";
+/** Events that a first subscription asks for. */
+const HISTORY = 50;
+/** A session that nobody holds is left after this time: a route that changes does not cost a subscription. */
+const LINGER_MS = 3000;
+/** A client of one gateway. It connects when the first session is followed, and leaves after the last. */
+export class Usher {
+    #world;
+    #options;
+    #caller;
+    #connection;
+    #followers = new Map();
+    #asked = new Map();
+    #listeners = new Set();
+    #state = IDLE;
+    #nextId = 1;
+    #stopWatching = () => { };
+    constructor(options, world) {
+        this.#world = world;
+        this.#options = options;
+        const token = async () => (await options.getToken?.()) || null;
+        this.#caller = { world, base: baseOf(options.url), token };
+        this.#connection = new Connection({
+            world,
+            token,
+            open: (transport) => this.#open(transport),
+            onState: (state) => this.#onState(state),
+            onIdentified: (sub) => this.#each((follower) => follower.onIdentified(sub)),
+            onReady: () => this.#each((follower) => follower.subscribe()),
+            onFrame: (frame) => this.#onFrame(frame),
+            onLost: () => this.#onLost(),
+        });
+    }
+    /** How the connection stands. */
+    get connection() {
+        return this.#state;
+    }
+    /** Calls `listener` whenever the connection changes; gives how to stop. */
+    onConnection(listener) {
+        this.#listeners.add(listener);
+        return () => this.#listeners.delete(listener);
+    }
+    /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
+    session(id) {
+        const entry = this.#entry(id);
+        entry.holders += 1;
+        this.#world.clearTimer(entry.linger);
+        const loadOlder = (follower, limit) => this.#loadOlder(follower, limit);
+        return new Session(entry.follower, loadOlder, this.#world.uuid, () => {
+            entry.holders -= 1;
+            if (entry.holders > 0)
+                return;
+            entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
+        });
+    }
+    /** What is known of a session, without following it. */
+    peek(id) {
+        return this.#followers.get(id)?.follower.state ?? INITIAL_STATE;
+    }
+    /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
+    wake() {
+        this.#connection.on("wake");
+    }
+    /** There may be another token, or somebody pressed "try again" after the connection had stopped. */
+    renewToken() {
+        this.#connection.renewToken();
+    }
+    /** Leaves all sessions. What is on its way fails as `closed`. */
+    close() {
+        for (const [id, { linger }] of [...this.#followers]) {
+            this.#world.clearTimer(linger);
+            this.#leave(id);
+        }
+    }
+    #entry(id) {
+        const known = this.#followers.get(id);
+        if (known)
+            return known;
+        const line = {
+            world: this.#world,
+            ask: this.#ask.bind(this),
+            tell: this.#connection.send.bind(this.#connection),
+            settle: () => this.#connection.settle(),
+        };
+        const entry = {
+            follower: new Follower(id, line, this.#options.history ?? HISTORY),
+            holders: 0,
+            linger: null,
+        };
+        this.#followers.set(id, entry);
+        if (this.#followers.size === 1)
+            this.#begin();
+        else if (this.#state.status === "open")
+            entry.follower.subscribe();
+        // The last subscription was taken away, and the socket with it; another session is another matter.
+        else if (this.#state.error?.code === "banned")
+            this.#connection.renewToken();
+        else if (this.#state.error)
+            entry.follower.stop(this.#state.error);
+        return entry;
+    }
+    #begin() {
+        const stopSignals = this.#world.watch((signal) => this.#connection.on(signal));
+        const stopTokens = this.#options.onTokenChange?.(() => this.#connection.renewToken());
+        this.#stopWatching = () => {
+            stopSignals();
+            stopTokens?.();
+        };
+        this.#connection.start();
+    }
+    #leave(id) {
+        this.#followers.get(id)?.follower.close();
+        this.#followers.delete(id);
+        if (this.#followers.size > 0)
+            return;
+        this.#stopWatching();
+        this.#connection.end();
+        this.#asked.clear();
+    }
+    #open(transport) {
+        if (transport === "http")
+            return import("./http_socket.js").then(({ HttpSocket }) => new HttpSocket(this.#caller));
+        return this.#world.openSocket(`${this.#caller.base.replace(/^http/, "ws")}/v1/socket`);
+    }
+    #ask(frame, onAnswer) {
+        const id = this.#nextId++;
+        if (!this.#connection.send({ ...frame, id }))
+            return false;
+        this.#asked.set(id, onAnswer);
+        return true;
+    }
+    #onFrame(frame) {
+        if ("id" in frame && frame.id !== undefined) {
+            const onAnswer = this.#asked.get(frame.id);
+            this.#asked.delete(frame.id);
+            onAnswer?.(frame);
+        }
+        if ("session" in frame)
+            this.#followers.get(frame.session)?.follower.onFrame(frame);
+    }
+    #onState(state) {
+        const before = this.#state;
+        this.#state = state;
+        const { status, error } = state;
+        // A session that was refused by name keeps that name.
+        if (error && error !== before.error)
+            this.#each((follower) => follower.state.status !== "stopped" && follower.stop(error));
+        if (status === "connecting" && before.status === "stopped")
+            this.#each((follower) => follower.dispatch({ type: "connecting" }));
+        for (const listener of [...this.#listeners])
+            listener(state);
+    }
+    #onLost() {
+        this.#asked.clear();
+        this.#each((follower) => follower.onLost());
+    }
+    async #loadOlder(follower, limit) {
+        const { before } = follower.state.chat;
+        if (before === null)
+            return false;
+        // Most viewers never read back: the HTTP calls are loaded by the first who does.
+        const { fetchOlder } = await import("./http.js");
+        const page = await fetchOlder(this.#caller, follower.id, before, limit);
+        // The window may have moved on, or begun afresh, while the page was on its way.
+        if (follower.state.chat.before !== before)
+            return true;
+        follower.dispatch({ type: "older", page });
+        return follower.state.chat.before !== before;
+    }
+    #each(act) {
+        for (const { follower } of [...this.#followers.values()])
+            act(follower);
+    }
+}
+/** Makes a client of the gateway at `url`. Nothing happens until a session is followed. */
+export function connect(options) {
+    return new Usher(options, realWorld(options));
+}
+function baseOf(url) {
+    if (!/^(http|ws)s?:\/\//.test(url))
+        throw new StoppedError("bad_request", `not the URL of a gateway: ${url}`);
+    return url.replace(/^ws/, "http").replace(/(\/v1\/socket)?\/*$/, "");
+}

@@ -1,0 +1,55 @@
+// Made by `npm run pages` from client/src. Change it there.
+/** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
+import { StoppedError } from "./errors.js";
+/** The world as it is. */
+export function realWorld(own = {}) {
+    return {
+        openSocket(url) {
+            const Socket = own.WebSocket ?? globalThis.WebSocket;
+            if (!Socket)
+                throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as that of `ws`");
+            return new Socket(url, ["usher.v1"]);
+        },
+        // Looked up late: a page may replace it, and it must be called without a `this`.
+        fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),
+        now: () => Date.now(),
+        random: () => Math.random(),
+        uuid,
+        setTimer: (act, ms) => setTimeout(act, ms),
+        clearTimer: (timer) => clearTimeout(timer),
+        watch,
+    };
+}
+function uuid() {
+    // It is missing on pages without TLS and in React Native, whatever the types say.
+    const crypto = globalThis.crypto;
+    if (crypto?.randomUUID)
+        return crypto.randomUUID();
+    return "10000000-1000-4000-8000-100000000000".replace(/[018]/g, (digit) => {
+        const bits = Number(digit);
+        return (bits ^ ((Math.random() * 16) >> (bits / 4))).toString(16);
+    });
+}
+/** Timers of a page that was hidden, frozen or asleep are late: the first thing to do after it is to look. */
+const NEWS = [
+    ["online", "online"],
+    ["offline", "offline"],
+    ["pageshow", "wake"],
+    ["visibilitychange", "wake"],
+    ["resume", "wake"],
+];
+function watch(on) {
+    const targets = [globalThis, globalThis.document].filter((target) => typeof target?.addEventListener === "function");
+    const added = targets.flatMap((target) => NEWS.map(([event, signal]) => {
+        const listener = () => {
+            if (signal !== "wake" || globalThis.document?.visibilityState !== "hidden")
+                on(signal);
+        };
+        target.addEventListener(event, listener);
+        return () => target.removeEventListener(event, listener);
+    }));
+    return () => {
+        for (const remove of added)
+            remove();
+    };
+}
