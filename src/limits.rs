@@ -4,7 +4,7 @@
 //! two operators would set differently is a setting in `config`.
 
 use std::num::NonZero;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 /// Bytes of one frame from a client. A send frame with 2,000 four-byte characters, each escaped, fits.
@@ -242,6 +242,33 @@ pub const CALL_MESSAGES_MAX: u16 = 100;
 
 /// Messages in the answer to a call that does not say: what a chat shows at first.
 pub const CALL_MESSAGES_DEFAULT: u16 = 50;
+
+/// Movies in the answer to one call: a catalogue to choose a ballot from, of which one types the beginning of a title.
+pub const CALL_MOVIES_MAX: u16 = 100;
+
+/// Characters of what a movie's title is searched for; a longer text finds nothing.
+pub const SEARCH_CHARS_MAX: usize = 100;
+
+/// Bans in the answer to one call, the newest: what a moderator looks through.
+pub const CALL_BANS_MAX: i32 = 100;
+
+/// Movies on a ballot that is opened by a call: one is no choice, and more than twenty nobody reads in time.
+pub const BALLOT_MOVIES: RangeInclusive<usize> = 2..=20;
+
+/// Characters of a voting's question; the table has the same bound.
+pub const QUESTION_CHARS_MAX: usize = 300;
+
+/// Seconds that a voting is open which closes by itself: long enough to be seen, and at most a week.
+pub const VOTING_SECONDS: RangeInclusive<u32> = 5..=604_800;
+
+/// Seconds between two messages of a viewer in slow mode, six hours; the table has the same bound.
+pub const SLOW_MODE_SECONDS_MAX: u32 = 21_600;
+
+/// Seconds of a time-out, a year: whoever is to stay away for longer is banned for good.
+pub const BAN_SECONDS_MAX: u32 = 31_536_000;
+
+/// Characters of a ban's reason; the table has the same bound.
+pub const BAN_REASON_CHARS_MAX: usize = 500;
 
 /// When a call is worth another try that found the database away, in milliseconds.
 pub const CALL_RETRY_MS: u64 = 1_000;

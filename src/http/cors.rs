@@ -16,7 +16,7 @@ use crate::config::AllowedOrigins;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::{Shared, answer};
 
-const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 const HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match";
 const EXPOSED: &str = "Retry-After, ETag, Allow";
 

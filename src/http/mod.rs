@@ -6,13 +6,15 @@
 //!
 //! The same words, rules and limits as on the socket, in another dress: success is `{"data":…}`, a refusal is
 //! `{"error":{"code","message","retry_after_ms"?}}` with a status. What the database wrote is spliced, not parsed. Read in
-//! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`stream`], [`openapi`], [`cors`], [`health`],
+//! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`moderation`],
+//! [`stream`], [`openapi`], [`cors`], [`health`],
 //! [`pages`].
 
 pub mod cors;
 pub mod health;
 pub mod log;
 pub mod messages;
+pub mod moderation;
 pub mod openapi;
 pub mod pages;
 pub mod reply;
@@ -44,6 +46,13 @@ pub fn routes(shared: &Arc<Shared>) -> Router {
         .routes(routes!(stream::stream))
         .routes(routes!(votings::tally))
         .routes(routes!(votings::vote, votings::withdraw_vote))
+        .routes(routes!(moderation::movies))
+        .routes(routes!(moderation::open_voting))
+        .routes(routes!(moderation::change_voting))
+        .routes(routes!(moderation::change_session))
+        .routes(routes!(moderation::delete_message))
+        .routes(routes!(moderation::bans))
+        .routes(routes!(moderation::ban, moderation::lift_ban))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

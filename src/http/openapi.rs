@@ -24,6 +24,8 @@ use crate::server::answer;
     tags(
         (name = "sessions", description = "The log of a session, and its chat."),
         (name = "votings", description = "Votings and votes."),
+        (name = "moderation", description = "What streamers and moderators do. Each call is a statement under the \
+            caller's own role and claims, as it would be over the Data API."),
         (name = "operation", description = "For those who run the gateway.")
     ),
     components(schemas(Error)),

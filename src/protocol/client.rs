@@ -205,9 +205,9 @@ fn object(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
 /// pair, which browsers send of an emoji that was cut in two; a number out of range; more levels than anybody needs. The
 /// refusal names the first field of ours that is such; others are ignored as all unknown keys are.
 fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
-    const FIELDS: [&str; 11] = [
-        "body", "history", "id", "movie", "nonce", "reply_to", "resume", "session", "token",
-        "type", "voting",
+    const FIELDS: [&str; 14] = [
+        "body", "history", "id", "movie", "movies", "nonce", "question", "reason", "reply_to",
+        "resume", "session", "token", "type", "voting",
     ];
     let raw: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
     let mut object = Map::new();
@@ -228,10 +228,10 @@ fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
 }
 
 /// The fields of an object, taken one by one by name. `null` counts as absent, except where it has a meaning.
-struct Fields(Map<String, Value>);
+pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    fn parse(json: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, Refusal> {
         let object = std::str::from_utf8(json).ok().and_then(object);
         match object {
             Some((object, None)) => Ok(Self(object)),
@@ -311,7 +311,7 @@ impl Fields {
     }
 
     fn movie(&mut self) -> Result<Option<MovieId>, Refusal> {
-        if !self.0.contains_key("movie") {
+        if !self.has("movie") {
             return Err(missing("movie", "a uuid, or null to withdraw the vote"));
         }
         self.uuid("movie")
@@ -368,7 +368,7 @@ impl Fields {
         }
     }
 
-    fn text(&mut self, name: &str, bytes_max: usize) -> Result<Option<String>, Refusal> {
+    pub(super) fn text(&mut self, name: &str, bytes_max: usize) -> Result<Option<String>, Refusal> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) if text.len() <= bytes_max => Ok(Some(text)),
@@ -379,12 +379,17 @@ impl Fields {
         }
     }
 
-    fn take(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether it was said, be it as `null`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 }
 
-fn missing(name: &str, what: &str) -> Refusal {
+pub(super) fn missing(name: &str, what: &str) -> Refusal {
     Refusal::bad_request(format!("{name} is missing: it must be {what}"))
 }
 

@@ -13,20 +13,20 @@ use usher::auth::mint::Claims;
 use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
 
 /// Somebody who calls.
-struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     gateway: &'a Gateway,
     authorization: Option<String>,
 }
 
 impl<'a> Caller<'a> {
-    fn new(gateway: &'a Gateway, user: &User) -> Self {
+    pub(crate) fn new(gateway: &'a Gateway, user: &User) -> Self {
         Self {
             gateway,
             authorization: Some(format!("Bearer {}", user.token)),
         }
     }
 
-    fn anonymous(gateway: &'a Gateway) -> Self {
+    pub(crate) fn anonymous(gateway: &'a Gateway) -> Self {
         Self {
             gateway,
             authorization: None,
@@ -41,11 +41,11 @@ impl<'a> Caller<'a> {
         call(self.gateway.at, method, path, &headers, body).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, &[], "").await
     }
 
-    async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
         let json = [("Content-Type", "application/json")];
         self.call(method, path, &json, &body.to_string()).await
     }
@@ -58,7 +58,7 @@ impl<'a> Caller<'a> {
 
 /// What an answer is about.
 #[track_caller]
-fn data(answer: &Answer, status: u16) -> Value {
+pub(crate) fn data(answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json");
     assert_eq!(answer.headers["cache-control"], "no-store");
@@ -857,6 +857,12 @@ async fn the_document_has_every_call_and_is_of_this_version() {
         ("/v1/sessions/{id}/stream", &["get"]),
         ("/v1/votings/{id}/tally", &["get"]),
         ("/v1/votings/{id}/vote", &["put", "delete"]),
+        ("/v1/votings/{id}", &["patch"]),
+        ("/v1/movies", &["get"]),
+        ("/v1/sessions/{id}", &["patch"]),
+        ("/v1/sessions/{id}/bans", &["get"]),
+        ("/v1/sessions/{id}/bans/{user}", &["put", "delete"]),
+        ("/v1/messages/{id}", &["delete"]),
         ("/healthz", &["get"]),
         ("/readyz", &["get"]),
         ("/metrics", &["get"]),

@@ -45,6 +45,7 @@ mod load;
 mod log;
 mod main_job;
 mod migrations;
+mod moderation;
 mod naive;
 mod overlay;
 mod pgtap;

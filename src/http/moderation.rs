@@ -1,0 +1,437 @@
+//! What streamers and moderators do, for clients without the Data API: the pages, `usher dev`, a plain `curl`.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::http::request::Parts;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::http::openapi::{Reading, Writing};
+use crate::http::reply::{self, Data};
+use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, told};
+use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
+use crate::protocol::id::{MessageId, SessionId, UserId, VotingId};
+use crate::protocol::moderation::{self, Act};
+use crate::protocol::refusal::Refusal;
+use crate::server::Shared;
+
+/// Which movies.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MoviesQuery {
+    /// What their titles have in them, in any case.
+    #[param(value_type = Option<String>, max_length = 100, pattern = r"^[^\u0000]*$")]
+    search: String,
+    /// How many movies at most.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
+    limit: u16,
+}
+
+impl FromRequestParts<Arc<Shared>> for MoviesQuery {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let query = Query::of(parts);
+        let search = query.text("search").unwrap_or_default();
+        if search.chars().count() > SEARCH_CHARS_MAX || search.contains('\0') {
+            let message = format!(
+                "search must have at most {SEARCH_CHARS_MAX} characters, none of them U+0000"
+            );
+            return Err(Refusal::bad_request(message).into());
+        }
+        Ok(Self {
+            search,
+            limit: query.count("limit", 1..=CALL_MOVIES_MAX, CALL_MESSAGES_DEFAULT)?,
+        })
+    }
+}
+
+/// A voting to be opened.
+#[derive(Debug, ToSchema)]
+pub struct NewVoting {
+    /// What is asked.
+    #[schema(
+        min_length = 1,
+        max_length = 300,
+        pattern = r"^[^\u0000]+$",
+        examples("What next?")
+    )]
+    pub question: String,
+    /// The ballot, in its order, each movie once.
+    #[schema(min_items = 2, max_items = 20)]
+    pub movies: Vec<Uuid>,
+    /// When it closes by itself. Without it, somebody has to.
+    #[schema(minimum = 5, maximum = 604_800)]
+    pub closes_in_seconds: Option<u32>,
+    /// `live`, or `after_close`: then viewers see the counts at the end.
+    pub results_visibility: Option<ResultsVisibility>,
+    /// Whether a vote may be changed; it may, if you do not say.
+    pub allow_change: Option<bool>,
+}
+
+/// When viewers see the counts.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "they are named after what they are")]
+pub enum ResultsVisibility {
+    Live,
+    AfterClose,
+}
+
+/// Where a voting can go.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "they are named after what they are")]
+pub enum VotingState {
+    Open,
+    Closed,
+}
+
+/// What becomes of a voting; one of the two at least.
+#[derive(Debug, ToSchema)]
+pub struct VotingChange {
+    /// `closed` ends it, `open` opens a draft.
+    pub state: Option<VotingState>,
+    /// Whether viewers see the counts meanwhile.
+    pub results_visibility: Option<ResultsVisibility>,
+}
+
+/// What becomes of a session's chat; one of the two at least.
+#[derive(Debug, ToSchema)]
+pub struct SessionChange {
+    /// Seconds between two messages of a viewer; 0 is off.
+    #[schema(minimum = 0, maximum = 21_600)]
+    pub slow_mode_seconds: Option<u32>,
+    /// Whether viewers may write.
+    pub chat_enabled: Option<bool>,
+}
+
+/// A ban.
+#[derive(Debug, ToSchema)]
+pub struct NewBan {
+    /// For how long, which makes it a time-out: the user reads on. Null for good.
+    #[schema(required = true, minimum = 1, maximum = 31_536_000, examples(600))]
+    pub seconds: Option<u32>,
+    /// Why, for other moderators.
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]+$")]
+    pub reason: Option<String>,
+}
+
+/// Movies.
+#[derive(Debug, ToSchema)]
+pub struct Movies {
+    /// By title.
+    #[schema(max_items = 100)]
+    pub movies: Vec<Movie>,
+}
+
+/// A movie of the catalogue.
+#[derive(Debug, ToSchema)]
+#[expect(missing_docs, reason = "the fields are the columns of movies")]
+pub struct Movie {
+    pub id: Uuid,
+    pub title: String,
+    #[schema(required)]
+    pub release_year: Option<i32>,
+    #[schema(required)]
+    pub poster_path: Option<String>,
+}
+
+/// A voting that is open.
+#[derive(Debug, ToSchema)]
+pub struct OpenedVoting {
+    /// Its id.
+    pub voting: Uuid,
+    /// When it closes by itself.
+    #[schema(required, format = DateTime)]
+    pub closes_at: Option<String>,
+}
+
+/// A voting as it is now.
+#[derive(Debug, ToSchema)]
+#[expect(missing_docs, reason = "the fields are the columns of voting_sessions")]
+pub struct ChangedVoting {
+    pub voting: Uuid,
+    pub state: VotingState,
+    pub results_visibility: ResultsVisibility,
+    #[schema(required, format = DateTime)]
+    pub closes_at: Option<String>,
+}
+
+/// A session's chat as it is now.
+#[derive(Debug, ToSchema)]
+#[expect(missing_docs, reason = "the fields are the columns of movie_sessions")]
+pub struct ChangedSession {
+    pub session: Uuid,
+    pub slow_mode_seconds: u32,
+    pub chat_enabled: bool,
+}
+
+/// A message that is gone.
+#[derive(Debug, ToSchema)]
+pub struct DeletedMessage {
+    /// Its id.
+    pub message: Uuid,
+}
+
+/// Bans.
+#[derive(Debug, ToSchema)]
+pub struct Bans {
+    /// The newest first.
+    #[schema(max_items = 100)]
+    pub bans: Vec<Ban>,
+}
+
+/// Who is kept out.
+#[derive(Debug, ToSchema)]
+#[expect(
+    missing_docs,
+    reason = "the fields are columns of session_bans and profiles"
+)]
+pub struct Ban {
+    pub user: Uuid,
+    pub username: String,
+    #[schema(required)]
+    pub display_name: Option<String>,
+    #[schema(required, format = DateTime)]
+    pub until: Option<String>,
+    #[schema(required)]
+    pub reason: Option<String>,
+}
+
+/// How a user stands in a session.
+#[derive(Debug, ToSchema)]
+pub struct Banned {
+    /// Who.
+    pub user: Uuid,
+    /// When it ends; null for a ban for good, and where there is none.
+    #[schema(required, format = DateTime)]
+    pub until: Option<String>,
+}
+
+/// What to choose a ballot from
+///
+/// Movies whose title has a text in it, by title.
+#[utoipa::path(
+    get, path = "/v1/movies", tag = "moderation",
+    params(MoviesQuery),
+    responses((status = 200, body = Data<Movies>, description = "The movies."), Reading),
+    security((), ("token" = [])),
+)]
+pub async fn movies(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    query: MoviesQuery,
+) -> Result<Response, Refused> {
+    let MoviesQuery { search, limit } = query;
+    let movies = shared.store.movies(&caller.identity, &search, limit).await;
+    Ok(list("movies", &told(movies, "movies", &shared)?))
+}
+
+/// Opens a voting
+///
+/// The question with its ballot, at once, in one transaction. A session has one open voting at most.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/votings", tag = "moderation",
+    params(("id" = uuid::Uuid, Path, description = "The session.")),
+    request_body = NewVoting,
+    responses((status = 201, body = Data<OpenedVoting>, description = "It is open."), Writing),
+    security(("token" = [])),
+)]
+pub async fn open_voting(
+    State(shared): State<Arc<Shared>>,
+    author: Author,
+    Id(session): Id<SessionId>,
+    JsonText(text): JsonText,
+) -> Result<Response, Refused> {
+    let voting = moderation::new_voting(session, &text)?;
+    moderate(
+        &shared,
+        author,
+        Act::OpenVoting(voting),
+        StatusCode::CREATED,
+    )
+    .await
+}
+
+/// Closes a voting, or shows or hides its counts
+///
+/// Closed is final: the database counts once more, and everybody gets the result.
+#[utoipa::path(
+    patch, path = "/v1/votings/{id}", tag = "moderation",
+    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    request_body = VotingChange,
+    responses((status = 200, body = Data<ChangedVoting>, description = "As it is now."), Writing),
+    security(("token" = [])),
+)]
+pub async fn change_voting(
+    State(shared): State<Arc<Shared>>,
+    author: Author,
+    Id(voting): Id<VotingId>,
+    JsonText(text): JsonText,
+) -> Result<Response, Refused> {
+    let change = moderation::voting_change(&text)?;
+    moderate(
+        &shared,
+        author,
+        Act::ChangeVoting(voting, change),
+        StatusCode::OK,
+    )
+    .await
+}
+
+/// Sets slow mode, or switches the chat on or off
+#[utoipa::path(
+    patch, path = "/v1/sessions/{id}", tag = "moderation",
+    params(("id" = uuid::Uuid, Path, description = "The session.")),
+    request_body = SessionChange,
+    responses((status = 200, body = Data<ChangedSession>, description = "As it is now."), Writing),
+    security(("token" = [])),
+)]
+pub async fn change_session(
+    State(shared): State<Arc<Shared>>,
+    author: Author,
+    Id(session): Id<SessionId>,
+    JsonText(text): JsonText,
+) -> Result<Response, Refused> {
+    let change = moderation::session_change(&text)?;
+    moderate(
+        &shared,
+        author,
+        Act::ChangeSession(session, change),
+        StatusCode::OK,
+    )
+    .await
+}
+
+/// Deletes a message
+///
+/// Its author and moderators may. Its text leaves the log with it; the row stays for moderators.
+#[utoipa::path(
+    delete, path = "/v1/messages/{id}", tag = "moderation",
+    params(("id" = uuid::Uuid, Path, description = "The message.")),
+    responses((status = 200, body = Data<DeletedMessage>, description = "It is gone."), Writing),
+    security(("token" = [])),
+)]
+pub async fn delete_message(
+    State(shared): State<Arc<Shared>>,
+    author: Author,
+    Id(message): Id<MessageId>,
+) -> Result<Response, Refused> {
+    moderate(&shared, author, Act::DeleteMessage(message), StatusCode::OK).await
+}
+
+/// Who is kept out of a session
+///
+/// The newest hundred who are timed out or banned. Who does not moderate sees no more than their own.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/bans", tag = "moderation",
+    params(("id" = uuid::Uuid, Path, description = "The session.")),
+    responses((status = 200, body = Data<Bans>, description = "The bans."), Reading),
+    security(("token" = [])),
+)]
+pub async fn bans(
+    State(shared): State<Arc<Shared>>,
+    Author(caller): Author,
+    Id(session): Id<SessionId>,
+) -> Result<Response, Refused> {
+    let bans = shared.store.bans(&caller.identity, session).await;
+    Ok(list("bans", &told(bans, "the bans of a session", &shared)?))
+}
+
+/// Times a user out, or bans them
+///
+/// With an end the user reads on and may not write or vote until then; without, the user is out within a second. Doing it
+/// again sets it anew. Nobody bans the streamer, themselves, or, but for the streamer, a moderator.
+#[utoipa::path(
+    put, path = "/v1/sessions/{id}/bans/{user}", tag = "moderation",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The session."),
+        ("user" = uuid::Uuid, Path, description = "The user.")
+    ),
+    request_body = NewBan,
+    responses((status = 200, body = Data<Banned>, description = "The ban holds."), Writing),
+    security(("token" = [])),
+)]
+pub async fn ban(
+    State(shared): State<Arc<Shared>>,
+    author: Author,
+    Place { session, user }: Place,
+    JsonText(text): JsonText,
+) -> Result<Response, Refused> {
+    let new = moderation::new_ban(&text)?;
+    moderate(
+        &shared,
+        author,
+        Act::Ban(session, user, new),
+        StatusCode::OK,
+    )
+    .await
+}
+
+/// Lets a user in again
+///
+/// Having no ban is fine.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}/bans/{user}", tag = "moderation",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The session."),
+        ("user" = uuid::Uuid, Path, description = "The user.")
+    ),
+    responses((status = 200, body = Data<Banned>, description = "There is no ban."), Writing),
+    security(("token" = [])),
+)]
+pub async fn lift_ban(
+    State(shared): State<Arc<Shared>>,
+    author: Author,
+    Place { session, user }: Place,
+) -> Result<Response, Refused> {
+    moderate(&shared, author, Act::LiftBan(session, user), StatusCode::OK).await
+}
+
+/// A user of a session, by the two ids of the path.
+#[derive(Debug)]
+pub struct Place {
+    session: SessionId,
+    user: UserId,
+}
+
+impl FromRequestParts<Arc<Shared>> for Place {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let ids = Path::<(String, String)>::from_request_parts(parts, shared).await;
+        let place = ids.ok().and_then(|Path((session, user))| {
+            Some(Self {
+                session: session.parse().ok()?,
+                user: user.parse().ok()?,
+            })
+        });
+        let refusal = || Refusal::bad_request("the ids in the path must be uuids");
+        Ok(place.ok_or_else(refusal)?)
+    }
+}
+
+async fn moderate(
+    shared: &Shared,
+    Author(caller): Author,
+    act: Act,
+    status: StatusCode,
+) -> Result<Response, Refused> {
+    let outcome = shared.store.moderate(&caller.identity, &act).await;
+    let done = told(outcome, "an act of moderation", shared)??;
+    Ok(reply::data(status, &done))
+}
+
+fn list(name: &str, items: &[String]) -> Response {
+    reply::data_text(format!(r#"{{"{name}":[{}]}}"#, items.join(",")).as_bytes())
+}

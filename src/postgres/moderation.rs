@@ -1,0 +1,346 @@
+//! What streamers and moderators do, as the Data API would do it: row writes under the caller's own role and claims.
+//!
+//! Not batched: they are few, and each is to be answered by its own name. Policies and guards decide; what they say is put
+//! into the words of the protocol here.
+
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Row, Transaction};
+use uuid::Uuid;
+
+use crate::auth::identity::Identity;
+use crate::limits::CALL_BANS_MAX;
+use crate::postgres::store::{Parameter, Store, StoreError, classify};
+use crate::protocol::id::{SessionId, UserId, VotingId};
+use crate::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
+use crate::protocol::refusal::{Refusal, RefusalCode};
+
+/// What a statement under the caller's rights came to.
+type Outcome = Result<Value, Refusal>;
+
+impl Store {
+    /// Does one thing as the caller; what came of it is a JSON object.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked. That the caller may not is an answer.
+    pub async fn moderate(&self, identity: &Identity, act: &Act) -> Result<Outcome, StoreError> {
+        let done = async {
+            let mut client = self.client().await?;
+            // Dropped before the commit, it is rolled back.
+            let transaction = client.transaction().await.map_err(classify)?;
+            let outcome = match perform(&transaction, identity, act).await {
+                Ok(outcome) => outcome,
+                Err(error) => return refused(error),
+            };
+            if outcome.is_ok() {
+                let committed = transaction.commit().await;
+                if let Err(error) = committed {
+                    return refused(error);
+                }
+            }
+            Ok(outcome)
+        };
+        self.deadline(done).await
+    }
+
+    /// Reads the catalogue as the caller: movies whose title has `search` in it, by title; each is a JSON object.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn movies(
+        &self,
+        identity: &Identity,
+        search: &str,
+        count: u16,
+    ) -> Result<Vec<String>, StoreError> {
+        let sql = "select json_build_object('id', m.id, 'title', m.title, 'release_year', m.release_year, \
+                   'poster_path', m.poster_path)::text \
+                   from public.movies m \
+                   where position(lower($1) in lower(m.title)) > 0 \
+                   order by m.title, m.id \
+                   limit $2";
+        let count = i32::from(count);
+        self.read(
+            identity,
+            sql,
+            &[(&search, Type::TEXT), (&count, Type::INT4)],
+        )
+        .await
+    }
+
+    /// Reads who is kept out of a session, as the caller: the newest bans that are in force; each is a JSON object.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn bans(
+        &self,
+        identity: &Identity,
+        session: SessionId,
+    ) -> Result<Vec<String>, StoreError> {
+        let sql = "select json_build_object('user', b.user_id, 'username', p.username, \
+                   'display_name', p.display_name, 'until', b.until, 'reason', b.reason)::text \
+                   from public.session_bans b \
+                   join public.profiles p on p.id = b.user_id \
+                   where b.session_id = $1 and (b.until is null or b.until > now()) \
+                   order by b.updated_at desc, b.user_id \
+                   limit $2";
+        self.read(
+            identity,
+            sql,
+            &[(&session.0, Type::UUID), (&CALL_BANS_MAX, Type::INT4)],
+        )
+        .await
+    }
+
+    async fn read(
+        &self,
+        identity: &Identity,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<String>, StoreError> {
+        let rows = async {
+            let mut client = self.client().await?;
+            let transaction = client.transaction().await.map_err(classify)?;
+            act_as(&transaction, identity).await.map_err(classify)?;
+            let rows = transaction.query_typed(sql, parameters).await;
+            let rows = rows.map_err(classify)?;
+            transaction.rollback().await.map_err(classify)?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        };
+        self.deadline(rows).await
+    }
+}
+
+async fn act_as(
+    transaction: &Transaction<'_>,
+    identity: &Identity,
+) -> Result<(), tokio_postgres::Error> {
+    let (role, claims) = (identity.role.as_str(), &*identity.claims);
+    let sql = "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
+    let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+    transaction.query_typed(sql, &caller).await.map(drop)
+}
+
+async fn perform(
+    transaction: &Transaction<'_>,
+    identity: &Identity,
+    act: &Act,
+) -> Result<Outcome, tokio_postgres::Error> {
+    act_as(transaction, identity).await?;
+    // What the caller may not see is not there; what it sees and cannot change is forbidden.
+    if !is_seen(transaction, act).await? {
+        let message = "no such thing, or not for this caller";
+        return Ok(Err(Refusal::new(RefusalCode::NotFound, message)));
+    }
+    let done = match act {
+        Act::OpenVoting(voting) => open_voting(transaction, voting).await?,
+        Act::ChangeVoting(voting, change) => change_voting(transaction, *voting, change).await?,
+        Act::ChangeSession(session, change) => {
+            change_session(transaction, *session, change).await?
+        }
+        Act::DeleteMessage(message) => {
+            let sql = "update public.chat_messages set deleted_at = now() where id = $1 \
+                       returning json_build_object('message', id)";
+            one(transaction, sql, &[(&message.0, Type::UUID)]).await?
+        }
+        Act::Ban(session, user, new) => ban(transaction, *session, *user, new).await?,
+        Act::LiftBan(session, user) => lift_ban(transaction, *session, *user).await?,
+    };
+    Ok(done.ok_or_else(|| {
+        let message = "only the streamer and the moderators of the session may do this";
+        Refusal::new(RefusalCode::Forbidden, message)
+    }))
+}
+
+async fn is_seen(transaction: &Transaction<'_>, act: &Act) -> Result<bool, tokio_postgres::Error> {
+    let (sql, id) = match act {
+        Act::OpenVoting(NewVoting { session, .. })
+        | Act::ChangeSession(session, _)
+        | Act::Ban(session, _, _)
+        | Act::LiftBan(session, _) => (
+            "select 1 from public.movie_sessions where id = $1",
+            session.0,
+        ),
+        Act::ChangeVoting(voting, _) => (
+            "select 1 from public.voting_sessions where id = $1",
+            voting.0,
+        ),
+        Act::DeleteMessage(message) => (
+            "select 1 from public.chat_messages where id = $1",
+            message.0,
+        ),
+    };
+    let rows = transaction.query_typed(sql, &[(&id, Type::UUID)]).await?;
+    Ok(!rows.is_empty())
+}
+
+/// A draft first: voters must not find a voting without its ballot.
+async fn open_voting(
+    transaction: &Transaction<'_>,
+    voting: &NewVoting,
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let visibility = voting.visibility.as_str();
+    let draft = "insert into public.voting_sessions (session_id, question, results_visibility, allow_change) \
+                 values ($1, $2, $3, $4) returning id";
+    let parameters: [Parameter<'_>; 4] = [
+        (&voting.session.0, Type::UUID),
+        (&voting.question, Type::TEXT),
+        (&visibility, Type::TEXT),
+        (&voting.allow_change, Type::BOOL),
+    ];
+    let rows = transaction.query_typed(draft, &parameters).await?;
+    let Some(id) = rows.first().map(|row| row.get::<_, Uuid>(0)) else {
+        return Ok(None);
+    };
+    let movies: Vec<Uuid> = voting.movies.iter().map(|movie| movie.0).collect();
+    let options = "insert into public.voting_options (voting_session_id, movie_id, position) \
+                   select $1, o.movie, o.n from unnest($2) with ordinality as o (movie, n)";
+    let parameters: [Parameter<'_>; 2] = [(&id, Type::UUID), (&movies, Type::UUID_ARRAY)];
+    transaction.query_typed(options, &parameters).await?;
+    let closes_in = voting.closes_in_seconds.map(f64::from);
+    let open = "update public.voting_sessions \
+                set state = 'open', closes_at = now() + make_interval(secs => $2) \
+                where id = $1 \
+                returning json_build_object('voting', id, 'closes_at', closes_at)";
+    one(
+        transaction,
+        open,
+        &[(&id, Type::UUID), (&closes_in, Type::FLOAT8)],
+    )
+    .await
+}
+
+async fn change_voting(
+    transaction: &Transaction<'_>,
+    voting: VotingId,
+    change: &VotingChange,
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let state = change.state.map(|state| state.as_str());
+    let visibility = change.visibility.map(|visibility| visibility.as_str());
+    let sql = "update public.voting_sessions \
+               set state = coalesce($2, state), results_visibility = coalesce($3, results_visibility) \
+               where id = $1 \
+               returning json_build_object('voting', id, 'state', state, \
+               'results_visibility', results_visibility, 'closes_at', closes_at)";
+    let parameters: [Parameter<'_>; 3] = [
+        (&voting.0, Type::UUID),
+        (&state, Type::TEXT),
+        (&visibility, Type::TEXT),
+    ];
+    one(transaction, sql, &parameters).await
+}
+
+async fn change_session(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    change: &SessionChange,
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let seconds = change.slow_mode_seconds.map(i64::from);
+    let sql = "update public.movie_sessions \
+               set slow_mode_seconds = coalesce($2, slow_mode_seconds), chat_enabled = coalesce($3, chat_enabled) \
+               where id = $1 \
+               returning json_build_object('session', id, 'slow_mode_seconds', slow_mode_seconds, \
+               'chat_enabled', chat_enabled)";
+    let parameters: [Parameter<'_>; 3] = [
+        (&session.0, Type::UUID),
+        (&seconds, Type::INT8),
+        (&change.chat_enabled, Type::BOOL),
+    ];
+    one(transaction, sql, &parameters).await
+}
+
+async fn ban(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    user: UserId,
+    new: &NewBan,
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let seconds = new.seconds.map(f64::from);
+    let sql = "insert into public.session_bans (session_id, user_id, until, reason, banned_by) \
+               values ($1, $2, now() + make_interval(secs => $3), $4, auth.uid()) \
+               on conflict (session_id, user_id) do update \
+               set until = excluded.until, reason = excluded.reason, banned_by = excluded.banned_by \
+               returning json_build_object('user', user_id, 'until', until)";
+    let parameters: [Parameter<'_>; 4] = [
+        (&session.0, Type::UUID),
+        (&user.0, Type::UUID),
+        (&seconds, Type::FLOAT8),
+        (&new.reason, Type::TEXT),
+    ];
+    one(transaction, sql, &parameters).await
+}
+
+/// That there was no ban is fine, for those who would see one.
+async fn lift_ban(
+    transaction: &Transaction<'_>,
+    session: SessionId,
+    user: UserId,
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let sql = "with lifted as ( \
+                 delete from public.session_bans where session_id = $1 and user_id = $2 returning user_id \
+               ) \
+               select json_build_object('user', $2, 'until', null) \
+               where exists (select from lifted) \
+               or ((select moderator from usher.standing($1)) \
+                 and not exists (select from public.session_bans where session_id = $1 and user_id = $2))";
+    let parameters: [Parameter<'_>; 2] = [(&session.0, Type::UUID), (&user.0, Type::UUID)];
+    one(transaction, sql, &parameters).await
+}
+
+/// The one row that a statement gives, or none where a policy let nothing pass.
+async fn one(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let rows = transaction.query_typed(sql, parameters).await?;
+    Ok(rows.first().map(|row: &Row| row.get(0)))
+}
+
+/// What the database raised: the name of a refusal, or an error that is not about the caller.
+fn refused(error: tokio_postgres::Error) -> Result<Outcome, StoreError> {
+    let refusal = error.as_db_error().and_then(|error| {
+        let (code, constraint) = (error.code().code(), error.constraint());
+        by_constraint(constraint).or_else(|| by_state(code, error.message()))
+    });
+    match refusal {
+        Some(refusal) => Ok(Err(refusal)),
+        None => Err(classify(error)),
+    }
+}
+
+fn by_constraint(constraint: Option<&str>) -> Option<Refusal> {
+    let (code, message) = match constraint? {
+        "voting_sessions_one_open_key" => (
+            RefusalCode::Conflict,
+            "another voting is open in this session: close it first",
+        ),
+        "voting_options_movie_id_fkey" => (
+            RefusalCode::BadRequest,
+            "movies must be movies of the catalogue",
+        ),
+        "session_bans_user_id_fkey" => (RefusalCode::NotFound, "no such user"),
+        _ => return None,
+    };
+    Some(Refusal::new(code, message))
+}
+
+/// The messages of our own states are written to be shown.
+fn by_state(state: &str, message: &str) -> Option<Refusal> {
+    let code = match state {
+        "US002" => RefusalCode::Banned,
+        "US003" => RefusalCode::SessionEnded,
+        "US004" => RefusalCode::Forbidden,
+        "US005" => RefusalCode::NotFound,
+        "US007" => RefusalCode::BadRequest,
+        "US008" => RefusalCode::VotingClosed,
+        "US009" => RefusalCode::Conflict,
+        "42501" => {
+            let message = "only the streamer and the moderators of the session may do this, \
+                           and nobody to those above them";
+            return Some(Refusal::new(RefusalCode::Forbidden, message));
+        }
+        _ => return None,
+    };
+    Some(Refusal::new(code, message.to_owned()))
+}
