@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::causes::with_causes;
 use crate::config::Config;
 use crate::http;
 use crate::keyring::Keyring;
@@ -207,10 +208,7 @@ impl Parts {
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended {
-                    error!(
-                        error = &error as &dyn std::error::Error,
-                        "a part of the gateway failed"
-                    );
+                    error!(error = with_causes(&error), "a part of the gateway failed");
                 }
             }
         };

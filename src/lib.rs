@@ -44,7 +44,7 @@
 //!  2  relay                        router, history ring, subscription, peer, tally, resume, write queue
 //!  1  protocol  auth               the words on the wire; who a token says you are
 //!  0  limits                       every bound, with its reason, and how they relate
-//!  -  config  metrics              used by 3, 4, 5
+//!  -  causes  config  metrics      used by 3, 4, 5
 //! ```
 //!
 //! What is absent matters as much: `relay` never waits, logs or counts; `postgres` does not know that sockets exist;
@@ -66,6 +66,7 @@ pub mod protocol;
 pub mod auth;
 pub mod relay;
 
+pub mod causes;
 pub mod config;
 pub mod keyring;
 pub mod metrics;

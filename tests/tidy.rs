@@ -13,6 +13,7 @@ use std::{
 /// What each module may use besides itself. The longest name that fits a path decides, on both sides.
 const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &[]),
+    ("causes", &[]),
     ("protocol", &["limits"]),
     ("auth", &["limits", "protocol::id"]),
     ("relay", &["limits", "protocol", "auth"]),
@@ -23,20 +24,26 @@ const LAYERS: &[(&str, &[&str])] = &[
         "postgres::connect",
         &["limits", "postgres::tls", "postgres::trouble"],
     ),
-    ("config", &["limits", "postgres::connect", "postgres::tls"]),
+    (
+        "config",
+        &["limits", "causes", "postgres::connect", "postgres::tls"],
+    ),
     ("metrics", &["limits", "protocol", "auth", "relay"]),
     (
         "postgres",
-        &["limits", "protocol", "auth", "relay", "config", "metrics"],
+        &[
+            "limits", "protocol", "auth", "relay", "causes", "config", "metrics",
+        ],
     ),
     (
         "keyring",
-        &["limits", "protocol", "auth", "config", "metrics"],
+        &["limits", "protocol", "auth", "causes", "config", "metrics"],
     ),
     (
         "server",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
+            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
+            "keyring",
         ],
     ),
     // It drives any gateway from outside, and must see what a client sees.
@@ -53,22 +60,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
-            "server",
+            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
+            "keyring", "server",
         ],
     ),
     (
         "app",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
-            "server", "http",
+            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
+            "keyring", "server", "http",
         ],
     ),
     (
         "cli",
         &[
-            "limits", "protocol", "auth", "relay", "config", "metrics", "postgres", "keyring",
-            "server", "http", "app", "load",
+            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
+            "keyring", "server", "http", "app", "load",
         ],
     ),
     ("main", &["cli"]),

@@ -13,6 +13,7 @@ use hyper::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
+    causes::with_causes,
     config::{
         AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys,
         certificate::{Certificate, CertificateFiles},
@@ -413,14 +414,4 @@ fn is_loopback(host: &str) -> bool {
         None => host.split(':').next().unwrap_or(host),
     };
     name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

@@ -1,7 +1,5 @@
 //! Keeps the keys new: asks every few minutes, when somebody wishes, and again soon while there is no good answer.
 
-use std::error::Error;
-use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use uuid::Uuid;
 
 use crate::auth::key_set::{KeySet, NotAKeySet};
 use crate::auth::verifier::{Verifier, VerifierKeys};
+use crate::causes::with_causes;
 use crate::keyring::State;
 use crate::keyring::fetch::{FetchError, fetch};
 use crate::limits::{KEYS_INTERVAL, KEYS_PAUSE, KEYS_RETRY_MAX};
@@ -182,14 +181,6 @@ impl Refresher {
                 .min(KEYS_RETRY_MAX),
         }
     }
-}
-
-/// What went wrong and why, in one line: a log in JSON shows no causes by itself.
-fn with_causes(error: &Untaken) -> String {
-    let error: &dyn Error = error;
-    let chain = successors(Some(error), |error| (*error).source());
-    let words: Vec<String> = chain.map(ToString::to_string).collect();
-    words.join(": ")
 }
 
 /// A time of about this length, so that nodes that start together do not ask together for good.

@@ -25,6 +25,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
+use crate::causes::with_causes;
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, WRITE_DEADLINE, WRITE_INBOX_LEN};
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
@@ -262,7 +263,7 @@ impl Poster {
             }
             Err(error) => {
                 error!(
-                    error = &error as &dyn std::error::Error,
+                    error = with_causes(&error),
                     items = items.len(),
                     "writes failed"
                 );

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::causes::with_causes;
 use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::connect::{Link, Target};
@@ -98,7 +99,7 @@ impl Listener {
                 lost = self.listen(&mut away_since) => lost,
             };
             if self.is_listening.send_replace(false) || pause == PAUSE_MIN {
-                warn!(error = chain(&lost), "not listening, trying again");
+                warn!(error = with_causes(&lost), "not listening, trying again");
             }
             away_since.get_or_insert_with(Instant::now);
             self.metrics.listen_losses.inc();
@@ -295,7 +296,7 @@ impl Probe {
                     Err(error) => {
                         if !std::mem::replace(&mut self.is_failing, true) {
                             warn!(
-                                error = chain(&error),
+                                error = with_causes(&error),
                                 "cannot notify ourselves, trying again"
                             );
                         }
@@ -336,13 +337,4 @@ impl Probe {
         self.is_failing = false;
         Some(delay)
     }
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

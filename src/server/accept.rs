@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
+use crate::causes::with_causes;
 use crate::limits::{
     ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
     REQUEST_HEAD_TIMEOUT,
@@ -102,10 +103,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
                 shared.tasks.spawn(serving);
             }
             Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot accept, pausing"
-                );
+                warn!(error = with_causes(&error), "cannot accept, pausing");
                 sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -172,10 +170,7 @@ async fn serve(
     };
     drop(place);
     if let Err(error) = outcome {
-        debug!(
-            error = &error as &dyn std::error::Error,
-            "connection ended early"
-        );
+        debug!(error = with_causes(&error), "connection ended early");
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::causes::with_causes;
 use crate::config::certificate::{Certificate, CertificateError, CertificateFiles, Fingerprint};
 use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_RELOAD_INTERVAL};
 use crate::metrics::{Metrics, TlsFailure};
@@ -120,7 +121,7 @@ impl Renewal {
             }
             Err(error) => {
                 warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = with_causes(&error),
                     "the new certificate cannot be served; the one before is kept"
                 );
             }
@@ -154,7 +155,7 @@ pub(super) async fn secured(
     };
     let failure = failure(&error);
     metrics.tls_failures.get_or_create(&failure.into()).inc();
-    debug!(error = &error as &dyn std::error::Error, "no TLS");
+    debug!(error = with_causes(&error), "no TLS");
     None
 }
 

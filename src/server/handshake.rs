@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tracing::{debug, error};
 
 use crate::auth::identity::Identity;
+use crate::causes::with_causes;
 use crate::metrics::HandshakeRefusal;
 use crate::protocol::deflate;
 use crate::protocol::refusal::Refusal;
@@ -154,7 +155,7 @@ async fn connect(
 ) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
-        Err(error) => return debug!(error = &error as &dyn std::error::Error, "upgrade failed"),
+        Err(error) => return debug!(error = with_causes(&error), "upgrade failed"),
     };
     serve(shared, unwrap(upgraded, is_packed), identity).await;
     drop(seats);

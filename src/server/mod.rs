@@ -44,6 +44,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::auth::identity::Identity;
+use crate::causes::with_causes;
 use crate::config::AllowedOrigins;
 use crate::config::rates::Rates;
 use crate::keyring::Keyring;
@@ -220,7 +221,7 @@ pub(crate) fn answered<T>(
     };
     metrics.query_failures.inc();
     if !matches!(error, StoreError::Unavailable(_)) {
-        let error = &error as &dyn std::error::Error;
+        let error = with_causes(&error);
         error!(error, asked, "a question to the database failed");
     }
     None
