@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        examine::{self, Finding, Verdict},
+        examine,
+        finding::{Finding, Verdict},
         process,
     },
     config::raw::Raw,

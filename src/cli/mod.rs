@@ -1,13 +1,16 @@
 //! The command line: what each command takes, and in which order it does things.
 //!
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
-//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`doctor`] with `examine` (what it looks at), [`token`],
+//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`doctor`] with `examine` and
+//! `examine_database` (what it looks at) and `finding` (what it says), [`token`],
 //! [`load`] with `load_plan` and `load_target`, `process` (signals, logs, limits, clock).
 
 mod demo;
 pub mod dev;
 pub mod doctor;
 mod examine;
+mod examine_database;
+mod finding;
 pub mod load;
 mod load_plan;
 mod load_target;

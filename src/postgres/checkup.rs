@@ -21,12 +21,21 @@ pub struct Server {
     pub version_number: i32,
     /// As it calls itself.
     pub version: String,
-    /// Connections that it takes.
-    pub connections_max: i32,
-    /// Those that are open.
-    pub connections: i64,
+    /// Connections that it takes: of anybody, of this role, to this database. What has no bound is not there.
+    pub rooms: Vec<Room>,
     /// What time it has.
     pub unix_ms: i64,
+}
+
+/// A bound of connections.
+#[derive(Debug)]
+pub struct Room {
+    /// Whose they are.
+    pub of: String,
+    /// How many there may be.
+    pub max: i64,
+    /// How many there are.
+    pub taken: i64,
 }
 
 /// The role that the gateway is.
@@ -53,6 +62,8 @@ pub struct Function {
     pub body: String,
     /// Whether the gateway may call it.
     pub is_executable: bool,
+    /// Whether callers may, with a token and without.
+    pub is_executable_by_callers: bool,
 }
 
 /// What is there, by name.
@@ -72,18 +83,40 @@ pub struct Objects {
 /// Where it does not answer.
 pub async fn server(client: &Client) -> Result<Server, Error> {
     let sql = "select current_setting('server_version_num')::int, current_setting('server_version'), \
-               current_setting('max_connections')::int, \
-               (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend'), \
                (extract(epoch from clock_timestamp()) * 1000)::bigint";
     let rows = client.query_typed(sql, &[]).await?;
     let row = &rows[0];
     Ok(Server {
         version_number: row.get(0),
         version: row.get(1),
-        connections_max: row.get(2),
-        connections: row.get(3),
-        unix_ms: row.get(4),
+        unix_ms: row.get(2),
+        rooms: rooms(client).await?,
     })
+}
+
+async fn rooms(client: &Client) -> Result<Vec<Room>, Error> {
+    // Counted from what every role sees: of the sessions of others the rest of pg_stat_activity is hidden.
+    let sql = "select 'the server', current_setting('max_connections')::bigint \
+                      - current_setting('superuser_reserved_connections')::bigint \
+                      - coalesce(current_setting('reserved_connections', true)::bigint, 0), \
+                      (select sum(numbackends)::bigint from pg_catalog.pg_stat_database) \
+               union all \
+               select 'the role ' || rolname, rolconnlimit, \
+                      (select count(*) from pg_catalog.pg_stat_activity where usesysid = r.oid) \
+               from pg_catalog.pg_roles r where rolname = session_user and rolconnlimit >= 0 \
+               union all \
+               select 'the database ' || datname, datconnlimit, \
+                      (select count(*) from pg_catalog.pg_stat_activity where datid = d.oid) \
+               from pg_catalog.pg_database d where datname = current_database() and datconnlimit >= 0";
+    let rows = client.query_typed(sql, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Room {
+            of: row.get(0),
+            max: row.get(1),
+            taken: row.get(2),
+        })
+        .collect())
 }
 
 /// Asks for the role.
@@ -115,7 +148,9 @@ pub async fn role(client: &Client) -> Result<Role, Error> {
 /// Where the server does not answer.
 pub async fn objects(client: &Client) -> Result<Objects, Error> {
     let functions = "select n.nspname || '.' || p.proname, p.prosrc, \
-                     pg_catalog.has_function_privilege(p.oid, 'execute') \
+                     pg_catalog.has_function_privilege(p.oid, 'execute'), \
+                     (select count(*) = 2 and bool_and(pg_catalog.has_function_privilege(r.oid, p.oid, 'execute')) \
+                      from pg_catalog.pg_roles r where r.rolname in ('anon', 'authenticated')) \
                      from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
                      where n.nspname in ('public', 'usher') and p.prokind = 'f'";
     let tables = "select n.nspname || '.' || c.relname, c.relrowsecurity \
@@ -134,6 +169,7 @@ pub async fn objects(client: &Client) -> Result<Objects, Error> {
                 let function = Function {
                     body: row.get(1),
                     is_executable: row.get(2),
+                    is_executable_by_callers: row.get(3),
                 };
                 (row.get(0), function)
             })

@@ -24,20 +24,21 @@ use crate::relay::router::LogPage;
 use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
-/// What the gateway calls in schema `usher`.
-const FUNCTIONS: [&str; 11] = [
-    "admit",
+/// What the gateway calls in schema `usher` as itself.
+pub const OWN_FUNCTIONS: [&str; 9] = [
     "cast_votes",
     "close_due_votings",
     "epoch",
     "events_after",
     "heads",
-    "messages_before",
     "post_messages",
     "session_snapshot",
     "tallies",
     "trim_events",
 ];
+
+/// What it calls there as the caller.
+pub const CALLERS_FUNCTIONS: [&str; 2] = ["admit", "messages_before"];
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -264,15 +265,16 @@ impl Store {
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
         // Asked of the catalog, since without usage on the schema even naming a function is an error. What is asked
         // as the caller the gateway as itself may not call.
-        let sql = "select count(distinct p.proname) = cardinality($1) from pg_catalog.pg_proc p \
-                   join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
-                   where n.nspname = 'usher' and p.proname = any ($1) \
-                   and pg_catalog.has_schema_privilege(n.oid, 'usage') \
-                   and (p.proname in ('admit', 'messages_before') \
-                   or pg_catalog.has_function_privilege(p.oid, 'execute'))";
-        let rows = self
-            .rows(sql, &[(&FUNCTIONS.as_slice(), Type::TEXT_ARRAY)])
-            .await?;
+        let sql = "select count(distinct p.proname) = cardinality($1) + cardinality($2) \
+                   from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
+                   where n.nspname = 'usher' and pg_catalog.has_schema_privilege(n.oid, 'usage') \
+                   and (p.proname = any ($2) or p.proname = any ($1) \
+                   and pg_catalog.has_function_privilege(p.oid, 'execute'))";
+        let parameters: [Parameter<'_>; 2] = [
+            (&OWN_FUNCTIONS.as_slice(), Type::TEXT_ARRAY),
+            (&CALLERS_FUNCTIONS.as_slice(), Type::TEXT_ARRAY),
+        ];
+        let rows = self.rows(sql, &parameters).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 

@@ -1,6 +1,10 @@
 //! Certificates of the tests' own making, good and bad.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{RootCertStore, pki_types::CertificateDer};
@@ -38,9 +42,24 @@ impl Authority {
 
     /// A certificate that ends, or has ended, with a year's first day.
     pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> Pair {
+        self.issue_as(names, |params| {
+            params.not_after = date_time_ymd(year, 1, 1);
+        })
+    }
+
+    /// A certificate that ends in so many days, and an hour.
+    pub(crate) fn issue_for_days(&self, names: &[&str], days: u64) -> Pair {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let left = Duration::from_hours(24 * days + 1);
+        self.issue_as(names, |params| {
+            params.not_after = date_time_ymd(1970, 1, 1) + now + left;
+        })
+    }
+
+    fn issue_as(&self, names: &[&str], adapt: impl FnOnce(&mut CertificateParams)) -> Pair {
         let mut params = CertificateParams::new(owned(names)).unwrap();
         params.not_before = date_time_ymd(2019, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        adapt(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Pair {

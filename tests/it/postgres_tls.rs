@@ -144,14 +144,14 @@ fn certificates(authority: &Authority) -> [(&'static str, Pair, [&'static str; 3
 }
 
 /// A Postgres that can be given certificates.
-struct Server {
-    cluster: Cluster,
+pub(crate) struct Server {
+    pub(crate) cluster: Cluster,
     data: PathBuf,
     kept: tempfile::TempDir,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
         let client = connect(&cluster.superuser_url()).await;
         let row = client.query_one("show data_directory", &[]).await.unwrap();
@@ -171,7 +171,7 @@ impl Server {
     }
 
     /// Has the server show a certificate, from now on.
-    async fn show(&self, pair: &Pair) {
+    pub(crate) async fn show(&self, pair: &Pair) {
         write_for_server(&self.data.join("server.crt"), &pair.chain).unwrap();
         write_for_server(&self.data.join("server.key"), &pair.key).unwrap();
         let client = connect(&self.cluster.superuser_url()).await;
@@ -195,7 +195,8 @@ impl Server {
         .await;
     }
 
-    fn url(&self, parameters: &str) -> String {
+    /// The superuser's URL, by the name that the certificates have.
+    pub(crate) fn url(&self, parameters: &str) -> String {
         let url = self.cluster.superuser_url();
         let url = url.replacen("127.0.0.1", "localhost", 1);
         let separator = if url.contains('?') { '&' } else { '?' };

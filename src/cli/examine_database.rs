@@ -1,0 +1,263 @@
+//! What `usher doctor` looks at in a database, a function a check.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Client;
+
+use crate::{
+    causes::with_causes,
+    cli::{
+        finding::{Finding, failed, ok, warning},
+        process,
+    },
+    postgres::{
+        checkup::{self, Function, Objects, Role, Server},
+        expected::Expected,
+        store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS},
+    },
+};
+
+/// The oldest Postgres that the migrations run on.
+const VERSION_MIN: i32 = 150_000;
+/// A clock that is further off voids tokens too late, or too early.
+const SKEW_MAX_MS: u64 = 1_000;
+
+/// Checks what is in a database, as the role that the client is.
+pub(super) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
+    let asked = async {
+        let server = checkup::server(client).await?;
+        let now = process::unix_now_ms();
+        let (role, objects) = (
+            checkup::role(client).await?,
+            checkup::objects(client).await?,
+        );
+        Ok::<_, tokio_postgres::Error>((server, now, role, objects))
+    };
+    match asked.await {
+        Ok((server, now_ms, is_role, objects)) => {
+            version(&server, findings);
+            headroom(&server, pool_size, findings);
+            clock(&server, now_ms, findings);
+            role(&is_role, findings);
+            schema(&objects, findings);
+            grants(&objects, findings);
+            row_level_security(&objects, findings);
+            triggers(&objects, findings);
+        }
+        Err(error) => findings.push(failed(
+            "database",
+            with_causes(&error),
+            "do what the server says",
+        )),
+    }
+}
+
+fn version(server: &Server, findings: &mut Vec<Finding>) {
+    findings.push(if server.version_number >= VERSION_MIN {
+        ok("postgres", format!("version {}", server.version))
+    } else {
+        failed(
+            "postgres",
+            format!("version {}", server.version),
+            "the schema needs Postgres 15 or newer",
+        )
+    });
+}
+
+/// Whether a gateway beside all that is connected already finds room: its pool, and LISTEN.
+fn headroom(server: &Server, pool_size: usize, findings: &mut Vec<Finding>) {
+    let wanted = i64::try_from(pool_size).unwrap_or(i64::MAX) + 1;
+    for room in &server.rooms {
+        // This check's own connection will be gone.
+        let free = room.max - room.taken + 1;
+        let found = format!(
+            "{free} of the {} that {} takes are free; a gateway needs {wanted}",
+            room.max, room.of
+        );
+        findings.push(if free >= wanted {
+            ok("connections", found)
+        } else {
+            warning(
+                "connections",
+                found,
+                "lower USHER_POOL_SIZE, raise the limit, or use a pooler",
+            )
+        });
+    }
+}
+
+fn clock(server: &Server, now_ms: u64, findings: &mut Vec<Finding>) {
+    let skew = u64::try_from(server.unix_ms).unwrap_or(0).abs_diff(now_ms);
+    let found = format!("the database's and this machine's are {skew} ms apart at most");
+    findings.push(if skew <= SKEW_MAX_MS {
+        ok("clock", found)
+    } else {
+        warning(
+            "clock",
+            found,
+            "run NTP on both: expiry of tokens and closing of votings go by the clock",
+        )
+    });
+}
+
+fn role(role: &Role, findings: &mut Vec<Finding>) {
+    let name = &role.name;
+    if role.is_superuser || role.bypasses_rls {
+        findings.push(failed(
+            "role",
+            format!("{name} is bound by no policy: it is a superuser or has BYPASSRLS"),
+            "log in as usher_gateway: every policy must hold for the gateway",
+        ));
+    }
+    if role.inherits {
+        let advice = format!(
+            "alter role {name} noinherit: it is to have a caller's rights only while it acts for one"
+        );
+        findings.push(warning("role", format!("{name} inherits"), &advice));
+    }
+    let lacks: Vec<_> = ["anon", "authenticated"]
+        .into_iter()
+        .filter(|group| !role.member_of.iter().any(|member| member == group))
+        .collect();
+    if !lacks.is_empty() && !role.is_superuser {
+        let lacks = lacks.join(", ");
+        let advice = format!("grant {lacks} to {name}");
+        findings.push(failed(
+            "role",
+            format!("{name} may not act as {lacks}"),
+            &advice,
+        ));
+    }
+    if !role.may_use_schema {
+        let found = format!("{name} may not use the schema usher, or there is none");
+        findings.push(failed(
+            "role",
+            found,
+            "usher migrate up, as the role that owns the schema",
+        ));
+    }
+    if findings.iter().all(|finding| finding.check != "role") {
+        findings.push(ok(
+            "role",
+            format!("{name} is bound by every policy, and may act for callers"),
+        ));
+    }
+}
+
+/// Whether everything is as the migrations make it; names those that made what is missing.
+fn schema(objects: &Objects, findings: &mut Vec<Finding>) {
+    let expected = Expected::of_migrations();
+    let mut lacking: BTreeSet<&str> = BTreeSet::new();
+    for (name, (body, file)) in &expected.functions {
+        if objects
+            .functions
+            .get(name)
+            .is_none_or(|function| body.as_ref().is_some_and(|body| function.body != *body))
+        {
+            lacking.insert(file);
+        }
+    }
+    let tables = expected
+        .tables
+        .iter()
+        .filter(|(name, _)| !objects.tables.contains_key(*name));
+    lacking.extend(tables.map(|(_, file)| file.as_str()));
+    findings.push(if lacking.is_empty() {
+        ok(
+            "migrations",
+            "functions and tables are as the migrations make them",
+        )
+    } else {
+        let files: Vec<_> = lacking.into_iter().collect();
+        let found = format!("what these make is missing or other: {}", files.join(", "));
+        failed(
+            "migrations",
+            found,
+            "usher migrate up, and usher migrate status, as the role that owns the schema",
+        )
+    });
+}
+
+fn grants(objects: &Objects, findings: &mut Vec<Finding>) {
+    let closed = |names: &[&str], is_open: fn(&Function) -> bool| {
+        let names = names.iter().map(|name| format!("usher.{name}"));
+        let closed = names.filter(|name| {
+            let function = objects.functions.get(name);
+            function.is_some_and(|function| !is_open(function))
+        });
+        closed.collect::<Vec<_>>().join(", ")
+    };
+    let own = closed(&OWN_FUNCTIONS, |function| function.is_executable);
+    let callers = closed(&CALLERS_FUNCTIONS, |function| {
+        function.is_executable_by_callers
+    });
+    if !own.is_empty() {
+        let advice = "grant execute on them to usher_gateway, as the migrations do";
+        findings.push(failed(
+            "grants",
+            format!("the gateway may not call {own}"),
+            advice,
+        ));
+    }
+    if !callers.is_empty() {
+        let advice = "grant execute on them to anon and authenticated, as the migrations do";
+        findings.push(failed(
+            "grants",
+            format!("callers may not call {callers}"),
+            advice,
+        ));
+    }
+    if own.is_empty() && callers.is_empty() {
+        findings.push(ok(
+            "grants",
+            "the gateway and its callers may call their functions",
+        ));
+    }
+}
+
+fn row_level_security(objects: &Objects, findings: &mut Vec<Finding>) {
+    let expected = Expected::of_migrations();
+    let off = objects.tables.iter().filter(|(_, is_on)| !**is_on);
+    let (ours, others): (Vec<&str>, Vec<&str>) = off
+        .map(|(name, _)| name.as_str())
+        .partition(|name| expected.tables.contains_key(*name));
+    if !ours.is_empty() {
+        let found = format!("it is off on {}", ours.join(", "));
+        findings.push(failed(
+            "row level security",
+            found,
+            "alter table … enable row level security",
+        ));
+    }
+    if !others.is_empty() {
+        let found = format!("it is off on {}, which are not Usher's", others.join(", "));
+        findings.push(warning(
+            "row level security",
+            found,
+            "turn it on where the Data API shows the table",
+        ));
+    }
+    if ours.is_empty() && others.is_empty() {
+        findings.push(ok("row level security", "it is on for every table"));
+    }
+}
+
+fn triggers(objects: &Objects, findings: &mut Vec<Finding>) {
+    let expected = Expected::of_migrations();
+    let silent: Vec<_> = expected
+        .triggers
+        .keys()
+        .filter(|key| objects.triggers.get(*key) != Some(&true))
+        .map(|(table, name)| format!("{name} on {table}"))
+        .collect();
+    findings.push(if silent.is_empty() {
+        ok("triggers", "all are there and fire")
+    } else {
+        let found = format!("missing or disabled: {}", silent.join(", "));
+        failed(
+            "triggers",
+            found,
+            "alter table … enable trigger …, or usher migrate up where they are missing",
+        )
+    });
+}

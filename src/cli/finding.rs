@@ -1,0 +1,62 @@
+//! What a check of `usher doctor` found.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::process;
+
+/// A certificate is renewed before it has so little left.
+const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    pub(super) check: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) found: String,
+    pub(super) advice: Option<String>,
+}
+
+pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+    Finding {
+        check,
+        verdict: Verdict::Ok,
+        found: found.into(),
+        advice: None,
+    }
+}
+
+pub(super) fn warning(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
+    Finding {
+        verdict: Verdict::Warning,
+        advice: Some(advice.to_owned()),
+        ..ok(check, found)
+    }
+}
+
+pub(super) fn failed(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
+    Finding {
+        verdict: Verdict::Failed,
+        ..warning(check, found, advice)
+    }
+}
+
+pub(super) fn expires(check: &'static str, at: Duration, about: &str, advice: &str) -> Finding {
+    let left = at.saturating_sub(Duration::from_millis(process::unix_now_ms()));
+    let found = format!("{about}has {} days left", left.as_secs() / 86_400);
+    match left {
+        Duration::ZERO => failed(check, format!("{about}has expired"), advice),
+        left if left < EXPIRY_WARNING => warning(check, found, advice),
+        _ => ok(check, found),
+    }
+}
