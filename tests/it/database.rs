@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// What signs the users' tokens in every test.
 pub(crate) const JWT_SECRET: &str = "the secret of all tests, 32 bytes or more";
 
-const GATEWAY_PASSWORD: &str = "a password for tests alone";
+pub(crate) const GATEWAY_PASSWORD: &str = "a password for tests alone";
 const TEMPLATE: &str = "usher_template";
 
 /// Never dropped: its watchdog ends it when the process does.

@@ -49,6 +49,7 @@ mod moderation;
 mod naive;
 mod overlay;
 mod pgtap;
+mod pooler;
 mod postgres_tls;
 mod proxy;
 mod resume;
