@@ -15,8 +15,8 @@ use crate::config::rates::RawRates;
 pub struct Raw {
     /// Database URL for the role usher_gateway: postgres://usher_gateway:password@host:5432/postgres.
     ///
-    /// `sslmode` and `sslrootcert` are understood as psql does; without them TLS is verified in full, and not used on
-    /// loopback and Unix sockets. Any pooler mode will do here. Required.
+    /// `sslmode` and `sslrootcert` are understood as psql does (`allow` counts as `prefer`); without them TLS is
+    /// verified in full, and not used on loopback and Unix sockets. Any pooler mode will do here. Required.
     #[arg(
         long, env = "DATABASE_URL", hide_env_values = true,
         value_name = "URL", value_parser = secret(), help_heading = "Database"
