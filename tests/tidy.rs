@@ -321,6 +321,21 @@ fn lines_fit_the_page() {
 }
 
 #[test]
+fn a_log_line_has_the_causes_of_its_error() {
+    let mut problems = Problems::default();
+    for_each_line(|path, number, line| {
+        if path.starts_with("src/") && line.contains("error = &") {
+            problems.add(
+                path,
+                number,
+                "with_causes(…): JSON shows no causes by itself",
+            );
+        }
+    });
+    problems.expect_none("an error is logged without its causes");
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     // Put together here so that this file does not find itself.
     let markers = [
