@@ -1,0 +1,103 @@
+import type { Message, PendingMessage } from "@usher/client";
+import { useChat, useSession } from "@usher/client/react";
+import { type FormEvent, memo } from "react";
+
+/** The chat: what was said, what is on its way, and a box to write in. */
+export function Chat({ session, user }: { session: string; user: string | null }) {
+  const chat = useChat(session);
+  return (
+    <section className="card chat" aria-label="Chat">
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard. */}
+      <div className="log" ref={chat.listRef} role="log" aria-label="Messages" tabIndex={0}>
+        <ol>
+          {chat.messages.map((message) => (
+            <Row key={message.id} message={message} isMine={message.user_id === user} />
+          ))}
+          {chat.pending.map((message) => (
+            <PendingRow key={message.nonce} message={message} resend={chat.resend} discard={chat.discard} />
+          ))}
+        </ol>
+      </div>
+      {chat.isLoadingOlder && <p role="status">Loading older messages …</p>}
+      {chat.error && (
+        <button type="button" className="quiet" onClick={chat.loadOlder}>
+          Older messages could not be loaded. Try again
+        </button>
+      )}
+      {chat.unread > 0 && (
+        <button type="button" className="unread" onClick={chat.toNewest}>
+          {chat.unread} new
+        </button>
+      )}
+      <Composer session={session} send={chat.send} />
+    </section>
+  );
+}
+
+/** A message is replaced and never changed, so the others need not be rendered again. */
+const Row = memo(function Row({ message, isMine }: { message: Message; isMine: boolean }) {
+  const { author, body, created_at } = message;
+  return (
+    <li className={isMine ? "mine" : undefined}>
+      <b>{author?.display_name ?? author?.username ?? "Somebody"}</b>
+      <time dateTime={created_at}>{new Date(created_at).toLocaleTimeString([], { timeStyle: "short" })}</time>
+      {body === null ? <p className="soft">deleted</p> : <p dir="auto">{body}</p>}
+    </li>
+  );
+});
+
+interface PendingRowProps {
+  message: PendingMessage;
+  resend: (nonce: string) => Promise<unknown>;
+  discard: (nonce: string) => void;
+}
+
+/** Shown at once; its number replaces it. Sending it again is safe: it counts once. */
+function PendingRow({ message: { nonce, body, status, error }, resend, discard }: PendingRowProps) {
+  return (
+    <li className="mine" aria-busy={status === "sending"}>
+      <p dir="auto">{body}</p>
+      {status === "failed" && (
+        <p role="alert">
+          {error?.message ?? "Not sent."}
+          <button type="button" className="quiet" onClick={() => void resend(nonce).catch(() => {})}>
+            Send again
+          </button>
+          <button type="button" className="quiet" onClick={() => discard(nonce)}>
+            Discard
+          </button>
+        </p>
+      )}
+    </li>
+  );
+}
+
+function Composer({ session, send }: { session: string; send: (body: string) => Promise<unknown> }) {
+  const { can, info } = useSession(session);
+  const submit = (event: FormEvent<HTMLFormElement>) => {
+    event.preventDefault();
+    const form = event.currentTarget;
+    const body = String(new FormData(form).get("body")).trim();
+    if (body === "") return;
+    // A failure is shown in its place, among the pending messages.
+    send(body).catch(() => {});
+    form.reset();
+  };
+  const slow = info?.slow_mode_seconds ?? 0;
+  const hint = slow > 0 ? `A message every ${slow} s` : "Say something";
+  return (
+    <form onSubmit={submit}>
+      <input
+        name="body"
+        aria-label="Message"
+        placeholder={hint}
+        maxLength={2000}
+        disabled={!can.send}
+        autoComplete="off"
+      />
+      <button type="submit" disabled={!can.send}>
+        Send
+      </button>
+    </form>
+  );
+}
