@@ -1,0 +1,187 @@
+//! A server as a process on a core of its own: how it is started and ended, and what it uses.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clock::Clock;
+
+/// How long a server may take until it answers.
+const START_TIMEOUT_US: u64 = 30_000_000;
+
+/// How long it may take to end when it is asked to.
+const STOP_TIMEOUT_US: u64 = 5_000_000;
+
+/// A server that runs. Dropping it ends it.
+pub(crate) struct Server {
+    child: Child,
+    /// Itself and what it has started.
+    pids: Vec<u32>,
+    clock: Clock,
+}
+
+/// What a server's processes hold, in KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) resident_kib: u64,
+    /// With what is shared counted once.
+    pub(crate) proportional_kib: u64,
+}
+
+impl Server {
+    /// Starts a command on a core, and waits until it answers. What it says goes to a file.
+    pub(crate) fn start(
+        command: &Command,
+        core: usize,
+        address: SocketAddr,
+        log: &Path,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let mut pinned = Command::new("setpriv");
+        // It ends with us, however we end.
+        pinned.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]);
+        pinned.arg(command.get_program()).args(command.get_args());
+        // No setting of whoever runs this reaches a server.
+        pinned.env_clear();
+        for name in ["PATH", "HOME", "TMPDIR"] {
+            #[expect(clippy::disallowed_methods, reason = "handed on, not read")]
+            if let Some(value) = std::env::var_os(name) {
+                pinned.env(name, value);
+            }
+        }
+        for (name, value) in command.get_envs() {
+            pinned.env(name, value.unwrap_or_default());
+        }
+        if let Some(folder) = command.get_current_dir() {
+            pinned.current_dir(folder);
+        }
+        let said = fs::File::create(log)?;
+        pinned.stdin(Stdio::null());
+        pinned.stdout(said.try_clone()?).stderr(said);
+        let child = pinned.spawn().context("start setpriv and taskset")?;
+        let mut server = Self {
+            child,
+            pids: Vec::new(),
+            clock,
+        };
+        let deadline_us = clock.now_us() + START_TIMEOUT_US;
+        while TcpStream::connect(address).is_err() {
+            let ended = server.child.try_wait()?;
+            if ended.is_some() || clock.now_us() > deadline_us {
+                let said = fs::read_to_string(log).unwrap_or_default();
+                bail!("{command:?} does not serve:\n{said}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        // A moment for the processes that it starts, and for the connection that was only a question.
+        thread::sleep(Duration::from_millis(300));
+        server.pids = tree(server.child.id());
+        Ok(server)
+    }
+
+    /// Seconds of a core that it has used.
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let mut ticks = 0;
+        for pid in &self.pids {
+            let fields = stat(*pid).with_context(|| format!("process {pid} has ended"))?;
+            let number = |place: usize| fields[place].parse::<u64>();
+            ticks += number(11)? + number(12)?;
+        }
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let mut memory = Memory {
+            resident_kib: 0,
+            proportional_kib: 0,
+        };
+        for pid in &self.pids {
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            memory.resident_kib += kib_of(&rollup, "Rss:").context("Rss")?;
+            memory.proportional_kib += kib_of(&rollup, "Pss:").context("Pss")?;
+        }
+        Ok(memory)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline_us = self.clock.now_us() + STOP_TIMEOUT_US;
+        while matches!(self.child.try_wait(), Ok(None)) && self.clock.now_us() < deadline_us {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Microseconds that a core has worked, and has been there.
+pub(crate) fn core_ticks(core: usize) -> anyhow::Result<(u64, u64)> {
+    let file = BufReader::new(fs::File::open("/proc/stat")?);
+    let name = format!("cpu{core} ");
+    for line in file.lines() {
+        let line = line?;
+        let Some(fields) = line.strip_prefix(&name) else {
+            continue;
+        };
+        let ticks: Vec<u64> = fields
+            .split_whitespace()
+            .take(8)
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        let all: u64 = ticks.iter().sum();
+        return Ok((all - ticks[3] - ticks[4], all));
+    }
+    bail!("core {core} is not in /proc/stat")
+}
+
+/// A process and its descendants.
+fn tree(root: u32) -> Vec<u32> {
+    let processes: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, stat(pid)?[1].parse().ok()?))
+        })
+        .collect();
+    let mut pids = vec![root];
+    let mut place = 0;
+    while place < pids.len() {
+        let parent = pids[place];
+        pids.extend(
+            processes
+                .iter()
+                .filter(|process| process.1 == parent)
+                .map(|process| process.0),
+        );
+        place += 1;
+    }
+    pids
+}
+
+/// The fields after the name, which may hold anything and ends with the last bracket.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(')')?.1;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+fn kib_of(rollup: &str, name: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
