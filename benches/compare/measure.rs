@@ -130,7 +130,8 @@ pub(crate) fn measure(
     mut say: impl FnMut(&str),
 ) -> anyhow::Result<Outcome> {
     let running = peer.start(stage)?;
-    let mut bench = Bench::new(running, stage.clock, *plan)?;
+    let text_bytes = peer.text_bytes(plan.message_bytes);
+    let mut bench = Bench::new(running, stage.clock, *plan, text_bytes)?;
 
     let before = bench.running.server.memory()?;
     bench.crowd.fill(plan.viewers, 0)?;
@@ -207,14 +208,9 @@ struct Usage {
 }
 
 impl Bench {
-    fn new(running: Running, clock: Clock, plan: Plan) -> anyhow::Result<Self> {
-        let publisher = Publisher::start(running.entry.clone(), clock, plan.message_bytes);
-        let crowd = Crowd::new(
-            clock,
-            running.address,
-            running.dialect.clone(),
-            plan.message_bytes,
-        )?;
+    fn new(running: Running, clock: Clock, plan: Plan, text_bytes: usize) -> anyhow::Result<Self> {
+        let publisher = Publisher::start(running.entry.clone(), clock, text_bytes);
+        let crowd = Crowd::new(clock, running.address, running.dialect.clone(), text_bytes)?;
         Ok(Self {
             running,
             crowd,

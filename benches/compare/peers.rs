@@ -16,6 +16,9 @@ use crate::tools::Tools;
 /// A secret of this run's gateway, which only this machine sees.
 const SECRET: &str = "of the comparison, long enough for a signature";
 
+/// What the log puts around a text: `{"seq":12345,"type":"chat.created","at":"2026-11-22T20:00:00.123Z","data":""}`.
+const EVENT_BYTES: usize = 77;
+
 /// One server of the comparison.
 #[derive(
     Clone,
@@ -32,6 +35,7 @@ const SECRET: &str = "of the comparison, long enough for a signature";
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Peer {
     Usher,
+    UsherEvents,
     #[value(name = "uwebsockets")]
     #[serde(rename = "uwebsockets")]
     UWebSockets,
@@ -68,10 +72,11 @@ pub(crate) struct Running {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Bare,
         Self::BareCoalescing,
         Self::Usher,
+        Self::UsherEvents,
         Self::UWebSockets,
         Self::Nchan,
         Self::Ws,
@@ -82,6 +87,7 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Usher => "Usher",
+            Self::UsherEvents => "Usher, small events",
             Self::UWebSockets => "uWebSockets.js",
             Self::Ws => "Node `ws`",
             Self::SocketIo => "Socket.IO",
@@ -98,6 +104,10 @@ impl Peer {
             Self::Usher => {
                 "`usher serve`, release build, defaults. A message is a row: INSERT into `chat_messages`, trigger, \
                  event log, NOTIFY"
+            }
+            Self::UsherEvents => {
+                "the same gateway with events of the size of the others' messages, put into its log by \
+                 `usher.append_events` without a row of chat: the fan-out alone"
             }
             Self::UWebSockets => {
                 "a hand-written gateway: `publish` to a topic, no compression, 1 MiB of backpressure. LISTEN with `pg`"
@@ -127,6 +137,32 @@ impl Peer {
         matches!(self, Self::UWebSockets | Self::Ws | Self::SocketIo)
     }
 
+    pub(crate) fn is_usher(self) -> bool {
+        matches!(self, Self::Usher | Self::UsherEvents)
+    }
+
+    /// Bytes of the text, where a message is to have so many.
+    pub(crate) fn text_bytes(self, message_bytes: usize) -> usize {
+        if self == Self::UsherEvents {
+            message_bytes - EVENT_BYTES
+        } else {
+            message_bytes
+        }
+    }
+
+    fn usher_entry(self, stage: &Stage) -> Entry {
+        let database = stage.superuser_url.clone();
+        let session = stage.session;
+        if self == Self::UsherEvents {
+            return Entry::Append { database, session };
+        }
+        Entry::Insert {
+            database,
+            session,
+            author: stage.author,
+        }
+    }
+
     pub(crate) fn start(self, stage: &Stage) -> anyhow::Result<Running> {
         let port = free_port()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -141,9 +177,9 @@ impl Peer {
             payload: "{}",
         };
         let (command, entry) = match self {
-            Self::Usher => {
+            Self::Usher | Self::UsherEvents => {
                 dialect = usher_dialect(stage.session);
-                (usher(stage, address), usher_entry(stage))
+                (usher(stage, address), self.usher_entry(stage))
             }
             Self::UWebSockets => (node(stage, "uwebsockets.mjs", port), notify),
             Self::Ws => (node(stage, "ws.mjs", port), notify),
@@ -191,14 +227,6 @@ fn usher_dialect(session: Uuid) -> Dialect {
             r#"{{"type":"subscribe","session":"{session}","history":0}}"#
         )),
         ready: r#""type":"subscribed""#,
-    }
-}
-
-fn usher_entry(stage: &Stage) -> Entry {
-    Entry::Insert {
-        database: stage.superuser_url.clone(),
-        session: stage.session,
-        author: stage.author,
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn draw(rows: &[Row], caption: &str) -> String {
     );
     for (place, row) in rows.iter().enumerate() {
         let y = middle(place);
-        let class = if row.peer == Peer::Usher {
+        let class = if row.peer.is_usher() {
             "end mine"
         } else {
             "end"
@@ -148,7 +148,7 @@ impl Panel {
         };
         for (place, (row, spread)) in rows.iter().zip(&spreads).enumerate() {
             let class = match row.peer {
-                Peer::Usher => "ours",
+                Peer::Usher | Peer::UsherEvents => "ours",
                 Peer::Bare | Peer::BareCoalescing => "limit",
                 Peer::UWebSockets | Peer::Ws | Peer::SocketIo | Peer::Nchan | Peer::Naive => "peer",
             };

@@ -36,6 +36,8 @@ pub(crate) enum Entry {
         session: Uuid,
         author: Uuid,
     },
+    /// As an event of the log, without a row of chat behind it.
+    Append { database: String, session: Uuid },
     /// As a notification; `{}` stands for the message.
     Notify {
         database: String,
@@ -175,6 +177,11 @@ enum Door {
         session: Uuid,
         author: Uuid,
     },
+    Append {
+        client: Client,
+        statement: Statement,
+        session: Uuid,
+    },
     Notify {
         client: Client,
         statement: Statement,
@@ -209,6 +216,21 @@ impl Door {
                     statement,
                     session,
                     author,
+                })
+            }
+            Entry::Append { database, session } => {
+                let client = connect(&database).await?;
+                let statement = client
+                    .prepare(
+                        "select usher.append_events($1, 'chat.created', array_agg(null::uuid), \
+                         array_agg(to_json(text) order by place)) \
+                         from unnest($2::text[]) with ordinality as t(text, place)",
+                    )
+                    .await?;
+                Ok(Self::Append {
+                    client,
+                    statement,
+                    session,
                 })
             }
             Entry::Notify {
@@ -251,6 +273,16 @@ impl Door {
                     .await
                     .context("insert messages")?;
                 ensure!(rows == texts.len() as u64, "{rows} rows were inserted");
+            }
+            Self::Append {
+                client,
+                statement,
+                session,
+            } => {
+                client
+                    .execute(&*statement, &[session, &texts])
+                    .await
+                    .context("append events")?;
             }
             Self::Notify {
                 client,

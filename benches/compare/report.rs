@@ -277,10 +277,10 @@ const NOTES: [Note; 3] = [
 
 impl Row {
     fn line(&self, out: &mut String) {
-        let name = if self.peer == Peer::Usher {
-            "**Usher**"
+        let name = if self.peer.is_usher() {
+            format!("**{}**", self.peer.name())
         } else {
-            self.peer.name()
+            self.peer.name().to_owned()
         };
         let sign = |is_wanted: bool, sign: &'static str| if is_wanted { sign } else { "" };
         let ratio = self.of_bare.map_or_else(
