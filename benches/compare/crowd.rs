@@ -393,12 +393,13 @@ impl Reader<'_> {
         let next = &mut self.next;
         self.marks.read(text, |stamp| {
             counts.deliveries += 1;
-            if stamp.number >= *next {
-                counts.lost += stamp.number - *next;
-                *next = stamp.number + 1;
-            } else {
+            // What comes again or after it was given up says nothing of how fast the others were.
+            if stamp.number < *next {
                 counts.disordered += 1;
+                return;
             }
+            counts.lost += stamp.number - *next;
+            *next = stamp.number + 1;
             let late_us = self.now_us.saturating_sub(stamp.due_us);
             counts.latest_us = counts.latest_us.max(late_us);
             if stamp.due_us >= self.measured_from_us {

@@ -68,7 +68,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
     /// Seconds that each steady load is measured.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     seconds: u64,
     /// Bytes of a message.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(MESSAGE_BYTES))]
@@ -150,7 +150,7 @@ fn compare(arguments: &Arguments, out: &Path) -> anyhow::Result<Report> {
         search: if arguments.quick {
             (100.0, 100.0)
         } else {
-            (10.0, 100_000.0)
+            (20.0, 100_000.0)
         },
         warm_up_ms: if arguments.quick { 500 } else { 2_000 },
         generator_core: arguments.generator_core,

@@ -24,8 +24,8 @@ const GROWTH: f64 = 4.0;
 /// Steps between the last rate that went well and the first that did not.
 const BISECTIONS: u32 = 4;
 
-const STEP_WARM_UP_US: u64 = 700_000;
-const STEP_US: u64 = 2_000_000;
+const STEP_WARM_UP_US: u64 = 500_000;
+const STEP_US: u64 = 1_500_000;
 /// How long stragglers may take after the last message, and how long they may be silent.
 const DRAIN_US: u64 = 20_000_000;
 const SILENCE_US: u64 = 2_500_000;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context as _;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -15,6 +16,8 @@ use crate::tools::Tools;
 
 /// A secret of this run's gateway, which only this machine sees.
 const SECRET: &str = "of the comparison, long enough for a signature";
+
+const NCHAN_FOLDER: &str = "/var/lib/nginx";
 
 /// What the log puts around a text: `{"seq":12345,"type":"chat.created","at":"2026-11-22T20:00:00.123Z","data":""}`.
 const EVENT_BYTES: usize = 77;
@@ -174,7 +177,7 @@ impl Peer {
         let notify = Entry::Notify {
             database: stage.superuser_url.clone(),
             channel: "compare",
-            payload: "{}",
+            payload: "%s",
         };
         let (command, entry) = match self {
             Self::Usher | Self::UsherEvents => {
@@ -244,13 +247,15 @@ fn socket_io_entry(stage: &Stage) -> Entry {
     Entry::Notify {
         database: stage.superuser_url.clone(),
         channel: "socket.io#/",
-        payload: r#"{"uid":"emitter","nsp":"/","type":3,"data":{"packet":{"type":2,"data":["m","{}"],"nsp":"/"},"opts":{"rooms":[],"except":[],"flags":{}}}}"#,
+        payload: r#"{"uid":"emitter","nsp":"/","type":3,"data":{"packet":{"type":2,"data":["m","%s"],"nsp":"/"},"opts":{"rooms":[],"except":[],"flags":{}}}}"#,
     }
 }
 
 fn nginx(stage: &Stage, port: u16) -> anyhow::Result<Command> {
     let folder = stage.folder.join("nginx");
     fs::create_dir_all(&folder)?;
+    // Debian's nchan wants its default folder for messages of more than memory, and refuses to be told another.
+    fs::create_dir_all(NCHAN_FOLDER).with_context(|| format!("make {NCHAN_FOLDER}, as root"))?;
     let config = include_str!("peers/nginx.conf")
         .replace("@MODULE@", &stage.tools.nchan.to_string_lossy())
         .replace("@FOLDER@", &folder.to_string_lossy())

@@ -38,7 +38,7 @@ pub(crate) enum Entry {
     },
     /// As an event of the log, without a row of chat behind it.
     Append { database: String, session: Uuid },
-    /// As a notification; `{}` stands for the message.
+    /// As a notification; `%s` stands for the message.
     Notify {
         database: String,
         channel: &'static str,
@@ -292,7 +292,7 @@ impl Door {
             } => {
                 let payloads: Vec<String> = texts
                     .iter()
-                    .map(|text| payload.replace("{}", text))
+                    .map(|text| payload.replace("%s", text))
                     .collect();
                 client.execute(&*statement, &[channel, &payloads]).await?;
             }
