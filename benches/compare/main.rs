@@ -1,7 +1,7 @@
 //! Usher beside what one would use instead: the same viewers, the same messages, one server after the other.
 //!
 //! ```text
-//! cargo bench --bench compare                                  everything, about 20 minutes
+//! cargo bench --bench compare                                  everything, about 25 minutes
 //! cargo bench --bench compare -- --quick --peers usher,ws      a look, in a minute
 //! ```
 //!

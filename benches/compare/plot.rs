@@ -27,7 +27,7 @@ font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;f
 .paper{fill:var(--paper)}text{fill:var(--ink)}.soft{fill:var(--soft);font-size:11.5px}.head{font-weight:600;font-size:13.5px}\
 .title{font-weight:650;font-size:17px}.end{text-anchor:end}.rule{stroke:var(--rule);fill:none}\
 .ours{fill:var(--ours);stroke:var(--ours)}.peer{fill:var(--peer);stroke:var(--peer)}.limit{fill:var(--limit);stroke:var(--limit)}\
-rect.ours,rect.peer,rect.limit{stroke:none}.range{stroke-width:2;opacity:.55;fill:none}.number{font-variant-numeric:tabular-nums}\
+rect.ours,rect.peer,rect.limit{stroke:none}.range{stroke-width:2;opacity:.55;fill:none}.number{font-variant-numeric:tabular-nums;paint-order:stroke;stroke:var(--paper);stroke-width:5px}\
 .mine{font-weight:650}";
 
 /// One measure of all servers.
@@ -48,28 +48,28 @@ enum Shape {
 const PANELS: [Panel; 4] = [
     Panel {
         title: "Deliveries per CPU-second",
-        better: "steady load, one message at a time · more is better",
+        better: "steady load · more is better",
         shape: Shape::Bar,
         value: |row| row.per_cpu_second,
         word: short,
     },
     Panel {
         title: "Saturation, deliveries/s",
-        better: "on one core, p99 ≤ 250 ms · more is better",
+        better: "p99 ≤ 250 ms · more is better",
         shape: Shape::Bar,
         value: |row| row.saturation,
         word: short,
     },
     Panel {
         title: "Latency p99, ms",
-        better: "smaller crowd, log scale · less is better",
+        better: "smaller crowd, log · less is better",
         shape: Shape::Dot,
         value: |row| row.near_p99_ms,
         word: tenths,
     },
     Panel {
         title: "KiB per idle viewer",
-        better: "resident, log scale · less is better",
+        better: "resident, log · less is better",
         shape: Shape::Dot,
         value: |row| row.kib,
         word: tenths,
