@@ -5,8 +5,10 @@
 
 use bytes::Bytes;
 
+use crate::limits::HISTORY_DEFAULT;
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{Seq, SessionId};
+use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, Reset, ServerFrame, StartReason, Subscribed, VotingView};
 use crate::relay::resume::Grant;
 use crate::relay::router::Recall;
@@ -27,6 +29,37 @@ pub struct Start {
     pub lost: Option<StartReason>,
     /// How many watch.
     pub viewers: u64,
+}
+
+impl Start {
+    /// A start after which the subscriber is told that continuity is lost.
+    #[must_use]
+    pub fn afresh(session: SessionId, reason: StartReason) -> Self {
+        let wish = Subscribe {
+            session,
+            history: HISTORY_DEFAULT,
+            resume: None,
+        };
+        Self {
+            wish,
+            id: None,
+            grant: None,
+            was_inside: true,
+            lost: Some(reason),
+            viewers: 0,
+        }
+    }
+
+    /// A refusal as this subscriber may know it: a stranger is told that there is nothing; who was inside, by the name that
+    /// ended it.
+    #[must_use]
+    pub fn refusal(&self, refusal: &Refusal) -> Refusal {
+        if self.was_inside && refusal.code == RefusalCode::NotFound {
+            Refusal::new(RefusalCode::Forbidden, "this session is closed to you")
+        } else {
+            refusal.clone()
+        }
+    }
 }
 
 /// How a subscription began, or began anew.
@@ -82,16 +115,22 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Goes on from a position that the window holds.
+    /// Goes on from the position that was given, if what is remembered leads on from there.
     #[must_use]
-    pub fn of_recall(recall: &'a Recall, position: Seq) -> Self {
-        Self {
+    pub fn of_recall(start: &Start, recall: &'a Recall) -> Option<Self> {
+        let resume = start.wish.resume.as_ref()?;
+        let same_epoch = resume
+            .epoch
+            .as_deref()
+            .is_none_or(|epoch| epoch == recall.snapshot.epoch);
+        let is_held = recall.reach <= resume.seq && resume.seq <= recall.head;
+        (same_epoch && is_held).then_some(Self {
             snapshot: &recall.snapshot,
-            position,
+            position: resume.seq,
             head: recall.head,
             reason: None,
             is_from_memory: true,
-        }
+        })
     }
 
     /// What it is counted as.

@@ -567,6 +567,26 @@ fn a_time_out_is_told_and_the_subscription_goes_on() {
 }
 
 #[test]
+fn the_end_of_a_time_out_is_looked_for() {
+    check(
+        "> subscribe S history 0 | joined | admitted head 5 muted for 10 | live || wait 9 | wait 1 | admitted head 5 muted for 3 | wait 3 | admitted head 5 | wait 10",
+        expect![[r#"
+            wait 9
+            wait 1
+                ask for admission
+            admitted head 5 muted for 3
+                < resume_token token="…"
+            wait 3
+                ask for admission
+            admitted head 5
+                sees hidden counts: false
+                < access can={"moderate":false,"send":true,"vote":true}
+                < resume_token token="…"
+            wait 10"#]],
+    );
+}
+
+#[test]
 fn whoever_moderates_sees_hidden_counts() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 moderates | live | recheck | admitted head 5",
@@ -1209,7 +1229,7 @@ impl Stage {
                 let head = after(words, "head").unwrap();
                 let snapshot = snapshot(epoch(words), head, after(words, "floor").unwrap_or(0));
                 let admission = Admission {
-                    ask_again: None,
+                    ask_again: after(words, "for").map(Duration::from_secs),
                     session,
                     can,
                     mine: HashMap::new(),

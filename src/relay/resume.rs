@@ -201,6 +201,11 @@ mod tests {
             key.open(&token, &Identity::anonymous(), SESSION, 1_001),
             None
         );
+        let as_nobody = Identity {
+            role: Role::Anon,
+            ..user(1)
+        };
+        assert_eq!(key.open(&token, &as_nobody, SESSION, 1_001), None);
         assert_eq!(
             key.open(&token, &user(1), SessionId(Uuid::nil()), 1_001),
             None
@@ -241,6 +246,16 @@ mod tests {
         );
         assert!(
             !revocations.allows(&grant(2, 7)) && revocations.allows(&grant(2, 8 + CLOCK_SKEW_MS))
+        );
+        let everywhere = AccessChange {
+            session: None,
+            user,
+        };
+        revocations.on_access_change(everywhere, 8);
+        assert!(
+            !revocations.allows(&grant(1, 8 + CLOCK_SKEW_MS))
+                && revocations.allows(&grant(1, 9 + CLOCK_SKEW_MS))
+                && revocations.allows(&grant(2, 8 + CLOCK_SKEW_MS))
         );
         revocations.void_all(9);
         assert!(!revocations.allows(&grant(3, 9)) && revocations.allows(&grant(3, 10)));

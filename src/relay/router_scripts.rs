@@ -10,7 +10,9 @@ use bytes::Bytes;
 use expect_test::{Expect, expect};
 use uuid::Uuid;
 
-use crate::limits::{RING_BYTES_MAX, TALLIES_PER_SESSION_MAX};
+use crate::limits::{
+    LINGERING_SESSIONS_MAX, RING_BYTES_MAX, RUN_BYTES_MAX, TALLIES_PER_SESSION_MAX,
+};
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::relay::PeerId;
@@ -179,7 +181,7 @@ fn an_answer_from_another_life_is_not_shown() {
 #[test]
 fn a_late_answer_to_a_session_that_began_afresh_is_ignored() {
     check(
-        "join 1 | attach 1 after 5 | hint 8 | keep | resync f | join 1 | attach 1 after 2 in f | page 3 head 3 in f | late 3 head 3 in f",
+        "join 1 | attach 1 after 5 | hint 8 | keep | resync f | join 1 | attach 1 after 2 in f | page 3 head 3 in f | late 6 7 8 head 8 in f",
         expect![[r#"
             join 1
             attach 1 after 5
@@ -189,7 +191,7 @@ fn a_late_answer_to_a_session_that_began_afresh_is_ignored() {
             join 1
             attach 1 after 2 in f: ask after 2 (Gap)
             page 3 head 3 in f: 1 < 3
-            late 3 head 3 in f"#]],
+            late 6 7 8 head 8 in f"#]],
     );
 }
 
@@ -515,6 +517,20 @@ fn counts_are_read_again_for_those_who_joined_before_a_resync() {
 }
 
 #[test]
+fn counts_are_read_again_where_what_a_voting_did_was_read_from_the_log() {
+    check(
+        "join 1 | attach 1 after 5 | bare 6 | page 6 head 6 about a voting | bare 7 | page 7 head 7",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            bare 6: ask after 5 (Oversized)
+            page 6 head 6 about a voting: 1 < 6, recount
+            bare 7: ask after 6 (Oversized)
+            page 7 head 7: 1 < 7"#]],
+    );
+}
+
+#[test]
 fn a_restart_keeps_the_counts_of_the_same_life() {
     check(
         "join 1 | join 2 | attach 1 after 3 | tally 7 | hint 6 | page floor 5 head 9 | attach 2 after 5",
@@ -623,6 +639,18 @@ fn a_snapshot_from_before_the_window_is_not_recalled() {
 }
 
 #[test]
+fn a_snapshot_is_recalled_with_the_counts_that_were_told_before_it() {
+    check(
+        "join 1 | tally 3 | attach 1 after 5 snapshot 5 version 2 | join 2",
+        expect![[r#"
+            join 1
+            tally 3
+            attach 1 after 5 snapshot 5 version 2: 1 < tally 3 hidden
+            join 2: recalls 5..5 version 3"#]],
+    );
+}
+
+#[test]
 fn a_session_lingers_and_is_kept_up_for_those_who_come_back() {
     check(
         "join 1 | attach 1 after 5 snapshot 5 version 1 | leave 1 | hint 6 | wait 59 | join 2 | leave 2 | wait 59 | hint 7 | wait 2 | join 3",
@@ -679,24 +707,32 @@ fn leaving_everything_frees_everything() {
 fn the_window_stays_within_its_bytes() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0");
-    let json = format!(
-        r#"{{"seq":1,"type":"chat.created","pad":"{}"}}"#,
-        "x".repeat(7_000)
-    );
-    let notices = (1..=500).map(|seq| Notice {
-        session: SESSION,
-        seq: Seq(seq),
-        event: Some(Event {
-            seq: Seq(seq),
-            ..Event::new(Seq(seq), &json)
-        }),
-    });
-    stage.router.publish(notices, &mut stage.outlet);
+    stage.router.publish(long_events(500), &mut stage.outlet);
     assert!(stage.router.window_bytes() <= RING_BYTES_MAX);
     assert!(
         stage.outlet.said.len() > 1,
         "a burst is written out before it outgrows the bound"
     );
+}
+
+#[test]
+fn whoever_is_behind_is_given_so_much_at_a_time() {
+    let mut stage = Stage::new();
+    stage.run("join 1 | attach 1 after 0 | stall 1");
+    stage.router.publish(long_events(30), &mut stage.outlet);
+    stage.outlet.stalled.clear();
+    stage.router.catch_up(PeerId(1), &mut stage.outlet);
+    let runs = 30_usize.div_ceil(RUN_BYTES_MAX / LONG_EVENT_BYTES_MIN);
+    assert_eq!(stage.outlet.said.len(), runs);
+}
+
+#[test]
+fn so_many_sessions_linger_and_the_longest_idle_goes_first() {
+    let mut stage = Stage::new();
+    stage.run("join 1 | attach 1 after 5 | leave 1 | wait 1");
+    stage.run(&format!("guests {LINGERING_SESSIONS_MAX} | wait 1"));
+    assert_eq!(stage.router.sessions().count(), LINGERING_SESSIONS_MAX);
+    assert!(stage.router.sessions().all(|session| session != SESSION));
 }
 
 #[test]
@@ -709,6 +745,20 @@ fn so_many_tallies_are_remembered_and_no_more() {
     stage.outlet.stalled.clear();
     stage.router.catch_up(PeerId(1), &mut stage.outlet);
     assert_eq!(stage.outlet.said.len(), TALLIES_PER_SESSION_MAX);
+}
+
+#[test]
+fn sessions_that_do_not_exist_push_out_none_that_does() {
+    check(
+        "join 1 | attach 1 after 5 | leave 1 | strangers 1000 | wait 1 | wait 60",
+        expect![[r#"
+            join 1
+            attach 1 after 5
+            leave 1
+            strangers 1000
+            wait 1: 1 sessions
+            wait 60: 0 sessions"#]],
+    );
 }
 
 struct Stage {
@@ -736,20 +786,6 @@ impl Outlet for Mouths {
         }
         takes
     }
-}
-
-#[test]
-fn sessions_that_do_not_exist_push_out_none_that_does() {
-    check(
-        "join 1 | attach 1 after 5 | leave 1 | strangers 1000 | wait 1 | wait 60",
-        expect![[r#"
-            join 1
-            attach 1 after 5
-            leave 1
-            strangers 1000
-            wait 1: 1 sessions
-            wait 60: 0 sessions"#]],
-    );
 }
 
 impl Stage {
@@ -853,13 +889,9 @@ impl Stage {
                 self.told.push(format!("left {}", left.len()));
             }
             "leave" => self.router.leave(SESSION, peer, self.now),
-            "strangers" => {
-                for number in 0..peer.0 {
-                    let session = SessionId(Uuid::from_u128(u128::from(number) + 1_000));
-                    let receiver = Receiver::new(PeerId(99), 1, None);
-                    self.router.join(session, receiver);
-                    self.router.leave(session, PeerId(99), self.now);
-                }
+            "strangers" | "guests" => {
+                let is_admitted = words.0[0] == "guests";
+                self.pass_by(peer.0, is_admitted.then(|| position(5, "e")));
             }
             "wait" => {
                 self.now += Duration::from_secs(peer.0);
@@ -889,10 +921,22 @@ impl Stage {
         }
     }
 
+    /// Somebody looks at so many other sessions, one after the other, and leaves each.
+    fn pass_by(&mut self, sessions: u64, from: Option<Position>) {
+        for number in 0..sessions {
+            let session = SessionId(Uuid::from_u128(u128::from(number) + 1_000));
+            let peer = PeerId(99);
+            self.router.join(session, Receiver::new(peer, 1, None));
+            if let Some(from) = &from {
+                self.router.attach(session, peer, from, &mut self.outlet);
+            }
+            self.router.leave(session, peer, self.now);
+        }
+    }
+
     fn attach(&mut self, peer: PeerId, words: &Words<'_>, epoch: &str) {
+        let seq = words.after("after").unwrap().parse().unwrap();
         let from = Position {
-            seq: Seq(words.after("after").unwrap().parse().unwrap()),
-            epoch: epoch.into(),
             snapshot: words.after("snapshot").map(|head| {
                 snapshot(
                     epoch,
@@ -901,6 +945,7 @@ impl Stage {
                 )
             }),
             sees_hidden: words.0.contains(&"sees"),
+            ..position(seq, epoch)
         };
         let attached = self.router.attach(SESSION, peer, &from, &mut self.outlet);
         if attached != Attached::Live {
@@ -945,6 +990,11 @@ impl<'a> Words<'a> {
     }
 
     fn page(&self, epoch: &str) -> LogPage {
+        let kind = if self.0.contains(&"voting") {
+            "voting.updated"
+        } else {
+            "chat.created"
+        };
         LogPage {
             epoch: epoch.to_owned(),
             head: Seq(self.after("head").unwrap().parse().unwrap()),
@@ -952,14 +1002,39 @@ impl<'a> Words<'a> {
             events: self
                 .numbers()
                 .into_iter()
-                .map(|seq| event(seq, "chat.created"))
+                .map(|seq| event(seq, kind))
                 .collect(),
         }
     }
 }
 
 fn event(seq: u64, kind: &str) -> Event {
-    Event::new(Seq(seq), &format!(r#"{{"seq":{seq},"type":"{kind}"}}"#))
+    let id = Uuid::from_u128(0);
+    let json = format!(r#"{{"seq":{seq},"type":"{kind}","data":{{"id":"{id}"}}}}"#);
+    Event::new(Seq(seq), &json)
+}
+
+const LONG_EVENT_BYTES_MIN: usize = 7_000;
+
+fn long_events(count: u64) -> impl Iterator<Item = Notice> {
+    let pad = "x".repeat(LONG_EVENT_BYTES_MIN);
+    (1..=count).map(move |seq| {
+        let json = format!(r#"{{"seq":{seq},"type":"chat.created","pad":"{pad}"}}"#);
+        Notice {
+            session: SESSION,
+            seq: Seq(seq),
+            event: Some(Event::new(Seq(seq), &json)),
+        }
+    })
+}
+
+fn position(seq: u64, epoch: &str) -> Position {
+    Position {
+        seq: Seq(seq),
+        epoch: epoch.into(),
+        snapshot: None,
+        sees_hidden: false,
+    }
 }
 
 fn snapshot(epoch: &str, head: u64, version: u64) -> Arc<Snapshot> {

@@ -15,16 +15,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::auth::identity::Identity;
-use crate::limits::{ADMISSION_RETRY, HISTORY_DEFAULT};
+use crate::limits::ADMISSION_RETRY;
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::ms;
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::{self, Can, ServerFrame, StartReason};
+use crate::protocol::server::{self, ServerFrame, StartReason};
 use crate::relay::opening::{Opening, Start};
 use crate::relay::peer::{Effect, Moment};
 use crate::relay::resume::ResumeKey;
+use crate::relay::rights::Rights;
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
 use crate::relay::snapshot::{Admission, Snapshot};
 
@@ -60,18 +61,9 @@ pub struct Subscription {
     /// Told apart from earlier tries by answers that come late.
     pub attempt: u32,
     state: State,
-    can: Can,
+    rights: Rights,
     /// The epoch of its numbers.
     epoch: Box<str>,
-    token_due: Option<Instant>,
-    recheck_due: Option<Instant>,
-    /// When the admission under way was asked for. One at a time: of two, the answer that comes last may be the older.
-    asked_at_ms: Option<u64>,
-    /// Something changed while it was under way: it must be asked for again.
-    owes_recheck: bool,
-    /// When the admission that stands was asked for, or 0 while it is in doubt. What is voided later voids the tokens that
-    /// rest on it; those that rest on 0 are void from the start.
-    admitted_at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -141,13 +133,8 @@ impl Subscription {
             session,
             attempt,
             state: State::Joining(Box::new(start)),
-            can: Can::default(),
+            rights: Rights::default(),
             epoch: Box::default(),
-            token_due: None,
-            recheck_due: None,
-            asked_at_ms: None,
-            owes_recheck: false,
-            admitted_at_ms: 0,
         }
     }
 
@@ -163,28 +150,18 @@ impl Subscription {
             unreachable!("a peer passes on the answer to the latest join only");
         };
         start.viewers = viewers;
-        if let Some(can) = self.recovers_from_memory(&start, recall.as_ref())
-            && let Some(recall) = recall
-            && let Some(grant) = start.grant
+        if let Some(grant) = &start.grant
+            && let Some(recall) = &recall
+            && let Some(opening) = Opening::of_recall(&start, recall)
         {
-            self.can = can;
-            self.admitted_at_ms = grant.issued_at_ms;
+            self.rights.on_grant(grant);
             self.epoch = recall.snapshot.epoch.as_str().into();
-            let position = start
-                .wish
-                .resume
-                .as_ref()
-                .map_or(recall.head, |resume| resume.seq);
-            let opening = Opening::of_recall(&recall, position);
             self.announce(&start, &opening, |_| None, scene, effects);
-            self.attach(
-                Course {
-                    position,
-                    snapshot: Some(recall.snapshot),
-                },
-                effects,
-            );
-            return;
+            let course = Course {
+                position: opening.position,
+                snapshot: Some(Arc::clone(&recall.snapshot)),
+            };
+            return self.attach(course, effects);
         }
         self.state = State::Authorizing(start);
         self.ask_admission(scene, effects);
@@ -197,16 +174,13 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        let asked_at_ms = self.asked_at_ms.take();
-        if let (Some(Ok(_)), Some(asked_at_ms), false) = (&answer, asked_at_ms, self.owes_recheck) {
-            self.admitted_at_ms = asked_at_ms;
-        }
+        let is_owed = self.rights.on_answer(answer.as_ref());
         let step = if matches!(self.state, State::Authorizing(_)) {
             self.on_authorized(answer, scene, effects)
         } else {
             self.on_rechecked(answer, scene, effects)
         };
-        if step == Step::Stay && std::mem::take(&mut self.owes_recheck) {
+        if step == Step::Stay && is_owed {
             self.recheck(scene, effects);
         }
         step
@@ -283,11 +257,7 @@ impl Subscription {
             unreachable!("a peer passes on the answer to the latest wish only");
         };
         match attached {
-            Attached::Live => {
-                // A peer that is behind again and again still gets its fresh token in time.
-                self.token_due
-                    .get_or_insert(scene.now.at + scene.resume_ttl / 2);
-            }
+            Attached::Live => self.rights.renew_tokens(scene),
             Attached::Behind => self.read_page(course, effects),
             // The epochs of the admission and of the router differ; one of them is about to learn of it.
             // Until then nothing is lost: the next page tells whether the position still leads somewhere.
@@ -309,7 +279,7 @@ impl Subscription {
             }
             TurnKind::Lost(reason) => self.restart(reason, effects),
             TurnKind::Recheck => self.recheck(scene, effects),
-            TurnKind::RecheckLater(delay) => self.recheck_within(delay, scene),
+            TurnKind::RecheckLater(delay) => self.rights.ask_within(delay, scene.now),
         }
     }
 
@@ -332,19 +302,12 @@ impl Subscription {
 
     /// Does what is due at this time.
     pub fn on_deadline(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
-        if self.token_due.is_some_and(|due| due <= scene.now.at) {
-            self.token_due = Some(scene.now.at + scene.resume_ttl / 2);
-            let token = self.seal(scene);
-            effects.push(Effect::Send(
-                ServerFrame::ResumeToken {
-                    session: self.session,
-                    token: &token,
-                }
-                .encode(),
-            ));
+        let session = self.session;
+        if let Some(token) = &self.rights.poll_token(session, scene) {
+            let frame = ServerFrame::ResumeToken { session, token };
+            effects.push(Effect::Send(frame.encode()));
         }
-        if self.recheck_due.is_some_and(|due| due <= scene.now.at) {
-            self.recheck_due = None;
+        if self.rights.poll_question(scene.now) {
             self.recheck(scene, effects);
         }
         if let State::Waiting { until, .. } = self.state
@@ -384,16 +347,13 @@ impl Subscription {
         } else {
             None
         };
-        [self.token_due, self.recheck_due, waiting]
-            .into_iter()
-            .flatten()
-            .min()
+        waiting.into_iter().chain(self.rights.deadline()).min()
     }
 
     /// Whether the subscriber may moderate the session, as far as is known.
     #[must_use]
     pub fn moderates(&self) -> bool {
-        self.can.moderate
+        self.rights.can().moderate
     }
 
     /// Whether an answer of the router to a join is awaited.
@@ -428,8 +388,7 @@ impl Subscription {
         effects: &mut Vec<Effect>,
     ) {
         let snapshot = &admission.snapshot;
-        self.can = admission.can;
-        self.remember_to_ask(admission, scene);
+        self.rights.admit(admission, scene.now);
         self.epoch = snapshot.epoch.as_str().into();
         let opening = Opening::of_admission(start, snapshot);
         let position = opening.position;
@@ -455,9 +414,10 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let token = self.seal(scene);
-        let votings = opening.snapshot.views(self.session, self.can, mine);
-        let frame = opening.frame(start, self.session, self.can, votings, &token);
+        let (session, can) = (self.session, self.rights.can());
+        let token = self.rights.seal(session, scene);
+        let votings = opening.snapshot.views(session, can, mine);
+        let frame = opening.frame(start, session, can, votings, &token);
         effects.push(Effect::Began(opening.beginning(start)));
         effects.push(Effect::Send(frame));
     }
@@ -472,29 +432,21 @@ impl Subscription {
         let session = self.session;
         match answer {
             Some(Ok(admission)) => {
-                self.token_due = self.token_due.map(|_| scene.now.at);
-                self.remember_to_ask(&admission, scene);
-                if admission.can == self.can {
-                    return Step::Stay;
-                }
-                self.can = admission.can;
-                effects.push(Effect::SeesHidden {
-                    session,
-                    sees_hidden: self.can.moderate,
-                });
-                effects.push(Effect::Send(
-                    ServerFrame::Access {
+                if self.rights.admit(&admission, scene.now) {
+                    let can = admission.can;
+                    effects.push(Effect::SeesHidden {
                         session,
-                        can: self.can,
-                    }
-                    .encode(),
-                ));
+                        sees_hidden: can.moderate,
+                    });
+                    let frame = ServerFrame::Access { session, can };
+                    effects.push(Effect::Send(frame.encode()));
+                }
                 Step::Stay
             }
             Some(Err(refusal)) if is_judgement(refusal.code) => self.withdraw(&refusal, effects),
             // What was allowed stands until the database can be asked, and it is asked until it answers.
             Some(Err(_)) | None => {
-                self.recheck_within(ADMISSION_RETRY, scene);
+                self.rights.ask_within(ADMISSION_RETRY, scene.now);
                 Step::Stay
             }
         }
@@ -507,15 +459,9 @@ impl Subscription {
         effects.push(Effect::Leave {
             session: self.session,
         });
-        // A stranger is told that there is nothing; who was inside, by the name that ended it.
-        let refusal = if start.was_inside && refusal.code == RefusalCode::NotFound {
-            Refusal::new(RefusalCode::Forbidden, "this session is closed to you")
-        } else {
-            refusal.clone()
-        };
         effects.push(Effect::Refuse {
             id: start.id.clone(),
-            refusal,
+            refusal: start.refusal(refusal),
         });
         Step::End
     }
@@ -538,27 +484,14 @@ impl Subscription {
         Step::Withdrawn
     }
 
-    fn remember_to_ask(&mut self, admission: &Admission, scene: &Scene<'_>) {
-        if let Some(delay) = admission.ask_again {
-            self.recheck_within(delay, scene);
-        }
-    }
-
-    /// Asks again in a while, or sooner if that is owed already.
-    fn recheck_within(&mut self, delay: Duration, scene: &Scene<'_>) {
-        let due = scene.now.at + delay;
-        self.recheck_due = Some(self.recheck_due.map_or(due, |owed| owed.min(due)));
-    }
-
     fn restart(&mut self, reason: StartReason, effects: &mut Vec<Effect>) {
-        self.join(self.afresh(reason), effects);
+        let start = Start::afresh(self.session, reason);
+        self.join(Box::new(start), effects);
     }
 
     fn join(&mut self, start: Box<Start>, effects: &mut Vec<Effect>) {
         self.attempt = self.attempt.wrapping_add(1);
-        self.token_due = None;
-        self.asked_at_ms = None;
-        self.owes_recheck = false;
+        self.rights.begin_anew();
         effects.push(Effect::Join {
             session: self.session,
             attempt: self.attempt,
@@ -568,17 +501,12 @@ impl Subscription {
     }
 
     fn ask_admission(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
-        // What stood is in doubt, and may be another identity's: a token made meanwhile rests on nothing.
-        self.admitted_at_ms = 0;
-        if self.asked_at_ms.is_some() {
-            self.owes_recheck = true;
-            return;
+        if self.rights.ask(scene.now) {
+            effects.push(Effect::Admit {
+                session: self.session,
+                attempt: self.attempt,
+            });
         }
-        self.asked_at_ms = Some(scene.now.unix_ms);
-        effects.push(Effect::Admit {
-            session: self.session,
-            attempt: self.attempt,
-        });
     }
 
     fn read_page(&mut self, course: Box<Course>, effects: &mut Vec<Effect>) {
@@ -598,7 +526,7 @@ impl Subscription {
                 seq: course.position,
                 epoch: self.epoch.clone(),
                 snapshot: course.snapshot.clone(),
-                sees_hidden: self.can.moderate,
+                sees_hidden: self.rights.can().moderate,
             },
         });
         self.state = State::Attaching(Box::new(course));
@@ -609,44 +537,6 @@ impl Subscription {
             until: scene.now.at + ADMISSION_RETRY,
             next,
         };
-    }
-
-    /// A start after which the subscriber is told that continuity is lost.
-    fn afresh(&self, reason: StartReason) -> Box<Start> {
-        let wish = Subscribe {
-            session: self.session,
-            history: HISTORY_DEFAULT,
-            resume: None,
-        };
-        Box::new(Start {
-            wish,
-            id: None,
-            grant: None,
-            was_inside: true,
-            lost: Some(reason),
-            viewers: 0,
-        })
-    }
-
-    /// What the subscriber could do, if its grant, its position and what is remembered are enough to go on from.
-    fn recovers_from_memory(&self, start: &Start, recall: Option<&Recall>) -> Option<Can> {
-        let (grant, recall, resume) = (start.grant?, recall?, start.wish.resume.as_ref()?);
-        let same_epoch = resume
-            .epoch
-            .as_deref()
-            .is_none_or(|epoch| epoch == recall.snapshot.epoch);
-        let is_held = recall.reach <= resume.seq && resume.seq <= recall.head;
-        (same_epoch && is_held).then_some(grant.can)
-    }
-
-    fn seal(&self, scene: &Scene<'_>) -> String {
-        scene.key.seal(
-            scene.identity,
-            self.session,
-            self.can,
-            self.admitted_at_ms,
-            scene.now.unix_ms.saturating_add(ms(scene.resume_ttl)),
-        )
     }
 }
 

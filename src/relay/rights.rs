@@ -1,0 +1,121 @@
+//! What a subscriber may do, and since when that is known.
+//!
+//! The database says it and is asked again where something may have changed. Resume tokens are dated by the question that
+//! they rest on: a change of access that came after it voids them. Knows nothing of where the subscriber stands.
+
+use std::time::{Duration, Instant};
+
+use crate::protocol::id::SessionId;
+use crate::protocol::ms;
+use crate::protocol::refusal::Refusal;
+use crate::protocol::server::Can;
+use crate::relay::peer::Moment;
+use crate::relay::resume::Grant;
+use crate::relay::snapshot::Admission;
+use crate::relay::subscription::Scene;
+
+/// The rights of one subscription.
+#[derive(Debug, Default)]
+pub(super) struct Rights {
+    can: Can,
+    /// When the admission that stands was asked for, or 0 while it is in doubt. What is voided later voids the tokens that
+    /// rest on it; those that rest on 0 are void from the start.
+    admitted_at_ms: u64,
+    /// When the admission under way was asked for. One at a time: of two, the answer that comes last may be the older.
+    asked_at_ms: Option<u64>,
+    /// Something changed while it was under way: it must be asked for again.
+    is_owed: bool,
+    question_due: Option<Instant>,
+    token_due: Option<Instant>,
+}
+
+impl Rights {
+    /// Takes the word of a grant.
+    pub(super) fn on_grant(&mut self, grant: &Grant) {
+        self.can = grant.can;
+        self.admitted_at_ms = grant.issued_at_ms;
+    }
+
+    /// Puts what stood in doubt. Says whether the database is to be asked at once; if not, it is asked once more after the
+    /// answer under way.
+    pub(super) fn ask(&mut self, now: Moment) -> bool {
+        // It may be another identity's: a token made meanwhile rests on nothing.
+        self.admitted_at_ms = 0;
+        self.is_owed = self.asked_at_ms.is_some();
+        self.asked_at_ms.get_or_insert(now.unix_ms);
+        !self.is_owed
+    }
+
+    /// Notes that an answer came. Says whether the database must be asked once more.
+    pub(super) fn on_answer(&mut self, answer: Option<&Result<Admission, Refusal>>) -> bool {
+        let asked_at_ms = self.asked_at_ms.take();
+        let is_owed = std::mem::take(&mut self.is_owed);
+        if let (Some(Ok(_)), Some(asked_at_ms), false) = (answer, asked_at_ms, is_owed) {
+            self.admitted_at_ms = asked_at_ms;
+        }
+        is_owed
+    }
+
+    /// Takes what the database said. Says whether it is another thing than before.
+    pub(super) fn admit(&mut self, admission: &Admission, now: Moment) -> bool {
+        // The token that was given says what was.
+        self.token_due = self.token_due.map(|_| now.at);
+        if let Some(delay) = admission.ask_again {
+            self.ask_within(delay, now);
+        }
+        std::mem::replace(&mut self.can, admission.can) != admission.can
+    }
+
+    /// Has the database asked in a while, or sooner if that is due already.
+    pub(super) fn ask_within(&mut self, delay: Duration, now: Moment) {
+        let due = now.at + delay;
+        self.question_due = Some(self.question_due.map_or(due, |known| known.min(due)));
+    }
+
+    /// Begins to renew the token, where that has not begun: who is behind again and again still gets it in time.
+    pub(super) fn renew_tokens(&mut self, scene: &Scene<'_>) {
+        self.token_due
+            .get_or_insert(scene.now.at + scene.resume_ttl / 2);
+    }
+
+    /// Forgets what is under way: the subscription begins anew, and what it asked has another's number.
+    pub(super) fn begin_anew(&mut self) {
+        self.asked_at_ms = None;
+        self.is_owed = false;
+        self.token_due = None;
+    }
+
+    /// Whether it is time to ask the database.
+    pub(super) fn poll_question(&mut self, now: Moment) -> bool {
+        self.question_due.take_if(|due| *due <= now.at).is_some()
+    }
+
+    /// A fresh token, where it is time for one.
+    pub(super) fn poll_token(&mut self, session: SessionId, scene: &Scene<'_>) -> Option<String> {
+        self.token_due.take_if(|due| *due <= scene.now.at)?;
+        self.renew_tokens(scene);
+        Some(self.seal(session, scene))
+    }
+
+    /// When something is next due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.question_due.into_iter().chain(self.token_due).min()
+    }
+
+    /// What the subscriber may do.
+    pub(super) fn can(&self) -> Can {
+        self.can
+    }
+
+    /// A token that says so.
+    pub(super) fn seal(&self, session: SessionId, scene: &Scene<'_>) -> String {
+        let expires_at_ms = scene.now.unix_ms.saturating_add(ms(scene.resume_ttl));
+        scene.key.seal(
+            scene.identity,
+            session,
+            self.can,
+            self.admitted_at_ms,
+            expires_at_ms,
+        )
+    }
+}
