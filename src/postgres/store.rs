@@ -156,42 +156,30 @@ impl Store {
         let after_number = i64::try_from(after.0).unwrap_or(i64::MAX);
         let count = i32::from(count);
         let bytes = i32::try_from(PAGE_BYTES_MAX).unwrap_or(i32::MAX);
-        let sessions = vec![session.0];
-        // The head is read before the events: what it promises, the events hold.
-        let page = async {
-            let client = self.client().await?;
-            let one: [Parameter<'_>; 1] = [(&sessions, Type::UUID_ARRAY)];
-            let range: [Parameter<'_>; 4] = [
-                (&session.0, Type::UUID),
-                (&after_number, Type::INT8),
-                (&count, Type::INT4),
-                (&bytes, Type::INT4),
-            ];
-            let (heads, events) = futures::try_join!(
-                query(
-                    &client,
-                    "select usher.epoch(), coalesce(head, 0), coalesce(floor, 0) \
-                     from (values (1)) as one (row) left join usher.heads($1) on true",
-                    &one,
-                ),
-                query(
-                    &client,
-                    "select seq, event from usher.events_after($1, $2, $3, $4)",
-                    &range,
-                ),
-            )?;
-            let head = heads.first();
-            Ok(LogPage {
-                epoch: head.and_then(|row| row.try_get(0).ok()).unwrap_or_default(),
-                head: head.map(|row| seq(row, 1)).unwrap_or_default(),
-                floor: head.map(|row| seq(row, 2)).unwrap_or_default(),
-                events: events
-                    .iter()
-                    .map(|row| Event::new(seq(row, 0), row.get(1)))
-                    .collect(),
-            })
+        // One statement, so that the epoch, the head and the events are of one moment.
+        let sql = "select (select usher.epoch()), coalesce(h.head, 0), coalesce(h.floor, 0), e.seq, e.event
+            from (values (1)) as one (row)
+            left join usher.heads(array[$1]) h on true
+            left join usher.events_after($1, $2, $3, $4) e on true
+            order by e.seq";
+        let parameters: [Parameter<'_>; 4] = [
+            (&session.0, Type::UUID),
+            (&after_number, Type::INT8),
+            (&count, Type::INT4),
+            (&bytes, Type::INT4),
+        ];
+        let rows = self.rows(sql, &parameters).await?;
+        let event = |row: &Row| {
+            let text: Option<&str> = row.get(4);
+            text.map(|text| Event::new(seq(row, 3), text))
         };
-        self.deadline(page).await
+        let first = rows.first();
+        Ok(LogPage {
+            epoch: first.map(|row| row.get(0)).unwrap_or_default(),
+            head: first.map(|row| seq(row, 1)).unwrap_or_default(),
+            floor: first.map(|row| seq(row, 2)).unwrap_or_default(),
+            events: rows.iter().filter_map(event).collect(),
+        })
     }
 
     /// Reads the counts of votings; drafts and votings that are gone are left out.

@@ -73,7 +73,7 @@ pub enum RefillCause {
 pub struct LogPage {
     /// Which life of the database it is from.
     pub epoch: String,
-    /// The newest number, read no later than the events.
+    /// The newest number at the time of the events.
     pub head: Seq,
     /// The number before the oldest event that the log still has.
     pub floor: Seq,

@@ -219,7 +219,7 @@ impl Subscription {
             return self.restart(StartReason::Ahead, effects);
         }
         let from = course.position;
-        // Events that a trim took, perhaps between the two statements of a page, are missed here and seen below.
+        // Events that a trim took are missed here and seen below.
         let follows = |event: &&Event| {
             let is_next = event.seq == course.position.next();
             if is_next {

@@ -201,7 +201,7 @@ impl Topic {
             }
         }
         if self.head() == held && page.head > held {
-            // What follows was trimmed, perhaps between the two statements of the page.
+            // What follows was trimmed.
             return Err(Broken::Trimmed { floor: page.floor });
         }
         let owed = std::mem::take(&mut self.owes_refill);
