@@ -21,7 +21,8 @@ use crate::stage::{
 use crate::viewer::{Board, Order, Report, Seat, Viewer};
 use crate::writer::{Acked, Desk};
 
-const SESSIONS: usize = 2;
+/// All of them are watched, and the last one is quiet: nobody writes there but faults, by [`Evening::whisper`].
+const SESSIONS: usize = 3;
 const SENDERS: usize = 3;
 const VOTERS: usize = 3;
 /// Traffic before the fault, and after everybody is whole.
@@ -171,7 +172,9 @@ impl<'a> Evening<'a> {
         };
         let seated = async {
             while !self.board.seats.iter().all(is_seated) {
-                self.mark(&client).await?;
+                for session in &self.board.sessions {
+                    self.mark(&client, session).await?;
+                }
                 sleep(PATIENCE / 600).await;
             }
             anyhow::Ok(())
@@ -203,6 +206,12 @@ impl<'a> Evening<'a> {
     /// The fault is over: from now on everybody should recover.
     pub(crate) fn lift(&mut self) {
         self.lifted = Some(Instant::now());
+    }
+
+    /// Says something in the quiet session, where nothing follows that would show that it was missed.
+    pub(crate) async fn whisper(&self, client: &tokio_postgres::Client) -> anyhow::Result<()> {
+        self.mark(client, &self.board.quiet()).await?;
+        Ok(())
     }
 
     /// Something that the reader of the table should know.
@@ -317,8 +326,7 @@ impl<'a> Evening<'a> {
     async fn times_to_whole(&self, since: Instant) -> anyhow::Result<Vec<Duration>> {
         let deadline = Instant::now() + WHOLE_MAX;
         let marks = loop {
-            let marked = async { self.mark(&self.database.connect().await?).await };
-            match timeout(PATIENCE, marked).await? {
+            match timeout(PATIENCE, self.marks()).await? {
                 Ok(marks) => break marks,
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => sleep(POLL).await,
@@ -344,26 +352,30 @@ impl<'a> Evening<'a> {
         Ok(times)
     }
 
-    /// Writes a message to each session; gives their numbers.
-    async fn mark(&self, client: &tokio_postgres::Client) -> anyhow::Result<Vec<u64>> {
+    /// Writes a message to each session; gives their numbers. In the quiet one it says where its log ends: another message
+    /// would only show what was missed before it.
+    async fn marks(&self) -> anyhow::Result<Vec<u64>> {
+        let client = self.database.connect().await?;
         let mut marks = Vec::new();
-        for session in &self.board.sessions {
-            let sql = "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, 'mark')
-                returning id";
-            let message: Uuid = client
-                .query_one(sql, &[session, &self.author])
-                .await?
-                .get(0);
-            let sql = "select seq from usher.session_events where message_id = $1";
-            marks.push(
-                client
-                    .query_one(sql, &[&message])
-                    .await?
-                    .get::<_, i64>(0)
-                    .cast_unsigned(),
-            );
+        for session in self.board.busy() {
+            marks.push(self.mark(&client, session).await?);
         }
+        let sql = "select max(seq) from usher.session_events where session_id = $1";
+        let end = client.query_one(sql, &[&self.board.quiet()]).await?;
+        marks.push(end.get::<_, i64>(0).cast_unsigned());
         Ok(marks)
+    }
+
+    /// Writes a message to a session; gives its number.
+    async fn mark(&self, client: &tokio_postgres::Client, session: &Uuid) -> anyhow::Result<u64> {
+        let sql =
+            "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, 'mark')
+            returning id";
+        let row = client.query_one(sql, &[session, &self.author]).await?;
+        let message: Uuid = row.get(0);
+        let sql = "select seq from usher.session_events where message_id = $1";
+        let row = client.query_one(sql, &[&message]).await?;
+        Ok(row.get::<_, i64>(0).cast_unsigned())
     }
 
     async fn audit(

@@ -284,6 +284,8 @@ async fn listen_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     for _ in 0..3 {
         // What it asked last, before it began to listen.
         end_backends(&client, "query = 'select usher.epoch()'").await?;
+        sleep(A_MOMENT / 20).await;
+        evening.whisper(&client).await?;
         sleep(A_MOMENT).await;
     }
     evening.lift();
@@ -294,6 +296,8 @@ async fn backends_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let client = evening.database.connect().await?;
     evening.strike();
     end_backends(&client, "true").await?;
+    sleep(A_MOMENT / 20).await;
+    evening.whisper(&client).await?;
     evening.lift();
     Ok(())
 }
@@ -339,11 +343,13 @@ async fn postgres_frozen(evening: &mut Evening<'_>) -> anyhow::Result<()> {
 
 async fn database_half_open(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let sql = "select client_port from pg_stat_activity where usename = 'usher_gateway' and client_port > 0";
-    let rows = evening.database.connect().await?.query(sql, &[]).await?;
+    let client = evening.database.connect().await?;
+    let rows = client.query(sql, &[]).await?;
     let port = |row: &tokio_postgres::Row| u16::try_from(row.get::<_, i32>(0)).ok();
     let ports: Vec<u16> = rows.iter().filter_map(port).collect();
     evening.strike();
     let silence = Silence::over(&ports).context("drop packets")?;
+    evening.whisper(&client).await?;
     sleep(PAST_THE_PROBE).await;
     drop(silence);
     evening.lift();
@@ -462,6 +468,7 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     copy_tree(&data, &copy).await?;
     evening.postgres.cluster.start_server().await?;
     // Everybody gets ahead of the copy.
+    evening.whisper(&evening.database.connect().await?).await?;
     sleep(A_WHILE).await;
     evening.strike();
     evening.postgres.cluster.stop_server(StopMode::Fast).await?;
@@ -476,9 +483,11 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let mut settings = tokio::fs::read_to_string(data.join("postgresql.auto.conf")).await?;
     settings.push_str(restore);
     tokio::fs::write(data.join("postgresql.auto.conf"), settings).await?;
-    evening.postgres.cluster.start_server().await?;
-    evening.forgive_what_was_undone();
     evening.forget_positions();
+    evening.postgres.cluster.start_server().await?;
+    // Before the gateway has looked, if it can be: this takes a number that everybody has already, for something else.
+    evening.whisper(&evening.database.connect().await?).await?;
+    evening.forgive_what_was_undone();
     evening.lift();
     Ok(())
 }
@@ -521,7 +530,7 @@ async fn clients_stall(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let client = evening.database.connect().await?;
     let sql = "insert into public.chat_messages (session_id, user_id, body)
         select $1, $2, repeat('flood ', 300) from generate_series(1, $3::int)";
-    for session in evening.board.sessions.clone() {
+    for session in evening.board.busy().to_vec() {
         client
             .execute(sql, &[&session, &evening.author, &(FLOOD_ROWS / 2)])
             .await?;

@@ -40,6 +40,18 @@ pub(crate) struct Board {
     pub(crate) seats: Vec<Seat>,
 }
 
+impl Board {
+    /// The sessions in which something is written all the while.
+    pub(crate) fn busy(&self) -> &[Uuid] {
+        &self.sessions[..self.sessions.len() - 1]
+    }
+
+    /// The session in which nothing is, unless a fault does.
+    pub(crate) fn quiet(&self) -> Uuid {
+        self.sessions[self.sessions.len() - 1]
+    }
+}
+
 /// Where one viewer stands, for all to see.
 pub(crate) struct Seat {
     /// By session.

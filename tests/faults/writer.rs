@@ -53,11 +53,11 @@ impl Desk {
         *self.is_over.borrow()
     }
 
-    /// Writes messages to all sessions in turn. Gives what was acknowledged.
+    /// Writes messages to the busy sessions in turn. Gives what was acknowledged.
     pub(crate) async fn send(self, author: Uuid) -> anyhow::Result<Vec<Acked>> {
         let mut acked = Vec::new();
         let mut line = Line::new(&self, author);
-        let sessions = self.board.sessions.clone();
+        let sessions = self.board.busy().to_vec();
         for session in sessions.iter().cycle() {
             if self.is_over() {
                 break;
@@ -133,12 +133,12 @@ impl Desk {
         author: Uuid,
         round: u64,
     ) -> Result<(), tokio_postgres::Error> {
-        let sessions = &self.board.sessions;
+        let sessions = self.board.busy();
         if round.is_multiple_of(25) {
             let sql = "insert into public.chat_messages (session_id, user_id, body)
                 select s, $2, 'in bulk ' || n from unnest($1::uuid[]) s, generate_series(1, $3::int) n";
             client
-                .execute(sql, &[sessions, &author, &BULK_ROWS])
+                .execute(sql, &[&sessions, &author, &BULK_ROWS])
                 .await?;
             return Ok(());
         }
