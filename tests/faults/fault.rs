@@ -12,7 +12,7 @@ use usher::postgres::cluster::StopMode;
 
 use crate::evening::Evening;
 use crate::netfilter::Silence;
-use crate::stage::Gateway;
+use crate::stage::{Gateway, PATIENCE};
 use crate::viewer::Order;
 
 /// Longer than the gateway waits for its own echo (every 5 s, at most 5 s).
@@ -485,8 +485,17 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     tokio::fs::write(data.join("postgresql.auto.conf"), settings).await?;
     evening.forget_positions();
     evening.postgres.cluster.start_server().await?;
-    // Before the gateway has looked, if it can be: this takes a number that everybody has already, for something else.
-    evening.whisper(&evening.database.connect().await?).await?;
+    // As soon as it can be written to, before the gateway has looked, if it can be: this takes a number that everybody has
+    // already, for something else.
+    let client = evening.database.connect().await?;
+    let whispered = async {
+        while evening.whisper(&client).await.is_err() {
+            sleep(A_MOMENT / 20).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, whispered)
+        .await
+        .context("a restored server is written to")?;
     evening.forgive_what_was_undone();
     evening.lift();
     Ok(())
