@@ -1,12 +1,10 @@
-// The shell: gives the pure parts a socket, a clock and randomness, and the views what to show.
+// The viewer's page: watch, talk, vote.
 
-import { Connection } from "./connection.js";
 import { byId, setAttribute, setShown, setText } from "./dom.js";
+import { followSession } from "./follow.js";
 import { shortCount } from "./format.js";
-import { identityOf, isSessionId, placeOf } from "./identity.js";
-import { Session } from "./session.js";
-import { resumeOf } from "./continuity.js";
-import { initialState, reduce } from "./state.js";
+import { isSessionId, placeOf } from "./identity.js";
+import { linkPhase } from "./room.js";
 import { chatView } from "./view_chat.js";
 import { composerView } from "./view_composer.js";
 import { headerView } from "./view_header.js";
@@ -18,106 +16,56 @@ import { toastsView } from "./view_toasts.js";
 import { votesView } from "./view_votes.js";
 
 const TICK_MS = 250;
+const HISTORY = 100;
 
 const place = placeOf(location.search, location.hash);
-const screen = screenView({ retry: () => follow?.retry(), go });
+const screen = screenView({ retry: () => follow?.retry(), go: (address) => location.assign(address) });
 let follow = null;
-if (place.session && isSessionId(place.session)) follow = followSession(place.session, place.token);
+if (place.session && isSessionId(place.session)) begin();
 else screen.start(place.session !== null);
 window.addEventListener("hashchange", () => location.reload());
 
-function go(address) {
-  location.assign(address);
-}
-
-function followSession(session, token) {
-  const now = () => Date.now();
-  const timers = { set: (act, ms) => setTimeout(act, ms), clear: (handle) => clearTimeout(handle) };
-  let state = initialState(session, identityOf(token));
-  let drawing = false;
-
-  const connection = new Connection({
-    open: () => new WebSocket(socketAddress(), ["usher.v1"]),
-    timers,
-    now,
-    random: Math.random,
-    token: () => token,
-    onLink: (link) => {
-      if (link.phase !== undefined) client.onLost();
-      dispatch({ type: "link", link });
-    },
-    onReady: () => client.subscribe(),
-    onFrame: (frame) => client.onFrame(frame),
-  });
-  const client = new Session({
-    connection,
-    dispatch,
-    timers,
-    now,
-    state: () => state,
-    resume: () => resumeOf(state.position),
-    uuid,
-  });
-  const views = makeViews(connection, client);
-
-  window.addEventListener("online", () => {
-    dispatch({ type: "link", link: { online: true } });
-    connection.retryNow();
-  });
-  window.addEventListener("offline", () => {
-    dispatch({ type: "link", link: { online: false } });
-    connection.probe();
-  });
-  document.addEventListener(
-    "visibilitychange",
-    () => document.visibilityState === "visible" && connection.retryNow(),
-  );
-  window.addEventListener("pageshow", (event) => event.persisted && connection.retryNow());
+function begin() {
+  let views = [];
+  follow = followSession({ id: place.session, token: place.token, history: HISTORY, draw });
+  views = makeViews();
   setInterval(tick, TICK_MS);
-  dispatch({ type: "link", link: { online: navigator.onLine } });
-  connection.start();
-  return { retry: () => (state.link.phase === "stopped" ? connection.start() : connection.retryNow()) };
 
-  function dispatch(action) {
-    state = reduce(state, action);
-    if (drawing) return;
-    drawing = true;
-    // Many frames of one instant are drawn once. A hidden page draws nothing.
-    requestAnimationFrame(draw);
-  }
-
-  function draw() {
-    drawing = false;
-    for (const view of views) view.render(state);
+  function draw(room) {
+    for (const view of views) view.render?.(room);
     tick();
   }
 
   function tick() {
-    if (document.visibilityState === "visible") for (const view of views) view.tick?.(state, now());
+    if (document.visibilityState === "visible") for (const view of views) view.tick?.(follow.room(), Date.now());
   }
 }
 
-function makeViews(connection, client) {
+function makeViews() {
+  const { session, dispatch } = follow;
   const composer = composerView({
     send: (body, replyTo) => {
-      client.send(body, replyTo);
+      session.send(body, replyTo ? { replyTo } : {}).then(() => dispatch({ type: "sent" }), () => {});
       chat.stick();
     },
   });
   const chat = chatView({
-    retry: (nonce) => client.retry(nonce),
-    discard: (nonce) => client.discard(nonce),
+    retry: (nonce) => session.resend(nonce),
+    discard: (nonce) => session.discard(nonce),
     reply: (message) => composer.reply(message),
+    older: () => session.older(),
+    newest: () => session.newest(),
   });
   byId("skip").addEventListener("click", () => {
     showTab("chat");
     (byId("field").hidden ? byId("log-scroll") : byId("body")).focus();
   });
+  const vote = (voting, movie) => session.vote(voting, movie).catch(refused);
   return [
     screen,
-    headerView({ retry: () => connection.retryNow() }),
+    headerView({ retry: follow.retry, place }),
     stageView(),
-    votesView({ vote: (voting, movie) => client.vote(voting, movie) }),
+    votesView({ vote }),
     insightsView(),
     chat,
     composer,
@@ -125,6 +73,13 @@ function makeViews(connection, client) {
     toastsView(),
     tabsView(chat),
   ];
+
+  function refused({ code, message }) {
+    // Another choice was made meanwhile: that one has its own answer.
+    if (code === "superseded") return;
+    const text = VOTE_ERRORS[code] ?? `Your vote was not counted: ${message}`;
+    dispatch({ type: "toast", tone: "warn", text });
+  }
 }
 
 // On a phone the chat and the voting take turns.
@@ -137,11 +92,11 @@ function tabsView(chat) {
   byId("tab-vote").addEventListener("click", () => showTab("vote"));
   return { render };
 
-  function render(state) {
-    const total = state.chat.dropped + state.chat.items.length;
-    if (document.body.dataset.tab === "chat" || state.catching) seen = total;
-    setShown(byId("tab-chat-new"), total > seen);
-    setText(byId("tab-chat-new"), total > seen ? shortCount(total - seen) : "");
+  function render(room) {
+    if (document.body.dataset.tab === "chat" || linkPhase(room) !== "live") seen = room.session.continuity.seq ?? 0;
+    const fresh = room.items.filter((item) => item.kind === "message" && (item.seq ?? 0) > seen).length;
+    setShown(byId("tab-chat-new"), fresh > 0);
+    setText(byId("tab-chat-new"), fresh > 0 ? shortCount(fresh) : "");
   }
 }
 
@@ -151,17 +106,12 @@ function showTab(name) {
   setAttribute(byId("tab-vote"), "aria-pressed", String(name === "vote"));
 }
 
-function socketAddress() {
-  const address = new URL("/v1/socket", location.href);
-  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  return address.href;
-}
-
-// `crypto.randomUUID` exists on secure origins only, and a phone opens http://192.168.…:4000.
-function uuid() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
-}
+const VOTE_ERRORS = {
+  no_answer: "No answer to your vote. Please try again.",
+  voting_closed: "Voting has closed; this vote came too late.",
+  conflict: "Votes cannot be changed here; your first one counts.",
+  banned: "You are timed out and cannot vote.",
+  session_ended: "This session has ended.",
+  forbidden: "You cannot vote in this session.",
+  rate_limited: "That was a little fast. Try again in a moment.",
+};

@@ -1,9 +1,9 @@
-// Gives each viewer a stable colour that can be read on dark, and each title its own picture.
+// Gives each viewer a stable colour that can be read on dark and on light, and each title its own picture.
 //
 // Pure: the same text gives the same colours on every screen.
 
-/** The lightest background on which a name stands; contrast is reckoned against it. */
-export const NAME_BACKGROUND = [38, 42, 58];
+/** The backgrounds on which a name is hardest to read, in the dark scheme and in the light one. */
+export const NAME_BACKGROUNDS = { dark: [38, 42, 58], light: [228, 222, 206] };
 const CONTRAST_MIN = 5;
 
 /** A 32-bit hash of a text (FNV-1a). */
@@ -17,15 +17,18 @@ export function hash(text) {
   return (value ^ (value >>> 13)) >>> 0;
 }
 
-/** The colour of a name: its own hue, as light as reading needs. */
+/** The colour of a name: its own hue, as light or as dark as reading needs. */
 export function nameColour(id) {
   const value = hash(String(id));
   const hue = value % 360;
   const saturation = 58 + ((value >>> 9) % 28);
-  let lightness = 62;
-  while (lightness < 96 && contrast(rgb(hue, saturation, lightness), NAME_BACKGROUND) < CONTRAST_MIN)
-    lightness += 2;
-  return `hsl(${hue} ${saturation}% ${lightness}%)`;
+  const shade = (from, step, background) => {
+    let lightness = from;
+    while (lightness > 4 && lightness < 96 && contrast(rgb(hue, saturation, lightness), background) < CONTRAST_MIN)
+      lightness += step;
+    return `hsl(${hue} ${saturation}% ${lightness}%)`;
+  };
+  return `light-dark(${shade(42, -2, NAME_BACKGROUNDS.light)}, ${shade(62, 2, NAME_BACKGROUNDS.dark)})`;
 }
 
 /** The contrast of two colours as WCAG reckons it. */

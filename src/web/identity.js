@@ -17,22 +17,22 @@ export function placeOf(search, hash) {
   return { session: session?.toLowerCase() ?? null, token };
 }
 
-/** The page address for a session and, maybe, a token. */
-export function addressOf(session, token) {
-  const query = `?${new URLSearchParams({ session })}`;
+/** The address of a page for a session, with further settings, and maybe a token. */
+export function addressOf(session, token, settings = {}) {
+  const query = `?${new URLSearchParams({ session, ...settings })}`;
   return token ? `${query}#${new URLSearchParams({ token })}` : query;
 }
 
-/** Who a token says that its bearer is: {sub, role, name, anonymous}. */
+/** Who a token says that its bearer is, and until when: {sub, name, anonymous, expiresAt}. */
 export function identityOf(token) {
-  const anonymous = { sub: null, role: "anon", name: "Guest", anonymous: true };
-  if (token === null) return anonymous;
-  const claims = claimsOf(token);
+  const claims = token === null ? null : claimsOf(token);
+  const expiresAt = Number.isFinite(claims?.exp) ? claims.exp * 1000 : null;
+  const anonymous = { sub: null, name: "Guest", anonymous: true, expiresAt };
   if (!claims || claims.role === "anon" || !claims.sub) return anonymous;
   const meta = claims.user_metadata ?? {};
   const name =
     meta.display_name || meta.full_name || meta.username || claims.username || claims.email?.split("@")[0];
-  return { sub: claims.sub, role: claims.role ?? "authenticated", name: name || "You", anonymous: false };
+  return { sub: claims.sub, name: name || "You", anonymous: false, expiresAt };
 }
 
 function claimsOf(token) {

@@ -1,12 +1,14 @@
-// Remembers the last minutes of viewers and votes for the streamer's small plots.
+// Remembers the last minutes of viewers and votes for the plots of those who moderate.
 //
 // Pure and bounded. A sample is taken at a steady pace by the caller; votes are counted by how far the total rose.
 
-/** 60 samples at one in 5 s are the last five minutes. */
-export const SAMPLES_MAX = 60;
-export const SAMPLE_MS = 5000;
-
-const SLOTS_MIN = 12;
+export const SAMPLE_MS = 2000;
+/** What the plots show. */
+export const SPAN_MS = 10 * 60_000;
+/** The last ten minutes, and one that reaches beyond the edge. */
+export const SAMPLES_MAX = SPAN_MS / SAMPLE_MS + 1;
+/** The rate of a moment is that of this time before it: shorter is all jitter. */
+const RATE_MS = 20_000;
 
 /** No samples yet. */
 export function noSamples() {
@@ -17,23 +19,15 @@ export function noSamples() {
 export function sample(samples, { now, viewers, voting, total }) {
   const last = samples.at(-1);
   const rose = last && last.voting === voting ? Math.max(0, total - last.total) : 0;
-  return [...samples, { at: now, viewers, voting, total, rose }].slice(-SAMPLES_MAX);
+  const recent = samples.filter((item) => now - item.at < RATE_MS);
+  const since = recent.length > 0 ? Math.max(now - recent[0].at, SAMPLE_MS) : SAMPLE_MS;
+  const votes = recent.reduce((sum, item) => sum + item.rose, rose);
+  // The first of the time has risen before it.
+  const rate = ((votes - (recent[0]?.rose ?? 0)) * 60_000) / since;
+  return [...samples, { at: now, viewers, voting, total, rose, rate }].slice(-SAMPLES_MAX);
 }
 
-/** Votes in the last minute. */
-export function votesPerMinute(samples, now) {
-  return samples.reduce((sum, item) => (now - item.at < 60_000 ? sum + item.rose : sum), 0);
-}
-
-/** The points of a line through `values` in a box, newest at the right edge, for an SVG polyline. */
-export function sparkline(values, width, height, { fromZero = true } = {}) {
-  if (values.length === 0) return "";
-  const top = Math.max(...values, 1);
-  const bottom = fromZero ? 0 : Math.min(...values);
-  const span = Math.max(top - bottom, 1);
-  // A young line fills the box too, else the first minutes would show a speck at the edge.
-  const step = width / (Math.max(values.length, SLOTS_MIN) - 1);
-  const left = width - step * (values.length - 1);
-  const y = (value) => (height - 1 - ((value - bottom) / span) * (height - 2)).toFixed(1);
-  return values.map((value, at) => `${(left + at * step).toFixed(1)},${y(value)}`).join(" ");
+/** Votes a minute, as the latest sample has it. */
+export function votesPerMinute(samples) {
+  return Math.round(samples.at(-1)?.rate ?? 0);
 }

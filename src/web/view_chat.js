@@ -1,68 +1,73 @@
 // Shows a window onto the chat: at most ROWS_MAX rows, sticking to the latest unless the viewer scrolled up.
 //
-// The window is a range of absolute positions (dropped items included), so that it stays put while the oldest items
-// are forgotten. Rows are reused by the identity of what they show.
+// The window begins at an item and not at a place, so that it stays put while older items come and go. Rows are reused by
+// the identity of what they show.
 
-import { continues, messageById } from "./chat.js";
-import { byId, setAttribute, setShown, setText } from "./dom.js";
+import { byId, el, setAttribute, setShown, setText } from "./dom.js";
+import { continues, messageById } from "./items.js";
+import { linkPhase } from "./room.js";
 import { itemRow, newPillText, pendingRow } from "./view_message.js";
 
 const ROWS_MAX = 300;
 /** Rows shown while sticking; the rest of the window is for those who scroll up. */
 const ROWS_STUCK = 150;
-const PAGE = 75;
+const PAGE = 50;
 const STICK_PX = 48;
+/** How near the top the next older page is asked for. */
+const NEAR_PX = 200;
+const REPLY = { name: "reply", label: "Reply", describe: (name) => `Reply to ${name}` };
 
-/** The chat log. `on` is {retry, discard, reply}. */
-export function chatView(on) {
+/** The chat log. `on` is {retry, discard, reply, older, newest}; `acts` are further buttons of each message. */
+export function chatView(on, acts = []) {
   const [scroll, log, pending, pill] = [byId("log-scroll"), byId("log"), byId("pending"), byId("new-pill")];
-  const view = { stuck: true, start: 0, end: 0, generation: 0, seen: 0 };
+  const older = el("p", { class: "log-older", hidden: true }, "Looking for earlier messages…");
+  const view = { stuck: true, first: null, start: 0, end: 0, seen: 0 };
   let rows = new Map(); // Item id to {item, follows, quoted, element}.
   let latest = null;
   let pendingShown = null;
   let placing = false; // Our own scrolling is not the viewer's.
+  let loading = false;
 
+  log.before(older);
   scroll.addEventListener("scroll", onScroll, { passive: true });
   scroll.addEventListener("keydown", onKey);
   log.addEventListener("click", (event) => {
-    const id = event.target.closest?.("[data-reply]")?.dataset.reply;
-    if (id) reply(id);
+    const name = event.target.closest?.("[data-act]")?.dataset.act;
+    const id = event.target.closest?.("[data-id]")?.dataset.id;
+    if (name) act(name, id);
   });
   pill.addEventListener("click", () => stick());
   new ResizeObserver(() => view.stuck && toBottom()).observe(scroll);
   return { render, stick };
 
-  function render(state) {
-    latest = state;
-    const { chat } = state;
-    if (chat.generation !== view.generation)
-      Object.assign(view, { generation: chat.generation, stuck: true, start: 0, end: 0, seen: 0 });
-    const total = chat.dropped + chat.items.length;
+  function render(room) {
+    latest = room;
+    const { items } = room;
+    const total = items.length;
     if (view.stuck) {
-      view.end = total;
-      view.start = Math.max(chat.dropped, total - ROWS_STUCK);
-      view.seen = total;
+      [view.start, view.end] = [Math.max(0, total - ROWS_STUCK), total];
+      view.seen = room.session.continuity.seq ?? 0;
     } else {
       // Scrolled up: the window grows downwards to its limit, then waits.
-      view.start = Math.max(view.start, chat.dropped);
-      view.end = Math.max(view.start, Math.min(total, view.start + ROWS_MAX));
+      view.start = Math.max(0, items.findIndex((item) => item.id === view.first));
+      view.end = Math.min(total, view.start + ROWS_MAX);
     }
-    announce(state);
-    keepPlace(() => renderRows(state));
-    renderPending(state);
+    view.first = items[view.start]?.id ?? null;
+    announce(room);
+    keepPlace(() => renderRows(room));
+    renderPending(room);
     if (view.stuck) toBottom();
-    setShown(byId("log-empty"), state.ready && !state.catching && total === 0 && chat.pending.length === 0);
+    const isEmpty = total === 0 && room.session.chat.pending.length === 0;
+    setShown(byId("log-empty"), isEmpty && linkPhase(room) === "live");
     renderPill();
   }
 
-  function renderRows(state) {
-    const { chat } = state;
-    const shown = chat.items.slice(view.start - chat.dropped, view.end - chat.dropped);
+  function renderRows(room) {
     const next = new Map();
     let before = null;
     let place = log.firstElementChild;
-    for (const item of shown) {
-      const row = reuse(item, continues(item, before), state);
+    for (const item of room.items.slice(view.start, view.end)) {
+      const row = reuse(item, continues(item, before), room);
       next.set(item.id, row);
       if (row.element === place) place = place.nextElementSibling;
       else log.insertBefore(row.element, place);
@@ -72,67 +77,75 @@ export function chatView(on) {
     rows = next;
   }
 
-  function reuse(item, follows, state) {
-    const quoted = item.replyTo ? messageById(state.chat, item.replyTo) : null;
+  function reuse(item, follows, room) {
+    const quoted = item.replyTo ? messageById(room.items, item.replyTo) : null;
     const old = rows.get(item.id);
     if (old && old.item === item && old.follows === follows && old.quoted === quoted) return old;
-    const element = itemRow(item, {
-      follows,
-      quoted,
-      me: state.me.sub,
-      streamer: state.info.streamer_id ?? null,
-    });
+    const { me, info } = room;
+    const streamer = info.streamer_id ?? null;
+    const element = itemRow(item, { follows, quoted, me: me.sub, streamer, acts: [REPLY, ...acts] });
     if (old?.element === document.activeElement) queueMicrotask(() => element.focus({ preventScroll: true }));
     return { item, follows, quoted, element };
   }
 
-  function renderPending({ chat, me, link }) {
-    const key = chat.pending;
+  function renderPending({ session, me }) {
+    const key = session.chat.pending;
     if (key === pendingShown) return;
     pendingShown = key;
-    pending.replaceChildren(...key.map((item) => pendingRow(item, me, on, link)));
+    pending.replaceChildren(...key.map((item) => pendingRow(item, me, on)));
   }
 
   // History, catching up and paging are not news; only what arrives while reading along is read aloud.
-  function announce(state) {
-    const live = state.ready && !state.catching && view.stuck && state.link.phase === "live";
-    if (!live) setAttribute(log, "aria-live", "off");
+  function announce(room) {
+    if (!view.stuck || linkPhase(room) !== "live") setAttribute(log, "aria-live", "off");
     else if (log.getAttribute("aria-live") !== "polite")
       setTimeout(() => setAttribute(log, "aria-live", "polite"), 300);
   }
 
   function renderPill() {
-    const total = latest.chat.dropped + latest.chat.items.length;
     setShown(pill, !view.stuck);
-    if (!view.stuck) setText(pill, newPillText(total - view.seen));
+    if (view.stuck) return;
+    const isNew = (item) => item.kind === "message" && (item.seq ?? 0) > view.seen;
+    setText(pill, newPillText(latest.items.filter(isNew).length));
   }
 
   function onScroll() {
     if (placing || !latest) return;
-    const { chat } = latest;
-    const total = chat.dropped + chat.items.length;
+    const total = latest.items.length;
     const below = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
     if (below < STICK_PX && view.end >= total) {
-      if (!view.stuck) {
-        view.stuck = true;
-        render(latest);
-      }
+      if (!view.stuck) stick();
       return;
     }
     view.stuck = false;
-    if (scroll.scrollTop < 200 && view.start > chat.dropped) {
-      view.start = Math.max(chat.dropped, view.start - PAGE);
-      render(latest);
-    } else if (below < 200 && view.end < total) {
-      view.start = Math.min(view.start + PAGE, total);
-      render(latest);
-    }
+    if (scroll.scrollTop < NEAR_PX) growUp();
+    else if (below < NEAR_PX && view.end < total) begin(Math.min(view.start + PAGE, total - 1));
     renderPill();
+  }
+
+  function growUp() {
+    if (view.start > 0) begin(Math.max(0, view.start - PAGE));
+    else if (!loading && latest.session.chat.before !== null) void loadOlder();
+  }
+
+  async function loadOlder() {
+    loading = true;
+    setShown(older, true);
+    const found = await on.older().catch(() => false);
+    setShown(older, false);
+    loading = false;
+    if (found && !view.stuck) growUp();
+  }
+
+  function begin(at) {
+    view.first = latest.items[at]?.id ?? null;
+    render(latest);
   }
 
   /** Goes to the latest message and stays there. */
   function stick() {
     view.stuck = true;
+    on.newest();
     if (latest) render(latest);
     toBottom();
   }
@@ -161,6 +174,7 @@ export function chatView(on) {
   }
 
   function onKey(event) {
+    if (event.target.closest?.("[data-act]")) return;
     const messages = [...log.querySelectorAll(".message")];
     const at = messages.indexOf(document.activeElement);
     const steps = {
@@ -172,15 +186,22 @@ export function chatView(on) {
     if (event.key in steps) {
       const target = messages[Math.max(0, Math.min(steps[event.key], messages.length - 1))];
       target?.focus();
+      reachable(target);
       event.preventDefault();
     } else if (event.key === "Enter" && at >= 0) {
-      reply(messages[at].dataset.id);
+      act("reply", messages[at].dataset.id);
       event.preventDefault();
     }
   }
 
-  function reply(id) {
-    const message = latest && messageById(latest.chat, id);
-    if (message && !message.deleted) on.reply(message);
+  // The buttons of the message that has the focus are next in Tab's way, those of all others are not.
+  function reachable(row) {
+    for (const button of log.querySelectorAll('[data-act][tabindex="0"]')) button.tabIndex = -1;
+    for (const button of row?.querySelectorAll("[data-act]") ?? []) button.tabIndex = 0;
+  }
+
+  function act(name, id) {
+    const message = latest && messageById(latest.items, id);
+    if (message && !message.deleted) on[name]?.(message);
   }
 }

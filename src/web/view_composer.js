@@ -2,7 +2,7 @@
 
 import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { characters, count, spokenDuration } from "./format.js";
-import { linkPhase, sendBar, serverNow } from "./state.js";
+import { linkPhase, sendBar, serverNow } from "./room.js";
 import { quoteOf } from "./view_message.js";
 
 const BODY_MAX = 2000;

@@ -3,13 +3,16 @@
 import { nameColour, initials } from "./colour.js";
 import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { count, shortCount } from "./format.js";
-import { linkPhase } from "./state.js";
+import { addressOf } from "./identity.js";
+import { linkPhase } from "./room.js";
 
 const STATUS = { live: "Live", scheduled: "Soon", ended: "Ended" };
 
-/** The header. `retry` is called when the viewer does not want to wait. */
-export function headerView({ retry }) {
+/** The header. `retry` is called when the viewer does not want to wait; `place` is what the links of `nav` lead on with. */
+export function headerView({ retry, place }) {
   byId("retry").addEventListener("click", retry);
+  for (const link of byId("nav").querySelectorAll("a"))
+    link.href = link.dataset.page + (place.session ? addressOf(place.session, place.token) : "");
   return { render, tick };
 }
 
@@ -24,12 +27,14 @@ function render(state) {
   status.dataset.status = state.info.status;
   setText(status, STATUS[state.info.status] ?? state.info.status);
 
-  setShown(byId("viewers"), state.viewers !== null);
-  if (state.viewers !== null) {
-    setText(byId("viewers-count"), shortCount(state.viewers));
-    byId("viewers").title = `${count(state.viewers)} watching now`;
+  const { viewers, can } = state.session;
+  setShown(byId("viewers"), viewers !== null);
+  if (viewers !== null) {
+    setText(byId("viewers-count"), shortCount(viewers));
+    byId("viewers").title = `${count(viewers)} watching now`;
   }
-  renderMe(state.me, state.can);
+  renderMe(state.me, can);
+  setShown(byId("nav"), can.moderate);
 }
 
 function renderMe(me, can) {
@@ -49,7 +54,7 @@ function tick(state, now) {
   byId("link").title = text;
   // Each second would be read aloud; only the change of phase is.
   setAttribute(byId("link"), "aria-live", phase === "waiting" ? "off" : null);
-  setShown(byId("retry"), phase === "waiting" && state.link.retryAt - now > 1500);
+  setShown(byId("retry"), phase === "waiting" && state.connection.retryAt - now > 1500);
 }
 
 function phaseText(state, phase, now) {
@@ -58,6 +63,6 @@ function phaseText(state, phase, now) {
   if (phase === "offline") return "Offline";
   if (phase === "stopped") return "Disconnected";
   if (phase === "connecting") return state.ready ? "Reconnecting…" : "Connecting…";
-  const seconds = Math.ceil(Math.max(0, state.link.retryAt - now) / 1000);
+  const seconds = Math.ceil(Math.max(0, state.connection.retryAt - now) / 1000);
   return seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…";
 }

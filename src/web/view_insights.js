@@ -1,69 +1,34 @@
-// Shows those who moderate what moves behind the session: votes a minute, viewers over time, the counts.
+// Shows those who moderate what moves behind the session: votes a minute, and viewers over time.
 
-import { byId, el, setAttribute, setShown, setText } from "./dom.js";
-import { count } from "./format.js";
-import { noSamples, sample, SAMPLE_MS, sparkline, votesPerMinute } from "./samples.js";
-import { currentVoting, standing } from "./votings.js";
+import { byId, setShown } from "./dom.js";
+import { plotView } from "./plot.js";
+import { currentVoting } from "./room.js";
+import { noSamples, sample, SAMPLE_MS, SPAN_MS } from "./samples.js";
 
-const [WIDTH, HEIGHT] = [240, 48];
-
-/** The panel for streamers and moderators. */
+/** The plots, put into the element `plots`. */
 export function insightsView() {
   let samples = noSamples();
-  let list = "";
+  const rate = plotView({ label: "Votes per minute", spanMs: SPAN_MS, series: [{ name: "votes", tone: "amber" }], format });
+  const audience = plotView({ label: "Viewers", spanMs: SPAN_MS, series: [{ name: "viewers", tone: "blue" }] });
+  byId("plots").append(rate.figure, audience.figure);
   return { render, tick };
 
-  function render(state) {
-    setShown(byId("insights"), state.can.moderate);
-    if (state.can.moderate) renderCounts(currentVoting(state.votings));
+  function render(room) {
+    setShown(byId("insights"), room.session.can.moderate);
   }
 
-  function tick(state, now) {
-    if (!state.ready) return;
+  function tick(room, now) {
     const last = samples.at(-1);
-    if (last && now - last.at < SAMPLE_MS) return;
-    const voting = currentVoting(state.votings);
-    samples = sample(samples, {
-      now,
-      viewers: state.viewers ?? 0,
-      voting: voting?.id ?? null,
-      total: voting?.total ?? 0,
-    });
-    if (!state.can.moderate) return;
-    setText(byId("rate-now"), count(votesPerMinute(samples, now)));
-    setText(byId("audience-now"), count(state.viewers ?? 0));
-    draw(
-      "rate",
-      samples.map((item) => item.rose),
-    );
-    draw(
-      "audience",
-      samples.map((item) => item.viewers),
-    );
+    if (!room.ready || (last && now - last.at < SAMPLE_MS)) return;
+    const voting = currentVoting(room);
+    const { viewers } = room.session;
+    samples = sample(samples, { now, viewers: viewers ?? 0, voting: voting?.id ?? null, total: voting?.total ?? 0 });
+    if (!room.session.can.moderate) return;
+    rate.draw(samples.map(({ at, rate }) => ({ at, values: [rate] })), now);
+    audience.draw(samples.map(({ at, viewers }) => ({ at, values: [viewers] })), now);
   }
 
-  function renderCounts(voting) {
-    const rows = voting ? [...standing(voting).rows].sort((a, b) => (b.votes ?? 0) - (a.votes ?? 0)) : [];
-    setText(byId("live-counts-none"), rows.length ? "" : "Nothing to count yet.");
-    const key = JSON.stringify(rows.map((row) => [row.movie, row.votes]));
-    if (key === list) return;
-    list = key;
-    byId("live-counts").replaceChildren(
-      ...rows.map((row) =>
-        el(
-          "li",
-          {},
-          el("span", { class: "counts-title", dir: "auto" }, row.title),
-          el("span", { class: "counts-votes" }, row.votes === null ? "–" : count(row.votes)),
-        ),
-      ),
-    );
+  function format(value) {
+    return String(Math.round(value));
   }
-}
-
-function draw(name, values) {
-  const points = sparkline(values, WIDTH, HEIGHT);
-  setAttribute(byId(`${name}-line`), "points", points);
-  const first = points.split(" ")[0]?.split(",")[0] ?? "0";
-  setAttribute(byId(`${name}-area`), "points", points && `${first},${HEIGHT} ${points} ${WIDTH},${HEIGHT}`);
 }

@@ -3,12 +3,12 @@
 import { nameColour } from "./colour.js";
 import { el } from "./dom.js";
 import { plural, timeOfDay } from "./format.js";
-import { caughtUpText, LOST } from "./state.js";
+import { caughtUpText, LOST } from "./room.js";
 
 const ROLES = { streamer: "Streamer", moderator: "Mod", admin: "Admin" };
 const QUOTE_MAX = 90;
 
-/** The row of a message, a line or a divider. `context` is {follows, quoted, me, streamer}. */
+/** The row of a message, a line or a divider. `context` is {follows, quoted, me, streamer, acts}. */
 export function itemRow(item, context) {
   if (item.kind === "divider") return dividerRow(item);
   if (item.kind === "line") return el("p", { class: "line", dir: "auto" }, item.text);
@@ -21,7 +21,7 @@ export function pendingRow(item, me, on) {
   const row = el(
     "div",
     { class: "message mine unsettled", "data-status": item.status },
-    heading({ name: me.name, userId: me.sub, role: "viewer", at: item.at }, null),
+    heading({ name: me.name, userId: me.sub, role: "viewer", at: Date.parse(item.created_at) }, null),
     el("p", { class: "text", dir: "auto" }, item.body),
   );
   const state = el(
@@ -49,7 +49,7 @@ export function quoteOf(message) {
   return `${message.name}: ${letters.length > QUOTE_MAX ? `${letters.slice(0, QUOTE_MAX).join("")}…` : text}`;
 }
 
-function messageRow(item, { follows, quoted, me, streamer }) {
+function messageRow(item, { follows, quoted, me, streamer, acts }) {
   const row = el("div", { class: "message", tabindex: "-1", "data-id": item.id });
   if (item.userId !== null && item.userId === me) row.classList.add("mine");
   if (follows) row.classList.add("follows");
@@ -64,21 +64,14 @@ function messageRow(item, { follows, quoted, me, streamer }) {
   }
   const text = el("p", { class: "text", dir: "auto" }, calm(item.body));
   if (item.edited) text.append(el("span", { class: "edited" }, " (edited)"));
-  row.append(
-    text,
-    el(
-      "button",
-      {
-        type: "button",
-        class: "reply",
-        tabindex: "-1",
-        "data-reply": item.id,
-        "aria-label": `Reply to ${item.name}`,
-      },
-      "Reply",
-    ),
-  );
+  const isOthers = item.userId !== me && item.userId !== streamer;
+  row.append(text, el("span", { class: "acts" }, ...acts.filter((act) => isOthers || !act.isForOthers).map(button)));
   return row;
+
+  function button({ name, label, describe }) {
+    const said = describe(item.name);
+    return el("button", { type: "button", tabindex: "-1", "data-act": name, "aria-label": said, title: said }, label);
+  }
 }
 
 function heading(item, streamer) {

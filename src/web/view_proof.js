@@ -9,9 +9,9 @@ export function proofView() {
   return { render };
 
   function render(state) {
-    const { position } = state;
-    if (shown?.position === position && shown?.connection === state.connection) return;
-    shown = state;
+    const position = state.session.continuity;
+    if (shown === position) return;
+    shown = position;
     const whole = position.gaps === 0 && position.duplicates === 0;
     setAttribute(byId("proof-mark"), "data-whole", whole ? "yes" : "no");
     setText(byId("proof-mark"), whole ? "✓" : "!");
@@ -29,11 +29,11 @@ export function proofView() {
       ["Duplicates", count(position.duplicates)],
       ["Resumes", count(position.resumes)],
       ["Events received", count(position.received)],
-      ["Events recovered", count(position.recovered)],
+      ["Events recovered", count(state.recovered)],
       ["Fresh starts", count(position.resets)],
       ["Epoch", position.epoch ?? "none"],
-      ["Server", state.server ?? "unknown"],
-      ["Connection", state.connection?.slice(0, 8) ?? "none"],
+      ["Server", state.connection.server ?? "unknown"],
+      ["Transport", state.connection.transport],
     ];
     byId("proof-list").replaceChildren(
       ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),

@@ -2,6 +2,7 @@
 
 import { byId, el, setShown, setText } from "./dom.js";
 import { addressOf, isSessionId } from "./identity.js";
+import { stopCode } from "./room.js";
 
 /** Attempts before a server that was never reached is called unreachable. */
 const FAILURES_UNREACHABLE = 2;
@@ -47,11 +48,11 @@ export function screenView(on) {
 }
 
 function cardOf(state) {
-  const stop = state.link.stop?.reason ?? null;
+  const stop = stopCode(state);
   if (stop !== null)
     return STOPS[stop] ?? { ...STOPS.refused, text: `The server ended the connection (${stop}).` };
   if (state.ready) return null;
-  if (state.link.failures >= FAILURES_UNREACHABLE) return UNREACHABLE;
+  if (state.connection.failures >= FAILURES_UNREACHABLE) return UNREACHABLE;
   return { title: "Finding your seat…", text: "" };
 }
 
@@ -61,12 +62,12 @@ function action(name, state, on) {
   if (name === "guest")
     return el(
       "button",
-      { type: "button", class: "ghost", onclick: () => on.go(addressOf(state.session, null)) },
+      { type: "button", class: "ghost", onclick: () => on.go(addressOf(state.id, null)) },
       "Watch as a guest",
     );
   return el(
     "button",
-    { type: "button", class: "ghost", onclick: () => on.go("/") },
+    { type: "button", class: "ghost", onclick: () => on.go(location.pathname) },
     "Choose another session",
   );
 }
@@ -98,11 +99,6 @@ const STOPS = {
     actions: ["retry", "other"],
   },
   session_ended: { title: "This session has ended", text: "Thanks for watching.", actions: ["other"] },
-  other_subject: {
-    title: "You signed in as somebody else",
-    text: "This window followed the session under another name.",
-    actions: ["retry", "other"],
-  },
   protocol: {
     title: "This page is out of date",
     text: "The server does not understand it any more. Reload to get the present one.",

@@ -3,8 +3,7 @@
 import { posterArt } from "./colour.js";
 import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { countdown } from "./format.js";
-import { serverNow } from "./state.js";
-import { currentVoting } from "./votings.js";
+import { closesAt, currentVoting, serverNow } from "./room.js";
 
 const URGENT_MS = 30_000;
 
@@ -22,7 +21,7 @@ export function stageView() {
     setShown(byId("stage-note"), note !== null);
     setText(byId("stage-note"), note ?? "");
     byId("stage").dataset.status = state.info.status;
-    setAttribute(byId("stage"), "data-compact", state.can.moderate ? "yes" : null);
+    setAttribute(byId("stage"), "data-compact", state.session.can.moderate ? "yes" : null);
     if (drawn !== title) {
       byId("stage-art").style.backgroundImage = posterArt(title || "Usher");
       drawn = title;
@@ -31,12 +30,13 @@ export function stageView() {
 }
 
 function tick(state, now) {
-  const voting = currentVoting(state.votings);
-  const running = voting?.status === "open" && voting.closesAt !== null;
+  const voting = currentVoting(state);
+  const closes = voting === null ? null : closesAt(voting);
+  const running = voting?.status === "open" && closes !== null;
   setShown(byId("stage-clock"), running);
   if (!running) setText(byId("tab-vote-clock"), "");
   if (!running) return;
-  const left = voting.closesAt - serverNow(state, now);
+  const left = closes - serverNow(state, now);
   setText(byId("clock-label"), left > 0 ? "Voting closes in" : "Voting closes");
   setText(byId("clock"), left > 0 ? countdown(left) : "now");
   setText(byId("tab-vote-clock"), left > 0 ? countdown(left) : "");
@@ -48,7 +48,7 @@ function movieTitle(state) {
   const { movie, movie_title: named, movie_id: id } = state.info;
   if (movie?.title || named) return movie?.title ?? named;
   if (!id) return null;
-  const options = state.votings.flatMap((voting) => voting.options);
+  const options = state.session.votings.flatMap((voting) => voting.options);
   return options.find((option) => option.movie === id)?.title ?? null;
 }
 

@@ -5,8 +5,8 @@
 import { initials, posterArt } from "./colour.js";
 import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { percent, plural, spokenDuration } from "./format.js";
-import { serverNow, voteBar } from "./state.js";
-import { currentVoting, standing } from "./votings.js";
+import { standing } from "./client/votings.js";
+import { closesAt, currentVoting, serverNow, voteBar } from "./room.js";
 
 /** The voting panel. `vote(voting, movie)` casts, changes or (null) withdraws. */
 export function votesView({ vote }) {
@@ -14,7 +14,7 @@ export function votesView({ vote }) {
   let rows = new Map();
   let latest = null;
   byId("withdraw").addEventListener("click", () => {
-    const voting = latest && currentVoting(latest.votings);
+    const voting = latest && currentVoting(latest);
     if (voting) vote(voting.id, null);
     rows.values().next().value?.button.focus();
   });
@@ -22,7 +22,7 @@ export function votesView({ vote }) {
 
   function render(state) {
     latest = state;
-    const voting = currentVoting(state.votings);
+    const voting = currentVoting(state);
     setShown(byId("vote-empty"), voting === null || voting.options.length === 0);
     setShown(byId("tab-vote-dot"), voting?.status === "open" && !voting.mine);
     byId("vote").dataset.state = voting?.status ?? "none";
@@ -33,7 +33,9 @@ export function votesView({ vote }) {
       rebuild("", []);
       return;
     }
-    const { rows: standings, hidden, winners } = standing(voting);
+    const standings = standing(voting);
+    const hidden = voting.counts === null;
+    const winners = standings.filter((row) => row.leads);
     setText(byId("vote-question"), voting.question || "Which movie?");
     setText(byId("vote-total"), plural(voting.total, "vote"));
     rebuild(`${voting.id} ${voting.options.map((option) => option.movie).join(" ")}`, voting.options);
@@ -41,7 +43,7 @@ export function votesView({ vote }) {
   }
 
   function tick(state, now) {
-    const voting = currentVoting(state.votings);
+    const voting = currentVoting(state);
     if (!voting) {
       setText(byId("vote-note"), "");
       setShown(byId("withdraw"), false);
@@ -51,7 +53,7 @@ export function votesView({ vote }) {
     for (const { button } of rows.values()) setAttribute(button, "aria-disabled", bar ? "true" : null);
     setText(byId("vote-label"), labelOf(voting));
     setText(byId("vote-note"), noteOf(state, voting, bar, now));
-    setShown(byId("withdraw"), bar === null && voting.mine !== null && voting.allowChange);
+    setShown(byId("withdraw"), bar === null && voting.mine !== null && voting.allow_change);
   }
 
   function rebuild(key, options) {
@@ -86,7 +88,7 @@ export function votesView({ vote }) {
   }
 
   function choose(movie) {
-    const voting = latest && currentVoting(latest.votings);
+    const voting = latest && currentVoting(latest);
     if (!voting || voteBar(latest, voting, Date.now())) return;
     vote(voting.id, voting.mine === movie ? null : movie);
   }
@@ -118,9 +120,9 @@ function labelOf(voting) {
 
 function noteOf(state, voting, bar, now) {
   if (bar) return bar;
-  const left =
-    voting.closesAt === null ? "" : ` Closes in ${spokenDuration(voting.closesAt - serverNow(state, now))}.`;
-  if (voting.mine) return voting.allowChange ? `You can change your vote until it closes.${left}` : "";
-  if (!voting.allowChange) return `Choose well: a vote cannot be changed.${left}`;
+  const closes = closesAt(voting);
+  const left = closes === null ? "" : ` Closes in ${spokenDuration(closes - serverNow(state, now))}.`;
+  if (voting.mine) return voting.allow_change ? `You can change your vote until it closes.${left}` : "";
+  if (!voting.allow_change) return `Choose well: a vote cannot be changed.${left}`;
   return `Choose one movie.${left}`;
 }

@@ -1,17 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { contrast, initials, NAME_BACKGROUND, nameColour, rgb } from "../../src/web/colour.js";
+import { contrast, initials, NAME_BACKGROUNDS, nameColour, rgb } from "../../src/web/colour.js";
 import { characters, countdown, percent, spokenDuration } from "../../src/web/format.js";
 import { addressOf, identityOf, isSessionId, placeOf } from "../../src/web/identity.js";
-import { sample, SAMPLES_MAX, sparkline, votesPerMinute } from "../../src/web/samples.js";
-import { SESSION } from "./fakes.js";
+import { niceTop, pathOf } from "../../src/web/plot.js";
+import { sample, SAMPLES_MAX, votesPerMinute } from "../../src/web/samples.js";
 
-test("every name is readable on the lightest row", () => {
+const SESSION = "5e551000-0000-4000-8000-000000000001";
+
+test("every name is readable on the hardest row, in both schemes", () => {
   for (let at = 0; at < 2000; at += 1) {
-    const [, hue, saturation, lightness] = nameColour(`user-${at}`)
-      .match(/hsl\((\d+) (\d+)% (\d+)%\)/)
-      .map(Number);
-    assert.ok(contrast(rgb(hue, saturation, lightness), NAME_BACKGROUND) >= 4.5, `user-${at}`);
+    const [light, dark] = [...nameColour(`user-${at}`).matchAll(/hsl\((\d+) (\d+)% (\d+)%\)/g)].map((match) =>
+      rgb(...match.slice(1).map(Number)),
+    );
+    assert.ok(contrast(light, NAME_BACKGROUNDS.light) >= 4.5, `user-${at} on light`);
+    assert.ok(contrast(dark, NAME_BACKGROUNDS.dark) >= 4.5, `user-${at} on dark`);
   }
 });
 
@@ -64,27 +67,29 @@ test("a token names its bearer, and a broken one names nobody", () => {
 
 test("the vote rate counts rises of one voting only, and is bounded", () => {
   let samples = [];
-  for (const [at, voting, total] of [
-    [0, "a", 5],
-    [5000, "a", 9],
-    [10_000, "b", 50],
-    [15_000, "b", 53],
-    [20_000, "b", 51],
-  ])
-    samples = sample(samples, { now: at, viewers: 1, voting, total });
-  assert.equal(votesPerMinute(samples, 20_000), 7);
-  for (let at = 0; at < 200; at += 1)
-    samples = sample(samples, { now: at, viewers: 1, voting: "b", total: 1 });
+  const at = (now, voting, total) => (samples = sample(samples, { now, viewers: 1, voting, total }));
+  at(0, "a", 5);
+  at(2000, "a", 9);
+  at(4000, "a", 9);
+  // Four in four seconds.
+  assert.equal(votesPerMinute(samples), 60);
+  at(6000, "b", 50);
+  assert.equal(samples.at(-1).rose, 0);
+  at(60_000, "b", 49);
+  assert.equal(votesPerMinute(samples), 0);
+  for (let now = 0; now < SAMPLES_MAX + 200; now += 1) at(100_000 + now, "b", 49);
   assert.equal(samples.length, SAMPLES_MAX);
 });
 
-test("a line stays in its box", () => {
-  const points = sparkline(
-    Array.from({ length: SAMPLES_MAX }, (_, at) => at % 7),
-    240,
-    48,
-  )
-    .split(" ")
-    .map((point) => point.split(",").map(Number));
-  assert.ok(points.every(([x, y]) => x >= -0.1 && x <= 240.1 && y >= 0 && y <= 48));
+test("a plot ends at a round number above all values", () => {
+  assert.deepEqual([0, 0.003, 1, 3, 7, 12, 20, 480].map(niceTop), [1, 0.005, 1, 5, 10, 20, 20, 500]);
+});
+
+test("a line stays in its box, begins at the edge, and leaves a hole where nothing is known", () => {
+  const box = { from: 100, to: 200, top: 10, width: 600, height: 120 };
+  const points = [50, 100, 150, 160, 200].map((at) => ({ at, value: at === 160 ? Number.NaN : 10 }));
+  const { line, area } = pathOf(points, box);
+  assert.equal(line, "M0.0,2.0L300.0,2.0M600.0,2.0");
+  assert.equal(area.match(/M/g).length, 2);
+  assert.deepEqual(pathOf([], box), { line: "", area: "" });
 });

@@ -1,0 +1,148 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { IDLE } from "../../src/web/client/connection.js";
+import { RefusedError } from "../../src/web/client/errors.js";
+import { INITIAL_STATE, reduce as fold } from "../../src/web/client/state.js";
+import { continues, messageById } from "../../src/web/items.js";
+import { initialRoom, linkPhase, LOST, reduce, sendBar, stopCode, voteBar } from "../../src/web/room.js";
+
+const SESSION = "5e551000-0000-4000-8000-000000000001";
+const ME = { sub: "me", name: "Me", anonymous: false, expiresAt: null };
+const CAN = { send: true, vote: true, moderate: false };
+const INFO = { title: "Night", status: "live", slow_mode_seconds: 0, chat_enabled: true };
+
+test("votings and dividers stand between the messages, in the order of the log", () => {
+  const { room } = new Page().subscribed(0).events(said(1, "a"), opened(2), said(3, "b"));
+  assert.deepEqual(words(room), ["a", "Voting is open: Which?", "b"]);
+  assert.equal(messageById(room.items, "m3").body, "b");
+});
+
+test("the winner is named at the close, and a tie is not decided", () => {
+  const closed = (counts) => new Page().subscribed(0).events(closedWith(1, counts)).room;
+  assert.deepEqual(words(closed([{ movie: "x", votes: 2 }, { movie: "y", votes: 1 }])), ["Voting has closed: X wins with 2 votes"]);
+  assert.deepEqual(words(closed([{ movie: "x", votes: 2 }, { movie: "y", votes: 2 }])), ["Voting has closed: Which?"]);
+});
+
+test("what was missed is counted before it, and said once it is all there", () => {
+  const page = new Page().subscribed(0).events(said(1, "before"));
+  page.frame({ type: "subscribed", session: SESSION, epoch: "e", seq: 1, head: 3, recovered: true, reason: null });
+  page.events(said(2, "missed"));
+  assert.equal(page.room.toast, null);
+  page.events(said(3, "missed too"), );
+  assert.deepEqual(words(page.room), ["before", "2 caught up", "missed", "missed too"]);
+  assert.equal(page.room.toast.text, "You were away: 2 messages caught up");
+  page.events(said(4, "live"));
+  assert.equal(page.room.recovered, 2);
+});
+
+test("a fresh start with a hole says so", () => {
+  const page = new Page().subscribed(0).events(said(1, "before"));
+  page.frame({ type: "reset", session: SESSION, epoch: "e", seq: 50, reason: "too_old", head: 51 });
+  page.events(said(51, "after"));
+  assert.deepEqual(words(page.room), ["lost", "after"]);
+  assert.equal(page.room.toast.text, LOST);
+});
+
+test("a time-out bars, and its end is the database's time", () => {
+  const page = new Page().subscribed(0);
+  assert.equal(sendBar(page.room, 0), null);
+  const until = "2026-11-26T20:10:00Z";
+  page.events(event(1, "member.banned", { user_id: "me", until }));
+  page.frame({ type: "access", session: SESSION, can: { send: false, vote: false } });
+  assert.equal(sendBar(page.room, Date.parse(until) - 1000), "You are timed out.");
+  assert.equal(sendBar(page.room, Date.parse(until) + 1000), "You can read along, but not write here.");
+});
+
+test("slow mode bars the next message, but not a moderator's", () => {
+  const slow = { info: { ...INFO, slow_mode_seconds: 30 } };
+  assert.equal(new Page().subscribed(0, slow).act({ type: "sent", now: 1000 }).room.slowUntil, 31_000);
+  const moderator = { ...slow, can: { ...CAN, moderate: true } };
+  assert.equal(new Page().subscribed(0, moderator).act({ type: "sent", now: 1000 }).room.slowUntil, 0);
+  const error = new RefusedError("slow_mode", "wait", 2500);
+  assert.equal(new Page().subscribed(0).act({ type: "refused", error, now: 1000 }).room.slowUntil, 3500);
+});
+
+test("a final vote, a closed voting and its last second bar", () => {
+  const voting = { status: "open", allow_change: false, mine: "x", wish: null, closes_at: null };
+  const { room } = new Page().subscribed(0);
+  assert.match(voteBar(room, voting, 0), /cannot be changed/);
+  assert.equal(voteBar(room, { ...voting, mine: null }, 0), null);
+  assert.match(voteBar(room, { ...voting, status: "closed" }, 0), /closed/);
+  assert.match(voteBar(room, { ...voting, closes_at: "2026-11-26T20:00:00Z" }, Date.parse("2026-11-26T20:00:01Z")), /Time is up/);
+});
+
+test("the pill says how the connection is, a stop has the session's name first", () => {
+  const page = new Page();
+  const connection = (change) => page.act({ type: "connection", state: { ...IDLE, ...change } }).room;
+  assert.equal(linkPhase(connection({ status: "connecting" })), "connecting");
+  assert.equal(linkPhase(connection({ status: "waiting", online: false })), "offline");
+  assert.equal(linkPhase(connection({ status: "waiting" })), "waiting");
+  connection({ status: "open" });
+  assert.equal(linkPhase(page.subscribed(0).room), "live");
+  page.fold({ type: "stopped", error: new RefusedError("banned", "out") });
+  assert.deepEqual([linkPhase(page.room), stopCode(page.room)], ["stopped", "banned"]);
+});
+
+test("a message that has not changed gives the same item", () => {
+  const page = new Page().subscribed(0).events(said(1, "a"));
+  const [first] = page.room.items;
+  page.events(said(2, "b"));
+  assert.equal(page.room.items[0], first);
+  assert.equal(continues(page.room.items[1], first), true);
+  page.events(event(3, "chat.deleted", { id: "m1", deleted_at: "2026-11-26T20:00:00Z" }));
+  assert.deepEqual([page.room.items[0].deleted, page.room.items[0].body], [true, null]);
+});
+
+/** A page whose client is given frames. */
+class Page {
+  room = initialRoom(SESSION, ME);
+  #session = INITIAL_STATE;
+
+  act(action) {
+    this.room = reduce(this.room, action);
+    return this;
+  }
+
+  fold(action) {
+    this.#session = fold(this.#session, action);
+    return this.act({ type: "session", state: this.#session, now: 0 });
+  }
+
+  frame(frame) {
+    return this.fold({ type: "frame", frame });
+  }
+
+  subscribed(seq, change = {}) {
+    return this.frame({ type: "subscribed", session: SESSION, epoch: "e", seq, recovered: false, reason: "fresh", can: CAN, info: INFO, ...change });
+  }
+
+  events(...events) {
+    return this.frame({ type: "events", session: SESSION, events });
+  }
+}
+
+function event(seq, type, data) {
+  return { seq, type, at: "2026-11-26T20:00:00Z", data };
+}
+
+function said(seq, body) {
+  const author = { username: "ann", display_name: null, role: "viewer" };
+  return event(seq, "chat.created", { id: `m${seq}`, user_id: "ann", body, nonce: null, reply_to: null, created_at: "2026-11-26T20:00:00Z", author });
+}
+
+const VOTING = { id: "v", question: "Which?", options: [{ movie: "x", title: "X" }, { movie: "y", title: "Y" }] };
+
+function opened(seq) {
+  return event(seq, "voting.opened", { ...VOTING, state: "open" });
+}
+
+function closedWith(seq, counts) {
+  return event(seq, "voting.closed", { ...VOTING, state: "closed", results: { total: 3, counts } });
+}
+
+function words(room) {
+  return room.items.map((item) => {
+    if (item.kind === "divider") return item.divides === "lost" ? "lost" : `${item.count} caught up`;
+    return item.body ?? item.text;
+  });
+}
