@@ -33,6 +33,7 @@ pub(super) struct Demo {
     voting: VotingId,
     movies: Vec<MovieId>,
     users: Vec<User>,
+    overlay_token: String,
 }
 
 /// The line of `--json`, in this order.
@@ -48,6 +49,7 @@ struct Ready<'a> {
     voting: VotingId,
     movies: &'a [MovieId],
     users: &'a [User],
+    overlay_token: &'a str,
 }
 
 #[derive(Serialize)]
@@ -82,6 +84,7 @@ impl Demo {
             voting,
             movies: ballot(&client, voting).await?,
             users: users(&client, session, &jwt_secret).await?,
+            overlay_token: overlay_token(&client, session, &jwt_secret).await?,
             anon_key: anon_key(&jwt_secret),
             superuser_url: superuser_url.to_owned(),
             gateway_url,
@@ -103,6 +106,7 @@ impl Demo {
             voting: self.voting,
             movies: &self.movies,
             users: &self.users,
+            overlay_token: &self.overlay_token,
         };
         serde_json::to_string(&ready).expect("text and lists of text are JSON")
     }
@@ -134,6 +138,7 @@ impl Demo {
                 "\n  {username} ({role})\n  http://{host}/?session={session}#token={token}\n"
             ));
         }
+        text.push_str(&self.other_pages(host));
         let end = if is_kept {
             "The data is kept."
         } else {
@@ -144,6 +149,23 @@ impl Demo {
             self.superuser_url
         ));
         text
+    }
+}
+
+impl Demo {
+    /// Links to what is not for viewers.
+    fn other_pages(&self, host: SocketAddr) -> String {
+        let (session, overlay) = (self.session, &self.overlay_token);
+        let streamer = self.users.iter().find(|user| user.role == "streamer");
+        let studio = streamer.map_or(String::new(), |User { token, .. }| {
+            format!(
+                "\n  studio: votings, moderation, plots\n  http://{host}/studio?session={session}#token={token}\n"
+            )
+        });
+        format!(
+            "{studio}\n  overlay: a browser source for OBS\n  http://{host}/overlay?session={session}#token={overlay}\n\n  \
+             status: what the gateway counts\n  http://{host}/status\n"
+        )
     }
 }
 
@@ -224,6 +246,32 @@ async fn users(
             }
         })
         .collect())
+}
+
+/// A token for a browser source, noted in the database as the Edge Function does it.
+async fn overlay_token(
+    client: &Client,
+    session: SessionId,
+    secret: &SecretString,
+) -> anyhow::Result<String> {
+    // That of an earlier run goes on where the data was kept: a session has only so many.
+    let kept = "select id from public.overlay_tokens
+        where session_id = $1 and label = 'usher dev' and revoked_at is null and expires_at > now() + interval '2 days'
+        limit 1";
+    let issue = "select t.id
+        from public.movie_sessions s,
+            public.issue_overlay_token(s.id, s.streamer_id, 'usher dev', 90) t
+        where s.id = $1";
+    let row = match client.query_opt(kept, &[&session.0]).await? {
+        Some(row) => row,
+        None => client
+            .query_one(issue, &[&session.0])
+            .await
+            .context("issue an overlay token")?,
+    };
+    let id = UserId(row.get::<_, Uuid>(0));
+    let claims = Claims::overlay(id, session);
+    Ok(mint(secret, &claims, process::unix_now(), USER_TOKEN_TTL))
 }
 
 fn anon_key(secret: &SecretString) -> String {

@@ -1,5 +1,7 @@
 //! The pages, served from the binary.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -20,8 +22,8 @@ struct Files;
 
 /// Answers with a file of the pages, to whatever no call answers.
 pub async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let path = uri.path().trim_start_matches('/');
-    let path = if path.is_empty() { "index.html" } else { path };
+    let path = file_of(uri.path());
+    let path = path.as_ref();
     let Some(file) = Files::get(path) else {
         let refusal = Refusal::new(RefusalCode::NotFound, "there is nothing at this path");
         return answer::refused(&refusal);
@@ -64,6 +66,18 @@ pub async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
         headers.insert(header::ETAG, tag);
     }
     response
+}
+
+/// The file of a path: the pages go without their ending.
+fn file_of(path: &str) -> Cow<'_, str> {
+    let path = path.trim_start_matches('/');
+    if path.is_empty() {
+        "index.html".into()
+    } else if path.contains(['.', '/']) {
+        path.into()
+    } else {
+        format!("{path}.html").into()
+    }
 }
 
 /// Whether the client has this very file (RFC 9110 §13.1.2: compared weakly, from a list).

@@ -1,10 +1,8 @@
 // The viewer's page: watch, talk, vote.
 
-import { byId, setAttribute, setShown, setText } from "./dom.js";
+import { byId } from "./dom.js";
 import { followSession } from "./follow.js";
-import { shortCount } from "./format.js";
 import { isSessionId, placeOf } from "./identity.js";
-import { linkPhase } from "./room.js";
 import { chatView } from "./view_chat.js";
 import { composerView } from "./view_composer.js";
 import { headerView } from "./view_header.js";
@@ -12,6 +10,7 @@ import { insightsView } from "./view_insights.js";
 import { proofView } from "./view_proof.js";
 import { screenView } from "./view_screen.js";
 import { stageView } from "./view_stage.js";
+import { showTab, tabsView } from "./view_tabs.js";
 import { toastsView } from "./view_toasts.js";
 import { votesView } from "./view_votes.js";
 
@@ -80,30 +79,6 @@ function makeViews() {
     const text = VOTE_ERRORS[code] ?? `Your vote was not counted: ${message}`;
     dispatch({ type: "toast", tone: "warn", text });
   }
-}
-
-// On a phone the chat and the voting take turns.
-function tabsView(chat) {
-  let seen = 0;
-  byId("tab-chat").addEventListener("click", () => {
-    showTab("chat");
-    chat.stick();
-  });
-  byId("tab-vote").addEventListener("click", () => showTab("vote"));
-  return { render };
-
-  function render(room) {
-    if (document.body.dataset.tab === "chat" || linkPhase(room) !== "live") seen = room.session.continuity.seq ?? 0;
-    const fresh = room.items.filter((item) => item.kind === "message" && (item.seq ?? 0) > seen).length;
-    setShown(byId("tab-chat-new"), fresh > 0);
-    setText(byId("tab-chat-new"), fresh > 0 ? shortCount(fresh) : "");
-  }
-}
-
-function showTab(name) {
-  document.body.dataset.tab = name;
-  setAttribute(byId("tab-chat"), "aria-pressed", String(name === "chat"));
-  setAttribute(byId("tab-vote"), "aria-pressed", String(name === "vote"));
 }
 
 const VOTE_ERRORS = {

@@ -6,13 +6,15 @@ import { el, setAttribute, setText } from "./dom.js";
 import { count } from "./format.js";
 
 const [WIDTH, HEIGHT] = [600, 120];
+/** A young plot shows this much, and grows from there: the first minutes would be a speck at the edge. */
+const SPAN_MS_MIN = 60_000;
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A plot. `series` are {name, tone}; `format` puts a value into words. The element is `figure`. */
+/** A plot over at most `spanMs`. `series` are {name, tone}; `format` puts a value into words. The element is `figure`. */
 export function plotView({ label, series, spanMs, format = count }) {
   const now = el("strong", {}, "–");
   const top = el("span", { class: "plot-top", "aria-hidden": "true" });
-  const since = el("span", {}, `${Math.round(spanMs / 60_000)} min ago`);
+  const since = el("span", {});
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
   const middle = shape("line", { class: "plot-grid", x1: 0, x2: WIDTH, y1: HEIGHT / 2, y2: HEIGHT / 2 });
   const lines = series.map(({ tone }) => ({
@@ -33,11 +35,13 @@ export function plotView({ label, series, spanMs, format = count }) {
 
   /** `points` are {at, values}, oldest first, a value for each of the series. */
   function draw(points, at) {
+    const from = Math.max(at - spanMs, Math.min(points[0]?.at ?? at, at - SPAN_MS_MIN));
+    setText(since, `${Math.round((at - from) / 60_000)} min ago`);
     const most = Math.max(0, ...points.flatMap(({ values }) => values.filter(Number.isFinite)));
     const ceiling = niceTop(most);
     for (const [index, { area, line }] of lines.entries()) {
       const own = points.map(({ at, values }) => ({ at, value: values[index] }));
-      const path = pathOf(own, { from: at - spanMs, to: at, top: ceiling, width: WIDTH, height: HEIGHT });
+      const path = pathOf(own, { from, to: at, top: ceiling, width: WIDTH, height: HEIGHT });
       setAttribute(line, "d", path.line);
       setAttribute(area, "d", path.area);
     }

@@ -7,7 +7,7 @@ import { stopCode } from "./room.js";
 /** Attempts before a server that was never reached is called unreachable. */
 const FAILURES_UNREACHABLE = 2;
 
-/** The card. `on` is {retry, go}: try again now, and go to another address of this page. */
+/** The card. `on` is {retry, go, instead}: try again now, go to another address, and a card of the page's own. */
 export function screenView(on) {
   let shown = null;
   byId("start").addEventListener("submit", (event) => {
@@ -34,7 +34,7 @@ export function screenView(on) {
   }
 
   function render(state) {
-    const card = cardOf(state);
+    const card = cardOf(state) ?? on.instead?.(state) ?? null;
     document.body.dataset.screen = card ? "card" : "session";
     const key = card?.title ?? null;
     if (key === shown) return;
@@ -64,6 +64,12 @@ function action(name, state, on) {
       "button",
       { type: "button", class: "ghost", onclick: () => on.go(addressOf(state.id, null)) },
       "Watch as a guest",
+    );
+  if (name === "watch")
+    return el(
+      "button",
+      { type: "button", class: "primary", onclick: () => on.go(`/${location.search}${location.hash}`) },
+      "Watch instead",
     );
   return el(
     "button",

@@ -28,7 +28,7 @@ test("what was missed is counted before it, and said once it is all there", () =
   page.frame({ type: "subscribed", session: SESSION, epoch: "e", seq: 1, head: 3, recovered: true, reason: null });
   page.events(said(2, "missed"));
   assert.equal(page.room.toast, null);
-  page.events(said(3, "missed too"), );
+  page.events(said(3, "missed too"));
   assert.deepEqual(words(page.room), ["before", "2 caught up", "missed", "missed too"]);
   assert.equal(page.room.toast.text, "You were away: 2 messages caught up");
   page.events(said(4, "live"));
@@ -105,7 +105,7 @@ class Page {
 
   fold(action) {
     this.#session = fold(this.#session, action);
-    return this.act({ type: "session", state: this.#session, now: 0 });
+    return this.act({ type: "session", state: this.#session, now: Date.parse("2026-11-26T20:00:00Z") });
   }
 
   frame(frame) {

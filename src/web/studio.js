@@ -1,0 +1,129 @@
+// The streamer's dashboard: open and close votings, keep order in the chat, see what moves.
+
+import { ask } from "./ask.js";
+import { callsOf, words } from "./calls.js";
+import { followSession } from "./follow.js";
+import { isSessionId, placeOf } from "./identity.js";
+import { stopCode } from "./room.js";
+import { chatView } from "./view_chat.js";
+import { composerView } from "./view_composer.js";
+import { controlView } from "./view_control.js";
+import { headerView } from "./view_header.js";
+import { insightsView } from "./view_insights.js";
+import { openerView } from "./view_opener.js";
+import { overlayLinkView } from "./view_overlay_link.js";
+import { rulesView } from "./view_rules.js";
+import { screenView } from "./view_screen.js";
+import { tabsView } from "./view_tabs.js";
+import { toastsView } from "./view_toasts.js";
+
+const TICK_MS = 250;
+const HISTORY = 100;
+/** Refused by the database, whatever this page shows: it only does not offer what would be refused. */
+const NOT_YOURS = {
+  title: "This studio is not yours",
+  text: "Only the streamer of the session and its moderators can work here. Open the link that bears their token.",
+  actions: ["watch", "other"],
+};
+const ACTS = [
+  { name: "remove", label: "Delete", describe: (name) => `Delete the message of ${name}` },
+  { name: "exclude", label: "Time out", describe: (name) => `Time out or ban ${name}`, isForOthers: true },
+];
+
+const place = placeOf(location.search, location.hash);
+const screen = screenView({ retry: () => follow?.retry(), go: (address) => location.assign(address), instead });
+let follow = null;
+if (place.session && isSessionId(place.session)) begin();
+else screen.start(place.session !== null);
+window.addEventListener("hashchange", () => location.reload());
+
+function instead(room) {
+  const knows = room.ready && stopCode(room) === null;
+  return knows && !room.session.can.moderate ? NOT_YOURS : null;
+}
+
+function begin() {
+  let views = [];
+  follow = followSession({ id: place.session, token: place.token, history: HISTORY, draw });
+  views = makeViews();
+  setInterval(tick, TICK_MS);
+
+  function draw(room) {
+    for (const view of views) view.render?.(room);
+    tick();
+  }
+
+  function tick() {
+    if (document.visibilityState === "visible") for (const view of views) view.tick?.(follow.room(), Date.now());
+  }
+}
+
+function makeViews() {
+  const { session } = follow;
+  const calls = callsOf(place.session, place.token);
+  const composer = composerView({
+    send: (body, replyTo) => {
+      session.send(body, replyTo ? { replyTo } : {}).catch(() => {});
+      chat.stick();
+    },
+  });
+  const chat = chatView(
+    {
+      retry: (nonce) => session.resend(nonce),
+      discard: (nonce) => session.discard(nonce),
+      reply: (message) => composer.reply(message),
+      remove: (message) => act(calls.deleteMessage(message.id), "Message deleted"),
+      exclude,
+      older: () => session.older(),
+      newest: () => session.newest(),
+    },
+    ACTS,
+  );
+  const rules = rulesView({ calls, act });
+  return [
+    screen,
+    headerView({ retry: follow.retry, place }),
+    controlView({ change: (voting, change) => act(calls.changeVoting(voting, change), null) }),
+    openerView({ calls, opened: () => toast("good", "The voting is open") }),
+    insightsView(),
+    overlayLinkView(place.session),
+    rules,
+    chat,
+    composer,
+    toastsView(),
+    tabsView(chat),
+  ];
+
+  async function exclude({ userId, name }) {
+    const chosen = await ask({
+      title: `Time out ${name}?`,
+      text: "Who is timed out reads on, but may not write or vote. Who is banned is out at once.",
+      choices: [
+        { value: "60", label: "1 minute" },
+        { value: "600", label: "10 minutes" },
+        { value: "86400", label: "A day" },
+        { value: "ban", label: "Ban for good", danger: true },
+      ],
+    });
+    if (chosen === null) return;
+    const seconds = chosen === "ban" ? null : Number(chosen);
+    await act(calls.ban(userId, seconds), seconds === null ? `${name} is banned` : `${name} is timed out`);
+    await rules.list();
+  }
+}
+
+/** Says what came of a call; resolves to whether it was done. */
+async function act(promise, done) {
+  try {
+    await promise;
+    if (done !== null) toast("good", done);
+    return true;
+  } catch (error) {
+    toast("warn", words(error));
+    return false;
+  }
+}
+
+function toast(tone, text) {
+  follow.dispatch({ type: "toast", tone, text });
+}

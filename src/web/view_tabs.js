@@ -1,0 +1,32 @@
+// On a phone the chat and what stands beside it take turns; a number says how much was said meanwhile.
+
+import { byId, setAttribute, setShown, setText } from "./dom.js";
+import { shortCount } from "./format.js";
+import { linkPhase } from "./room.js";
+
+/** The two tabs. */
+export function tabsView(chat) {
+  let seen = 0;
+  byId("tab-vote").addEventListener("click", () => showTab("vote"));
+  byId("tab-chat").addEventListener("click", () => {
+    showTab("chat");
+    chat.stick();
+  });
+  return { render };
+
+  function render(room) {
+    const isHere = document.body.dataset.tab === "chat";
+    if (isHere || linkPhase(room) !== "live") seen = room.session.continuity.seq ?? 0;
+    const isNew = (item) => item.kind === "message" && (item.seq ?? 0) > seen;
+    const fresh = room.items.filter(isNew).length;
+    setShown(byId("tab-chat-new"), fresh > 0);
+    setText(byId("tab-chat-new"), fresh > 0 ? shortCount(fresh) : "");
+  }
+}
+
+/** Shows one of them: `chat` or `vote`. */
+export function showTab(name) {
+  document.body.dataset.tab = name;
+  setAttribute(byId("tab-chat"), "aria-pressed", String(name === "chat"));
+  setAttribute(byId("tab-vote"), "aria-pressed", String(name === "vote"));
+}
