@@ -66,6 +66,7 @@ export function openerView({ calls, opened }) {
     if (chosen.has(movie.id)) chosen.delete(movie.id);
     else if (chosen.size < BALLOT_MAX) chosen.set(movie.id, movie);
     button.setAttribute("aria-pressed", String(chosen.has(movie.id)));
+    setText(byId("voting-error"), "");
     drawChosen();
   }
 
