@@ -26,6 +26,7 @@ export interface Demo {
     readonly role: string;
     readonly token: string;
   }[];
+  readonly overlay_token: string;
   readonly stop: () => Promise<void>;
 }
 

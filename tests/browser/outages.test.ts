@@ -1,26 +1,21 @@
 // Gateways that are killed and networks that go away, seen from the viewer's page.
 
-import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { startGateway } from "../../client/tests/gateway.ts";
+import { openDatabase } from "./database.ts";
 import { openHouse } from "./house.ts";
-import { seat, userOf, Viewer } from "./viewer.ts";
+import { seat, Viewer } from "./viewer.ts";
 
 const house = openHouse();
 const { demo } = house;
-let database: pg.Client;
+const database = openDatabase(demo);
 let gateway: Awaited<ReturnType<typeof startGateway>>;
 
 beforeAll(async () => {
-  database = new pg.Client(demo.database_url);
-  await database.connect();
   gateway = await startGateway(demo);
 });
-afterAll(async () => {
-  await gateway.stop();
-  await database.end();
-});
+afterAll(() => gateway.stop());
 
 test("the gateway is killed in the middle of a chat, and nothing is missing or doubled", async () => {
   const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
@@ -29,7 +24,7 @@ test("the gateway is killed in the middle of a chat, and nothing is missing or d
     for (let at = 0; at < count; at += 1) {
       const text = `line ${expected.length}`;
       expected.push(text);
-      await insert("sol", text);
+      await database.say("sol", text);
     }
   };
   await talk(10);
@@ -72,12 +67,6 @@ test("a network that goes away and comes back costs nothing that was said meanwh
     expect(said).toEqual(["said while lina was offline", "said by lina while offline"]);
   }
 });
-
-/** Written past the gateway, as a job of the database would. */
-async function insert(username: string, body: string): Promise<void> {
-  const query = "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, $3)";
-  await database.query(query, [demo.session, userOf(demo, username).id, body]);
-}
 
 async function sit(username: string): Promise<Viewer> {
   return new Viewer(await house.open(seat(demo, username, gateway.url), { isCut: true })).isConnected();

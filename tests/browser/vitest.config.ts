@@ -1,10 +1,13 @@
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
-/** By name, so that each file finds the demo as it did the last time: the pictures before what is said in other tests. */
-class ByName extends BaseSequencer {
+/** What finds the demo as it was made comes before what changes it. */
+const ORDER = ["looks", "example", "viewer", "overlay", "status", "outages", "studio"];
+
+class InOrder extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    return files.toSorted((a, b) => a.moduleId.localeCompare(b.moduleId));
+    const place = ({ moduleId }: TestSpecification) => ORDER.findIndex((name) => moduleId.endsWith(`/${name}.test.ts`));
+    return files.toSorted((a, b) => place(a) - place(b));
   }
 }
 
@@ -14,7 +17,7 @@ export default defineConfig({
     globalSetup: ["demo.ts"],
     // One at a time: they share a demo, and a browser with four windows fills two cores.
     fileParallelism: false,
-    sequence: { sequencer: ByName },
+    sequence: { sequencer: InOrder },
     testTimeout: 60_000,
     hookTimeout: 60_000,
     reporters: ["default"],

@@ -1,0 +1,121 @@
+// The streamer's dashboard, with two viewers who feel what is done there.
+
+import type { Page } from "playwright-core";
+import { beforeAll, expect, test } from "vitest";
+
+import { eventually, openHouse } from "./house.ts";
+import { seat, userOf, Viewer } from "./viewer.ts";
+
+const house = openHouse();
+const { demo } = house;
+let studio: Page;
+let ayla: Viewer;
+let bram: Viewer;
+
+beforeAll(async () => {
+  studio = await house.open(seat(demo, "nora").replace("/?", "/studio?"));
+  [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
+  await studio.getByText("Connected", { exact: true }).waitFor();
+});
+
+test("a message is deleted for everybody", async () => {
+  await ayla.say("what nobody should read");
+  await bram.hears("what nobody should read");
+  const row = studio.locator("#log .message", { hasText: "what nobody should read" });
+  await row.hover();
+  await row.getByRole("button", { name: "Delete the message of Ayla Demir" }).click();
+  for (const each of [ayla, bram]) {
+    await eventually(() => each.said()).not.toContain("what nobody should read");
+    expect((await each.said()).at(-1)).toBe("message deleted");
+  }
+});
+
+test("the chat is slowed down, shut and opened again", async () => {
+  await studio.getByLabel("Slow mode").selectOption("60");
+  await bram.page.getByText(/Slow mode · /).waitFor();
+  await bram.say("the first is free");
+  await ayla.hears("the first is free");
+  await bram.page.getByText(/next message in/).waitFor();
+  await studio.getByLabel("Slow mode").selectOption("0");
+  await bram.page.getByText(/Slow mode · /).waitFor({ state: "hidden" });
+
+  const chat = studio.getByRole("switch", { name: "Chat" });
+  await chat.click();
+  await eventually(() => chat.getAttribute("aria-checked")).toBe("false");
+  await ayla.page.getByText("Chat is off").waitFor();
+  await ayla.box.waitFor({ state: "hidden" });
+  await chat.click();
+  await ayla.box.waitFor();
+  await ayla.say("open again");
+  await bram.hears("open again");
+});
+
+test("a viewer is timed out, reads on, and is let in again", async () => {
+  await bram.say("too loud");
+  const row = studio.locator("#log .message", { hasText: "too loud" });
+  await row.hover();
+  await row.getByRole("button", { name: "Time out or ban Bram de Wit" }).click();
+  await studio.getByRole("dialog").getByRole("button", { name: "10 minutes" }).click();
+  await bram.page.getByText(/You are timed out/).waitFor();
+  await ayla.say("can you hear me, bram?");
+  await bram.hears("can you hear me, bram?");
+  await studio.getByRole("button", { name: "Kept out" }).click();
+  await studio.getByRole("button", { name: "Let Bram de Wit in again" }).click();
+  await bram.box.waitFor();
+  await bram.say("quieter now");
+  await ayla.hears("quieter now");
+});
+
+test("a voting is closed and another opened from the catalogue; its counts are hidden until the close", async () => {
+  await studio.getByRole("button", { name: "Close voting" }).click();
+  await studio.getByRole("dialog").getByRole("button", { name: "Close voting" }).click();
+  await ayla.page.getByText("Final result").waitFor();
+
+  await studio.getByLabel("Question").fill("And after that?");
+  await studio.getByRole("searchbox", { name: "Movies" }).fill("paper");
+  const catalogue = studio.getByRole("list", { name: "Catalogue" });
+  await eventually(() => catalogue.getByRole("button").count()).toBe(1);
+  await catalogue.getByRole("button", { name: "Paper Dragons" }).click();
+  await studio.getByRole("searchbox", { name: "Movies" }).fill("");
+  await catalogue.getByRole("button", { name: "The Silent Cartographer" }).click();
+  await studio.getByLabel("Hide counts").check();
+  await studio.getByRole("button", { name: "Open the voting" }).click();
+
+  for (const each of [ayla, bram]) {
+    await each.page.getByRole("heading", { name: "And after that?" }).waitFor();
+    await each.movie("The Silent Cartographer").click();
+  }
+  const counts = studio.getByRole("list", { name: "Counts" });
+  await eventually(() => counts.getByRole("listitem").allTextContents()).toEqual([
+    expect.stringMatching(/Paper Dragons.*0 votes/),
+    expect.stringMatching(/The Silent Cartographer.*2 votes.*100/),
+  ]);
+  expect(await ayla.page.locator("#ballot .votes").allTextContents()).toEqual([
+    "Counts after close",
+    "Counts after close",
+  ]);
+  await studio.getByRole("button", { name: "Close voting" }).click();
+  await studio.getByRole("dialog").getByRole("button", { name: "Close voting" }).click();
+  await eventually(() => ayla.counts()).toEqual([0, 2]);
+  await ayla.page.getByText("★ Winner").waitFor();
+});
+
+test("who may not moderate is told so, and a ban for good is felt at once", async () => {
+  const curious = await house.open(seat(demo, "otto").replace("/?", "/studio?"));
+  await curious.getByRole("heading", { name: "This studio is not yours" }).waitFor();
+
+  const yuki = await sit("yuki");
+  await yuki.say("something unforgivable");
+  const row = studio.locator("#log .message", { hasText: "something unforgivable" });
+  await row.hover();
+  await row.getByRole("button", { name: "Time out or ban Yuki" }).click();
+  await studio.getByRole("dialog").getByRole("button", { name: "Ban for good" }).click();
+  await yuki.page.getByRole("heading", { name: "You cannot enter this session" }).waitFor();
+  const call = `${demo.url}/v1/sessions/${demo.session}/bans/${userOf(demo, "yuki").id}`;
+  const authorization = `Bearer ${userOf(demo, "nora").token}`;
+  expect((await fetch(call, { method: "DELETE", headers: { authorization } })).status).toBeLessThan(300);
+});
+
+async function sit(username: string): Promise<Viewer> {
+  return new Viewer(await house.open(seat(demo, username))).isConnected();
+}
