@@ -108,6 +108,8 @@ export function voteBar(room, voting, now) {
 function onSession(room, session, now) {
   const before = room.session;
   let next = { ...room, session, info: session.info ?? room.info, ready: session.continuity.seq !== null };
+  // Who waited for slow mode to let them write need not wait any more.
+  if (room.info.slow_mode_seconds > 0 && next.info.slow_mode_seconds === 0) next = { ...next, slowUntil: 0 };
   if (session.sub) next = { ...next, me: { ...next.me, sub: session.sub } };
   if (session.continuity.resets > before.continuity.resets) next = onFreshStart(next, before);
   else if (session.continuity.resumes > before.continuity.resumes)

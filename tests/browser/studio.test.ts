@@ -56,7 +56,7 @@ test("a viewer is timed out, reads on, and is let in again", async () => {
   await row.hover();
   await row.getByRole("button", { name: "Time out or ban Bram de Wit" }).click();
   await studio.getByRole("dialog").getByRole("button", { name: "10 minutes" }).click();
-  await bram.page.getByText(/You are timed out/).waitFor();
+  await bram.page.getByText(/You are timed out for another/).waitFor();
   await ayla.say("can you hear me, bram?");
   await bram.hears("can you hear me, bram?");
   await studio.getByRole("button", { name: "Kept out" }).click();

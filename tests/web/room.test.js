@@ -62,6 +62,14 @@ test("slow mode bars the next message, but not a moderator's", () => {
   assert.equal(new Page().subscribed(0).act({ type: "refused", error, now: 1000 }).room.slowUntil, 3500);
 });
 
+test("slow mode that is lifted bars nobody any more", () => {
+  const page = new Page().subscribed(0, { info: { ...INFO, slow_mode_seconds: 30 } }).act({ type: "sent", now: 1000 });
+  page.events(event(1, "session.updated", { slow_mode_seconds: 10 }));
+  assert.equal(page.room.slowUntil, 31_000);
+  page.events(event(2, "session.updated", { slow_mode_seconds: 0 }));
+  assert.equal(page.room.slowUntil, 0);
+});
+
 test("a final vote, a closed voting and its last second bar", () => {
   const voting = { status: "open", allow_change: false, mine: "x", wish: null, closes_at: null };
   const { room } = new Page().subscribed(0);
