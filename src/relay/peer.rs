@@ -378,6 +378,12 @@ impl Peer {
         }
     }
 
+    /// Whether anything shall be done.
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// Takes what shall be done, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)

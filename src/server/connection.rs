@@ -155,9 +155,13 @@ impl Connection {
             if leave_at.is_some_and(|leave_at| now.at >= leave_at) {
                 self.peer.on_drain(random_below(shared.drain.return_ms()));
             }
-            if let Some(end) = self.carry_out().await {
+            // Boxed for the same reason as the farewell: most connections have nothing to do most of the time.
+            if self.peer.has_effects()
+                && let Some(end) = Box::pin(self.carry_out()).await
+            {
                 return end;
             }
+            self.ask();
             let takes = self.unfinished.is_none() && self.receipts == 0;
             let deadline = self.deadline(now);
             let deadline = leave_at.map_or(deadline, |leave_at| deadline.min(leave_at));
@@ -381,7 +385,6 @@ impl Connection {
                 | Effect::SeesHidden { .. } => self.tell_fanout(effect).await,
             }
         }
-        self.ask();
         None
     }
 

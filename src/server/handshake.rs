@@ -164,7 +164,8 @@ async fn connect(
 /// Serves a client over a socket until one of the two leaves.
 pub async fn serve(shared: Arc<Shared>, socket: Upgraded, identity: Option<Identity>) {
     let metrics = Arc::clone(&shared.metrics);
-    let mut connection = Box::new(Connection::new(shared, socket, identity).await);
+    // Boxed twice, since a future is as large as its largest part for all its life: what makes a connection, and it.
+    let mut connection = Box::new(Box::pin(Connection::new(shared, socket, identity)).await);
     let (peer, fanout) = connection.place();
     // Whatever happens to the task, its line must not stay behind with the socket.
     if AssertUnwindSafe(connection.run())
