@@ -40,6 +40,7 @@ pub struct Metrics {
     pub tls_expiry: Gauge,
     pub closes: Family<Label<CloseCode>, Counter>,
     pub refusals: Family<Label<RefusalCode>, Counter>,
+    pub calls: Family<Call, Counter>,
     pub starts: Family<Label<Beginning>, Counter>,
     pub frames_received: Counter,
     pub control_frames_received: Counter,
@@ -80,6 +81,15 @@ pub struct Metrics {
 /// The one label that a metric may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Label<L>(L);
+
+/// A call over HTTP, by its place in the table of routes, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// Such as `GET /v1/votings/{id}/tally`; never what a client made up.
+    pub name: String,
+    /// By what name it was refused, if it was.
+    pub refusal: Option<RefusalCode>,
+}
 
 /// An enum whose values name themselves in a label.
 pub trait LabelName:
@@ -206,6 +216,11 @@ impl Metrics {
                 Family::default(),
             ),
             refusals: r.add("refusals", "Frames refused, by code", Family::default()),
+            calls: r.add(
+                "calls",
+                "Calls over HTTP, by route, and ok or the code of the refusal",
+                Family::default(),
+            ),
             starts: r.add(
                 "subscription_starts",
                 "Subscriptions begun, or begun anew while live (reset), by how",
@@ -364,6 +379,13 @@ impl Register<'_> {
 impl<L: LabelName> EncodeLabelSet for Label<L> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         ("kind", self.0.label()).encode(encoder.encode_label())
+    }
+}
+
+impl EncodeLabelSet for Call {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("call", self.name.as_str()).encode(encoder.encode_label())?;
+        ("kind", self.refusal.map_or("ok", RefusalCode::as_str)).encode(encoder.encode_label())
     }
 }
 

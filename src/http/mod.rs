@@ -7,10 +7,11 @@
 //! The same words, rules and limits as on the socket, in another dress: success is `{"data":…}`, a refusal is
 //! `{"error":{"code","message","retry_after_ms"?}}` with a status. What the database wrote is spliced, not parsed. Read in
 //! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`moderation`],
-//! [`stream`], [`openapi`], [`cors`], [`health`],
-//! [`pages`].
+//! [`stream`], [`openapi`], [`cors`], [`count`],
+//! [`health`], [`pages`].
 
 pub mod cors;
+pub mod count;
 pub mod health;
 pub mod log;
 pub mod messages;
@@ -65,6 +66,10 @@ pub fn routes(shared: &Arc<Shared>) -> Router {
         .layer(middleware::from_fn_with_state(
             Arc::clone(shared),
             cors::cors,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(shared),
+            count::count,
         ))
         // Leaves event streams alone, and what is small.
         .layer(CompressionLayer::new())

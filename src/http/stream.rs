@@ -20,7 +20,7 @@ use axum::extract::{FromRequestParts, State};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use hyper::StatusCode;
+use hyper::Method;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use serde_json::json;
@@ -29,6 +29,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::log::admit;
 use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, Query, Refused, parse_seq};
 use crate::limits::{
@@ -103,11 +104,17 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
 )]
 pub async fn stream(
     State(shared): State<Arc<Shared>>,
+    method: Method,
     caller: Caller,
     Id(session): Id<SessionId>,
     stay: Stay,
     query: StreamQuery,
 ) -> Result<Response, Refused> {
+    if method == Method::HEAD {
+        // Whether there would be one; nothing is opened that nobody reads.
+        admit(&shared, session, &caller.identity).await?;
+        return Ok(answer(Body::empty()));
+    }
     let seats = door::seats(&shared, &caller.visitor, FILES_PER_STREAM);
     let seats = seats.map_err(|(_, refusal)| refusal)?;
     let pair = UnixStream::pair().and_then(|(ours, theirs)| {
@@ -144,8 +151,11 @@ pub async fn stream(
         STREAM_RETURN_MS.start + random_below(STREAM_RETURN_MS.end - STREAM_RETURN_MS.start),
     );
     let start = futures::stream::iter([Ok(retry), Ok(first)]);
-    let mut response = Response::new(Body::from_stream(start.chain(stream)));
-    *response.status_mut() = StatusCode::OK;
+    Ok(answer(Body::from_stream(start.chain(stream))))
+}
+
+fn answer(body: Body) -> Response {
+    let mut response = Response::new(body);
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
@@ -159,7 +169,7 @@ pub async fn stream(
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));
     }
-    Ok(response)
+    response
 }
 
 impl StreamQuery {

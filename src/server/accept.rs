@@ -144,14 +144,23 @@ async fn serve(
         .with_upgrades();
     tokio::pin!(connection);
     let (mut is_stopping, mut stream, mut place) = (false, None, Some(place));
-    // A client that does not read its answers must not keep its place for good. An upgrade ends this well before.
+    // A client that does not read its answers must not keep its place for good: it is let go after its request, and left
+    // where that does not end. An upgrade ends this well before.
     let too_long = sleep(PLAIN_CONNECTION_MAX);
+    let mut is_leaving = false;
     tokio::pin!(too_long);
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = &mut connection => break outcome,
-            () = &mut too_long, if stream.is_none() => break Ok(()),
+            () = &mut too_long, if stream.is_none() => {
+                if is_leaving {
+                    break Ok(());
+                }
+                is_leaving = true;
+                connection.as_mut().graceful_shutdown();
+                too_long.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
+            }
             () = turned_out(place.as_ref()) => break Ok(()),
             Ok(()) = streams.changed() => {
                 stream.clone_from(&streams.borrow_and_update());
@@ -159,7 +168,7 @@ async fn serve(
             }
             () = over(stream.as_ref()) => {
                 // Whoever does not take the end of a stream is left.
-                stream = None;
+                (stream, is_leaving) = (None, true);
                 too_long.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
             }
             () = stopping.cancelled(), if !is_stopping => {

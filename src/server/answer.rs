@@ -39,6 +39,8 @@ pub fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
         error["retry_after_ms"] = after.into();
     }
     let mut response = json(status, &json!({ "error": error }));
+    // For those who count.
+    response.extensions_mut().insert(refusal.code);
     let headers = response.headers_mut();
     if let Some(after) = refusal.retry_after_ms {
         headers.insert(header::RETRY_AFTER, after.div_ceil(1_000).into());

@@ -6,16 +6,19 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
+use usher::limits::PLAIN_CONNECTION_MAX;
+use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, until};
 use crate::database::{Database, JWT_SECRET};
 use crate::gateway::Gateway;
-use crate::http::{UPGRADE, get, metric, shake};
+use crate::http::{UPGRADE, call, get, metric, read_head, shake};
 
 #[test]
 fn a_gateway_whose_log_nobody_reads_still_stops() {
@@ -199,6 +202,43 @@ async fn an_operator_sees_health_readiness_and_metrics() {
 }
 
 #[tokio::test]
+async fn calls_are_counted_by_route_and_outcome_and_by_nothing_that_a_client_makes_up() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let events = format!("/v1/sessions/{session}/events");
+    for (method, path) in [
+        ("GET", events.as_str()),
+        ("HEAD", &events),
+        ("GET", "/v1/sessions/7/events"),
+        ("GET", &format!("/v1/sessions/{}/events", Uuid::new_v4())),
+        ("POST", &format!("/v1/sessions/{session}/messages")),
+        ("PUT", &events),
+        ("BREW", &events),
+        ("GET", "/"),
+        ("GET", "/made/up"),
+    ] {
+        call(gateway.at, method, path, &[], "").await;
+    }
+    let text = get(gateway.at, "/metrics", &[]).await.body;
+    let counts = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("usher_calls_total"));
+    let mut counts: Vec<&str> = counts.collect();
+    counts.sort_unstable();
+    expect![[r#"
+        {call="GET /v1/sessions/{id}/events",kind="bad_request"} 1
+        {call="GET /v1/sessions/{id}/events",kind="not_found"} 1
+        {call="GET /v1/sessions/{id}/events",kind="ok"} 2
+        {call="POST /v1/sessions/{id}/messages",kind="unauthorized"} 1
+        {call="other",kind="bad_request"} 2
+        {call="other",kind="not_found"} 1
+        {call="other",kind="ok"} 1"#]]
+    .assert_eq(&counts.join("\n"));
+}
+
+#[tokio::test]
 async fn the_metrics_are_openmetrics() {
     let db = Database::create().await;
     let gateway = Gateway::start(&db, |_| {}).await;
@@ -301,6 +341,56 @@ async fn readiness_needs_a_listen_connection_that_hears() {
     db.run(&format!("{limit} -1")).await;
     lacks(&gateway, None).await;
     assert_eq!(metric(gateway.at, "usher_ready").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_kept_for_a_minute_ends_between_two_requests() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let token = db.user("ann").await.token;
+    let began = Instant::now();
+    let mut kept = TcpStream::connect(gateway.at).await.unwrap();
+    let mut busy = TcpStream::connect(gateway.at).await.unwrap();
+    let keeping = async {
+        let limit = began + PLAIN_CONNECTION_MAX + PATIENCE;
+        assert!(!keep(&mut kept, limit).await, "still open");
+        assert!(began.elapsed() >= PLAIN_CONNECTION_MAX);
+    };
+    let working = async {
+        let last = began + PLAIN_CONNECTION_MAX - Duration::from_secs(2);
+        assert!(keep(&mut busy, last).await, "closed before its time");
+        // The body is under way when the minute is over.
+        let head = format!(
+            "POST /v1/sessions/{}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{",
+            Uuid::new_v4()
+        );
+        busy.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep_until(began + PLAIN_CONNECTION_MAX + Duration::from_millis(500)).await;
+        busy.write_all(b"}").await.unwrap();
+        let (status, headers) = read_head(&mut busy).await;
+        assert_eq!((status, &*headers["connection"]), (400, "close"));
+    };
+    tokio::join!(keeping, working);
+}
+
+/// Asks again and again, as a client does that keeps its connection; false once the gateway has closed it.
+async fn keep(socket: &mut TcpStream, until: Instant) -> bool {
+    const PAUSE: Duration = Duration::from_secs(4);
+    while Instant::now() < until {
+        let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let (status, _) = read_head(socket).await;
+        let mut body = [0; 3];
+        socket.read_exact(&mut body).await.unwrap();
+        assert_eq!((status, &body), (200, b"ok\n"));
+        let next = until.min(Instant::now() + PAUSE);
+        if let Ok(read) = timeout_at(next, socket.read(&mut body)).await {
+            assert_eq!(read.unwrap(), 0, "an answer that nobody asked for");
+            return false;
+        }
+    }
+    true
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ mod gateway;
 mod handshake;
 mod hostile;
 mod http;
+mod http_docs;
 mod identity;
 mod key_server;
 mod keys;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::client::{Client, PATIENCE, until};
 use crate::database::{Database, User, token};
 use crate::gateway::{Gateway, Process};
-use crate::http::{Answer, get, metric, read_chunk, read_head};
+use crate::http::{Answer, call, get, metric, read_chunk, read_head};
 
 /// One event source. What it has seen it asks for again, as a browser does.
 struct Source {
@@ -268,6 +268,22 @@ async fn a_stream_that_cannot_begin_is_refused_and_not_opened() {
     })
     .await;
     Source::open(at, &path(session), None, None).await;
+}
+
+#[tokio::test]
+async fn head_says_whether_a_stream_would_begin_and_opens_none() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let head = call(gateway.at, "HEAD", &path(session), &[], "").await;
+    assert_eq!((head.status, &*head.body), (200, ""));
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+    let unknown = path(Uuid::new_v4());
+    let head = call(gateway.at, "HEAD", &unknown, &[], "").await;
+    assert_eq!(head.status, 404);
+    let opened = metric(gateway.at, "usher_connections_opened_total").await;
+    assert_eq!(opened, 0.0);
 }
 
 #[tokio::test]
