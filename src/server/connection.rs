@@ -155,7 +155,7 @@ impl Connection {
             if leave_at.is_some_and(|leave_at| now.at >= leave_at) {
                 self.peer.on_drain(random_below(shared.drain.return_ms()));
             }
-            // Boxed for the same reason as the farewell: most connections have nothing to do most of the time.
+            // What happens is boxed, here and below, for the same reason as the farewell: for most connections nothing does.
             if self.peer.has_effects()
                 && let Some(end) = Box::pin(self.carry_out()).await
             {
@@ -178,13 +178,15 @@ impl Connection {
                     None => Some(End::Close(CloseCode::TooSlow)),
                 },
                 finished = finish(&self.socket, &mut self.unfinished), if self.unfinished.is_some() => {
-                    self.on_finished(finished).await
+                    Box::pin(self.on_finished(finished)).await
                 }
                 Some(answer) = self.answers.next(), if takes => {
                     self.on_answer(answer);
                     None
                 }
-                heard = self.inbound.next(), if takes && !self.peer.is_proving() => self.on_heard(heard).await,
+                heard = self.inbound.next(), if takes && !self.peer.is_proving() => {
+                    Box::pin(self.on_heard(heard)).await
+                }
                 () = sleep_until(deadline.into()) => None,
             };
             if let Some(end) = end {

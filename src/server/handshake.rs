@@ -162,20 +162,27 @@ async fn connect(
 }
 
 /// Serves a client over a socket until one of the two leaves.
-pub async fn serve(shared: Arc<Shared>, socket: Upgraded, identity: Option<Identity>) {
+pub fn serve(
+    shared: Arc<Shared>,
+    socket: Upgraded,
+    identity: Option<Identity>,
+) -> impl Future<Output = ()> + Send {
     let metrics = Arc::clone(&shared.metrics);
-    // Boxed twice, since a future is as large as its largest part for all its life: what makes a connection, and it.
-    let mut connection = Box::new(Box::pin(Connection::new(shared, socket, identity)).await);
-    let (peer, fanout) = connection.place();
-    // Whatever happens to the task, its line must not stay behind with the socket.
-    if AssertUnwindSafe(connection.run())
-        .catch_unwind()
-        .await
-        .is_err()
-    {
-        error!(peer = peer.0, "a connection failed by a fault of ours");
-        metrics.connections.dec();
-        let _ = fanout.send(Command::Close { peer }).await;
+    // Boxed at once: a future keeps room for what it is given, and for its largest part, all its life.
+    let connecting = Box::pin(Connection::new(shared, socket, identity));
+    async move {
+        let mut connection = Box::new(connecting.await);
+        let (peer, fanout) = connection.place();
+        // Whatever happens to the task, its line must not stay behind with the socket.
+        if AssertUnwindSafe(connection.run())
+            .catch_unwind()
+            .await
+            .is_err()
+        {
+            error!(peer = peer.0, "a connection failed by a fault of ours");
+            metrics.connections.dec();
+            let _ = fanout.send(Command::Close { peer }).await;
+        }
     }
 }
 
@@ -189,5 +196,24 @@ fn unwrap(upgraded: hyper::upgrade::Upgraded, is_packed: bool) -> Upgraded {
         socket: parts.io.into_inner(),
         read: parts.read_buf.to_vec(),
         is_packed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        fn size<F: Future>(
+            _: impl Fn(Arc<Shared>, OnUpgrade, bool, Option<Identity>, Seats) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(connect);
+        assert!(
+            bytes <= 900,
+            "{bytes} bytes, for each of thousands of connections: box what is rare"
+        );
     }
 }

@@ -86,8 +86,8 @@ impl Secure {
     ///
     /// # Errors
     /// As there.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.tcp.writable().await
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_write_ready(cx)
     }
 
     /// As [`Socket::poll_read`](crate::server::socket::Socket::poll_read).

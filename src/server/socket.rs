@@ -9,6 +9,7 @@
 //! - The next write begins with the first byte that was not taken: a part of what follows may be under way already.
 //! - One writes at a time, and one reads; [`line`](mod@crate::server::line) says who.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -47,11 +48,13 @@ impl Socket {
     /// # Errors
     /// Where the socket is no longer one.
     pub async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Plain(tcp) => tcp.writable().await,
-            Self::Secure(secure) => secure.writable().await,
-            Self::Pair(pair) => pair.writable().await,
-        }
+        // Polled, since the futures of tokio are several times as large, and every connection has room for one.
+        poll_fn(|cx| match self {
+            Self::Plain(tcp) => tcp.poll_write_ready(cx),
+            Self::Secure(secure) => secure.poll_writable(cx),
+            Self::Pair(pair) => pair.poll_write_ready(cx),
+        })
+        .await
     }
 
     /// Reads what has come. Nothing read is the end, as with every [`AsyncRead`].

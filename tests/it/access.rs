@@ -48,6 +48,11 @@ async fn a_time_out_takes_the_pen_and_leaves_the_view() {
 
     db.run("delete from public.session_bans").await;
     assert_eq!(client.expect("access").await["can"]["send"], true);
+    let unbanned = client.event(session, 3).await;
+    assert_eq!(
+        (&unbanned["type"], &unbanned["data"]["user_id"]),
+        (&json!("member.unbanned"), &json!(ann.id))
+    );
     client.send(session, "back again").await;
     client.has_the_whole_log(&db, session).await;
 }

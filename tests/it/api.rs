@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::client::Client;
+use crate::client::{Client, refused};
 use crate::database::{Database, User, sign, token};
 use crate::gateway::Gateway;
-use crate::http::{Answer, call, get};
+use crate::http::{Answer, call, exchange, get};
 use usher::auth::mint::Claims;
 use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
 
@@ -883,4 +883,42 @@ async fn the_document_has_every_call_and_is_of_this_version() {
         let pointer = reference.split('"').next().unwrap();
         assert!(document.pointer(pointer).is_some(), "{pointer}");
     }
+}
+
+#[tokio::test]
+async fn a_fault_of_the_database_is_internal_and_says_nothing_of_it() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    // Something that the operator added and that goes wrong in a way nobody foresaw.
+    db.run(
+        "create function public.broken() returns trigger language plpgsql as $$
+         begin raise exception using errcode = 'XX000', message = 'a secret of the operator'; end $$;
+         create trigger broken before insert on public.chat_messages
+         for each row execute function public.broken()",
+    )
+    .await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let answer = Caller::new(&gateway, &ann).post(session, "hello").await;
+    answer.is_refusal(500, "internal");
+    assert!(!answer.body.contains("secret"), "{}", answer.body);
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    let answer = refused(client.try_send(session, "hello").await, "internal");
+    assert!(!answer.to_string().contains("secret"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for_long() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let request = format!(
+        "POST /v1/sessions/{session}/messages HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{\"body\":",
+        gateway.at, ann.token
+    );
+    let answer = exchange(gateway.at, &request, false).await;
+    answer.is_refusal(408, "bad_request");
 }
