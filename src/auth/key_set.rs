@@ -7,8 +7,7 @@ use aws_lc_rs::signature::{
     RsaPublicKeyComponents,
 };
 use jsonwebtoken::{DecodingKey, crypto};
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     auth::{
@@ -58,13 +57,14 @@ impl KeySet {
     ///
     /// Where it is no set at all.
     pub fn parse(text: &str) -> Result<Self, NotAKeySet> {
-        #[derive(Deserialize)]
-        struct Set {
-            keys: Vec<Value>,
-        }
-        let published: Set = serde_json::from_str(text).map_err(|_| NotAKeySet)?;
+        // Not read into a struct: serde would take an array for one as well.
+        let mut document: Map<String, Value> =
+            serde_json::from_str(text).map_err(|_| NotAKeySet)?;
+        let Some(Value::Array(keys)) = document.remove("keys") else {
+            return Err(NotAKeySet);
+        };
         let mut set = Self::default();
-        for (place, jwk) in published.keys.into_iter().enumerate() {
+        for (place, jwk) in keys.into_iter().enumerate() {
             let name = jwk["kid"]
                 .as_str()
                 .filter(|name| name.len() <= KEY_ID_BYTES_MAX);
@@ -132,6 +132,9 @@ impl KeySet {
 
 impl PublicKey {
     fn read(jwk: Value) -> Result<Self, UnusableKey> {
+        if !jwk.is_object() {
+            return Err(UnusableKey::NotAKey);
+        }
         let jwk: Jwk = serde_json::from_value(jwk).map_err(|_| UnusableKey::NotAKey)?;
         let algorithm = jwk.algorithm("verify")?;
         if jwk.d.is_some() {

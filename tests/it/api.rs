@@ -511,7 +511,7 @@ async fn a_call_that_is_wrong_is_told_what_would_be_right() {
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .concat(),
     );
-    let answer = crate::http::exchange(gateway.at, &request, false).await;
+    let answer = exchange(gateway.at, &request, false).await;
     answer.is_refusal(413, "too_large");
 
     for (method, path, allowed) in [
@@ -898,7 +898,7 @@ async fn a_fault_of_the_database_is_internal_and_says_nothing_of_it() {
          for each row execute function public.broken()",
     )
     .await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut gateway = Gateway::start(&db, |_| {}).await;
     let answer = Caller::new(&gateway, &ann).post(session, "hello").await;
     answer.is_refusal(500, "internal");
     assert!(!answer.body.contains("secret"), "{}", answer.body);
@@ -906,6 +906,8 @@ async fn a_fault_of_the_database_is_internal_and_says_nothing_of_it() {
     client.subscribe(session).await;
     let answer = refused(client.try_send(session, "hello").await, "internal");
     assert!(!answer.to_string().contains("secret"), "{answer}");
+    // The operator is told.
+    assert!(gateway.take_errors().contains("XX000"));
 }
 
 #[tokio::test]

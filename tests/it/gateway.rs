@@ -83,6 +83,11 @@ impl Gateway {
         stopped.unwrap().unwrap();
     }
 
+    /// The errors that it logged so far, which a test meant to cause.
+    pub(crate) fn take_errors(&mut self) -> String {
+        self.log.take_errors()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&mut self) -> String {
         self.log.text()

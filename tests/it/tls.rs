@@ -132,7 +132,9 @@ async fn a_client_that_reads_slowly_gets_every_byte_once() {
                         Ok(count) => from += count,
                         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                             stalls += 1;
-                            server.writable().await.unwrap();
+                            std::future::poll_fn(|cx| server.poll_writable(cx))
+                                .await
+                                .unwrap();
                         }
                         Err(error) => panic!("{error}"),
                     }
