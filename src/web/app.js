@@ -1,46 +1,20 @@
 // The viewer's page: watch, talk, vote.
 
 import { byId } from "./dom.js";
-import { followSession } from "./follow.js";
-import { isSessionId, placeOf } from "./identity.js";
+import { openPage } from "./page.js";
 import { chatView } from "./view_chat.js";
 import { composerView } from "./view_composer.js";
 import { headerView } from "./view_header.js";
 import { insightsView } from "./view_insights.js";
 import { proofView } from "./view_proof.js";
-import { screenView } from "./view_screen.js";
 import { stageView } from "./view_stage.js";
 import { showTab, tabsView } from "./view_tabs.js";
 import { toastsView } from "./view_toasts.js";
 import { votesView } from "./view_votes.js";
 
-const TICK_MS = 250;
-const HISTORY = 100;
+openPage({ makeViews });
 
-const place = placeOf(location.search, location.hash);
-const screen = screenView({ retry: () => follow?.retry(), go: (address) => location.assign(address) });
-let follow = null;
-if (place.session && isSessionId(place.session)) begin();
-else screen.start(place.session !== null);
-window.addEventListener("hashchange", () => location.reload());
-
-function begin() {
-  let views = [];
-  follow = followSession({ id: place.session, token: place.token, history: HISTORY, draw });
-  views = makeViews();
-  setInterval(tick, TICK_MS);
-
-  function draw(room) {
-    for (const view of views) view.render?.(room);
-    tick();
-  }
-
-  function tick() {
-    if (document.visibilityState === "visible") for (const view of views) view.tick?.(follow.room(), Date.now());
-  }
-}
-
-function makeViews() {
+function makeViews(follow, place) {
   const { session, dispatch } = follow;
   const composer = composerView({
     send: (body, replyTo) => {
@@ -61,7 +35,6 @@ function makeViews() {
   });
   const vote = (voting, movie) => session.vote(voting, movie).catch(refused);
   return [
-    screen,
     headerView({ retry: follow.retry, place }),
     stageView(),
     votesView({ vote }),

@@ -2,8 +2,7 @@
 
 import { ask } from "./ask.js";
 import { callsOf, words } from "./calls.js";
-import { followSession } from "./follow.js";
-import { isSessionId, placeOf } from "./identity.js";
+import { openPage } from "./page.js";
 import { stopCode } from "./room.js";
 import { chatView } from "./view_chat.js";
 import { composerView } from "./view_composer.js";
@@ -13,12 +12,9 @@ import { insightsView } from "./view_insights.js";
 import { openerView } from "./view_opener.js";
 import { overlayLinkView } from "./view_overlay_link.js";
 import { rulesView } from "./view_rules.js";
-import { screenView } from "./view_screen.js";
 import { tabsView } from "./view_tabs.js";
 import { toastsView } from "./view_toasts.js";
 
-const TICK_MS = 250;
-const HISTORY = 100;
 /** Refused by the database, whatever this page shows: it only does not offer what would be refused. */
 const NOT_YOURS = {
   title: "This studio is not yours",
@@ -30,35 +26,14 @@ const ACTS = [
   { name: "exclude", label: "Time out", describe: (name) => `Time out or ban ${name}`, isForOthers: true },
 ];
 
-const place = placeOf(location.search, location.hash);
-const screen = screenView({ retry: () => follow?.retry(), go: (address) => location.assign(address), instead });
-let follow = null;
-if (place.session && isSessionId(place.session)) begin();
-else screen.start(place.session !== null);
-window.addEventListener("hashchange", () => location.reload());
+openPage({ makeViews, instead });
 
 function instead(room) {
   const knows = room.ready && stopCode(room) === null;
   return knows && !room.session.can.moderate ? NOT_YOURS : null;
 }
 
-function begin() {
-  let views = [];
-  follow = followSession({ id: place.session, token: place.token, history: HISTORY, draw });
-  views = makeViews();
-  setInterval(tick, TICK_MS);
-
-  function draw(room) {
-    for (const view of views) view.render?.(room);
-    tick();
-  }
-
-  function tick() {
-    if (document.visibilityState === "visible") for (const view of views) view.tick?.(follow.room(), Date.now());
-  }
-}
-
-function makeViews() {
+function makeViews(follow, place) {
   const { session } = follow;
   const calls = callsOf(place.session, place.token);
   const composer = composerView({
@@ -81,7 +56,6 @@ function makeViews() {
   );
   const rules = rulesView({ calls, act });
   return [
-    screen,
     headerView({ retry: follow.retry, place }),
     controlView({ change: (voting, change) => act(calls.changeVoting(voting, change), null) }),
     openerView({ calls, opened: () => toast("good", "The voting is open") }),
@@ -110,20 +84,20 @@ function makeViews() {
     await act(calls.ban(userId, seconds), seconds === null ? `${name} is banned` : `${name} is timed out`);
     await rules.list();
   }
-}
 
-/** Says what came of a call; resolves to whether it was done. */
-async function act(promise, done) {
-  try {
-    await promise;
-    if (done !== null) toast("good", done);
-    return true;
-  } catch (error) {
-    toast("warn", words(error));
-    return false;
+  /** Says what came of a call; resolves to whether it was done. */
+  async function act(promise, done) {
+    try {
+      await promise;
+      if (done !== null) toast("good", done);
+      return true;
+    } catch (error) {
+      toast("warn", words(error));
+      return false;
+    }
   }
-}
 
-function toast(tone, text) {
-  follow.dispatch({ type: "toast", tone, text });
+  function toast(tone, text) {
+    follow.dispatch({ type: "toast", tone, text });
+  }
 }
