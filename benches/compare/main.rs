@@ -18,11 +18,6 @@ use clap::Parser;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations;
-#[allow(
-    unused_imports,
-    reason = "the tests of what is borrowed from the load tester name it"
-)]
-use usher::protocol;
 use uuid::Uuid;
 
 use clock::Clock;
@@ -33,9 +28,6 @@ use tools::Tools;
 
 mod clock;
 mod crowd;
-#[allow(dead_code, unused_imports, reason = "its tests run where it lives")]
-#[path = "../../src/load/frame.rs"]
-mod frame;
 mod marks;
 mod measure;
 mod peers;

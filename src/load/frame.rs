@@ -20,7 +20,7 @@ const PONG: u8 = 0xa;
 
 /// What one frame of the gateway holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame<'a> {
+pub enum Frame<'a> {
     /// A JSON object.
     Text(&'a [u8]),
     /// To be answered with the same bytes.
@@ -33,23 +33,28 @@ pub(super) enum Frame<'a> {
 
 /// A stream of bytes that is not the gateway's WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
+    /// None of ours.
     #[error("a frame that is masked, compressed, in fragments or of an unknown kind")]
     Unknown,
+    /// Longer than any of ours.
     #[error("a frame of more than {FRAME_BYTES_MAX} bytes")]
     TooLarge,
 }
 
 /// Cuts a stream of bytes into frames.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     /// The beginning of a frame whose end is still to come.
     partial: Vec<u8>,
 }
 
 impl Frames {
     /// Hands on each frame that is complete.
-    pub(super) fn feed(
+    ///
+    /// # Errors
+    /// Where the bytes are no frames of a gateway.
+    pub fn feed(
         &mut self,
         bytes: &[u8],
         mut on_frame: impl FnMut(Frame<'_>),
@@ -151,12 +156,12 @@ impl Header {
 }
 
 /// Appends a text frame as a client sends it.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str, mask: [u8; 4]) {
+pub fn put_text(out: &mut Vec<u8>, text: &str, mask: [u8; 4]) {
     put(out, TEXT, text.as_bytes(), mask);
 }
 
 /// Appends the answer to a ping.
-pub(super) fn put_pong(out: &mut Vec<u8>, payload: &[u8], mask: [u8; 4]) {
+pub fn put_pong(out: &mut Vec<u8>, payload: &[u8], mask: [u8; 4]) {
     put(out, PONG, payload, mask);
 }
 

@@ -26,7 +26,7 @@ pub mod database;
 mod desk;
 #[cfg(test)]
 mod example;
-mod frame;
+pub mod frame;
 pub mod interval;
 mod machine;
 pub mod outcome;

@@ -32,7 +32,7 @@ pub struct Wire {
 enum Outlines {
     /// Handed on as it comes.
     Plain(Framing),
-    /// Messages may be compressed, and are handed on as if they were not. Boxed: few clients compress what they say.
+    /// Messages may be compressed, and are handed on as if they were not. Boxed, as it is the larger.
     Packed(Box<Unpacker>),
 }
 
