@@ -4,6 +4,7 @@
 //! connection that is half open, or that leads through a transaction pooler, looks alive and hears nothing. Everything
 //! heard is handed on in the order in which it came. Never decides what it means.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Listener {
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
         let mut away_since = None;
+        let mut said = HashSet::new();
         loop {
             let heard_at = Instant::now();
             let lost = tokio::select! {
@@ -98,7 +100,12 @@ impl Listener {
                 () = stop.cancelled() => return,
                 lost = self.listen(&mut away_since) => lost,
             };
-            if self.is_listening.send_replace(false) || pause == PAUSE_MIN {
+            if self.is_listening.send_replace(false) {
+                said.clear();
+            }
+            // Once a reason, not once a try: one that comes later may be what somebody can mend. Without their causes
+            // there are few.
+            if said.insert(lost.to_string()) {
                 warn!(error = with_causes(&lost), "not listening, trying again");
             }
             away_since.get_or_insert_with(Instant::now);
@@ -212,7 +219,9 @@ async fn set_up(client: &Client, probe_channel: &str) -> Result<String, tokio_po
         "listen {EVENTS_CHANNEL}; listen {VOTES_CHANNEL}; listen {CONTROL_CHANNEL}; listen {probe_channel}"
     );
     client.batch_execute(&listen).await?;
-    Ok(client.query_one("select usher.epoch()", &[]).await?.get(0))
+    // Unnamed: through a transaction pooler, a prepared statement may be looked for where it is not.
+    let rows = client.query_typed("select usher.epoch()", &[]).await?;
+    Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
 }
 
 /// Takes everything that waits, at least one message.

@@ -20,7 +20,8 @@ let url: string;
 
 beforeAll(async () => {
   app = spawn("node", [`${root}client/example/start.mjs`], {
-    env: { ...process.env, USHER_BIN, PORT: "0" },
+    // Vite colours the address it prints where it thinks that it runs in CI.
+    env: { ...process.env, USHER_BIN, PORT: "0", NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "inherit"],
   });
   if (app.stdout === null) throw new Error("no output");
