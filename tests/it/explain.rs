@@ -57,7 +57,12 @@ async fn no_hot_path_reads_a_whole_table() {
             claims(user)
         ),
         format!("select usher.heads(array['{session}']::uuid[])"),
-        format!("select usher.events_after('{session}', 10, 200, 60000)"),
+        format!(
+            "select (select usher.epoch()), h.head, h.floor, e.event from (values (1)) as one (row)
+             left join usher.heads(array['{session}']::uuid[]) h on true
+             left join usher.events_after('{session}', 10, 200, 60000) e on true
+             order by e.seq"
+        ),
         format!("select usher.tallies(array['{voting}']::uuid[])"),
         format!("select usher.post_messages('{post}')"),
         format!("select usher.cast_votes('{cast}')"),
