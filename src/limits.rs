@@ -293,7 +293,7 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes that a connection reads at a time. Tungstenite allocates them for each; its default of 128 KiB would be most of
 /// an idle viewer's memory.
-pub const READ_BUFFER_BYTES: usize = 512;
+pub const READ_BUFFER_BYTES: usize = 256;
 
 /// Bytes of plain text in one TLS record, the most that there can be: each costs a header and a pass of the cipher, and
 /// one that a socket does not take stays in memory until it does.

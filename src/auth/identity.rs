@@ -1,6 +1,7 @@
 //! The identity behind a connection, as the database will see it.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use crate::protocol::id::UserId;
 
@@ -60,6 +61,13 @@ impl Identity {
             claims: ANONYMOUS_CLAIMS.into(),
             expires_at: None,
         }
+    }
+
+    /// Somebody without a token, as all of them have it: there may be very many.
+    #[must_use]
+    pub fn nobody() -> Arc<Self> {
+        static NOBODY: LazyLock<Arc<Identity>> = LazyLock::new(|| Arc::new(Identity::anonymous()));
+        Arc::clone(&NOBODY)
     }
 }
 

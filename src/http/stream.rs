@@ -124,7 +124,7 @@ pub async fn stream(
     });
     let (ours, theirs) = pair.map_err(|_| Refusal::unavailable(CALL_RETRY_MS))?;
     let subscribe = query.subscribe(session);
-    let identity = Some(caller.identity.as_ref().clone());
+    let identity = Some(Arc::clone(&caller.identity));
     let over = CancellationToken::new();
     // Dropped with the connection, whatever happens to it.
     let ending = over.clone().drop_guard();

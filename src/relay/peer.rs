@@ -141,7 +141,7 @@ impl Peer {
     #[must_use]
     pub fn new(
         rules: Arc<Rules>,
-        identity: Option<Identity>,
+        identity: Option<Arc<Identity>>,
         connection: Uuid,
         now: Moment,
     ) -> Self {
@@ -153,7 +153,7 @@ impl Peer {
         };
         Self {
             is_admitted: identity.is_some() || rules.allow_anonymous,
-            identity: Arc::new(identity.unwrap_or_else(Identity::anonymous)),
+            identity: identity.unwrap_or_else(Identity::nobody),
             is_proving: false,
             unproven: CloseCode::Unauthorized,
             subscriptions: Vec::new(),

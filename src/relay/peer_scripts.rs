@@ -1100,7 +1100,12 @@ impl Stage {
             at: base,
             unix_ms: START_MS,
         };
-        let mut peer = Peer::new(Arc::clone(&rules), identity.clone(), Uuid::nil(), moment);
+        let mut peer = Peer::new(
+            Arc::clone(&rules),
+            identity.clone().map(Arc::new),
+            Uuid::nil(),
+            moment,
+        );
         peer.take_effects();
         Self {
             peer,
@@ -1321,7 +1326,7 @@ impl Stage {
         self.rules = Arc::new(rules(allow_anonymous));
         self.peer = Peer::new(
             Arc::clone(&self.rules),
-            self.identity.clone(),
+            self.identity.clone().map(Arc::new),
             Uuid::nil(),
             self.now(),
         );

@@ -76,7 +76,11 @@ enum End {
 
 impl Connection {
     /// A connection over a socket that has just been upgraded, with compression or without.
-    pub async fn new(shared: Arc<Shared>, socket: Upgraded, identity: Option<Identity>) -> Self {
+    pub async fn new(
+        shared: Arc<Shared>,
+        socket: Upgraded,
+        identity: Option<Arc<Identity>>,
+    ) -> Self {
         let Upgraded {
             socket,
             read,
@@ -484,6 +488,10 @@ impl Connection {
             self.asked += 1;
             self.answers
                 .push(question.ask(&self.shared, self.peer.identity()));
+        }
+        if self.questions.is_empty() {
+            // Its memory as well: most connections never have another.
+            self.questions = VecDeque::new();
         }
     }
 

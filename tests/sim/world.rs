@@ -904,7 +904,7 @@ impl World {
             .user
             // Later nobody comes as a stranger, who may see what a banned user may not.
             .filter(|_| self.phase != Phase::Storm || self.dice.chance(85))
-            .map(identity);
+            .map(|user| Arc::new(identity(user)));
         let peer = Peer::new(Arc::clone(&self.rules), signed_in, Uuid::nil(), now);
         let lane = self.dice.below(self.gateways[gateway].loops.len());
         let connection = Connection {
