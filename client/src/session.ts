@@ -2,7 +2,7 @@
 
 import { hasOlder, type Message, type PendingMessage } from "./chat.ts";
 import type { Continuity } from "./continuity.ts";
-import { AbandonedError, type UsherError } from "./errors.ts";
+import { AbandonedError } from "./errors.ts";
 import type { Follower, Sent } from "./follower.ts";
 import type { SessionState, SessionStatus } from "./state.ts";
 import type { Voting } from "./votings.ts";
@@ -171,11 +171,11 @@ export class Session implements AsyncIterable<LogEvent> {
    */
   [Symbol.asyncIterator](): AsyncIterator<LogEvent, undefined> {
     const queue: LogEvent[] = [];
-    let error: UsherError | null = null;
+    let error = this.state.error;
     let isDone = this.#isClosed;
     let wake = () => {};
     const stop = this.on("change", (state) => {
-      if (state.status === "stopped") error ??= state.error;
+      error ??= state.error;
       wake();
     });
     const end = () => {

@@ -30,13 +30,21 @@ export interface ConnectOptions {
   readonly fetch?: Fetch;
 }
 
+/** A followed session, and who holds it. */
+interface Entry {
+  readonly follower: Follower;
+  readonly holders: Set<Session>;
+  /** Runs while nobody does. */
+  linger: unknown;
+}
+
 /** A client of one gateway. It connects when the first session is followed, and leaves after the last. */
 export class Usher {
   readonly #world: World;
   readonly #options: ConnectOptions;
   readonly #caller: Caller;
   readonly #connection: Connection;
-  readonly #followers = new Map<string, { readonly follower: Follower; holders: number; linger: unknown }>();
+  readonly #followers = new Map<string, Entry>();
   readonly #asked = new Map<number, (frame: ServerFrame) => void>();
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   #state = IDLE;
@@ -74,14 +82,15 @@ export class Usher {
   /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
   session(id: string): Session {
     const entry = this.#entry(id);
-    entry.holders += 1;
     this.#world.clearTimer(entry.linger);
     const loadOlder = (follower: Follower, limit: number) => this.#loadOlder(follower, limit);
-    return new Session(entry.follower, loadOlder, this.#world.uuid, () => {
-      entry.holders -= 1;
-      if (entry.holders > 0) return;
+    const session = new Session(entry.follower, loadOlder, this.#world.uuid, () => {
+      entry.holders.delete(session);
+      if (entry.holders.size > 0) return;
       entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
     });
+    entry.holders.add(session);
+    return session;
   }
 
   /** What is known of a session, without following it. */
@@ -99,15 +108,16 @@ export class Usher {
     this.#connection.renewToken();
   }
 
-  /** Leaves all sessions. What is on its way fails as `closed`. */
+  /** Closes and leaves all sessions: loops over them end, and what is on its way fails as `closed`. */
   close(): void {
-    for (const [id, { linger }] of [...this.#followers]) {
-      this.#world.clearTimer(linger);
+    for (const [id, entry] of [...this.#followers]) {
+      for (const session of [...entry.holders]) session.close();
+      this.#world.clearTimer(entry.linger);
       this.#leave(id);
     }
   }
 
-  #entry(id: string) {
+  #entry(id: string): Entry {
     const known = this.#followers.get(id);
     if (known) return known;
     const line = {
@@ -116,17 +126,14 @@ export class Usher {
       tell: this.#connection.send.bind(this.#connection),
       settle: () => this.#connection.settle(),
     };
-    const entry = {
-      follower: new Follower(id, line, this.#options.history ?? HISTORY),
-      holders: 0,
-      linger: null as unknown,
-    };
+    const follower = new Follower(id, line, this.#options.history ?? HISTORY);
+    const entry: Entry = { follower, holders: new Set(), linger: null };
     this.#followers.set(id, entry);
     if (this.#followers.size === 1) this.#begin();
-    else if (this.#state.status === "open") entry.follower.subscribe();
+    else if (this.#state.status === "open") follower.subscribe();
     // The last subscription was taken away, and the socket with it; another session is another matter.
     else if (this.#state.error?.code === "banned") this.#connection.renewToken();
-    else if (this.#state.error) entry.follower.stop(this.#state.error);
+    else if (this.#state.error) follower.stop(this.#state.error);
     return entry;
   }
 

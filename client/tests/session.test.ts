@@ -223,6 +223,24 @@ test("a loop throws when the session is taken away, after what came before", asy
   expect(session.state.error?.name).toBe("RefusedError");
 });
 
+test("a loop over what has stopped already throws at once", async () => {
+  const { world, session } = await following();
+  world.socket.say({ type: "unsubscribed", session: SESSION, reason: "banned" });
+  await expect(session[Symbol.asyncIterator]().next()).rejects.toMatchObject({ code: "banned" });
+});
+
+test("a client that is closed ends its loops, and who held a session then does not end a later one", async () => {
+  const { world, usher, session } = await following();
+  const loop = session[Symbol.asyncIterator]().next();
+  usher.close();
+  expect(await loop).toEqual({ done: true, value: undefined });
+  const later = usher.session(SESSION);
+  await admit(world);
+  session.close();
+  await world.pass(10_000);
+  expect([later.status, world.sockets.length, world.socket.closed]).toEqual(["live", 2, null]);
+});
+
 test("a loop that falls too far behind ends by name, and a loop that is left costs nothing", async () => {
   const { world, session } = await following();
   const slow = session[Symbol.asyncIterator]();

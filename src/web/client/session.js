@@ -111,12 +111,11 @@ export class Session {
      */
     [Symbol.asyncIterator]() {
         const queue = [];
-        let error = null;
+        let error = this.state.error;
         let isDone = this.#isClosed;
         let wake = () => { };
         const stop = this.on("change", (state) => {
-            if (state.status === "stopped")
-                error ??= state.error;
+            error ??= state.error;
             wake();
         });
         const end = () => {

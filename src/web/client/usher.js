@@ -50,15 +50,16 @@ export class Usher {
     /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
     session(id) {
         const entry = this.#entry(id);
-        entry.holders += 1;
         this.#world.clearTimer(entry.linger);
         const loadOlder = (follower, limit) => this.#loadOlder(follower, limit);
-        return new Session(entry.follower, loadOlder, this.#world.uuid, () => {
-            entry.holders -= 1;
-            if (entry.holders > 0)
+        const session = new Session(entry.follower, loadOlder, this.#world.uuid, () => {
+            entry.holders.delete(session);
+            if (entry.holders.size > 0)
                 return;
             entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
         });
+        entry.holders.add(session);
+        return session;
     }
     /** What is known of a session, without following it. */
     peek(id) {
@@ -72,10 +73,12 @@ export class Usher {
     renewToken() {
         this.#connection.renewToken();
     }
-    /** Leaves all sessions. What is on its way fails as `closed`. */
+    /** Closes and leaves all sessions: loops over them end, and what is on its way fails as `closed`. */
     close() {
-        for (const [id, { linger }] of [...this.#followers]) {
-            this.#world.clearTimer(linger);
+        for (const [id, entry] of [...this.#followers]) {
+            for (const session of [...entry.holders])
+                session.close();
+            this.#world.clearTimer(entry.linger);
             this.#leave(id);
         }
     }
@@ -89,21 +92,18 @@ export class Usher {
             tell: this.#connection.send.bind(this.#connection),
             settle: () => this.#connection.settle(),
         };
-        const entry = {
-            follower: new Follower(id, line, this.#options.history ?? HISTORY),
-            holders: 0,
-            linger: null,
-        };
+        const follower = new Follower(id, line, this.#options.history ?? HISTORY);
+        const entry = { follower, holders: new Set(), linger: null };
         this.#followers.set(id, entry);
         if (this.#followers.size === 1)
             this.#begin();
         else if (this.#state.status === "open")
-            entry.follower.subscribe();
+            follower.subscribe();
         // The last subscription was taken away, and the socket with it; another session is another matter.
         else if (this.#state.error?.code === "banned")
             this.#connection.renewToken();
         else if (this.#state.error)
-            entry.follower.stop(this.#state.error);
+            follower.stop(this.#state.error);
         return entry;
     }
     #begin() {
