@@ -17,7 +17,19 @@ import {
   useVote,
   usherKeys,
 } from "../src/react/index.ts";
-import { admit, chat, events, FIRST, inFakeWorld, SECOND, SESSION, settle, VOTING, voting } from "./fakes.ts";
+import {
+  admit,
+  chat,
+  events,
+  FIRST,
+  inFakeWorld,
+  SECOND,
+  SESSION,
+  settle,
+  subscribed,
+  VOTING,
+  voting,
+} from "./fakes.ts";
 
 // Each hook below runs as development does it: mounted, unmounted and mounted again.
 (globalThis as { IS_REACT_ACT_ENVIRONMENT?: boolean }).IS_REACT_ACT_ENVIRONMENT = true;
@@ -151,6 +163,36 @@ test("a list stays at its end, holds still while somebody reads back, and loads 
   expect(world.requests).toHaveLength(1);
 });
 
+test("the chat of another session begins at its end, with nothing unread and no failure of the first", async () => {
+  const { world, wrapper } = inProvider();
+  const list = fakeList();
+  const { result, rerender } = renderHook(
+    ({ id }) => {
+      const it = useChat(id);
+      useEffect(() => it.listRef(list.element), [it.listRef]);
+      list.show(it.messages.map((message) => Number(message.seq)));
+      return it;
+    },
+    { wrapper, initialProps: { id: SESSION } },
+  );
+  await act(() => admit(world, { seq: 10, head: 50 }));
+  act(() => world.socket.say(events(...Array.from({ length: 40 }, (_, index) => chat(11 + index)))));
+  act(() => list.scrollTo(300));
+  await act(() => result.current.loadOlder());
+  act(() => world.socket.say(events(chat(51))));
+  expect([result.current.unread, result.current.error?.code]).toEqual([1, "bad_request"]);
+
+  rerender({ id: "other" });
+  await act(settle);
+  const other = { session: "other", seq: 60, head: 90 };
+  act(() => world.socket.say(subscribed(other)));
+  act(() =>
+    world.socket.say({ ...events(...Array.from({ length: 30 }, (_, index) => chat(61 + index))), session: "other" }),
+  );
+  expect([result.current.messages.length, result.current.unread, result.current.error]).toEqual([30, 0, null]);
+  expect(list.element.scrollTop).toBe(30 * 20);
+});
+
 test("older messages that cannot be had are said once, not asked for without end", async () => {
   const { world, wrapper } = inProvider();
   const { result } = renderHook(() => useChat(SESSION), { wrapper });
@@ -178,6 +220,22 @@ test("a vote is shown at once with its bars, and taken back with the reason", as
     await settle();
   });
   expect(result.current.own).toMatchObject({ mine: null, isPending: false, error: { code: "voting_closed" } });
+});
+
+test("why a vote was taken back is said of that voting, not of the next", async () => {
+  const { world, wrapper } = inProvider();
+  const { result } = renderHook(() => useVote(SESSION), { wrapper });
+  await act(() => admit(world, { votings: [voting()] }));
+  await act(async () => void result.current.vote(FIRST));
+  await act(async () => {
+    world.socket.say({ type: "error", id: world.socket.last("vote").id, code: "voting_closed", message: "late" });
+    await settle();
+  });
+  expect(result.current.error).toMatchObject({ code: "voting_closed" });
+  act(() => world.socket.say({ type: "tally", session: SESSION, ...voting({ version: 2, status: "closed" }) }));
+  expect(result.current.error).toMatchObject({ code: "voting_closed" });
+  act(() => world.socket.say({ type: "tally", session: SESSION, ...voting({ voting: "another" }) }));
+  expect(result.current).toMatchObject({ canVote: true, error: null });
 });
 
 test("what is known is in the query cache, for queries that have no function of their own", async () => {
@@ -226,6 +284,30 @@ test("after a reset, what was derived from the session is fetched again; after a
     await new Promise((resolve) => setTimeout(resolve, 5));
   });
   expect(fetched).toHaveBeenCalledTimes(2);
+});
+
+test("a provider that is rendered again, with functions made anew, follows as before and asks the latest of them", async () => {
+  const queryClient = new QueryClient();
+  const prepared = vi.spyOn(queryClient, "setQueryDefaults");
+  const invalidated = vi.spyOn(queryClient, "invalidateQueries");
+  const { world, usher } = inFakeWorld();
+  const followed = vi.spyOn(usher, "session");
+  const app = (name: string) =>
+    createElement(
+      UsherProvider,
+      { client: usher, queryClient, invalidate: () => [[name]] },
+      createElement(Viewers, { key: "viewers" }),
+    );
+  const { rerender } = render(app("first"));
+  await act(() => admit(world));
+  const before = [prepared.mock.calls.length, followed.mock.calls.length];
+  rerender(app("second"));
+  expect([prepared.mock.calls.length, followed.mock.calls.length]).toEqual(before);
+  act(() => world.socket.say({ type: "reset", session: SESSION, epoch: "e2", seq: 9, head: 9, reason: "ahead" }));
+  expect(invalidated.mock.calls.map(([filters]) => filters?.queryKey)).toEqual([
+    usherKeys.session(SESSION),
+    ["second"],
+  ]);
 });
 
 test("a provider takes a supabase client, and connects only when somebody follows", async () => {

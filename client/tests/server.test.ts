@@ -2,7 +2,7 @@
 
 import { createElement } from "react";
 import { renderToString } from "react-dom/server";
-import { expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import {
   UsherProvider,
@@ -14,6 +14,10 @@ import {
   useVote,
 } from "../src/react/index.ts";
 import { inFakeWorld, SESSION } from "./fakes.ts";
+
+// React complains there of what does not belong on a server.
+beforeEach(() => void vi.spyOn(console, "error"));
+afterEach(() => expect(console.error).not.toHaveBeenCalled());
 
 function Page() {
   const { status } = useSession(SESSION);

@@ -1,8 +1,8 @@
 /** The chat of a session: a window over its messages, one's own unsettled ones, and reading back by scrolling up. */
 
-import { useCallback, useLayoutEffect, useRef, useState } from "react";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
-import { hasOlder, type Message, type PendingMessage } from "../chat.ts";
+import { type Chat, hasOlder, type Message, type PendingMessage } from "../chat.ts";
 import type { UsherError } from "../errors.ts";
 import type { Sent } from "../follower.ts";
 import type { SendOptions } from "../session.ts";
@@ -10,6 +10,8 @@ import { useActions, useSelected } from "./hooks.ts";
 
 /** Pixels from an edge that count as being there. */
 const EDGE_PX = 80;
+/** On a server there is no layout, and React 18 says so for each effect. */
+const useLayout = typeof document === "undefined" ? useEffect : useLayoutEffect;
 
 /** The chat. */
 export interface UseChat {
@@ -61,7 +63,9 @@ export function useChat(id: string): UseChat {
     void act(async (session) => session.newest());
   }, [act]);
 
-  const scrolling = useScrolling(chat.messages, chat.pending, hasOlder(chat) && error === null, loadOlder, newest);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the failure was of another session.
+  useEffect(() => setError(null), [id]);
+  const scrolling = useScrolling(id, chat, error === null, loadOlder, newest);
   return {
     messages: chat.messages,
     pending: chat.pending,
@@ -77,22 +81,23 @@ export function useChat(id: string): UseChat {
 }
 
 /** Where a list is scrolled to, and what follows from it. */
-function useScrolling(
-  messages: readonly Message[],
-  pending: readonly PendingMessage[],
-  canLoad: boolean,
-  loadOlder: () => Promise<void>,
-  newest: () => void,
-) {
+function useScrolling(id: string, chat: Chat, mayLoad: boolean, loadOlder: () => Promise<void>, newest: () => void) {
+  const { messages, pending } = chat;
+  const canLoad = mayLoad && hasOlder(chat);
   const [list, setList] = useState<HTMLElement | null>(null);
   /** The newest message when the reader left the end; null while they are there. */
   const [seen, setSeen] = useState<number | null>(null);
   const anchor = useRef<Anchor | null>(null);
   const last = messages.at(-1)?.seq ?? 0;
 
+  // Another session is read from its end.
+  useLayout(() => {
+    anchor.current = null;
+    setSeen(null);
+  }, [id]);
+
   // After each change of the list: stay at its end, or hold what is being read where it is.
-  // biome-ignore lint/correctness/useExhaustiveDependencies: what is shown decides where things are.
-  useLayoutEffect(() => {
+  useLayout(() => {
     if (!list) return;
     // The browser's own anchoring, which Safari lacks, would move the list a second time.
     list.style.overflowAnchor = "none";
@@ -100,7 +105,7 @@ function useScrolling(
     else list.scrollTop += topOf(anchor.current.element, list) - anchor.current.top;
   }, [list, messages, pending]);
 
-  useLayoutEffect(() => {
+  useLayout(() => {
     if (!list) return;
     const onScroll = () => {
       const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight <= EDGE_PX;

@@ -115,15 +115,15 @@ export function useVote(id: string, voting?: string): UseVote {
   const found = useSelected(id, (state) => findVoting(state.votings, voting));
   const may = useSelected(id, (state) => state.can.vote);
   const act = useActions(id);
-  const [error, setError] = useState<UsherError | null>(null);
+  const [failure, setFailure] = useState<{ readonly of: string; readonly error: UsherError } | null>(null);
   const target = voting ?? found?.id;
   const vote = useCallback(
     async (movie: string | null) => {
       if (target === undefined) return;
-      setError(null);
+      setFailure(null);
       await act((session) => session.vote(target, movie)).catch((error: UsherError) => {
         // Another choice is no failure of this one.
-        if (error.code !== "superseded") setError(error);
+        if (error.code !== "superseded") setFailure({ of: target, error });
       });
     },
     [act, target],
@@ -132,7 +132,7 @@ export function useVote(id: string, voting?: string): UseVote {
   return {
     mine: found?.mine ?? null,
     isPending: found?.wish != null,
-    error,
+    error: failure && failure.of === target ? failure.error : null,
     canVote: may && found?.status === "open" && !isFixed,
     vote,
   };

@@ -1,11 +1,13 @@
 /** Gives the hooks their client: one for the whole tree, so that all share one socket. */
 
-import { createContext, createElement, type ReactNode, useContext, useMemo } from "react";
+import { createContext, createElement, type ReactNode, useContext, useEffect, useMemo, useRef } from "react";
 
 import type { Session } from "../session.ts";
 import { type SupabaseLike, supabaseTokens } from "../supabase.ts";
 import { connect, type Usher } from "../usher.ts";
 import { prepareCache, type QueryClientLike, type QueryKey, writeCache } from "./cache.ts";
+
+type Invalidate = (session: string) => readonly QueryKey[];
 
 /** A client that you made, or what to make one of. */
 export type UsherProviderProps = {
@@ -13,7 +15,7 @@ export type UsherProviderProps = {
   /** What is known is written into this React Query client too. */
   readonly queryClient?: QueryClientLike;
   /** Keys of your own that are invalidated after a reset of the session. */
-  readonly invalidate?: (session: string) => readonly QueryKey[];
+  readonly invalidate?: Invalidate;
 } & (
   | { readonly client: Usher }
   | {
@@ -32,8 +34,16 @@ export function UsherProvider(props: UsherProviderProps) {
     () => given ?? connect({ url: url ?? "", ...(supabase && supabaseTokens(supabase)) }),
     [given, url, supabase],
   );
-  const source = useMemo(() => new Source(client, queryClient, invalidate), [client, queryClient, invalidate]);
-  return createElement(SourceContext, { value: source }, children);
+  // Most write the function in place, so each render has another one: it must not begin everything anew.
+  const latest = useRef(invalidate);
+  useEffect(() => {
+    latest.current = invalidate;
+  });
+  const source = useMemo(
+    () => new Source(client, queryClient, (session) => latest.current?.(session) ?? []),
+    [client, queryClient],
+  );
+  return createElement(SourceContext.Provider, { value: source }, children);
 }
 
 /** The client of the provider above. */
@@ -52,10 +62,10 @@ export function useSource(): Source {
 export class Source {
   readonly client: Usher;
   readonly #cache: QueryClientLike | undefined;
-  readonly #invalidate: (session: string) => readonly QueryKey[];
+  readonly #invalidate: Invalidate;
   readonly #writers = new Map<string, { holders: number; readonly stop: () => void }>();
 
-  constructor(client: Usher, cache?: QueryClientLike, invalidate: (session: string) => readonly QueryKey[] = () => []) {
+  constructor(client: Usher, cache: QueryClientLike | undefined, invalidate: Invalidate) {
     this.client = client;
     this.#cache = cache;
     this.#invalidate = invalidate;
