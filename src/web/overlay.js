@@ -79,6 +79,9 @@ function drawChat(room, now) {
     else byId("chat").append(element);
     rows.set(item.id, { item, element });
   }
+  const chat = byId("chat");
+  const isFull = chat.firstElementChild?.offsetTop < chat.offsetTop;
+  setAttribute(chat, "data-full", isFull ? "yes" : null);
   return settings.fadeMs > 0 && shown.length > 0 ? shown[0].at + settings.fadeMs : null;
 }
 

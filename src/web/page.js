@@ -9,12 +9,13 @@ const TICK_MS = 250;
 const HISTORY = 100;
 
 /**
- * Opens a page. `makeViews(follow, place)` gives its views, each with `render(room)` or `tick(room, now)` or both;
- * `instead(room)` a card of its own where it has nothing to show.
+ * Opens a page. `makeViews(follow, place)` gives its views, each with some of `render(room)`, `tick(room, now)` as time
+ * passes in sight, and `pass(room, now)` as it passes in sight or not. `instead(room)` gives a card of the page's own where
+ * it has nothing to show; `welcome` is {title, text} where no session is named.
  */
-export function openPage({ makeViews, instead }) {
+export function openPage({ makeViews, instead, welcome }) {
   const place = placeOf(location.search, location.hash);
-  const screen = screenView({ retry: () => follow?.retry(), go: (address) => location.assign(address), instead });
+  const screen = screenView({ retry: () => follow?.retry(), go: (address) => location.assign(address), instead, welcome });
   let follow = null;
   let views = [];
   if (place.session && isSessionId(place.session)) begin();
@@ -33,6 +34,11 @@ export function openPage({ makeViews, instead }) {
   }
 
   function tick() {
-    if (document.visibilityState === "visible") for (const view of views) view.tick?.(follow.room(), Date.now());
+    const [room, now] = [follow.room(), Date.now()];
+    const isSeen = document.visibilityState === "visible";
+    for (const view of views) {
+      view.pass?.(room, now);
+      if (isSeen) view.tick?.(room, now);
+    }
   }
 }

@@ -1,6 +1,7 @@
 // Remembers the last minutes of viewers and votes for the plots of those who moderate.
 //
-// Pure and bounded. A sample is taken at a steady pace by the caller; votes are counted by how far the total rose.
+// Pure and bounded. The caller takes a sample at a steady pace, which a browser slows down in a tab that is hidden; votes are
+// counted by how far the total rose.
 
 export const SAMPLE_MS = 2000;
 /** What the plots show. */
@@ -19,11 +20,9 @@ export function noSamples() {
 export function sample(samples, { now, viewers, voting, total }) {
   const last = samples.at(-1);
   const rose = last && last.voting === voting ? Math.max(0, total - last.total) : 0;
-  const recent = samples.filter((item) => now - item.at < RATE_MS);
-  const since = recent.length > 0 ? Math.max(now - recent[0].at, SAMPLE_MS) : SAMPLE_MS;
-  const votes = recent.reduce((sum, item) => sum + item.rose, rose);
-  // The first of the time has risen before it.
-  const rate = ((votes - (recent[0]?.rose ?? 0)) * 60_000) / since;
+  const first = samples.find((item) => now - item.at < RATE_MS) ?? last;
+  const votes = samples.slice(samples.indexOf(first) + 1).reduce((sum, item) => sum + item.rose, rose);
+  const rate = first ? (votes * 60_000) / Math.max(now - first.at, SAMPLE_MS) : 0;
   return [...samples, { at: now, viewers, voting, total, rose, rate }].slice(-SAMPLES_MAX);
 }
 

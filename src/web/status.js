@@ -22,8 +22,8 @@ const PLOTS = [
     "delivery",
     "Lag, from the database's clock to fan-out",
     [
-      ["half", "green", quantile("usher_lag_seconds", 0.5)],
-      ["99 of 100", "amber", quantile("usher_lag_seconds", 0.99)],
+      ["p50", "green", quantile("usher_lag_seconds", 0.5)],
+      ["p99", "amber", quantile("usher_lag_seconds", 0.99)],
     ],
     duration,
   ),
@@ -82,6 +82,7 @@ void poll();
 async function poll() {
   // Nobody looks at a page that is hidden; the hole in the plots is honest.
   if (document.visibilityState === "visible") await Promise.all([readMetrics(), readChecks()]);
+  else leaveHole();
   setTimeout(poll, POLL_MS);
 }
 
@@ -101,7 +102,7 @@ function fold(at, samples) {
   // A gateway that began anew counts from zero, and so does this page.
   if (first === null || valueOf(samples, OPENED) < valueOf(before.samples, OPENED)) first = samples;
   const values = PLOTS.map(({ series }) => series.map(({ read }) => read(before.samples, samples, seconds)));
-  points = [...points, { at, values }].slice(-READINGS_MAX);
+  keep({ at, values });
   last = { at, samples };
   goodAt = at;
   for (const [index, { view }] of PLOTS.entries())
@@ -112,6 +113,14 @@ function fold(at, samples) {
   drawReasons(samples);
   const sockets = count(valueOf(samples, OPENED));
   setText(byId("facts"), `${sockets} sockets opened and ${count(valueOf(samples, "usher_notifications_total"))} notifications heard since the gateway began.`);
+}
+
+function keep(point) {
+  points = [...points, point].slice(-READINGS_MAX);
+}
+
+function leaveHole() {
+  keep({ at: Date.now(), values: PLOTS.map(({ series }) => series.map(() => Number.NaN)) });
 }
 
 function drawReasons(samples) {
@@ -153,6 +162,7 @@ async function ask(path) {
 
 function fail({ ok, status }) {
   last = null;
+  leaveHole();
   const since = goodAt === null ? "" : ` What is drawn is from ${new Date(goodAt).toLocaleTimeString()}.`;
   const [title, text] = troubleOf(ok, status);
   setText(byId("trouble-title"), title);
@@ -210,8 +220,8 @@ function decimal(value) {
 
 function bytes(value) {
   if (value < 1000) return `${Math.round(value)} B`;
-  if (value < 1e6) return `${(value / 1000).toFixed(1)} kB`;
-  return `${(value / 1e6).toFixed(1)} MB`;
+  if (value < 1e6) return `${Number((value / 1000).toPrecision(3))} kB`;
+  return `${Number((value / 1e6).toPrecision(3))} MB`;
 }
 
 function duration(seconds) {

@@ -26,7 +26,12 @@ const ACTS = [
   { name: "exclude", label: "Time out", describe: (name) => `Time out or ban ${name}`, isForOthers: true },
 ];
 
-openPage({ makeViews, instead });
+const WELCOME = {
+  title: "Open the studio",
+  text: "Votings, order in the chat, and what moves behind a session. Which one is yours?",
+};
+
+openPage({ makeViews, instead, welcome: WELCOME });
 
 function instead(room) {
   const knows = room.ready && stopCode(room) === null;

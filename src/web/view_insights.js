@@ -11,19 +11,24 @@ export function insightsView() {
   const rate = plotView({ label: "Votes per minute", spanMs: SPAN_MS, series: [{ name: "votes", tone: "amber" }], format });
   const audience = plotView({ label: "Viewers", spanMs: SPAN_MS, series: [{ name: "viewers", tone: "blue" }] });
   byId("plots").append(rate.figure, audience.figure);
-  return { render, tick };
+  let drawn = samples;
+  return { render, pass, tick };
 
   function render(room) {
     setShown(byId("insights"), room.session.can.moderate);
   }
 
-  function tick(room, now) {
+  function pass(room, now) {
     const last = samples.at(-1);
     if (!room.ready || (last && now - last.at < SAMPLE_MS)) return;
     const voting = currentVoting(room);
     const { viewers } = room.session;
     samples = sample(samples, { now, viewers: viewers ?? 0, voting: voting?.id ?? null, total: voting?.total ?? 0 });
-    if (!room.session.can.moderate) return;
+  }
+
+  function tick(room, now) {
+    if (drawn === samples || !room.session.can.moderate) return;
+    drawn = samples;
     rate.draw(samples.map(({ at, rate }) => ({ at, values: [rate] })), now);
     audience.draw(samples.map(({ at, viewers }) => ({ at, values: [viewers] })), now);
   }

@@ -7,7 +7,7 @@ import { stopCode } from "./room.js";
 /** Attempts before a server that was never reached is called unreachable. */
 const FAILURES_UNREACHABLE = 2;
 
-/** The card. `on` is {retry, go, instead}: try again now, go to another address, and a card of the page's own. */
+/** The card. `on` is {retry, go, instead, welcome}: try again now, go to another address, and cards of the page's own. */
 export function screenView(on) {
   let shown = null;
   byId("start").addEventListener("submit", (event) => {
@@ -25,8 +25,9 @@ export function screenView(on) {
   /** The screen of somebody who named no session, or none that can be one. */
   function start(bad) {
     document.body.dataset.screen = "card";
-    setText(byId("card-title"), "Welcome to Usher");
-    setText(byId("card-text"), "Live chat and votes for movie nights. Which session shall it be?");
+    const { title, text } = on.welcome ?? WELCOME;
+    setText(byId("card-title"), title);
+    setText(byId("card-text"), text);
     setShown(byId("start"), true);
     setShown(byId("start-hint"), true);
     if (bad) setText(byId("start-error"), "The address names no valid session id.");
@@ -77,6 +78,11 @@ function action(name, state, on) {
     "Choose another session",
   );
 }
+
+const WELCOME = {
+  title: "Welcome to Usher",
+  text: "Live chat and votes for movie nights. Which session shall it be?",
+};
 
 const STOPS = {
   unauthorized: {

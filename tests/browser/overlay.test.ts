@@ -59,6 +59,17 @@ test("it shows what is said and voted, as text", async () => {
   await eventually(votes).toBe(before);
 });
 
+test("a message that has no room for all of it is not cut off hard", async () => {
+  const chat = overlay.getByRole("list", { name: "Chat" });
+  expect(await chat.getAttribute("data-full")).toBe(null);
+  for (let count = 1; count <= 8; count += 1)
+    await database.say("lina", `a long story, part ${count}, ${"and so on, ".repeat(40)}`);
+  await overlay.getByText("a long story, part 8").waitFor();
+  await eventually(() => chat.getAttribute("data-full")).toBe("yes");
+  for (let count = 1; count <= 8; count += 1) await database.say("lina", `short ${count}`);
+  await eventually(() => chat.getAttribute("data-full")).toBe(null);
+});
+
 test("it draws nothing while nothing happens", async () => {
   const devtools = await overlay.context().newCDPSession(overlay);
   await devtools.send("Performance.enable");

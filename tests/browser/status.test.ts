@@ -30,4 +30,6 @@ test("it shows whether the gateway is ready and who is there, and says when it i
   await gateway.start();
   await page.getByText("Up to date").waitFor();
   await eventually(() => page.getByRole("alert").isVisible()).toBe(false);
+  // What is not known is not drawn: two lines, and nothing between.
+  await eventually(() => connections.locator(".plot-line").getAttribute("d")).toMatch(/^M[^M]+M[^M]+$/);
 });

@@ -36,6 +36,26 @@ test("a message is deleted for everybody", async () => {
   }
 });
 
+test("what moves behind the session is counted while the studio is out of sight", async () => {
+  const votes = studio.getByRole("figure", { name: /^Votes per minute/ });
+  const samples = async () => (await votes.locator(".plot-line").getAttribute("d"))?.split("L").length ?? 0;
+  // A vote that is changed is none more.
+  const withdraw = ayla.page.getByRole("button", { name: "Withdraw my vote" });
+  await withdraw.click();
+  await withdraw.waitFor({ state: "hidden" });
+  const withdrawn = await samples();
+  await eventually(samples).toBeGreaterThan(withdrawn + 1);
+  await setSight(studio, "hidden");
+  const before = await samples();
+  await ayla.movie("Neon Orchard").click();
+  await studio.waitForTimeout(6500);
+  expect(await samples()).toBe(before);
+  await setSight(studio, "visible");
+  await eventually(samples).toBeGreaterThan(before);
+  expect(await samples()).toBeGreaterThanOrEqual(before + 3);
+  expect(Number(await votes.locator("strong").textContent())).toBeGreaterThan(0);
+});
+
 test("the chat is slowed down, shut and opened again", async () => {
   // Slow mode counts from one's last message, also one from before it: said here, as other tests may or may not have.
   await bram.say("before it is slow");
@@ -128,6 +148,14 @@ test("who may not moderate is told so, and a ban for good is felt at once", asyn
 
 async function sit(username: string): Promise<Viewer> {
   return new Viewer(await house.open(seat(demo, username))).isConnected();
+}
+
+/** As if its tab were hidden, or in front again. */
+function setSight(page: Page, state: DocumentVisibilityState): Promise<void> {
+  return page.evaluate(
+    (state) => void Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state }),
+    state,
+  );
 }
 
 /** A call about the session, past the studio. */

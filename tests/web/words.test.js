@@ -77,7 +77,10 @@ test("the vote rate counts rises of one voting only, and is bounded", () => {
   assert.equal(samples.at(-1).rose, 0);
   at(60_000, "b", 49);
   assert.equal(votesPerMinute(samples), 0);
-  for (let now = 0; now < SAMPLES_MAX + 200; now += 1) at(100_000 + now, "b", 49);
+  // As rarely as a hidden tab is let to look: nothing that came meanwhile is lost.
+  at(120_000, "b", 139);
+  assert.equal(votesPerMinute(samples), 90);
+  for (let now = 0; now < SAMPLES_MAX + 200; now += 1) at(130_000 + now, "b", 49);
   assert.equal(samples.length, SAMPLES_MAX);
 });
 
