@@ -83,6 +83,23 @@ test("the viewer's page is used by the keyboard alone", async () => {
   await eventually(() => viewer.movie("Paper Dragons").getAttribute("aria-pressed")).toBe(before);
 });
 
+test("in the studio Tab reaches every control, in the order of the page, and the focus can be seen", async () => {
+  const page = await house.open(seat(demo, "nora").replace("/?", "/studio?"));
+  await new Viewer(page).hears("SHE OPENED THE DRAWER");
+  const reached: string[] = [];
+  for (;;) {
+    await page.keyboard.press("Tab");
+    const name = await focused(page);
+    if (await page.evaluate(() => document.activeElement === document.body)) break;
+    reached.push(name);
+    expect(reached.length, "presses of Tab").toBeLessThan(60);
+    // The ring of the box for messages is around its field.
+    if (name !== "Message") expect(await hasVisibleFocus(page), `the focus on ${name} can be seen`).toBe(true);
+  }
+  const wanted = ["Watch", "Close voting", "Paper Dragons 2021", "Copy", "Kept out", "Message", "Send"];
+  expect(reached.filter((name) => wanted.includes(name))).toEqual(wanted);
+});
+
 test("who asks for less motion gets none", async () => {
   const page = await house.open(seat(demo, "ayla"), { reducedMotion: "reduce" });
   const viewer = await new Viewer(page).isConnected();
