@@ -79,10 +79,17 @@ function drawChat(room, now) {
     else byId("chat").append(element);
     rows.set(item.id, { item, element });
   }
-  const chat = byId("chat");
-  const isFull = chat.firstElementChild?.offsetTop < chat.offsetTop;
-  setAttribute(chat, "data-full", isFull ? "yes" : null);
+  hideCut();
   return settings.fadeMs > 0 && shown.length > 0 ? shown[0].at + settings.fadeMs : null;
+}
+
+/** What has no room for all of it is not shown, but for the newest message: half a line looks broken. */
+function hideCut() {
+  const list = byId("chat");
+  const rows = [...list.children];
+  // All are measured before any is changed: one layout.
+  const isCut = rows.map((row) => row !== list.lastElementChild && row.offsetTop < list.offsetTop);
+  for (const [index, row] of rows.entries()) setAttribute(row, "data-cut", isCut[index]);
 }
 
 function rowOf({ name, userId, body }) {

@@ -58,11 +58,11 @@ export function plotView({ label, series, spanMs, format = count }) {
   }
 }
 
-/** A round number that is not below any value: 1, 2, 5, 10, 20, … of what the values are. */
+/** A round number that is not below any value: 1, 2, 3, 4, 5, 6, 8, 10, 20, … */
 export function niceTop(most) {
   if (!(most > 0)) return 1;
   const unit = 10 ** Math.floor(Math.log10(most));
-  return unit * [1, 2, 5, 10].find((step) => step * unit >= most * 0.999_999);
+  return unit * [1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * unit >= most * 0.999_999);
 }
 
 /** The paths of a line and of the area under it; a value that is none leaves a hole. */

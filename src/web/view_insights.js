@@ -1,6 +1,7 @@
 // Shows those who moderate what moves behind the session: votes a minute, and viewers over time.
 
 import { byId, setShown } from "./dom.js";
+import { count } from "./format.js";
 import { plotView } from "./plot.js";
 import { currentVoting } from "./room.js";
 import { noSamples, sample, SAMPLE_MS, SPAN_MS } from "./samples.js";
@@ -34,6 +35,6 @@ export function insightsView() {
   }
 
   function format(value) {
-    return String(Math.round(value));
+    return count(Math.round(value));
   }
 }

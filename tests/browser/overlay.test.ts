@@ -59,15 +59,22 @@ test("it shows what is said and voted, as text", async () => {
   await eventually(votes).toBe(before);
 });
 
-test("a message that has no room for all of it is not cut off hard", async () => {
-  const chat = overlay.getByRole("list", { name: "Chat" });
-  expect(await chat.getAttribute("data-full")).toBe(null);
-  for (let count = 1; count <= 8; count += 1)
-    await database.say("lina", `a long story, part ${count}, ${"and so on, ".repeat(40)}`);
+test("a message that has no room for all of it is not shown by half", async () => {
+  const rows = overlay.getByRole("list", { name: "Chat" }).locator("li");
+  const shown = () =>
+    rows.evaluateAll((items) => {
+      const top = items[0]?.parentElement?.getBoundingClientRect().top ?? 0;
+      const seen = items.filter((item) => getComputedStyle(item).visibility === "visible");
+      return { seen: seen.length, whole: seen.every((item) => item.getBoundingClientRect().top >= top - 1) };
+    });
+  const story = "and so on, ".repeat(40);
+  for (let part = 1; part <= 8; part += 1) await database.say("lina", `a long story, part ${part}, ${story}`);
   await overlay.getByText("a long story, part 8").waitFor();
-  await eventually(() => chat.getAttribute("data-full")).toBe("yes");
-  for (let count = 1; count <= 8; count += 1) await database.say("lina", `short ${count}`);
-  await eventually(() => chat.getAttribute("data-full")).toBe(null);
+  expect(await rows.count()).toBe(8);
+  const { seen, whole } = await shown();
+  expect([seen > 0 && seen < 8, whole]).toEqual([true, true]);
+  for (let part = 1; part <= 8; part += 1) await database.say("lina", `short ${part}`);
+  await eventually(shown).toEqual({ seen: 8, whole: true });
 });
 
 test("it draws nothing while nothing happens", async () => {

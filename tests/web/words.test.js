@@ -85,7 +85,7 @@ test("the vote rate counts rises of one voting only, and is bounded", () => {
 });
 
 test("a plot ends at a round number above all values", () => {
-  assert.deepEqual([0, 0.003, 1, 3, 7, 12, 20, 480].map(niceTop), [1, 0.005, 1, 5, 10, 20, 20, 500]);
+  assert.deepEqual([0, 0.003, 1, 3, 7, 12, 20, 480].map(niceTop), [1, 0.003, 1, 3, 8, 20, 20, 500]);
 });
 
 test("a line stays in its box, begins at the edge, and leaves a hole where nothing is known", () => {
