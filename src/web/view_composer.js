@@ -109,7 +109,7 @@ export function composerView({ send }) {
       return { text: `${count(BODY_MAX - length)} characters left`, tone: "warn", quiet: true };
     const phase = linkPhase(state);
     if (phase !== "live" && phase !== "catching_up")
-      return { text: "Not connected: messages wait until you are back", tone: "warn" };
+      return { text: "Not connected: a message waits 15 s, then you may send it again", tone: "warn" };
     return { text: "", tone: null };
   }
 }
