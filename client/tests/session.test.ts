@@ -14,8 +14,10 @@ import {
   SECOND,
   SESSION,
   settle,
+  subscribed,
   VOTING,
   voting,
+  WELCOME,
 } from "./fakes.ts";
 
 test("the first subscription asks for history, the next goes on from the last number", async () => {
@@ -128,6 +130,18 @@ test("a message caught by a lost socket goes out again under its nonce, after th
     world.socket.say({ type: "ack", id: frame.id, seq: index + 1, message: `m${index + 1}` });
   expect((await sent).seq).toBe(1);
   expect((await meanwhile).seq).toBe(2);
+});
+
+test("before the subscription stands nothing goes out: it would overtake what was missed", async () => {
+  const { world, session } = await following({}, { votings: [voting()] });
+  world.socket.cut();
+  await world.pass(1000);
+  world.socket.say(WELCOME);
+  void session.send("early");
+  void session.vote(VOTING, FIRST);
+  expect(world.socket.said.map((frame) => frame.type)).toEqual(["subscribe"]);
+  world.socket.say(subscribed({ recovered: true }));
+  expect(world.socket.said.map((frame) => frame.type)).toEqual(["subscribe", "send", "vote"]);
 });
 
 test("a message fails by name, stays to be seen, and can be sent again under its nonce or forgotten", async () => {
