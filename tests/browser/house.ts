@@ -22,6 +22,8 @@ export const PHONE = { width: 360, height: 740 };
 export interface WindowOptions extends BrowserContextOptions {
   /** Whether the connection will be taken away. */
   readonly isCut?: boolean;
+  /** Whether something on the way ends every WebSocket, as some company networks do. */
+  readonly isBlocked?: boolean;
 }
 
 /** Opens a browser for the tests of a file. After each of them none of its windows may have complained. */
@@ -40,9 +42,10 @@ export function openHouse() {
   return {
     demo: inject("demo") as Demo,
     /** A window of somebody's own: no cookie or cache is shared. */
-    async open(url: string, { isCut = false, ...options }: WindowOptions = {}): Promise<Page> {
+    async open(url: string, { isCut = false, isBlocked = false, ...options }: WindowOptions = {}): Promise<Page> {
       const context = await browser.newContext({ viewport: DESKTOP, ...options });
       const page = await context.newPage();
+      if (isBlocked) await page.routeWebSocket(/./, (socket) => socket.close());
       // Violations of the Content-Security-Policy are among them.
       page.on("console", (said) => {
         if (said.type() === "error" && !(isCut && LOST.test(said.text()))) troubles.push(said.text());

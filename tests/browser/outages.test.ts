@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { startGateway } from "../../client/tests/gateway.ts";
 import { openDatabase } from "./database.ts";
-import { openHouse } from "./house.ts";
+import { eventually, openHouse } from "./house.ts";
 import { seat, Viewer } from "./viewer.ts";
 
 const house = openHouse();
@@ -66,6 +66,36 @@ test("a network that goes away and comes back costs nothing that was said meanwh
     const said = (await each.said()).filter((text) => text.startsWith("said "));
     expect(said).toEqual(["said while lina was offline", "said by lina while offline"]);
   }
+});
+
+test("where WebSockets are blocked the page does the same over HTTP, through a kill of the gateway", async () => {
+  const blocked = await house.open(seat(demo, "yuki", gateway.url), { isCut: true, isBlocked: true });
+  const [yuki, otto] = [await new Viewer(blocked).isConnected(), await sit("otto")];
+  expect(await blocked.locator("#proof-list").textContent()).toMatch(/Transport\s*http/);
+  await yuki.say("said over HTTP");
+  await otto.hears("said over HTTP");
+  await otto.say("heard over HTTP");
+  await yuki.hears("heard over HTTP");
+  const movie = yuki.movie("Seven Minutes to Midnight Station");
+  const votes = async () => (await otto.counts())[2];
+  const before = (await votes()) ?? 0;
+  await movie.click();
+  await eventually(votes).toBe(before + 1);
+  await movie.click();
+  await eventually(votes).toBe(before);
+
+  await gateway.kill();
+  await database.say("sol", "said while HTTP was away");
+  await gateway.start();
+  await yuki.hears("said while HTTP was away");
+  await yuki.isConnected();
+  const said = await yuki.said();
+  expect(said.filter((text) => text.endsWith("HTTP") || text.endsWith("away")).slice(-3)).toEqual([
+    "said over HTTP",
+    "heard over HTTP",
+    "said while HTTP was away",
+  ]);
+  expect(await blocked.locator("#proof-list").textContent()).toMatch(/Gaps\s*0\s*Duplicates\s*0\D/);
 });
 
 async function sit(username: string): Promise<Viewer> {
