@@ -271,6 +271,10 @@ CREATE FUNCTION usher.append_messages(ids uuid[]) RETURNS void
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_material TO 'off'
+    SET enable_indexonlyscan TO 'off'
     AS $$
 declare
   whole_events_max constant integer := 20;
@@ -339,6 +343,9 @@ CREATE FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigin
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_material TO 'off'
     AS $$
 declare
   change record;
@@ -2225,6 +2232,9 @@ CREATE FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) RETURNS
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_material TO 'off'
     AS $$
 #variable_conflict use_column
 declare

@@ -174,6 +174,78 @@ async fn no_hot_path_reads_a_whole_table() {
     assert_eq!(scans_of(&db, &rest, all).await.len(), 1);
 }
 
+/// A connection plans its functions once, mostly while these tables are small: an evening fills them.
+#[tokio::test]
+async fn what_a_batch_reads_does_not_grow_with_the_evening() {
+    let db = Database::create().await;
+    let user = db.user("ann").await;
+    let session = db.session(&user).await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    db.run("vacuum analyze").await;
+    let gateway = connect(&db.gateway_url).await;
+    let author =
+        json!({"role": "authenticated", "claims": {"role": "authenticated", "sub": user.id}});
+    let with = |more: serde_json::Value| {
+        let mut item = author.clone();
+        item.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!([item])
+    };
+    let mut read = Vec::new();
+    for round in 0..2 {
+        if round == 1 {
+            db.run(&format!(
+                "insert into public.chat_messages (session_id, user_id, body)
+                 select '{session}', '{0}', 'message ' || n from generate_series(1, 5000) n;
+                 insert into auth.users (id) select gen_random_uuid() from generate_series(1, 2000);
+                 insert into public.votes (voting_session_id, user_id, movie_id)
+                 select '{voting}', p.id, '{1}' from public.profiles p where p.id <> '{0}'",
+                user.id, movies[0]
+            ))
+            .await;
+        }
+        db.run("select pg_stat_force_next_flush()").await;
+        let before = index_reads(&db).await;
+        for n in 0..3 {
+            let post = with(json!({"session": session, "body": "hello", "nonce": Uuid::new_v4()}));
+            let cast = with(json!({"voting": voting, "movie": movies[(n + round) % 2]}));
+            for (sql, batch) in [
+                ("select refusal from usher.post_messages($1)", post),
+                ("select refusal from usher.cast_votes($1)", cast),
+            ] {
+                let row = gateway.query_one(sql, &[&batch]).await.unwrap();
+                assert_eq!(row.get::<_, Option<&str>>(0), None, "{sql}");
+            }
+        }
+        gateway
+            .batch_execute("select pg_stat_force_next_flush()")
+            .await
+            .unwrap();
+        read.push(index_reads(&db).await - before);
+    }
+    let by_index: String = db
+        .one(
+            "select string_agg(indexrelname || ' ' || idx_tup_read, ', ' order by idx_tup_read desc)
+             from pg_stat_all_indexes where idx_tup_read > 100",
+        )
+        .await;
+    assert!(
+        read[1] <= read[0] + 100,
+        "entries of indexes read, before and after: {read:?}, of them in all: {by_index}"
+    );
+}
+
+/// Entries of the large tables' indexes that were read so far.
+async fn index_reads(db: &Database) -> i64 {
+    let sql = format!(
+        "select sum(idx_tup_read)::bigint from pg_stat_all_indexes
+         where schemaname in ('public', 'usher', 'auth') and relname in ({LARGE})"
+    );
+    db.one(&sql).await
+}
+
 /// Runs statements; gives the large tables that they have read whole.
 async fn scans_of(db: &Database, client: &Client, sql: &str) -> Vec<String> {
     let count = format!(
