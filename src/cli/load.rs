@@ -183,7 +183,7 @@ pub struct LoadArgs {
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) threads: u16,
 
-    /// Source addresses 127.0.0.1, 127.0.0.2, … for a gateway on loopback. Default: one for 20,000 viewers.
+    /// Source addresses 127.0.0.1, 127.0.0.2, … for a gateway on loopback. Default: one for 10,000 viewers.
     #[arg(long, value_name = "N", help_heading = "Generator", value_parser = clap::value_parser!(u32).range(1..=65_000))]
     pub(super) addresses: Option<u32>,
 

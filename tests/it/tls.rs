@@ -1,5 +1,6 @@
 //! TLS on the listener: everything that is served is served under it, and a certificate is renewed under way.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -22,7 +23,7 @@ use usher::server::secure::Secure;
 
 use crate::certificates::{Authority, Files, Pair};
 use crate::client::{Client, PATIENCE};
-use crate::database::{Database, JWT_SECRET};
+use crate::database::{Database, JWT_SECRET, token};
 use crate::gateway::Gateway;
 use crate::http::get;
 
@@ -65,6 +66,43 @@ async fn sockets_pages_and_calls_are_served_under_tls() {
         text.contains("usher_tls_certificate_expiry_seconds 2524608000"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn the_load_tester_drives_it_with_tokens_from_a_file() {
+    let db = Database::create().await;
+    let authority = Authority::new("tests");
+    let (gateway, _files) = secure_gateway(&db, &authority.issue(&["127.0.0.1"])).await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let home = tempfile::tempdir().unwrap();
+    let (tokens, root) = (home.path().join("tokens"), home.path().join("root.pem"));
+    let ttl = Duration::from_mins(5);
+    let lines = [ann, ben].map(|user| token(user.id, ttl)).join("\n");
+    fs::write(&tokens, lines).unwrap();
+    fs::write(&root, authority.pem()).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_usher"));
+    command
+        .args(["load", "--url", &format!("wss://{}", gateway.at)])
+        .args(["--session", &session.to_string(), "--root-cert"])
+        .arg(&root)
+        .arg("--tokens")
+        .arg(&tokens)
+        .args(
+            "--viewers 10 --chatters 2 --rate 2 --warm-up 0.5 --duration 3 --quiet --json -"
+                .split(' '),
+        )
+        .env_clear();
+    let output = command.output().await.unwrap();
+    let outcome: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let run = outcome["run"]["id"].as_str().unwrap();
+    let rows = format!("select count(*) from public.chat_messages where body like 'load {run} %'");
+    let rows: i64 = db.one(&rows).await;
+    assert!(rows > 0, "{outcome:#}");
+    assert_eq!(outcome["messages"]["acknowledged"], rows, "{outcome:#}");
+    assert_eq!(outcome["audit"]["lost"], 0, "{outcome:#}");
+    assert_eq!(outcome["absent"], 0, "{outcome:#}");
 }
 
 #[tokio::test]
