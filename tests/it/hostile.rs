@@ -20,7 +20,7 @@ use crate::http::{get, metric, shake};
 use crate::rfc6455::{RawSocket, handshake, masked, read_frame};
 
 /// By how much the memory of a process may have grown after an attack: what allocators keep for themselves, which was 15
-/// to 25 MiB from run to run, and no more after many attacks than after two. The attacks want a multiple of it.
+/// to 25 MiB from run to run, and no more after many attacks than after two.
 const GROWTH_BYTES_MAX: u64 = 40 * 1024 * 1024;
 
 /// How soon an ordinary client is served, on a busy machine.
