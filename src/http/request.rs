@@ -76,11 +76,8 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         if visitor.identity.is_none() && !shared.rules.allow_anonymous {
             return Err(token_needed().into());
         }
-        let identity = visitor.identity.clone().unwrap_or_else(Identity::anonymous);
-        Ok(Self {
-            identity: Arc::new(identity),
-            visitor,
-        })
+        let identity = visitor.identity.clone().unwrap_or_else(Identity::nobody);
+        Ok(Self { identity, visitor })
     }
 }
 

@@ -23,7 +23,7 @@ const SOCKET_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Visitor {
     /// Who it is; `None` for somebody without a token.
-    pub identity: Option<Identity>,
+    pub identity: Option<Arc<Identity>>,
     /// Where it comes from, as far as that counts.
     client: Option<Subnet>,
 }
@@ -65,7 +65,10 @@ pub async fn knock(
             Some(shared.keyring.prove(token).await.map_err(unproven)?)
         }
     };
-    Ok(Visitor { identity, client })
+    Ok(Visitor {
+        identity: identity.map(Arc::new),
+        client,
+    })
 }
 
 /// Gives a visitor that stays its seats: `files` at the node, since a seat stands for an open file, and one at its address.

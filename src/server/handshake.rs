@@ -106,7 +106,7 @@ async fn admit(
         return Err((HandshakeRefusal::Malformed, Refusal::bad_request(flaw)));
     }
     let seats = door::seats(shared, &visitor, 1)?;
-    Ok((visitor.identity.map(Arc::new), seats))
+    Ok((visitor.identity, seats))
 }
 
 /// What makes a request one that two readers, a proxy and this gateway, could read in two ways (RFC 9112 §11).
