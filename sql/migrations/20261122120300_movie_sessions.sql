@@ -264,6 +264,9 @@ begin
       if old.status = 'ended' and new.status <> 'ended' then
         raise exception using errcode = 'US003', message = 'an ended session stays ended';
       end if;
+      if old.status = 'live' and new.status = 'scheduled' then
+        raise exception using errcode = 'US009', message = 'a live session does not go back to scheduled: end it';
+      end if;
       if not (old.streamer_id = auth.uid() or usher.is_admin())
         and (new.title, new.movie_id, new.status, new.visibility, new.starts_at)
           is distinct from (old.title, old.movie_id, old.status, old.visibility, old.starts_at)

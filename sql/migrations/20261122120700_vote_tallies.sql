@@ -60,6 +60,9 @@ security definer
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 declare
   change record;
@@ -114,13 +117,25 @@ begin
 end
 $$;
 
--- Security definer (these three): run as triggers for any writer of votes, who may not touch the tallies.
+-- In a batch, votes are noted; in the batch's own statements one voter casts one vote.
+-- Security definer (these two): run as triggers for any writer of votes, who may not touch the tallies.
 create function usher.on_votes_cast() returns trigger
 language plpgsql
 security definer
 set search_path = ''
 as $$
 begin
+  if usher.is_batching() then
+    perform set_config(
+      'usher.votes',
+      coalesce(current_setting('usher.votes', true), '')
+        || string_agg(n.voting_session_id || ',' || n.movie_id || ',1 ', ''),
+      true
+    )
+    from new_rows n
+    having count(*) > 0;
+    return null;
+  end if;
   perform usher.record_votes(array_agg(n.voting_session_id), array_agg(n.movie_id), array_agg(n.votes))
   from (select r.voting_session_id, r.movie_id, count(*) as votes from new_rows r group by 1, 2) as n;
   return null;
@@ -133,6 +148,10 @@ security definer
 set search_path = ''
 as $$
 begin
+  if not exists (select 1 from new_rows) then
+    -- Whatever inserts and would have updated comes by here.
+    return null;
+  end if;
   perform usher.record_votes(array_agg(d.voting_session_id), array_agg(d.movie_id), array_agg(d.delta))
   from (
     select c.voting_session_id, c.movie_id, sum(c.delta)::bigint as delta
@@ -209,6 +228,8 @@ begin
 end
 $$;
 
+-- Locks the head before the movies.
+-- Security definer: runs as a trigger for any writer of voting_sessions.
 create function usher.on_voting_deleted() returns trigger
 language plpgsql
 security definer
@@ -216,6 +237,8 @@ set search_path = ''
 as $$
 begin
   perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));
+  -- The movies are locked below: the head of the log comes before them.
+  perform 1 from usher.session_heads h where h.session_id = old.session_id for no key update;
   if old.results_visibility = 'live' or old.state = 'closed' then
     perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
     from (

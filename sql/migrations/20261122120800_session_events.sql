@@ -160,6 +160,38 @@ as $$
   ) as c
 $$;
 
+-- Closes these votings where they are open: first the rows and boxes of all, then the heads of their sessions and of
+-- those whose log the caller will write to.
+-- Security definer: called by a trigger and by close_due_votings; nobody else may.
+create function usher.close_votings(votings uuid[], sessions uuid[]) returns integer
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  closed integer;
+begin
+  if coalesce(cardinality(votings), 0) = 0 then
+    return 0;
+  end if;
+  perform 1 from public.voting_sessions v where v.id = any (votings) order by v.id for no key update;
+  perform pg_advisory_xact_lock(usher.ballot_lock_key(v.id))
+  from (select u.id from unnest(votings) as u (id) order by u.id) as v;
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (
+    sessions || array(select v.session_id from public.voting_sessions v where v.id = any (votings))
+  )
+  order by h.session_id
+  for no key update;
+  update public.voting_sessions v set state = 'closed' where v.id = any (votings) and v.state = 'open';
+  get diagnostics closed = row_count;
+  return closed;
+end
+$$;
+
+-- Closes the polls of an ended session before it locks the session's log.
+-- Security definer: runs as a trigger for any writer of movie_sessions, who may not touch the log.
 create function usher.on_sessions_updated() returns trigger
 language plpgsql
 security definer
@@ -169,13 +201,20 @@ as $$
 declare
   changed record;
 begin
+  -- Nobody can vote any more: the result is known, and the log has it before the end.
+  perform usher.close_votings(array(
+    select v.id
+    from new_rows n
+    join old_rows o on o.id = n.id
+    join public.voting_sessions v on v.session_id = n.id and v.state = 'open'
+    where n.status = 'ended' and o.status <> 'ended'
+  ), array(select n.id from new_rows n));
   for changed in
     select
       n.id,
       row_to_json(n) as data,
       (n.visibility, n.status, n.streamer_id, n.chat_enabled)
-        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access,
-      n.status = 'ended' and o.status <> 'ended' as is_end
+        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access
     from new_rows n
     join old_rows o on o.id = n.id
     where to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
@@ -184,10 +223,6 @@ begin
     perform usher.append_event(changed.id, 'session.updated', changed.data);
     if changed.is_access then
       perform usher.notify_access(changed.id, null);
-    end if;
-    if changed.is_end then
-      -- Nobody can vote any more: the result is known.
-      update public.voting_sessions v set state = 'closed' where v.session_id = changed.id and v.state = 'open';
     end if;
   end loop;
   return null;
@@ -309,7 +344,7 @@ $$;
 revoke execute on function
   usher.ballot_options(uuid), usher.compact_results(jsonb), usher.voting_data(uuid), usher.on_votings_changed(),
   usher.on_votings_deleted(), usher.on_options_changed(), usher.notify_access(uuid, uuid),
-  usher.notify_access_of_many(uuid[], uuid[]), usher.on_sessions_updated(), usher.on_sessions_gone(),
+  usher.notify_access_of_many(uuid[], uuid[]), usher.close_votings(uuid[], uuid[]), usher.on_sessions_updated(), usher.on_sessions_gone(),
   usher.append_bans(uuid[], uuid[], timestamptz[]),
   usher.on_bans_created(), usher.on_bans_updated(), usher.on_bans_lifted(), usher.on_members_changed(), usher.on_profile_role_changed()
   from public;

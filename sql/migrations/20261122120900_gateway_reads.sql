@@ -4,6 +4,7 @@
 
 -- What the caller may do in a session. Null: the caller may not see it.
 -- Runs as the caller, so that the project's own policies on movie_sessions decide whether there is anything to see.
+-- An overlay sees its session, whatever that is, and no other. It never writes.
 create function usher.admit(session uuid) returns jsonb
 language plpgsql
 stable
@@ -13,6 +14,12 @@ declare
   caller record;
   may_write boolean;
 begin
+  if auth.jwt() ? 'usher_overlay' then
+    return case
+      when usher.is_overlay(admit.session) then '{"send": false, "vote": false, "moderate": false, "mine": {}}'::jsonb
+      else '{"refused": "forbidden"}'
+    end;
+  end if;
   perform 1 from public.movie_sessions s where s.id = admit.session;
   if not found then
     return null;
@@ -270,33 +277,35 @@ begin
 end
 $$;
 
--- Closes the votings whose time is over and returns how many. Those that somebody else is closing are left to them.
+-- Closes the votings whose time is over and returns how many. Those that somebody else is closing are left to them. The
+-- time is a value: compared with a function that changes, no index would serve.
 -- Security definer: called by usher_gateway; the clock decides what it does.
 create function usher.close_due_votings() returns integer
 language plpgsql
 security definer
 set search_path = ''
+set enable_seqscan = off
 as $$
 declare
-  voting record;
-  closed integer := 0;
+  stamp constant timestamptz := clock_timestamp();
+  due uuid[];
 begin
-  for voting in
+  select array_agg(d.id)
+  into due
+  from (
     select v.id
     from public.voting_sessions v
-    where v.state = 'open' and v.closes_at <= clock_timestamp()
-    order by v.session_id, v.id
+    where v.state = 'open' and v.closes_at <= stamp
+    order by v.id
     for no key update skip locked
-  loop
-    update public.voting_sessions v set state = 'closed' where v.id = voting.id;
-    closed := closed + 1;
-  end loop;
-  return closed;
+  ) as d;
+  return usher.close_votings(due, '{}');
 end
 $$;
 
 -- Deletes at most `batch` of the oldest rows: those beyond max_count in their session, and those older than
--- max_age. The newest of each session stays. Returns how many went; call it until that is less than `batch`.
+-- max_age. The newest of each session stays. Returns how many went; call it until that is less than `batch`. Locks the
+-- head before it deletes rows of the log: redaction holds the head as well.
 -- Security definer: called by usher_gateway; what it may delete is history that the gateway no longer serves.
 create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
 language plpgsql
@@ -308,8 +317,6 @@ declare
   log record;
   trimmed_to bigint;
   deleted bigint := 0;
-  sessions uuid[] := '{}';
-  floors bigint[] := '{}';
 begin
   for log in
     select h.session_id, h.floor, h.seq, greatest(h.seq - max_count, h.floor) as by_count
@@ -342,21 +349,12 @@ begin
       continue;
     end if;
     deleted := deleted + (trimmed_to - log.floor);
+    -- The head first, as everybody does who touches rows of the log.
+    update usher.session_heads h
+    set floor = greatest(h.floor, trimmed_to)
+    where h.session_id = log.session_id;
     delete from usher.session_events e
     where e.session_id = log.session_id and e.seq > log.floor and e.seq <= trimmed_to;
-    sessions := sessions || log.session_id;
-    floors := floors || trimmed_to;
-  end loop;
-
-  -- Last and in the order of all writers: a head that is locked stops its session.
-  for log in
-    select t.session_id, t.floor
-    from unnest(sessions, floors) as t (session_id, floor)
-    order by t.session_id
-  loop
-    update usher.session_heads h
-    set floor = greatest(h.floor, log.floor)
-    where h.session_id = log.session_id;
   end loop;
   return deleted;
 end

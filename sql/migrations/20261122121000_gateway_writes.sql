@@ -58,22 +58,33 @@ return case
   when item ->> 'role' = 'authenticated' and not coalesce(usher.is_uuid(item -> 'claims' -> 'sub'), false) then 'claims'
 end;
 
--- Appends what the batch has gathered and gives the numbers of these messages.
--- Security definer: called by post_messages as usher_gateway; appends only messages that the trigger noted.
-create function usher.settle_messages(ids uuid[]) returns table (message_id uuid, seq bigint)
+-- Appends what the batch has made and gives the numbers of these messages.
+-- Security definer: called by post_messages as usher_gateway; what is in the log already is not appended again.
+create function usher.settle_messages(ids uuid[], are_created boolean[]) returns table (message_id uuid, seq bigint)
 language plpgsql
 security definer
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_column
 declare
   noted constant text := rtrim(coalesce(current_setting('usher.messages', true), ''));
+  created uuid[] := array(
+    select i.id
+    from unnest(ids, are_created) as i (id, is_created)
+    where i.is_created and not exists (select 1 from usher.session_events e where e.message_id = i.id)
+  );
 begin
   if noted <> '' then
-    perform usher.append_messages(string_to_array(noted, ' ')::uuid[]);
+    created := created || string_to_array(noted, ' ')::uuid[];
     perform set_config('usher.messages', '', true);
+  end if;
+  if cardinality(created) > 0 then
+    perform usher.append_messages(created);
   end if;
   return query
     select e.message_id, e.seq
@@ -126,12 +137,15 @@ begin
 end
 $$;
 
+-- Afterwards the caller is nobody again.
 create function usher.end_batch() returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  perform set_config('usher.batching', '', true), set_config('request.jwt.claims', '', true);
+  perform set_config('usher.batching', '', true),
+    set_config('request.jwt.claims', '', true),
+    set_config('request.jwt.claim.sub', '', true);
 end
 $$;
 
@@ -143,6 +157,7 @@ language plpgsql
 security definer
 set search_path = ''
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
   perform pg_advisory_xact_lock(t.key)
@@ -168,10 +183,13 @@ returns table (
 )
 language plpgsql
 set search_path = ''
+set jit = off
 as $$
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  acting text := entry_role;
+  ignored text;
   size constant integer := jsonb_array_length(batch);
   post record;
   state text;
@@ -195,6 +213,7 @@ begin
       p.n::integer as n,
       p.value ->> 'role' as role,
       p.value ->> 'claims' as claims,
+      coalesce(p.value -> 'claims' ->> 'sub', '') as author,
       p.value ->> 'body' as body,
       coalesce(
         usher.check_author(p.value),
@@ -218,8 +237,13 @@ begin
       continue;
     end if;
 
+    if acting <> post.role then
+      acting := set_config('role', post.role, true);
+    end if;
+    ignored := set_config('request.jwt.claims', post.claims, true);
+    -- What auth.uid() looks for first: it need not parse the claims, again and again.
+    ignored := set_config('request.jwt.claim.sub', post.author, true);
     begin
-      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
       -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
       posted := gen_random_uuid();
       insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
@@ -243,14 +267,13 @@ begin
     -- author may not write any more.
     posted := null;
     if state like 'US%' or violated = 'chat_messages_nonce_key' then
-      perform set_config('role', post.role, true), set_config('request.jwt.claims', post.claims, true);
       select m.id into posted
       from public.chat_messages m
       where m.session_id = (post.value ->> 'session')::uuid
         and m.user_id = auth.uid()
         and m.nonce = (post.value ->> 'nonce')::uuid;
     end if;
-    perform set_config('role', entry_role, true);
+    acting := set_config('role', entry_role, true);
     if posted is not null then
       messages[post.n] := posted;
     else
@@ -268,7 +291,7 @@ begin
     select
       i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
     from generate_series(1, size) as i (n)
-    left join usher.settle_messages(array_remove(messages, null)) as s on s.message_id = messages[i.n]
+    left join usher.settle_messages(messages, are_created) as s on s.message_id = messages[i.n]
     order by i.n;
   perform usher.end_batch();
 end
@@ -280,10 +303,13 @@ create function usher.cast_votes(batch jsonb)
 returns table (item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
 language plpgsql
 set search_path = ''
+set jit = off
 as $$
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  acting text := entry_role;
+  ignored text;
   size constant integer := jsonb_array_length(batch);
   vote record;
   state text;
@@ -304,7 +330,9 @@ begin
       p.value,
       p.n::integer as n,
       p.value ->> 'role' as role,
+      coalesce(p.value -> 'again' = 'true', false) as is_again,
       p.value ->> 'claims' as claims,
+      coalesce(p.value -> 'claims' ->> 'sub', '') as author,
       coalesce(
         usher.check_author(p.value),
         case
@@ -328,8 +356,12 @@ begin
       continue;
     end if;
 
+    if acting <> vote.role then
+      acting := set_config('role', vote.role, true);
+    end if;
+    ignored := set_config('request.jwt.claims', vote.claims, true);
+    ignored := set_config('request.jwt.claim.sub', vote.author, true);
     begin
-      perform set_config('role', vote.role, true), set_config('request.jwt.claims', vote.claims, true);
       if movies[vote.n] is null then
         -- Withdrawing nothing is fine, yet not from a voting that is closed or not the caller's to see.
         perform usher.enter_ballot(votings[vote.n], true);
@@ -348,7 +380,16 @@ begin
       when others then
         get stacked diagnostics
           state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
-        perform set_config('role', entry_role, true);
+        -- A batch that is sent again, its answer being lost, asks for what it may have done: that stands, though the
+        -- voting has closed since.
+        if vote.is_again and (state like 'US%' or violated is not null) and (
+          select v.movie_id
+          from public.votes v
+          where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid()
+        ) is not distinct from movies[vote.n] then
+          continue;
+        end if;
+        acting := set_config('role', entry_role, true);
         named := usher.refusal_of(state, violated);
         refusals[vote.n] := named.refusal;
         details[vote.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
@@ -366,11 +407,11 @@ end
 $$;
 
 revoke execute on function
-  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[]),
+  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[], boolean[]),
   usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
   from public;
 
 grant execute on function
-  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[]),
+  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[], boolean[]),
   usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
   to usher_gateway;

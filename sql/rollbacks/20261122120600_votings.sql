@@ -3,6 +3,7 @@
 drop table public.votes;
 drop table public.voting_options;
 drop table public.voting_sessions;
+drop function usher.session_of(uuid);
 drop function usher.moderates_voting(uuid, text[]);
 drop function usher.guard_voting_request();
 drop function usher.guard_voting_session();

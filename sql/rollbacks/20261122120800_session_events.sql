@@ -23,6 +23,7 @@ drop function usher.on_bans_created();
 drop function usher.append_bans(uuid[], uuid[], timestamptz[]);
 drop function usher.on_sessions_gone();
 drop function usher.on_sessions_updated();
+drop function usher.close_votings(uuid[], uuid[]);
 drop function usher.notify_access_of_many(uuid[], uuid[]);
 drop function usher.notify_access(uuid, uuid);
 drop function usher.on_options_changed();

@@ -6,7 +6,7 @@ drop function usher.take_turns(jsonb);
 drop function usher.end_batch();
 drop function usher.begin_batch();
 drop function usher.settle_votes();
-drop function usher.settle_messages(uuid[]);
+drop function usher.settle_messages(uuid[], boolean[]);
 drop function usher.check_author(jsonb);
 drop function usher.is_uuid(jsonb);
 drop function usher.refusal_of(text, text);

@@ -67,10 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_text_of_a_function_counts() {
+    fn a_function_has_the_text_of_its_migration() {
         let expected = Expected::of_migrations();
         let (body, file) = &expected.functions["usher.close_due_votings"];
-        assert_eq!(file, "20261123091200_lookups.sql");
+        assert_eq!(file, "20261122120900_gateway_reads.sql");
         let body = body.as_deref().unwrap();
         assert!(
             body.starts_with("\ndeclare\n") && body.ends_with("end\n"),

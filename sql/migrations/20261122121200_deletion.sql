@@ -1,0 +1,146 @@
+-- What deleting an account or a session takes along.
+--
+-- One order of locks for all writers, so that none waits for another in a circle:
+--
+--   sessions and accounts, messages, votings, ballot boxes (by voting), heads (by session), rows of the log,
+--   tallies (by voting and movie), movies (by id)
+--
+-- A deletion of a session or an account takes, in this order, what the cascade would take in another.
+-- One statement that deletes several sessions still takes them one after another, as rows come: a vote that comes in
+-- between may have to be cast again.
+
+-- The log does not name a person whose account is gone, neither by name nor by id. Their messages go with the account; what
+-- stays is what was done to them and what they did as moderators or streamers.
+
+-- Few rows of the log: messages are found by their own index.
+create index session_events_person_idx on usher.session_events (
+  (coalesce(data ->> 'deleted_by', data ->> 'user_id', data ->> 'streamer_id'))
+)
+where type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated');
+
+-- Takes an id out of the log.
+-- Security definer: called by the trigger below; nobody else may.
+create function usher.forget_person(person uuid) returns void
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+as $$
+begin
+  with named as (
+    select e.session_id, e.seq, e.message_id
+    from usher.session_events e
+    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
+      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+  ),
+  -- What a message's deletion says, the earlier rows of that message say as well.
+  affected as (
+    select n.session_id, n.seq from named n
+    union
+    select e.session_id, e.seq
+    from usher.session_events e
+    where e.message_id = any (array(select n.message_id from named n where n.message_id is not null))
+  )
+  update usher.session_events e
+  set data = replace(
+    replace(e.data::text, '"deleted_by":"' || person || '"', '"deleted_by":null'),
+    '"' || person || '"', '"00000000-0000-0000-0000-000000000000"'
+  )::json
+  from affected a
+  where e.session_id = a.session_id and e.seq = a.seq;
+end
+$$;
+
+-- Takes the locks that deleting these sessions or this account needs, with the heads of the sessions whose log names the
+-- account.
+-- Security definer: called by the two triggers below; nobody else may.
+create function usher.lock_for_deletion(sessions uuid[], account uuid) returns void
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+as $$
+begin
+  perform 1
+  from public.chat_messages m
+  where m.user_id = account
+  order by m.session_id, m.created_at
+  for update;
+  perform 1
+  from public.chat_messages m
+  where m.session_id = any (sessions)
+  order by m.session_id, m.created_at
+  for update;
+  -- Not for update: a voter who is in the box may still need the key of the voting for its tally.
+  perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for no key update;
+  perform case
+    when b.goes then pg_advisory_xact_lock(usher.ballot_lock_key(b.voting_id))
+    else pg_advisory_xact_lock_shared(usher.ballot_lock_key(b.voting_id))
+  end
+  from (
+    select u.voting_id, bool_or(u.goes) as goes
+    from (
+      select v.id as voting_id, true as goes from public.voting_sessions v where v.session_id = any (sessions)
+      union all
+      select w.voting_session_id, false from public.votes w where w.user_id = account
+    ) as u
+    group by u.voting_id
+    order by u.voting_id
+  ) as b;
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (array(
+    select unnest(sessions)
+    union
+    select m.session_id from public.chat_messages m where m.user_id = account
+    union
+    select e.session_id
+    from usher.session_events e
+    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = account::text
+      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+  ))
+  order by h.session_id
+  for update;
+end
+$$;
+
+-- Security definer (these two): run as triggers for whoever deletes, who may not touch the log.
+create function usher.on_session_deleting() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform usher.lock_for_deletion(array[old.id], null);
+  return old;
+end
+$$;
+
+create function usher.on_profile_deleting() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform usher.lock_for_deletion(
+    array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
+  );
+  perform usher.forget_person(old.id);
+  return old;
+end
+$$;
+
+revoke execute on function
+  usher.forget_person(uuid), usher.lock_for_deletion(uuid[], uuid), usher.on_session_deleting(),
+  usher.on_profile_deleting()
+  from public;
+
+create trigger movie_sessions_deleting
+  before delete on public.movie_sessions
+  for each row
+  execute function usher.on_session_deleting();
+
+create trigger profiles_deleting
+  before delete on public.profiles
+  for each row
+  execute function usher.on_profile_deleting();
