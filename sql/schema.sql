@@ -26,7 +26,7 @@ COMMENT ON COLUMN public.overlay_tokens.revoked_at IS 'Set it to anything to rev
 
 CREATE FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text DEFAULT 'OBS'::text, days integer DEFAULT 90) RETURNS public.overlay_tokens
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 declare
@@ -92,7 +92,7 @@ COMMENT ON COLUMN public.profiles.preferences IS 'The user''s own settings. Read
 
 CREATE FUNCTION public.my_profile() RETURNS SETOF public.profiles
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select p.* from public.profiles p where p.id = (select auth.uid())
 $$;
@@ -101,7 +101,7 @@ COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its p
 
 CREATE FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
@@ -122,7 +122,7 @@ $$;
 
 CREATE FUNCTION usher.admit(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller record;
@@ -158,7 +158,7 @@ $$;
 
 CREATE FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -181,7 +181,7 @@ $$;
 
 CREATE FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -210,7 +210,7 @@ $$;
 
 CREATE FUNCTION usher.append_event(session uuid, type text, data json) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return usher.append_events(session, type, array[null::uuid], array[data]);
@@ -219,7 +219,7 @@ $$;
 
 CREATE FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
@@ -267,7 +267,7 @@ $$;
 
 CREATE FUNCTION usher.append_messages(ids uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -340,7 +340,7 @@ $$;
 
 CREATE FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
@@ -380,7 +380,7 @@ CREATE FUNCTION usher.ballot_lock_key(voting uuid) RETURNS bigint
 
 CREATE FUNCTION usher.ballot_options(voting uuid) RETURNS json
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -397,7 +397,7 @@ $$;
 
 CREATE FUNCTION usher.banned_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -410,7 +410,7 @@ $$;
 
 CREATE FUNCTION usher.begin_batch() RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if not pg_has_role(session_user, 'usher_gateway', 'member') then
@@ -429,7 +429,7 @@ $$;
 
 CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
   select v.id, '00000000-0000-0000-0000-000000000000', usher.tally_slot(), 0, 1
@@ -442,7 +442,7 @@ $$;
 
 CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
@@ -556,7 +556,7 @@ CREATE FUNCTION usher.check_author(item jsonb) RETURNS text
 
 CREATE FUNCTION usher.close_due_votings() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
@@ -578,7 +578,7 @@ $$;
 
 CREATE FUNCTION usher.close_votings(votings uuid[], sessions uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   closed integer;
@@ -604,7 +604,7 @@ $$;
 
 CREATE FUNCTION usher.compact_results(results jsonb) RETURNS json
     LANGUAGE sql IMMUTABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select coalesce(
     '{"total":' || (results ->> 'total') || ',"counts":[' || coalesce((
@@ -619,7 +619,7 @@ $$;
 
 CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select jsonb_build_object(
     'total', coalesce(sum(c.votes), 0),
@@ -636,7 +636,7 @@ $$;
 
 CREATE FUNCTION usher.create_profile(account uuid, metadata jsonb) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   wish text := lower(coalesce(metadata ->> 'username', metadata ->> 'user_name', metadata ->> 'preferred_username'));
@@ -665,7 +665,7 @@ $_$;
 
 CREATE FUNCTION usher.end_batch() RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform set_config('usher.batching', '', true),
@@ -676,7 +676,7 @@ $$;
 
 CREATE FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT allow_change boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
@@ -731,7 +731,7 @@ $$;
 
 CREATE FUNCTION usher.epoch() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -746,7 +746,7 @@ $$;
 
 CREATE FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) RETURNS TABLE(seq bigint, event text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
@@ -776,7 +776,7 @@ $$;
 
 CREATE FUNCTION usher.forget_person(person uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 begin
@@ -806,7 +806,7 @@ $$;
 
 CREATE FUNCTION usher.guard_chat_message() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
@@ -836,7 +836,7 @@ $$;
 
 CREATE FUNCTION usher.guard_movie_session() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if tg_op = 'UPDATE' then
@@ -872,7 +872,7 @@ $$;
 
 CREATE FUNCTION usher.guard_overlay_token() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if (new.id, new.session_id) <> (old.id, old.session_id) then
@@ -890,7 +890,7 @@ $$;
 
 CREATE FUNCTION usher.guard_session_ban() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if tg_op = 'UPDATE' and (new.session_id, new.user_id) <> (old.session_id, old.user_id) then
@@ -905,7 +905,7 @@ $$;
 
 CREATE FUNCTION usher.guard_vote() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   as_caller constant boolean := row_security_active(tg_relid);
@@ -937,7 +937,7 @@ $$;
 
 CREATE FUNCTION usher.guard_voting_request() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if row_security_active(tg_relid) then
@@ -952,7 +952,7 @@ $$;
 
 CREATE FUNCTION usher.guard_voting_session() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if tg_op = 'INSERT' then
@@ -994,7 +994,7 @@ $$;
 
 CREATE FUNCTION usher.heads(sessions uuid[]) RETURNS TABLE(session_id uuid, head bigint, floor bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
@@ -1009,7 +1009,7 @@ $$;
 
 CREATE FUNCTION usher.is_admin() RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return coalesce(usher.profile_role() = 'admin', false);
@@ -1022,7 +1022,7 @@ CREATE FUNCTION usher.is_batching() RETURNS boolean
 
 CREATE FUNCTION usher.is_overlay(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return exists (
@@ -1038,7 +1038,7 @@ $$;
 
 CREATE FUNCTION usher.is_staff() RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return coalesce(usher.profile_role() in ('moderator', 'admin'), false);
@@ -1047,7 +1047,7 @@ $$;
 
 CREATE FUNCTION usher.is_streamer() RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return coalesce(usher.profile_role() in ('streamer', 'admin'), false);
@@ -1056,7 +1056,7 @@ $$;
 
 CREATE FUNCTION usher.joined_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -1066,7 +1066,7 @@ $$;
 
 CREATE FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 begin
@@ -1115,7 +1115,7 @@ $$;
 
 CREATE FUNCTION usher.message_data(message_row json, author uuid) RETURNS json
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 begin
@@ -1135,7 +1135,7 @@ $$;
 
 CREATE FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) RETURNS TABLE(id uuid, seq bigint, place text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -1236,7 +1236,7 @@ $$;
 
 CREATE FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1277,7 +1277,7 @@ $$;
 
 CREATE FUNCTION usher.moderated_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -1289,7 +1289,7 @@ $$;
 
 CREATE FUNCTION usher.moderates_voting(voting uuid, states text[]) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -1306,7 +1306,7 @@ $$;
 
 CREATE FUNCTION usher.my_votes(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -1320,7 +1320,7 @@ $$;
 
 CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
     LANGUAGE sql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select pg_notify(
     'usher_control',
@@ -1333,7 +1333,7 @@ $$;
 
 CREATE FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid[]) RETURNS void
     LANGUAGE sql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select usher.notify_access(c.session_id, case when c.count <= 20 then c.user_id end)
   from (
@@ -1344,7 +1344,7 @@ $$;
 
 CREATE FUNCTION usher.on_account_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.create_profile(new.id, coalesce(new.raw_user_meta_data, '{}'));
@@ -1354,7 +1354,7 @@ $$;
 
 CREATE FUNCTION usher.on_bans_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
@@ -1366,7 +1366,7 @@ $$;
 
 CREATE FUNCTION usher.on_bans_lifted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   ban record;
@@ -1390,7 +1390,7 @@ $$;
 
 CREATE FUNCTION usher.on_bans_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
@@ -1404,7 +1404,7 @@ $$;
 
 CREATE FUNCTION usher.on_members_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
@@ -1416,7 +1416,7 @@ $$;
 
 CREATE FUNCTION usher.on_messages_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -1454,7 +1454,7 @@ $$;
 
 CREATE FUNCTION usher.on_messages_removed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   gone record;
@@ -1482,7 +1482,7 @@ $$;
 
 CREATE FUNCTION usher.on_messages_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -1518,7 +1518,7 @@ $$;
 
 CREATE FUNCTION usher.on_options_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   voting record;
@@ -1538,7 +1538,7 @@ $$;
 
 CREATE FUNCTION usher.on_overlay_tokens_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.id))
@@ -1550,7 +1550,7 @@ $$;
 
 CREATE FUNCTION usher.on_profile_deleting() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.lock_for_deletion(
@@ -1563,7 +1563,7 @@ $$;
 
 CREATE FUNCTION usher.on_profile_role_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.notify_access(null, new.id);
@@ -1573,7 +1573,7 @@ $$;
 
 CREATE FUNCTION usher.on_session_deleting() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.lock_for_deletion(array[old.id], null);
@@ -1583,7 +1583,7 @@ $$;
 
 CREATE FUNCTION usher.on_sessions_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   insert into usher.session_heads (session_id)
@@ -1594,7 +1594,7 @@ $$;
 
 CREATE FUNCTION usher.on_sessions_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   delete from usher.session_events e
@@ -1606,7 +1606,7 @@ $$;
 
 CREATE FUNCTION usher.on_sessions_gone() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.notify_access(o.id, null) from old_rows o;
@@ -1616,7 +1616,7 @@ $$;
 
 CREATE FUNCTION usher.on_sessions_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -1652,7 +1652,7 @@ $$;
 
 CREATE FUNCTION usher.on_votes_cast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if usher.is_batching() then
@@ -1674,7 +1674,7 @@ $$;
 
 CREATE FUNCTION usher.on_votes_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if not exists (select 1 from new_rows) then
@@ -1698,7 +1698,7 @@ $$;
 
 CREATE FUNCTION usher.on_votes_withdrawn() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform usher.record_votes(array_agg(o.voting_session_id), array_agg(o.movie_id), array_agg(-o.votes))
@@ -1709,7 +1709,7 @@ $$;
 
 CREATE FUNCTION usher.on_voting_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));
@@ -1728,7 +1728,7 @@ $$;
 
 CREATE FUNCTION usher.on_votings_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   voting record;
@@ -1764,7 +1764,7 @@ $$;
 
 CREATE FUNCTION usher.on_votings_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   voting record;
@@ -1783,7 +1783,7 @@ $$;
 
 CREATE FUNCTION usher.on_votings_tallied() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if tg_op = 'UPDATE' then
@@ -1813,7 +1813,7 @@ $$;
 
 CREATE FUNCTION usher.outranks(session uuid, target uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -1836,7 +1836,7 @@ $$;
 
 CREATE FUNCTION usher.owns_session(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -1852,7 +1852,7 @@ CREATE FUNCTION usher.pace_lock_key(session uuid, author uuid) RETURNS bigint
 
 CREATE FUNCTION usher.post_messages(batch jsonb) RETURNS TABLE(item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text)
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
@@ -1969,7 +1969,7 @@ $$;
 
 CREATE FUNCTION usher.profile_role() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (select p.role from public.profiles p where p.id = auth.uid());
@@ -1978,7 +1978,7 @@ $$;
 
 CREATE FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if votings is null then
@@ -2001,7 +2001,7 @@ $$;
 
 CREATE FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
   update usher.session_events e
@@ -2033,7 +2033,7 @@ $$;
 
 CREATE FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) RETURNS record
     LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   refusal := case state
@@ -2068,7 +2068,7 @@ $$;
 
 CREATE FUNCTION usher.refuse_truncate() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   raise exception using
@@ -2080,7 +2080,7 @@ $$;
 
 CREATE FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
@@ -2138,7 +2138,7 @@ $$;
 
 CREATE FUNCTION usher.require_writer(session uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller record;
@@ -2160,7 +2160,7 @@ $$;
 
 CREATE FUNCTION usher.session_of(voting uuid) RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (select v.session_id from public.voting_sessions v where v.id = voting);
@@ -2169,7 +2169,7 @@ $$;
 
 CREATE FUNCTION usher.session_snapshot(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 begin
@@ -2229,7 +2229,7 @@ $$;
 
 CREATE FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) RETURNS TABLE(message_id uuid, seq bigint)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
@@ -2261,7 +2261,7 @@ $$;
 
 CREATE FUNCTION usher.settle_votes() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
@@ -2283,7 +2283,7 @@ $$;
 
 CREATE FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) RETURNS SETOF record
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 #variable_conflict use_column
@@ -2314,7 +2314,7 @@ $$;
 
 CREATE FUNCTION usher.take_turns(batch jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
@@ -2337,7 +2337,7 @@ $$;
 
 CREATE FUNCTION usher.tallies(votings uuid[]) RETURNS TABLE(voting_id uuid, session_id uuid, masked boolean, tally text, masked_tally text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 #variable_conflict use_column
@@ -2365,7 +2365,7 @@ CREATE FUNCTION usher.tally_slot() RETURNS smallint
 
 CREATE FUNCTION usher.touch_updated_at() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.updated_at := now();
@@ -2375,7 +2375,7 @@ $$;
 
 CREATE FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   oldest_kept constant timestamptz := clock_timestamp() - max_age;
@@ -2427,7 +2427,7 @@ $$;
 
 CREATE FUNCTION usher.voting_data(voting uuid) RETURNS json
     LANGUAGE sql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
   select row_to_json(x)
@@ -2443,7 +2443,7 @@ $$;
 
 CREATE FUNCTION usher.voting_states(votings uuid[]) RETURNS TABLE(voting_id uuid, session_id uuid, state text, results_visibility text, question text, allow_change boolean, closes_at timestamp with time zone, version bigint, total bigint, counts text)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$

@@ -36,7 +36,7 @@ create function usher.profile_role() returns text
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select p.role from public.profiles p where p.id = auth.uid());
@@ -46,7 +46,7 @@ $$;
 create function usher.is_staff() returns boolean
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coalesce(usher.profile_role() in ('moderator', 'admin'), false);
@@ -56,7 +56,7 @@ $$;
 create function usher.is_admin() returns boolean
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coalesce(usher.profile_role() = 'admin', false);
@@ -66,7 +66,7 @@ $$;
 create function usher.is_streamer() returns boolean
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coalesce(usher.profile_role() in ('streamer', 'admin'), false);
@@ -100,7 +100,7 @@ create function public.my_profile() returns setof public.profiles
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 rows 1
 as $$
   select p.* from public.profiles p where p.id = (select auth.uid())
@@ -113,7 +113,7 @@ grant execute on function public.my_profile() to authenticated, service_role;
 
 create function usher.touch_updated_at() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   new.updated_at := now();
@@ -129,7 +129,7 @@ create trigger profiles_touch
 -- Makes the profile of one account. The metadata is the user's own to write: it may name, never promote.
 create function usher.create_profile(account uuid, metadata jsonb) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   wish text := lower(coalesce(metadata ->> 'username', metadata ->> 'user_name', metadata ->> 'preferred_username'));
@@ -160,7 +160,7 @@ $$;
 create function usher.on_account_created() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.create_profile(new.id, coalesce(new.raw_user_meta_data, '{}'));

@@ -76,7 +76,7 @@ create function usher.joined_sessions() returns setof uuid
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -88,7 +88,7 @@ create function usher.moderated_sessions() returns setof uuid
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -102,7 +102,7 @@ create function usher.banned_sessions() returns setof uuid
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -118,7 +118,7 @@ create function usher.owns_session(session uuid) returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -135,7 +135,7 @@ create function usher.outranks(session uuid, target uuid) returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -172,7 +172,7 @@ returns setof record
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 rows 1
 as $$
@@ -207,7 +207,7 @@ $$;
 create function usher.require_writer(session uuid) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller record;
@@ -253,7 +253,7 @@ create trigger session_bans_touch
 -- Runs as the writer, so that row_security_active() tells API users from owners and service roles.
 create function usher.guard_movie_session() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'UPDATE' then
@@ -290,7 +290,7 @@ $$;
 -- Runs as the writer. A ban says who made it, whatever the request claims.
 create function usher.guard_session_ban() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'UPDATE' and (new.session_id, new.user_id) <> (old.session_id, old.user_id) then

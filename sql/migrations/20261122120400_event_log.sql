@@ -55,7 +55,7 @@ return '{"seq":' || seq || ',"type":"' || type
 create function usher.append_events(session uuid, type text, messages uuid[], datas json[]) returns bigint
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -105,7 +105,7 @@ $$;
 create function usher.append_event(session uuid, type text, data json) returns bigint
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return usher.append_events(session, type, array[null::uuid], array[data]);
@@ -116,7 +116,7 @@ $$;
 create function usher.on_sessions_created() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into usher.session_heads (session_id)
@@ -129,7 +129,7 @@ $$;
 create function usher.on_sessions_deleted() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from usher.session_events e

@@ -48,7 +48,7 @@ return hashtextextended('usher.pace:' || session || author, 0);
 create function usher.require_chatter(session uuid, body text, is_new boolean) returns boolean
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
@@ -108,7 +108,7 @@ $$;
 -- may write what they like.
 create function usher.guard_chat_message() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
@@ -221,7 +221,7 @@ grant all on public.chat_messages to service_role;
 create function usher.message_data(message_row json, author uuid) returns json
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
@@ -245,7 +245,7 @@ $$;
 create function usher.append_messages(ids uuid[]) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -329,7 +329,7 @@ return coalesce(current_setting('usher.batching', true) = 'on', false)
 create function usher.on_messages_created() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -372,7 +372,7 @@ $$;
 create function usher.redact_messages(ids uuid[], deleted_at timestamptz[], deleted_by uuid[]) returns void
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
   update usher.session_events e
@@ -409,7 +409,7 @@ create function usher.append_deletions(
 ) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -440,7 +440,7 @@ $$;
 create function usher.on_messages_updated() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -479,7 +479,7 @@ $$;
 create function usher.on_messages_removed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   gone record;
@@ -508,7 +508,7 @@ $$;
 -- A truncated table would leave a log and tallies that speak of rows that are gone.
 create function usher.refuse_truncate() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using

@@ -80,7 +80,7 @@ return hashtextextended('usher.ballot:' || voting::text, 0);
 create function usher.enter_ballot(voting uuid, as_caller boolean, out allow_change boolean)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
@@ -136,7 +136,7 @@ $$;
 -- Runs as the writer. The voting's state binds everybody; the rules for users bind whom row level security binds.
 create function usher.guard_vote() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   as_caller constant boolean := row_security_active(tg_relid);
@@ -182,7 +182,7 @@ create function usher.count_votes(voting uuid) returns jsonb
 language sql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'total', coalesce(sum(c.votes), 0),
@@ -201,7 +201,7 @@ $$;
 create function usher.guard_voting_session() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'INSERT' then
@@ -249,7 +249,7 @@ create trigger voting_sessions_guard
 -- Runs as the writer: users may not open a voting where the session is over, nor touch the ballot of a closed one.
 create function usher.guard_voting_request() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if row_security_active(tg_relid) then
@@ -272,7 +272,7 @@ create function usher.moderates_voting(voting uuid, states text[]) returns boole
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -391,7 +391,7 @@ create function usher.session_of(voting uuid) returns uuid
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select v.session_id from public.voting_sessions v where v.id = voting);

@@ -32,7 +32,7 @@ return (pg_backend_pid() % 16)::smallint;
 create function usher.add_to_totals(movie_ids uuid[], deltas bigint[]) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -57,7 +57,7 @@ $$;
 create function usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -96,7 +96,7 @@ $$;
 create function usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if votings is null then
@@ -122,7 +122,7 @@ $$;
 create function usher.on_votes_cast() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if usher.is_batching() then
@@ -145,7 +145,7 @@ $$;
 create function usher.on_votes_changed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (select 1 from new_rows) then
@@ -170,7 +170,7 @@ $$;
 create function usher.on_votes_withdrawn() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.record_votes(array_agg(o.voting_session_id), array_agg(o.movie_id), array_agg(-o.votes))
@@ -185,7 +185,7 @@ $$;
 create function usher.bump_votings(votings uuid[]) returns void
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
   select v.id, '00000000-0000-0000-0000-000000000000', usher.tally_slot(), 0, 1
@@ -200,7 +200,7 @@ $$;
 create function usher.on_votings_tallied() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'UPDATE' then
@@ -233,7 +233,7 @@ $$;
 create function usher.on_voting_deleted() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));

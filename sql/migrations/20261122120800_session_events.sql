@@ -4,7 +4,7 @@
 create function usher.ballot_options(voting uuid) returns json
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -23,7 +23,7 @@ $$;
 create function usher.compact_results(results jsonb) returns json
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     '{"total":' || (results ->> 'total') || ',"counts":[' || coalesce((
@@ -40,7 +40,7 @@ $$;
 create function usher.voting_data(voting uuid) returns json
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
   select row_to_json(x)
@@ -59,7 +59,7 @@ $$;
 create function usher.on_votings_changed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   voting record;
@@ -96,7 +96,7 @@ $$;
 create function usher.on_votings_deleted() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   voting record;
@@ -117,7 +117,7 @@ $$;
 create function usher.on_options_changed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   voting record;
@@ -137,7 +137,7 @@ $$;
 
 create function usher.notify_access(session uuid, member uuid) returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_notify(
     'usher_control',
@@ -151,7 +151,7 @@ $$;
 -- Says whose access changed, session by session; where it is many in one session, that it may be anybody's.
 create function usher.notify_access_of_many(sessions uuid[], members uuid[]) returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select usher.notify_access(c.session_id, case when c.count <= 20 then c.user_id end)
   from (
@@ -166,7 +166,7 @@ $$;
 create function usher.close_votings(votings uuid[], sessions uuid[]) returns integer
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   closed integer;
@@ -195,7 +195,7 @@ $$;
 create function usher.on_sessions_updated() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -232,7 +232,7 @@ $$;
 create function usher.on_sessions_gone() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.notify_access(o.id, null) from old_rows o;
@@ -243,7 +243,7 @@ $$;
 create function usher.append_bans(sessions uuid[], members uuid[], untils timestamptz[]) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -267,7 +267,7 @@ $$;
 create function usher.on_bans_created() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
@@ -280,7 +280,7 @@ $$;
 create function usher.on_bans_updated() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
@@ -295,7 +295,7 @@ $$;
 create function usher.on_bans_lifted() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   ban record;
@@ -320,7 +320,7 @@ $$;
 create function usher.on_members_changed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
@@ -333,7 +333,7 @@ $$;
 create function usher.on_profile_role_changed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.notify_access(null, new.id);

@@ -57,7 +57,7 @@ grant all on public.overlay_tokens to service_role;
 create function public.issue_overlay_token(session uuid, issuer uuid, label text default 'OBS', days integer default 90)
 returns public.overlay_tokens
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -103,7 +103,7 @@ grant execute on function public.issue_overlay_token(uuid, uuid, text, integer) 
 -- Runs as the writer: for users, revoking is for good and bears the database's time.
 create function usher.guard_overlay_token() returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.id, new.session_id) <> (old.id, old.session_id) then
@@ -123,7 +123,7 @@ $$;
 create function usher.on_overlay_tokens_changed() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.id))
@@ -139,7 +139,7 @@ create function usher.is_overlay(session uuid) returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return exists (

@@ -8,7 +8,7 @@
 create function usher.admit(session uuid) returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller record;
@@ -48,7 +48,7 @@ create function usher.my_votes(session uuid) returns jsonb
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -68,7 +68,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -107,7 +107,7 @@ returns table (voting_id uuid, session_id uuid, masked boolean, tally text, mask
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 #variable_conflict use_column
@@ -149,7 +149,7 @@ create function usher.epoch() returns text
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -167,7 +167,7 @@ create function usher.session_snapshot(session uuid) returns jsonb
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 begin
@@ -231,7 +231,7 @@ returns table (seq bigint, event text)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -264,7 +264,7 @@ create function usher.heads(sessions uuid[]) returns table (session_id uuid, hea
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -283,7 +283,7 @@ $$;
 create function usher.close_due_votings() returns integer
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
@@ -310,7 +310,7 @@ $$;
 create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   oldest_kept constant timestamptz := clock_timestamp() - max_age;

@@ -8,7 +8,7 @@
 create function usher.refusal_of(state text, constraint_name text, out refusal text, out detail text)
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   refusal := case state
@@ -63,7 +63,7 @@ end;
 create function usher.settle_messages(ids uuid[], are_created boolean[]) returns table (message_id uuid, seq bigint)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -97,7 +97,7 @@ $$;
 create function usher.settle_votes() returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -120,7 +120,7 @@ $$;
 -- Begins a batch: the triggers note instead of append, and nobody's claims are left from before.
 create function usher.begin_batch() returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not pg_has_role(session_user, 'usher_gateway', 'member') then
@@ -140,7 +140,7 @@ $$;
 -- Afterwards the caller is nobody again.
 create function usher.end_batch() returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config('usher.batching', '', true),
@@ -155,7 +155,7 @@ $$;
 create function usher.take_turns(batch jsonb) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -182,7 +182,7 @@ returns table (
   item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 #variable_conflict use_column
@@ -302,7 +302,7 @@ $$;
 create function usher.cast_votes(batch jsonb)
 returns table (item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 #variable_conflict use_column

@@ -23,7 +23,7 @@ where type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.upda
 create function usher.forget_person(person uuid) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
@@ -57,7 +57,7 @@ $$;
 create function usher.lock_for_deletion(sessions uuid[], account uuid) returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
@@ -108,7 +108,7 @@ $$;
 create function usher.on_session_deleting() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.lock_for_deletion(array[old.id], null);
@@ -119,7 +119,7 @@ $$;
 create function usher.on_profile_deleting() returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform usher.lock_for_deletion(
