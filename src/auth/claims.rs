@@ -8,7 +8,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     auth::identity::{Identity, Role},
@@ -25,15 +25,35 @@ const AUDIENCE: &str = "authenticated";
 /// The last second of the year 9999. A later expiry is cut to it, so that sums with it cannot overflow.
 const EXPIRES_AT_MAX: u64 = 253_402_300_799;
 
-/// Characters of a refused role that are repeated to the client.
-const REFUSED_ROLE_CHARS_MAX: usize = 40;
+/// Characters of a refused role, or of the name of a refused claim, that are repeated to the client.
+const REPEATED_CHARS_MAX: usize = 40;
+
+/// The claims that are read here, each of which may be given once.
+const CHECKED: [&str; 7] = ["exp", "nbf", "role", "sub", "aud", "iss", "usher_overlay"];
 
 /// Why a token is refused, in words that its bearer may read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not three parts of base64 with JSON in the first two.
+    /// Not three parts of base64url text.
     #[error("not a token: a JWT is three base64url parts with a dot between them")]
     Malformed,
+    /// The first part is no header of a JWT.
+    #[error("token header {problem}")]
+    Header {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The second part is no JSON object.
+    #[error("token payload is not a JSON object of claims")]
+    Payload,
+    /// A claim, checked here or not, that Postgres could not store or that two readers would read differently.
+    #[error("claim {claim} {problem}")]
+    Unstorable {
+        /// The claim's name, cut to a printable length.
+        claim: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// Longer than any token of ours.
     #[error("token is longer than {ACCESS_TOKEN_BYTES_MAX} bytes")]
     TooLarge,
@@ -88,7 +108,7 @@ pub(super) fn identity(
     issuer: Option<&str>,
     now: u64,
 ) -> Result<Identity, TokenError> {
-    let claims: Claims = serde_json::from_str(&payload).map_err(|_| TokenError::Malformed)?;
+    let claims: Claims = serde_json::from_str(&payload).map_err(|_| unreadable(&payload))?;
     let expires_at = claims.lifetime(now)?;
     let role = claims.role()?;
     let subject = match role {
@@ -169,11 +189,7 @@ impl Claims {
             Some("anon") => Ok(Role::Anon),
             Some("authenticated") => Ok(Role::Authenticated),
             Some(other) => Err(TokenError::RefusedRole {
-                role: other
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(REFUSED_ROLE_CHARS_MAX)
-                    .collect(),
+                role: printable(other),
             }),
             None => Err(TokenError::Wrong {
                 claim: "role",
@@ -218,6 +234,36 @@ impl Claims {
             expected,
         })
     }
+}
+
+/// Finds the claim for which a payload was refused. Only refused payloads are read a second time.
+fn unreadable(payload: &str) -> TokenError {
+    let Ok(RawClaims(claims)) = serde_json::from_str(payload) else {
+        return TokenError::Payload;
+    };
+    for (place, (name, value)) in claims.iter().enumerate() {
+        let is_repeated = CHECKED.contains(&&**name)
+            && claims[..place].iter().any(|(earlier, _)| earlier == name);
+        let problem = match serde_json::from_str::<Storable>(value.get()) {
+            _ if name.contains('\0') => "contains U+0000, which the database cannot store",
+            _ if is_repeated => "is given twice",
+            Ok(Storable) => continue,
+            // The only complaint of ours; all others are the parser's.
+            Err(error) if error.is_data() => "contains U+0000, which the database cannot store",
+            Err(_) => {
+                "cannot be stored by the database: half of a surrogate pair, a number out of range, or nested too deep"
+            }
+        };
+        let claim = printable(name);
+        return TokenError::Unstorable { claim, problem };
+    }
+    TokenError::Payload
+}
+
+/// A bearer's own words, fit to be repeated in a message.
+fn printable(text: &str) -> String {
+    let printable = text.chars().filter(|c| !c.is_control());
+    printable.take(REPEATED_CHARS_MAX).collect()
 }
 
 fn required<'a>(
@@ -286,6 +332,33 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
         }
         claims.forget_nulls();
         Ok(claims)
+    }
+}
+
+/// The members of an object in their order, repeated ones included, with values that are not looked into.
+struct RawClaims<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for RawClaims<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RawClaimsVisitor)
+    }
+}
+
+struct RawClaimsVisitor;
+
+impl<'de> Visitor<'de> for RawClaimsVisitor {
+    type Value = RawClaims<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of claims")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut claims = Vec::new();
+        while let Some((Name(name), value)) = map.next_entry()? {
+            claims.push((name, value));
+        }
+        Ok(RawClaims(claims))
     }
 }
 
@@ -512,27 +585,52 @@ mod tests {
             NOW + 9
         );
         assert_eq!(
-            identity(payload.clone(), Some(ISSUER), NOW),
-            Err(TokenError::Malformed)
+            identity(payload, Some(ISSUER), NOW),
+            Err(unstorable("role", "is given twice"))
         );
+        // Claims that are not read here are the database's affair, where the last one counts.
+        let payload = format!(r#"{{"exp":{},"role":"anon","x":1,"x":2}}"#, NOW + 9);
+        assert!(identity(payload, None, NOW).is_ok());
     }
 
     #[test]
-    fn what_the_database_could_not_hold_is_refused_wherever_it_is() {
+    fn a_payload_that_is_no_object_is_called_that() {
+        for payload in [
+            "",
+            "[]",
+            "7",
+            "\"role\"",
+            "{",
+            "{}x",
+            "{\"exp\":01}",
+            "{\"exp\"}",
+        ] {
+            assert_eq!(
+                identity(payload.to_owned(), None, NOW),
+                Err(TokenError::Payload),
+                "{payload}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_database_could_not_hold_is_refused_by_the_name_of_its_claim() {
+        const NUL: &str = "contains U+0000, which the database cannot store";
+        const OTHER: &str = "cannot be stored by the database: half of a surrogate pair, a number out of range, \
+                             or nested too deep";
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        for (value, is_good) in [
+        for (value, problem) in [
             (
                 r#"{"a":[1,-2,2.5,true,null,"\u0001",{"b":{}}]}"#.to_owned(),
-                true,
+                None,
             ),
-            (r#""a\u0000b""#.to_owned(), false),
-            (r#"{"a":["\u0000"]}"#.to_owned(), false),
-            (r#"{"a\u0000":1}"#.to_owned(), false),
-            (r#""\ud800""#.to_owned(), false),
-            ("1e999".to_owned(), false),
-            ("01".to_owned(), false),
-            (deep(100), true),
-            (deep(200), false),
+            (r#""a\u0000b""#.to_owned(), Some(NUL)),
+            (r#"{"a":["\u0000"]}"#.to_owned(), Some(NUL)),
+            (r#"{"a\u0000":1}"#.to_owned(), Some(NUL)),
+            (r#""\ud800""#.to_owned(), Some(OTHER)),
+            ("1e999".to_owned(), Some(OTHER)),
+            (deep(100), None),
+            (deep(200), Some(OTHER)),
         ] {
             for name in ["app_metadata", "usher_overlay", "iss"] {
                 let payload = format!(
@@ -540,16 +638,22 @@ mod tests {
                     NOW + 9
                 );
                 let answer = identity(payload, None, NOW).map(|_| ());
-                let expected = if is_good {
-                    Ok(())
-                } else {
-                    Err(TokenError::Malformed)
-                };
+                let expected = problem.map_or(Ok(()), |problem| Err(unstorable(name, problem)));
                 assert_eq!(answer, expected, "{name}: {value}");
             }
         }
-        let payload = format!(r#"{{"exp":{},"role":"anon","a\u0000":1}}"#, NOW + 9);
-        assert_eq!(identity(payload, None, NOW), Err(TokenError::Malformed));
+        // The name is repeated to its bearer without what cannot be printed, and not at any length.
+        let long = "n".repeat(50);
+        let payload = format!(r#"{{"exp":{},"role":"anon","{long}\u0000":1}}"#, NOW + 9);
+        assert_eq!(
+            identity(payload, None, NOW),
+            Err(unstorable(&long[..40], NUL))
+        );
+        let error = unstorable("user_metadata", NUL).to_string();
+        assert_eq!(
+            error,
+            "claim user_metadata contains U+0000, which the database cannot store"
+        );
     }
 
     proptest! {
@@ -562,6 +666,11 @@ mod tests {
 
     fn check(claims: &Value) -> Result<Identity, TokenError> {
         identity(claims.to_string(), Some(ISSUER), NOW)
+    }
+
+    fn unstorable(claim: &str, problem: &'static str) -> TokenError {
+        let claim = claim.to_owned();
+        TokenError::Unstorable { claim, problem }
     }
 
     fn wrong(claim: &'static str) -> TokenError {
