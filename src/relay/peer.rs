@@ -459,8 +459,10 @@ impl Peer {
     fn on_subscribe(&mut self, id: Option<FrameId>, wish: Subscribe, now: Moment) {
         self.end_subscription(wish.session);
         if self.subscriptions.len() >= SUBSCRIPTIONS_PER_PEER_MAX {
-            let message = format!("at most {SUBSCRIPTIONS_PER_PEER_MAX} subscriptions on a socket");
-            return self.refuse(id, Refusal::new(RefusalCode::Conflict, message));
+            let message = format!(
+                "a socket has at most {SUBSCRIPTIONS_PER_PEER_MAX} subscriptions: unsubscribe from a session first"
+            );
+            return self.refuse(id, Refusal::bad_request(message));
         }
         // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);

@@ -863,7 +863,7 @@ fn so_many_subscriptions_and_no_more() {
     stage.run("> subscribe S");
     expect![[r#"
         > subscribe S
-            refuse 1 conflict: at most 100 subscriptions on a socket"#]]
+            refuse 1 bad_request: a socket has at most 100 subscriptions: unsubscribe from a session first"#]]
     .assert_eq(&stage.told.join("\n"));
 }
 
