@@ -22,9 +22,13 @@ export function verdict(code: number): Verdict {
   return code === 4029 || code === 1013 ? "retry_later" : "retry";
 }
 
-/** The name of the reason for staying away. */
-export function stopCode(code: number): string {
-  return code === 4500 ? "protocol" : code === 4503 ? "banned" : "refused";
+/** The close code of a socket whose last subscription was taken away. */
+export const ACCESS_WITHDRAWN = 4503;
+
+/** The name of the reason for staying away; `withdrawal` is the reason of the last `unsubscribed` frame. */
+export function stopCode(code: number, withdrawal: string | null): string {
+  if (code === ACCESS_WITHDRAWN) return withdrawal ?? "forbidden";
+  return code === 4500 ? "protocol" : "refused";
 }
 
 /** The wait before the next attempt: anywhere up to a bound that doubles with `failures`. `random` is in [0, 1). */

@@ -95,6 +95,8 @@ export class Connection {
   /** Before this time the gateway does not want to see us. */
   #notBefore = 0;
   #used: string | null = null;
+  /** Why the gateway last ended a subscription on this socket: a 4503 that follows means the same. */
+  #withdrawal: string | null = null;
   /** A token that does not do; `isExpired` when a fresh one of the same user will come by itself. */
   #refused: { readonly token: string | null; readonly isExpired: boolean } | null = null;
 
@@ -205,6 +207,9 @@ export class Connection {
       case "reconnect":
         this.#onAdvice(frame.after_ms ?? 0);
         return;
+      case "unsubscribed":
+        this.#withdrawal = frame.reason ?? this.#withdrawal;
+        break;
       case "error":
         if (frame.id === AUTH_ID) return this.#onAuthRefused(frame.retry_after_ms);
     }
@@ -280,9 +285,11 @@ export class Connection {
   }
 
   #fail(code: number, retryAfterMs?: number | null): void {
+    const withdrawal = this.#withdrawal;
     const wasReady = this.#lose();
     const judgement = verdict(code);
-    if (judgement === "stop") return this.#stop(new StoppedError(stopCode(code), `closed with ${code}`, code));
+    if (judgement === "stop")
+      return this.#stop(new StoppedError(stopCode(code, withdrawal), `closed with ${code}`, code));
     if (judgement === "renew_token") this.#refused = { token: this.#used, isExpired: code === 4001 };
     const { world } = this.#owner;
     const now = world.now();
@@ -319,6 +326,7 @@ export class Connection {
     const socket = this.#socket;
     this.#attempt += 1;
     this.#socket = null;
+    this.#withdrawal = null;
     this.#isReady = false;
     if (socket && socket.readyState <= 1) socket.close(1000);
   }

@@ -1,5 +1,6 @@
 /** The client: one connection, shared by all the sessions that are followed. */
 
+import { ACCESS_WITHDRAWN } from "./backoff.ts";
 import { Connection, type ConnectionState, IDLE, type Transport } from "./connection.ts";
 import { StoppedError } from "./errors.ts";
 import { Follower } from "./follower.ts";
@@ -132,9 +133,14 @@ export class Usher {
     if (this.#followers.size === 1) this.#begin();
     else if (this.#state.status === "open") follower.subscribe();
     // The last subscription was taken away, and the socket with it; another session is another matter.
-    else if (this.#state.error?.code === "banned") this.#connection.renewToken();
+    else if (this.#isWithdrawn()) this.#connection.renewToken();
     else if (this.#state.error) follower.stop(this.#state.error);
     return entry;
+  }
+
+  #isWithdrawn(): boolean {
+    const { error } = this.#state;
+    return error instanceof StoppedError && error.closeCode === ACCESS_WITHDRAWN;
   }
 
   #begin(): void {

@@ -363,14 +363,32 @@ test("a refused subscription stops that session alone, by name; one that may pas
   expect(world.socket.of("subscribe").filter((frame) => frame.session === "busy")).toHaveLength(2);
 });
 
-test("a ban in the only session ends the connection; another session may be followed all the same", async () => {
+test.each([
+  // The reason of the last `unsubscribed` is the connection's, also where the session was deleted or became private.
+  ["banned", "banned"],
+  ["forbidden", "forbidden"],
+  ["a_reason_of_a_newer_gateway", "a_reason_of_a_newer_gateway"],
+])(
+  "access withdrawn as %s ends the connection as %s; another session may be followed all the same",
+  async (reason, code) => {
+    const { world, usher, session } = await following();
+    world.socket.say({ type: "unsubscribed", session: SESSION, reason });
+    world.socket.cut(4503);
+    expect(usher.connection).toMatchObject({ status: "stopped", error: { code, closeCode: 4503 } });
+    expect(session.state.error?.code).toBe(code);
+    usher.session("other");
+    await settle();
+    expect(world.sockets).toHaveLength(2);
+  },
+);
+
+test("a 4503 without a reason is not a ban, and an earlier socket's reason does not count", async () => {
   const { world, usher } = await following();
   world.socket.say({ type: "unsubscribed", session: SESSION, reason: "banned" });
+  world.socket.cut();
+  await world.pass(1000);
   world.socket.cut(4503);
-  expect(usher.connection.status).toBe("stopped");
-  usher.session("other");
-  await settle();
-  expect(world.sockets).toHaveLength(2);
+  expect(usher.connection).toMatchObject({ status: "stopped", error: { code: "forbidden", closeCode: 4503 } });
 });
 
 test("access that changes is known at once", async () => {

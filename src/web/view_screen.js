@@ -101,8 +101,8 @@ const STOPS = {
     actions: ["other"],
   },
   forbidden: {
-    title: "This session is private",
-    text: "It has become private, or you are no longer one of its members.",
+    title: "You cannot watch this session any more",
+    text: "It was deleted or has become private, or you are no longer one of its members.",
     actions: ["other"],
   },
   not_found: {

@@ -57,6 +57,8 @@ export class Connection {
     /** Before this time the gateway does not want to see us. */
     #notBefore = 0;
     #used = null;
+    /** Why the gateway last ended a subscription on this socket: a 4503 that follows means the same. */
+    #withdrawal = null;
     /** A token that does not do; `isExpired` when a fresh one of the same user will come by itself. */
     #refused = null;
     constructor(owner) {
@@ -176,6 +178,9 @@ export class Connection {
             case "reconnect":
                 this.#onAdvice(frame.after_ms ?? 0);
                 return;
+            case "unsubscribed":
+                this.#withdrawal = frame.reason ?? this.#withdrawal;
+                break;
             case "error":
                 if (frame.id === AUTH_ID)
                     return this.#onAuthRefused(frame.retry_after_ms);
@@ -255,10 +260,11 @@ export class Connection {
         this.#after("pong", timeoutMs, () => this.#fail(4009));
     }
     #fail(code, retryAfterMs) {
+        const withdrawal = this.#withdrawal;
         const wasReady = this.#lose();
         const judgement = verdict(code);
         if (judgement === "stop")
-            return this.#stop(new StoppedError(stopCode(code), `closed with ${code}`, code));
+            return this.#stop(new StoppedError(stopCode(code, withdrawal), `closed with ${code}`, code));
         if (judgement === "renew_token")
             this.#refused = { token: this.#used, isExpired: code === 4001 };
         const { world } = this.#owner;
@@ -297,6 +303,7 @@ export class Connection {
         const socket = this.#socket;
         this.#attempt += 1;
         this.#socket = null;
+        this.#withdrawal = null;
         this.#isReady = false;
         if (socket && socket.readyState <= 1)
             socket.close(1000);

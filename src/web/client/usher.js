@@ -1,5 +1,6 @@
 // Made by `npm run pages` from client/src. Change it there.
 /** The client: one connection, shared by all the sessions that are followed. */
+import { ACCESS_WITHDRAWN } from "./backoff.js";
 import { Connection, IDLE } from "./connection.js";
 import { StoppedError } from "./errors.js";
 import { Follower } from "./follower.js";
@@ -100,11 +101,15 @@ export class Usher {
         else if (this.#state.status === "open")
             follower.subscribe();
         // The last subscription was taken away, and the socket with it; another session is another matter.
-        else if (this.#state.error?.code === "banned")
+        else if (this.#isWithdrawn())
             this.#connection.renewToken();
         else if (this.#state.error)
             follower.stop(this.#state.error);
         return entry;
+    }
+    #isWithdrawn() {
+        const { error } = this.#state;
+        return error instanceof StoppedError && error.closeCode === ACCESS_WITHDRAWN;
     }
     #begin() {
         const stopSignals = this.#world.watch((signal) => this.#connection.on(signal));
