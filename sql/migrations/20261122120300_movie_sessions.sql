@@ -186,7 +186,8 @@ begin
     case when b.user_id is not null and s.streamer_id <> b.user_id then coalesce(b.until, 'infinity') end,
     s.status = 'ended',
     staff.moderates,
-    caller is not null and (s.visibility = 'public' or m.user_id is not null or staff.moderates),
+    -- Without a profile there is no account: a token outlives an account that is deleted.
+    p.id is not null and (s.visibility = 'public' or m.user_id is not null or staff.moderates),
     s.chat_enabled,
     s.slow_mode_seconds
   from public.movie_sessions s
@@ -221,6 +222,8 @@ begin
     raise exception using errcode = 'US002', message = 'you may not write here for now';
   elsif caller.ended then
     raise exception using errcode = 'US003', message = 'the session has ended';
+  elsif not exists (select 1 from public.profiles p where p.id = auth.uid()) then
+    raise exception using errcode = 'US004', message = 'this account has no profile: it was deleted';
   elsif not caller.writer then
     raise exception using errcode = 'US004', message = 'only members may write here';
   end if;

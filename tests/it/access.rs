@@ -188,6 +188,26 @@ async fn a_session_that_turns_private_is_left_by_strangers() {
 }
 
 #[tokio::test]
+async fn a_deleted_session_is_no_ban() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = stage().await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+
+    db.run(&format!(
+        "delete from public.movie_sessions where id = '{session}'"
+    ))
+    .await;
+    assert_eq!(client.expect("unsubscribed").await["reason"], "forbidden");
+    assert_eq!(client.closed_within(SOON).await, 4503);
+}
+
+#[tokio::test]
 async fn a_members_session_is_read_by_all_and_written_by_members() {
     let Stage {
         db,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::json;
 use tokio_postgres::{AsyncMessage, NoTls};
 
-use crate::client::Client;
+use crate::client::{Client, refused};
 use crate::database::Database;
 use crate::gateway::Gateway;
 
@@ -132,6 +133,42 @@ async fn ten_thousand_messages_go_at_once_with_a_few_notices() {
     .await;
     // Twenty with the event and one with the last number, for each session.
     assert_eq!(notices.0.load(Ordering::Acquire), 3 * 21);
+}
+
+/// The token outlives the account: its bearer may watch on, and is not told otherwise until a message is refused.
+#[tokio::test]
+async fn a_deleted_account_may_watch_and_not_write() {
+    let db = Database::create().await;
+    let (ann, streamer) = (db.user("ann").await, db.user("sam").await);
+    let session = db.session(&streamer).await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    let may = client.subscribe(session).await["can"].clone();
+    let stranger = json!({"send": false, "vote": false, "moderate": false});
+    assert_eq!(may, json!({"send": true, "vote": true, "moderate": false}));
+    let position = client.position(session);
+
+    db.run(&format!("delete from auth.users where id = '{}'", ann.id))
+        .await;
+
+    assert_eq!(client.expect("access").await["can"], stranger);
+    refused(client.try_send(session, "hello").await, "forbidden");
+    refused(client.try_vote(voting, Some(movies[0])).await, "forbidden");
+    // Neither a new subscription nor the resume token from before says otherwise.
+    let mut again = Client::connect(gateway.at, &ann).await;
+    assert_eq!(again.subscribe(session).await["can"], stranger);
+    let mut back = Client::connect(gateway.at, &ann).await;
+    let resumed = back.resume_with(session, position).await;
+    assert_eq!(
+        (&resumed["recovered"], &resumed["can"]),
+        (&json!(true), &stranger)
+    );
+    db.say(session, &streamer, "for all").await;
+    for client in [&mut client, &mut again, &mut back] {
+        client.has_the_whole_log(&db, session).await;
+    }
 }
 
 /// Rows of any table of ours whose text contains something.
