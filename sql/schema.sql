@@ -1557,7 +1557,7 @@ begin
     array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
   );
   perform usher.forget_person(old.id);
-  -- Whoever still holds a token of the account watches on as a stranger, and may not write.
+  -- A token outlives the account: its bearer may watch like a stranger, and may not write.
   perform usher.notify_access(null, old.id);
   return old;
 end
