@@ -35,6 +35,7 @@ pub struct Metrics {
     pub sessions: Gauge,
     pub window_bytes: Gauge,
     pub handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
+    pub unreadable_addresses: Counter,
     pub tls_handshakes: Counter,
     pub tls_failures: Family<Label<TlsFailure>, Counter>,
     pub tls_expiry: Gauge,
@@ -199,6 +200,10 @@ impl Metrics {
                 "handshake_refusals",
                 "Handshakes refused",
                 Family::default(),
+            ),
+            unreadable_addresses: r.counter(
+                "unreadable_addresses",
+                "Requests whose client address a trusted proxy gave in an unreadable form",
             ),
             tls_handshakes: r.counter("tls_handshakes", "TLS handshakes that succeeded"),
             tls_failures: r.add(

@@ -149,8 +149,8 @@ pub struct RawRates {
     )]
     pub repeat_seconds: String,
 
-    /// Proxies whose X-Forwarded-For is believed, addresses and ranges with commas between them. They are not limited
-    /// themselves.
+    /// Proxies whose X-Forwarded-For (or, without one, Forwarded) is believed, addresses and ranges with commas between
+    /// them. They are not limited themselves.
     #[arg(
         long,
         env = "USHER_TRUSTED_PROXIES",

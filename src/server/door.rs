@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use hyper::header::{self, HeaderMap};
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
 
 use crate::auth::identity::{Credential, Identity};
 use crate::metrics::HandshakeRefusal;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::Shared;
-use crate::server::throttle::{AddressSeat, Subnet, ms_rounded_up};
+use crate::server::client_address::AddressKey;
+use crate::server::throttle::{AddressSeat, ms_rounded_up};
 
 const RETRY_AFTER_MS: u64 = 2_000;
 
@@ -25,7 +27,7 @@ pub struct Visitor {
     /// Who it is; `None` for somebody without a token.
     pub identity: Option<Arc<Identity>>,
     /// Where it comes from, as far as that counts.
-    client: Option<Subnet>,
+    client: Option<AddressKey>,
 }
 
 /// A connection's places, given back when it ends.
@@ -49,6 +51,12 @@ pub async fn knock(
     query: Option<&str>,
 ) -> Result<Visitor, TurnedAway> {
     let client = shared.throttle.client(address, headers);
+    if client == Some(AddressKey::Unreadable) && shared.metrics.unreadable_addresses.inc() == 0 {
+        warn!(
+            "a trusted proxy gives client addresses that cannot be read; all of them share the limits of one address. \
+             Let it set X-Forwarded-For to the address that it sees"
+        );
+    }
     if let Err(wait) = shared.throttle.request(client) {
         return Err(too_many("too many attempts from this address", wait));
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{PLAIN_CONNECTIONS_MAX, PLAIN_CONNECTIONS_PER_ADDRESS_MAX};
-use crate::server::throttle::Subnet;
+use crate::server::client_address::AddressKey;
 
 /// Who is waiting, the oldest first.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Lobby {
 
 #[derive(Debug)]
 struct Guest {
-    client: Option<Subnet>,
+    client: Option<AddressKey>,
     place: Weak<CancellationToken>,
 }
 
@@ -37,7 +37,7 @@ impl Place {
 impl Lobby {
     /// A place for a connection of a client, or of a proxy: those have no bound of their own. Says whether somebody was
     /// turned out for it.
-    pub fn enter(&mut self, client: Option<Subnet>) -> (Place, bool) {
+    pub fn enter(&mut self, client: Option<AddressKey>) -> (Place, bool) {
         self.guests.retain(|guest| guest.place.strong_count() > 0);
         let is_same = |guest: &Guest| client.is_some() && guest.client == client;
         let of_client = self.guests.iter().filter(|guest| is_same(guest)).count();
@@ -93,7 +93,7 @@ mod tests {
         assert!(all.iter().all(|place| !place.0.is_cancelled()));
     }
 
-    fn client(number: u8) -> Option<Subnet> {
-        Some(Subnet::from(IpAddr::from([192, 0, 2, number])))
+    fn client(number: u8) -> Option<AddressKey> {
+        Some(AddressKey::from(IpAddr::from([192, 0, 2, number])))
     }
 }

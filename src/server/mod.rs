@@ -7,14 +7,16 @@
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`], [`handshake`],
-//! [`door`], [`answer`], [`connection`], [`inbound`], [`wire`], [`farewell`], `question`, [`admissions`], [`throttle`],
-//! [`meter`], [`socket`], [`secure`], [`fanout`], [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`].
+//! [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`wire`], [`farewell`], `question`,
+//! [`admissions`], [`throttle`], [`meter`], [`socket`], [`secure`], [`fanout`], [`mod@line`], [`audience`], [`tally`],
+//! [`keeper`], [`readiness`].
 
 pub mod accept;
 pub mod admissions;
 pub mod answer;
 pub mod audience;
 pub mod certificates;
+pub mod client_address;
 pub mod connection;
 pub mod door;
 pub mod fanout;

@@ -4,7 +4,7 @@
 //! stranger who finds it full waits, those who are known do not.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,23 +26,8 @@ use crate::protocol::client::NewMessage;
 use crate::protocol::id::{SessionId, UserId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::relay::peer::Write;
+use crate::server::client_address::{self, AddressKey};
 use crate::server::moment;
-
-/// Who a rate is for, where it is for an address: one address of IPv4, and the /64 that one customer has of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Subnet(IpAddr);
-
-impl From<IpAddr> for Subnet {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self(address.into()),
-            IpAddr::V6(address) => {
-                const NETWORK: u128 = !(u64::MAX as u128);
-                Self(Ipv6Addr::from_bits(address.to_bits() & NETWORK).into())
-            }
-        }
-    }
-}
 
 /// The rates of a node, and who has used how much of them.
 #[derive(Debug)]
@@ -51,8 +36,8 @@ pub struct Throttle {
     moderator_messages: Keyed<UserId>,
     votes: Keyed<UserId>,
     session_writes: Keyed<Uuid>,
-    requests: Keyed<Subnet>,
-    sockets: Arc<DashMap<Subnet, u32>>,
+    requests: Keyed<AddressKey>,
+    sockets: Arc<DashMap<AddressKey, u32>>,
     sockets_max: Option<u32>,
     repeats: Repeats,
     trusted_proxies: Vec<IpNet>,
@@ -130,46 +115,23 @@ impl Throttle {
         }
     }
 
-    /// Where a request comes from, as far as it counts: what the nearest proxy that is trusted says, who need not say
-    /// anything. `None` is not limited.
+    /// Returns whom a request counts against; `None`, a trusted proxy itself, is not limited.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<Subnet> {
-        let is_trusted = |address: IpAddr| {
-            let address = address.to_canonical();
-            self.trusted_proxies
-                .iter()
-                .any(|range| range.contains(&address))
-        };
-        if !is_trusted(peer) {
-            return Some(peer.into());
-        }
-        // Each proxy appends whom it saw, so the last that is not trusted is the client; what stands before it is hearsay.
-        let said = headers.get_all("x-forwarded-for");
-        let said: Vec<&str> = said
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let mut addresses = said.iter().rev().flat_map(|value| value.rsplit(','));
-        addresses
-            .find_map(|text| match text.trim().parse() {
-                Ok(address) if is_trusted(address) => None,
-                Ok(address) => Some(Some(Subnet::from(address))),
-                Err(_) => Some(None),
-            })
-            .flatten()
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<AddressKey> {
+        client_address::client(peer, headers, &self.trusted_proxies)
     }
 
     /// Lets a request pass, or says how long to wait.
     ///
     /// # Errors
     /// The time to wait.
-    pub fn request(&self, client: Option<Subnet>) -> Result<(), Duration> {
+    pub fn request(&self, client: Option<AddressKey>) -> Result<(), Duration> {
         client.map_or(Ok(()), |client| self.requests.check(&client))
     }
 
     /// A place for a socket; `None` where the address has too many.
     #[must_use]
-    pub fn socket(&self, client: Option<Subnet>) -> Option<AddressSeat> {
+    pub fn socket(&self, client: Option<AddressKey>) -> Option<AddressSeat> {
         let (Some(client), Some(max)) = (client, self.sockets_max) else {
             return Some(AddressSeat { taken: None });
         };
@@ -218,7 +180,7 @@ impl Throttle {
 /// A socket's place among those of its address. Dropping it gives it back.
 #[derive(Debug)]
 pub struct AddressSeat {
-    taken: Option<(Subnet, Arc<DashMap<Subnet, u32>>)>,
+    taken: Option<(AddressKey, Arc<DashMap<AddressKey, u32>>)>,
 }
 
 impl Drop for AddressSeat {
@@ -514,49 +476,12 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_that_is_not_trusted_is_the_client() {
-        let proxies = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"];
-        let throttle = Throttle {
-            trusted_proxies: proxies.iter().map(|range| range.parse().unwrap()).collect(),
-            ..Throttle::new(&rates())
-        };
-        let client = |peer: &str, said: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in said {
-                headers.append("x-forwarded-for", value.parse().unwrap());
-            }
-            throttle.client(peer.parse().unwrap(), &headers)
-        };
-        let subnet = |text: &str| Some(Subnet::from(text.parse::<IpAddr>().unwrap()));
-        assert_eq!(client("192.0.2.1", &[]), subnet("192.0.2.1"));
-        assert_eq!(client("192.0.2.1", &["198.51.100.9"]), subnet("192.0.2.1"));
-        assert_eq!(client("127.0.0.1", &[]), None);
-        assert_eq!(client("::ffff:127.0.0.1", &[]), None);
-        assert_eq!(client("127.0.0.1", &["192.0.2.1"]), subnet("192.0.2.1"));
-        // What the client itself has written stands to the left.
-        assert_eq!(
-            client("127.0.0.1", &["10.1.1.1, 198.51.100.9, 192.0.2.1,10.0.0.7"]),
-            subnet("192.0.2.1")
-        );
-        assert_eq!(
-            client("127.0.0.1", &["198.51.100.9", "192.0.2.1"]),
-            subnet("192.0.2.1")
-        );
-        assert_eq!(client("127.0.0.1", &["198.51.100.9, unknown"]), None);
-        assert_eq!(
-            client("2001:db8::1:2:3:4", &[]),
-            subnet("2001:db8:0:0:ffff::1")
-        );
-        assert_ne!(client("2001:db8:0:1::1", &[]), subnet("2001:db8::1"));
-    }
-
-    #[test]
     fn an_address_has_so_many_sockets_and_gets_them_back() {
         let throttle = Throttle {
             sockets_max: Some(2),
             ..Throttle::new(&rates())
         };
-        let client = Some(Subnet::from(IpAddr::from([192, 0, 2, 1])));
+        let client = Some(AddressKey::from(IpAddr::from([192, 0, 2, 1])));
         let first = throttle.socket(client).unwrap();
         let _second = throttle.socket(client).unwrap();
         assert!(throttle.socket(client).is_none());

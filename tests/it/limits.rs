@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::Message;
 use usher::limits::PLAIN_CONNECTIONS_PER_ADDRESS_MAX;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::client::{Client, PATIENCE, refused, until};
 use crate::database::Database;
 use crate::gateway::Gateway;
-use crate::http::{metric, shake};
+use crate::http::{UPGRADE, get, metric, read_head, shake};
 use usher::config::rates::Rate;
 
 fn rate(count: u32, seconds: u64) -> Option<Rate> {
@@ -291,6 +291,80 @@ async fn an_address_knocks_so_often_and_holds_so_many_sockets() {
         .await
             >= 2.0
     );
+}
+
+#[tokio::test]
+async fn an_address_counts_in_every_form_and_those_that_cannot_be_read_count_together() {
+    let db = Database::create().await;
+    let mut gateway = Gateway::start(&db, |config| {
+        config.rates.requests = rate(4, 60);
+        config.rates.connections_per_address = NonZero::new(100);
+    })
+    .await;
+    let path = format!("/v1/sessions/{}/events", Uuid::new_v4());
+    let knock = async |header: &'static str, said: &str| {
+        get(gateway.at, &path, &[(header, said)]).await.status
+    };
+    let with_a_port = [
+        "192.0.2.1:4711",
+        "\"192.0.2.1\"",
+        "192.0.2.1",
+        "[::ffff:192.0.2.1]:1",
+        "192.0.2.1:4712",
+    ];
+    let of_a_network = [
+        "2001:db8:1:2::1",
+        "[2001:db8:1:2::2]",
+        "[2001:db8:1:2::3]:4711",
+        "2001:db8:1:2::4%eth0",
+        "[2001:db8:1:2::5]",
+    ];
+    let unreadable = ["unknown", "_hidden", "", "unix:", "192.0.2.1, -"];
+    for forms in [with_a_port, of_a_network, unreadable] {
+        for form in &forms[..4] {
+            assert_eq!(knock("X-Forwarded-For", form).await, 404, "{form}");
+        }
+        assert_eq!(knock("X-Forwarded-For", forms[4]).await, 429, "{forms:?}");
+    }
+    // In the other header as well, where that one is not there.
+    assert_eq!(knock("Forwarded", "for=\"192.0.2.1:4713\"").await, 429);
+    assert_eq!(knock("Forwarded", "for=\"_secret\"").await, 429);
+    assert_eq!(knock("Forwarded", "for=192.0.2.2").await, 404);
+    let log = gateway.log();
+    let told = log.matches("client addresses that cannot be read").count();
+    assert_eq!(told, 1, "{log}");
+    let counted = metric(gateway.at, "usher_unreadable_addresses_total").await;
+    assert_eq!(counted, 6.0);
+}
+
+#[tokio::test]
+async fn sockets_of_an_address_count_whatever_the_port_of_each() {
+    let db = Database::create().await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.connections_per_address = NonZero::new(2);
+    })
+    .await;
+    let mut held = Vec::new();
+    for (form, status) in [
+        ("192.0.2.1:4711", 101),
+        ("192.0.2.1:4712", 101),
+        ("192.0.2.1:4713", 429),
+        ("unknown", 101),
+        ("_a", 101),
+        ("_b", 429),
+    ] {
+        let mut socket = TcpStream::connect(gateway.at).await.unwrap();
+        let headers: String = UPGRADE
+            .iter()
+            .map(|(n, v)| format!("{n}: {v}\r\n"))
+            .collect();
+        let request = format!(
+            "GET /v1/socket HTTP/1.1\r\nHost: x\r\n{headers}X-Forwarded-For: {form}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(read_head(&mut socket).await.0, status, "{form}");
+        held.push(socket);
+    }
 }
 
 #[tokio::test]
