@@ -231,6 +231,7 @@ declare
   payload_bytes_max constant integer := 7900;
   count constant integer := cardinality(datas);
   last bigint;
+  channel constant text := (select c.events from usher.channels c);
   stamp timestamptz;
   payload text;
 begin
@@ -255,10 +256,10 @@ begin
     if octet_length(payload) >= payload_bytes_max then
       payload := '{"s":"' || session || '","q":' || (last - count + n) || '}';
     end if;
-    perform pg_notify('usher_events', payload);
+    perform pg_notify(channel, payload);
   end loop;
   if count > whole_events_max then
-    perform pg_notify('usher_events', '{"s":"' || session || '","q":' || last || '}');
+    perform pg_notify(channel, '{"s":"' || session || '","q":' || last || '}');
   end if;
 
   return last;
@@ -319,7 +320,10 @@ begin
     join heads h on h.session_id = n.session_id
     returning e.session_id, e.seq, e.data
   )
-  select count(pg_notify('usher_events', case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end))
+  select count(pg_notify(
+    (select c.events from usher.channels c),
+    case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end
+  ))
   into told
   from (
     select
@@ -369,7 +373,7 @@ begin
     perform usher.add_to_totals(change.movie_ids, change.deltas);
   end if;
 
-  perform pg_notify('usher_votes', v.voting_id::text)
+  perform pg_notify((select c.votes from usher.channels c), v.voting_id::text)
   from (select distinct unnest(votings) as voting_id) as v;
 end
 $$;
@@ -437,7 +441,7 @@ CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
   order by v.id
   on conflict on constraint vote_tallies_pkey do update set revision = t.revision + 1;
 
-  select pg_notify('usher_votes', v.id::text) from unnest(votings) as v (id);
+  select pg_notify((select c.votes from usher.channels c), v.id::text) from unnest(votings) as v (id);
 $$;
 
 CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
@@ -543,6 +547,17 @@ begin
     select i.n - 1, refusals[i.n], null::integer, details[i.n], votings[i.n], movies[i.n]
     from generate_series(1, size) as i (n)
     order by i.n;
+end
+$$;
+
+CREATE FUNCTION usher.channel_names(OUT events text, OUT votes text, OUT control text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  select c.events, c.votes, c.control
+  into channel_names.events, channel_names.votes, channel_names.control
+  from usher.channels c;
 end
 $$;
 
@@ -736,10 +751,14 @@ CREATE FUNCTION usher.epoch() RETURNS text
 begin
   return (
     select left(md5(
-      i.id::text || c.system_identifier::text || left(pg_walfile_name(pg_current_wal_lsn()), 8)
+      concat_ws(
+        ':', i.id, i.xmin, 'usher.session_events'::regclass::oid, d.oid, c.system_identifier,
+        left(pg_walfile_name(pg_current_wal_lsn()), 8)
+      )
     ), 12)
     from usher.identity i
     cross join pg_control_system() c
+    join pg_database d on d.datname = current_database()
   );
 end
 $$;
@@ -1323,7 +1342,7 @@ CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select pg_notify(
-    'usher_control',
+    (select c.control from usher.channels c),
     '{"kind":"access"'
     || coalesce(',"session":"' || session || '"', '')
     || coalesce(',"user":"' || member || '"', '')
@@ -2633,6 +2652,16 @@ COMMENT ON COLUMN public.voting_sessions.allow_change IS 'Whether a voter may ch
 
 COMMENT ON COLUMN public.voting_sessions.results IS 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Written by the database.';
 
+CREATE TABLE usher.channels (
+    only_row boolean DEFAULT true NOT NULL,
+    events text DEFAULT ('usher_events_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
+    votes text DEFAULT ('usher_votes_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
+    control text DEFAULT ('usher_control_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
+    CONSTRAINT channels_only_row_check CHECK (only_row)
+);
+
+COMMENT ON TABLE usher.channels IS 'The names of the NOTIFY channels. A secret of the gateway: whoever knows a name can forge and overhear it.';
+
 CREATE TABLE usher.identity (
     only_row boolean DEFAULT true NOT NULL,
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2722,6 +2751,9 @@ ALTER TABLE ONLY public.voting_options
 
 ALTER TABLE ONLY public.voting_sessions
     ADD CONSTRAINT voting_sessions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY usher.channels
+    ADD CONSTRAINT channels_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY usher.identity
     ADD CONSTRAINT identity_pkey PRIMARY KEY (only_row);
@@ -3051,6 +3083,8 @@ CREATE POLICY voting_sessions_select_anon ON public.voting_sessions FOR SELECT T
 
 CREATE POLICY voting_sessions_update ON public.voting_sessions FOR UPDATE TO authenticated USING (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff))) WITH CHECK (((session_id = ANY (ARRAY( SELECT usher.moderated_sessions() AS moderated_sessions))) OR ( SELECT usher.is_staff() AS is_staff)));
 
+ALTER TABLE usher.channels ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE usher.identity ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE usher.session_events ENABLE ROW LEVEL SECURITY;
@@ -3141,6 +3175,9 @@ REVOKE ALL ON FUNCTION usher.bump_votings(votings uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.cast_votes(batch jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.cast_votes(batch jsonb) TO usher_gateway;
+
+REVOKE ALL ON FUNCTION usher.channel_names(OUT events text, OUT votes text, OUT control text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.channel_names(OUT events text, OUT votes text, OUT control text) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.is_uuid(value jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_uuid(value jsonb) TO usher_gateway;

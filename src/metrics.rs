@@ -63,6 +63,7 @@ pub struct Metrics {
     pub query_queue: Gauge,
     pub echo_delay: Histogram,
     pub refills: Family<Label<RefillCause>, Counter>,
+    pub forged_events: Counter,
     pub fanout_rounds: Histogram,
     pub admissions: Histogram,
     pub shared_admissions: Counter,
@@ -289,6 +290,10 @@ impl Metrics {
                 "Questions to the log for what was missed, by cause",
                 Family::default(),
             ),
+            forged_events: r.counter(
+                "forged_events",
+                "Events sent to viewers that the log does not have; each makes the session's viewers start over",
+            ),
             fanout_rounds: r.histogram(
                 "fanout_round_seconds",
                 "Time that a fan-out loop took for a round",
@@ -474,6 +479,7 @@ impl LabelName for RefillCause {
             Self::More => "more",
             Self::Oversized => "oversized",
             Self::Resync => "resync",
+            Self::Conflict => "conflict",
         }
     }
 }

@@ -37,6 +37,39 @@ comment on table usher.session_events is 'The log. Written by append_events alon
 comment on column usher.session_events.message_id is 'The chat message that the event is about.';
 comment on column usher.session_events.data is 'The exact text that goes out, hence json and not jsonb.';
 
+-- The names of the channels end in a random suffix. Any role with direct SQL may NOTIFY and LISTEN on a channel whose name
+-- it knows: with fixed names it could forge events and overhear private sessions.
+create table usher.channels (
+  only_row boolean not null default true,
+  events text not null default 'usher_events_' || replace(gen_random_uuid()::text, '-', ''),
+  votes text not null default 'usher_votes_' || replace(gen_random_uuid()::text, '-', ''),
+  control text not null default 'usher_control_' || replace(gen_random_uuid()::text, '-', ''),
+  constraint channels_pkey primary key (only_row),
+  constraint channels_only_row_check check (only_row)
+);
+
+alter table usher.channels enable row level security;
+
+revoke all on usher.channels from public, anon, authenticated, service_role;
+
+comment on table usher.channels is 'The names of the NOTIFY channels. A secret of the gateway: whoever knows a name can forge and overhear it.';
+
+insert into usher.channels default values;
+
+-- Security definer: called by usher_gateway, which listens on these channels; nobody else may know their names.
+create function usher.channel_names(out events text, out votes text, out control text)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select c.events, c.votes, c.control
+  into channel_names.events, channel_names.votes, channel_names.control
+  from usher.channels c;
+end
+$$;
+
 -- The text of an event on the wire. A body parsed at creation needs no search_path and can be inlined.
 create function usher.wire_event(seq bigint, type text, at timestamptz, data json) returns text
 language sql
@@ -67,6 +100,7 @@ declare
   payload_bytes_max constant integer := 7900;
   count constant integer := cardinality(datas);
   last bigint;
+  channel constant text := (select c.events from usher.channels c);
   stamp timestamptz;
   payload text;
 begin
@@ -91,10 +125,10 @@ begin
     if octet_length(payload) >= payload_bytes_max then
       payload := '{"s":"' || session || '","q":' || (last - count + n) || '}';
     end if;
-    perform pg_notify('usher_events', payload);
+    perform pg_notify(channel, payload);
   end loop;
   if count > whole_events_max then
-    perform pg_notify('usher_events', '{"s":"' || session || '","q":' || last || '}');
+    perform pg_notify(channel, '{"s":"' || session || '","q":' || last || '}');
   end if;
 
   return last;
@@ -140,6 +174,7 @@ end
 $$;
 
 revoke execute on all functions in schema usher from public;
+grant execute on function usher.channel_names() to usher_gateway;
 
 create trigger movie_sessions_created
   after insert on public.movie_sessions

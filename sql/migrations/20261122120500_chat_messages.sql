@@ -297,7 +297,10 @@ begin
     join heads h on h.session_id = n.session_id
     returning e.session_id, e.seq, e.data
   )
-  select count(pg_notify('usher_events', case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end))
+  select count(pg_notify(
+    (select c.events from usher.channels c),
+    case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end
+  ))
   into told
   from (
     select

@@ -86,7 +86,7 @@ begin
     perform usher.add_to_totals(change.movie_ids, change.deltas);
   end if;
 
-  perform pg_notify('usher_votes', v.voting_id::text)
+  perform pg_notify((select c.votes from usher.channels c), v.voting_id::text)
   from (select distinct unnest(votings) as voting_id) as v;
 end
 $$;
@@ -193,7 +193,7 @@ as $$
   order by v.id
   on conflict on constraint vote_tallies_pkey do update set revision = t.revision + 1;
 
-  select pg_notify('usher_votes', v.id::text) from unnest(votings) as v (id);
+  select pg_notify((select c.votes from usher.channels c), v.id::text) from unnest(votings) as v (id);
 $$;
 
 -- Security definer (these two): run as triggers for any writer of voting_sessions.

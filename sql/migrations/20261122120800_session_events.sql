@@ -140,7 +140,7 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_notify(
-    'usher_control',
+    (select c.control from usher.channels c),
     '{"kind":"access"'
     || coalesce(',"session":"' || session || '"', '')
     || coalesce(',"user":"' || member || '"', '')

@@ -129,8 +129,7 @@ begin
 end
 $$;
 
--- A restored or promoted database is another epoch: numbers may have gone back. The stored id tells a copy that
--- was made afresh, the system identifier another cluster, the timeline a recovery.
+-- A restored, copied or promoted database is another epoch: numbers may have gone back, or may name other events.
 create table usher.identity (
   only_row boolean not null default true,
   id uuid not null default gen_random_uuid(),
@@ -144,7 +143,14 @@ revoke all on usher.identity from public, anon, authenticated, service_role;
 
 insert into usher.identity default values;
 
--- Security definer: called by usher_gateway; a hash and nothing behind it.
+-- Names this life of the log. Each part tells another way in which the log can be replaced:
+--   the stored id               a schema that was removed and applied again
+--   the xmin of its row         a dump that was restored into these tables, the id included
+--   the table's oid             a dump that was restored with --clean
+--   the database's oid          a dump that was restored into another database, a copy by `create database … template`
+--   the system identifier       another cluster: logical replication, an upgrade
+--   the timeline                a recovery to a point in time, a promoted standby
+-- Security definer: called by usher_gateway; a hash that does not reveal its parts.
 create function usher.epoch() returns text
 language plpgsql
 stable
@@ -154,10 +160,14 @@ as $$
 begin
   return (
     select left(md5(
-      i.id::text || c.system_identifier::text || left(pg_walfile_name(pg_current_wal_lsn()), 8)
+      concat_ws(
+        ':', i.id, i.xmin, 'usher.session_events'::regclass::oid, d.oid, c.system_identifier,
+        left(pg_walfile_name(pg_current_wal_lsn()), 8)
+      )
     ), 12)
     from usher.identity i
     cross join pg_control_system() c
+    join pg_database d on d.datname = current_database()
   );
 end
 $$;

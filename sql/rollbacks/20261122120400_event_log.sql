@@ -6,6 +6,8 @@ drop function usher.on_sessions_deleted();
 drop function usher.on_sessions_created();
 drop function usher.append_event(uuid, text, json);
 drop function usher.append_events(uuid, text, uuid[], json[]);
+drop function usher.channel_names();
+drop table usher.channels;
 drop function usher.wire_event(bigint, text, timestamptz, json);
 drop table usher.session_events;
 drop table usher.session_heads;

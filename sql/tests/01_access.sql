@@ -1,7 +1,7 @@
 -- Who may touch what at all: grants, before any policy.
 begin;
 create extension if not exists pgtap;
-select plan(50);
+select plan(51);
 
 select ok(c.relrowsecurity, format('row level security is on for %s', c.oid::regclass))
 from pg_class c
@@ -43,7 +43,7 @@ select is(
     where p.pronamespace = 'usher'::regnamespace and has_function_privilege('usher_gateway', p.oid, 'execute')
   ),
   array[
-    'begin_batch', 'cast_votes', 'check_author', 'close_due_votings', 'end_batch', 'epoch', 'events_after', 'heads',
+    'begin_batch', 'cast_votes', 'channel_names', 'check_author', 'close_due_votings', 'end_batch', 'epoch', 'events_after', 'heads',
     'is_uuid', 'post_messages', 'refusal_of', 'session_snapshot', 'settle_messages', 'settle_votes', 'take_turns',
     'tallies', 'trim_events'
   ],

@@ -113,6 +113,8 @@ values
   ('vote_tallies_pkey', 'insert into usher.vote_tallies select * from usher.vote_tallies limit 1'),
   ('vote_tallies_voting_session_id_fkey', 'insert into usher.vote_tallies values ($none, $movie, 0, 1, 1)'),
   ('vote_tallies_slot_check', 'update usher.vote_tallies set slot = 16'),
+  ('channels_pkey', 'insert into usher.channels default values'),
+  ('channels_only_row_check', 'insert into usher.channels (only_row) values (false)'),
   ('identity_pkey', 'insert into usher.identity default values'),
   ('identity_only_row_check', 'insert into usher.identity (only_row) values (false)');
 

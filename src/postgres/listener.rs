@@ -22,13 +22,11 @@ use crate::causes::with_causes;
 use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::connect::{Link, Target};
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError};
 use crate::postgres::trouble::ConnectError;
 use crate::protocol::id::VotingId;
 use crate::protocol::ms;
-use crate::protocol::notify::{
-    self, AccessChange, CONTROL_CHANNEL, EVENTS_CHANNEL, Notice, VOTES_CHANNEL,
-};
+use crate::protocol::notify::{self, AccessChange, Channels, Notice};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
@@ -81,6 +79,12 @@ enum Lost {
     NoEcho,
     #[error("the database went back in time, as one that is restored from a backup does")]
     OtherEpoch,
+    #[error(
+        "the channels have other names: the schema `usher` was removed and applied again, or restored"
+    )]
+    OtherChannels,
+    #[error("the names of the channels are not of our making: apply the migrations again")]
+    StrangeChannels,
     #[error("the database took the connection and says nothing")]
     Silent,
     #[error("listen")]
@@ -132,15 +136,15 @@ impl Listener {
             Err(error) => return error.into(),
         };
         let mut probe = Probe::new();
-        let epoch = {
+        let standing = {
             let setting_up = timeout(PROBE_TIMEOUT, set_up(&client, &probe.channel));
             tokio::pin!(setting_up);
             loop {
                 tokio::select! {
                     biased;
-                    epoch = &mut setting_up => match epoch {
-                        Ok(Ok(epoch)) => break epoch,
-                        Ok(Err(error)) => return error.into(),
+                    standing = &mut setting_up => match standing {
+                        Ok(Ok(standing)) => break standing,
+                        Ok(Err(lost)) => return lost,
                         Err(_) => return Lost::Silent,
                     },
                     // Nothing is lost by not looking: what was said before `Back` is found by the resync.
@@ -159,7 +163,7 @@ impl Listener {
                     Ok(notifications) => notifications,
                     Err(lost) => return lost,
                 },
-                outcome = probe.drive(&self.store, &epoch) => match outcome {
+                outcome = probe.drive(&self.store, &standing) => match outcome {
                     Ok(()) => continue,
                     Err(lost) => return lost,
                 },
@@ -170,7 +174,7 @@ impl Listener {
                 if !std::mem::replace(&mut is_known, true) {
                     let away_ms = away_since.take().map(|since| ms(since.elapsed()));
                     info!(away_ms, "listening");
-                    let epoch = epoch.clone();
+                    let epoch = standing.epoch.clone();
                     self.hand_on(Heard::Back { epoch }).await;
                     self.is_listening.send_replace(true);
                 }
@@ -179,20 +183,22 @@ impl Listener {
                 self.metrics
                     .notifications
                     .inc_by(notifications.len() as u64);
-                self.hand_on_all(&notifications).await;
+                self.hand_on_all(&notifications, &standing.channels).await;
             }
         }
     }
 
-    async fn hand_on_all(&self, notifications: &[Notification]) {
+    async fn hand_on_all(&self, notifications: &[Notification], channels: &Channels) {
         let (mut events, mut votings, mut access) = (Vec::new(), Vec::new(), Vec::new());
         for notification in notifications {
             let payload = notification.payload();
-            match notification.channel() {
-                EVENTS_CHANNEL => events.extend(notify::parse_notice(payload)),
-                VOTES_CHANNEL => votings.extend(notify::parse_voting(payload)),
-                CONTROL_CHANNEL => access.extend(notify::parse_access_change(payload)),
-                _ => {}
+            let channel = notification.channel();
+            if channel == channels.events {
+                events.extend(notify::parse_notice(payload));
+            } else if channel == channels.votes {
+                votings.extend(notify::parse_voting(payload));
+            } else if channel == channels.control {
+                access.extend(notify::parse_access_change(payload));
             }
         }
         if !(events.is_empty() && access.is_empty()) {
@@ -213,15 +219,32 @@ impl Listener {
     }
 }
 
-async fn set_up(client: &Client, probe_channel: &str) -> Result<String, tokio_postgres::Error> {
-    // The channel's name is ours, made of letters and digits.
-    let listen = format!(
-        "listen {EVENTS_CHANNEL}; listen {VOTES_CHANNEL}; listen {CONTROL_CHANNEL}; listen {probe_channel}"
-    );
+/// Listens on all channels, and then reads the database's standing, so that no change between the two is missed.
+async fn set_up(client: &Client, probe_channel: &str) -> Result<Standing, Lost> {
+    let Standing { channels, .. } = read_standing(client).await?;
+    if !channels.are_plain() {
+        return Err(Lost::StrangeChannels);
+    }
+    let Channels {
+        events,
+        votes,
+        control,
+    } = &channels;
+    let listen =
+        format!("listen {events}; listen {votes}; listen {control}; listen {probe_channel}");
     client.batch_execute(&listen).await?;
+    let standing = read_standing(client).await?;
+    if standing.channels != channels {
+        return Err(Lost::OtherChannels);
+    }
+    Ok(standing)
+}
+
+async fn read_standing(client: &Client) -> Result<Standing, tokio_postgres::Error> {
     // Unnamed: through a transaction pooler, a prepared statement may be looked for where it is not.
-    let rows = client.query_typed("select usher.epoch()", &[]).await?;
-    Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
+    let sql = format!("select {STANDING_COLUMNS}");
+    let row = client.query_typed(&sql, &[]).await?;
+    Ok(row.first().map(Standing::of).unwrap_or_default())
 }
 
 /// Takes everything that waits, at least one message.
@@ -254,10 +277,10 @@ struct Probe {
 
 enum ProbeState {
     Due(Instant),
-    /// The echo may be heard before the answer, which says the epoch and so is waited for all the same.
+    /// The echo may be heard before the answer, which tells the database's standing: the probe waits for both.
     Sending {
         began: Instant,
-        answer: Pin<Box<dyn Future<Output = Result<String, StoreError>> + Send>>,
+        answer: Pin<Box<dyn Future<Output = Result<Standing, StoreError>> + Send>>,
         is_heard: bool,
     },
     Sent {
@@ -276,9 +299,9 @@ impl Probe {
         }
     }
 
-    /// Sends what is due; ends in an error when the echo of the last one does not come, or the database is in another
-    /// epoch. Cancel-safe: what is under way is kept.
-    async fn drive(&mut self, store: &Store, epoch: &str) -> Result<(), Lost> {
+    /// Sends the next probe when it is due. Ends in an error when the echo of the last one does not arrive, or when the
+    /// database has another epoch or other channels. Cancel-safe: what is under way is kept.
+    async fn drive(&mut self, store: &Store, standing: &Standing) -> Result<(), Lost> {
         match &mut self.state {
             ProbeState::Due(at) => {
                 tokio::time::sleep_until(*at).await;
@@ -295,7 +318,10 @@ impl Probe {
                 is_heard,
             } => {
                 self.state = match answer.await {
-                    Ok(now) if now != epoch => return Err(Lost::OtherEpoch),
+                    Ok(now) if now.epoch != standing.epoch => return Err(Lost::OtherEpoch),
+                    Ok(now) if now.channels != standing.channels => {
+                        return Err(Lost::OtherChannels);
+                    }
                     Ok(_) if *is_heard => ProbeState::Due(Instant::now() + PROBE_INTERVAL),
                     Ok(_) => ProbeState::Sent {
                         began: *began,

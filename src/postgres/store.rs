@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::auth::identity::Identity;
 use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, QUERY_TIMEOUT, TRIM_EVENTS_MAX};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
-use crate::protocol::notify::Event;
+use crate::protocol::notify::{Channels, Event};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Can;
 use crate::relay::router::LogPage;
@@ -25,8 +25,9 @@ use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub const OWN_FUNCTIONS: [&str; 9] = [
+pub const OWN_FUNCTIONS: [&str; 10] = [
     "cast_votes",
+    "channel_names",
     "close_due_votings",
     "epoch",
     "events_after",
@@ -58,6 +59,33 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+/// The columns of a [`Standing`], for a select list.
+pub(super) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
+
+/// What a listener relies on: both change when the schema is applied again or restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// This life of the log.
+    pub epoch: String,
+    /// The names of the channels.
+    pub channels: Channels,
+}
+
+impl Standing {
+    /// Reads a row of [`STANDING_COLUMNS`].
+    pub(super) fn of(row: &Row) -> Self {
+        let text = |column| row.get::<_, Option<String>>(column).unwrap_or_default();
+        Self {
+            epoch: text(0),
+            channels: Channels {
+                events: text(1),
+                votes: text(2),
+                control: text(3),
+            },
+        }
+    }
 }
 
 /// The database, for questions.
@@ -200,14 +228,15 @@ impl Store {
         rows.iter().map(tally).collect()
     }
 
-    /// Says something to itself on a channel, and says which life of the database this is.
+    /// Notifies a channel, and reads the database's standing.
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn probe(&self, channel: &str) -> Result<String, StoreError> {
-        let sql = "select usher.epoch() from pg_notify($1, '')";
-        let rows = self.rows(sql, &[(&channel, Type::TEXT)]).await?;
-        Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
+    pub async fn probe(&self, channel: &str) -> Result<Standing, StoreError> {
+        let sql =
+            format!("select {STANDING_COLUMNS} from (select pg_notify($1, '') offset 0) as probe");
+        let rows = self.rows(&sql, &[(&channel, Type::TEXT)]).await?;
+        Ok(rows.first().map(Standing::of).unwrap_or_default())
     }
 
     /// Closes open votings whose time has come; says how many.

@@ -1,5 +1,7 @@
 //! What the database says by NOTIFY: hints with a number, never the truth.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,12 +9,41 @@ use uuid::Uuid;
 
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 
-/// The channel of events.
-pub const EVENTS_CHANNEL: &str = "usher_events";
-/// The channel of votings whose tally changed.
-pub const VOTES_CHANNEL: &str = "usher_votes";
-/// The channel of changes in who may do what.
-pub const CONTROL_CHANNEL: &str = "usher_control";
+/// The names of the channels, as the database keeps them. They end in a random suffix: a role that knew them could forge
+/// events and overhear private sessions.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Channels {
+    /// The channel of events.
+    pub events: String,
+    /// The channel of votings whose tally changed.
+    pub votes: String,
+    /// The channel of changes in who may do what.
+    pub control: String,
+}
+
+impl Channels {
+    /// Whether the names are safe to write into a LISTEN, which takes no parameters: lower-case letters, digits and
+    /// underscores, at most 63 of them.
+    #[must_use]
+    pub fn are_plain(&self) -> bool {
+        let is_plain = |name: &String| {
+            (1..=63).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        };
+        [&self.events, &self.votes, &self.control]
+            .into_iter()
+            .all(is_plain)
+    }
+}
+
+/// Hides the names: they are a secret.
+impl fmt::Debug for Channels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Channels(***)")
+    }
+}
 
 /// One event of a log, as the bytes that go out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +135,7 @@ pub struct AccessChange {
     pub user: Option<UserId>,
 }
 
-/// Parses a payload of [`EVENTS_CHANNEL`]; `None` for what no trigger of ours wrote.
+/// Parses a payload of the channel of events; `None` for what no trigger of ours wrote.
 #[must_use]
 pub fn parse_notice(payload: &str) -> Option<Notice> {
     #[derive(Deserialize)]
@@ -123,13 +154,13 @@ pub fn parse_notice(payload: &str) -> Option<Notice> {
     })
 }
 
-/// Parses a payload of [`VOTES_CHANNEL`].
+/// Parses a payload of the channel of votes.
 #[must_use]
 pub fn parse_voting(payload: &str) -> Option<VotingId> {
     payload.parse().ok()
 }
 
-/// Parses a payload of [`CONTROL_CHANNEL`]. Kinds that a newer database knows are ignored.
+/// Parses a payload of the channel of access changes. Kinds that a newer database knows are ignored.
 #[must_use]
 pub fn parse_access_change(payload: &str) -> Option<AccessChange> {
     #[derive(Deserialize)]

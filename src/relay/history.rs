@@ -14,8 +14,23 @@ use crate::protocol::notify::Event;
 #[derive(Debug)]
 pub struct History {
     head: Seq,
-    events: VecDeque<Bytes>,
+    events: VecDeque<Held>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    json: Bytes,
+    origin: Origin,
+}
+
+/// Where an event came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A notification: true unless somebody forged it.
+    Hint,
+    /// A page of the log: true.
+    Log,
 }
 
 impl History {
@@ -30,7 +45,7 @@ impl History {
     }
 
     /// Takes the next event.
-    pub fn append(&mut self, event: &Event) {
+    pub fn append(&mut self, event: &Event, origin: Origin) {
         assert_eq!(
             event.seq,
             self.head.next(),
@@ -38,7 +53,10 @@ impl History {
         );
         self.head = event.seq;
         self.bytes += event.json.len();
-        self.events.push_back(event.json.clone());
+        self.events.push_back(Held {
+            json: event.json.clone(),
+            origin,
+        });
     }
 
     /// Lets the oldest events go until the window holds at most so many events and bytes, but keeps all after `kept`.
@@ -47,7 +65,7 @@ impl History {
             && self.reach() < kept
             && let Some(event) = self.events.pop_front()
         {
-            self.bytes -= event.len();
+            self.bytes -= event.json.len();
         }
     }
 
@@ -58,7 +76,21 @@ impl History {
             return None;
         }
         let skipped = usize::try_from(position.0 - self.reach().0).unwrap_or(usize::MAX);
-        Some(self.events.iter().skip(skipped))
+        Some(self.events.iter().skip(skipped).map(|held| &held.json))
+    }
+
+    /// The event with a number, where the window holds it and only a hint speaks for it.
+    #[must_use]
+    pub fn unconfirmed(&self, seq: Seq) -> Option<&Bytes> {
+        let held = self.events.get(self.place(seq)?)?;
+        (held.origin == Origin::Hint).then_some(&held.json)
+    }
+
+    /// The log has the event with this number.
+    pub fn confirm(&mut self, seq: Seq) {
+        if let Some(held) = self.place(seq).and_then(|place| self.events.get_mut(place)) {
+            held.origin = Origin::Log;
+        }
     }
 
     /// The newest number.
@@ -77,6 +109,10 @@ impl History {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn place(&self, seq: Seq) -> Option<usize> {
+        usize::try_from(seq.0.checked_sub(self.reach().0 + 1)?).ok()
     }
 }
 
@@ -97,6 +133,17 @@ mod tests {
     }
 
     #[test]
+    fn it_tells_what_the_log_has_not_confirmed() {
+        let mut history = filled(5, 2);
+        history.append(&event(8), Origin::Log);
+        history.append(&event(9), Origin::Hint);
+        history.confirm(Seq(6));
+        let unconfirmed = |seq| history.unconfirmed(Seq(seq)).map(|json| &json[..]);
+        let found = [5, 6, 7, 8, 9, 10].map(unconfirmed);
+        assert_eq!(found, [None, None, Some(&b"7"[..]), None, Some(b"9"), None]);
+    }
+
+    #[test]
     fn the_oldest_goes_first_but_not_before_it_was_flushed() {
         let mut history = filled(0, 6);
         history.trim(2, usize::MAX, Seq(3));
@@ -110,7 +157,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "consecutive")]
     fn a_hole_is_our_own_bug() {
-        filled(0, 1).append(&event(3));
+        filled(0, 1).append(&event(3), Origin::Hint);
     }
 
     proptest! {
@@ -124,7 +171,7 @@ mod tests {
             let mut history = filled(base, count);
             history.trim(most, bytes, history.head());
             prop_assert!(history.events.len() <= most && history.bytes <= bytes);
-            prop_assert_eq!(history.bytes, history.events.iter().map(Bytes::len).sum::<usize>());
+            prop_assert_eq!(history.bytes, history.events.iter().map(|held| held.json.len()).sum::<usize>());
             prop_assert_eq!(history.head(), Seq(base + count));
         }
     }
@@ -132,7 +179,7 @@ mod tests {
     fn filled(base: u64, count: u64) -> History {
         let mut history = History::new(Seq(base));
         for seq in base + 1..=base + count {
-            history.append(&event(seq));
+            history.append(&event(seq), Origin::Hint);
         }
         history
     }

@@ -9,12 +9,13 @@
 //! ```
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
-//! Read in this order: [`history`], [`router`], [`topic`], [`snapshot`], [`opening`], `rights`,
+//! Read in this order: [`history`], `redaction`, [`router`], [`topic`], [`snapshot`], [`opening`], `rights`,
 //! [`subscription`], [`peer`], [`tally`], [`resume`], [`write_queue`].
 
 pub mod history;
 pub mod opening;
 pub mod peer;
+mod redaction;
 pub mod resume;
 mod rights;
 pub mod router;

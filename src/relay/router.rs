@@ -40,6 +40,7 @@ pub struct Router {
     refills: VecDeque<Refill>,
     turns: VecDeque<Turn>,
     recounts: VecDeque<VotingId>,
+    forgeries: u64,
 }
 
 /// A question to the log: what follows `after`?
@@ -66,6 +67,8 @@ pub enum RefillCause {
     Oversized,
     /// The LISTEN connection was lost and is back.
     Resync,
+    /// A hint's event differs from the one held under the same number.
+    Conflict,
 }
 
 /// A page of a session's log.
@@ -156,6 +159,7 @@ impl Router {
             refills: VecDeque::new(),
             turns: VecDeque::new(),
             recounts: VecDeque::new(),
+            forgeries: 0,
         }
     }
 
@@ -197,7 +201,10 @@ impl Router {
                     topic.ask(refill.session, RefillCause::More, &mut self.refills);
                 }
             }
-            Err(broken) => self.restart(refill.session, broken),
+            Err(broken) => {
+                self.forgeries += u64::from(broken == Broken::Forged);
+                self.restart(refill.session, broken);
+            }
         }
     }
 
@@ -423,6 +430,11 @@ impl Router {
     /// The next voting whose counts are to be read again although no hint said so.
     pub fn poll_recount(&mut self) -> Option<VotingId> {
         self.recounts.pop_front()
+    }
+
+    /// How many events of windows the log did not have since this was last asked.
+    pub fn take_forgeries(&mut self) -> u64 {
+        std::mem::take(&mut self.forgeries)
     }
 
     /// The votings whose counts somebody here may be looking at.

@@ -42,6 +42,76 @@ fn hints_follow_the_table() {
 }
 
 #[test]
+fn an_event_that_the_log_does_not_have_makes_everybody_start_over() {
+    // The forged 6 came first; the true one tells that something is wrong.
+    check(
+        "join 1 | attach 1 after 4 | hint 5 | other 6 | hint 7 | hint 6 | hint 8 | page 6 7 8 head 8 | forgeries | \
+         attach 1 after 5 | page 6 7 8 head 8 | hint 9",
+        expect![[r#"
+            join 1
+            attach 1 after 4
+            hint 5: 1 < 5
+            other 6: 1 < 6
+            hint 7: 1 < 7
+            hint 6: ask after 5 (Conflict)
+            hint 8
+            page 6 7 8 head 8: 1 lost Ahead
+            forgeries: 1
+            attach 1 after 5: ask after 5 (Gap)
+            page 6 7 8 head 8: 1 < 6 7 8
+            hint 9: 1 < 9"#]],
+    );
+}
+
+#[test]
+fn a_forged_hint_for_an_old_number_costs_one_question() {
+    check(
+        "join 1 | attach 1 after 4 | hint 5 6 7 | other 6 | other 5 | page 6 7 head 7 | page 5 6 7 head 7 | forgeries | hint 8",
+        expect![[r#"
+            join 1
+            attach 1 after 4
+            hint 5 6 7: 1 < 5 6 7
+            other 6: ask after 5 (Conflict)
+            other 5
+            page 6 7 head 7: ask after 4 (More)
+            page 5 6 7 head 7
+            forgeries: 0
+            hint 8: 1 < 8"#]],
+    );
+}
+
+#[test]
+fn a_number_in_doubt_that_the_log_no_longer_has_stays_as_it_is() {
+    check(
+        "join 1 | attach 1 after 4 | hint 5 6 | other 5 | page floor 5 head 6 | other 5 | page 6 7 floor 5 head 9 | hint 7",
+        expect![[r#"
+            join 1
+            attach 1 after 4
+            hint 5 6: 1 < 5 6
+            other 5: ask after 4 (Conflict)
+            page floor 5 head 6
+            other 5: ask after 4 (Conflict)
+            page 6 7 floor 5 head 9: 1 < 7, ask after 7 (More)
+            hint 7"#]],
+    );
+}
+
+#[test]
+fn a_full_page_about_a_number_in_doubt_does_not_end_the_window() {
+    check(
+        "join 1 | attach 1 after 4 | hint 5 6 7 | other 5 | bare 9 | page 5 6 head 9 | page 8 9 head 9",
+        expect![[r#"
+            join 1
+            attach 1 after 4
+            hint 5 6 7: 1 < 5 6 7
+            other 5: ask after 4 (Conflict)
+            bare 9
+            page 5 6 head 9: ask after 7 (More)
+            page 8 9 head 9: 1 < 8 9"#]],
+    );
+}
+
+#[test]
 fn a_hint_without_its_event_has_the_log_asked() {
     check(
         "join 1 | attach 1 after 5 | bare 6 | hint 7 | page 6 head 6 | page 7 head 7 | bare 9",
@@ -848,6 +918,7 @@ impl Stage {
             }
             "hint" => self.publish(&words.numbers(), true, "chat.created"),
             "bare" => self.publish(&words.numbers(), false, ""),
+            "other" => self.publish(&words.numbers(), true, "chat.deleted"),
             "change" => self.publish(&words.numbers(), true, "session.updated"),
             "page" => {
                 let refill = self.asked.take().expect("the log was asked");
@@ -906,6 +977,10 @@ impl Stage {
                 &Bytes::from_static(b"\x81\x07viewers"),
                 &mut self.outlet,
             ),
+            "forgeries" => {
+                let forgeries = self.router.take_forgeries();
+                self.told.push(forgeries.to_string());
+            }
             "votings" => self
                 .told
                 .push(format!("{} known", self.router.votings().count())),

@@ -4,6 +4,9 @@
 //! its event and no refill running is appended; anything else is only noted, and the log is asked for what follows `h`.
 //! A refill is repeated while there is more in the log than it brought, a higher number was noted, or a resync came
 //! meanwhile.
+//!
+//! A hint for a number that is held already, by another hint with another event, means that one of the two is forged. The
+//! topic then asks the log for that number. If the log has another event, everybody who watches starts over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +20,8 @@ use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
 use crate::relay::PeerId;
-use crate::relay::history::History;
+use crate::relay::history::{History, Origin};
+use crate::relay::redaction::is_same_or_redacted;
 use crate::relay::router::{
     Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause, TurnKind,
 };
@@ -80,6 +84,8 @@ pub(super) enum Broken {
     Ahead,
     /// The log no longer reaches back to the window's end, only to this.
     Trimmed { floor: Seq },
+    /// The window holds an event that the log does not have.
+    Forged,
 }
 
 /// Consecutive events as they go to one receiver that is behind. A bounded part of what it lacks: what a socket does not
@@ -122,6 +128,8 @@ pub(super) struct Topic {
     /// have the log asked without end.
     seen: Seq,
     is_refilling: bool,
+    /// The lowest number held that two hints tell differently: the log decides which of them is true.
+    doubted: Option<Seq>,
     /// The log is to be asked once more when the running refill ends, or once the newest number is known.
     owes_refill: bool,
     receivers: Vec<Receiver>,
@@ -145,6 +153,7 @@ impl Topic {
             flushed: Seq(0),
             seen: Seq(0),
             is_refilling: false,
+            doubted: None,
             owes_refill: false,
             receivers: Vec::new(),
             places: FxHashMap::default(),
@@ -164,15 +173,28 @@ impl Topic {
             // Without an event there is nothing to begin with: whoever attaches finds `seen` ahead and asks.
             let event = notice.event.as_ref()?;
             self.begin(Seq(event.seq.0.saturating_sub(1)));
-            self.append(event);
+            self.append(event, Origin::Hint);
             return None;
         };
-        if notice.seq <= history.head() || self.is_refilling {
+        if notice.seq <= history.head() {
+            let held = history.unconfirmed(notice.seq)?;
+            // A true event is told once, with its text or without.
+            if notice
+                .event
+                .as_ref()
+                .is_some_and(|event| event.json == *held)
+            {
+                return None;
+            }
+            self.doubted = Some(self.doubted.map_or(notice.seq, |seq| seq.min(notice.seq)));
+            return Some(RefillCause::Conflict);
+        }
+        if self.is_refilling {
             return None;
         }
         match &notice.event {
             Some(event) if notice.seq == history.head().next() => {
-                self.append(event);
+                self.append(event, Origin::Hint);
                 None
             }
             None if notice.seq == history.head().next() => Some(RefillCause::Oversized),
@@ -183,7 +205,7 @@ impl Topic {
     /// Takes a page of the log. Says whether the log must be asked again, or why the numbers held lead nowhere.
     pub(super) fn on_page(&mut self, page: &LogPage, same_epoch: bool) -> Result<bool, Broken> {
         self.is_refilling = false;
-        let Some(history) = &self.history else {
+        let Some(history) = &mut self.history else {
             return Ok(false);
         };
         if !same_epoch {
@@ -196,11 +218,21 @@ impl Topic {
             return Err(Broken::Ahead);
         }
         for event in &page.events {
-            if event.seq == self.head().next() {
-                self.append(event);
+            match history.unconfirmed(event.seq) {
+                Some(heard) if !is_same_or_redacted(heard, &event.json) => {
+                    return Err(Broken::Forged);
+                }
+                Some(_) => history.confirm(event.seq),
+                None => {}
             }
         }
-        if self.head() == held && page.head > held {
+        for event in &page.events {
+            if event.seq == self.head().next() {
+                self.append(event, Origin::Log);
+            }
+        }
+        let is_past = page.events.last().is_some_and(|last| last.seq < held);
+        if self.head() == held && page.head > held && !is_past {
             // What follows was trimmed.
             return Err(Broken::Trimmed { floor: page.floor });
         }
@@ -416,7 +448,7 @@ impl Topic {
         let attached = |receiver: &mut Receiver| {
             let position = receiver.cursor.take()?;
             let kind = match broken {
-                Broken::Ahead => TurnKind::Lost(StartReason::Ahead),
+                Broken::Ahead | Broken::Forged => TurnKind::Lost(StartReason::Ahead),
                 Broken::Trimmed { floor } if position < floor => {
                     TurnKind::Lost(StartReason::TooOld)
                 }
@@ -485,10 +517,11 @@ impl Topic {
             Some(history) if !self.is_refilling => {
                 self.is_refilling = true;
                 self.seen = history.head();
+                let doubted = self.doubted.take();
                 refills.push_back(Refill {
                     session,
                     generation: self.generation,
-                    after: history.head(),
+                    after: doubted.map_or(history.head(), |seq| Seq(seq.0 - 1)),
                     cause,
                 });
             }
@@ -557,12 +590,12 @@ impl Topic {
         self.changed_at = head;
     }
 
-    fn append(&mut self, event: &Event) {
+    fn append(&mut self, event: &Event, origin: Origin) {
         let history = self
             .history
             .as_mut()
             .expect("the newest number is known before an event is appended");
-        history.append(event);
+        history.append(event, origin);
         if event.changes_snapshot {
             self.changed_at = event.seq;
             self.is_current = false;

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::limits::COMMANDS_TAKEN_MAX;
 use crate::metrics::Metrics;
@@ -227,7 +228,18 @@ impl Fanout {
 
     fn on_page(&mut self, refill: Refill, page: Result<LogPage, StoreError>) {
         match answered(page, "what was missed", &self.metrics) {
-            Some(page) => self.router.on_page(&refill, &page, &mut self.lines),
+            Some(page) => {
+                self.router.on_page(&refill, &page, &mut self.lines);
+                let forgeries = self.router.take_forgeries();
+                if forgeries > 0 {
+                    warn!(
+                        session = %refill.session,
+                        "an event that was shown is not in the log: a role other than Usher's own sends notifications; \
+                         viewers start over"
+                    );
+                    self.metrics.forged_events.inc_by(forgeries);
+                }
+            }
             None => self.ask(refill, REFILL_PAUSE),
         }
     }

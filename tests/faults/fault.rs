@@ -283,7 +283,11 @@ async fn listen_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     evening.strike();
     for _ in 0..3 {
         // What it asked last, before it began to listen.
-        end_backends(&client, "query = 'select usher.epoch()'").await?;
+        end_backends(
+            &client,
+            "query = 'select usher.epoch(), (usher.channel_names()).*'",
+        )
+        .await?;
         sleep(A_MOMENT / 20).await;
         evening.whisper(&client).await?;
         sleep(A_MOMENT).await;
@@ -426,7 +430,11 @@ async fn disk_full(evening: &mut Evening<'_>) -> anyhow::Result<()> {
 
 async fn notify_queue_held(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let client = evening.database.connect().await?;
-    client.batch_execute("listen usher_events").await?;
+    let row = client
+        .query_one("select events from usher.channels", &[])
+        .await?;
+    let channel: String = row.get(0);
+    client.batch_execute(&format!("listen {channel}")).await?;
     evening.strike();
     client.batch_execute("begin; select 1").await?;
     sleep(PAST_THE_PROBE / 2).await;

@@ -92,13 +92,22 @@ impl Database {
         let client = connect(&superuser_url).await;
         let create = format!("create database {name} template {TEMPLATE}");
         client.batch_execute(&create).await.unwrap();
-        let url = in_database(&superuser_url, &name);
+        Self::open(cluster, &name).await
+    }
+
+    /// A migrated database that is there already.
+    pub(crate) async fn open(cluster: &Cluster, name: &str) -> Self {
+        let url = in_database(&cluster.superuser_url(), name);
         Self {
             client: connect(&url).await,
-            gateway_url: cluster.url_for("usher_gateway", GATEWAY_PASSWORD, &name),
+            gateway_url: cluster.url_for("usher_gateway", GATEWAY_PASSWORD, name),
             url,
             users: AtomicU32::new(1),
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.url.rsplit_once('/').unwrap().1
     }
 
     /// Connects again, after the server was away.
@@ -116,6 +125,12 @@ impl Database {
     /// Asks for one value.
     pub(crate) async fn one<T: FromSqlOwned>(&self, sql: &str) -> T {
         one(&self.client, sql, &[]).await
+    }
+
+    /// The name of a channel: `events`, `votes` or `control`.
+    pub(crate) async fn channel(&self, kind: &str) -> String {
+        self.one(&format!("select {kind} from usher.channels"))
+            .await
     }
 
     /// Waits until a condition holds in the database.

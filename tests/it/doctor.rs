@@ -56,12 +56,12 @@ async fn what_is_broken_is_named_with_what_to_do() {
         (
             "drop function usher.close_due_votings()",
             "migrations",
-            "_lookups.sql",
+            "_gateway_reads.sql",
         ),
         (
             "create or replace function usher.close_due_votings() returns integer language sql as $$ select 0 $$",
             "migrations",
-            "_lookups.sql",
+            "_gateway_reads.sql",
         ),
         (
             "revoke execute on function usher.tallies(uuid[]) from usher_gateway",

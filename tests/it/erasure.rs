@@ -121,8 +121,9 @@ async fn ten_thousand_messages_go_at_once_with_a_few_notices() {
 
     // The gateway's own limit for a statement, which is not there for nothing.
     db.run(&format!(
-        "set statement_timeout = '8s'; delete from auth.users where id = '{}'; notify usher_events, 'over'",
-        ann.id
+        "set statement_timeout = '8s'; delete from auth.users where id = '{}'; notify {}, 'over'",
+        ann.id,
+        db.channel("events").await
     ))
     .await;
 
@@ -203,7 +204,8 @@ async fn count_notices(db: &Database) -> Arc<(AtomicUsize, AtomicUsize)> {
             }
         }
     });
-    client.batch_execute("listen usher_events").await.unwrap();
+    let listen = format!("listen {}", db.channel("events").await);
+    client.batch_execute(&listen).await.unwrap();
     // Listens as long as the test runs.
     tokio::spawn(async move {
         let _client = client;

@@ -104,7 +104,7 @@ async fn a_lost_listen_connection_loses_nothing_and_doubles_nothing() {
         let which = if round == 2 {
             "true"
         } else {
-            "query = 'select usher.epoch()'"
+            "query = 'select usher.epoch(), (usher.channel_names()).*'"
         };
         let ended: i64 = db
             .one(&format!(
@@ -158,7 +158,7 @@ async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
         if seq == 4 {
             // And one that is told twice, late.
             db.run(&format!(
-                "select pg_notify('usher_events', '{{\"s\":\"{session}\",\"q\":1,\"e\":' || usher.wire_event(seq, type, at, data) || '}}')
+                "select pg_notify((select events from usher.channels), '{{\"s\":\"{session}\",\"q\":1,\"e\":' || usher.wire_event(seq, type, at, data) || '}}')
                  from usher.session_events where session_id = '{session}' and seq = 1"
             ))
             .await;
@@ -175,13 +175,14 @@ async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
         "{\"s\":\"nonsense\",\"q\":-1}",
         "{\"s\":7}",
     ] {
-        for channel in ["usher_events", "usher_votes", "usher_control"] {
+        for kind in ["events", "votes", "control"] {
+            let channel = db.channel(kind).await;
             db.run(&format!("select pg_notify('{channel}', '{payload}')"))
                 .await;
         }
     }
     db.run(&format!(
-        "select pg_notify('usher_events', '{{\"s\":\"{session}\",\"q\":99}}')"
+        "select pg_notify((select events from usher.channels), '{{\"s\":\"{session}\",\"q\":99}}')"
     ))
     .await;
     db.say(session, &ann, "last").await;
@@ -414,7 +415,7 @@ async fn deafen(db: &Database, gateway: &Gateway) {
     let ended: i64 = db
         .one(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity
-             where usename = 'usher_gateway' and datname = current_database() and query = 'select usher.epoch()'",
+             where usename = 'usher_gateway' and datname = current_database() and query = 'select usher.epoch(), (usher.channel_names()).*'",
         )
         .await;
     assert_eq!(ended, 1);

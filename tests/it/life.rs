@@ -331,7 +331,7 @@ async fn readiness_needs_a_listen_connection_that_hears() {
     db.run(&format!("{limit} 0")).await;
     db.run(
         "select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and query = 'select usher.epoch()'",
+         where datname = current_database() and query = 'select usher.epoch(), (usher.channel_names()).*'",
     )
     .await;
     lacks(&gateway, Some("listen")).await;

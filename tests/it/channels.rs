@@ -1,0 +1,118 @@
+//! The NOTIFY channels: who can hear them, who can write to them, and what a forged event leads to.
+
+use serde_json::json;
+
+use crate::client::Client;
+use crate::database::{Database, connect};
+use crate::gateway::Gateway;
+use crate::http::metric;
+
+#[tokio::test]
+async fn no_role_but_the_gateways_knows_the_channels() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut viewer = Client::connect(gateway.at, &ann).await;
+    viewer.subscribe(session).await;
+    let name = db.channel("events").await;
+    let suffix = name.strip_prefix("usher_events_").unwrap();
+    assert_eq!(suffix.len(), 32, "{name}");
+
+    for role in ["anon", "authenticated", "service_role"] {
+        let client = connect(&db.url).await;
+        client
+            .batch_execute(&format!("set role {role}"))
+            .await
+            .unwrap();
+        for sql in [
+            "select usher.channel_names()",
+            "select events from usher.channels",
+            "update usher.channels set events = 'usher_events'",
+        ] {
+            let refused = client.batch_execute(sql).await.unwrap_err();
+            assert_eq!(refused.code().unwrap().code(), "42501", "{role}: {sql}");
+        }
+        // The listener's own statement names them.
+        let seen = client
+            .query_one(
+                "select count(*) from pg_stat_activity where query like '%' || $1::text || '%' and pid <> pg_backend_pid()",
+                &[&suffix],
+            )
+            .await
+            .unwrap();
+        assert_eq!(seen.get::<_, i64>(0), 0, "{role}");
+        // Names that one would guess lead nowhere.
+        let forged = format!(
+            r#"select pg_notify('usher_events', '{{"s":"{session}","q":1,"e":{{"seq":1,"type":"chat.created","data":{{}}}}}}')"#
+        );
+        client.batch_execute(&forged).await.unwrap();
+    }
+    db.say(session, &ann, "true").await;
+    viewer.has_the_whole_log(&db, session).await;
+}
+
+#[tokio::test]
+async fn a_forged_event_is_taken_back() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let mut gateway = Gateway::start(&db, |_| {}).await;
+    let mut viewer = Client::connect(gateway.at, &ann).await;
+    viewer.subscribe(session).await;
+    db.say(session, &ann, "first").await;
+    viewer.event(session, 1).await;
+
+    let channel = db.channel("events").await;
+    let forge = async |payload: &str| {
+        db.run(&format!("select pg_notify('{channel}', '{payload}')"))
+            .await;
+    };
+    // With the next number: it is shown until the true event of that number arrives, whole or too large for a NOTIFY.
+    let large = "\u{1f3ac}".repeat(2_000);
+    for (seq, body) in [(2, "true"), (4, &large)] {
+        forge(&format!(
+            r#"{{"s":"{session}","q":{seq},"e":{{"seq":{seq},"type":"chat.created","at":"2026-11-30T20:00:00.000Z","data":{{"body":"forged"}}}}}}"#
+        ))
+        .await;
+        let shown = viewer.event(session, seq).await;
+        assert_eq!(shown["data"]["body"], "forged");
+        db.say(session, &ann, body).await;
+        let reset = viewer.expect("reset").await;
+        assert_eq!(
+            (&reset["reason"], &reset["seq"]),
+            (&json!("ahead"), &json!(0))
+        );
+        viewer.has_the_whole_log(&db, session).await;
+        db.say(session, &ann, "what follows").await;
+        viewer.event(session, seq + 1).await;
+    }
+    assert_eq!(metric(gateway.at, "usher_forged_events_total").await, 2.0);
+    // With a number that was shown: the log confirms what was shown.
+    forge(&format!(
+        r#"{{"s":"{session}","q":5,"e":{{"seq":5,"type":"chat.created","data":{{"body":"forged"}}}}}}"#
+    ))
+    .await;
+    db.say(session, &ann, "last").await;
+    viewer.event(session, 6).await;
+    viewer.has_the_whole_log(&db, session).await;
+    assert_eq!(viewer.received("reset"), 2);
+    gateway.take_errors();
+}
+
+#[tokio::test]
+async fn channels_that_get_other_names_are_found_again() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut viewer = Client::connect(gateway.at, &ann).await;
+    viewer.subscribe(session).await;
+    db.run("update usher.channels set events = 'usher_events_' || replace(gen_random_uuid()::text, '-', '')")
+        .await;
+    db.say(session, &ann, "on the new channel").await;
+    viewer.event(session, 1).await;
+    db.say(session, &ann, "and another").await;
+    viewer.event(session, 2).await;
+    assert_eq!(viewer.received("reset"), 0);
+}
