@@ -28,6 +28,8 @@ pub struct Rates {
     pub moderator_messages: Option<Rate>,
     /// Votes of a user.
     pub votes: Option<Rate>,
+    /// Acts of moderation of a user, by calls over HTTP.
+    pub moderation: Option<Rate>,
     /// Messages to a session, and votes in a voting, by everybody together.
     pub session_writes: Option<Rate>,
     /// Frames of a socket.
@@ -78,6 +80,16 @@ pub struct RawRates {
         help_heading = "Limits"
     )]
     pub limit_votes: String,
+
+    /// Calls of a user that moderate (over HTTP), COUNT/SECONDS or off; the next gets 429.
+    #[arg(
+        long,
+        env = "USHER_LIMIT_MODERATION",
+        default_value = "100/30",
+        value_name = "RATE",
+        help_heading = "Limits"
+    )]
+    pub limit_moderation: String,
 
     /// Messages to one session, and votes in one voting, by everybody together, COUNT/SECONDS or off.
     #[arg(
@@ -168,6 +180,7 @@ impl Check {
         let moderators = &raw.limit_moderator_messages;
         let moderators = self.rate("USHER_LIMIT_MODERATOR_MESSAGES", moderators, 1);
         let votes = self.rate("USHER_LIMIT_VOTES", &raw.limit_votes, 1);
+        let moderation = self.rate("USHER_LIMIT_MODERATION", &raw.limit_moderation, 1);
         let writes = &raw.limit_session_writes;
         let writes = self.rate("USHER_LIMIT_SESSION_WRITES", writes, 1);
         let frames = self.rate("USHER_LIMIT_FRAMES", &raw.limit_frames, 1);
@@ -192,6 +205,7 @@ impl Check {
             messages: messages?,
             moderator_messages: moderators?,
             votes: votes?,
+            moderation: moderation?,
             session_writes: writes?,
             frames: frames?,
             bytes: bytes?,

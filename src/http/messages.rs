@@ -145,13 +145,12 @@ pub async fn post_message(
 ///
 /// # Errors
 /// What the limits or the database say against it.
-pub async fn write(shared: &Shared, Author(caller): Author, write: Write) -> Result<Done, Refusal> {
-    let identity = caller.identity;
+pub async fn write(shared: &Shared, author: Author, write: Write) -> Result<Done, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.
     shared
         .throttle
-        .admit(&identity, &write, false, moment().at)?;
-    shared.write(write, identity).await
+        .admit(author.user, &write, false, moment().at)?;
+    shared.write(write, author.identity).await
 }
 
 fn nonce(headers: &HeaderMap) -> Result<Option<Nonce>, Refusal> {

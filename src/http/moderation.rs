@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::http::openapi::{Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, told};
+use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, TokenBearer, told};
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use crate::protocol::id::{MessageId, SessionId, UserId, VotingId};
 use crate::protocol::moderation::{self, Act};
@@ -338,7 +338,7 @@ pub async fn delete_message(
 )]
 pub async fn bans(
     State(shared): State<Arc<Shared>>,
-    Author(caller): Author,
+    TokenBearer(caller): TokenBearer,
     Id(session): Id<SessionId>,
 ) -> Result<Response, Refused> {
     let bans = shared.store.bans(&caller.identity, session).await;
@@ -423,11 +423,12 @@ impl FromRequestParts<Arc<Shared>> for Place {
 
 async fn moderate(
     shared: &Shared,
-    Author(caller): Author,
+    author: Author,
     act: Act,
     status: StatusCode,
 ) -> Result<Response, Refused> {
-    let outcome = shared.store.moderate(&caller.identity, &act).await;
+    shared.throttle.moderate(author.user)?;
+    let outcome = shared.store.moderate(&author.identity, &act).await;
     let done = told(outcome, "an act of moderation", shared)??;
     Ok(reply::data(status, &done))
 }

@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use crate::auth::identity::Identity;
 use crate::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::postgres::store::StoreError;
-use crate::protocol::id::Seq;
+use crate::protocol::id::{Seq, UserId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::relay::may_write::may_write;
 use crate::server::accept::PeerAddress;
 use crate::server::door::{self, Visitor};
 use crate::server::{Shared, answer, answered};
@@ -81,11 +82,34 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     }
 }
 
-/// A caller who may write, as far as that can be told before anything else of the call is looked at: one with a token.
+/// A caller who may write, as far as that can be told before anything else of the call is looked at.
 #[derive(Debug)]
-pub struct Author(pub Caller);
+pub struct Author {
+    /// As whom the database is asked.
+    pub identity: Arc<Identity>,
+    /// By whom limits count.
+    pub user: UserId,
+}
 
 impl FromRequestParts<Arc<Shared>> for Author {
+    type Rejection = Refused;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let TokenBearer(caller) = TokenBearer::from_request_parts(parts, shared).await?;
+        let user = may_write(&caller.identity)?;
+        let identity = caller.identity;
+        Ok(Self { identity, user })
+    }
+}
+
+/// A caller with a token, be it that of nobody in particular.
+#[derive(Debug)]
+pub struct TokenBearer(pub Caller);
+
+impl FromRequestParts<Arc<Shared>> for TokenBearer {
     type Rejection = Refused;
 
     async fn from_request_parts(

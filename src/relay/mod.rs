@@ -10,9 +10,10 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, [`router`], [`topic`], [`snapshot`], [`opening`], `rights`,
-//! [`subscription`], [`peer`], [`tally`], [`resume`], [`write_queue`].
+//! [`subscription`], [`may_write`], [`peer`], [`tally`], [`resume`], [`write_queue`].
 
 pub mod history;
+pub mod may_write;
 pub mod opening;
 pub mod peer;
 mod redaction;

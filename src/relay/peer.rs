@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::auth::identity::{Credential, Identity, Role};
+use crate::auth::identity::{Credential, Identity};
 use crate::limits::{
     AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING,
     WRITES_IN_FLIGHT_PER_PEER_MAX,
@@ -21,6 +21,7 @@ use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
 use crate::protocol::server::{Done, ServerFrame};
 use crate::protocol::{ms, websocket};
+use crate::relay::may_write::may_write;
 use crate::relay::opening::Beginning;
 use crate::relay::resume::{Grant, ResumeKey};
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
@@ -101,6 +102,7 @@ pub enum Effect {
     /// Write to the database; the answer names the ticket.
     Write {
         ticket: u32,
+        author: UserId,
         write: Write,
         is_moderator: bool,
     },
@@ -494,10 +496,10 @@ impl Peer {
     }
 
     fn write(&mut self, id: Option<FrameId>, write: Write) {
-        if self.identity.role == Role::Anon {
-            let message = "sign in to write: this socket is anonymous";
-            return self.refuse(id, Refusal::new(RefusalCode::Forbidden, message));
-        }
+        let author = match may_write(&self.identity) {
+            Ok(author) => author,
+            Err(refusal) => return self.refuse(id, refusal),
+        };
         if self.writes.len() >= WRITES_IN_FLIGHT_PER_PEER_MAX {
             let mut refusal = Refusal::new(
                 RefusalCode::RateLimited,
@@ -514,6 +516,7 @@ impl Peer {
         };
         self.effects.push(Effect::Write {
             ticket: self.counter,
+            author,
             write,
             is_moderator,
         });

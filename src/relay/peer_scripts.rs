@@ -829,7 +829,7 @@ fn writes_are_passed_on_and_acknowledged() {
         expect![[r#"
         anonymous
         > send S
-            refuse 3 forbidden: sign in to write: this socket is anonymous"#]],
+            refuse 3 forbidden: sign in to write: this caller is anonymous"#]],
     );
 }
 

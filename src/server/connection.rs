@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::auth::identity::Identity;
 use crate::limits::{NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX};
 use crate::protocol::client::{self, FrameId, Misunderstood, Request};
+use crate::protocol::id::UserId;
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
 use crate::relay::PeerId;
@@ -363,9 +364,10 @@ impl Connection {
                 }
                 Effect::Write {
                     ticket,
+                    author,
                     write,
                     is_moderator,
-                } => self.write(ticket, write, is_moderator),
+                } => self.write(ticket, author, write, is_moderator),
                 Effect::Began(beginning) => {
                     let starts = &self.shared.metrics.starts;
                     starts.get_or_create(&beginning.into()).inc();
@@ -395,11 +397,11 @@ impl Connection {
     }
 
     /// Writes, unless it is one too many.
-    fn write(&mut self, ticket: u32, write: Write, is_moderator: bool) {
+    fn write(&mut self, ticket: u32, author: UserId, write: Write, is_moderator: bool) {
         let (shared, identity) = (&self.shared, Arc::clone(self.peer.identity()));
         let admitted = shared
             .throttle
-            .admit(&identity, &write, is_moderator, moment().at);
+            .admit(author, &write, is_moderator, moment().at);
         match admitted {
             Ok(()) => self
                 .answers

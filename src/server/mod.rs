@@ -183,8 +183,10 @@ impl Shared {
             .writer
             .write(write.clone(), Arc::clone(&identity))
             .await;
-        if outcome.is_err() {
-            self.throttle.on_refused(&identity, &write);
+        if outcome.is_err()
+            && let Some(author) = identity.subject
+        {
+            self.throttle.on_refused(author, &write);
         }
         let took = (moment().at - began).as_secs_f64();
         self.metrics.writes.observe(took);

@@ -19,7 +19,6 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::auth::identity::Identity;
 use crate::config::rates::{Rate, Rates};
 use crate::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
 use crate::protocol::client::NewMessage;
@@ -35,6 +34,7 @@ pub struct Throttle {
     messages: Keyed<UserId>,
     moderator_messages: Keyed<UserId>,
     votes: Keyed<UserId>,
+    moderation: Keyed<UserId>,
     session_writes: Keyed<Uuid>,
     requests: Keyed<AddressKey>,
     sockets: Arc<DashMap<AddressKey, u32>>,
@@ -51,6 +51,7 @@ impl Throttle {
             messages: Keyed::new(rates.messages, MonotonicClock),
             moderator_messages: Keyed::new(rates.moderator_messages, MonotonicClock),
             votes: Keyed::new(rates.votes, MonotonicClock),
+            moderation: Keyed::new(rates.moderation, MonotonicClock),
             session_writes: Keyed::new(rates.session_writes, MonotonicClock),
             requests: Keyed::new(rates.requests, MonotonicClock),
             sockets: Arc::default(),
@@ -66,20 +67,17 @@ impl Throttle {
     /// `rate_limited`, with the time to wait.
     pub fn admit(
         &self,
-        identity: &Identity,
+        author: UserId,
         write: &Write,
         is_moderator: bool,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Some(user) = identity.subject else {
-            return Ok(());
-        };
         let (personal, place, what) = match write {
             Write::Message(message) if is_moderator => {
                 (&self.moderator_messages, message.session.0, "messages")
             }
             Write::Message(message) => {
-                let repeated = self.repeats.say(user, message, now);
+                let repeated = self.repeats.say(author, message, now);
                 repeated.map_err(|wait| {
                     limited(
                         "the same message was sent here a moment ago".to_owned(),
@@ -91,7 +89,7 @@ impl Throttle {
             Write::Vote(vote) => (&self.votes, vote.voting.0, "votes"),
         };
         let passed = personal
-            .check(&user)
+            .check(&author)
             .map_err(|wait| limited(format!("too many {what}, slow down"), wait))
             .and_then(|()| {
                 let everybody = self.session_writes.check(&place);
@@ -103,16 +101,25 @@ impl Throttle {
                 })
             });
         if passed.is_err() {
-            self.on_refused(identity, write);
+            self.on_refused(author, write);
         }
         passed
     }
 
     /// A write was not done after all: the same words may be tried again.
-    pub fn on_refused(&self, identity: &Identity, write: &Write) {
-        if let (Some(user), Write::Message(message)) = (identity.subject, write) {
-            self.repeats.forget(user, message);
+    pub fn on_refused(&self, author: UserId, write: &Write) {
+        if let Write::Message(message) = write {
+            self.repeats.forget(author, message);
         }
+    }
+
+    /// Lets an act of moderation pass, whether or not the caller moderates anything.
+    ///
+    /// # Errors
+    /// `rate_limited`, with the time to wait.
+    pub fn moderate(&self, author: UserId) -> Result<(), Refusal> {
+        let too_many = |wait| limited("too many acts of moderation, slow down".to_owned(), wait);
+        self.moderation.check(&author).map_err(too_many)
     }
 
     /// Returns whom a request counts against; `None`, a trusted proxy itself, is not limited.
@@ -154,7 +161,7 @@ impl Throttle {
                 biased;
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {
-                    for keyed in [&self.messages, &self.moderator_messages, &self.votes] {
+                    for keyed in self.by_author() {
                         keyed.sweep();
                     }
                     self.session_writes.sweep();
@@ -165,11 +172,19 @@ impl Throttle {
         }
     }
 
+    fn by_author(&self) -> [&Keyed<UserId>; 4] {
+        [
+            &self.messages,
+            &self.moderator_messages,
+            &self.votes,
+            &self.moderation,
+        ]
+    }
+
     /// Keys that are remembered, over all rates.
     #[must_use]
     pub fn keys(&self) -> usize {
-        let users = [&self.messages, &self.moderator_messages, &self.votes];
-        users.iter().map(|keyed| keyed.len()).sum::<usize>()
+        self.by_author().map(Keyed::len).iter().sum::<usize>()
             + self.session_writes.len()
             + self.requests.len()
             + self.repeats.said.len()
@@ -498,6 +513,7 @@ mod tests {
             messages: None,
             moderator_messages: None,
             votes: None,
+            moderation: None,
             session_writes: None,
             frames: None,
             bytes: None,

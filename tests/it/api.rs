@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Client, refused};
-use crate::database::{Database, User, sign, token};
+use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
 use usher::auth::mint::Claims;
 use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
+use usher::protocol::id::{SessionId, UserId};
 
 /// Somebody who calls.
 pub(crate) struct Caller<'a> {
@@ -568,7 +569,7 @@ async fn callers_are_known_as_on_the_socket() {
         .is_refusal(401, "unauthorized");
     let forged = sign(
         "another secret, also of 32 bytes or more",
-        &Claims::user(usher::protocol::id::UserId(ann.id)),
+        &Claims::user(UserId(ann.id)),
         Duration::from_secs(60),
     );
     with(&format!("Bearer {forged}"))
@@ -652,6 +653,113 @@ async fn limits_are_the_same_as_on_the_socket() {
         call(gateway.at, "GET", "/healthz", &from, "").await.status,
         200
     );
+}
+
+#[tokio::test]
+async fn an_anonymous_caller_writes_nothing_and_the_database_is_not_even_asked() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    let message = db.say(session, &ann, "hello").await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let signed = |claims: &Claims| User {
+        token: sign(JWT_SECRET, claims, Duration::from_hours(1)),
+        ..ann.clone()
+    };
+    let anon_key = signed(&Claims::anon());
+    let overlay = signed(&Claims::overlay(UserId(Uuid::new_v4()), SessionId(session)));
+    let ban = format!("/v1/sessions/{session}/bans/{}", ann.id);
+    let (vote, votings) = (
+        format!("/v1/votings/{voting}/vote"),
+        format!("/v1/sessions/{session}/votings"),
+    );
+    let writes = [
+        (
+            "POST",
+            format!("/v1/sessions/{session}/messages"),
+            json!({"body": "x"}),
+        ),
+        ("PUT", vote.clone(), json!({"movie": movies[0]})),
+        ("DELETE", vote, json!({})),
+        ("POST", votings, json!({"question": "x?", "movies": movies})),
+        (
+            "PATCH",
+            format!("/v1/votings/{voting}"),
+            json!({"state": "closed"}),
+        ),
+        (
+            "PATCH",
+            format!("/v1/sessions/{session}"),
+            json!({"chat_enabled": false}),
+        ),
+        ("DELETE", format!("/v1/messages/{message}"), json!({})),
+        ("PUT", ban.clone(), json!({"seconds": 60})),
+        ("DELETE", ban, json!({})),
+    ];
+    // Whoever has to ask the database now is told that it is away.
+    let name: String = db.one("select current_database()").await;
+    db.run(&format!(
+        "alter database {name} connection limit 0;
+         select pg_terminate_backend(pid) from pg_stat_activity
+         where usename = 'usher_gateway' and datname = current_database()"
+    ))
+    .await;
+    for (method, path, body) in &writes {
+        for user in [&anon_key, &overlay] {
+            let caller = Caller::new(&gateway, user);
+            let answer = caller.send(method, path, body.clone()).await;
+            answer.is_refusal(403, "forbidden");
+        }
+        let caller = Caller::anonymous(&gateway);
+        let answer = caller.send(method, path, body.clone()).await;
+        answer.is_refusal(401, "unauthorized");
+    }
+    let (method, path, body) = &writes[6];
+    let caller = Caller::new(&gateway, &ann);
+    let answer = caller.send(method, path, body.clone()).await;
+    answer.is_refusal(503, "unavailable");
+    // The same words on the socket.
+    let mut client = Client::connect(gateway.at, &anon_key).await;
+    let refusal = refused(client.try_send(session, "x").await, "forbidden");
+    let over_http = Caller::new(&gateway, &anon_key).post(session, "x").await;
+    assert_eq!(over_http.json()["error"]["message"], refusal["message"]);
+}
+
+#[tokio::test]
+async fn calls_that_moderate_have_a_rate_of_their_own_whoever_makes_them() {
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let message = db.say(session, &ann, "hello").await;
+    let gateway = Gateway::start(&db, |config| {
+        let (count, period) = (std::num::NonZero::new(3).unwrap(), Duration::from_secs(60));
+        config.rates.moderation = Some(usher::config::rates::Rate { count, period });
+    })
+    .await;
+    let (streamer, viewer) = (Caller::new(&gateway, &ann), Caller::new(&gateway, &ben));
+    let settings = format!("/v1/sessions/{session}");
+    for seconds in 1..=3 {
+        let body = json!({ "slow_mode_seconds": seconds });
+        data(&streamer.send("PATCH", &settings, body).await, 200);
+    }
+    let answer = streamer
+        .send("PATCH", &settings, json!({"slow_mode_seconds": 4}))
+        .await;
+    answer.is_refusal(429, "rate_limited");
+    let seconds: u64 = answer.headers["retry-after"].parse().unwrap();
+    assert!((1..=20).contains(&seconds), "{answer:?}");
+    let slow_mode = "select slow_mode_seconds from public.movie_sessions";
+    assert_eq!(db.one::<i32>(slow_mode).await, 3);
+    // Also that of a viewer who moderates nothing.
+    let path = format!("/v1/messages/{message}");
+    for _ in 0..3 {
+        let answer = viewer.call("DELETE", &path, &[], "").await;
+        answer.is_refusal(403, "forbidden");
+    }
+    let answer = viewer.call("DELETE", &path, &[], "").await;
+    answer.is_refusal(429, "rate_limited");
 }
 
 #[tokio::test]
