@@ -10,6 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[path = "tidy/sql.rs"]
+mod sql;
+
 /// What each module may use besides itself. The longest name that fits a path decides, on both sides.
 const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &[]),

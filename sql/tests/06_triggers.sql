@@ -8,6 +8,7 @@ create temp table notices (session_id uuid, user_id uuid);
 create or replace function usher.notify_access(session uuid, member uuid) returns void
 language sql
 security definer
+set search_path = pg_catalog, pg_temp
 as $$
   insert into pg_temp.notices values (session, member)
 $$;
