@@ -1,24 +1,30 @@
--- Drops the schema and, where nothing else in the cluster depends on it, the gateway's login role.
+-- Drops the schema and, where the migrations made it and nothing else in the cluster depends on it, the gateway's login
+-- role.
 
 drop schema usher;
 
 do $$
+declare
+  problem text;
 begin
   if not exists (select 1 from pg_catalog.pg_roles where rolname = 'usher_gateway') then
     return;
+  elsif (
+    select pg_catalog.shobj_description(r.oid, 'pg_authid')
+    from pg_catalog.pg_roles r
+    where r.rolname = 'usher_gateway'
+  ) is distinct from 'Login role of the Usher gateway, made by its migrations.' then
+    raise notice 'role usher_gateway stays: it was there before';
+    return;
   end if;
   begin
-    -- `drop owned` needs the role's own privileges; the membership goes away with the role, or with this block.
-    if not pg_catalog.pg_has_role(current_user, 'usher_gateway', 'usage') then
-      execute format('grant usher_gateway to %I', current_user);
-    end if;
-    drop owned by usher_gateway;
     drop role usher_gateway;
   exception
     when dependent_objects_still_exist then
-      raise notice 'role usher_gateway is kept: other databases of this cluster still grant it something';
+      get stacked diagnostics problem = pg_exception_detail;
+      raise notice 'role usher_gateway stays: other databases of this cluster, or grants, still need it: %', problem;
     when insufficient_privilege then
-      raise notice 'role usher_gateway is kept: % may not drop it', current_user;
+      raise notice 'role usher_gateway stays: % may not drop it', current_user;
     when undefined_object or internal_error then
       raise notice 'role usher_gateway is being dropped by another database of this cluster';
   end;

@@ -54,6 +54,7 @@ mod overlay;
 mod pgtap;
 mod pooler;
 mod postgres_tls;
+mod preexisting;
 mod proxy;
 mod resume;
 mod rfc6455;

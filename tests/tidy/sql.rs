@@ -60,9 +60,7 @@ fn every_update_and_delete_in_sql_says_which_rows() {
 fn the_readers_of_sql_are_right() {
     let heads = |text: &str| -> Vec<(usize, bool)> {
         let heads = function_heads(text).into_iter();
-        heads
-            .map(|(line, head)| (line, has_path(&head)))
-            .collect()
+        heads.map(|(line, head)| (line, has_path(&head))).collect()
     };
     assert_eq!(
         heads(
