@@ -251,6 +251,7 @@ fn spawn_loops(
 ) -> Loops {
     let audience = Arc::new(Audience::default());
     let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
+    let (recount, recounts) = mpsc::channel(HEARD_QUEUE_LEN);
     let (mut loops, mut hearers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..config.fanout_loops {
         let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
@@ -260,7 +261,7 @@ fn spawn_loops(
             config.ring_events,
             Arc::clone(&audience),
             store.clone(),
-            changed_votings.clone(),
+            recount.clone(),
             Arc::clone(metrics),
             Arc::clone(&pulse),
         );
@@ -272,6 +273,7 @@ fn spawn_loops(
     let reader = TallyReader {
         conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
         changed,
+        recounts,
         store: store.clone(),
         loops: loops.clone(),
         metrics: Arc::clone(metrics),

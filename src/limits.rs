@@ -114,8 +114,16 @@ pub const REVOCATIONS_MAX: usize = 10_000;
 /// Votings of one session whose latest tally is remembered for those who join or were stalled.
 pub const TALLIES_PER_SESSION_MAX: usize = 16;
 
-/// Votings that wait for their counts to be read; beyond it the oldest promise is kept by reading more often.
+/// Polls that wait for their counts to be read, some 10 MB of them. When more change, the counts of every poll that
+/// somebody watches are read once half of these are done: no last tally is lost.
 pub const DIRTY_VOTINGS_MAX: usize = 100_000;
+
+/// Polls whose counts one query reads, so that a query ends well within [`QUERY_TIMEOUT`] however many polls changed.
+pub const TALLIES_READ_MAX: usize = 1_000;
+
+/// Polls of one session whose tally was pushed out of [`TALLIES_PER_SESSION_MAX`] while somebody was stalled: their counts
+/// are read again for that receiver. A session has one open poll at a time.
+pub const FORGOTTEN_TALLIES_MAX: usize = 1_024;
 
 const _: () = assert!(FRAGMENTS_MAX as usize * 256 >= FRAME_BYTES_MAX);
 const _: () = assert!(

@@ -326,7 +326,7 @@ impl Metrics {
             tallies: r.counter("tallies", "Tallies read and sent"),
             tallies_postponed: r.counter(
                 "tallies_postponed",
-                "Changes of counts that found no room to be remembered",
+                "Vote notices beyond the bound; the counts of all watched polls are read again instead",
             ),
             query_failures: r.counter(
                 "query_failures",

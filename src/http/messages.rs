@@ -147,10 +147,10 @@ pub async fn post_message(
 /// What the limits or the database say against it.
 pub async fn write(shared: &Shared, author: Author, write: Write) -> Result<Done, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.
-    shared
+    let passed = shared
         .throttle
         .admit(author.user, &write, false, moment().at)?;
-    shared.write(write, author.identity).await
+    shared.write(write, author.identity, passed).await
 }
 
 fn nonce(headers: &HeaderMap) -> Result<Option<Nonce>, Refusal> {

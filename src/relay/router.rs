@@ -270,7 +270,8 @@ impl Router {
                 .topics
                 .get_mut(session)
                 .expect("a receiver's sessions have topics");
-            if let Level::Behind { attempt, position } = topic.level(*session, peer, outlet) {
+            let level = topic.level(*session, peer, &mut self.recounts, outlet);
+            if let Level::Behind { attempt, position } = level {
                 let kind = TurnKind::Behind(position);
                 self.turns.push_back(Turn {
                     peer,

@@ -815,6 +815,14 @@ fn so_many_tallies_are_remembered_and_no_more() {
     stage.outlet.stalled.clear();
     stage.router.catch_up(PeerId(1), &mut stage.outlet);
     assert_eq!(stage.outlet.said.len(), TALLIES_PER_SESSION_MAX);
+    // The others are read again for it, and for nobody after it.
+    let recounts = std::iter::from_fn(|| stage.router.poll_recount());
+    assert_eq!(recounts.count(), TALLIES_PER_SESSION_MAX);
+    for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
+        stage.router.on_tally(&tally(voting, 2), &mut stage.outlet);
+    }
+    stage.router.catch_up(PeerId(1), &mut stage.outlet);
+    assert_eq!(stage.router.poll_recount(), None);
 }
 
 #[test]

@@ -15,12 +15,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX, RUN_BYTES_MAX, TALLIES_PER_SESSION_MAX};
+use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX, RUN_BYTES_MAX};
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
 use crate::relay::PeerId;
 use crate::relay::history::{History, Origin};
+use crate::relay::kept_tallies::KeptTallies;
 use crate::relay::redaction::is_same_or_redacted;
 use crate::relay::router::{
     Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause, TurnKind,
@@ -140,7 +141,7 @@ pub(super) struct Topic {
     is_current: bool,
     /// The number of the newest event that made earlier snapshots untrue.
     changed_at: Seq,
-    tallies: Vec<Tally>,
+    tallies: KeptTallies,
     /// The run of events made last: a herd that comes back from one position shares it.
     run: Option<Run>,
 }
@@ -161,7 +162,7 @@ impl Topic {
             snapshot: None,
             is_current: false,
             changed_at: Seq(0),
-            tallies: Vec::new(),
+            tallies: KeptTallies::default(),
             run: None,
         }
     }
@@ -339,7 +340,7 @@ impl Topic {
                 recounts.extend(votings.map(|voting| voting.voting));
             }
         }
-        let level = self.level(session, peer, outlet);
+        let level = self.level(session, peer, recounts, outlet);
         assert_eq!(
             level,
             Level::Served,
@@ -353,6 +354,7 @@ impl Topic {
         &mut self,
         session: SessionId,
         peer: PeerId,
+        recounts: &mut VecDeque<VotingId>,
         outlet: &mut impl Outlet,
     ) -> Level {
         let (Some(place), Some(history)) = (self.places.get(&peer), &self.history) else {
@@ -386,6 +388,9 @@ impl Topic {
                 .tallies
                 .iter()
                 .all(|tally| outlet.offer(peer, tally.frame(receiver.sees_hidden)));
+            if !receiver.missed_tally {
+                recounts.extend(self.tallies.forgotten());
+            }
         }
         Level::Served
     }
@@ -404,11 +409,9 @@ impl Topic {
         if let Some(snapshot) = &mut self.snapshot {
             Arc::make_mut(snapshot).update(tally);
         }
-        self.tallies.retain(|kept| kept.voting != tally.voting);
-        if self.tallies.len() == TALLIES_PER_SESSION_MAX {
-            self.tallies.remove(0);
-        }
-        self.tallies.push(tally.clone());
+        let has_missed = |receiver: &Receiver| receiver.missed_tally;
+        self.tallies
+            .push(tally, self.receivers.iter().any(has_missed));
         for receiver in &mut self.receivers {
             let frame = tally.frame(receiver.sees_hidden);
             if receiver.cursor.is_none() || !outlet.offer(receiver.peer, frame) {
@@ -487,7 +490,7 @@ impl Topic {
         };
         // What is older than what somebody was told is no news to anybody; what made it so is about to come.
         self.tallies.retain(|tally| !kept.is_ahead_of(tally));
-        for tally in &self.tallies {
+        for tally in self.tallies.iter() {
             if kept.is_behind(tally) {
                 Arc::make_mut(kept).update(tally);
             }

@@ -403,9 +403,9 @@ impl Connection {
             .throttle
             .admit(author, &write, is_moderator, moment().at);
         match admitted {
-            Ok(()) => self
+            Ok(passed) => self
                 .answers
-                .push(question::write(shared, ticket, write, identity)),
+                .push(question::write(shared, ticket, write, identity, passed)),
             Err(refusal) => {
                 let outcome = Err(refusal);
                 let answer = std::future::ready(Answer::Written { ticket, outcome });

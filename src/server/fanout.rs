@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::limits::COMMANDS_TAKEN_MAX;
+use crate::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
@@ -67,6 +67,8 @@ pub enum Command {
         user: Option<UserId>,
         grant: Option<Grant>,
     },
+    /// Have the counts of every voting that is watched read again.
+    Recount,
     /// Forget it.
     Leave { peer: PeerId, session: SessionId },
     /// Take over the write side of a connection.
@@ -97,7 +99,7 @@ pub struct Fanout {
     audience: Arc<Audience>,
     told_viewers: FxHashMap<SessionId, u64>,
     store: Store,
-    changed_votings: mpsc::Sender<Vec<VotingId>>,
+    recounts: mpsc::Sender<Vec<VotingId>>,
     owed_recounts: FxHashSet<VotingId>,
     told_sessions: i64,
     told_window_bytes: i64,
@@ -114,7 +116,7 @@ impl Fanout {
         ring_events_max: usize,
         audience: Arc<Audience>,
         store: Store,
-        changed_votings: mpsc::Sender<Vec<VotingId>>,
+        recounts: mpsc::Sender<Vec<VotingId>>,
         metrics: Arc<Metrics>,
         pulse: Arc<Pulse>,
     ) -> Self {
@@ -130,7 +132,7 @@ impl Fanout {
             audience,
             told_viewers: FxHashMap::default(),
             store,
-            changed_votings,
+            recounts,
             owed_recounts: FxHashSet::default(),
             told_sessions: 0,
             told_window_bytes: 0,
@@ -283,6 +285,10 @@ impl Fanout {
                 self.on_join(peer, session, attempt, user, grant.as_ref());
             }
             Command::Leave { peer, session } => self.on_leave(peer, session),
+            Command::Recount => {
+                let votings: Vec<VotingId> = self.router.votings().collect();
+                self.recount(votings);
+            }
             Command::Open {
                 peer,
                 socket,
@@ -397,11 +403,15 @@ impl Fanout {
     /// loop. What it has no room for is kept, each voting once, for the next turn.
     fn recount(&mut self, votings: impl IntoIterator<Item = VotingId>) {
         self.owed_recounts.extend(votings);
-        if self.owed_recounts.is_empty() {
-            return;
-        }
-        if let Ok(room) = self.changed_votings.try_reserve() {
-            room.send(self.owed_recounts.drain().collect());
+        while !self.owed_recounts.is_empty()
+            && let Ok(room) = self.recounts.try_reserve()
+        {
+            let owed = self.owed_recounts.iter().copied();
+            let some: Vec<VotingId> = owed.take(TALLIES_READ_MAX).collect();
+            for voting in &some {
+                self.owed_recounts.remove(voting);
+            }
+            room.send(some);
         }
     }
 

@@ -62,7 +62,7 @@ use crate::relay::peer::{Moment, Rules, Write};
 use crate::server::admissions::Admissions;
 use crate::server::fanout::Command;
 use crate::server::readiness::{Checks, DatabaseState, Pulse};
-use crate::server::throttle::Throttle;
+use crate::server::throttle::{Passed, Throttle};
 
 /// What every part of the server shares.
 #[derive(Debug)]
@@ -177,16 +177,16 @@ impl Shared {
     ///
     /// # Errors
     /// What the database says against it, or that it cannot be asked.
-    pub async fn write(&self, write: Write, identity: Arc<Identity>) -> Result<Done, Refusal> {
+    pub async fn write(
+        &self,
+        write: Write,
+        identity: Arc<Identity>,
+        passed: Passed,
+    ) -> Result<Done, Refusal> {
         let began = moment().at;
-        let outcome = self
-            .writer
-            .write(write.clone(), Arc::clone(&identity))
-            .await;
-        if outcome.is_err()
-            && let Some(author) = identity.subject
-        {
-            self.throttle.on_refused(author, &write);
+        let outcome = self.writer.write(write.clone(), identity).await;
+        if outcome.is_err() {
+            self.throttle.on_refused(passed, &write);
         }
         let took = (moment().at - began).as_secs_f64();
         self.metrics.writes.observe(took);

@@ -12,6 +12,7 @@ use crate::protocol::server::Done;
 use crate::relay::peer::Write;
 use crate::relay::router::LogPage;
 use crate::server::admissions::AdmissionAnswer;
+use crate::server::throttle::Passed;
 use crate::server::{Shared, answered};
 
 /// A question to the database.
@@ -117,10 +118,11 @@ pub(super) fn write(
     ticket: u32,
     write: Write,
     identity: Arc<Identity>,
+    passed: Passed,
 ) -> BoxFuture<'static, Answer> {
     let shared = Arc::clone(shared);
     Box::pin(async move {
-        let outcome = shared.write(write, identity).await;
+        let outcome = shared.write(write, identity, passed).await;
         Answer::Written { ticket, outcome }
     })
 }

@@ -28,8 +28,11 @@ type Reading = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>
 pub struct TallyReader {
     /// Decides when.
     pub conflation: Conflation,
-    /// What the database says has changed, and what the fan-out loops think may have.
+    /// What the database says has changed. Always taken: the listener, and with it every event, waits for it.
     pub changed: mpsc::Receiver<Vec<VotingId>>,
+    /// What the fan-out loops want read again, a bounded number of polls at a time. It waits while there is no room, and
+    /// a loop keeps what it cannot send.
+    pub recounts: mpsc::Receiver<Vec<VotingId>>,
     /// Where counts are read.
     pub store: Store,
     /// Who wants them.
@@ -53,6 +56,10 @@ impl TallyReader {
                     Some(votings) => self.note(&votings),
                     None => return,
                 },
+                votings = self.recounts.recv(), if self.conflation.has_room() => match votings {
+                    Some(votings) => self.recount(&votings),
+                    None => return,
+                },
                 (votings, tallies) = finished(&mut reading) => {
                     reading = None;
                     self.on_read(&votings, tallies).await;
@@ -65,6 +72,11 @@ impl TallyReader {
                     reading = Some(self.read(votings));
                 }
             }
+            if self.conflation.take_overflow() {
+                for fanout in &self.loops {
+                    let _ = fanout.send(Command::Recount).await;
+                }
+            }
         }
     }
 
@@ -74,6 +86,13 @@ impl TallyReader {
             if !self.conflation.on_change(*voting, now) {
                 self.metrics.tallies_postponed.inc();
             }
+        }
+    }
+
+    fn recount(&mut self, votings: &[VotingId]) {
+        let now = moment().at;
+        for voting in votings {
+            self.conflation.on_recount(*voting, now);
         }
     }
 
@@ -89,7 +108,7 @@ impl TallyReader {
     async fn on_read(&mut self, votings: &[VotingId], tallies: Result<Vec<Tally>, StoreError>) {
         let Some(tallies) = answered(tallies, "counts", &self.metrics) else {
             // The promise that the last change is told stands until it is kept.
-            return self.note(votings);
+            return self.recount(votings);
         };
         for tally in tallies.into_iter().map(Arc::new) {
             self.metrics.tallies.inc();

@@ -61,7 +61,7 @@ impl Throttle {
         }
     }
 
-    /// Lets a write pass, or says when it may be tried again.
+    /// Lets a write pass, or says when it may be tried again. Whoever writes gives the proof back with the outcome.
     ///
     /// # Errors
     /// `rate_limited`, with the time to wait.
@@ -71,14 +71,18 @@ impl Throttle {
         write: &Write,
         is_moderator: bool,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Passed, Refusal> {
+        let mut proof = Passed {
+            author,
+            noted_at: None,
+        };
         let (personal, place, what) = match write {
             Write::Message(message) if is_moderator => {
                 (&self.moderator_messages, message.session.0, "messages")
             }
             Write::Message(message) => {
-                let repeated = self.repeats.say(author, message, now);
-                repeated.map_err(|wait| {
+                let noted_at = self.repeats.say(author, message, now);
+                proof.noted_at = noted_at.map_err(|wait| {
                     limited(
                         "the same message was sent here a moment ago".to_owned(),
                         wait,
@@ -100,16 +104,17 @@ impl Throttle {
                     )
                 })
             });
-        if passed.is_err() {
-            self.on_refused(author, write);
+        if let Err(refusal) = passed {
+            self.on_refused(proof, write);
+            return Err(refusal);
         }
-        passed
+        Ok(proof)
     }
 
-    /// A write was not done after all: the same words may be tried again.
-    pub fn on_refused(&self, author: UserId, write: &Write) {
-        if let Write::Message(message) = write {
-            self.repeats.forget(author, message);
+    /// A write was not done after all: the same words may be tried again, if it was this write that noted them.
+    pub fn on_refused(&self, proof: Passed, write: &Write) {
+        if let (Write::Message(message), Some(noted_at)) = (write, proof.noted_at) {
+            self.repeats.forget(proof.author, message, noted_at);
         }
     }
 
@@ -190,6 +195,14 @@ impl Throttle {
             + self.repeats.said.len()
             + self.sockets.len()
     }
+}
+
+/// The proof that a write passed its limits.
+#[derive(Debug)]
+pub struct Passed {
+    author: UserId,
+    /// When its words were noted, if they were: to write the same message again notes nothing.
+    noted_at: Option<Instant>,
 }
 
 /// A socket's place among those of its address. Dropping it gives it back.
@@ -361,41 +374,48 @@ impl Repeats {
         }
     }
 
-    /// Notes the words, unless they are the last ones again: then says how long to wait. A message that is sent again
-    /// with its nonce is the same message, and no repetition.
-    fn say(&self, user: UserId, message: &NewMessage, now: Instant) -> Result<(), Duration> {
+    /// Notes the words, and returns when; unless they are the last ones again: then says how long to wait. A message that
+    /// is sent again with its nonce is the same message, and no repetition: nothing is noted. One step, so that of two
+    /// equal messages at the same time one passes.
+    fn say(
+        &self,
+        user: UserId,
+        message: &NewMessage,
+        now: Instant,
+    ) -> Result<Option<Instant>, Duration> {
         if self.pause.is_zero() {
-            return Ok(());
-        }
-        let body = self.hasher.hash_one(message.body.as_str());
-        let nonce = message.nonce.map(|nonce| nonce.0);
-        let key = (user, message.session);
-        if let Some(said) = self.said.get(&key) {
-            let is_retry = nonce.is_some() && nonce == said.nonce;
-            let wait = (said.at + self.pause).saturating_duration_since(now);
-            if said.body == body && !is_retry && !wait.is_zero() {
-                return Err(wait);
-            }
-            if is_retry {
-                return Ok(());
-            }
-        } else if self.said.len() >= THROTTLE_KEYS_MAX {
-            // Who cannot be remembered may repeat themselves: the rates hold all the same.
-            return Ok(());
+            return Ok(None);
         }
         let said = Said {
-            body,
-            nonce,
+            body: self.hasher.hash_one(message.body.as_str()),
+            nonce: message.nonce.map(|nonce| nonce.0),
             at: now,
         };
-        self.said.insert(key, said);
-        Ok(())
+        // Counted before the entry is held: to count waits for every part of the map.
+        let is_full = self.said.len() >= THROTTLE_KEYS_MAX;
+        match self.said.entry((user, message.session)) {
+            Entry::Occupied(mut last) => {
+                if said.nonce.is_some() && said.nonce == last.get().nonce {
+                    return Ok(None);
+                }
+                let wait = (last.get().at + self.pause).saturating_duration_since(now);
+                if said.body == last.get().body && !wait.is_zero() {
+                    return Err(wait);
+                }
+                last.insert(said);
+            }
+            // Who cannot be remembered may repeat themselves: the rates hold all the same.
+            Entry::Vacant(_) if is_full => return Ok(None),
+            Entry::Vacant(place) => drop(place.insert(said)),
+        }
+        Ok(Some(now))
     }
 
-    fn forget(&self, user: UserId, message: &NewMessage) {
+    fn forget(&self, user: UserId, message: &NewMessage, noted_at: Instant) {
         let body = self.hasher.hash_one(message.body.as_str());
-        self.said
-            .remove_if(&(user, message.session), |_, said| said.body == body);
+        self.said.remove_if(&(user, message.session), |_, said| {
+            said.body == body && said.at == noted_at
+        });
     }
 
     fn sweep(&self, now: Instant) {
@@ -462,18 +482,62 @@ mod tests {
         let repeats = Repeats::new(Duration::from_secs(30));
         let (ann, ben) = (user(1), user(2));
         let later = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(repeats.say(ann, &message("hi", 1), now), Ok(()));
-        assert_eq!(repeats.say(ann, &message("hi", 1), later(1)), Ok(()));
+        let noted = |seconds| Ok(Some(later(seconds)));
+        assert_eq!(repeats.say(ann, &message("hi", 1), now), noted(0));
+        assert_eq!(repeats.say(ann, &message("hi", 1), later(1)), Ok(None));
         assert_eq!(
             repeats.say(ann, &message("hi", 2), later(1)),
             Err(Duration::from_secs(29))
         );
-        assert_eq!(repeats.say(ben, &message("hi", 3), later(1)), Ok(()));
-        assert_eq!(repeats.say(ann, &message("ho", 4), later(2)), Ok(()));
-        assert_eq!(repeats.say(ann, &message("hi", 5), later(3)), Ok(()));
-        repeats.forget(ann, &message("hi", 5));
-        assert_eq!(repeats.say(ann, &message("hi", 6), later(4)), Ok(()));
-        assert_eq!(repeats.say(ann, &message("hi", 7), later(34)), Ok(()));
+        assert_eq!(repeats.say(ben, &message("hi", 3), later(1)), noted(1));
+        assert_eq!(repeats.say(ann, &message("ho", 4), later(2)), noted(2));
+        assert_eq!(repeats.say(ann, &message("hi", 5), later(3)), noted(3));
+        repeats.forget(ann, &message("hi", 5), later(3));
+        assert_eq!(repeats.say(ann, &message("hi", 6), later(4)), noted(4));
+        assert_eq!(repeats.say(ann, &message("hi", 7), later(34)), noted(34));
+    }
+
+    #[test]
+    fn a_retry_that_fails_does_not_free_the_words_of_what_was_written() {
+        let now = moment().at;
+        let throttle = Throttle::new(&Rates {
+            repeat_pause: Duration::from_secs(30),
+            ..rates()
+        });
+        let say = |nonce| {
+            let write = Write::Message(message("hi", nonce));
+            let passed = throttle.admit(user(1), &write, false, now);
+            passed.map(|passed| (passed, write))
+        };
+        let _written = say(1).unwrap();
+        let (again, write) = say(1).unwrap();
+        throttle.on_refused(again, &write);
+        assert!(say(2).is_err());
+    }
+
+    #[test]
+    fn of_equal_messages_at_the_same_time_one_passes() {
+        const THREADS: u128 = 4;
+        let now = moment().at;
+        let repeats = Repeats::new(Duration::from_secs(30));
+        let start = std::sync::Barrier::new(THREADS.try_into().unwrap());
+        // Each round of words is another, in a map that is large enough for the threads to meet.
+        let passed: Vec<u32> = std::thread::scope(|scope| {
+            let say = |thread: u128| {
+                let (repeats, start) = (&repeats, &start);
+                move || {
+                    let passes = |round: u128| {
+                        start.wait();
+                        let message = message(&round.to_string(), round * THREADS + thread);
+                        repeats.say(user(1), &message, now).is_ok()
+                    };
+                    (0..5_000).map(passes).map(u32::from).sum()
+                }
+            };
+            let threads: Vec<_> = (0..THREADS).map(|n| scope.spawn(say(n))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(passed.iter().sum::<u32>(), 5_000, "{passed:?}");
     }
 
     #[test]
@@ -482,7 +546,7 @@ mod tests {
         let repeats = Repeats::new(Duration::from_secs(30));
         let same = message("hi", 1);
         for number in 0..1_000_000 {
-            assert_eq!(repeats.say(user(number), &same, now), Ok(()));
+            assert!(repeats.say(user(number), &same, now).is_ok());
         }
         assert_eq!(repeats.said.len(), THROTTLE_KEYS_MAX);
         assert!(repeats.say(user(0), &message("hi", 2), now).is_err());

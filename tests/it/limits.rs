@@ -180,6 +180,36 @@ async fn the_same_words_are_not_said_twice_in_a_row() {
 }
 
 #[tokio::test]
+async fn of_equal_messages_on_two_sockets_one_is_written() {
+    // Fewer than would close the socket that is refused each time.
+    const ROUNDS: u64 = 50;
+    let db = Database::create().await;
+    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.repeat_pause = Duration::from_secs(30);
+    })
+    .await;
+    let mut first = Client::connect(gateway.at, &ben).await;
+    let mut second = Client::connect(gateway.at, &ben).await;
+    for round in 0..ROUNDS {
+        let body = format!("round {round}");
+        let (one, other) = tokio::join!(
+            first.try_send(session, &body),
+            second.try_send(session, &body)
+        );
+        let (written, repeated) = if one["type"] == "ack" {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        assert_eq!(written["type"], "ack", "{written}");
+        limited(repeated, 30);
+    }
+    assert_eq!(db.head(session).await, ROUNDS);
+}
+
+#[tokio::test]
 async fn a_flood_of_frames_is_told_and_then_closed() {
     let db = Database::create().await;
     let ann = db.user("ann").await;

@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use usher::limits::DIRTY_VOTINGS_MAX;
 use uuid::Uuid;
 
-use crate::client::{Client, refused, votes};
+use crate::client::{Client, refused, until, votes};
 use crate::database::{self, Database, User};
 use crate::gateway::Gateway;
+use crate::http::metric;
 
 #[tokio::test]
 async fn tallies_equal_the_table_under_concurrent_voters() {
@@ -76,6 +78,56 @@ async fn tallies_equal_the_table_under_concurrent_voters() {
         .await;
     assert_eq!(votes(&closed), expected);
     assert!(closed["version"].as_u64() > told["version"].as_u64());
+}
+
+#[tokio::test]
+async fn the_last_tally_comes_however_many_polls_changed_before_it() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        sam,
+    } = stage().await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    let mut viewer = Client::anonymous(gateway.at).await;
+    viewer.subscribe(session).await;
+    let chsamel = db.channel("votes").await;
+
+    // More polls than the gateway remembers, and after them the one that somebody watches.
+    let polls = DIRTY_VOTINGS_MAX + 5_000;
+    db.run(&format!(
+        "begin;
+         select count(pg_notify('{chsamel}', gen_random_uuid()::text)) from generate_series(1, {polls});
+         insert into public.votes (voting_session_id, user_id, movie_id)
+         values ('{voting}', '{}', '{}')",
+        sam.id, movies[1]
+    ))
+    .await;
+    // No counts can be read until all of that was heard.
+    let locker = database::connect(&db.url).await;
+    let lock = async {
+        let lock = "begin; lock table usher.vote_tallies in access exclusive mode";
+        locker.batch_execute(lock).await.unwrap();
+    };
+    let commit = async {
+        db.until(
+            "exists (select from pg_locks where relation = 'usher.vote_tallies'::regclass and not granted)",
+        )
+        .await;
+        db.run("commit").await;
+    };
+    tokio::join!(lock, commit);
+    until("there is no room for more", async || {
+        metric(gateway.at, "usher_tallies_postponed_total").await > 0.0
+    })
+    .await;
+    locker.batch_execute("rollback").await.unwrap();
+
+    let expected = vec![(movies[1], 1)];
+    viewer
+        .expect_where("tally", |tally| votes(tally) == expected)
+        .await;
 }
 
 #[tokio::test]
