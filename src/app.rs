@@ -49,8 +49,7 @@ pub async fn serve(
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let listener =
-        accept::bind(config.listen).with_context(|| format!("listen on {}", config.listen))?;
+    let listener = accept::bind(config.listen)?;
     let address = listener.local_addr().context("ask for the address")?;
     let mut parts = Parts::build(&config);
     let mut is_listening = parts.shared.is_listening.clone();

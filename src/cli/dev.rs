@@ -5,13 +5,13 @@
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpListener},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, builder::FalseyValueParser};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
@@ -19,18 +19,19 @@ use tracing::info;
 
 use crate::{
     app,
-    cli::{demo::Demo, process},
-    config::{Config, LogFormat, LogSettings, random_secret, raw::Raw},
+    cli::{demo::Demo, environment, process},
+    config::{Config, LogFormat, LogSettings, address::parse_listen, random_secret, raw::Raw},
     postgres::{
         binaries::Search,
         cluster::{Cluster, ClusterOptions},
     },
+    server::accept::BindError,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   usher dev                              then open the links that it prints
-  usher dev --listen 127.0.0.1:4001      a second one beside the first
+  usher dev --listen 4001                a second one beside the first
   usher dev --data ./demo                keeps the data for the next time
   usher dev --json                       one JSON line when ready, for scripts
 
@@ -43,12 +44,13 @@ const GATEWAY_ROLE: &str = "usher_gateway";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct DevArgs {
-    /// Address and port to serve on. Port 0 takes a free one.
+    /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
     #[arg(
         long,
         env = "USHER_LISTEN",
         default_value = "127.0.0.1:4000",
-        value_name = "ADDR"
+        value_name = "ADDR",
+        value_parser = listen_address
     )]
     listen: SocketAddr,
 
@@ -123,7 +125,9 @@ async fn prepare(args: &DevArgs) -> anyhow::Result<(Cluster, Demo, Config)> {
         listen: args.listen.to_string(),
         ..Raw::tuning_from_environment()
     };
-    Ok((cluster, demo, Config::from_raw(&raw)?))
+    let mut config = Config::from_raw(&raw)?;
+    config.warnings.extend(environment::warnings());
+    Ok((cluster, demo, config))
 }
 
 async fn serve(
@@ -146,19 +150,12 @@ async fn serve(
 
 /// Takes the port until the gateway does.
 fn reserve(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(listen).map_err(|error| {
-        if error.kind() != io::ErrorKind::AddrInUse {
-            return anyhow::Error::new(error).context(format!("listen on {listen}"));
-        }
-        let mut other = listen;
-        other.set_port(listen.port().checked_add(1).unwrap_or(0));
-        anyhow!(
-            "port {} on {} is taken: stop what serves there, \
-             or take another with `usher dev --listen {other}`",
-            listen.port(),
-            listen.ip()
-        )
-    })
+    TcpListener::bind(listen).map_err(|error| BindError::new(listen, error).into())
+}
+
+/// clap writes "invalid value" and the value before it.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    parse_listen(text).map_err(|expected| format!("it must be {expected}"))
 }
 
 /// The secret of the demo's tokens: kept with the data, so that a link from the last run still works.

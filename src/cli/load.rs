@@ -38,7 +38,8 @@ figures are its own; 4 broken: something was lost, doubled or out of order, or a
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct LoadArgs {
-    /// Where the gateway is: ws://, wss://, http:// or https://. The path is /v1/socket where none is given.
+    /// Where the gateway is: ws://, wss://, http:// or https://; host:port, or a port of this machine, is ws://. The path
+    /// is /v1/socket where none is given.
     #[arg(
         long,
         value_name = "URL",

@@ -1,6 +1,7 @@
 //! What `usher load` is aimed at, and the small words of its command line.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,9 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use hyper::Uri;
 use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::load::plan::Gateway;
 use crate::postgres::tls::{SslMode, client_config, verifier};
+
+/// How long one of several addresses may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where an Usher's socket is.
 const SOCKET_PATH: &str = "/v1/socket";
@@ -114,11 +120,11 @@ pub(super) async fn gateway(
     } else {
         None
     };
-    let mut addresses = tokio::net::lookup_host((parts.host.as_str(), parts.port))
+    let addresses = tokio::net::lookup_host((parts.host.as_str(), parts.port))
         .await
         .with_context(|| format!("find the address of {}: is the name right?", parts.host))?;
-    let address = addresses
-        .next()
+    let address = answering(addresses.collect())
+        .await
         .with_context(|| format!("{} has no address", parts.host))?;
     Ok(Gateway {
         url: parts.shown(),
@@ -127,6 +133,18 @@ pub(super) async fn gateway(
         path: parts.path,
         tls,
     })
+}
+
+/// The first address that takes a connection: `localhost` is two, and a gateway often serves on one of them. Where none
+/// does, the first: what it says is the error that counts.
+async fn answering(addresses: Vec<SocketAddr>) -> Option<SocketAddr> {
+    for address in addresses.iter().skip_while(|_| addresses.len() == 1) {
+        let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+        if matches!(connecting.await, Ok(Ok(_))) {
+            return Some(*address);
+        }
+    }
+    addresses.first().copied()
 }
 
 struct Parts {
@@ -138,7 +156,17 @@ struct Parts {
 
 impl Parts {
     fn parse(url: &str) -> anyhow::Result<Self> {
-        let wrong = "--url must have the form ws://host:port, wss://host or https://host/v1/socket";
+        let wrong = "--url must have the form ws://host:port, wss://host or https://host/v1/socket; \
+                     for a gateway on this machine its port is enough";
+        let url = match url.trim() {
+            port if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let port: u16 = port.parse().ok().context(wrong)?;
+                format!("ws://{}:{port}", Ipv4Addr::LOCALHOST)
+            }
+            url if url.is_empty() || url.contains("://") => url.to_owned(),
+            // As `usher serve --listen` takes it, and as a browser would.
+            url => format!("ws://{url}"),
+        };
         let uri: Uri = url.parse().context(wrong)?;
         let (is_secure, port) = match uri.scheme_str() {
             Some("ws" | "http") => (false, 80),
@@ -194,18 +222,35 @@ mod tests {
                 "wss://example.com:443/usher/v1/socket",
             ),
             ("ws://[::1]:4000", "ws://[::1]:4000/v1/socket"),
+            ("127.0.0.1:4000", "ws://127.0.0.1:4000/v1/socket"),
+            ("localhost:4133", "ws://localhost:4133/v1/socket"),
+            ("[::1]:4133/usher", "ws://[::1]:4133/usher"),
+            ("4133", "ws://127.0.0.1:4133/v1/socket"),
         ] {
             assert_eq!(Parts::parse(url).unwrap().shown(), shown);
         }
         for url in [
             "",
-            "127.0.0.1:4000",
+            "65536",
+            "a b",
             "ftp://a",
             "ws://",
             "ws://a/v1/socket?access_token=x",
         ] {
             assert!(Parts::parse(url).is_err(), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_several_addresses_the_one_that_answers_is_taken() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = listener.local_addr().unwrap();
+        let nobody = SocketAddr::new("::1".parse().unwrap(), here.port());
+        assert_eq!(answering(vec![nobody, here]).await, Some(here));
+        assert_eq!(answering(vec![here]).await, Some(here));
+        drop(listener);
+        assert_eq!(answering(vec![nobody, here]).await, Some(nobody));
+        assert_eq!(answering(vec![]).await, None);
     }
 
     #[test]

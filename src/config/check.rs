@@ -16,6 +16,7 @@ use crate::{
     causes::with_causes,
     config::{
         AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys,
+        address::{LOCALHOST, parse_listen},
         certificate::{Certificate, CertificateFiles},
         random_secret,
         raw::Raw,
@@ -287,13 +288,11 @@ impl Check {
         })
     }
 
-    /// An address with a port.
-    pub(super) fn address(&mut self, name: &'static str, text: &str) -> Option<SocketAddr> {
-        let address = text.trim().parse().ok();
-        if address.is_none() {
-            self.wrong(name, text, "an address and a port, such as 127.0.0.1:4000");
-        }
-        address
+    /// An address to listen on.
+    pub(super) fn listen_address(&mut self, name: &'static str, text: &str) -> Option<SocketAddr> {
+        parse_listen(text)
+            .map_err(|expected| self.wrong(name, text, expected))
+            .ok()
     }
 
     /// `true` or `false`.
@@ -413,5 +412,5 @@ fn is_loopback(host: &str) -> bool {
         Some(v6) => v6.split(']').next().unwrap_or(v6),
         None => host.split(':').next().unwrap_or(host),
     };
-    name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    name == LOCALHOST || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }

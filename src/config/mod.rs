@@ -4,6 +4,7 @@
 //! `***`, and each can come from a file instead (`…_FILE`), as container platforms hand them out. Everything is read
 //! once, at the start.
 
+pub mod address;
 pub mod certificate;
 mod check;
 pub mod rates;
@@ -170,7 +171,7 @@ impl Config {
         let databases = check.databases(raw);
         let token_keys = check.token_keys(raw);
         let resume_secret = check.resume_secret(raw);
-        let listen = check.address("USHER_LISTEN", &raw.listen);
+        let listen = check.listen_address("USHER_LISTEN", &raw.listen);
         let tls = check.certificate(raw);
         let resume_ttl = check.number("USHER_RESUME_TTL", &raw.resume_ttl, 10..=86_400);
         let anonymous = check.boolean("USHER_ALLOW_ANONYMOUS", &raw.allow_anonymous);
@@ -278,7 +279,7 @@ mod tests {
             "--supabase-jwt-secret=short",
             "--jwks-url=http://keys.example",
             "--resume-secret=short",
-            "--listen=4000",
+            "--listen=example.com:4000",
             "--resume-ttl=1",
             "--allow-anonymous=maybe",
             "--allowed-origins=https://a.example/,b.example",
@@ -313,7 +314,7 @@ mod tests {
               SUPABASE_JWT_SECRET: it has 5 bytes; it must have 32 or more
               USHER_JWKS_URL: it must be an https URL such as https://<ref>.supabase.co/auth/v1/.well-known/jwks.json (http only for localhost), or off
               USHER_RESUME_SECRET: it has 5 bytes; it must have 32 or more, such as `openssl rand -base64 32` gives
-              USHER_LISTEN: `4000` must be an address and a port, such as 127.0.0.1:4000
+              USHER_LISTEN: `example.com:4000` must be an address and a port, such as 127.0.0.1:4000 or localhost:4000, or a port alone
               USHER_RESUME_TTL: `1` must be a whole number from 10 to 86400
               USHER_ALLOW_ANONYMOUS: `maybe` must be true or false
               USHER_ALLOWED_ORIGINS: `https://a.example/` must be scheme and host alone, such as https://app.example, or *
@@ -337,8 +338,8 @@ mod tests {
               USHER_LIMIT_REQUESTS: `` must be a count of 1 or more and seconds, such as 20/30, or off
               USHER_LIMIT_ADDRESS_CONNECTIONS: `0` must be a whole number from 1 to 1000000
               USHER_REPEAT_SECONDS: `3601` must be a whole number from 0 to 3600
-              USHER_TRUSTED_PROXIES: `10.0.0.0/33` must be an address such as 10.0.0.7, or a range such as 10.0.0.0/8
-              USHER_TRUSTED_PROXIES: `proxy` must be an address such as 10.0.0.7, or a range such as 10.0.0.0/8
+              USHER_TRUSTED_PROXIES: `10.0.0.0/33` must be an address such as 10.0.0.7, a range such as 10.0.0.0/8, or localhost
+              USHER_TRUSTED_PROXIES: `proxy` must be an address such as 10.0.0.7, a range such as 10.0.0.0/8, or localhost
               USHER_LOG: `usher=loud` must be a filter such as info or info,usher=debug
               USHER_LOG_FORMAT: `xml` must be human or json"#]]
         .assert_eq(&errors.to_string());

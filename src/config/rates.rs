@@ -7,8 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
+use crate::config::address::LOCALHOST;
 use crate::config::check::Check;
 use crate::limits::FRAME_BYTES_MAX;
+
+/// What `localhost` means among proxies.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 /// So many in a time, all at once if need be: the allowance refills evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,8 +165,8 @@ pub struct RawRates {
     )]
     pub repeat_seconds: String,
 
-    /// Proxies whose X-Forwarded-For (or, without one, Forwarded) is believed, addresses and ranges with commas between
-    /// them. They are not limited themselves.
+    /// Proxies whose X-Forwarded-For (or, without one, Forwarded) is believed: addresses, ranges or localhost, with commas
+    /// between them. They are not limited themselves.
     #[arg(
         long,
         env = "USHER_TRUSTED_PROXIES",
@@ -252,12 +256,17 @@ impl Check {
         let mut proxies = Vec::new();
         let mistakes_before = self.mistakes.len();
         for text in list.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+            if text.eq_ignore_ascii_case(LOCALHOST) {
+                let loopback = LOOPBACK.map(|net| net.parse::<IpNet>().expect("a network"));
+                proxies.extend(loopback);
+                continue;
+            }
             match parse(text) {
                 Some(proxy) => proxies.push(proxy),
                 None => self.wrong(
                     "USHER_TRUSTED_PROXIES",
                     text,
-                    "an address such as 10.0.0.7, or a range such as 10.0.0.0/8",
+                    "an address such as 10.0.0.7, a range such as 10.0.0.0/8, or localhost",
                 ),
             }
         }

@@ -149,7 +149,7 @@ pub struct Raw {
     )]
     pub allow_anonymous: String,
 
-    /// Address and port to serve on. Port 0 takes a free one.
+    /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
     #[arg(
         long,
         env = "USHER_LISTEN",

@@ -37,11 +37,69 @@ use crate::server::{Shared, certificates, handshake};
 /// How long accepting pauses when the process has no file left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes an address.
+/// Why an address cannot be listened on, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}: {advice}")]
+pub struct BindError {
+    address: SocketAddr,
+    advice: String,
+    /// Where the advice says less than the system.
+    #[source]
+    source: Option<io::Error>,
+}
+
+impl BindError {
+    /// Tells the usual reasons from others.
+    #[must_use]
+    pub fn new(address: SocketAddr, error: io::Error) -> Self {
+        let port = address.port();
+        let mut other = address;
+        other.set_port(port.checked_add(1).unwrap_or(0));
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "for the other kinds the system's own words are the best there are"
+        )]
+        let (advice, source) = match error.kind() {
+            io::ErrorKind::AddrInUse => (
+                format!(
+                    "port {port} is taken: stop what serves there, or serve on another, such as --listen {other} \
+                     (USHER_LISTEN)"
+                ),
+                None,
+            ),
+            io::ErrorKind::AddrNotAvailable => (
+                format!(
+                    "this machine does not have the address {}: 0.0.0.0 or [::] serves on all that it has",
+                    address.ip()
+                ),
+                None,
+            ),
+            io::ErrorKind::PermissionDenied => (
+                format!(
+                    "this user may not serve on port {port}: take one above 1023, or give the process the capability \
+                     CAP_NET_BIND_SERVICE"
+                ),
+                None,
+            ),
+            _ => ("it cannot be had".to_owned(), Some(error)),
+        };
+        Self {
+            address,
+            advice,
+            source,
+        }
+    }
+}
+
+/// Listens on an address.
 ///
 /// # Errors
-/// Where somebody else has it, or it is not ours.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Where another process has it, it is not this machine's, or this user may not.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    listen(address).map_err(|error| BindError::new(address, error))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -82,6 +140,7 @@ impl<S: Sync> FromRequestParts<S> for Stay {
 pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
     // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
     let mut lobby = Lobby::default();
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -90,6 +149,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
         };
         match accepted {
             Ok((socket, address)) => {
+                is_failing = false;
                 let client = shared.throttle.client(address.ip(), &HeaderMap::new());
                 let (place, turned_out) = lobby.enter(client);
                 shared.metrics.turned_out.inc_by(turned_out.into());
@@ -103,7 +163,13 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
                 shared.tasks.spawn(serving);
             }
             Err(error) => {
-                warn!(error = with_causes(&error), "cannot accept, pausing");
+                // Twenty times a second would bury the reason for it.
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(
+                        error = with_causes(&error),
+                        "cannot accept connections, trying again"
+                    );
+                }
                 sleep(EXHAUSTED_PAUSE).await;
             }
         }
