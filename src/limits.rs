@@ -407,3 +407,11 @@ pub const CLOCK_SKEW_MS: u64 = 1_000;
 
 /// How long a connection that is no WebSocket may live.
 pub const PLAIN_CONNECTION_MAX: Duration = Duration::from_secs(60);
+
+/// How long the same failure of the database is not logged again: a night of it is a page, and a reader who comes late
+/// still finds it.
+pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Kinds of failures that are told apart in the log. There are a dozen questions, each with a handful of SQLSTATEs; what
+/// is beyond shares a line.
+pub const LOG_KINDS_MAX: usize = 256;

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::{
     causes::with_causes,
     cli::{
-        examine_database,
+        environment, examine_database,
         finding::{Finding, expires, failed, ok, warning},
         process,
     },
@@ -23,6 +23,13 @@ pub(super) async fn all(raw: &Raw) -> Vec<Finding> {
     let mut findings = Vec::new();
     let config = Config::from_raw(raw);
     settings(&config, &mut findings);
+    findings.extend(environment::warnings().into_iter().map(|text| {
+        warning(
+            "settings",
+            text,
+            "correct its name, or remove it; usher serve --help lists all",
+        )
+    }));
     if let Ok(config) = &config {
         files(config.connections_max, &mut findings);
         listener_certificate(config, &mut findings);

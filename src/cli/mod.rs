@@ -3,11 +3,13 @@
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
 //! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`doctor`] with `examine` and
 //! `examine_database` (what it looks at) and `finding` (what it says), [`token`],
-//! [`load`] with `load_plan` and `load_target`, `process` (signals, logs, limits, clock).
+//! [`load`] with `load_plan` and `load_target`, `environment` (misspelt settings), `process` (signals, logs, limits,
+//! clock).
 
 mod demo;
 pub mod dev;
 pub mod doctor;
+mod environment;
 mod examine;
 mod examine_database;
 mod finding;
@@ -26,7 +28,7 @@ use clap::{Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   usher dev                             everything on this machine, with nothing set up
-  usher dev --listen 127.0.0.1:4001     a second one beside it
+  usher dev --listen 4001               a second one beside it
   usher migrate up                      the schema, on DATABASE_URL
   usher doctor                          what is wrong with the settings or the database
   usher serve                           the gateway in front of a real database
@@ -65,6 +67,15 @@ enum Command {
 ///
 /// Whatever ends it, with what was attempted.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // Those that log, or report, say it there.
+    if matches!(
+        cli.command,
+        Command::Migrate(_) | Command::Token(_) | Command::Load(_)
+    ) {
+        for warning in environment::warnings() {
+            process::warn(&warning);
+        }
+    }
     match cli.command {
         Command::Dev(args) => dev::run(args).await?,
         Command::Serve(args) => serve::run(*args).await?,

@@ -115,3 +115,8 @@ pub(super) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
+
+/// Writes a warning to standard error, for commands that keep no log.
+pub(super) fn warn(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "usher: warning: {text}");
+}

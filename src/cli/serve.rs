@@ -6,7 +6,7 @@ use tracing::{debug, info};
 
 use crate::{
     app,
-    cli::process,
+    cli::{environment, process},
     config::{Config, raw::Raw},
     server::handshake::SOCKET_PATH,
 };
@@ -35,6 +35,7 @@ pub struct ServeArgs {
 /// Where the settings are wrong or the gateway cannot start.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = Config::from_raw(&args.raw)?;
+    config.warnings.extend(environment::warnings());
     process::init_logs(&config.log)?;
     let shutdown = process::shutdown_on_signal()?;
     process::raise_file_limit(&mut config);

@@ -213,7 +213,7 @@ pub fn told<T>(
         }
         Err(StoreError::Unavailable(_)) | Ok(_) => Refusal::unavailable(CALL_RETRY_MS),
     };
-    answered(answer, asked, &shared.metrics).ok_or(refusal)
+    answered(answer, asked, &shared.store, &shared.metrics).ok_or(refusal)
 }
 
 /// A number of an event: digits, and one that the database can hold.

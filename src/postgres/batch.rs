@@ -3,10 +3,10 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
-use tracing::error;
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
+use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::store::may_pass;
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -127,7 +127,7 @@ impl Kind {
 }
 
 /// Why a row says that nothing was done.
-pub(super) fn refusal(row: &Row) -> Option<Refusal> {
+pub(super) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
     let name: &str = row.get::<_, Option<&str>>("refusal")?;
     let detail = row.get::<_, Option<&str>>("detail");
     let retry_after_ms = row
@@ -137,7 +137,7 @@ pub(super) fn refusal(row: &Row) -> Option<Refusal> {
         return Some(Refusal::unavailable(RETRY_AFTER_MS));
     }
     let Some(code) = RefusalCode::parse(name).filter(|code| *code != RefusalCode::Internal) else {
-        error!(name, detail, "a write was refused for a reason of our own");
+        log.on_refusal(name, detail);
         return Some(Refusal::new(RefusalCode::Internal, "the write failed"));
     };
     let message = match (code, detail, retry_after_ms) {

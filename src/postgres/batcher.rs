@@ -21,11 +21,10 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Row;
-use tracing::{error, warn};
+use tracing::error;
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
-use crate::causes::with_causes;
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, WRITE_DEADLINE, WRITE_INBOX_LEN};
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
@@ -244,10 +243,11 @@ impl Poster {
         match outcome {
             Ok(rows) => self.answer(items, &rows),
             Err(StoreError::Unavailable(reason)) => {
-                warn!(
-                    reason,
-                    items = items.len(),
-                    "writes given up, the database is away"
+                let log = self.store.log();
+                log.on_unwritten(
+                    "writes given up, the database is away",
+                    &reason,
+                    items.len(),
                 );
                 self.refuse_all(items, WriteRefusal::Away);
             }
@@ -262,11 +262,7 @@ impl Poster {
                 self.refuse_all(items, WriteRefusal::Unreadable);
             }
             Err(error) => {
-                error!(
-                    error = with_causes(&error),
-                    items = items.len(),
-                    "writes failed"
-                );
+                self.store.log().on_failure("a batch of writes", &error);
                 self.refuse_all(items, WriteRefusal::Failed);
             }
         }
@@ -300,7 +296,7 @@ impl Poster {
                 error!(place, "the database answered an item that was not asked");
                 continue;
             };
-            let outcome = match batch::refusal(row) {
+            let outcome = match batch::refusal(row, self.store.log()) {
                 Some(refusal) => Err(refusal),
                 None => Ok(self.kind.done(row)),
             };

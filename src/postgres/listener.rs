@@ -22,7 +22,7 @@ use crate::causes::with_causes;
 use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::connect::{Link, Target};
-use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError};
+use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError, is_about_schema};
 use crate::postgres::trouble::ConnectError;
 use crate::protocol::id::VotingId;
 use crate::protocol::ms;
@@ -109,8 +109,16 @@ impl Listener {
             }
             // Once a reason, not once a try: one that comes later may be what somebody can mend. Without their causes
             // there are few.
-            if said.insert(lost.to_string()) {
-                warn!(error = with_causes(&lost), "not listening, trying again");
+            match &lost {
+                // The gateway has one line about a missing schema, whichever part finds it first.
+                Lost::Statement(error) if is_about_schema(error) => {
+                    self.store.log().log_missing_schema(&with_causes(error));
+                }
+                lost => {
+                    if said.insert(lost.to_string()) {
+                        warn!(error = with_causes(lost), "not listening, trying again");
+                    }
+                }
             }
             away_since.get_or_insert_with(Instant::now);
             self.metrics.listen_losses.inc();

@@ -8,8 +8,16 @@
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use rust_embed::RustEmbed;
-use tokio_postgres::{Client, error::ErrorPosition};
+use tokio_postgres::{
+    Client,
+    error::{ErrorPosition, SqlState},
+};
 use tracing::info;
+
+use crate::postgres::migration_advice::{self, missing_platform};
+
+/// The file that makes of a bare Postgres what a Supabase project is.
+const SHIM: &str = "shim.sql";
 
 /// How long to wait for somebody else's migrations.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -80,6 +88,26 @@ pub enum MigrationError {
         attempt: &'static str,
         /// What Postgres said.
         problem: String,
+    },
+    /// The role may not.
+    #[error("{attempt}: {problem}\n  to do: {advice}")]
+    Denied {
+        /// What was attempted.
+        attempt: String,
+        /// What Postgres said.
+        problem: String,
+        /// Which grants would help, or who else may.
+        advice: String,
+    },
+    /// The database lacks what every Supabase project has.
+    #[error(
+        "this database lacks what the migrations build on: {}\n  to do: on a bare Postgres, run `usher migrate up \
+         --shim` as a superuser, which makes it; a Supabase project has it in its database postgres",
+        missing.join(", ")
+    )]
+    NotSupabase {
+        /// What is not there.
+        missing: Vec<String>,
     },
     /// Somebody else migrates, and does not end.
     #[error(
@@ -234,13 +262,26 @@ async fn up_locked(client: &mut Client) -> Result<Vec<Migration>, MigrationError
         create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
         alter table supabase_migrations.schema_migrations add column if not exists statements text[];
         alter table supabase_migrations.schema_migrations add column if not exists name text;";
-    client
+    let made = client
         .batch_execute(&format!(
             "set client_min_messages = warning; {table} reset client_min_messages;"
         ))
-        .await
-        .map_err(record("make the list of migrations"))?;
+        .await;
+    if let Err(error) = made {
+        return Err(record(client, "make the list of migrations", &error).await);
+    }
     let pending = pending(client).await?;
+    if !pending.is_empty() {
+        let missing = missing_platform(client).await;
+        match missing.as_deref() {
+            Ok([]) => {}
+            Ok(missing) => {
+                let missing = missing.to_vec();
+                return Err(MigrationError::NotSupabase { missing });
+            }
+            Err(error) => return Err(record(client, "look for a Supabase project", error).await),
+        }
+    }
     for migration in &pending {
         let path = format!("migrations/{}", migration.file());
         let sql = text(&path).expect("it was listed");
@@ -294,11 +335,11 @@ async fn shim_locked(client: &mut Client) -> Result<(), MigrationError> {
                 and d.datname = current_database()
                 and c.relowner <> d.datdba
         )";
-    let row = client.query_one(foreign, &[]).await;
-    if row.map_err(record("look for a Supabase project"))?.get(0) {
-        return Err(MigrationError::NotBare);
+    match client.query_one(foreign, &[]).await {
+        Ok(row) if row.get(0) => Err(MigrationError::NotBare),
+        Ok(_) => run(client, SHIM, None).await,
+        Err(error) => Err(record(client, "look for a Supabase project", &error).await),
     }
-    run(client, "shim.sql", None).await
 }
 
 /// What a file's transaction leaves in the list.
@@ -314,52 +355,69 @@ async fn run(
     note: Option<Note<'_>>,
 ) -> Result<(), MigrationError> {
     let sql = text(path).unwrap_or_default();
-    let failed = |error: tokio_postgres::Error| MigrationError::Sql {
-        file: path.to_owned(),
-        problem: describe(&error, &sql),
+    let Err(error) = transact(client, &sql, note).await else {
+        return Ok(());
     };
-    let transaction = client.transaction().await.map_err(failed)?;
-    transaction.batch_execute(&sql).await.map_err(failed)?;
+    let problem = describe(&error, &sql);
+    if !is_denial(&error) {
+        let file = path.to_owned();
+        return Err(MigrationError::Sql { file, problem });
+    }
+    Err(MigrationError::Denied {
+        attempt: format!("run {path}"),
+        problem,
+        advice: match path {
+            SHIM => "the shim makes roles and schemas: run it as a superuser".to_owned(),
+            _ => migration_advice::rights(client).await,
+        },
+    })
+}
+
+async fn transact(
+    client: &mut Client,
+    sql: &str,
+    note: Option<Note<'_>>,
+) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(sql).await?;
     // What the file has set for itself, such as a search path or a role, must not reach the note or the next file.
-    transaction
-        .batch_execute("reset all; reset role")
-        .await
-        .map_err(failed)?;
+    transaction.batch_execute("reset all; reset role").await?;
     match note {
         Some(Note::Add(Migration { version, name }, sql)) => {
             let insert = "insert into supabase_migrations.schema_migrations (version, statements, name) \
                 values ($1, array[$2], $3)";
-            transaction
-                .execute(insert, &[version, &sql, name])
-                .await
-                .map_err(failed)?;
+            transaction.execute(insert, &[version, &sql, name]).await?;
         }
         Some(Note::Remove(migration)) => {
             let delete = "delete from supabase_migrations.schema_migrations where version = $1";
-            transaction
-                .execute(delete, &[&migration.version])
-                .await
-                .map_err(failed)?;
+            transaction.execute(delete, &[&migration.version]).await?;
         }
         None => {}
     }
-    transaction.commit().await.map_err(failed)
+    transaction.commit().await
 }
 
 async fn applied(client: &Client) -> Result<BTreeSet<String>, MigrationError> {
-    let failed = record("read the list of migrations");
-    let exists = "select to_regclass('supabase_migrations.schema_migrations') is not null";
-    if !client
-        .query_one(exists, &[])
-        .await
-        .map_err(failed)?
-        .get::<_, bool>(0)
-    {
-        return Ok(BTreeSet::new());
+    let asked = async {
+        let exists = "select to_regclass('supabase_migrations.schema_migrations') is not null";
+        if !client.query_one(exists, &[]).await?.get::<_, bool>(0) {
+            return Ok(BTreeSet::new());
+        }
+        let list = "select version from supabase_migrations.schema_migrations";
+        let rows = client.query(list, &[]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    };
+    match asked.await {
+        Ok(applied) => Ok(applied),
+        Err(error) if is_denial(&error) => Err(MigrationError::Denied {
+            attempt: "read the list of migrations".to_owned(),
+            problem: describe(&error, ""),
+            advice: "connect as the role that applies them (on Supabase: postgres). As the gateway's role, `usher \
+                     doctor` says whether the schema is as it should be"
+                .to_owned(),
+        }),
+        Err(error) => Err(record(client, "read the list of migrations", &error).await),
     }
-    let list = "select version from supabase_migrations.schema_migrations";
-    let rows = client.query(list, &[]).await.map_err(failed)?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Takes the lock for the session, so that it holds from one migration's transaction to the next.
@@ -367,13 +425,13 @@ async fn lock(client: &Client) -> Result<(), MigrationError> {
     let ms = LOCK_TIMEOUT.as_millis();
     let wait =
         format!("set lock_timeout = {ms}; select pg_advisory_lock({LOCK_KEY}); reset lock_timeout");
-    let result = client.batch_execute(&wait).await;
-    result.map_err(|error| match error.code() {
-        Some(code) if *code == tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE => {
-            MigrationError::Locked
+    match client.batch_execute(&wait).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(MigrationError::Locked)
         }
-        Some(_) | None => record("lock the list of migrations")(error),
-    })
+        Err(error) => Err(record(client, "lock the list of migrations", &error).await),
+    }
 }
 
 /// A lock that cannot be given back ends with its session.
@@ -391,11 +449,25 @@ fn text(path: &str) -> Option<Cow<'static, str>> {
     })
 }
 
-fn record(attempt: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrationError + Copy {
-    move |error| MigrationError::Record {
-        attempt,
-        problem: describe(&error, ""),
+/// What kept us from the list of migrations, with what would help where it is a lack of rights.
+async fn record(
+    client: &Client,
+    attempt: &'static str,
+    error: &tokio_postgres::Error,
+) -> MigrationError {
+    let problem = describe(error, "");
+    if !is_denial(error) {
+        return MigrationError::Record { attempt, problem };
     }
+    MigrationError::Denied {
+        attempt: attempt.to_owned(),
+        problem,
+        advice: migration_advice::rights(client).await,
+    }
+}
+
+fn is_denial(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
 }
 
 /// What Postgres said, with the line of `sql` where it said where.
@@ -417,7 +489,7 @@ fn describe(error: &tokio_postgres::Error, sql: &str) -> String {
         .into_iter()
         .flatten()
     {
-        text.push_str(&format!("; {more}"));
+        text.push_str(&format!("; {}", more.replace('\n', ", ")));
     }
     text
 }

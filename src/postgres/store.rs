@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
 use serde::Deserialize;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
 use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, QUERY_TIMEOUT, TRIM_EVENTS_MAX};
+use crate::postgres::log_limiter::LogLimiter;
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::notify::{Channels, Event};
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -88,17 +90,43 @@ impl Standing {
     }
 }
 
+impl StoreError {
+    /// Whether the statement named something that is not there, or that the gateway's role may not use.
+    pub(super) fn is_about_schema(&self) -> bool {
+        matches!(self, Self::Refused(error) if is_about_schema(error))
+    }
+
+    /// What tells it from other failures of the same question.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Self::Unavailable(_) => "unavailable".to_owned(),
+            Self::Refused(error) => error.code().map_or("", SqlState::code).to_owned(),
+            Self::Shape { what, .. } => format!("shape of {what}"),
+        }
+    }
+}
+
 /// The database, for questions.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: Pool,
+    log: Arc<LogLimiter>,
 }
 
 impl Store {
     /// Asks over the connections of a pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            log: Arc::default(),
+        }
+    }
+
+    /// Logs what goes wrong with the database, each kind of failure now and then.
+    #[must_use]
+    pub fn log(&self) -> &LogLimiter {
+        &self.log
     }
 
     /// Asks whether a caller may watch a session, what else it may do there, and what a new subscriber is told.
@@ -382,6 +410,19 @@ pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
         Some(state) if may_pass(state.code()) => StoreError::Unavailable(state.code().to_owned()),
         Some(_) => StoreError::Refused(error),
     }
+}
+
+/// Whether a statement named something that is not there, or that the gateway's role may not use.
+pub(super) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
+    // No such schema, table, column or function; no right to one of them.
+    const STATES: [SqlState; 5] = [
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+    ];
+    error.code().is_some_and(|code| STATES.contains(code))
 }
 
 /// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.

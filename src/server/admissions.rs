@@ -125,11 +125,11 @@ impl Admissions {
         self.metrics.admissions.observe(took);
         match answer {
             Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
-                answered(answer, "an admission", &self.metrics);
+                answered(answer, "an admission", &self.store, &self.metrics);
                 let refusal = Refusal::new(RefusalCode::Internal, "the admission failed");
                 Some(Err(refusal))
             }
-            answer => answered(answer, "an admission", &self.metrics),
+            answer => answered(answer, "an admission", &self.store, &self.metrics),
         }
     }
 }

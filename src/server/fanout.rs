@@ -229,7 +229,7 @@ impl Fanout {
     }
 
     fn on_page(&mut self, refill: Refill, page: Result<LogPage, StoreError>) {
-        match answered(page, "what was missed", &self.metrics) {
+        match answered(page, "what was missed", &self.store, &self.metrics) {
             Some(page) => {
                 self.router.on_page(&refill, &page, &mut self.lines);
                 let forgeries = self.router.take_forgeries();

@@ -59,6 +59,6 @@ impl Keeper {
     }
 
     fn report(&self, outcome: Result<u64, StoreError>) -> u64 {
-        answered(outcome, "a chore", &self.metrics).unwrap_or(0)
+        answered(outcome, "a chore", &self.store, &self.metrics).unwrap_or(0)
     }
 }

@@ -43,10 +43,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::error;
 
 use crate::auth::identity::Identity;
-use crate::causes::with_causes;
 use crate::config::AllowedOrigins;
 use crate::config::rates::Rates;
 use crate::keyring::Keyring;
@@ -212,11 +210,12 @@ pub(crate) fn random_below(bound: u64) -> u64 {
         .unwrap_or(0)
 }
 
-/// Takes an answer of the database. One that is missing is counted; that it is, is logged where asking again will not
-/// mend it: the listener says when the database is away.
+/// Takes an answer of the database. Counts a missing one, and logs it where asking again will not help: the listener logs
+/// when the database is away.
 pub(crate) fn answered<T>(
     answer: Result<T, StoreError>,
     asked: &'static str,
+    store: &Store,
     metrics: &Metrics,
 ) -> Option<T> {
     let error = match answer {
@@ -225,8 +224,7 @@ pub(crate) fn answered<T>(
     };
     metrics.query_failures.inc();
     if !matches!(error, StoreError::Unavailable(_)) {
-        let error = with_causes(&error);
-        error!(error, asked, "a question to the database failed");
+        store.log().on_failure(asked, &error);
     }
     None
 }

@@ -88,7 +88,7 @@ impl Question {
                 after,
             } => Box::pin(async move {
                 let page = shared.store.page(session, after).await;
-                let page = answered(page, "a page of the log", &shared.metrics);
+                let page = answered(page, "a page of the log", &shared.store, &shared.metrics);
                 Answer::Page {
                     session,
                     attempt,

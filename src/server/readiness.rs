@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LOOP_SILENCE_MAX, READINESS_INTERVAL, READINESS_TIMEOUT};
-use crate::postgres::store::Store;
+use crate::postgres::store::{Store, StoreError};
 use crate::relay::peer::Moment;
 
 /// What the database is good for.
@@ -72,11 +72,20 @@ pub async fn watch_database(
         }
         // Cancel-safe: a question that is given up leaves its connection to the pool, which tests it before use.
         let seen = match timeout(READINESS_TIMEOUT, store.is_migrated()).await {
-            Ok(Ok(is_migrated)) => DatabaseState {
-                answers: true,
-                is_migrated,
-            },
-            Ok(Err(_)) | Err(_) => DatabaseState::default(),
+            Ok(Ok(is_migrated)) => {
+                store.log().on_schema(is_migrated);
+                DatabaseState {
+                    answers: true,
+                    is_migrated,
+                }
+            }
+            Ok(Err(error)) => {
+                if !matches!(error, StoreError::Unavailable(_)) {
+                    store.log().on_failure("readiness", &error);
+                }
+                DatabaseState::default()
+            }
+            Err(_) => DatabaseState::default(),
         };
         state.send_replace(seen);
     }

@@ -106,7 +106,7 @@ impl TallyReader {
     }
 
     async fn on_read(&mut self, votings: &[VotingId], tallies: Result<Vec<Tally>, StoreError>) {
-        let Some(tallies) = answered(tallies, "counts", &self.metrics) else {
+        let Some(tallies) = answered(tallies, "counts", &self.store, &self.metrics) else {
             // The promise that the last change is told stands until it is kept.
             return self.recount(votings);
         };

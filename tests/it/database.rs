@@ -282,7 +282,8 @@ async fn make_template(cluster: &Cluster) {
     client.batch_execute(&password).await.unwrap();
 }
 
-fn in_database(url: &str, name: &str) -> String {
+/// The URL of another database of the same cluster.
+pub(crate) fn in_database(url: &str, name: &str) -> String {
     let (server, _) = url.rsplit_once('/').unwrap();
     format!("{server}/{name}")
 }

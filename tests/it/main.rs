@@ -50,6 +50,7 @@ mod main_job;
 mod migrations;
 mod moderation;
 mod naive;
+mod operator;
 mod overlay;
 mod pgtap;
 mod pooler;
