@@ -290,7 +290,7 @@ async fn lacks(gateway: &Gateway, missing: Option<&str>) {
 #[tokio::test]
 async fn readiness_needs_what_the_gateway_calls() {
     let db = Database::create().await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut gateway = Gateway::start(&db, |_| {}).await;
     for (breaks, mends) in [
         (
             "alter function usher.admit(uuid) rename to admit_gone",
@@ -305,6 +305,10 @@ async fn readiness_needs_what_the_gateway_calls() {
         lacks(&gateway, Some("migrations")).await;
         db.run(mends).await;
         lacks(&gateway, None).await;
+        // One line each time that it comes to lack something.
+        let errors = gateway.take_errors();
+        assert_eq!(errors.matches("`usher migrate up`").count(), 1, "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
     }
 }
 
