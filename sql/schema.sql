@@ -657,19 +657,34 @@ CREATE FUNCTION usher.create_profile(account uuid, metadata jsonb) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  wish text := lower(coalesce(metadata ->> 'username', metadata ->> 'user_name', metadata ->> 'preferred_username'));
+  wish text := (
+    select lower(metadata ->> w.field)
+    from unnest(array['username', 'user_name', 'preferred_username']) with ordinality as w (field, n)
+    where jsonb_typeof(metadata -> w.field) = 'string' and lower(metadata ->> w.field) ~ '^[a-z0-9_]{3,32}$'
+    order by w.n
+    limit 1
+  );
   candidate text := wish;
-  shown text := btrim(coalesce(metadata ->> 'display_name', metadata ->> 'full_name', metadata ->> 'name', ''));
+  shown constant text := (
+    select s.name
+    from unnest(array['display_name', 'full_name', 'name']) with ordinality as f (field, n)
+    cross join lateral (select left(btrim(metadata ->> f.field), 64)) as s (name)
+    where jsonb_typeof(metadata -> f.field) = 'string'
+      and usher.is_line(s.name)
+      and not usher.holds_address(metadata ->> f.field)
+    order by f.n
+    limit 1
+  );
 begin
-  if wish is null or wish !~ '^[a-z0-9_]{3,32}$' then
+  if wish is null then
     wish := 'user';
     candidate := 'user_' || substr(replace(account::text, '-', ''), 1, 8);
   end if;
-  -- A name that is taken gets a random tail: a sign-up must never fail for its name.
+  -- A name that is taken gets a random tail.
   for attempt in 1..20 loop
     begin
       insert into public.profiles (id, username, display_name)
-      values (account, candidate, left(coalesce(nullif(shown, ''), candidate), 64))
+      values (account, candidate, coalesce(shown, candidate))
       on conflict (id) do nothing;
       return;
     exception
@@ -856,6 +871,40 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.guard_display_name() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if usher.holds_address(new.display_name) and (tg_op = 'INSERT' or new.display_name <> old.display_name) then
+    raise exception using
+      errcode = 'US007', message = 'display_name must not hold an e-mail address', detail = 'display_name';
+  end if;
+  return new;
+end
+$$;
+
+CREATE FUNCTION usher.guard_lines() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  changed constant jsonb := to_jsonb(new);
+  before constant jsonb := case when tg_op = 'UPDATE' then to_jsonb(old) else '{}' end;
+  field text;
+begin
+  foreach field in array tg_argv loop
+    if changed ->> field is distinct from before ->> field and not usher.is_line(changed ->> field) then
+      raise exception using
+        errcode = 'US007',
+        message = format('%s must be one line of visible text', field),
+        detail = field;
+    end if;
+  end loop;
+  return new;
+end
+$$;
+
 CREATE FUNCTION usher.guard_movie_session() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1014,6 +1063,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.has_ink(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (value ~ '[^\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f-\u1160\u1680\u17b4-\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'::text);
+
 CREATE FUNCTION usher.heads(sessions uuid[]) RETURNS TABLE(session_id uuid, head bigint, floor bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1029,6 +1082,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.holds_address(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (value ~ '[^\u0001-\u0020\u00a0@][@\ufe6b\uff20][^\u0001-\u0020\u00a0@]'::text);
+
 CREATE FUNCTION usher.is_admin() RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1041,6 +1098,10 @@ $$;
 CREATE FUNCTION usher.is_batching() RETURNS boolean
     LANGUAGE sql STABLE
     RETURN (COALESCE((current_setting('usher.batching'::text, true) = 'on'::text), false) AND pg_has_role(SESSION_USER, 'usher_gateway'::name, 'member'::text));
+
+CREATE FUNCTION usher.is_line(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (usher.has_ink(value) AND (value !~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]'::text));
 
 CREATE FUNCTION usher.is_overlay(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2090,6 +2151,15 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.refuse_blank_message() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
+end
+$$;
+
 CREATE FUNCTION usher.refuse_truncate() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2112,8 +2182,8 @@ declare
   caller record;
   wait_ms integer;
 begin
-  if body is null or body = '' then
-    raise exception using errcode = 'US007', message = 'a message has at least one character', detail = 'body';
+  if body is null or not usher.has_ink(body) then
+    raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
   elsif char_length(body) > 2000 then
     raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
   end if;
@@ -2812,6 +2882,10 @@ CREATE INDEX session_events_message_id_idx ON usher.session_events USING btree (
 
 CREATE INDEX session_events_person_idx ON usher.session_events USING btree (COALESCE((data ->> 'deleted_by'::text), (data ->> 'user_id'::text), (data ->> 'streamer_id'::text))) WHERE (type = ANY (ARRAY['chat.deleted'::text, 'member.banned'::text, 'member.unbanned'::text, 'session.updated'::text]));
 
+CREATE TRIGGER chat_messages_blank_created BEFORE INSERT ON public.chat_messages FOR EACH ROW WHEN ((NOT usher.has_ink(new.body))) EXECUTE FUNCTION usher.refuse_blank_message();
+
+CREATE TRIGGER chat_messages_blank_updated BEFORE UPDATE OF body ON public.chat_messages FOR EACH ROW WHEN (((new.body IS DISTINCT FROM old.body) AND (NOT usher.has_ink(new.body)))) EXECUTE FUNCTION usher.refuse_blank_message();
+
 CREATE TRIGGER chat_messages_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_created();
 
 CREATE TRIGGER chat_messages_guard BEFORE UPDATE ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.guard_chat_message();
@@ -2830,15 +2904,21 @@ CREATE TRIGGER movie_sessions_deleting BEFORE DELETE ON public.movie_sessions FO
 
 CREATE TRIGGER movie_sessions_guard BEFORE INSERT OR UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_movie_session();
 
+CREATE TRIGGER movie_sessions_lines BEFORE INSERT OR UPDATE OF title ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('title');
+
 CREATE TRIGGER movie_sessions_logged_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_gone();
 
 CREATE TRIGGER movie_sessions_logged_updated AFTER UPDATE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_updated();
 
 CREATE TRIGGER movie_sessions_touch BEFORE UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
+CREATE TRIGGER movies_lines BEFORE INSERT OR UPDATE OF title ON public.movies FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('title');
+
 CREATE TRIGGER movies_touch BEFORE UPDATE ON public.movies FOR EACH ROW WHEN ((NOT (old.vote_total IS DISTINCT FROM new.vote_total))) EXECUTE FUNCTION usher.touch_updated_at();
 
 CREATE TRIGGER overlay_tokens_guard BEFORE UPDATE ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_overlay_token();
+
+CREATE TRIGGER overlay_tokens_lines BEFORE INSERT OR UPDATE OF label ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('label');
 
 CREATE TRIGGER overlay_tokens_logged_deleted AFTER DELETE ON public.overlay_tokens REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_overlay_tokens_changed();
 
@@ -2846,11 +2926,17 @@ CREATE TRIGGER overlay_tokens_logged_updated AFTER UPDATE ON public.overlay_toke
 
 CREATE TRIGGER profiles_deleting BEFORE DELETE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.on_profile_deleting();
 
+CREATE TRIGGER profiles_guard BEFORE INSERT OR UPDATE OF display_name ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.guard_display_name();
+
+CREATE TRIGGER profiles_lines BEFORE INSERT OR UPDATE OF display_name ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('display_name');
+
 CREATE TRIGGER profiles_logged_role AFTER UPDATE ON public.profiles FOR EACH ROW WHEN ((old.role IS DISTINCT FROM new.role)) EXECUTE FUNCTION usher.on_profile_role_changed();
 
 CREATE TRIGGER profiles_touch BEFORE UPDATE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
 CREATE TRIGGER session_bans_guard BEFORE INSERT OR UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_session_ban();
+
+CREATE TRIGGER session_bans_lines BEFORE INSERT OR UPDATE OF reason ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('reason');
 
 CREATE TRIGGER session_bans_logged_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_created();
 
@@ -2887,6 +2973,8 @@ CREATE TRIGGER voting_options_logged_updated AFTER UPDATE ON public.voting_optio
 CREATE TRIGGER voting_sessions_guard BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_session();
 
 CREATE TRIGGER voting_sessions_guard_request BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_request();
+
+CREATE TRIGGER voting_sessions_lines BEFORE INSERT OR UPDATE OF question ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('question');
 
 CREATE TRIGGER voting_sessions_logged_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
 
@@ -3217,6 +3305,10 @@ REVOKE ALL ON FUNCTION usher.forget_person(person uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.guard_chat_message() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION usher.guard_display_name() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.guard_lines() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.guard_movie_session() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.guard_overlay_token() FROM PUBLIC;
@@ -3229,8 +3321,18 @@ REVOKE ALL ON FUNCTION usher.guard_voting_request() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.guard_voting_session() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION usher.has_ink(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.has_ink(value text) TO anon;
+GRANT ALL ON FUNCTION usher.has_ink(value text) TO authenticated;
+GRANT ALL ON FUNCTION usher.has_ink(value text) TO service_role;
+
 REVOKE ALL ON FUNCTION usher.heads(sessions uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.heads(sessions uuid[]) TO usher_gateway;
+
+REVOKE ALL ON FUNCTION usher.holds_address(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.holds_address(value text) TO anon;
+GRANT ALL ON FUNCTION usher.holds_address(value text) TO authenticated;
+GRANT ALL ON FUNCTION usher.holds_address(value text) TO service_role;
 
 REVOKE ALL ON FUNCTION usher.is_admin() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_admin() TO anon;
@@ -3238,6 +3340,11 @@ GRANT ALL ON FUNCTION usher.is_admin() TO authenticated;
 GRANT ALL ON FUNCTION usher.is_admin() TO service_role;
 
 REVOKE ALL ON FUNCTION usher.is_batching() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.is_line(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_line(value text) TO anon;
+GRANT ALL ON FUNCTION usher.is_line(value text) TO authenticated;
+GRANT ALL ON FUNCTION usher.is_line(value text) TO service_role;
 
 REVOKE ALL ON FUNCTION usher.is_overlay(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO anon;
@@ -3363,6 +3470,8 @@ REVOKE ALL ON FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp wi
 
 REVOKE ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) TO usher_gateway;
+
+REVOKE ALL ON FUNCTION usher.refuse_blank_message() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.refuse_truncate() FROM PUBLIC;
 

@@ -126,25 +126,66 @@ create trigger profiles_touch
   for each row
   execute function usher.touch_updated_at();
 
--- Makes the profile of one account. The metadata is the user's own to write: it may name, never promote.
+create trigger profiles_lines
+  before insert or update of display_name on public.profiles
+  for each row
+  execute function usher.guard_lines('display_name');
+
+-- Everybody reads display names: an address there would be public.
+create function usher.guard_display_name() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if usher.holds_address(new.display_name) and (tg_op = 'INSERT' or new.display_name <> old.display_name) then
+    raise exception using
+      errcode = 'US007', message = 'display_name must not hold an e-mail address', detail = 'display_name';
+  end if;
+  return new;
+end
+$$;
+
+create trigger profiles_guard
+  before insert or update of display_name on public.profiles
+  for each row
+  execute function usher.guard_display_name();
+
+-- Makes the profile of one account. The metadata is the user's own to write: it may name, never promote. Of the names that
+-- sign-up forms and identity providers write there, the first that the rules allow is taken: a sign-up must never fail for
+-- its name, and an e-mail address must never become one.
 create function usher.create_profile(account uuid, metadata jsonb) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  wish text := lower(coalesce(metadata ->> 'username', metadata ->> 'user_name', metadata ->> 'preferred_username'));
+  wish text := (
+    select lower(metadata ->> w.field)
+    from unnest(array['username', 'user_name', 'preferred_username']) with ordinality as w (field, n)
+    where jsonb_typeof(metadata -> w.field) = 'string' and lower(metadata ->> w.field) ~ '^[a-z0-9_]{3,32}$'
+    order by w.n
+    limit 1
+  );
   candidate text := wish;
-  shown text := btrim(coalesce(metadata ->> 'display_name', metadata ->> 'full_name', metadata ->> 'name', ''));
+  shown constant text := (
+    select s.name
+    from unnest(array['display_name', 'full_name', 'name']) with ordinality as f (field, n)
+    cross join lateral (select left(btrim(metadata ->> f.field), 64)) as s (name)
+    where jsonb_typeof(metadata -> f.field) = 'string'
+      and usher.is_line(s.name)
+      and not usher.holds_address(metadata ->> f.field)
+    order by f.n
+    limit 1
+  );
 begin
-  if wish is null or wish !~ '^[a-z0-9_]{3,32}$' then
+  if wish is null then
     wish := 'user';
     candidate := 'user_' || substr(replace(account::text, '-', ''), 1, 8);
   end if;
-  -- A name that is taken gets a random tail: a sign-up must never fail for its name.
+  -- A name that is taken gets a random tail.
   for attempt in 1..20 loop
     begin
       insert into public.profiles (id, username, display_name)
-      values (account, candidate, left(coalesce(nullif(shown, ''), candidate), 64))
+      values (account, candidate, coalesce(shown, candidate))
       on conflict (id) do nothing;
       return;
     exception
@@ -168,7 +209,8 @@ begin
 end
 $$;
 
-revoke execute on function usher.touch_updated_at(), usher.create_profile(uuid, jsonb), usher.on_account_created()
+revoke execute on function
+  usher.touch_updated_at(), usher.guard_display_name(), usher.create_profile(uuid, jsonb), usher.on_account_created()
   from public;
 
 create trigger usher_account_created

@@ -39,6 +39,11 @@ create trigger movies_touch
   when (old.vote_total is not distinct from new.vote_total)
   execute function usher.touch_updated_at();
 
+create trigger movies_lines
+  before insert or update of title on public.movies
+  for each row
+  execute function usher.guard_lines('title');
+
 create policy movies_select on public.movies
   for select
   to anon, authenticated

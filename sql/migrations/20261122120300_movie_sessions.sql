@@ -313,6 +313,16 @@ create trigger movie_sessions_guard
   for each row
   execute function usher.guard_movie_session();
 
+create trigger movie_sessions_lines
+  before insert or update of title on public.movie_sessions
+  for each row
+  execute function usher.guard_lines('title');
+
+create trigger session_bans_lines
+  before insert or update of reason on public.session_bans
+  for each row
+  execute function usher.guard_lines('reason');
+
 create trigger session_bans_guard
   before insert or update on public.session_bans
   for each row

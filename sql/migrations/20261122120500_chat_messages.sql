@@ -56,8 +56,8 @@ declare
   caller record;
   wait_ms integer;
 begin
-  if body is null or body = '' then
-    raise exception using errcode = 'US007', message = 'a message has at least one character', detail = 'body';
+  if body is null or not usher.has_ink(body) then
+    raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
   elsif char_length(body) > 2000 then
     raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
   end if;
@@ -136,10 +136,34 @@ begin
 end
 $$;
 
+-- For owners and service roles too, whom require_chatter does not ask.
+create function usher.refuse_blank_message() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
+end
+$$;
+
 revoke execute on function
-  usher.pace_lock_key(uuid, uuid), usher.require_chatter(uuid, text, boolean), usher.guard_chat_message()
+  usher.pace_lock_key(uuid, uuid), usher.require_chatter(uuid, text, boolean), usher.guard_chat_message(),
+  usher.refuse_blank_message()
   from public;
 grant execute on function usher.require_chatter(uuid, text, boolean) to anon, authenticated, service_role;
+
+-- The conditions ask: the function is called for a refusal alone.
+create trigger chat_messages_blank_created
+  before insert on public.chat_messages
+  for each row
+  when (not usher.has_ink(new.body))
+  execute function usher.refuse_blank_message();
+
+create trigger chat_messages_blank_updated
+  before update of body on public.chat_messages
+  for each row
+  when (new.body is distinct from old.body and not usher.has_ink(new.body))
+  execute function usher.refuse_blank_message();
 
 create trigger chat_messages_guard
   before update on public.chat_messages

@@ -262,6 +262,11 @@ begin
 end
 $$;
 
+create trigger voting_sessions_lines
+  before insert or update of question on public.voting_sessions
+  for each row
+  execute function usher.guard_lines('question');
+
 create trigger voting_sessions_guard_request
   before insert or update on public.voting_sessions
   for each row

@@ -162,6 +162,11 @@ create trigger overlay_tokens_guard
   for each row
   execute function usher.guard_overlay_token();
 
+create trigger overlay_tokens_lines
+  before insert or update of label on public.overlay_tokens
+  for each row
+  execute function usher.guard_lines('label');
+
 create trigger overlay_tokens_logged_updated
   after update on public.overlay_tokens
   referencing new table as changed_rows

@@ -5,6 +5,7 @@ drop function usher.on_account_created() cascade;
 drop function usher.create_profile(uuid, jsonb);
 drop function public.my_profile();
 drop table public.profiles;
+drop function usher.guard_display_name();
 drop function usher.touch_updated_at();
 drop function usher.is_streamer();
 drop function usher.is_admin();

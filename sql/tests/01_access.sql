@@ -28,7 +28,7 @@ select is(
     where p.pronamespace = 'usher'::regnamespace and has_function_privilege('anon', p.oid, 'execute')
   ),
   array[
-    'admit', 'banned_sessions', 'enter_ballot', 'is_admin', 'is_overlay', 'is_staff', 'is_streamer',
+    'admit', 'banned_sessions', 'enter_ballot', 'has_ink', 'holds_address', 'is_admin', 'is_line', 'is_overlay', 'is_staff', 'is_streamer',
     'joined_sessions', 'message_positions', 'messages_before',
     'moderated_sessions', 'moderates_voting', 'my_votes', 'outranks', 'owns_session', 'profile_role',
     'require_chatter', 'require_writer', 'standing'

@@ -22,7 +22,7 @@ const A_PROJECT: &str = "
       id uuid primary key default gen_random_uuid(), room_id uuid references public.rooms,
       author_id uuid references auth.users, text text, sent_at timestamptz
     );
-    insert into public.movies values ('ff000000-0000-4000-8000-000000000001', 'Metropolis', 1927);
+    insert into public.movies values ('ff000000-0000-4000-8000-000000000001', E'Metro\\npolis', 1927);
     insert into public.rooms values
       ('5e000000-0000-4000-8000-000000000001', 'aa000000-0000-4000-8000-000000000001', 'Friday',
        'ff000000-0000-4000-8000-000000000001', true),
@@ -32,7 +32,8 @@ const A_PROJECT: &str = "
       now() - n * interval '1 minute'
     from generate_series(1, 200) as n;
     insert into public.chat_messages (room_id, author_id, text, sent_at) values
-      ('5e000000-0000-4000-8000-000000000001', 'aa000000-0000-4000-8000-000000000002', '', now());
+      ('5e000000-0000-4000-8000-000000000001', 'aa000000-0000-4000-8000-000000000002', '', now()),
+      ('5e000000-0000-4000-8000-000000000001', 'aa000000-0000-4000-8000-000000000002', E' \\n', now());
 ";
 
 #[tokio::test]
