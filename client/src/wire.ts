@@ -172,6 +172,7 @@ export type ClientFrame =
   | {
       readonly type: "send";
       readonly session: string;
+      /** 1 to 2,000 characters. One of them shows: the gateway refuses white space and invisible characters alone. */
       readonly body: string;
       readonly nonce: string;
       readonly reply_to?: string;

@@ -64,7 +64,7 @@ impl FromRequestParts<Arc<Shared>> for MessagesQuery {
 /// A message to be written.
 #[derive(Debug, ToSchema)]
 pub struct Message {
-    /// The text.
+    /// The text. At least one of its characters shows: white space and invisible characters alone are no message.
     #[schema(
         min_length = 1,
         max_length = 2000,

@@ -55,7 +55,7 @@ impl FromRequestParts<Arc<Shared>> for MoviesQuery {
 /// A voting to be opened.
 #[derive(Debug, ToSchema)]
 pub struct NewVoting {
-    /// What is asked.
+    /// What is asked, in one line of visible text.
     #[schema(
         min_length = 1,
         max_length = 300,
@@ -118,7 +118,7 @@ pub struct NewBan {
     /// For how long, which makes it a time-out: the user reads on. Null for good.
     #[schema(required = true, minimum = 1, maximum = 31_536_000, examples(600))]
     pub seconds: Option<u32>,
-    /// Why, for other moderators.
+    /// Why, for other moderators, in one line of visible text.
     #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]+$")]
     pub reason: Option<String>,
 }

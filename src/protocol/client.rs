@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::protocol::id::{MessageId, MovieId, Nonce, Seq, SessionId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::text::has_ink;
 
 /// A frame as a client sent it, with the name the client gave it.
 #[derive(Debug, PartialEq)]
@@ -90,7 +91,8 @@ pub struct NewVote {
     pub movie: Option<MovieId>,
 }
 
-/// The text of a chat message: 1 to 2,000 characters, none of them NUL, which Postgres cannot hold.
+/// The text of a chat message: 1 to 2,000 characters, one of which shows at least, and none of them NUL, which Postgres
+/// cannot hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Body(String);
 
@@ -98,7 +100,7 @@ impl Body {
     /// Parses a text that a client sent.
     ///
     /// # Errors
-    /// An empty text or one with a NUL is `bad_request`, a long one `too_large`.
+    /// A text that does not show or has a NUL is `bad_request`, a long one `too_large`.
     pub fn parse(text: String) -> Result<Self, Refusal> {
         if text.is_empty() {
             return Err(Refusal::bad_request("body must not be empty"));
@@ -111,6 +113,11 @@ impl Body {
         if text.chars().count() > BODY_CHARS_MAX {
             let message = format!("body must have at most {BODY_CHARS_MAX} characters");
             return Err(Refusal::new(RefusalCode::TooLarge, message));
+        }
+        if !has_ink(&text) {
+            return Err(Refusal::bad_request(
+                "body must have at least one visible character",
+            ));
         }
         Ok(Self(text))
     }
@@ -458,6 +465,10 @@ mod tests {
         check(
             r#"{"type":"send","session":"S","body":""}"#,
             expect!["- bad_request: body must not be empty"],
+        );
+        check(
+            r#"{"type":"send","session":"S","body":" \n\u200b\u3164"}"#,
+            expect!["- bad_request: body must have at least one visible character"],
         );
         check(
             r#"{"type":"vote","voting":"S"}"#,

@@ -1,7 +1,7 @@
 //! The words on the wire: what clients say, what the gateway answers, and how both look as bytes.
 //!
-//! Knows nothing of sockets, sessions or clocks. Read in this order: [`id`], [`refusal`], [`client`], [`moderation`],
-//! [`server`], [`websocket`], [`framing`], [`deflate`], [`event_stream`], [`notify`].
+//! Knows nothing of sockets, sessions or clocks. Read in this order: [`id`], [`refusal`], [`text`], [`client`],
+//! [`moderation`], [`server`], [`websocket`], [`framing`], [`deflate`], [`event_stream`], [`notify`].
 
 pub mod client;
 pub mod deflate;
@@ -12,6 +12,7 @@ pub mod moderation;
 pub mod notify;
 pub mod refusal;
 pub mod server;
+pub mod text;
 pub mod websocket;
 
 use std::time::Duration;

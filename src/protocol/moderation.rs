@@ -15,6 +15,7 @@ use crate::limits::{
 use crate::protocol::client::{Fields, missing};
 use crate::protocol::id::{MessageId, MovieId, SessionId, UserId, VotingId};
 use crate::protocol::refusal::Refusal;
+use crate::protocol::text::is_line;
 
 /// One thing that is done to a session.
 #[derive(Debug, PartialEq)]
@@ -216,7 +217,7 @@ fn visibility(fields: &mut Fields) -> Result<Option<ResultsVisibility>, Refusal>
     }
 }
 
-/// A text that people wrote, without a NUL, which Postgres cannot hold.
+/// A text that people wrote as one line.
 fn words(fields: &mut Fields, name: &str, chars_max: usize) -> Result<Option<String>, Refusal> {
     let Some(text) = fields.text(name, usize::MAX)? else {
         return Ok(None);
@@ -224,6 +225,11 @@ fn words(fields: &mut Fields, name: &str, chars_max: usize) -> Result<Option<Str
     if !(1..=chars_max).contains(&text.chars().count()) || text.contains('\0') {
         return Err(Refusal::bad_request(format!(
             "{name} must have 1 to {chars_max} characters, none of them U+0000"
+        )));
+    }
+    if !is_line(&text) {
+        return Err(Refusal::bad_request(format!(
+            "{name} must be one line of visible text"
         )));
     }
     Ok(Some(text))
@@ -286,6 +292,14 @@ mod tests {
             (
                 format!(r#"{{"question":"a\u0000","movies":{MOVIES}}}"#),
                 "question",
+            ),
+            (
+                format!(r#"{{"question":"a\nb","movies":{MOVIES}}}"#),
+                "question must be one line",
+            ),
+            (
+                format!(r#"{{"question":" \u200b","movies":{MOVIES}}}"#),
+                "question must be one line",
             ),
             (r#"{"question":"Which?"}"#.to_owned(), "movies"),
             (

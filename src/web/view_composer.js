@@ -3,6 +3,7 @@
 import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { characters, count, spokenDuration } from "./format.js";
 import { linkPhase, sendBar, serverNow } from "./room.js";
+import { hasInk } from "./text.js";
 import { quoteOf } from "./view_message.js";
 
 const BODY_MAX = 2000;
@@ -81,7 +82,7 @@ export function composerView({ send }) {
   function maySend(now) {
     const text = body.value.trim();
     return (
-      text !== "" &&
+      hasInk(text) &&
       characters(text) <= BODY_MAX &&
       latest !== null &&
       !sendBar(latest, now) &&

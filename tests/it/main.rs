@@ -63,6 +63,7 @@ mod rotation;
 mod stream;
 mod stress;
 mod tap;
+mod texts;
 mod tls;
 mod token;
 mod volume;

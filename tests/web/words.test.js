@@ -5,6 +5,7 @@ import { characters, countdown, percent, spokenDuration } from "../../src/web/fo
 import { addressOf, identityOf, isSessionId, placeOf } from "../../src/web/identity.js";
 import { niceTop, pathOf } from "../../src/web/plot.js";
 import { sample, SAMPLES_MAX, votesPerMinute } from "../../src/web/samples.js";
+import { hasInk } from "../../src/web/text.js";
 
 const SESSION = "5e551000-0000-4000-8000-000000000001";
 
@@ -95,4 +96,10 @@ test("a line stays in its box, begins at the edge, and leaves a hole where nothi
   assert.equal(line, "M0.0,2.0L300.0,2.0M600.0,2.0");
   assert.equal(area.match(/M/g).length, 2);
   assert.deepEqual(pathOf([], box), { line: "", area: "" });
+});
+
+test("a text shows by one character that leaves a mark", () => {
+  for (const blank of ["", " \n", "\u200b\u00a0\u3000", "\u3164\ufe0f", "\u{e0020}"])
+    assert.equal(hasInk(blank), false, blank);
+  for (const text of ["a", " . ", "\u200f\u05d0", "\u{1f469}\u200d\u{1f680}"]) assert.equal(hasInk(text), true, text);
 });

@@ -66,6 +66,7 @@ export class Session {
     }
     /**
      * Sends a message and shows it at once among `pending`. Resolves to its number when it is committed; rejects by name.
+     * A body that does not show (white space, zero-width characters) is refused as `bad_request`.
      * A lost connection does not fail it: it goes out again under its nonce, and counts once.
      */
     send(body, { replyTo, nonce } = {}) {
