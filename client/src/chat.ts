@@ -45,11 +45,18 @@ export interface Chat {
   readonly before: string | null;
   /** Whether somebody reads back, so that more is kept. */
   readonly readsBack: boolean;
+  /** Whether the window stays where it is: what is read in it must not go. */
+  readonly isHeld: boolean;
+  /** The newest messages, apart from a window that is held and has no more room; null while the window has them. */
+  readonly tail: readonly Message[] | null;
+  /** How many messages have arrived. It only grows, so a difference of two values is what came in between. */
+  readonly arrived: number;
 }
 
 /** The chat before anything has arrived that comes after the number `seq`. */
 export function emptyChat(seq = 0, pending: readonly PendingMessage[] = []): Chat {
-  return { messages: [], pending, before: seq > 0 ? String(seq + 1) : null, readsBack: false };
+  const before = seq > 0 ? String(seq + 1) : null;
+  return { messages: [], pending, before, readsBack: false, isHeld: false, tail: null, arrived: 0 };
 }
 
 /** Whether there may be messages older than the window. */
@@ -62,34 +69,43 @@ export function foldEvents(chat: Chat, events: readonly LogEvent[]): Chat {
   const about = events.filter((event) => event.type.startsWith("chat."));
   const passed = events.at(-1)?.seq ?? 0;
   const messages = about.length === 0 ? chat.messages : chat.messages.slice();
-  let pending = chat.pending;
+  const tail = about.length === 0 ? chat.tail : (chat.tail?.slice() ?? null);
+  let { pending, arrived } = chat;
   for (const event of about) {
-    const list = messages as Message[];
+    const lists = [messages, tail ?? []] as Message[][];
     if (event.type === "chat.created") {
       const message: Message = { ...event.data, seq: event.seq };
-      const at = indexOf(list, message.id);
-      if (at < 0) insert(list, message);
-      else list[at] = message;
+      if (!change(lists, message.id, () => message)) {
+        insert((tail ?? messages) as Message[], message);
+        arrived += 1;
+      }
       pending = pending.filter((item) => item.nonce !== message.nonce && item.id !== message.id);
     } else if (event.type === "chat.updated") {
-      change(list, event.data.id, (message) => (message.deleted_at ? message : { ...message, ...event.data }));
+      change(lists, event.data.id, (message) => (message.deleted_at ? message : { ...message, ...event.data }));
     } else if (event.type === "chat.deleted") {
-      change(list, event.data.id, (message) => ({ ...message, ...event.data, body: null }));
+      change(lists, event.data.id, (message) => ({ ...message, ...event.data, body: null }));
     }
   }
   // What was acknowledged under a number that has passed is shown, or lies before the window.
   if (pending.some((item) => item.seq !== null && item.seq <= passed))
     pending = pending.filter((item) => item.seq === null || item.seq > passed);
   if (messages === chat.messages && pending === chat.pending) return chat;
-  return bounded({ ...chat, messages, pending: pending.length === chat.pending.length ? chat.pending : pending });
+  if (pending.length === chat.pending.length) pending = chat.pending;
+  return bounded({ ...chat, messages, tail, arrived, pending });
 }
 
 /** Puts a page of older messages before the window. */
 export function foldOlder(chat: Chat, page: OlderPage): Chat {
   const messages = [...page.messages.toReversed(), ...chat.messages];
+  const older = { ...chat, messages, before: page.next, readsBack: true };
+  if (chat.isHeld) return bounded(older);
   // A page that no longer fits would go at once, and be asked for again without end.
-  if (messages.length > MESSAGES_WITH_OLDER_MAX) return chat;
-  return { ...chat, messages, before: page.next, readsBack: true };
+  return messages.length > MESSAGES_WITH_OLDER_MAX ? chat : older;
+}
+
+/** Holds the window where it is: somebody reads back in it. New messages are added while there is room. */
+export function holdWindow(chat: Chat): Chat {
+  return chat.isHeld ? chat : { ...chat, isHeld: true };
 }
 
 /** Where a message stands, as the gateway takes it: its number, or its time in microseconds and its id. */
@@ -99,9 +115,11 @@ export function placeOf({ seq, created_at, id }: Message): string {
   return `${Date.parse(created_at)}${fraction.slice(3, 6).padEnd(3, "0")}_${id}`;
 }
 
-/** Back to the newest: what was loaded for reading back goes. */
+/** Back to the newest: what was loaded or held for reading back goes. */
 export function foldNewest(chat: Chat): Chat {
-  return chat.readsBack ? bounded({ ...chat, readsBack: false }) : chat;
+  if (!chat.readsBack && !chat.isHeld) return chat;
+  const free = { ...chat, readsBack: false, isHeld: false, tail: null };
+  return bounded(chat.tail === null ? free : { ...free, ...begunAt(chat.tail, chat.before) });
 }
 
 /** Adds an optimistic message, or sends a failed one again under its old nonce. */
@@ -148,10 +166,16 @@ function insert(messages: Message[], message: Message): void {
   messages.splice(after + 1, 0, message);
 }
 
-function change(messages: Message[], id: string, act: (message: Message) => Message): void {
-  const at = indexOf(messages, id);
-  const message = messages[at];
-  if (message !== undefined) messages[at] = act(message);
+/** Changes the message of that id in the list that has it; false if none has. */
+function change(lists: readonly Message[][], id: string, act: (message: Message) => Message): boolean {
+  for (const messages of lists) {
+    const at = indexOf(messages, id);
+    const message = messages[at];
+    if (message === undefined) continue;
+    messages[at] = act(message);
+    return true;
+  }
+  return false;
 }
 
 function changePending(chat: Chat, nonce: string, act: (item: PendingMessage) => PendingMessage): Chat {
@@ -159,9 +183,18 @@ function changePending(chat: Chat, nonce: string, act: (item: PendingMessage) =>
 }
 
 function bounded(chat: Chat): Chat {
-  const over = chat.messages.length - (chat.readsBack ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
-  if (over <= 0) return chat;
-  const messages = chat.messages.slice(over);
+  const over = chat.messages.length - (chat.readsBack || chat.isHeld ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
+  if (chat.isHeld) {
+    // The newest make room, since somebody reads among the oldest.
+    const rest = over > 0 ? [...chat.messages.slice(-over), ...(chat.tail ?? [])] : (chat.tail ?? []);
+    const tail = rest.length > 0 ? rest.slice(-MESSAGES_MAX) : null;
+    return { ...chat, messages: over > 0 ? chat.messages.slice(0, -over) : chat.messages, tail };
+  }
+  return over > 0 ? { ...chat, ...begunAt(chat.messages.slice(over), chat.before) } : chat;
+}
+
+/** A window of these messages, and where it begins. */
+function begunAt(messages: readonly Message[], before: string | null): Pick<Chat, "messages" | "before"> {
   const [first] = messages;
-  return { ...chat, messages, before: first ? placeOf(first) : chat.before };
+  return { messages, before: first ? placeOf(first) : before };
 }

@@ -12,7 +12,6 @@ export interface Continuity {
   /** The newest number seen; null before the first subscription. */
   readonly seq: number | null;
   readonly epoch: string | null;
-  readonly token: string | null;
   /** Events received, each counted once. */
   readonly received: number;
   /** Numbers that never came, not the number of holes. Zero, unless a promise was broken. */
@@ -23,30 +22,30 @@ export interface Continuity {
   readonly resumes: number;
   /** Fresh starts that the gateway declared: the log no longer reached back, or the database went back in time. */
   readonly resets: number;
+  /** Frames of an earlier subscription that arrived after it was left. The client drops them. */
+  readonly stale: number;
 }
 
 /** Where a client stands before it has subscribed. */
 export const UNPLACED: Continuity = {
   seq: null,
   epoch: null,
-  token: null,
   received: 0,
   gaps: 0,
   duplicates: 0,
   resumes: 0,
   resets: 0,
+  stale: 0,
 };
 
 /** Takes the starting point from a `subscribed` or `reset` frame. */
 export function place(position: Continuity, frame: SubscribedFrame | ResetFrame): Continuity {
-  const token = frame.resume_token ?? position.token;
-  if (position.seq === null) return { ...position, seq: frame.seq, epoch: frame.epoch, token };
+  if (position.seq === null) return { ...position, seq: frame.seq, epoch: frame.epoch };
   if (frame.type === "reset" || !frame.recovered)
-    return { ...position, seq: frame.seq, epoch: frame.epoch, token, resets: position.resets + 1 };
+    return { ...position, seq: frame.seq, epoch: frame.epoch, resets: position.resets + 1 };
   return {
     ...position,
     epoch: frame.epoch,
-    token,
     resumes: position.resumes + 1,
     // A gateway that says `recovered` and starts elsewhere has left a hole, whatever it calls it.
     gaps: position.gaps + Math.max(0, frame.seq - position.seq),
@@ -80,6 +79,6 @@ export function advance(
 }
 
 /** What a `subscribe` frame says about where to go on; null when there is nothing to go on from. */
-export function resumePoint({ seq, epoch, token }: Continuity): ResumePoint | null {
+export function resumePoint({ seq, epoch }: Continuity, token: string | null): ResumePoint | null {
   return seq === null ? null : { seq, ...(epoch === null ? {} : { epoch }), ...(token === null ? {} : { token }) };
 }

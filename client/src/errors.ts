@@ -2,6 +2,8 @@
 
 /** The names by which the gateway refuses. A newer gateway may know more. */
 export type RefusalCode =
+  | "busy"
+  | "not_supported"
   | "bad_request"
   | "unauthorized"
   | "forbidden"
@@ -30,6 +32,16 @@ export type ClientCode =
   | "queue_full"
   /** A loop over the events fell too far behind. */
   | "slow_consumer"
+  /** The app's access token cannot be had at the moment. The client asks for it again. */
+  | "token_unavailable"
+  /** The access token has expired, and there is no fresh one yet. The client asks for one again. */
+  | "token_expired"
+  /** The access token is larger than the gateway takes. */
+  | "token_too_large"
+  /** The gateway does not accept the issuer of the access token (claim `iss`). */
+  | "issuer_not_accepted"
+  /** The hook has no session yet: its id is null. */
+  | "no_session"
   /** This environment has no WebSocket, and none was passed. */
   | "no_websocket"
   /** The gateway does not speak this protocol. */
@@ -46,8 +58,8 @@ export class UsherError extends Error {
   /** What to switch on. */
   readonly code: ErrorCode;
 
-  constructor(code: ErrorCode, message: string) {
-    super(message);
+  constructor(code: ErrorCode, message: string, options: { readonly cause?: unknown } = {}) {
+    super(message, options);
     this.code = code;
   }
 }
@@ -57,10 +69,13 @@ export class RefusedError extends UsherError {
   override readonly name: string = "RefusedError";
   /** When it is worth trying again, or null when it is not. */
   readonly retryAfterMs: number | null;
+  /** What about a refused token is wrong, such as `expired` or `issuer`; null where the gateway does not say. */
+  readonly reason: string | null;
 
-  constructor(code: ErrorCode, message: string, retryAfterMs: number | null = null) {
+  constructor(code: ErrorCode, message: string, retryAfterMs: number | null = null, reason: string | null = null) {
     super(code, message);
     this.retryAfterMs = retryAfterMs;
+    this.reason = reason;
   }
 }
 
@@ -74,6 +89,14 @@ export class StoppedError extends UsherError {
     super(code, message);
     this.closeCode = closeCode;
   }
+}
+
+/**
+ * There is no usable access token at the moment: `token_unavailable` or `token_expired`. `cause` is the error of the app's
+ * `getToken`, if it threw one. The client keeps the viewer's identity and pending messages, and asks again.
+ */
+export class TokenError extends UsherError {
+  override readonly name: string = "TokenError";
 }
 
 /** This side gave up: no answer, closed, or no room. */

@@ -2,6 +2,7 @@
 
 import type { Message, OlderPage } from "./chat.ts";
 import { AbandonedError, RefusedError } from "./errors.ts";
+import type { ErrorFrame } from "./wire.ts";
 import type { World } from "./world.ts";
 
 /** Where the gateway is and who asks. */
@@ -44,12 +45,13 @@ export async function call(caller: Caller, method: string, path: string, init: R
 
 /** The refusal in a response that is not good. */
 export function refusedBy(response: Response, answer: unknown): RefusedError {
-  const error = (answer as { error?: { code?: string; message?: string; retry_after_ms?: number } } | null)?.error;
+  const error = (answer as { error?: Partial<ErrorFrame> } | null)?.error;
   const code = error?.code ?? (response.status >= 500 ? "unavailable" : "bad_request");
   return new RefusedError(
     code,
     error?.message ?? `HTTP ${response.status}`,
     error?.retry_after_ms ?? retryAfterMs(response),
+    error?.reason ?? null,
   );
 }
 

@@ -7,6 +7,7 @@
 
 import { RefusedError } from "./errors.ts";
 import { type Caller, call, refusedBy } from "./http.ts";
+import { subjectOf } from "./jwt.ts";
 import { type ClientFrame, parseFrame, type ServerFrame } from "./wire.ts";
 import type { SocketLike } from "./world.ts";
 
@@ -23,6 +24,8 @@ type Numbered = ClientFrame & { readonly id?: number };
 /** Where a stream is. */
 interface Stream {
   readonly abort: AbortController;
+  /** The epoch of its numbers, once it has said. */
+  epoch: string | undefined;
   /** What was asked for, with the newest number since. */
   frame: Numbered & { readonly type: "subscribe" };
 }
@@ -36,6 +39,7 @@ export class HttpSocket implements SocketLike {
   readonly #caller: Caller;
   readonly #streams = new Map<string, Stream>();
   #token: string | null = null;
+  #authId = 0;
   #hasStreamed = false;
   #heardAt: number;
 
@@ -77,17 +81,17 @@ export class HttpSocket implements SocketLike {
     const before = this.#token;
     if (before !== null && subjectOf(before) !== subjectOf(token)) return this.#end(4509);
     this.#token = token;
+    this.#authId = id;
     this.#saySoon({ type: "authenticated", id, sub: subjectOf(token), role: "" });
     if (before === null) return;
-    for (const { abort, frame } of [...this.#streams.values()]) {
-      abort.abort();
-      void this.#stream(frame);
-    }
+    for (const { frame } of [...this.#streams.values()]) void this.#stream(frame);
   }
 
   async #stream(frame: Stream["frame"]): Promise<void> {
     const { session, id } = frame;
-    const stream: Stream = { abort: new AbortController(), frame };
+    const epoch = "resume" in frame ? frame.resume.epoch : undefined;
+    const stream: Stream = { abort: new AbortController(), epoch, frame };
+    this.#streams.get(session)?.abort.abort();
     this.#streams.set(session, stream);
     const isWanted = () => this.readyState === 1 && this.#streams.get(session) === stream;
     try {
@@ -98,9 +102,13 @@ export class HttpSocket implements SocketLike {
       this.#hasStreamed = true;
       for await (const { data, last } of readEvents(response.body, () => this.#hear())) {
         if (!isWanted()) return;
-        if (last !== null) stream.frame = { type: "subscribe", session, resume: { seq: last } };
-        if (parseFrame(data)?.type === "unsubscribed") this.#streams.delete(session);
-        this.onmessage?.({ data });
+        const frame = parseFrame(data);
+        if (frame?.type === "subscribed" || frame?.type === "reset") stream.epoch = frame.epoch;
+        if (last !== null) stream.frame = resumed(stream, last);
+        if (frame?.type === "unsubscribed") this.#streams.delete(session);
+        // A stream has no number of its own: its first frame answers what was asked for.
+        if (frame?.type === "subscribed" && id !== undefined) this.#say({ ...frame, id });
+        else this.onmessage?.({ data });
       }
     } catch {
       // Aborted, or broken: what matters is whether it is still wanted.
@@ -111,7 +119,9 @@ export class HttpSocket implements SocketLike {
   #open(frame: Stream["frame"], signal: AbortSignal): Promise<Response> {
     const { world, base } = this.#caller;
     const isResume = "resume" in frame;
-    const query = isResume ? "" : `?history=${frame.history}`;
+    // Without the epoch the gateway takes the number at its word, also after a failover to an older database.
+    const epoch = isResume && frame.resume.epoch ? `?epoch=${encodeURIComponent(frame.resume.epoch)}` : "";
+    const query = isResume ? epoch : `?history=${frame.history}`;
     return world.fetch(`${base}/v1/sessions/${encodeURIComponent(frame.session)}/stream${query}`, {
       signal,
       cache: "no-store",
@@ -126,10 +136,21 @@ export class HttpSocket implements SocketLike {
   async #onRefused(response: Response, session: string, id: number | undefined): Promise<void> {
     const error = refusedBy(response, await response.json().catch(() => null));
     // A token that was good before has run out.
-    if (response.status === 401) return this.#end(this.#hasStreamed ? 4001 : 4501);
-    if (response.status === 429 || response.status >= 500) return this.#end(1013, error.retryAfterMs);
+    if (response.status === 401 && this.#hasStreamed) return this.#end(4001);
+    if (response.status === 401) return this.#refuseToken(error);
+    // The head of a request with such a token is larger than the gateway, or a proxy before it, takes.
+    if (response.status === 431 && this.#token !== null)
+      return this.#refuseToken(new RefusedError("too_large", error.message));
+    const isOfAll = response.status === 429 || response.status >= 500;
+    if (isOfAll && error.code !== "busy") return this.#end(1013, error.retryAfterMs);
     this.#streams.delete(session);
     this.#say(errorFrame(error, id));
+  }
+
+  /** Says why, as a socket does whose `auth` frame is refused. */
+  #refuseToken(error: RefusedError): void {
+    if (this.#token !== null) this.#say(errorFrame(error, this.#authId));
+    this.#end(4501);
   }
 
   async #send(frame: Numbered & { readonly type: "send" }): Promise<void> {
@@ -217,23 +238,19 @@ export async function* readEvents(
   }
 }
 
-function errorFrame({ code, message, retryAfterMs }: RefusedError, id: number | undefined): ServerFrame {
+function errorFrame({ code, message, retryAfterMs, reason }: RefusedError, id: number | undefined): ServerFrame {
   return {
     type: "error",
     code,
     message,
     ...(id !== undefined && { id }),
     ...(retryAfterMs !== null && { retry_after_ms: retryAfterMs }),
+    ...(reason !== null && { reason }),
   };
 }
 
-/** Whose token it is. The gateway checks it; here it only tells one user from another. */
-function subjectOf(token: string): string | null {
-  try {
-    const [, claims = ""] = token.split(".");
-    const { sub } = JSON.parse(atob(claims.replaceAll("-", "+").replaceAll("_", "/"))) as { sub?: string };
-    return sub ?? null;
-  } catch {
-    return null;
-  }
+/** What goes on where a stream is. It keeps the number of what was asked for at first. */
+function resumed({ epoch, frame: { session, id } }: Stream, seq: number): Stream["frame"] {
+  const resume = { seq, ...(epoch !== undefined && { epoch }) };
+  return { type: "subscribe", session, resume, ...(id !== undefined && { id }) };
 }

@@ -1,7 +1,7 @@
 /** The client of Usher. */
 
 export { type Chat, MESSAGES_MAX, type Message, type PendingMessage } from "./chat.ts";
-export type { ConnectionState, Transport } from "./connection.ts";
+export type { ConnectionState, Transport } from "./connection_state.ts";
 export type { Continuity } from "./continuity.ts";
 /** Types of the tables that Usher brings, as `createClient<Database>()` of supabase-js takes them. */
 export type { Database, Json, Tables, TablesInsert, TablesUpdate } from "./database.types.ts";
@@ -12,12 +12,14 @@ export {
   type RefusalCode,
   RefusedError,
   StoppedError,
+  TokenError,
   UsherError,
 } from "./errors.ts";
 export type { Sent } from "./follower.ts";
-export { type SendOptions, Session, type SessionEvents } from "./session.ts";
+export { type Origin, type SendOptions, Session, type SessionEvents } from "./session.ts";
 export type { SessionState, SessionStatus } from "./state.ts";
 export { type SupabaseLike, supabaseTokens } from "./supabase.ts";
+export type { GetToken } from "./tokens.ts";
 export { type ConnectOptions, connect, Usher } from "./usher.ts";
 export { type StandingRow, standing, type Voting } from "./votings.ts";
 export type {

@@ -4,6 +4,7 @@ import { hasOlder, type Message, type PendingMessage } from "./chat.ts";
 import type { Continuity } from "./continuity.ts";
 import { AbandonedError } from "./errors.ts";
 import type { Follower, Sent } from "./follower.ts";
+import { normalId } from "./ids.ts";
 import type { SessionState, SessionStatus } from "./state.ts";
 import type { Voting } from "./votings.ts";
 import type { Can, LogEvent, SessionInfo } from "./wire.ts";
@@ -13,14 +14,20 @@ const BEHIND_MAX = 1000;
 /** Messages in one page of older ones. */
 const PAGE = 50;
 
+/**
+ * How an event came: with the `history` that a session begins with, after a lost connection that had `missed` it, or
+ * `live`. Only `live` ones are news for a sound or a notification.
+ */
+export type Origin = "history" | "missed" | "live";
+
 /** What a session tells, and with what. */
 export interface SessionEvents {
   /** Anything changed; with the whole state. */
   change: SessionState;
   /** An event of the log, each once and in order. */
-  event: LogEvent;
-  /** A new chat message, one's own too. */
-  message: Message & { readonly seq: number };
+  event: LogEvent & { readonly from: Origin };
+  /** A new chat message, one's own too; `from` tells history from what is new. */
+  message: Message & { readonly seq: number; readonly from: Origin };
   /** One's own message was refused or not answered. */
   failed: PendingMessage;
   /** A voting was opened, counted, changed or closed. */
@@ -48,7 +55,7 @@ export interface SendOptions {
 export type LoadOlder = (follower: Follower, limit: number) => Promise<boolean>;
 
 /** One session. Others may hold it too; it is left when the last of them closes it. */
-export class Session implements AsyncIterable<LogEvent> {
+export class Session implements AsyncIterable<SessionEvents["event"]> {
   readonly #follower: Follower;
   readonly #loadOlder: LoadOlder;
   readonly #release: () => void;
@@ -147,18 +154,28 @@ export class Session implements AsyncIterable<LogEvent> {
     return this.#loadOlder(this.#follower, limit);
   }
 
-  /** Back to the newest messages: what was loaded for reading back may go. */
+  /**
+   * Holds the window where it is, for a list that is scrolled up: what is read there stays, however much arrives. Ends with
+   * `newest`. `state.chat.arrived` counts what comes meanwhile.
+   */
+  readBack(): void {
+    this.#follower.dispatch({ type: "read_back" });
+  }
+
+  /** Back to the newest messages: what was loaded or held for reading back may go. */
   newest(): void {
     this.#follower.dispatch({ type: "newest" });
   }
 
   /** Calls `listener` whenever `name` happens; gives how to stop. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (value: SessionEvents[Name]) => void): () => void {
+    let isOn = true;
     const told = (state: SessionState, previous: SessionState) => {
-      for (const value of TELLERS[name](state, previous)) tell(listener, value);
+      for (const value of TELLERS[name](state, previous)) if (isOn) tell(listener, value);
     };
     this.#follower.listeners.add(told);
     const off = () => {
+      isOn = false;
       this.#follower.listeners.delete(told);
       this.#endings.delete(off);
     };
@@ -170,8 +187,8 @@ export class Session implements AsyncIterable<LogEvent> {
    * The events of the log from here on, each once and in order. The loop ends when the session is closed, and throws when
    * it is stopped, or when the loop itself falls too far behind.
    */
-  [Symbol.asyncIterator](): AsyncIterator<LogEvent, undefined> {
-    const queue: LogEvent[] = [];
+  [Symbol.asyncIterator](): AsyncIterator<SessionEvents["event"], undefined> {
+    const queue: SessionEvents["event"][] = [];
     let error = this.state.error;
     let isDone = this.#isClosed;
     let wake = () => {};
@@ -226,8 +243,10 @@ export class Session implements AsyncIterable<LogEvent> {
 }
 
 /** The voting of that id; without one the open one, else the one that closed last. */
-export function findVoting(votings: readonly Voting[], id?: string): Voting | null {
-  return (id === undefined ? votings[0] : votings.find((voting) => voting.id === id)) ?? null;
+export function findVoting(votings: readonly Voting[], given?: string): Voting | null {
+  if (given === undefined) return votings[0] ?? null;
+  const id = normalId(given);
+  return votings.find((voting) => voting.id === id) ?? null;
 }
 
 type Teller<Value> = (state: SessionState, previous: SessionState) => readonly Value[];
@@ -235,10 +254,11 @@ type Teller<Value> = (state: SessionState, previous: SessionState) => readonly V
 /** What of a change is worth which event. */
 const TELLERS: { readonly [Name in keyof SessionEvents]: Teller<SessionEvents[Name]> } = {
   change: (state) => [state],
-  event: (state, previous) => (state.latest === previous.latest ? [] : state.latest),
+  event: (state, previous) =>
+    state.latest === previous.latest ? [] : state.latest.map((event) => ({ ...event, from: originOf(event, state) })),
   message: (state, previous) =>
     TELLERS.event(state, previous).flatMap((event) =>
-      event.type === "chat.created" ? [{ ...event.data, seq: event.seq }] : [],
+      event.type === "chat.created" ? [{ ...event.data, seq: event.seq, from: event.from }] : [],
     ),
   failed: (state, previous) =>
     state.chat.pending === previous.chat.pending
@@ -253,6 +273,10 @@ const TELLERS: { readonly [Name in keyof SessionEvents]: Teller<SessionEvents[Na
     ...new Set([...grown("gaps")(state, previous), ...grown("duplicates")(state, previous)]),
   ],
 };
+
+function originOf({ seq }: LogEvent, { head, isResumed }: SessionState): Origin {
+  return seq > head ? "live" : isResumed ? "missed" : "history";
+}
 
 function grown(what: "gaps" | "duplicates" | "resumes" | "resets"): Teller<Continuity> {
   return ({ continuity }, previous) => (continuity[what] > previous.continuity[what] ? [continuity] : []);

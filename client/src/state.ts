@@ -15,6 +15,7 @@ import {
   foldEvents,
   foldNewest,
   foldOlder,
+  holdWindow,
   type OlderPage,
   type PendingMessage,
 } from "./chat.ts";
@@ -22,6 +23,7 @@ import { advance, type Continuity, leavesHole, place, UNPLACED } from "./continu
 import type { UsherError } from "./errors.ts";
 import {
   confirmVote,
+  foldMine,
   foldSnapshot,
   foldTally,
   foldVotingEvent,
@@ -34,9 +36,10 @@ import type { Can, LogEvent, ResetFrame, SessionFrame, SessionInfo, SubscribedFr
 
 /**
  * How a session stands: `connecting` for the first time, `catching_up` while history or what was missed comes in,
- * `live`, `waiting` for a lost connection to come back, or `stopped` for good with an `error`.
+ * `live`, `waiting` for a lost connection to come back, or `stopped` for good with an `error`. A hook whose id is null is
+ * `idle`.
  */
-export type SessionStatus = "connecting" | "catching_up" | "live" | "waiting" | "stopped";
+export type SessionStatus = "idle" | "connecting" | "catching_up" | "live" | "waiting" | "stopped";
 
 /** Everything that is known of a session. */
 export interface SessionState {
@@ -52,8 +55,12 @@ export interface SessionState {
   readonly votings: readonly Voting[];
   readonly chat: Chat;
   readonly continuity: Continuity;
+  /** Whether the history that a session begins with has arrived in full. */
+  readonly isLoaded: boolean;
   /** The newest number at the time of the subscription: what comes up to it is history. */
   readonly head: number;
+  /** Whether the subscription goes on from where the last one ended, so that events up to `head` are missed ones. */
+  readonly isResumed: boolean;
   /** The events that the last frame brought. */
   readonly latest: readonly LogEvent[];
   /** Whose votes and messages these are, as far as the gateway has said. */
@@ -73,7 +80,7 @@ export type Action =
   | { readonly type: "discard"; readonly nonce: string }
   | { readonly type: "vote" | "voted" | "vote_failed"; readonly voting: string; readonly movie: string | null }
   | { readonly type: "older"; readonly page: OlderPage }
-  | { readonly type: "newest" };
+  | { readonly type: "newest" | "read_back" | "stale_frame" };
 
 const NOTHING: readonly LogEvent[] = [];
 
@@ -87,7 +94,9 @@ export const INITIAL_STATE: SessionState = {
   votings: [],
   chat: emptyChat(),
   continuity: UNPLACED,
+  isLoaded: false,
   head: 0,
+  isResumed: false,
   latest: NOTHING,
   sub: undefined,
 };
@@ -123,6 +132,10 @@ export function reduce(state: SessionState, action: Action): SessionState {
       return { ...state, chat: foldOlder(state.chat, action.page) };
     case "newest":
       return { ...state, chat: foldNewest(state.chat) };
+    case "read_back":
+      return { ...state, chat: holdWindow(state.chat) };
+    case "stale_frame":
+      return { ...state, continuity: { ...state.continuity, stale: state.continuity.stale + 1 } };
   }
 }
 
@@ -139,8 +152,8 @@ function onFrame(state: SessionState, frame: SessionFrame): SessionState {
     }
     case "viewers":
       return { ...state, viewers: frame.count };
-    case "resume_token":
-      return { ...state, continuity: { ...state.continuity, token: frame.token } };
+    case "mine":
+      return { ...state, votings: foldMine(state.votings, frame.voting, frame.movie) };
     case "access":
       return { ...state, can: { ...state.can, ...frame.can } };
     default:
@@ -155,16 +168,21 @@ function onStart(state: SessionState, frame: SubscribedFrame | ResetFrame): Sess
   // What has been sent was shown at its place; its place is not known any more.
   const pending = state.chat.pending.filter((item) => item.status !== "sent");
   const continuity = place(state.continuity, frame);
+  const isLevel = (continuity.seq ?? 0) >= head;
+  // A list that is scrolled up stays so, and goes on counting.
+  const { isHeld, arrived } = state.chat;
   return {
     ...state,
-    status: (continuity.seq ?? 0) < head ? "catching_up" : "live",
+    status: isLevel ? "live" : "catching_up",
     error: null,
+    isLoaded: isLevel || (state.isLoaded && !isOther),
     head,
+    isResumed: frame.type === "subscribed" && frame.recovered && !isFirst,
     info: frame.info ?? state.info,
     can: frame.can ?? state.can,
     viewers: (frame.type === "subscribed" ? frame.viewers : undefined) ?? state.viewers,
     votings: frame.votings ? foldSnapshot(state.votings, frame.votings) : state.votings,
-    chat: isOther ? emptyChat(frame.seq, pending) : state.chat,
+    chat: isOther ? { ...emptyChat(frame.seq, pending), isHeld, arrived } : state.chat,
     continuity,
   };
 }
@@ -180,6 +198,7 @@ function onEvents(state: SessionState, events: readonly LogEvent[]): SessionStat
   return {
     ...state,
     status: isLevel ? "live" : state.status,
+    isLoaded: isLevel || state.isLoaded,
     info,
     votings,
     chat: foldEvents(state.chat, fresh),
@@ -202,6 +221,5 @@ function onIdentified(state: SessionState, sub: string | null): SessionState {
     sub,
     votings: forgetVotes(state.votings),
     chat: { ...state.chat, pending: [] },
-    continuity: { ...state.continuity, token: null },
   };
 }

@@ -1,11 +1,20 @@
 /** Tokens from supabase-js. Structural: the package depends on no version of it. */
 
+import { TokenError } from "./errors.ts";
 import type { ConnectOptions } from "./usher.ts";
+
+/** What supabase-js answers when it is asked for its session. */
+interface SessionAnswer {
+  readonly data: { readonly session: { readonly access_token: string; readonly expires_at?: number } | null };
+  /** Set where supabase-js could not tell: its auth server did not answer, or refused the refresh token. */
+  readonly error?: unknown;
+}
 
 /** The part of a supabase-js client that is used. */
 export interface SupabaseLike {
   readonly auth: {
-    getSession(): Promise<{ data: { session: { access_token: string } | null } }>;
+    getSession(): Promise<SessionAnswer>;
+    refreshSession?(): Promise<SessionAnswer>;
     onAuthStateChange(listener: () => void): {
       data: { subscription: { unsubscribe(): void } };
     };
@@ -14,13 +23,28 @@ export interface SupabaseLike {
 
 /** The options of `connect` that follow the sign-in of a supabase-js client. */
 export function supabaseTokens(supabase: SupabaseLike): Required<Pick<ConnectOptions, "getToken" | "onTokenChange">> {
+  const { auth } = supabase;
   return {
-    // getSession waits for a refresh under way, and refreshes what has run out.
-    getToken: async () => (await supabase.auth.getSession()).data.session?.access_token ?? null,
+    async getToken({ refresh }) {
+      // getSession waits for a refresh under way, and refreshes a session whose end is near.
+      const answer = await auth.getSession();
+      if (answer.error) throw failure("token_unavailable", answer.error);
+      const { session } = answer.data;
+      if (session === null) return null;
+      const isStale = session.expires_at !== undefined && session.expires_at * 1000 <= Date.now();
+      if (!(refresh || isStale) || !auth.refreshSession) return session.access_token;
+      const { data, error } = await auth.refreshSession();
+      if (error || data.session === null) throw failure("token_expired", error ?? "no session after the refresh");
+      return data.session.access_token;
+    },
     onTokenChange(changed) {
       // Not in the callback itself: supabase-js holds a lock there, which getSession would wait for.
-      const { data } = supabase.auth.onAuthStateChange(() => void setTimeout(changed));
+      const { data } = auth.onAuthStateChange(() => void setTimeout(changed));
       return () => data.subscription.unsubscribe();
     },
   };
+}
+
+function failure(code: string, cause: unknown): TokenError {
+  return new TokenError(code, `supabase-js has no access token: ${(cause as Error).message ?? cause}`, { cause });
 }

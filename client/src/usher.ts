@@ -1,12 +1,15 @@
 /** The client: one connection, shared by all the sessions that are followed. */
 
 import { ACCESS_WITHDRAWN } from "./backoff.ts";
-import { Connection, type ConnectionState, IDLE, type Transport } from "./connection.ts";
-import { StoppedError } from "./errors.ts";
+import { Connection } from "./connection.ts";
+import { type ConnectionState, IDLE, type Transport } from "./connection_state.ts";
+import { StoppedError, TokenError } from "./errors.ts";
 import { Follower } from "./follower.ts";
 import type { Caller } from "./http.ts";
+import { normalId } from "./ids.ts";
 import { Session } from "./session.ts";
 import { INITIAL_STATE, type SessionState } from "./state.ts";
+import { type GetToken, Tokens } from "./tokens.ts";
 import type { ServerFrame } from "./wire.ts";
 import { type Fetch, realWorld, type Signal, type SocketClass, type World } from "./world.ts";
 
@@ -19,8 +22,12 @@ const LINGER_MS = 3000;
 export interface ConnectOptions {
   /** The gateway: `https://gateway.example`, with or without the path of its socket. */
   readonly url: string;
-  /** The Supabase access token, or null for a viewer without one. Asked at each connect, and when one runs out. */
-  readonly getToken?: () => string | null | Promise<string | null>;
+  /**
+   * The Supabase access token, or null for a viewer without one. Asked at each connect, and when one runs out; then with
+   * `refresh: true` if the gateway has refused the last one. If it throws, or does not answer within 8 s, the client shows
+   * `connection.error`, reads without a token and asks again.
+   */
+  readonly getToken?: GetToken;
   /** Calls back whenever there may be another token; gives how to stop. */
   readonly onTokenChange?: (changed: () => void) => () => void;
   /** How many of the newest events to begin a session with: 0 to 200, 50 if you do not say. */
@@ -55,11 +62,13 @@ export class Usher {
   constructor(options: ConnectOptions, world: World) {
     this.#world = world;
     this.#options = options;
-    const token = async () => (await options.getToken?.()) || null;
+    const tokens = new Tokens(world, options.getToken);
+    // Like the socket: without a usable token it reads as nobody.
+    const token = () => tokens.ask().catch((error) => (error instanceof TokenError ? null : Promise.reject(error)));
     this.#caller = { world, base: baseOf(options.url), token };
     this.#connection = new Connection({
       world,
-      token,
+      token: (refresh) => tokens.ask(refresh),
       open: (transport) => this.#open(transport),
       onState: (state) => this.#onState(state),
       onIdentified: (sub) => this.#each((follower) => follower.onIdentified(sub)),
@@ -81,14 +90,16 @@ export class Usher {
   }
 
   /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
-  session(id: string): Session {
+  session(given: string): Session {
+    const id = normalId(given);
     const entry = this.#entry(id);
     this.#world.clearTimer(entry.linger);
     const loadOlder = (follower: Follower, limit: number) => this.#loadOlder(follower, limit);
     const session = new Session(entry.follower, loadOlder, this.#world.uuid, () => {
       entry.holders.delete(session);
       if (entry.holders.size > 0) return;
-      entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
+      // Held by nobody any more: the client was closed meanwhile.
+      if (this.#followers.get(id) === entry) entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
     });
     entry.holders.add(session);
     return session;
@@ -96,7 +107,7 @@ export class Usher {
 
   /** What is known of a session, without following it. */
   peek(id: string): SessionState {
-    return this.#followers.get(id)?.follower.state ?? INITIAL_STATE;
+    return this.#followers.get(normalId(id))?.follower.state ?? INITIAL_STATE;
   }
 
   /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
@@ -126,6 +137,7 @@ export class Usher {
       ask: this.#ask.bind(this),
       tell: this.#connection.send.bind(this.#connection),
       settle: () => this.#connection.settle(),
+      trouble: () => this.#connection.trouble,
     };
     const follower = new Follower(id, line, this.#options.history ?? HISTORY);
     const entry: Entry = { follower, holders: new Set(), linger: null };
@@ -134,7 +146,7 @@ export class Usher {
     else if (this.#state.status === "open") follower.subscribe();
     // The last subscription was taken away, and the socket with it; another session is another matter.
     else if (this.#isWithdrawn()) this.#connection.renewToken();
-    else if (this.#state.error) follower.stop(this.#state.error);
+    else if (this.#state.status === "stopped" && this.#state.error) follower.stop(this.#state.error);
     return entry;
   }
 
@@ -167,11 +179,13 @@ export class Usher {
     return this.#world.openSocket(`${this.#caller.base.replace(/^http/, "ws")}/v1/socket`);
   }
 
-  #ask(frame: Parameters<Connection["send"]>[0], onAnswer: (frame: ServerFrame) => void): boolean {
+  #ask(frame: Parameters<Connection["send"]>[0], onAnswer: (frame: ServerFrame) => void): number | null {
     const id = this.#nextId++;
-    if (!this.#connection.send({ ...frame, id })) return false;
+    // Before it is sent: a frame that is too large is answered at once.
     this.#asked.set(id, onAnswer);
-    return true;
+    if (this.#connection.send({ ...frame, id })) return id;
+    this.#asked.delete(id);
+    return null;
   }
 
   #onFrame(frame: ServerFrame): void {
@@ -188,11 +202,15 @@ export class Usher {
     this.#state = state;
     const { status, error } = state;
     // A session that was refused by name keeps that name.
-    if (error && error !== before.error)
+    if (status === "stopped" && error && error !== before.error)
       this.#each((follower) => follower.state.status !== "stopped" && follower.stop(error));
     if (status === "connecting" && before.status === "stopped")
       this.#each((follower) => follower.dispatch({ type: "connecting" }));
-    for (const listener of [...this.#listeners]) listener(state);
+    // One that another listener has taken off is not told any more, nor is anybody of what is over already.
+    for (const listener of [...this.#listeners]) {
+      if (this.#state !== state) return;
+      if (this.#listeners.has(listener)) listener(state);
+    }
   }
 
   #onLost(): void {
@@ -213,7 +231,8 @@ export class Usher {
   }
 
   #each(act: (follower: Follower) => void): void {
-    for (const { follower } of [...this.#followers.values()]) act(follower);
+    // A listener that is told in between may have left one of them, or closed the client.
+    for (const [id, entry] of [...this.#followers]) if (this.#followers.get(id) === entry) act(entry.follower);
   }
 }
 

@@ -109,6 +109,13 @@ export function refuseVote(votings: readonly Voting[], id: string, movie: string
   );
 }
 
+/** Takes the viewer's own vote as the gateway has it. A choice that is on its way is still shown. */
+export function foldMine(votings: readonly Voting[], id: string, movie: string | null): readonly Voting[] {
+  return change(votings, id, (voting) =>
+    voting.wish ? { ...voting, wish: { ...voting.wish, before: movie } } : { ...voting, mine: movie },
+  );
+}
+
 /** Forgets whose choices these were. */
 export function forgetVotes(votings: readonly Voting[]): readonly Voting[] {
   return votings.map((voting) => ({ ...voting, mine: null, wish: null }));

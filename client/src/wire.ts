@@ -124,6 +124,8 @@ export interface ErrorFrame {
   readonly code: string;
   readonly message?: string;
   readonly retry_after_ms?: number;
+  /** What about a token is wrong, such as `expired` or `issuer`. */
+  readonly reason?: string;
 }
 
 /** `ack`: a message or a vote is committed. */
@@ -132,6 +134,15 @@ export interface AckFrame {
   readonly id?: number;
   readonly seq?: number;
   readonly message?: string;
+}
+
+/** `mine`: the viewer's own vote, which may have been cast on another socket. */
+export interface MineFrame {
+  readonly type: "mine";
+  readonly session: string;
+  readonly voting: string;
+  readonly option?: string | null;
+  readonly movie: string | null;
 }
 
 /** What the gateway says about one session. */
@@ -143,6 +154,7 @@ export type SessionFrame =
   | { readonly type: "viewers"; readonly session: string; readonly count: number }
   | { readonly type: "resume_token"; readonly session: string; readonly token: string }
   | { readonly type: "access"; readonly session: string; readonly can: Can }
+  | MineFrame
   | { readonly type: "unsubscribed"; readonly session: string; readonly reason?: string; readonly id?: number };
 
 /** What the gateway says. */
@@ -150,7 +162,12 @@ export type ServerFrame =
   | SessionFrame
   | ErrorFrame
   | AckFrame
-  | { readonly type: "welcome"; readonly server?: string; readonly heartbeat_ms?: number }
+  | {
+      readonly type: "welcome";
+      readonly server?: string;
+      readonly heartbeat_ms?: number;
+      readonly max_frame_bytes?: number;
+    }
   | { readonly type: "authenticated"; readonly id?: number; readonly sub: string | null; readonly role: string }
   | { readonly type: "token_expiring" }
   | { readonly type: "reconnect"; readonly after_ms?: number }
@@ -189,4 +206,10 @@ export function parseFrame(text: unknown): ServerFrame | null {
   } catch {
     return null;
   }
+}
+
+/** Whether a text has more bytes than that. */
+export function isLonger(text: string, bytes: number): boolean {
+  // A UTF-16 unit has at most three bytes, so that most texts need not be encoded.
+  return text.length * 3 > bytes && new TextEncoder().encode(text).length > bytes;
 }

@@ -1,5 +1,6 @@
 /** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
 
+import { steadyClock } from "./clock.ts";
 import { StoppedError } from "./errors.ts";
 
 /** Written as a method, so that sockets whose events say more fit too. */
@@ -28,6 +29,7 @@ export type Signal = "online" | "offline" | "wake";
 export interface World {
   readonly openSocket: (url: string) => SocketLike;
   readonly fetch: Fetch;
+  /** Milliseconds since 1970, by a clock that never goes back. */
   readonly now: () => number;
   /** In [0, 1). */
   readonly random: () => number;
@@ -49,7 +51,7 @@ export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}):
     },
     // Looked up late: a page may replace it, and it must be called without a `this`.
     fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),
-    now: () => Date.now(),
+    now: steadyClock(),
     random: () => Math.random(),
     uuid,
     setTimer: (act, ms) => setTimeout(act, ms),

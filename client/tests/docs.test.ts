@@ -12,6 +12,7 @@ const GIVEN = {
   id: "declare const id: string;",
   session: "declare const session: import('@usher/client').Session;",
   message: "declare const message: import('@usher/client').Message;",
+  playSound: "declare function playSound(): void;",
   wait: "declare function wait(ms: number | null): void;",
   SUPABASE_URL: "declare const SUPABASE_URL: string, SUPABASE_KEY: string;",
   send: "declare const send: import('@usher/client/react').UseChat['send'];",

@@ -33,9 +33,11 @@ export class FakeSocket implements SocketLike {
     this.closed = code;
   }
 
-  /** The gateway says something. */
+  /** The gateway says something. A `subscribed` answers the last `subscribe` of its session, unless the test says which. */
   say(frame: object) {
-    this.onmessage?.({ data: JSON.stringify(frame) });
+    const { type, session, id } = frame as Said;
+    const asked = type === "subscribed" && this.of("subscribe").findLast((said) => said.session === session);
+    this.onmessage?.({ data: JSON.stringify(asked ? { ...frame, id: id ?? asked.id } : frame) });
   }
 
   /** The socket ends. */
@@ -110,12 +112,23 @@ export class FakeWorld implements World {
     for (;;) {
       const due = [...this.#timers].filter(([, timer]) => timer.at <= end).sort((a, b) => a[1].at - b[1].at)[0];
       if (!due) break;
-      this.#timers.delete(due[0]);
+      // What set a timer comes to its end before the timer fires.
+      await settle();
+      if (!this.#timers.delete(due[0])) continue;
       this.time = Math.max(this.time, due[1].at);
       due[1].act();
       await settle();
     }
     this.time = end;
+  }
+
+  /** The same, with a gateway that answers pings. */
+  async passAlive(ms: number) {
+    const end = this.time + ms;
+    while (this.time < end) {
+      await this.pass(Math.min(1000, end - this.time));
+      this.sockets.at(-1)?.say({ type: "pong" });
+    }
   }
 
   /** The machine sleeps: time passes, and no timer runs until it wakes. */
@@ -131,8 +144,7 @@ export async function settle() {
 }
 
 /** A client in a fake world. */
-export function inFakeWorld(options: Partial<ConnectOptions> = {}) {
-  const world = new FakeWorld();
+export function inFakeWorld(options: Partial<ConnectOptions> = {}, world = new FakeWorld()) {
   const usher = new Usher({ url: "https://gateway.example", ...options }, world);
   return { world, usher };
 }
@@ -216,6 +228,11 @@ export function voting(more: Partial<VotingFrame> = {}): VotingFrame {
     mine: null,
     ...more,
   };
+}
+
+/** A token that nobody has signed. */
+export function token(sub: string, more: object = {}): string {
+  return `head.${btoa(JSON.stringify({ sub, ...more }))}.signature`;
 }
 
 export { connect };

@@ -4,7 +4,19 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 
 import { readEvents } from "../src/http_socket.ts";
-import { chat, events, FIRST, inFakeWorld, SESSION, settle, subscribed, VOTING, voting, WELCOME } from "./fakes.ts";
+import {
+  chat,
+  events,
+  FIRST,
+  inFakeWorld,
+  SESSION,
+  settle,
+  subscribed,
+  token,
+  VOTING,
+  voting,
+  WELCOME,
+} from "./fakes.ts";
 
 test("HTTP is tried when a WebSocket does not open, and kept when it does what a WebSocket could not", async () => {
   const { usher, world, session, gateway } = blocked();
@@ -28,6 +40,102 @@ test("HTTP is tried when a WebSocket does not open, and kept when it does what a
   expect(world.sockets).toHaveLength(2);
   gateway.end();
   await until(world, () => world.sockets.length === 3);
+});
+
+test("a stream goes on from its number and its epoch, so that a failover to another database is a reset", async () => {
+  let current = token("me", { n: 1 });
+  const { world, usher, session, gateway } = blocked({ getToken: () => current });
+  await until(world, () => session.status === "live");
+  expect(gateway.streams[0]?.query).toBe("?history=50");
+  gateway.say(events(chat(1), chat(2)), 2);
+  await until(world, () => session.continuity.seq === 2);
+  gateway.end();
+  await until(world, () => gateway.streams.length === 2 && session.status === "live");
+  expect(gateway.streams[1]?.query).toBe("?epoch=e1");
+  // Also where the stream is replaced for a fresh token.
+  current = token("me", { n: 2 });
+  usher.renewToken();
+  await until(world, () => gateway.streams.length === 3);
+  expect([gateway.streams[2]?.query, gateway.streams[2]?.headers.get("last-event-id")]).toEqual(["?epoch=e1", "2"]);
+
+  gateway.epoch = "another/one";
+  gateway.end();
+  await until(world, () => gateway.streams.length === 4 && session.continuity.resets === 1);
+  gateway.say(events(chat(8)), 8);
+  await until(world, () => session.continuity.seq === 8);
+  expect(session.messages.map(({ seq }) => seq)).toEqual([8]);
+  expect(session.continuity).toMatchObject({ epoch: "another/one", resets: 1, gaps: 0, duplicates: 0 });
+  gateway.end();
+  await until(world, () => gateway.streams.length === 5 && session.status === "live");
+  expect(gateway.streams[4]?.query).toBe("?epoch=another%2Fone");
+  expect(session.continuity).toMatchObject({ resets: 1, stale: 0 });
+});
+
+test("a session that is left and entered again gets the frames of its own stream alone", async () => {
+  const { world, usher, session, gateway } = blocked();
+  await until(world, () => session.status === "live");
+  usher.session("other");
+  await until(world, () => gateway.streams.length === 2);
+  session.close();
+  await world.pass(3000);
+  expect(gateway.streams[0]?.signal.aborted).toBe(true);
+  const again = usher.session(SESSION);
+  await until(world, () => again.status === "live");
+  gateway.say(events(chat(1)), 1);
+  await until(world, () => again.continuity.seq === 1);
+  expect(again.continuity).toMatchObject({ received: 1, duplicates: 0, stale: 0 });
+});
+
+test("an outage of the auth server is waited out, and its viewer is known on the same streams after it", async () => {
+  let outage = true;
+  const getToken = () => {
+    if (outage) throw new Error("away");
+    return token("me");
+  };
+  const { world, usher, session, gateway } = blocked({ getToken });
+  await until(world, () => session.status === "live");
+  expect(usher.connection).toMatchObject({ transport: "http", error: { code: "token_unavailable" } });
+  gateway.answers.push(() => Response.json({ data: { seq: 1, message: "m1" } }));
+  const sent = session.send("hello");
+  await world.pass(1000);
+  expect([gateway.calls.length, gateway.streams[0]?.headers.get("authorization")]).toEqual([0, null]);
+  outage = false;
+  expect((await Promise.all([sent, until(world, () => gateway.calls.length === 1)]))[0].seq).toBe(1);
+  expect(gateway.streams.map(({ signal }) => signal.aborted)).toEqual([true, false]);
+  expect(gateway.calls[0]?.headers.get("authorization")).toBe(`Bearer ${token("me")}`);
+  expect(usher.connection.error).toBe(null);
+});
+
+test.each([
+  [431, undefined, undefined, "token_too_large"],
+  [401, "unauthorized", "issuer", "issuer_not_accepted"],
+  [401, "unauthorized", undefined, "unauthorized"],
+])("a token that is refused with %i stops by name (%s, %s), without a loop", async (status, code, reason, name) => {
+  const { world, usher, session, gateway } = blocked({ getToken: () => token("me") });
+  gateway.refuse = () =>
+    code ? Response.json({ error: { code, message: "no", reason } }, { status }) : new Response("", { status });
+  await until(world, () => session.status === "stopped");
+  await world.pass(600_000);
+  expect(usher.connection).toMatchObject({ status: "stopped", error: { code: name } });
+  expect(gateway.refused).toBe(1);
+});
+
+test("a busy session is asked for again, and the others go on", async () => {
+  const { world, usher, session, gateway } = blocked();
+  await until(world, () => session.status === "live");
+  gateway.refuse = () => refused(503, "busy", 500);
+  const other = usher.session("other");
+  await until(world, () => gateway.refused === 1);
+  gateway.refuse = () => null;
+  await until(world, () => other.status === "live");
+  expect([usher.connection.failures, session.status, session.continuity.resumes]).toEqual([2, "live", 0]);
+  gateway.answers.push(
+    () => refused(503, "busy", 300),
+    () => Response.json({ data: { seq: 1, message: "m1" } }),
+  );
+  const sent = session.send("hello");
+  await until(world, () => gateway.calls.length === 2);
+  expect((await sent).seq).toBe(1);
 });
 
 test("where a WebSocket has opened before, it is rather the gateway that is away", async () => {
@@ -97,15 +205,15 @@ test("a full gateway says when to come back, and a session that may not be seen 
 });
 
 test("a token that is refused at first stops by name; one that has run out is replaced", async () => {
-  let current = token("me", 1);
+  let current = token("me", { n: 1 });
   const { usher, world, session, gateway } = blocked({ getToken: () => current });
   await until(world, () => session.status === "live");
   gateway.refuse = (headers) =>
-    headers.get("authorization") === `Bearer ${token("me", 1)}` ? refused(401, "unauthorized") : null;
-  current = token("me", 2);
+    headers.get("authorization") === `Bearer ${token("me", { n: 1 })}` ? refused(401, "unauthorized") : null;
+  current = token("me", { n: 2 });
   gateway.say({ type: "token_expiring" });
   await until(world, () => gateway.streams.length === 2);
-  expect(gateway.streams[1]?.headers.get("authorization")).toBe(`Bearer ${token("me", 2)}`);
+  expect(gateway.streams[1]?.headers.get("authorization")).toBe(`Bearer ${token("me", { n: 2 })}`);
   expect([usher.connection.failures, gateway.refused]).toEqual([2, 0]);
 
   const liar = blocked({ getToken: () => "not.a.token" });
@@ -164,7 +272,13 @@ function blocked(options: Parameters<typeof inFakeWorld>[0] = {}) {
 }
 
 class FakeGateway {
-  readonly streams: { headers: Headers; signal: AbortSignal; controller: ReadableStreamDefaultController }[] = [];
+  epoch = "e1";
+  readonly streams: {
+    query: string;
+    headers: Headers;
+    signal: AbortSignal;
+    controller: ReadableStreamDefaultController;
+  }[] = [];
   readonly calls: { method: string; path: string; headers: Headers; body: unknown }[] = [];
   readonly answers: (() => Response | Promise<Response>)[] = [];
   refuse: (headers: Headers) => Response | null = () => null;
@@ -172,7 +286,7 @@ class FakeGateway {
 
   respond(url: string, init: RequestInit): Response | Promise<Response> {
     const headers = new Headers(init.headers);
-    const path = new URL(url).pathname;
+    const { pathname: path, search: query, searchParams } = new URL(url);
     if (!path.endsWith("/stream")) {
       this.calls.push({
         method: init.method ?? "GET",
@@ -189,14 +303,19 @@ class FakeGateway {
     }
     const body = new ReadableStream({
       start: (controller) => {
-        this.streams.push({ headers, signal: init.signal as AbortSignal, controller });
+        this.streams.push({ query, headers, signal: init.signal as AbortSignal, controller });
         init.signal?.addEventListener("abort", () => controller.error(new Error("aborted")));
       },
     });
+    const { epoch } = this;
     const last = headers.get("last-event-id");
-    const seq = Number(last ?? 0);
+    const isOther = (searchParams.get("epoch") ?? epoch) !== epoch;
+    const seq = isOther ? 7 : Number(last ?? 0);
     const session = path.split("/")[3] ?? "";
-    this.say({ ...subscribed({ seq, recovered: last !== null, votings: [voting()] }), session }, seq);
+    this.say(
+      { ...subscribed({ epoch, seq, recovered: last !== null && !isOther, votings: [voting()] }), session },
+      seq,
+    );
     return new Response(body, { headers: { "content-type": "text/event-stream" } });
   }
 
@@ -216,11 +335,6 @@ class FakeGateway {
 
 function refused(status: number, code: string, retry_after_ms?: number): Response {
   return Response.json({ error: { code, message: code, retry_after_ms } }, { status });
-}
-
-/** A token that nobody has signed. */
-function token(sub: string, n = 0): string {
-  return `head.${btoa(JSON.stringify({ sub, n }))}.signature`;
 }
 
 /** Lets the world go on, real streams too, until it holds. */

@@ -18,9 +18,9 @@ const folder = fileURLToPath(new URL("..", import.meta.url));
 const dist = join(folder, "dist");
 
 /** What the core may cost a page, minified and gzipped. */
-const CORE_BYTES_MAX = 8_000;
-/** The hooks on top of it, without React. */
-const REACT_BYTES_MAX = 10_000;
+const CORE_BYTES_MAX = 11_000;
+/** The same with the hooks, without React. */
+const REACT_BYTES_MAX = 13_000;
 
 test("publint has nothing to say", async () => {
   const { messages, pkg } = await publint({ pkgDir: folder, strict: true });

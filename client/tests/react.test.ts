@@ -163,6 +163,148 @@ test("a list stays at its end, holds still while somebody reads back, and loads 
   expect(world.requests).toHaveLength(1);
 });
 
+test("a reader who scrolled up keeps the place after 2,500 new messages, all of which are counted", async () => {
+  const { world, wrapper } = inProvider();
+  const list = fakeList();
+  const { result, unmount } = renderHook(
+    () => {
+      const it = useChat(SESSION);
+      useEffect(() => it.listRef(list.element), [it.listRef]);
+      list.show(it.messages.map((message) => Number(message.seq)));
+      return it;
+    },
+    { wrapper },
+  );
+  const say = (from: number, to: number) =>
+    act(() => world.socket.say(events(...Array.from({ length: to - from + 1 }, (_, index) => chat(from + index)))));
+  await act(() => admit(world, { seq: 100, head: 140 }));
+  say(101, 140);
+  act(() => list.scrollTo(300));
+  expect(list.topOf(116)).toBe(0);
+  for (let seq = 141; seq < 2641; seq += 250) say(seq, seq + 249);
+  expect(list.topOf(116)).toBe(0);
+  expect(result.current.unread).toBe(2500);
+  expect(result.current.messages).toHaveLength(2000);
+
+  act(() => {
+    result.current.toNewest();
+    list.scrollTo(list.element.scrollTop);
+  });
+  expect([result.current.unread, result.current.messages.at(-1)?.seq, result.current.messages.length]).toEqual([
+    0, 2640, 500,
+  ]);
+  say(2641, 2641);
+  expect([result.current.unread, result.current.messages.at(-1)?.seq]).toEqual([0, 2641]);
+
+  // A list that goes while it is scrolled up holds nothing back from the next one.
+  act(() => list.scrollTo(300));
+  for (let seq = 2642; seq < 5142; seq += 500) say(seq, seq + 499);
+  unmount();
+  const next = renderHook(() => useChat(SESSION), { wrapper });
+  expect(next.result.current.messages.at(-1)?.seq).toBe(5141);
+});
+
+test("a chat and a tally say whether they are loading, empty or not to be had", async () => {
+  const { world, usher, wrapper } = inProvider();
+  const { result } = renderHook(() => ({ chat: useChat(SESSION), tally: useTally(SESSION), it: useSession(SESSION) }), {
+    wrapper,
+  });
+  expect(result.current.chat).toMatchObject({ status: "connecting", isLoading: true, sessionError: null });
+  expect([result.current.tally, result.current.it.isLoading]).toEqual([undefined, true]);
+  await act(() => admit(world, { seq: 0, head: 2 }));
+  expect(result.current.chat).toMatchObject({ status: "catching_up", isLoading: true });
+  expect(result.current.tally).toBe(null);
+  act(() => world.socket.say(events(chat(1))));
+  expect(result.current.chat).toMatchObject({ isLoading: true });
+  act(() => world.socket.say(events(chat(2))));
+  expect(result.current.chat).toMatchObject({ status: "live", isLoading: false });
+  // What is known stays known while the connection is away.
+  act(() => world.socket.cut());
+  expect(result.current.chat).toMatchObject({ status: "waiting", isLoading: false });
+  expect([result.current.tally, result.current.it.isLoading]).toEqual([null, false]);
+  await act(async () => {
+    await world.pass(1000);
+    await admit(world, { recovered: true, seq: 2, head: 3, votings: [voting()] });
+  });
+  expect(result.current.chat.isLoading).toBe(false);
+  expect(result.current.tally).toMatchObject({ question: "which?" });
+  // After a hole the list is empty, until its history is there.
+  act(() => world.socket.say({ type: "reset", session: SESSION, epoch: "e2", seq: 8, head: 9, reason: "ahead" }));
+  expect(result.current.chat).toMatchObject({ messages: [], isLoading: true });
+  act(() => world.socket.say(events(chat(9))));
+  expect(result.current.chat.isLoading).toBe(false);
+
+  const hidden = renderHook(() => ({ chat: useChat("hidden"), tally: useTally("hidden") }), { wrapper });
+  await act(settle);
+  act(() =>
+    world.socket.say({ type: "error", id: world.socket.last("subscribe").id, code: "not_found", message: "no" }),
+  );
+  expect(hidden.result.current.chat).toMatchObject({ status: "stopped", isLoading: false });
+  expect(hidden.result.current.chat.sessionError?.code).toBe("not_found");
+  expect(hidden.result.current.tally).toBe(null);
+  act(() => usher.close());
+});
+
+test("hooks take null for a session that is not known yet, follow nothing, and begin when there is an id", async () => {
+  const { world, wrapper } = inProvider({ queryClient: new QueryClient() });
+  const { result, rerender } = renderHook(
+    ({ id }: { id: string | null }) => ({
+      it: useSession(id, { onEvent: () => {} }),
+      chat: useChat(id),
+      tally: useTally(id),
+      vote: useVote(id),
+      viewers: useViewers(id),
+    }),
+    { wrapper, initialProps: { id: null as string | null } },
+  );
+  await act(() => world.pass(1000));
+  expect(world.sockets).toHaveLength(0);
+  const { it, chat: messages, tally, vote, viewers } = result.current;
+  expect([it.status, it.isLoading, messages.status, messages.isLoading]).toEqual(["idle", false, "idle", false]);
+  expect([messages.messages, messages.hasOlder, tally, vote.canVote, viewers]).toEqual([
+    [],
+    false,
+    undefined,
+    false,
+    null,
+  ]);
+  await expect(messages.send("hello")).rejects.toMatchObject({ code: "no_session" });
+  await act(() => vote.vote(FIRST));
+  messages.discard("nonce");
+  await act(() => messages.loadOlder());
+
+  rerender({ id: SESSION });
+  await act(() => admit(world, { votings: [voting()] }));
+  expect([result.current.it.status, result.current.viewers, result.current.vote.canVote]).toEqual(["live", 3, true]);
+  rerender({ id: null });
+  expect([result.current.it.status, result.current.viewers]).toEqual(["idle", null]);
+  await act(() => world.pass(4000));
+  expect(world.socket.closed).toBe(1000);
+});
+
+test("hooks with the id of one session in upper and in lower case share it, and so does the query cache", async () => {
+  const id = "5e551000-0000-4000-8000-00000000abcd";
+  const queryClient = new QueryClient();
+  const { world, wrapper } = inProvider({ queryClient });
+  const { result } = renderHook(() => [useViewers(id.toUpperCase()), useSession(id).status], { wrapper });
+  await act(settle);
+  await act(() => admit(world, { session: id }));
+  expect(result.current).toEqual([3, "live"]);
+  expect(world.socket.of("subscribe").map((frame) => frame.session)).toEqual([id]);
+  expect(queryClient.getQueryData(usherKeys.viewers(id.toUpperCase()))).toBe(3);
+});
+
+test("a vote that was cast in another tab is shown in this one", async () => {
+  const { world, wrapper } = inProvider();
+  const { result } = renderHook(() => ({ vote: useVote(SESSION), tally: useTally(SESSION) }), { wrapper });
+  await act(() => admit(world, { votings: [voting()] }));
+  act(() => world.socket.say({ type: "mine", session: SESSION, voting: VOTING, option: SECOND, movie: SECOND }));
+  expect(result.current.vote.mine).toBe(SECOND);
+  expect(result.current.tally?.rows.map((row) => row.mine)).toEqual([false, true]);
+  act(() => world.socket.say({ type: "mine", session: SESSION, voting: VOTING, option: null, movie: null }));
+  expect(result.current.vote.mine).toBe(null);
+});
+
 test("the chat of another session begins at its end, with nothing unread and no failure of the first", async () => {
   const { world, wrapper } = inProvider();
   const list = fakeList();
@@ -344,6 +486,49 @@ test("a provider takes a supabase client, and connects only when somebody follow
   vi.unstubAllGlobals();
 });
 
+test("another supabase object on each render opens no other socket; the next token comes from the latest", async () => {
+  const opened: string[] = [];
+  vi.stubGlobal(
+    "WebSocket",
+    class {
+      constructor(url: string) {
+        opened.push(url);
+      }
+      close() {}
+    },
+  );
+  const asked: string[] = [];
+  const listeners = new Map<string, () => void>();
+  const supabase = (name: string) => ({
+    auth: {
+      getSession: async () => {
+        asked.push(name);
+        return { data: { session: { access_token: "token" } } };
+      },
+      onAuthStateChange: (listener: () => void) => {
+        listeners.set(name, listener);
+        return { data: { subscription: { unsubscribe: () => listeners.delete(name) } } };
+      },
+    },
+  });
+  const app = (name: string) =>
+    createElement(UsherProvider, { url: "http://gateway.example", supabase: supabase(name) }, createElement(Viewers));
+  const { rerender, unmount } = render(app("0"));
+  await act(settle);
+  for (let count = 1; count <= 5; count += 1) {
+    rerender(app(`${count}`));
+    await act(settle);
+  }
+  await act(() => new Promise((resolve) => setTimeout(resolve, 3100)));
+  expect(opened).toEqual(["ws://gateway.example/v1/socket"]);
+  expect([...listeners.keys()]).toEqual(["5"]);
+  expect(asked[0]).toBe("0");
+  unmount();
+  await act(() => new Promise((resolve) => setTimeout(resolve, 3100)));
+  expect(listeners.size).toBe(0);
+  vi.unstubAllGlobals();
+});
+
 test("without a provider a hook says what is missing", () => {
   const quiet = vi.spyOn(console, "error").mockImplementation(() => {});
   expect(() => renderHook(() => useViewers(SESSION))).toThrow("<UsherProvider>");
@@ -385,6 +570,8 @@ function fakeList() {
   element.getBoundingClientRect = () => ({ top: 0 }) as DOMRect;
   return {
     element,
+    /** How far a row is from the top of what can be seen. */
+    topOf: (seq: number) => shown.indexOf(seq) * 20 - top,
     show(seqs: number[]) {
       shown = seqs;
       for (const seq of seqs) {

@@ -58,8 +58,9 @@ describe("continuity", () => {
   });
 
   test("there is nothing to resume before the first subscription", () => {
-    expect(resumePoint(UNPLACED)).toBe(null);
-    expect(resumePoint({ ...UNPLACED, seq: 0 })).toEqual({ seq: 0 });
+    expect(resumePoint(UNPLACED, "t")).toBe(null);
+    expect(resumePoint({ ...UNPLACED, seq: 0 }, null)).toEqual({ seq: 0 });
+    expect(resumePoint({ ...UNPLACED, seq: 7, epoch: "e" }, "t")).toEqual({ seq: 7, epoch: "e", token: "t" });
   });
 });
 

@@ -2,12 +2,14 @@
 //
 // Pure: action in, room out; `action.now` is the time. The promises (order, resumes, counts) are kept by client/.
 
-import { IDLE } from "./client/connection.js";
+import { IDLE } from "./client/connection_state.js";
 import { INITIAL_STATE } from "./client/state.js";
 import { itemsOf, lineOf, MARKS_MAX } from "./items.js";
 
 /** A clock that differs less than this is taken as right. */
 const CLOCK_TOLERANCE_MS = 2000;
+/** No network delays an event by so much: if one seems to be, our own clock has jumped ahead. */
+const CLOCK_JUMP_MS = 15_000;
 const NO_INFO = { title: "", status: "", slow_mode_seconds: 0, chat_enabled: true };
 
 /** The room before anything has happened. `me` is {sub, name, anonymous, expiresAt}. */
@@ -183,6 +185,7 @@ function clockOffset(offset, events, now) {
   if (Number.isNaN(latest)) return offset;
   const difference = latest - now;
   if (offset === 0) return Math.abs(difference) > CLOCK_TOLERANCE_MS ? difference : 0;
+  if (difference < offset - CLOCK_JUMP_MS) return difference;
   return Math.max(offset, difference);
 }
 

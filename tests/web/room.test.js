@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { IDLE } from "../../src/web/client/connection.js";
+import { IDLE } from "../../src/web/client/connection_state.js";
 import { RefusedError } from "../../src/web/client/errors.js";
 import { INITIAL_STATE, reduce as fold } from "../../src/web/client/state.js";
 import { continues, messageById } from "../../src/web/items.js";
-import { initialRoom, linkPhase, LOST, reduce, sendBar, stopCode, voteBar } from "../../src/web/room.js";
+import { initialRoom, linkPhase, LOST, reduce, sendBar, serverNow, stopCode, voteBar } from "../../src/web/room.js";
 
 const SESSION = "5e551000-0000-4000-8000-000000000001";
 const ME = { sub: "me", name: "Me", anonymous: false, expiresAt: null };
@@ -99,6 +99,22 @@ test("a message that has not changed gives the same item", () => {
   assert.equal(continues(page.room.items[1], first), true);
   page.events(event(3, "chat.deleted", { id: "m1", deleted_at: "2026-11-26T20:00:00Z" }));
   assert.deepEqual([page.room.items[0].deleted, page.room.items[0].body], [true, null]);
+});
+
+test("the time of the server is found again after our own clock has jumped ahead, and after it fell behind", () => {
+  const page = new Page().subscribed(0);
+  const at = Date.parse("2026-11-26T20:00:00Z");
+  const hears = (seq, ours) => {
+    const latest = [{ ...said(seq, "x"), at: new Date(at).toISOString() }];
+    return page.act({ type: "session", state: { ...page.room.session, latest }, now: ours }).room;
+  };
+  const hour = 3_600_000;
+  assert.equal(serverNow(hears(1, at + hour), at + hour), at);
+  // Slept for an hour that the clock of the page did not count, or set back by one.
+  assert.equal(serverNow(hears(2, at), at), at);
+  assert.equal(serverNow(hears(3, at + hour), at + hour), at);
+  // A slow network does not move it.
+  assert.equal(serverNow(hears(4, at + hour + 3000), at + hour + 3000), at + 3000);
 });
 
 /** A page whose client is given frames. */

@@ -1,5 +1,6 @@
 /** Writes what is known of a session into a React Query cache, for queries, devtools and persisters beside the hooks. */
 
+import { normalId } from "../ids.ts";
 import type { Session } from "../session.ts";
 import type { SessionState } from "../state.ts";
 import type { Usher } from "../usher.ts";
@@ -17,11 +18,11 @@ export interface QueryClientLike {
 /** Where the cache has what. `useQuery({ queryKey: usherKeys.viewers(id) })` needs no `queryFn`. */
 export const usherKeys = {
   all: ["usher"] as const,
-  session: (id: string) => ["usher", id] as const,
-  info: (id: string) => ["usher", id, "info"] as const,
-  messages: (id: string) => ["usher", id, "messages"] as const,
-  votings: (id: string) => ["usher", id, "votings"] as const,
-  viewers: (id: string) => ["usher", id, "viewers"] as const,
+  session: (id: string) => ["usher", normalId(id)] as const,
+  info: (id: string) => ["usher", normalId(id), "info"] as const,
+  messages: (id: string) => ["usher", normalId(id), "messages"] as const,
+  votings: (id: string) => ["usher", normalId(id), "votings"] as const,
+  viewers: (id: string) => ["usher", normalId(id), "viewers"] as const,
 };
 
 const PARTS: { readonly [Part in "info" | "messages" | "votings" | "viewers"]: (state: SessionState) => unknown } = {

@@ -5,8 +5,11 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "react
 import { type Chat, hasOlder, type Message, type PendingMessage } from "../chat.ts";
 import type { UsherError } from "../errors.ts";
 import type { Sent } from "../follower.ts";
-import type { SendOptions } from "../session.ts";
-import { useActions, useSelected } from "./hooks.ts";
+import { normalId } from "../ids.ts";
+import type { SendOptions, Session } from "../session.ts";
+import type { SessionStatus } from "../state.ts";
+import { isLoading, type SessionId, useActions, useSelected } from "./hooks.ts";
+import { useSource } from "./provider.ts";
 
 /** Pixels from an edge that count as being there. */
 const EDGE_PX = 80;
@@ -15,6 +18,12 @@ const useLayout = typeof document === "undefined" ? useEffect : useLayoutEffect;
 
 /** The chat. */
 export interface UseChat {
+  /** How the session stands: `stopped` with `sessionError`, if it may not be seen. */
+  readonly status: SessionStatus;
+  /** Whether the first messages are still on their way: an empty list then says nothing. */
+  readonly isLoading: boolean;
+  /** Why the session is `stopped`. */
+  readonly sessionError: UsherError | null;
   /** The window, oldest first; a deleted message has no `body`. */
   readonly messages: readonly Message[];
   /** One's own messages that are on their way or failed; show them after the others. */
@@ -38,8 +47,12 @@ export interface UseChat {
 }
 
 /** The chat of a session. */
-export function useChat(id: string): UseChat {
+export function useChat(given: SessionId): UseChat {
+  const id = given && normalId(given);
   const chat = useSelected(id, (state) => state.chat);
+  const status = useSelected(id, (state) => state.status);
+  const sessionError = useSelected(id, (state) => state.error);
+  const isFirst = useSelected(id, isLoading);
   const act = useActions(id);
   const [isLoadingOlder, setLoading] = useState(false);
   const [error, setError] = useState<UsherError | null>(null);
@@ -59,14 +72,13 @@ export function useChat(id: string): UseChat {
       setLoading(false);
     }
   }, [act]);
-  const newest = useCallback(() => {
-    void act(async (session) => session.newest());
-  }, [act]);
-
   // biome-ignore lint/correctness/useExhaustiveDependencies: the failure was of another session.
   useEffect(() => setError(null), [id]);
-  const scrolling = useScrolling(id, chat, error === null, loadOlder, newest);
+  const scrolling = useScrolling(id, chat, error === null, loadOlder);
   return {
+    status,
+    isLoading: isFirst,
+    sessionError,
     messages: chat.messages,
     pending: chat.pending,
     hasOlder: hasOlder(chat),
@@ -76,25 +88,34 @@ export function useChat(id: string): UseChat {
     ...scrolling,
     send: useCallback((body, options) => act((session) => session.send(body, options)), [act]),
     resend: useCallback((nonce) => act((session) => session.resend(nonce)), [act]),
-    discard: useCallback((nonce) => void act(async (session) => session.discard(nonce)), [act]),
+    discard: useCallback((nonce) => void act(async (session) => session.discard(nonce)).catch(() => {}), [act]),
   };
 }
 
 /** Where a list is scrolled to, and what follows from it. */
-function useScrolling(id: string, chat: Chat, mayLoad: boolean, loadOlder: () => Promise<void>, newest: () => void) {
-  const { messages, pending } = chat;
+function useScrolling(id: SessionId, chat: Chat, mayLoad: boolean, loadOlder: () => Promise<void>) {
+  const { messages, pending, arrived } = chat;
   const canLoad = mayLoad && hasOlder(chat);
+  const source = useSource();
   const [list, setList] = useState<HTMLElement | null>(null);
-  /** The newest message when the reader left the end; null while they are there. */
+  /** How many messages had arrived when the reader left the end; null while they are there. */
   const [seen, setSeen] = useState<number | null>(null);
   const anchor = useRef<Anchor | null>(null);
-  const last = messages.at(-1)?.seq ?? 0;
+  const held = useRef<Session | null>(null);
 
-  // Another session is read from its end.
+  // The session in which the window is held while the list is scrolled up. Another one, or another list, begins at its end.
   useLayout(() => {
-    anchor.current = null;
-    setSeen(null);
-  }, [id]);
+    if (!list || id === null) return;
+    const { session, release } = source.follow(id);
+    held.current = session;
+    return () => {
+      if (anchor.current !== null) session.newest();
+      anchor.current = null;
+      held.current = null;
+      setSeen(null);
+      release();
+    };
+  }, [source, id, list]);
 
   // After each change of the list: stay at its end, or hold what is being read where it is.
   useLayout(() => {
@@ -109,20 +130,20 @@ function useScrolling(id: string, chat: Chat, mayLoad: boolean, loadOlder: () =>
     if (!list) return;
     const onScroll = () => {
       const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight <= EDGE_PX;
-      if (isAtEnd && anchor.current !== null) newest();
-      setSeen((seen) => (isAtEnd ? null : (seen ?? last)));
+      if (isAtEnd && anchor.current !== null) held.current?.newest();
+      if (!isAtEnd && anchor.current === null) held.current?.readBack();
+      setSeen((seen) => (isAtEnd ? null : (seen ?? arrived)));
       anchor.current = isAtEnd ? null : firstVisible(list);
       if (list.scrollTop <= EDGE_PX && canLoad && !isAtEnd) void loadOlder();
     };
     list.addEventListener("scroll", onScroll, { passive: true });
     return () => list.removeEventListener("scroll", onScroll);
-  }, [list, last, canLoad, loadOlder, newest]);
+  }, [list, arrived, canLoad, loadOlder]);
 
   const toNewest = useCallback(() => {
     if (list) list.scrollTop = list.scrollHeight;
   }, [list]);
-  const unread = seen === null ? 0 : messages.filter(({ seq }) => seq !== null && seq > seen).length;
-  return { listRef: setList, toNewest, unread };
+  return { listRef: setList, toNewest, unread: seen === null ? 0 : arrived - seen };
 }
 
 /** A row, and how far it was from the top of the list. */

@@ -3,6 +3,7 @@
 export { type QueryClientLike, type QueryKey, usherKeys } from "./cache.ts";
 export { type UseChat, useChat } from "./chat.ts";
 export {
+  type SessionId,
   type Tally,
   type UseConnection,
   type UseSession,

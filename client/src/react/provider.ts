@@ -1,10 +1,10 @@
 /** Gives the hooks their client: one for the whole tree, so that all share one socket. */
 
-import { createContext, createElement, type ReactNode, useContext, useEffect, useMemo, useRef } from "react";
+import { createContext, createElement, type ReactNode, useContext, useEffect, useMemo, useRef, useState } from "react";
 
 import type { Session } from "../session.ts";
 import { type SupabaseLike, supabaseTokens } from "../supabase.ts";
-import { connect, type Usher } from "../usher.ts";
+import { type ConnectOptions, connect, type Usher } from "../usher.ts";
 import { prepareCache, type QueryClientLike, type QueryKey, writeCache } from "./cache.ts";
 
 type Invalidate = (session: string) => readonly QueryKey[];
@@ -21,8 +21,11 @@ export type UsherProviderProps = {
   | {
       readonly client?: never;
       readonly url: string;
-      /** Whose access tokens are used, now and after each change of the sign-in. */
-      readonly supabase?: SupabaseLike;
+      /**
+       * Whose access tokens are used, now and after each change of the sign-in. Another object does not open another socket:
+       * the next token comes from it.
+       */
+      readonly supabase?: SupabaseLike | undefined;
     }
 );
 
@@ -30,10 +33,10 @@ export type UsherProviderProps = {
 export function UsherProvider(props: UsherProviderProps) {
   const { children, queryClient, invalidate } = props;
   const [given, url, supabase] = props.client ? [props.client] : [undefined, props.url, props.supabase];
-  const client = useMemo(
-    () => given ?? connect({ url: url ?? "", ...(supabase && supabaseTokens(supabase)) }),
-    [given, url, supabase],
-  );
+  // Many make the object in place, so each render has another one: the client stays, and asks the latest.
+  const [tokens] = useState(() => new LatestTokens(supabase));
+  useEffect(() => tokens.use(supabase), [tokens, supabase]);
+  const client = useMemo(() => given ?? connect({ url: url ?? "", ...tokens.options }), [given, url, tokens]);
   // Most write the function in place, so each render has another one: it must not begin everything anew.
   const latest = useRef(invalidate);
   useEffect(() => {
@@ -44,6 +47,45 @@ export function UsherProvider(props: UsherProviderProps) {
     [client, queryClient],
   );
   return createElement(SourceContext.Provider, { value: source }, children);
+}
+
+/** The tokens of the supabase client that was rendered last. */
+class LatestTokens {
+  #supabase: SupabaseLike | undefined;
+  #changed: (() => void) | null = null;
+  #stop = () => {};
+
+  constructor(supabase: SupabaseLike | undefined) {
+    this.#supabase = supabase;
+  }
+
+  /** For `connect`. */
+  readonly options: Required<Pick<ConnectOptions, "getToken" | "onTokenChange">> = {
+    getToken: (asked) => (this.#supabase ? supabaseTokens(this.#supabase).getToken(asked) : null),
+    onTokenChange: (changed) => {
+      this.#changed = changed;
+      this.#listen();
+      return () => {
+        this.#changed = null;
+        this.#stop();
+      };
+    },
+  };
+
+  /** Goes on with another supabase client, whose token may be another one. */
+  use(supabase: SupabaseLike | undefined): void {
+    if (supabase === this.#supabase) return;
+    this.#supabase = supabase;
+    if (!this.#changed) return;
+    this.#stop();
+    this.#listen();
+    this.#changed();
+  }
+
+  #listen(): void {
+    const changed = this.#changed;
+    this.#stop = changed && this.#supabase ? supabaseTokens(this.#supabase).onTokenChange(changed) : () => {};
+  }
 }
 
 /** The client of the provider above. */

@@ -94,14 +94,13 @@ function outcome(promise: Promise<unknown>): Promise<number | string> {
 /** What a client shows in the end, by the names that its state has. */
 export function shown({ state }: Session): object {
   const { status, error, info, can, viewers, votings, chat, continuity } = state;
-  const { token: _secret, ...counted } = continuity;
   const { messages } = chat;
   const pending = chat.pending.map((item) => ({
     body: item.body,
     status: item.status,
     error: item.error?.code ?? null,
   }));
-  return { status, error: error?.code ?? null, info, can, viewers, votings, messages, pending, continuity: counted };
+  return { status, error: error?.code ?? null, info, can, viewers, votings, messages, pending, continuity };
 }
 
 /** The tape as it is kept: a line of text for each line of it, so that a difference can be read. */

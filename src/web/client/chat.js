@@ -13,7 +13,8 @@ export const MESSAGES_WITH_OLDER_MAX = 2000;
 export const PENDING_MAX = 32;
 /** The chat before anything has arrived that comes after the number `seq`. */
 export function emptyChat(seq = 0, pending = []) {
-    return { messages: [], pending, before: seq > 0 ? String(seq + 1) : null, readsBack: false };
+    const before = seq > 0 ? String(seq + 1) : null;
+    return { messages: [], pending, before, readsBack: false, isHeld: false, tail: null, arrived: 0 };
 }
 /** Whether there may be messages older than the window. */
 export function hasOlder(chat) {
@@ -24,23 +25,23 @@ export function foldEvents(chat, events) {
     const about = events.filter((event) => event.type.startsWith("chat."));
     const passed = events.at(-1)?.seq ?? 0;
     const messages = about.length === 0 ? chat.messages : chat.messages.slice();
-    let pending = chat.pending;
+    const tail = about.length === 0 ? chat.tail : (chat.tail?.slice() ?? null);
+    let { pending, arrived } = chat;
     for (const event of about) {
-        const list = messages;
+        const lists = [messages, tail ?? []];
         if (event.type === "chat.created") {
             const message = { ...event.data, seq: event.seq };
-            const at = indexOf(list, message.id);
-            if (at < 0)
-                insert(list, message);
-            else
-                list[at] = message;
+            if (!change(lists, message.id, () => message)) {
+                insert((tail ?? messages), message);
+                arrived += 1;
+            }
             pending = pending.filter((item) => item.nonce !== message.nonce && item.id !== message.id);
         }
         else if (event.type === "chat.updated") {
-            change(list, event.data.id, (message) => (message.deleted_at ? message : { ...message, ...event.data }));
+            change(lists, event.data.id, (message) => (message.deleted_at ? message : { ...message, ...event.data }));
         }
         else if (event.type === "chat.deleted") {
-            change(list, event.data.id, (message) => ({ ...message, ...event.data, body: null }));
+            change(lists, event.data.id, (message) => ({ ...message, ...event.data, body: null }));
         }
     }
     // What was acknowledged under a number that has passed is shown, or lies before the window.
@@ -48,15 +49,22 @@ export function foldEvents(chat, events) {
         pending = pending.filter((item) => item.seq === null || item.seq > passed);
     if (messages === chat.messages && pending === chat.pending)
         return chat;
-    return bounded({ ...chat, messages, pending: pending.length === chat.pending.length ? chat.pending : pending });
+    if (pending.length === chat.pending.length)
+        pending = chat.pending;
+    return bounded({ ...chat, messages, tail, arrived, pending });
 }
 /** Puts a page of older messages before the window. */
 export function foldOlder(chat, page) {
     const messages = [...page.messages.toReversed(), ...chat.messages];
+    const older = { ...chat, messages, before: page.next, readsBack: true };
+    if (chat.isHeld)
+        return bounded(older);
     // A page that no longer fits would go at once, and be asked for again without end.
-    if (messages.length > MESSAGES_WITH_OLDER_MAX)
-        return chat;
-    return { ...chat, messages, before: page.next, readsBack: true };
+    return messages.length > MESSAGES_WITH_OLDER_MAX ? chat : older;
+}
+/** Holds the window where it is: somebody reads back in it. New messages are added while there is room. */
+export function holdWindow(chat) {
+    return chat.isHeld ? chat : { ...chat, isHeld: true };
 }
 /** Where a message stands, as the gateway takes it: its number, or its time in microseconds and its id. */
 export function placeOf({ seq, created_at, id }) {
@@ -65,9 +73,12 @@ export function placeOf({ seq, created_at, id }) {
     const fraction = /\.(\d+)/.exec(created_at)?.[1] ?? "";
     return `${Date.parse(created_at)}${fraction.slice(3, 6).padEnd(3, "0")}_${id}`;
 }
-/** Back to the newest: what was loaded for reading back goes. */
+/** Back to the newest: what was loaded or held for reading back goes. */
 export function foldNewest(chat) {
-    return chat.readsBack ? bounded({ ...chat, readsBack: false }) : chat;
+    if (!chat.readsBack && !chat.isHeld)
+        return chat;
+    const free = { ...chat, readsBack: false, isHeld: false, tail: null };
+    return bounded(chat.tail === null ? free : { ...free, ...begunAt(chat.tail, chat.before) });
 }
 /** Adds an optimistic message, or sends a failed one again under its old nonce. */
 export function addPending(chat, message) {
@@ -103,20 +114,33 @@ function insert(messages, message) {
     const after = messages.findLastIndex((other) => (other.seq ?? 0) < (message.seq ?? 0));
     messages.splice(after + 1, 0, message);
 }
-function change(messages, id, act) {
-    const at = indexOf(messages, id);
-    const message = messages[at];
-    if (message !== undefined)
+/** Changes the message of that id in the list that has it; false if none has. */
+function change(lists, id, act) {
+    for (const messages of lists) {
+        const at = indexOf(messages, id);
+        const message = messages[at];
+        if (message === undefined)
+            continue;
         messages[at] = act(message);
+        return true;
+    }
+    return false;
 }
 function changePending(chat, nonce, act) {
     return { ...chat, pending: chat.pending.map((item) => (item.nonce === nonce ? act(item) : item)) };
 }
 function bounded(chat) {
-    const over = chat.messages.length - (chat.readsBack ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
-    if (over <= 0)
-        return chat;
-    const messages = chat.messages.slice(over);
+    const over = chat.messages.length - (chat.readsBack || chat.isHeld ? MESSAGES_WITH_OLDER_MAX : MESSAGES_MAX);
+    if (chat.isHeld) {
+        // The newest make room, since somebody reads among the oldest.
+        const rest = over > 0 ? [...chat.messages.slice(-over), ...(chat.tail ?? [])] : (chat.tail ?? []);
+        const tail = rest.length > 0 ? rest.slice(-MESSAGES_MAX) : null;
+        return { ...chat, messages: over > 0 ? chat.messages.slice(0, -over) : chat.messages, tail };
+    }
+    return over > 0 ? { ...chat, ...begunAt(chat.messages.slice(over), chat.before) } : chat;
+}
+/** A window of these messages, and where it begins. */
+function begunAt(messages, before) {
     const [first] = messages;
-    return { ...chat, messages, before: first ? placeOf(first) : chat.before };
+    return { messages, before: first ? placeOf(first) : before };
 }

@@ -9,24 +9,22 @@
 export const UNPLACED = {
     seq: null,
     epoch: null,
-    token: null,
     received: 0,
     gaps: 0,
     duplicates: 0,
     resumes: 0,
     resets: 0,
+    stale: 0,
 };
 /** Takes the starting point from a `subscribed` or `reset` frame. */
 export function place(position, frame) {
-    const token = frame.resume_token ?? position.token;
     if (position.seq === null)
-        return { ...position, seq: frame.seq, epoch: frame.epoch, token };
+        return { ...position, seq: frame.seq, epoch: frame.epoch };
     if (frame.type === "reset" || !frame.recovered)
-        return { ...position, seq: frame.seq, epoch: frame.epoch, token, resets: position.resets + 1 };
+        return { ...position, seq: frame.seq, epoch: frame.epoch, resets: position.resets + 1 };
     return {
         ...position,
         epoch: frame.epoch,
-        token,
         resumes: position.resumes + 1,
         // A gateway that says `recovered` and starts elsewhere has left a hole, whatever it calls it.
         gaps: position.gaps + Math.max(0, frame.seq - position.seq),
@@ -56,6 +54,6 @@ export function advance(position, events) {
     return { position: { ...position, seq, gaps, duplicates, received: position.received + fresh.length }, fresh };
 }
 /** What a `subscribe` frame says about where to go on; null when there is nothing to go on from. */
-export function resumePoint({ seq, epoch, token }) {
+export function resumePoint({ seq, epoch }, token) {
     return seq === null ? null : { seq, ...(epoch === null ? {} : { epoch }), ...(token === null ? {} : { token }) };
 }

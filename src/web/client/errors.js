@@ -5,8 +5,8 @@ export class UsherError extends Error {
     name = "UsherError";
     /** What to switch on. */
     code;
-    constructor(code, message) {
-        super(message);
+    constructor(code, message, options = {}) {
+        super(message, options);
         this.code = code;
     }
 }
@@ -15,9 +15,12 @@ export class RefusedError extends UsherError {
     name = "RefusedError";
     /** When it is worth trying again, or null when it is not. */
     retryAfterMs;
-    constructor(code, message, retryAfterMs = null) {
+    /** What about a refused token is wrong, such as `expired` or `issuer`; null where the gateway does not say. */
+    reason;
+    constructor(code, message, retryAfterMs = null, reason = null) {
         super(code, message);
         this.retryAfterMs = retryAfterMs;
+        this.reason = reason;
     }
 }
 /** The connection ended and is not tried again until something changes. */
@@ -29,6 +32,13 @@ export class StoppedError extends UsherError {
         super(code, message);
         this.closeCode = closeCode;
     }
+}
+/**
+ * There is no usable access token at the moment: `token_unavailable` or `token_expired`. `cause` is the error of the app's
+ * `getToken`, if it threw one. The client keeps the viewer's identity and pending messages, and asks again.
+ */
+export class TokenError extends UsherError {
+    name = "TokenError";
 }
 /** This side gave up: no answer, closed, or no room. */
 export class AbandonedError extends UsherError {

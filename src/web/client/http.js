@@ -35,7 +35,7 @@ export async function call(caller, method, path, init = {}) {
 export function refusedBy(response, answer) {
     const error = answer?.error;
     const code = error?.code ?? (response.status >= 500 ? "unavailable" : "bad_request");
-    return new RefusedError(code, error?.message ?? `HTTP ${response.status}`, error?.retry_after_ms ?? retryAfterMs(response));
+    return new RefusedError(code, error?.message ?? `HTTP ${response.status}`, error?.retry_after_ms ?? retryAfterMs(response), error?.reason ?? null);
 }
 /** What the `Retry-After` header asks for, where a page may see it. */
 export function retryAfterMs(response) {

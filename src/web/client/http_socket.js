@@ -7,6 +7,7 @@
  */
 import { RefusedError } from "./errors.js";
 import { call, refusedBy } from "./http.js";
+import { subjectOf } from "./jwt.js";
 import { parseFrame } from "./wire.js";
 /** Characters of one event; a frame of the gateway has a tenth of it. */
 const EVENT_CHARS_MAX = 1_000_000;
@@ -22,6 +23,7 @@ export class HttpSocket {
     #caller;
     #streams = new Map();
     #token = null;
+    #authId = 0;
     #hasStreamed = false;
     #heardAt;
     constructor(outer) {
@@ -62,17 +64,18 @@ export class HttpSocket {
         if (before !== null && subjectOf(before) !== subjectOf(token))
             return this.#end(4509);
         this.#token = token;
+        this.#authId = id;
         this.#saySoon({ type: "authenticated", id, sub: subjectOf(token), role: "" });
         if (before === null)
             return;
-        for (const { abort, frame } of [...this.#streams.values()]) {
-            abort.abort();
+        for (const { frame } of [...this.#streams.values()])
             void this.#stream(frame);
-        }
     }
     async #stream(frame) {
         const { session, id } = frame;
-        const stream = { abort: new AbortController(), frame };
+        const epoch = "resume" in frame ? frame.resume.epoch : undefined;
+        const stream = { abort: new AbortController(), epoch, frame };
+        this.#streams.get(session)?.abort.abort();
         this.#streams.set(session, stream);
         const isWanted = () => this.readyState === 1 && this.#streams.get(session) === stream;
         try {
@@ -87,11 +90,18 @@ export class HttpSocket {
             for await (const { data, last } of readEvents(response.body, () => this.#hear())) {
                 if (!isWanted())
                     return;
+                const frame = parseFrame(data);
+                if (frame?.type === "subscribed" || frame?.type === "reset")
+                    stream.epoch = frame.epoch;
                 if (last !== null)
-                    stream.frame = { type: "subscribe", session, resume: { seq: last } };
-                if (parseFrame(data)?.type === "unsubscribed")
+                    stream.frame = resumed(stream, last);
+                if (frame?.type === "unsubscribed")
                     this.#streams.delete(session);
-                this.onmessage?.({ data });
+                // A stream has no number of its own: its first frame answers what was asked for.
+                if (frame?.type === "subscribed" && id !== undefined)
+                    this.#say({ ...frame, id });
+                else
+                    this.onmessage?.({ data });
             }
         }
         catch {
@@ -103,7 +113,9 @@ export class HttpSocket {
     #open(frame, signal) {
         const { world, base } = this.#caller;
         const isResume = "resume" in frame;
-        const query = isResume ? "" : `?history=${frame.history}`;
+        // Without the epoch the gateway takes the number at its word, also after a failover to an older database.
+        const epoch = isResume && frame.resume.epoch ? `?epoch=${encodeURIComponent(frame.resume.epoch)}` : "";
+        const query = isResume ? epoch : `?history=${frame.history}`;
         return world.fetch(`${base}/v1/sessions/${encodeURIComponent(frame.session)}/stream${query}`, {
             signal,
             cache: "no-store",
@@ -117,12 +129,24 @@ export class HttpSocket {
     async #onRefused(response, session, id) {
         const error = refusedBy(response, await response.json().catch(() => null));
         // A token that was good before has run out.
+        if (response.status === 401 && this.#hasStreamed)
+            return this.#end(4001);
         if (response.status === 401)
-            return this.#end(this.#hasStreamed ? 4001 : 4501);
-        if (response.status === 429 || response.status >= 500)
+            return this.#refuseToken(error);
+        // The head of a request with such a token is larger than the gateway, or a proxy before it, takes.
+        if (response.status === 431 && this.#token !== null)
+            return this.#refuseToken(new RefusedError("too_large", error.message));
+        const isOfAll = response.status === 429 || response.status >= 500;
+        if (isOfAll && error.code !== "busy")
             return this.#end(1013, error.retryAfterMs);
         this.#streams.delete(session);
         this.#say(errorFrame(error, id));
+    }
+    /** Says why, as a socket does whose `auth` frame is refused. */
+    #refuseToken(error) {
+        if (this.#token !== null)
+            this.#say(errorFrame(error, this.#authId));
+        this.#end(4501);
     }
     async #send(frame) {
         const { session, body, nonce, reply_to, id } = frame;
@@ -212,23 +236,18 @@ export async function* readEvents(body, onBytes) {
         await reader.cancel().catch(() => { });
     }
 }
-function errorFrame({ code, message, retryAfterMs }, id) {
+function errorFrame({ code, message, retryAfterMs, reason }, id) {
     return {
         type: "error",
         code,
         message,
         ...(id !== undefined && { id }),
         ...(retryAfterMs !== null && { retry_after_ms: retryAfterMs }),
+        ...(reason !== null && { reason }),
     };
 }
-/** Whose token it is. The gateway checks it; here it only tells one user from another. */
-function subjectOf(token) {
-    try {
-        const [, claims = ""] = token.split(".");
-        const { sub } = JSON.parse(atob(claims.replaceAll("-", "+").replaceAll("_", "/")));
-        return sub ?? null;
-    }
-    catch {
-        return null;
-    }
+/** What goes on where a stream is. It keeps the number of what was asked for at first. */
+function resumed({ epoch, frame: { session, id } }, seq) {
+    const resume = { seq, ...(epoch !== undefined && { epoch }) };
+    return { type: "subscribe", session, resume, ...(id !== undefined && { id }) };
 }

@@ -1,7 +1,7 @@
 // Made by `npm run pages` from client/src. Change it there.
 /** The client of Usher. */
 export { MESSAGES_MAX } from "./chat.js";
-export { AbandonedError, RefusedError, StoppedError, UsherError, } from "./errors.js";
+export { AbandonedError, RefusedError, StoppedError, TokenError, UsherError, } from "./errors.js";
 export { Session } from "./session.js";
 export { supabaseTokens } from "./supabase.js";
 export { connect, Usher } from "./usher.js";

@@ -2,6 +2,7 @@
 /** One followed session, as an app holds it. */
 import { hasOlder } from "./chat.js";
 import { AbandonedError } from "./errors.js";
+import { normalId } from "./ids.js";
 /** Events that a loop may fall behind before it ends with `slow_consumer`. */
 const BEHIND_MAX = 1000;
 /** Messages in one page of older ones. */
@@ -88,18 +89,28 @@ export class Session {
     older(limit = PAGE) {
         return this.#loadOlder(this.#follower, limit);
     }
-    /** Back to the newest messages: what was loaded for reading back may go. */
+    /**
+     * Holds the window where it is, for a list that is scrolled up: what is read there stays, however much arrives. Ends with
+     * `newest`. `state.chat.arrived` counts what comes meanwhile.
+     */
+    readBack() {
+        this.#follower.dispatch({ type: "read_back" });
+    }
+    /** Back to the newest messages: what was loaded or held for reading back may go. */
     newest() {
         this.#follower.dispatch({ type: "newest" });
     }
     /** Calls `listener` whenever `name` happens; gives how to stop. */
     on(name, listener) {
+        let isOn = true;
         const told = (state, previous) => {
             for (const value of TELLERS[name](state, previous))
-                tell(listener, value);
+                if (isOn)
+                    tell(listener, value);
         };
         this.#follower.listeners.add(told);
         const off = () => {
+            isOn = false;
             this.#follower.listeners.delete(told);
             this.#endings.delete(off);
         };
@@ -169,14 +180,17 @@ export class Session {
     }
 }
 /** The voting of that id; without one the open one, else the one that closed last. */
-export function findVoting(votings, id) {
-    return (id === undefined ? votings[0] : votings.find((voting) => voting.id === id)) ?? null;
+export function findVoting(votings, given) {
+    if (given === undefined)
+        return votings[0] ?? null;
+    const id = normalId(given);
+    return votings.find((voting) => voting.id === id) ?? null;
 }
 /** What of a change is worth which event. */
 const TELLERS = {
     change: (state) => [state],
-    event: (state, previous) => (state.latest === previous.latest ? [] : state.latest),
-    message: (state, previous) => TELLERS.event(state, previous).flatMap((event) => event.type === "chat.created" ? [{ ...event.data, seq: event.seq }] : []),
+    event: (state, previous) => state.latest === previous.latest ? [] : state.latest.map((event) => ({ ...event, from: originOf(event, state) })),
+    message: (state, previous) => TELLERS.event(state, previous).flatMap((event) => event.type === "chat.created" ? [{ ...event.data, seq: event.seq, from: event.from }] : []),
     failed: (state, previous) => state.chat.pending === previous.chat.pending
         ? []
         : state.chat.pending.filter((item) => item.status === "failed" && !previous.chat.pending.includes(item)),
@@ -189,6 +203,9 @@ const TELLERS = {
         ...new Set([...grown("gaps")(state, previous), ...grown("duplicates")(state, previous)]),
     ],
 };
+function originOf({ seq }, { head, isResumed }) {
+    return seq > head ? "live" : isResumed ? "missed" : "history";
+}
 function grown(what) {
     return ({ continuity }, previous) => (continuity[what] > previous.continuity[what] ? [continuity] : []);
 }

@@ -5,9 +5,9 @@
  * Pure: no socket, clock or randomness. Frames and keys that it does not know are ignored, so that an older client can
  * talk to a newer gateway. What did not change keeps its identity.
  */
-import { acknowledge, addPending, dropPending, emptyChat, failPending, foldEvents, foldNewest, foldOlder, } from "./chat.js";
+import { acknowledge, addPending, dropPending, emptyChat, failPending, foldEvents, foldNewest, foldOlder, holdWindow, } from "./chat.js";
 import { advance, leavesHole, place, UNPLACED } from "./continuity.js";
-import { confirmVote, foldSnapshot, foldTally, foldVotingEvent, forgetVotes, refuseVote, wishVote, } from "./votings.js";
+import { confirmVote, foldMine, foldSnapshot, foldTally, foldVotingEvent, forgetVotes, refuseVote, wishVote, } from "./votings.js";
 const NOTHING = [];
 /** The state before anything has happened. */
 export const INITIAL_STATE = {
@@ -19,7 +19,9 @@ export const INITIAL_STATE = {
     votings: [],
     chat: emptyChat(),
     continuity: UNPLACED,
+    isLoaded: false,
     head: 0,
+    isResumed: false,
     latest: NOTHING,
     sub: undefined,
 };
@@ -54,6 +56,10 @@ export function reduce(state, action) {
             return { ...state, chat: foldOlder(state.chat, action.page) };
         case "newest":
             return { ...state, chat: foldNewest(state.chat) };
+        case "read_back":
+            return { ...state, chat: holdWindow(state.chat) };
+        case "stale_frame":
+            return { ...state, continuity: { ...state.continuity, stale: state.continuity.stale + 1 } };
     }
 }
 function onFrame(state, frame) {
@@ -69,8 +75,8 @@ function onFrame(state, frame) {
         }
         case "viewers":
             return { ...state, viewers: frame.count };
-        case "resume_token":
-            return { ...state, continuity: { ...state.continuity, token: frame.token } };
+        case "mine":
+            return { ...state, votings: foldMine(state.votings, frame.voting, frame.movie) };
         case "access":
             return { ...state, can: { ...state.can, ...frame.can } };
         default:
@@ -84,16 +90,21 @@ function onStart(state, frame) {
     // What has been sent was shown at its place; its place is not known any more.
     const pending = state.chat.pending.filter((item) => item.status !== "sent");
     const continuity = place(state.continuity, frame);
+    const isLevel = (continuity.seq ?? 0) >= head;
+    // A list that is scrolled up stays so, and goes on counting.
+    const { isHeld, arrived } = state.chat;
     return {
         ...state,
-        status: (continuity.seq ?? 0) < head ? "catching_up" : "live",
+        status: isLevel ? "live" : "catching_up",
         error: null,
+        isLoaded: isLevel || (state.isLoaded && !isOther),
         head,
+        isResumed: frame.type === "subscribed" && frame.recovered && !isFirst,
         info: frame.info ?? state.info,
         can: frame.can ?? state.can,
         viewers: (frame.type === "subscribed" ? frame.viewers : undefined) ?? state.viewers,
         votings: frame.votings ? foldSnapshot(state.votings, frame.votings) : state.votings,
-        chat: isOther ? emptyChat(frame.seq, pending) : state.chat,
+        chat: isOther ? { ...emptyChat(frame.seq, pending), isHeld, arrived } : state.chat,
         continuity,
     };
 }
@@ -109,6 +120,7 @@ function onEvents(state, events) {
     return {
         ...state,
         status: isLevel ? "live" : state.status,
+        isLoaded: isLevel || state.isLoaded,
         info,
         votings,
         chat: foldEvents(state.chat, fresh),
@@ -130,6 +142,5 @@ function onIdentified(state, sub) {
         sub,
         votings: forgetVotes(state.votings),
         chat: { ...state.chat, pending: [] },
-        continuity: { ...state.continuity, token: null },
     };
 }

@@ -1,11 +1,14 @@
 // Made by `npm run pages` from client/src. Change it there.
 /** The client: one connection, shared by all the sessions that are followed. */
 import { ACCESS_WITHDRAWN } from "./backoff.js";
-import { Connection, IDLE } from "./connection.js";
-import { StoppedError } from "./errors.js";
+import { Connection } from "./connection.js";
+import { IDLE } from "./connection_state.js";
+import { StoppedError, TokenError } from "./errors.js";
 import { Follower } from "./follower.js";
+import { normalId } from "./ids.js";
 import { Session } from "./session.js";
 import { INITIAL_STATE } from "./state.js";
+import { Tokens } from "./tokens.js";
 import { realWorld } from "./world.js";
 /** Events that a first subscription asks for. */
 const HISTORY = 50;
@@ -26,11 +29,13 @@ export class Usher {
     constructor(options, world) {
         this.#world = world;
         this.#options = options;
-        const token = async () => (await options.getToken?.()) || null;
+        const tokens = new Tokens(world, options.getToken);
+        // Like the socket: without a usable token it reads as nobody.
+        const token = () => tokens.ask().catch((error) => (error instanceof TokenError ? null : Promise.reject(error)));
         this.#caller = { world, base: baseOf(options.url), token };
         this.#connection = new Connection({
             world,
-            token,
+            token: (refresh) => tokens.ask(refresh),
             open: (transport) => this.#open(transport),
             onState: (state) => this.#onState(state),
             onIdentified: (sub) => this.#each((follower) => follower.onIdentified(sub)),
@@ -49,7 +54,8 @@ export class Usher {
         return () => this.#listeners.delete(listener);
     }
     /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
-    session(id) {
+    session(given) {
+        const id = normalId(given);
         const entry = this.#entry(id);
         this.#world.clearTimer(entry.linger);
         const loadOlder = (follower, limit) => this.#loadOlder(follower, limit);
@@ -57,14 +63,16 @@ export class Usher {
             entry.holders.delete(session);
             if (entry.holders.size > 0)
                 return;
-            entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
+            // Held by nobody any more: the client was closed meanwhile.
+            if (this.#followers.get(id) === entry)
+                entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
         });
         entry.holders.add(session);
         return session;
     }
     /** What is known of a session, without following it. */
     peek(id) {
-        return this.#followers.get(id)?.follower.state ?? INITIAL_STATE;
+        return this.#followers.get(normalId(id))?.follower.state ?? INITIAL_STATE;
     }
     /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
     wake() {
@@ -92,6 +100,7 @@ export class Usher {
             ask: this.#ask.bind(this),
             tell: this.#connection.send.bind(this.#connection),
             settle: () => this.#connection.settle(),
+            trouble: () => this.#connection.trouble,
         };
         const follower = new Follower(id, line, this.#options.history ?? HISTORY);
         const entry = { follower, holders: new Set(), linger: null };
@@ -103,7 +112,7 @@ export class Usher {
         // The last subscription was taken away, and the socket with it; another session is another matter.
         else if (this.#isWithdrawn())
             this.#connection.renewToken();
-        else if (this.#state.error)
+        else if (this.#state.status === "stopped" && this.#state.error)
             follower.stop(this.#state.error);
         return entry;
     }
@@ -136,10 +145,12 @@ export class Usher {
     }
     #ask(frame, onAnswer) {
         const id = this.#nextId++;
-        if (!this.#connection.send({ ...frame, id }))
-            return false;
+        // Before it is sent: a frame that is too large is answered at once.
         this.#asked.set(id, onAnswer);
-        return true;
+        if (this.#connection.send({ ...frame, id }))
+            return id;
+        this.#asked.delete(id);
+        return null;
     }
     #onFrame(frame) {
         if ("id" in frame && frame.id !== undefined) {
@@ -155,12 +166,17 @@ export class Usher {
         this.#state = state;
         const { status, error } = state;
         // A session that was refused by name keeps that name.
-        if (error && error !== before.error)
+        if (status === "stopped" && error && error !== before.error)
             this.#each((follower) => follower.state.status !== "stopped" && follower.stop(error));
         if (status === "connecting" && before.status === "stopped")
             this.#each((follower) => follower.dispatch({ type: "connecting" }));
-        for (const listener of [...this.#listeners])
-            listener(state);
+        // One that another listener has taken off is not told any more, nor is anybody of what is over already.
+        for (const listener of [...this.#listeners]) {
+            if (this.#state !== state)
+                return;
+            if (this.#listeners.has(listener))
+                listener(state);
+        }
     }
     #onLost() {
         this.#asked.clear();
@@ -180,8 +196,10 @@ export class Usher {
         return follower.state.chat.before !== before;
     }
     #each(act) {
-        for (const { follower } of [...this.#followers.values()])
-            act(follower);
+        // A listener that is told in between may have left one of them, or closed the client.
+        for (const [id, entry] of [...this.#followers])
+            if (this.#followers.get(id) === entry)
+                act(entry.follower);
     }
 }
 /** Makes a client of the gateway at `url`. Nothing happens until a session is followed. */

@@ -64,6 +64,10 @@ export function confirmVote(votings, id, movie) {
 export function refuseVote(votings, id, movie) {
     return change(votings, id, (voting) => voting.wish && voting.wish.movie === movie ? { ...voting, wish: null, mine: voting.wish.before } : voting);
 }
+/** Takes the viewer's own vote as the gateway has it. A choice that is on its way is still shown. */
+export function foldMine(votings, id, movie) {
+    return change(votings, id, (voting) => voting.wish ? { ...voting, wish: { ...voting.wish, before: movie } } : { ...voting, mine: movie });
+}
 /** Forgets whose choices these were. */
 export function forgetVotes(votings) {
     return votings.map((voting) => ({ ...voting, mine: null, wish: null }));

@@ -16,3 +16,8 @@ export function parseFrame(text) {
         return null;
     }
 }
+/** Whether a text has more bytes than that. */
+export function isLonger(text, bytes) {
+    // A UTF-16 unit has at most three bytes, so that most texts need not be encoded.
+    return text.length * 3 > bytes && new TextEncoder().encode(text).length > bytes;
+}

@@ -1,5 +1,6 @@
 // Made by `npm run pages` from client/src. Change it there.
 /** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
+import { steadyClock } from "./clock.js";
 import { StoppedError } from "./errors.js";
 /** The world as it is. */
 export function realWorld(own = {}) {
@@ -12,7 +13,7 @@ export function realWorld(own = {}) {
         },
         // Looked up late: a page may replace it, and it must be called without a `this`.
         fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),
-        now: () => Date.now(),
+        now: steadyClock(),
         random: () => Math.random(),
         uuid,
         setTimer: (act, ms) => setTimeout(act, ms),

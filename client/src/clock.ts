@@ -1,0 +1,27 @@
+/** A clock for timeouts and countdowns that a change of the device clock cannot stop. */
+
+/** A difference between the two clocks that no drift makes between two readings. */
+const JUMP_MS = 1000;
+
+/**
+ * Makes a clock in milliseconds since 1970 that never goes back.
+ *
+ * It advances with the monotonic clock, so it ignores a device clock that is set back. It follows a wall clock that jumps
+ * ahead, because `performance.now` stops in some browsers while the machine sleeps.
+ */
+export function steadyClock(
+  wall: () => number = () => Date.now(),
+  monotonic: () => number = () => performance.now(),
+): () => number {
+  let difference = wall() - monotonic();
+  let offset = difference;
+  return () => {
+    const time = monotonic();
+    const jump = wall() - time - difference;
+    if (Math.abs(jump) > JUMP_MS) {
+      difference += jump;
+      offset += Math.max(0, jump);
+    }
+    return Math.round(time + offset);
+  };
+}

@@ -1,0 +1,132 @@
+// Time as the client measures it: whatever becomes of the device clock.
+
+import { readdirSync, readFileSync } from "node:fs";
+
+import fc from "fast-check";
+import { expect, test } from "vitest";
+
+import { steadyClock } from "../src/clock.ts";
+import { realWorld } from "../src/world.ts";
+import { admit, FakeWorld, inFakeWorld, SESSION } from "./fakes.ts";
+
+const HOUR = 3_600_000;
+
+test("it goes on where the device clock is set back, and follows one that jumps ahead, as after sleep", () => {
+  const device = { wall: 1_800_000_000_000, monotonic: 5000.25 };
+  const now = steadyClock(
+    () => device.wall,
+    () => device.monotonic,
+  );
+  const start = now();
+  expect(start).toBe(1_800_000_000_000);
+  const pass = (wall: number, monotonic: number) => {
+    device.wall += wall;
+    device.monotonic += monotonic;
+    return now() - start;
+  };
+  expect(pass(1000, 1000)).toBe(1000);
+  expect(pass(-HOUR, 0)).toBe(1000);
+  expect(pass(25_000, 25_000)).toBe(26_000);
+  // The machine sleeps after the clock was set back, and the monotonic clock does not count that.
+  expect(pass(HOUR, 0)).toBe(26_000 + HOUR);
+  expect(pass(5000, 5000)).toBe(31_000 + HOUR);
+  // The clock is set to what it should be.
+  expect(pass(HOUR, 10)).toBe(31_000 + 2 * HOUR);
+});
+
+test("whatever the device clock does, it never goes back, and loses no time of the monotonic clock", () => {
+  const step = fc.record({
+    wall: fc.integer({ min: -HOUR, max: HOUR }),
+    monotonic: fc.double({ min: 0, max: HOUR, noNaN: true }),
+  });
+  fc.assert(
+    fc.property(fc.array(step), (steps) => {
+      const device = { wall: 1e12, monotonic: 0 };
+      const now = steadyClock(
+        () => device.wall,
+        () => device.monotonic,
+      );
+      let last = now();
+      for (const { wall, monotonic } of steps) {
+        device.wall += wall;
+        device.monotonic += monotonic;
+        const time = now();
+        expect(time - last).toBeGreaterThanOrEqual(Math.floor(monotonic) - 1);
+        last = time;
+      }
+    }),
+  );
+});
+
+test("two clocks that drift apart a little do not add up their differences", () => {
+  const device = { wall: 1e12, monotonic: 0 };
+  const now = steadyClock(
+    () => Math.floor(device.wall),
+    () => device.monotonic,
+  );
+  const start = now();
+  for (let count = 0; count < 100_000; count += 1) {
+    device.wall += 0.7;
+    device.monotonic += 0.7;
+    now();
+  }
+  expect(Math.abs(now() - start - 70_000)).toBeLessThanOrEqual(1);
+});
+
+test("a dead socket is noticed although the device clock was set back", async () => {
+  const device = new SteadyWorld();
+  const { world, usher } = inFakeWorld({}, device);
+  usher.session(SESSION);
+  await admit(world);
+  device.setBackBy = HOUR;
+  await world.pass(25_000);
+  expect(world.socket.of("ping")).toHaveLength(1);
+  await world.pass(6000);
+  expect(usher.connection.status).toBe("waiting");
+  await world.pass(500);
+  expect(world.sockets).toHaveLength(2);
+});
+
+test("a reconnect that is due is not put off by a device clock that is set back", async () => {
+  const device = new SteadyWorld();
+  const { world, usher } = inFakeWorld({}, device);
+  usher.session(SESSION);
+  await admit(world);
+  world.socket.say({ type: "reconnect", reason: "draining", after_ms: 2000 });
+  world.socket.cut(1012);
+  device.setBackBy = HOUR;
+  world.signal("wake");
+  await world.pass(2000);
+  expect(world.sockets).toHaveLength(2);
+});
+
+test("the world as it is has such a clock", () => {
+  const { now } = realWorld();
+  const before = now();
+  const { now: wall } = Date;
+  try {
+    Date.now = () => wall() - HOUR;
+    expect(now()).toBeGreaterThanOrEqual(before);
+    expect(now() - before).toBeLessThan(60_000);
+  } finally {
+    Date.now = wall;
+  }
+});
+
+test("nothing but the clock, and the dates of tokens, reads the device clock", () => {
+  const folder = new URL("../src/", import.meta.url);
+  const readers = readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts"))
+    .filter((name) => /Date\.now|new Date\(\)/.test(readFileSync(new URL(name, folder), "utf8")));
+  expect(readers.toSorted()).toEqual(["clock.ts", "jwt.ts", "supabase.ts"]);
+});
+
+/** A world whose device clock can be set back. */
+class SteadyWorld extends FakeWorld {
+  setBackBy = 0;
+
+  override now = steadyClock(
+    () => this.time - this.setBackBy,
+    () => this.time,
+  );
+}
