@@ -27,6 +27,7 @@ function makeViews(follow, place) {
     discard: (nonce) => session.discard(nonce),
     reply: (message) => composer.reply(message),
     older: () => session.older(),
+    hold: () => session.readBack(),
     newest: () => session.newest(),
   });
   byId("skip").addEventListener("click", () => {

@@ -3,9 +3,12 @@
 import { connect } from "./client/index.js";
 import { StoppedError } from "./client/errors.js";
 import { identityOf } from "./identity.js";
+import { now } from "./now.js";
 import { initialRoom, reduce } from "./room.js";
 
 const WARN_EXPIRY_MS = 60_000;
+/** A longer timer fires at once. A page that is open for 24 days does without the warning. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /**
  * Follows a session. `draw(room)` is called once a frame in which something has changed. Gives {session, client, call,
@@ -27,18 +30,19 @@ export function followSession({ id, token, history, draw }) {
   session.on("failed", (item) => dispatch({ type: "refused", error: item.error }));
   dispatch({ type: "connection", state: client.connection });
   // One long timer, and not a look at the clock each second.
-  if (me.expiresAt !== null) setTimeout(warn, Math.max(0, me.expiresAt - WARN_EXPIRY_MS - Date.now()));
+  const warnIn = me.expiresAt === null ? null : Math.max(0, me.expiresAt - WARN_EXPIRY_MS - now());
+  if (warnIn !== null && warnIn <= TIMER_MS_MAX) setTimeout(warn, warnIn);
   return { session, dispatch, retry, room: () => room };
 
   // A link's token is never renewed. Whether it ran out while it was in use, its own date says.
   function getToken() {
-    if (hasOpened && me.expiresAt !== null && me.expiresAt <= Date.now())
+    if (hasOpened && me.expiresAt !== null && me.expiresAt <= now())
       throw new StoppedError("token_expired", "the token in the address has expired");
     return token;
   }
 
   function dispatch(action) {
-    room = reduce(room, { ...action, now: Date.now() });
+    room = reduce(room, { ...action, now: now() });
     if (drawing) return;
     drawing = true;
     // Many frames of one instant are drawn once. A hidden page draws nothing.

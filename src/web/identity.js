@@ -3,18 +3,20 @@
 // The token sits in the fragment, which no browser sends to a server. It is read here for its name only; what it is
 // worth, the gateway decides.
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+import { normalId } from "./client/ids.js";
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** Whether `text` is a session id. */
 export function isSessionId(text) {
-  return UUID.test(text);
+  return UUID.test(normalId(text));
 }
 
 /** {session, token} of a page address; null where absent. */
 export function placeOf(search, hash) {
   const session = new URLSearchParams(search).get("session")?.trim() || null;
   const token = new URLSearchParams(hash.replace(/^#/, "")).get("token")?.trim() || null;
-  return { session: session?.toLowerCase() ?? null, token };
+  return { session: session === null ? null : normalId(session), token };
 }
 
 /** The address of a page for a session, with further settings, and maybe a token. */
@@ -32,7 +34,7 @@ export function identityOf(token) {
   const meta = claims.user_metadata ?? {};
   const name =
     meta.display_name || meta.full_name || meta.username || claims.username || claims.email?.split("@")[0];
-  return { sub: claims.sub, name: name || "You", anonymous: false, expiresAt };
+  return { sub: normalId(claims.sub), name: name || "You", anonymous: false, expiresAt };
 }
 
 function claimsOf(token) {

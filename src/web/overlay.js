@@ -9,6 +9,7 @@ import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { followSession } from "./follow.js";
 import { plural } from "./format.js";
 import { isSessionId, placeOf } from "./identity.js";
+import { now as time } from "./now.js";
 import { currentVoting, stopCode } from "./room.js";
 import { settingsOf } from "./settings.js";
 
@@ -32,7 +33,7 @@ if (follow === null) say("The address of this overlay names no session: ?session
 function draw(room) {
   const stop = stopCode(room);
   say(stop === null ? null : (STOPS[stop] ?? `The overlay was stopped: ${stop}.`));
-  const now = Date.now();
+  const now = time();
   const moments = [settings.votes ? drawVote(room, now) : null, settings.chat ? drawChat(room, now) : null];
   const next = Math.min(...moments.map((moment) => moment ?? Number.POSITIVE_INFINITY));
   clearTimeout(wake);
@@ -105,6 +106,8 @@ function say(text) {
 
 const STOPS = {
   unauthorized: "The token of this overlay is not valid. Make a new one and change the address in OBS.",
+  issuer_not_accepted: "This server does not accept the issuer of this overlay's token. Make a new one and change the address in OBS.",
+  token_too_large: "The token of this overlay is too large. Make a new one and change the address in OBS.",
   token_expired: "The token of this overlay has expired. Make a new one and change the address in OBS.",
   forbidden: "This overlay may not show the session: its token was revoked, or is for another session.",
   not_found: "This overlay finds no such session. A private one needs a token in its address: #token=…",

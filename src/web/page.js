@@ -3,6 +3,7 @@
 
 import { followSession } from "./follow.js";
 import { isSessionId, placeOf } from "./identity.js";
+import { now as time } from "./now.js";
 import { screenView } from "./view_screen.js";
 
 const TICK_MS = 250;
@@ -34,7 +35,7 @@ export function openPage({ makeViews, instead, welcome }) {
   }
 
   function tick() {
-    const [room, now] = [follow.room(), Date.now()];
+    const [room, now] = [follow.room(), time()];
     const isSeen = document.visibilityState === "visible";
     for (const view of views) {
       view.pass?.(room, now);

@@ -4,6 +4,7 @@ import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { count, shortCount } from "./format.js";
 import { addressOf, placeOf } from "./identity.js";
 import { grownBy, parse, quantileOf, rateOf, valueOf } from "./openmetrics.js";
+import { now as time } from "./now.js";
 import { plotView } from "./plot.js";
 
 const POLL_MS = 2000;
@@ -93,7 +94,7 @@ async function readMetrics() {
   setShown(byId("trouble"), false);
   setAttribute(document.querySelector(".board"), "data-stale", null);
   pill("live", "Up to date");
-  fold(Date.now(), samples);
+  fold(time(), samples);
 }
 
 function fold(at, samples) {
@@ -120,7 +121,7 @@ function keep(point) {
 }
 
 function leaveHole() {
-  keep({ at: Date.now(), values: PLOTS.map(({ series }) => series.map(() => Number.NaN)) });
+  keep({ at: time(), values: PLOTS.map(({ series }) => series.map(() => Number.NaN)) });
 }
 
 function drawReasons(samples) {

@@ -55,6 +55,7 @@ function makeViews(follow, place) {
       remove: (message) => act(calls.deleteMessage(message.id), "Message deleted"),
       exclude,
       older: () => session.older(),
+      hold: () => session.readBack(),
       newest: () => session.newest(),
     },
     ACTS,

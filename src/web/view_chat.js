@@ -17,7 +17,7 @@ const STICK_PX = 48;
 const NEAR_PX = 200;
 const REPLY = { name: "reply", label: "Reply", describe: (name) => `Reply to ${name}` };
 
-/** The chat log. `on` is {retry, discard, reply, older, newest}; `acts` are further buttons of each message. */
+/** The chat log. `on` is {retry, discard, reply, older, hold, newest}; `acts` are further buttons of each message. */
 export function chatView(on, acts = []) {
   const [scroll, log, pending, pill] = [byId("log-scroll"), byId("log"), byId("pending"), byId("new-pill")];
   const older = el("p", { class: "log-older", hidden: true }, "Looking for earlier messages…");
@@ -46,7 +46,7 @@ export function chatView(on, acts = []) {
     const total = items.length;
     if (view.stuck) {
       [view.start, view.end] = [Math.max(0, total - ROWS_STUCK), total];
-      view.seen = room.session.continuity.seq ?? 0;
+      view.seen = room.session.chat.arrived;
     } else {
       // Scrolled up: the window grows downwards to its limit, then waits.
       view.start = Math.max(0, items.findIndex((item) => item.id === view.first));
@@ -105,8 +105,7 @@ export function chatView(on, acts = []) {
   function renderPill() {
     setShown(pill, !view.stuck);
     if (view.stuck) return;
-    const isNew = (item) => item.kind === "message" && (item.seq ?? 0) > view.seen;
-    setText(pill, newPillText(latest.items.filter(isNew).length));
+    setText(pill, newPillText(latest.session.chat.arrived - view.seen));
   }
 
   function onScroll() {
@@ -117,7 +116,10 @@ export function chatView(on, acts = []) {
       if (!view.stuck) stick();
       return;
     }
-    view.stuck = false;
+    if (view.stuck) {
+      view.stuck = false;
+      on.hold();
+    }
     if (scroll.scrollTop < NEAR_PX) growUp();
     else if (below < NEAR_PX && view.end < total) begin(Math.min(view.start + PAGE, total - 1));
     renderPill();

@@ -2,6 +2,7 @@
 
 import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { characters, count, spokenDuration } from "./format.js";
+import { now as time } from "./now.js";
 import { linkPhase, sendBar, serverNow } from "./room.js";
 import { hasInk } from "./text.js";
 import { quoteOf } from "./view_message.js";
@@ -59,7 +60,7 @@ export function composerView({ send }) {
   }
 
   function reply(message) {
-    if (latest && sendBar(latest, Date.now())) return;
+    if (latest && sendBar(latest, time())) return;
     setReply(message);
     body.focus();
   }
@@ -71,7 +72,7 @@ export function composerView({ send }) {
   }
 
   function submit() {
-    if (!maySend(Date.now())) return;
+    if (!maySend(time())) return;
     send(body.value.trim(), replyTo?.id ?? null);
     body.value = "";
     setReply(null);
@@ -93,7 +94,7 @@ export function composerView({ send }) {
   function onInput() {
     body.style.height = "auto";
     body.style.height = `${Math.min(body.scrollHeight, 132)}px`;
-    if (latest) tick(latest, Date.now());
+    if (latest) tick(latest, time());
   }
 
   function noteOf(state, now) {

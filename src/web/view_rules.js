@@ -3,6 +3,8 @@
 import { words } from "./calls.js";
 import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { spokenDuration } from "./format.js";
+import { now } from "./now.js";
+import { serverNow } from "./room.js";
 
 /** The rules. `act(promise, done)` reports what came of a call. */
 export function rulesView({ calls, act }) {
@@ -47,7 +49,7 @@ export function rulesView({ calls, act }) {
 
   function row({ user, username, display_name, until }) {
     const name = display_name || username;
-    const left = until === null ? "banned" : `timed out, ${spokenDuration(Date.parse(until) - Date.now())} left`;
+    const left = until === null ? "banned" : `timed out, ${spokenDuration(Date.parse(until) - serverNow(latest, now()))} left`;
     const lift = async () => {
       if (await act(calls.liftBan(user), `${name} may come back`)) await list();
       byId("show-bans").focus();

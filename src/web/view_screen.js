@@ -1,6 +1,7 @@
 // The card in place of a session: finding the seat, the start screen, and each way in which it can go wrong.
 
 import { byId, el, setShown, setText } from "./dom.js";
+import { normalId } from "./client/ids.js";
 import { addressOf, isSessionId } from "./identity.js";
 import { stopCode } from "./room.js";
 
@@ -12,7 +13,7 @@ export function screenView(on) {
   let shown = null;
   byId("start").addEventListener("submit", (event) => {
     event.preventDefault();
-    const session = byId("start-session").value.trim().toLowerCase();
+    const session = normalId(byId("start-session").value.trim());
     const token = byId("start-token").value.trim();
     if (isSessionId(session)) on.go(addressOf(session, token || null));
     else {
@@ -88,6 +89,16 @@ const STOPS = {
   unauthorized: {
     title: "That ticket is not valid",
     text: "The token in this address was not accepted. It may be mistyped or come from another server.",
+    actions: ["guest", "other"],
+  },
+  issuer_not_accepted: {
+    title: "That ticket is from elsewhere",
+    text: "The token in this address was issued by a server that this one does not accept.",
+    actions: ["guest", "other"],
+  },
+  token_too_large: {
+    title: "That ticket is too large",
+    text: "The token in this address is larger than the server takes.",
     actions: ["guest", "other"],
   },
   token_expired: {

@@ -16,9 +16,9 @@ export function tabsView(chat) {
 
   function render(room) {
     const isHere = document.body.dataset.tab === "chat";
-    if (isHere || linkPhase(room) !== "live") seen = room.session.continuity.seq ?? 0;
-    const isNew = (item) => item.kind === "message" && (item.seq ?? 0) > seen;
-    const fresh = room.items.filter(isNew).length;
+    const { arrived } = room.session.chat;
+    if (isHere || linkPhase(room) !== "live") seen = arrived;
+    const fresh = arrived - seen;
     setShown(byId("tab-chat-new"), fresh > 0);
     setText(byId("tab-chat-new"), fresh > 0 ? shortCount(fresh) : "");
   }

@@ -6,6 +6,7 @@ import { initials, posterArt } from "./colour.js";
 import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { percent, plural, spokenDuration } from "./format.js";
 import { standing } from "./client/votings.js";
+import { now as time } from "./now.js";
 import { closesAt, currentVoting, serverNow, voteBar } from "./room.js";
 
 /** The voting panel. `vote(voting, movie)` casts, changes or (null) withdraws. */
@@ -89,7 +90,7 @@ export function votesView({ vote }) {
 
   function choose(movie) {
     const voting = latest && currentVoting(latest);
-    if (!voting || voteBar(latest, voting, Date.now())) return;
+    if (!voting || voteBar(latest, voting, time())) return;
     vote(voting.id, voting.mine === movie ? null : movie);
   }
 }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { contrast, initials, NAME_BACKGROUNDS, nameColour, rgb } from "../../src/web/colour.js";
 import { characters, countdown, percent, spokenDuration } from "../../src/web/format.js";
@@ -102,4 +103,27 @@ test("a text shows by one character that leaves a mark", () => {
   for (const blank of ["", " \n", "\u200b\u00a0\u3000", "\u3164\ufe0f", "\u{e0020}"])
     assert.equal(hasInk(blank), false, blank);
   for (const text of ["a", " . ", "\u200f\u05d0", "\u{1f469}\u200d\u{1f680}"]) assert.equal(hasInk(text), true, text);
+});
+
+test("an address may name its session in upper case, in braces or as a urn: the page asks for the one that the server knows", () => {
+  const upper = "5E551000-0000-4000-8000-00000000ABCD";
+  for (const text of [upper, `{${upper}}`, `urn:uuid:${upper}`, upper.replaceAll("-", ""), ` ${upper} `])
+    assert.equal(placeOf(`?session=${encodeURIComponent(text)}`, "").session, upper.toLowerCase());
+  assert.equal(isSessionId(upper), true);
+  assert.equal(isSessionId("movie night"), false);
+  assert.equal(placeOf("?session=Movie", "").session, "Movie");
+});
+
+test("the bearer of a token is known in lower case, as the messages of the server name them", () => {
+  const claims = { sub: "AAAAAAAA-0000-4000-8000-00000000000A", role: "authenticated" };
+  const token = `head.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.signature`;
+  assert.equal(identityOf(token).sub, claims.sub.toLowerCase());
+});
+
+test("no page reads the device clock by itself: it may be set back", () => {
+  const folder = new URL("../../src/web/", import.meta.url);
+  const readers = readdirSync(folder)
+    .filter((name) => name.endsWith(".js"))
+    .filter((name) => /Date\.now|new Date\(\)/.test(readFileSync(new URL(name, folder), "utf8")));
+  assert.deepEqual(readers, []);
 });

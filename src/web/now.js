@@ -1,0 +1,6 @@
+// The time of a page: it starts as the device's and never goes back, so that no countdown and no wait gets stuck.
+
+import { steadyClock } from "./client/clock.js";
+
+/** Milliseconds since 1970. */
+export const now = steadyClock();
