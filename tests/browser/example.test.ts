@@ -61,10 +61,14 @@ test("two people sign in, chat and vote, and see each other do it", async () => 
   await ayla.getByText(/^\d+ watching$/).waitFor();
 
   // supabase-js keeps the sign-in over a reload; without it one is a guest.
+  const sockets: string[] = [];
+  ayla.on("websocket", (socket) => sockets.push(new URL(socket.url()).pathname));
   await ayla.reload();
   await ayla.getByText("and hello back").waitFor();
   await say(ayla, "still ayla");
   await bram.getByText("still ayla").waitFor();
+  // One, although supabase-js tells of the sign-in while it connects. The other sockets are those of Vite.
+  expect(sockets.filter((path) => path === "/v1/socket")).toHaveLength(1);
   await ayla.getByRole("button", { name: "Sign out" }).click();
   await ayla.getByText("You are watching as a guest").waitFor();
   await eventually(() => ayla.getByRole("textbox", { name: "Message" }).isDisabled()).toBe(true);

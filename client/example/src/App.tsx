@@ -1,7 +1,7 @@
 import type { SupabaseClient, User } from "@supabase/supabase-js";
 import { useQuery } from "@tanstack/react-query";
 import type { SessionInfo } from "@usher/client";
-import { useSession, useViewers, usherKeys } from "@usher/client/react";
+import { useConnection, useSession, useViewers, usherKeys } from "@usher/client/react";
 import { useEffect, useState } from "react";
 
 import { Chat } from "./Chat.tsx";
@@ -14,6 +14,9 @@ import { Votes } from "./Votes.tsx";
 export function App({ supabase }: { supabase: SupabaseClient }) {
   const user = useUser(supabase);
   const { status, error } = useSession(SESSION);
+  const connection = useConnection();
+  // While the auth server is away, supabase-js has no session to tell of: nobody has signed out.
+  const isSignedOut = user === null && connection.error === null;
   if (status === "stopped") return <p className="stopped">This session cannot be shown: {error?.message}</p>;
   return (
     <>
@@ -29,7 +32,7 @@ export function App({ supabase }: { supabase: SupabaseClient }) {
       </header>
       <main>
         <div className="column">
-          {user === null && <SignIn supabase={supabase} />}
+          {isSignedOut && <SignIn supabase={supabase} />}
           <Votes session={SESSION} />
         </div>
         <Chat session={SESSION} user={user?.id ?? null} />

@@ -18,6 +18,8 @@ export function Chat({ session, user }: { session: string; user: string | null }
           ))}
         </ol>
       </div>
+      {chat.isLoading && <p role="status">Loading messages …</p>}
+      {!chat.isLoading && chat.messages.length + chat.pending.length === 0 && <p>Nobody has said anything yet.</p>}
       {chat.isLoadingOlder && <p role="status">Loading older messages …</p>}
       {chat.error && (
         <button type="button" className="quiet" onClick={chat.loadOlder}>

@@ -1,7 +1,7 @@
 import { type UseConnection, useConnection } from "@usher/client/react";
 import { useEffect, useState } from "react";
 
-/** How the connection stands, and a button for who does not want to wait. */
+/** How the connection stands, and a button to reconnect at once. */
 export function Connection() {
   const connection = useConnection();
   const { status, retryAt, retry } = connection;
@@ -20,9 +20,10 @@ export function Connection() {
   );
 }
 
-function wordsFor({ status, online, failures }: UseConnection): string {
+function wordsFor({ status, online, failures, error }: UseConnection): string {
   if (!online) return "Offline";
-  if (status === "open") return "Connected";
+  // The auth server is away: the session is still shown, and messages wait until it is back.
+  if (status === "open") return error ? "Connected, but your sign-in cannot be renewed at the moment" : "Connected";
   if (status === "stopped") return "Disconnected";
   return failures > 0 ? "Reconnecting" : "Connecting";
 }

@@ -4,7 +4,8 @@ import { useTally, useVote } from "@usher/client/react";
 export function Votes({ session }: { session: string }) {
   const tally = useTally(session);
   const { vote, canVote, isPending, error } = useVote(session);
-  if (tally === null) return <section className="card">No voting yet.</section>;
+  if (tally === undefined) return <section className="card">Loading the poll …</section>;
+  if (tally === null) return <section className="card">No poll yet.</section>;
   return (
     <section className="card" aria-labelledby="question">
       <h2 id="question">{tally.question}</h2>
