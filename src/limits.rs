@@ -233,6 +233,10 @@ pub const STALL_MAX: Duration = Duration::from_secs(30);
 /// How long a client has to answer a close frame.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a socket that the gateway closes waits for the answers to its pending writes, so that they come before the
+/// close. A batch commits within milliseconds; a client that gets no answer sends the write again with its nonce.
+pub const ANSWERS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a client may take to send the head of a request.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -357,10 +361,10 @@ const _: () = assert!(
 );
 
 /// How long the gateway waits for its connections, and then for its parts, when it stops.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(7);
 
 const _: () = assert!(
-    STOP_TIMEOUT.as_secs() > 2 * CLOSE_TIMEOUT.as_secs(),
+    STOP_TIMEOUT.as_secs() > ANSWERS_TIMEOUT.as_secs() + 2 * CLOSE_TIMEOUT.as_secs(),
     "a farewell must fit the stop"
 );
 

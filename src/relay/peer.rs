@@ -283,11 +283,8 @@ impl Peer {
 
     /// A write was done or refused.
     pub fn on_written(&mut self, ticket: u32, outcome: Result<Done, Refusal>) {
-        let Some(place) = self
-            .writes
-            .iter()
-            .position(|(waiting, _)| *waiting == ticket)
-        else {
+        let is_meant = |(waiting, _): &(u32, Option<FrameId>)| *waiting == ticket;
+        let Some(place) = self.writes.iter().position(is_meant) else {
             return;
         };
         let (_, id) = self.writes.swap_remove(place);
@@ -403,6 +400,12 @@ impl Peer {
             .chain(self.silent_at())
             .chain(token)
             .fold(self.ping_due, Instant::min)
+    }
+
+    /// Whether a write of the client has no answer yet.
+    #[must_use]
+    pub fn awaits_writes(&self) -> bool {
+        !self.writes.is_empty()
     }
 
     /// Who the client is.

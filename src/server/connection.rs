@@ -231,6 +231,8 @@ impl Connection {
                 turn,
             } => self.peer.on_turn(session, attempt, turn, now),
             Note::Broken => return Some(End::Gone),
+            // A line that is closed is this task's to finish, and is not looked at here any more.
+            Note::Held(_) => {}
             Note::Written => self.receipts = self.receipts.saturating_sub(1),
         }
         None
@@ -510,20 +512,34 @@ impl Connection {
             .await;
     }
 
-    /// Takes the socket back from the fan-out loop, finishes the frame that is under way, and closes.
+    /// Takes the socket back from the fan-out loop, finishes what it was sending, answers the pending writes, and closes.
     async fn farewell(&mut self, code: CloseCode) {
         let _ = self.fanout.send(Command::Close { peer: self.id }).await;
+        let unfinished = self.unfinished.take();
+        let mut rest: VecDeque<Bytes> = unfinished
+            .map(|unfinished| unfinished.bytes)
+            .into_iter()
+            .collect();
         // The loop lets go of the notes when it has let go of the socket.
         while let Some(note) = self.notes.next().await {
-            if let Note::Finish(bytes) = note {
-                self.unfinished = Some(Unfinished {
-                    bytes,
-                    since: moment().at,
-                });
+            match note {
+                Note::Finish(bytes) => rest.push_back(bytes),
+                Note::Held(frames) => rest.extend(frames),
+                Note::Attached { .. }
+                | Note::Broken
+                | Note::Joined { .. }
+                | Note::Turned { .. }
+                | Note::Written => {}
             }
         }
-        let rest = self.unfinished.take().map(|unfinished| unfinished.bytes);
-        farewell::say(code, rest, &self.socket, &mut self.inbound).await;
+        let (peer, answers) = (&mut self.peer, &mut self.answers);
+        let metrics = &self.shared.metrics;
+        if farewell::answer(peer, answers, &mut rest, &self.socket, metrics)
+            .await
+            .is_ok()
+        {
+            farewell::say(code, rest, &self.socket, &mut self.inbound).await;
+        }
     }
 }
 

@@ -364,7 +364,9 @@ impl Fanout {
             self.audience.leave(session);
             self.metrics.subscriptions.dec();
         }
-        self.lines.lines.remove(&peer);
+        if let Some(line) = self.lines.lines.remove(&peer) {
+            line.close();
+        }
     }
 
     fn on_tick(&mut self) {

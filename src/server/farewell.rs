@@ -1,26 +1,89 @@
-//! The end of a socket that the gateway closes: the frame under way, the close frame, and the client's answer to it
-//! (RFC 6455 §7.1).
+//! The end of a socket that the gateway closes: the frames under way, the answers to pending writes, the close frame, and
+//! the client's answer to it (RFC 6455 §7.1).
 
+use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
-use futures::future::poll_fn;
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, poll_fn};
+use futures::stream::FuturesUnordered;
 use tokio::io::ReadBuf;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
-use crate::limits::CLOSE_TIMEOUT;
+use crate::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
+use crate::metrics::Metrics;
 use crate::protocol::refusal::CloseCode;
-use crate::protocol::websocket;
+use crate::protocol::{server, websocket};
+use crate::relay::peer::{Effect, Peer};
 use crate::server::inbound::{Heard, Inbound};
+use crate::server::moment;
+use crate::server::question::Answer;
 use crate::server::socket::Socket;
 
+/// Waits for the answers to the pending writes of a peer, at most [`ANSWERS_TIMEOUT`], and adds them to what is to be sent.
+/// Meanwhile it sends what the socket takes.
+///
+/// # Errors
+/// Where the socket is broken.
+pub(super) async fn answer(
+    peer: &mut Peer,
+    answers: &mut FuturesUnordered<BoxFuture<'static, Answer>>,
+    rest: &mut VecDeque<Bytes>,
+    socket: &Socket,
+    metrics: &Metrics,
+) -> io::Result<()> {
+    rest.extend(frames(peer, metrics));
+    let due = moment().at + ANSWERS_TIMEOUT;
+    while peer.awaits_writes() {
+        // Every arm is cancel-safe: an answer is taken only when its arm is, and what was written is counted at once.
+        tokio::select! {
+            biased;
+            written = write_first(socket, rest), if !rest.is_empty() => written?,
+            Some(answer) = answers.next() => if let Answer::Written { ticket, outcome } = answer {
+                peer.on_written(ticket, outcome);
+                rest.extend(frames(peer, metrics));
+            },
+            () = sleep_until(due.into()) => break,
+        }
+    }
+    Ok(())
+}
+
+/// The frames that a peer wants sent; nothing else that it wants is done any more.
+fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
+    let frame = |effect| match effect {
+        Effect::Send(frame) => Some(frame),
+        Effect::Refuse { id, refusal } => {
+            metrics.refusals.get_or_create(&refusal.code.into()).inc();
+            Some(server::error(id.as_ref(), &refusal))
+        }
+        Effect::Admit { .. }
+        | Effect::Attach { .. }
+        | Effect::Began(_)
+        | Effect::Close(_)
+        | Effect::Identify { .. }
+        | Effect::Join { .. }
+        | Effect::Leave { .. }
+        | Effect::Prove { .. }
+        | Effect::ReadPage { .. }
+        | Effect::SeesHidden { .. }
+        | Effect::Write { .. } => None,
+    };
+    peer.take_effects().into_iter().filter_map(frame).collect()
+}
+
 /// Says goodbye over a socket that nobody else writes to any more; `rest` is what it had not taken.
-pub async fn say(code: CloseCode, rest: Option<Bytes>, socket: &Socket, inbound: &mut Inbound) {
+pub async fn say(
+    code: CloseCode,
+    mut rest: VecDeque<Bytes>,
+    socket: &Socket,
+    inbound: &mut Inbound,
+) {
+    rest.push_back(websocket::close(code));
     let goodbye = async {
-        for mut bytes in rest.into_iter().chain([websocket::close(code)]) {
-            while !bytes.is_empty() {
-                write_some(socket, &mut bytes).await?;
-            }
+        while !rest.is_empty() {
+            write_first(socket, &mut rest).await?;
         }
         io::Result::Ok(())
     };
@@ -50,6 +113,20 @@ async fn answered(socket: &Socket, inbound: &mut Inbound) {
             _ => return,
         }
     }
+}
+
+/// Writes some of the first of the frames. Cancel-safe, as [`write_some`].
+pub(super) async fn write_first(socket: &Socket, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
+    let Some(first) = frames.front_mut() else {
+        return Ok(());
+    };
+    if !first.is_empty() {
+        write_some(socket, first).await?;
+    }
+    if first.is_empty() {
+        frames.pop_front();
+    }
+    Ok(())
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.

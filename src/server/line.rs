@@ -32,6 +32,8 @@ pub enum Note {
     Broken,
     /// The socket did not take these bytes: finish them, then say so.
     Finish(Bytes),
+    /// What waited behind the bytes that the socket did not take, handed over as the line is closed.
+    Held(Vec<Bytes>),
     /// The interest is noted.
     Joined {
         session: SessionId,
@@ -138,6 +140,15 @@ impl Line {
             self.send(frame, wants_receipt, written);
         }
         self.stalled.is_none()
+    }
+
+    /// Ends the line: the connection's task has the socket to itself, and what waited for it.
+    pub fn close(mut self) {
+        let held = self.stalled.take().unwrap_or_default();
+        if !held.frames.is_empty() {
+            let frames = held.frames.into_iter().map(|(frame, _)| frame);
+            self.tell(Note::Held(frames.collect()));
+        }
     }
 
     /// Tells the connection something. One that does not listen is given up.

@@ -128,7 +128,9 @@ async fn echo(mut socket: TcpStream) {
             Heard::Binary(bytes) => frames.push(binary(&bytes)),
             Heard::Control => {}
             Heard::Goodbye => is_over = true,
-            Heard::Breach(code) => return farewell::say(code, None, &socket, &mut inbound).await,
+            Heard::Breach(code) => {
+                return farewell::say(code, [].into(), &socket, &mut inbound).await;
+            }
             Heard::Gone => return,
         }
         if let Some(packer) = &mut packer {

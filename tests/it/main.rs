@@ -16,6 +16,7 @@ mod api;
 mod certificates;
 mod channels;
 mod client;
+mod closing;
 mod cluster;
 mod compression;
 mod conformance;
