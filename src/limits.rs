@@ -7,8 +7,9 @@ use std::num::NonZero;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-/// Bytes of one frame from a client. A send frame with 2,000 four-byte characters, each escaped, fits.
-pub const FRAME_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of one frame from a client. An `auth` frame with the largest token fits, and so does a `send` frame with 2,000
+/// four-byte characters, each escaped.
+pub const FRAME_BYTES_MAX: usize = 40 * 1024;
 
 /// Bytes of a payload from which on it is compressed for those who understand it. Shorter ones hardly shrink.
 pub const PACKED_BYTES_MIN: usize = 256;
@@ -19,7 +20,7 @@ pub const PACKED_FORMS_MAX: usize = 4;
 
 /// Pieces in which a client may send a message before the last. The largest message in pieces of 256 bytes fits; who sends
 /// empty ones without an end is stopped.
-pub const FRAGMENTS_MAX: u32 = 128;
+pub const FRAGMENTS_MAX: u32 = 160;
 
 /// Subscriptions on one socket. An app shows a handful of sessions at once; the protocol promises 100.
 pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 100;
@@ -30,6 +31,10 @@ pub const BODY_CHARS_MAX: usize = 2_000;
 /// Characters of the `id` that a client puts on a frame: it is echoed, so it must be small.
 pub const FRAME_ID_CHARS_MAX: usize = 64;
 
+/// The largest number that an `id` may be, and less zero the smallest: 2^53. Within these a client that computes in
+/// floating point, as JavaScript does, gets back exactly the number that it sent.
+pub const FRAME_ID_NUMBER_MAX: i64 = 1 << 53;
+
 /// Events that a fresh subscription may ask for.
 pub const HISTORY_MAX: u16 = 200;
 
@@ -39,8 +44,10 @@ pub const HISTORY_DEFAULT: u16 = 50;
 /// Bytes of a resume token, as the protocol promises.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 512;
 
-/// Bytes of a JWT. Supabase's are around one KiB; custom claims make them a few.
-pub const ACCESS_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a JWT. Supabase's have around one KiB; what hooks and identity providers put into the claims, such as groups,
+/// makes them tens. A connection keeps the claims, three quarters of the token: with the largest, 18,000 viewers take
+/// 430 MiB; with the usual, 14 MiB.
+pub const ACCESS_TOKEN_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of the name (`kid`) of a key. Supabase's are uuids, others' are hashes.
 pub const KEY_ID_BYTES_MAX: usize = 256;
@@ -126,6 +133,10 @@ pub const TALLIES_READ_MAX: usize = 1_000;
 pub const FORGOTTEN_TALLIES_MAX: usize = 1_024;
 
 const _: () = assert!(FRAGMENTS_MAX as usize * 256 >= FRAME_BYTES_MAX);
+const _: () = assert!(
+    FRAME_BYTES_MAX >= ACCESS_TOKEN_BYTES_MAX + 12 * FRAME_ID_CHARS_MAX + 1_024,
+    "an auth frame with the largest token, and an id that is all escapes, must fit"
+);
 const _: () = assert!(
     PAGE_BYTES_MAX <= RING_BYTES_MAX,
     "a refilled page must fit the window"
@@ -300,8 +311,8 @@ pub const STREAM_READ_BYTES: usize = 8 * 1024;
 /// that a herd does not come as one.
 pub const STREAM_RETURN_MS: Range<u64> = 1_000..4_000;
 
-/// Bytes of the head of a request.
-pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the head of a request: the largest token, and 16 KiB of cookies and whatever proxies add.
+pub const REQUEST_HEAD_BYTES_MAX: usize = ACCESS_TOKEN_BYTES_MAX + 16 * 1024;
 
 /// Bytes that a connection reads at a time. Tungstenite allocates them for each; its default of 128 KiB would be most of
 /// an idle viewer's memory.

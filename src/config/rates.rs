@@ -115,7 +115,7 @@ pub struct RawRates {
     )]
     pub limit_frames: String,
 
-    /// Bytes of frames from one socket, COUNT/SECONDS or off; 32768 or more, which is the largest frame.
+    /// Bytes of frames from one socket, COUNT/SECONDS or off; 40960 or more, which is the largest frame.
     #[arg(
         long,
         env = "USHER_LIMIT_BYTES",

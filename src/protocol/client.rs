@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::limits::{
-    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAME_ID_CHARS_MAX, HISTORY_DEFAULT, HISTORY_MAX,
+    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAME_ID_CHARS_MAX, FRAME_ID_NUMBER_MAX, HISTORY_DEFAULT, HISTORY_MAX,
     RESUME_TOKEN_BYTES_MAX,
 };
 use crate::protocol::id::{MessageId, MovieId, Nonce, Seq, SessionId, VotingId};
@@ -293,21 +293,28 @@ impl Fields {
     fn id(&mut self) -> Result<Option<FrameId>, Refusal> {
         match self.take("id") {
             None => Ok(None),
-            Some(Value::Number(number)) if number.to_string().len() <= FRAME_ID_CHARS_MAX => {
+            Some(Value::Number(number)) if is_safe_integer(&number) => {
                 Ok(Some(FrameId(number.to_string().into())))
             }
             Some(Value::String(text)) if text.chars().count() <= FRAME_ID_CHARS_MAX => {
                 Ok(Some(FrameId(Value::String(text).to_string().into())))
             }
             Some(_) => Err(Refusal::bad_request(format!(
-                "id must be a number or a string of at most {FRAME_ID_CHARS_MAX} characters"
+                "id must be a whole number from -2^53 to 2^53, or a string of at most {FRAME_ID_CHARS_MAX} characters"
             ))),
         }
     }
 
     fn token(&mut self) -> Result<String, Refusal> {
-        self.text("token", ACCESS_TOKEN_BYTES_MAX)?
-            .ok_or_else(|| missing("token", "a string"))
+        let token = self
+            .text("token", usize::MAX)?
+            .ok_or_else(|| missing("token", "a string"))?;
+        if token.len() > ACCESS_TOKEN_BYTES_MAX {
+            // By a code of its own: to get a fresh token, or to try again, does not help.
+            let message = format!("token must have at most {ACCESS_TOKEN_BYTES_MAX} bytes");
+            return Err(Refusal::new(RefusalCode::TooLarge, message));
+        }
+        Ok(token)
     }
 
     fn body(&mut self) -> Result<Body, Refusal> {
@@ -396,6 +403,12 @@ impl Fields {
     }
 }
 
+/// Whether a number goes back in the form in which it came, for every client. `1.50` and 2^64 + 1 would not.
+fn is_safe_integer(number: &Number) -> bool {
+    let number = number.as_i64();
+    number.is_some_and(|n| (-FRAME_ID_NUMBER_MAX..=FRAME_ID_NUMBER_MAX).contains(&n))
+}
+
 pub(super) fn missing(name: &str, what: &str) -> Refusal {
     Refusal::bad_request(format!("{name} is missing: it must be {what}"))
 }
@@ -478,7 +491,9 @@ mod tests {
         );
         check(
             r#"{"id":{},"type":"ping"}"#,
-            expect!["- bad_request: id must be a number or a string of at most 64 characters"],
+            expect![
+                "- bad_request: id must be a whole number from -2^53 to 2^53, or a string of at most 64 characters"
+            ],
         );
     }
 

@@ -10,6 +10,7 @@ use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
 use usher::auth::mint::Claims;
+use usher::limits::FRAME_BYTES_MAX;
 use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
 use usher::protocol::id::{SessionId, UserId};
 
@@ -494,7 +495,7 @@ async fn a_call_that_is_wrong_is_told_what_would_be_right() {
         .call("POST", &messages, &[], r#"{"body":"x"}"#)
         .await
         .is_refusal(415, "bad_request");
-    let large = json!({"body": "x", "pad": "x".repeat(33_000)}).to_string();
+    let large = json!({"body": "x", "pad": "x".repeat(FRAME_BYTES_MAX)}).to_string();
     caller
         .call("POST", &messages, &json, &large)
         .await

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use usher::limits::PLAIN_CONNECTIONS_MAX;
+use usher::limits::{FRAME_BYTES_MAX, PLAIN_CONNECTIONS_MAX};
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, until};
@@ -273,8 +273,8 @@ async fn bombs(victim: Victim) {
         field(&format!("\"{}\"", "\\ud83c".repeat(5_000))),
         format!(r#"{{"{}":1,"type":"ping"}}"#, "k".repeat(32_000)),
         format!(r#"{{"type":"{}"}}"#, "x".repeat(32_000)),
-        " ".repeat(32_768),
-        "\\".repeat(32_768),
+        " ".repeat(FRAME_BYTES_MAX),
+        "\\".repeat(FRAME_BYTES_MAX),
         format!("\u{FEFF}{}", field("1")),
     ];
     join_all(texts.iter().map(|text| bomb(victim.at, text))).await;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use usher::auth::mint::{self, Claims};
 use usher::auth::signing::SigningKey;
 use usher::config::AllowedOrigins;
+use usher::limits::ACCESS_TOKEN_BYTES_MAX;
 use usher::protocol::id::UserId;
 use uuid::Uuid;
 
@@ -216,7 +217,7 @@ async fn a_bad_token_is_refused_at_the_handshake() {
             claims(|claims| claims.audience = Some("elsewhere".to_owned())),
         ),
         ("a secret key", "sb_secret_0123456789abcdef".to_owned()),
-        ("too long", "x".repeat(9_000)),
+        ("too long", "x".repeat(ACCESS_TOKEN_BYTES_MAX + 1)),
     ] {
         let headers = [("Authorization", &*format!("Bearer {token}"))];
         let answer = shake(gateway.at, "", &headers).await;
@@ -226,7 +227,7 @@ async fn a_bad_token_is_refused_at_the_handshake() {
         let answer = shake(gateway.at, &format!("?access_token={token}"), &[]).await;
         answer.is_refusal(401, "unauthorized");
         // On an open socket it is an error, and the socket is as it was.
-        if token.len() < 8_192 {
+        if token.len() <= ACCESS_TOKEN_BYTES_MAX {
             let mut client = Client::connect(gateway.at, &ann).await;
             refused(
                 client.ask(json!({"type": "auth", "token": token})).await,
@@ -235,6 +236,92 @@ async fn a_bad_token_is_refused_at_the_handshake() {
             client.subscribe(session).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_token_of_32_kib_is_taken_everywhere_and_one_beyond_is_refused_by_name() {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+    } = stage().await;
+    let movies = db.movies(2).await;
+    let voting = db.voting(session, &movies, "").await;
+    let token = large_token(&ann, ACCESS_TOKEN_BYTES_MAX);
+    let bearer = format!("Bearer {token}");
+    let mut by_header = Client::open(gateway.at, "header", Some(token.clone())).await;
+    let query = format!("?access_token={token}");
+    let mut by_query = Client::open_with_query(gateway.at, &query).await;
+    let mut by_frame = Client::anonymous(gateway.at).await;
+    let id = "\u{1}".repeat(64);
+    by_frame
+        .say(&json!({"type": "auth", "id": id, "token": token}))
+        .await;
+    assert_eq!(by_frame.expect("authenticated").await["sub"], json!(ann.id));
+    // What the claims weigh in the database, and in a batch: more than fits one transaction.
+    for client in [&mut by_header, &mut by_query, &mut by_frame] {
+        assert_eq!(client.subscribe(session).await["can"]["send"], true);
+        for n in 0..20 {
+            let body = format!("message {n}");
+            client
+                .say(&json!({"type": "send", "session": session, "body": body}))
+                .await;
+        }
+    }
+    for client in [&mut by_header, &mut by_query, &mut by_frame] {
+        for _ in 0..20 {
+            client.expect("ack").await;
+        }
+        client.vote(voting, Some(movies[1])).await;
+    }
+    assert_eq!(db.head(session).await, 61);
+    let subscribed = by_frame.resume(session).await;
+    assert_eq!(subscribed["recovered"], true);
+    let resume_token = subscribed["resume_token"].as_str().unwrap();
+    assert!(resume_token.len() <= 2_048, "{resume_token}");
+    for (path, headers) in [
+        (format!("/v1/sessions/{session}/events"), vec![("Authorization", &*bearer)]),
+        (format!("/v1/sessions/{session}/events{query}"), Vec::new()),
+    ] {
+        assert_eq!(get(gateway.at, &path, &headers).await.status, 200);
+    }
+
+    let beyond = large_token(&ann, ACCESS_TOKEN_BYTES_MAX + 4);
+    let bearer = format!("Bearer {beyond}");
+    let headers = [("Authorization", &*bearer)];
+    let path = format!("/v1/sessions/{session}/events");
+    for answer in [
+        shake(gateway.at, "", &headers).await,
+        shake(gateway.at, &format!("?access_token={beyond}"), &[]).await,
+        get(gateway.at, &path, &headers).await,
+    ] {
+        answer.is_refusal(401, "unauthorized");
+        assert!(answer.body.contains("longer than 32768 bytes"), "{answer:?}");
+    }
+    // The socket stays as it was.
+    let frame = json!({"type": "auth", "token": beyond});
+    let refusal = refused(by_frame.ask(frame).await, "too_large");
+    assert_eq!(refusal["message"], "token must have at most 32768 bytes");
+    by_frame.send(session, "still here").await;
+}
+
+/// A token of so many bytes, or up to three fewer: base64 has no other lengths.
+fn large_token(user: &User, bytes: usize) -> String {
+    let with_name = |length: usize| {
+        let mut claims = Claims::user(UserId(user.id));
+        claims.user_metadata = Some(mint::UserMetadata {
+            username: "x".repeat(length),
+            display_name: None,
+        });
+        sign(JWT_SECRET, &claims, HOUR)
+    };
+    let rest = with_name(0).len();
+    let mut length = (bytes - rest) * 3 / 4;
+    while with_name(length + 1).len() <= bytes {
+        length += 1;
+    }
+    with_name(length)
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, Then)> {
         (
             "7.4.1",
             "a length that is one too many",
-            two_byte(32_769),
+            two_byte(40_961),
             Close(1009),
         ),
         (
