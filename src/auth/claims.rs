@@ -31,6 +31,9 @@ const REPEATED_CHARS_MAX: usize = 40;
 /// The claims that are read here, each of which may be given once.
 const CHECKED: [&str; 7] = ["exp", "nbf", "role", "sub", "aud", "iss", "usher_overlay"];
 
+/// Characters of a refused issuer that the operator is told.
+const REFUSED_ISSUER_CHARS_MAX: usize = 200;
+
 /// Why a token is refused, in words that its bearer may read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -88,6 +91,14 @@ pub enum TokenError {
         /// What would be right.
         expected: &'static str,
     },
+    /// Issued by somebody whose tokens are not accepted here. Its words name no host: the client may read them.
+    #[error(
+        "claim iss is wrong: this gateway does not accept tokens of that issuer (its operator sets USHER_ISSUER)"
+    )]
+    UnknownIssuer {
+        /// The issuer, cut to a printable length, for the operator alone.
+        given: String,
+    },
     /// A role that the gateway does not act as.
     #[error("claim role is `{role}`, which is not served here: it must be anon or authenticated")]
     RefusedRole {
@@ -105,7 +116,7 @@ pub enum TokenError {
 /// Who the bearer of a token with this payload is at `now`.
 pub(super) fn identity(
     payload: String,
-    issuer: Option<&str>,
+    issuers: &[String],
     now: u64,
 ) -> Result<Identity, TokenError> {
     let claims: Claims = serde_json::from_str(&payload).map_err(|_| unreadable(&payload))?;
@@ -118,7 +129,7 @@ pub(super) fn identity(
         Role::Anon => None,
         Role::Authenticated => {
             claims.check_audience()?;
-            claims.check_issuer(issuer)?;
+            claims.check_issuer(issuers)?;
             Some(claims.subject()?)
         }
     };
@@ -223,15 +234,26 @@ impl Claims {
         })
     }
 
-    fn check_issuer(&self, issuer: Option<&str>) -> Result<(), TokenError> {
-        let expected = "this project's auth server, <SUPABASE_URL>/auth/v1";
-        let Some(issuer) = issuer else {
+    /// One of the issuers, or any where none is named. A slash at the end makes no difference: auth servers disagree
+    /// about it.
+    fn check_issuer(&self, issuers: &[String]) -> Result<(), TokenError> {
+        if issuers.is_empty() {
             return Ok(());
-        };
+        }
+        let expected = "the URL of the auth server that issued the token";
         let iss = required("iss", expected, self.iss.as_ref())?;
-        (iss == issuer).then_some(()).ok_or(TokenError::Wrong {
+        let given = iss.as_str().ok_or(TokenError::Wrong {
             claim: "iss",
             expected,
+        })?;
+        let is_given =
+            |issuer: &String| issuer.trim_end_matches('/') == given.trim_end_matches('/');
+        if issuers.iter().any(is_given) {
+            return Ok(());
+        }
+        let printable = given.chars().filter(|c| !c.is_control());
+        Err(TokenError::UnknownIssuer {
+            given: printable.take(REFUSED_ISSUER_CHARS_MAX).collect(),
         })
     }
 }
@@ -456,7 +478,7 @@ mod tests {
             NOW + 1
         );
         assert_eq!(
-            &*identity(payload.clone(), None, NOW).unwrap().claims,
+            &*identity(payload.clone(), &[], NOW).unwrap().claims,
             payload
         );
     }
@@ -585,12 +607,12 @@ mod tests {
             NOW + 9
         );
         assert_eq!(
-            identity(payload, Some(ISSUER), NOW),
+            identity(payload, &[ISSUER.to_owned()], NOW),
             Err(unstorable("role", "is given twice"))
         );
         // Claims that are not read here are the database's affair, where the last one counts.
         let payload = format!(r#"{{"exp":{},"role":"anon","x":1,"x":2}}"#, NOW + 9);
-        assert!(identity(payload, None, NOW).is_ok());
+        assert!(identity(payload, &[], NOW).is_ok());
     }
 
     #[test]
@@ -606,7 +628,7 @@ mod tests {
             "{\"exp\"}",
         ] {
             assert_eq!(
-                identity(payload.to_owned(), None, NOW),
+                identity(payload.to_owned(), &[], NOW),
                 Err(TokenError::Payload),
                 "{payload}"
             );
@@ -637,7 +659,7 @@ mod tests {
                     r#"{{"exp":{},"role":"anon","sub":"{USER}","{name}":{value}}}"#,
                     NOW + 9
                 );
-                let answer = identity(payload, None, NOW).map(|_| ());
+                let answer = identity(payload, &[], NOW).map(|_| ());
                 let expected = problem.map_or(Ok(()), |problem| Err(unstorable(name, problem)));
                 assert_eq!(answer, expected, "{name}: {value}");
             }
@@ -646,7 +668,7 @@ mod tests {
         let long = "n".repeat(50);
         let payload = format!(r#"{{"exp":{},"role":"anon","{long}\u0000":1}}"#, NOW + 9);
         assert_eq!(
-            identity(payload, None, NOW),
+            identity(payload, &[], NOW),
             Err(unstorable(&long[..40], NUL))
         );
         let error = unstorable("user_metadata", NUL).to_string();
@@ -660,12 +682,12 @@ mod tests {
         #[test]
         fn odd_claims_never_panic(exp: f64, nbf: i64, role in ".{0,80}", sub in ".{0,40}", now: u64) {
             let claims = json!({"exp": exp, "nbf": nbf, "role": role, "sub": sub, "aud": [sub]});
-            let _ = identity(claims.to_string(), None, now);
+            let _ = identity(claims.to_string(), &[], now);
         }
     }
 
     fn check(claims: &Value) -> Result<Identity, TokenError> {
-        identity(claims.to_string(), Some(ISSUER), NOW)
+        identity(claims.to_string(), &[ISSUER.to_owned()], NOW)
     }
 
     fn unstorable(claim: &str, problem: &'static str) -> TokenError {

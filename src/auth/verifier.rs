@@ -29,7 +29,7 @@ const SECRET_KEY_PREFIX: &str = "sb_secret_";
 pub struct VerifierKeys {
     secret: Option<DecodingKey>,
     published: Option<Arc<KeySet>>,
-    issuer: Option<String>,
+    issuers: Vec<String>,
 }
 
 impl VerifierKeys {
@@ -50,10 +50,11 @@ impl VerifierKeys {
         self
     }
 
-    /// Expects tokens of signed-in users to be issued by `issuer`, such as `https://<ref>.supabase.co/auth/v1`.
+    /// Expects tokens of signed-in users to be issued by one of these, such as `https://<ref>.supabase.co/auth/v1`; by
+    /// anybody where there are none.
     #[must_use]
-    pub fn with_issuer(mut self, issuer: Option<String>) -> Self {
-        self.issuer = issuer;
+    pub fn with_issuers(mut self, issuers: Vec<String>) -> Self {
+        self.issuers = issuers;
         self
     }
 
@@ -76,7 +77,7 @@ impl fmt::Debug for VerifierKeys {
         f.debug_struct("VerifierKeys")
             .field("has_secret", &self.secret.is_some())
             .field("published", &self.published)
-            .field("issuer", &self.issuer)
+            .field("issuers", &self.issuers)
             .finish_non_exhaustive()
     }
 }
@@ -109,7 +110,7 @@ impl Verifier {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
         self.check_signature(&decode_text(header)?, message, signature)?;
-        claims::identity(decode_text(payload)?, self.keys.issuer.as_deref(), now)
+        claims::identity(decode_text(payload)?, &self.keys.issuers, now)
     }
 
     /// Whether a key of ours has signed, the one that the header names if it names one.
@@ -472,7 +473,7 @@ mod tests {
     }
 
     fn verifier() -> Verifier {
-        Verifier::new(VerifierKeys::from_secret(&secret()).with_issuer(Some(ISSUER.to_owned())))
+        Verifier::new(VerifierKeys::from_secret(&secret()).with_issuers(vec![ISSUER.to_owned()]))
     }
 
     /// Knows the secret and these.

@@ -100,6 +100,16 @@ fn listener_certificate(config: &Config, findings: &mut Vec<Finding>) {
 }
 
 async fn keys(config: &Config, findings: &mut Vec<Finding>) {
+    let issuers = &config.token_keys.issuers;
+    let accepted = if issuers.is_empty() {
+        "any: neither SUPABASE_URL nor USHER_ISSUER names one".to_owned()
+    } else {
+        issuers.join(", ")
+    };
+    findings.push(ok(
+        "issuers",
+        format!("tokens of users may be issued by {accepted}"),
+    ));
     let Some(url) = &config.token_keys.url else {
         return;
     };

@@ -55,9 +55,13 @@ pub struct TokenArgs {
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_ttl)]
     ttl: Duration,
 
-    /// The issuer. Default: the auth server of SUPABASE_URL, if that is set, as the gateway then expects; else none.
+    /// The issuer. Default: the first of USHER_ISSUER, or the auth server of SUPABASE_URL, as the gateway then expects;
+    /// else none.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
+
+    #[arg(long, env = "USHER_ISSUER", hide = true)]
+    accepted_issuers: Option<String>,
 
     #[arg(long, env = "SUPABASE_URL", hide = true)]
     supabase_url: Option<String>,
@@ -134,7 +138,11 @@ impl TokenArgs {
         let project = self.supabase_url.as_deref().map(str::trim);
         let project = project.filter(|url| !url.is_empty());
         let auth_server = project.map(|url| format!("{}/auth/v1", url.trim_end_matches('/')));
-        claims.issuer = self.issuer.clone().or(auth_server);
+        let accepted = self.accepted_issuers.as_deref().unwrap_or_default();
+        let mut accepted = accepted.split(',').map(str::trim);
+        let accepted = accepted.find(|issuer| !issuer.is_empty());
+        let accepted = accepted.map(str::to_owned);
+        claims.issuer = self.issuer.clone().or(accepted).or(auth_server);
         Ok(claims)
     }
 }

@@ -83,14 +83,16 @@ impl Check {
 
     /// The secret of access tokens, and where the keys are published that sign them.
     pub(super) fn token_keys(&mut self, raw: &Raw) -> Option<TokenKeys> {
-        let issuer = self.auth_server(raw.supabase_url.as_deref());
+        let auth_server = self.auth_server(raw.supabase_url.as_deref());
+        let issuers = self.issuers(raw.issuer.as_deref());
         let secret = self.jwt_secret(raw);
         let url = self.keys_url(raw);
-        let (issuer, secret, url) = (issuer?, secret?, url?);
+        let (auth_server, secret, url) = (auth_server?, secret?, url?);
+        let issuers = issuers?;
         let url = match url {
             KeysUrl::Given(url) => Some(url),
             KeysUrl::Off => None,
-            KeysUrl::Derived => issuer.as_ref().map(|auth_server| {
+            KeysUrl::Derived => auth_server.as_ref().map(|auth_server| {
                 let url = format!("{auth_server}/.well-known/jwks.json");
                 url.parse()
                     .expect("a checked URL with a path behind it is one")
@@ -107,8 +109,30 @@ impl Check {
         Some(TokenKeys {
             secret,
             url,
-            issuer,
+            issuers: if issuers.is_empty() {
+                Vec::from_iter(auth_server)
+            } else {
+                issuers
+            },
         })
+    }
+
+    /// Who may issue tokens, where that is not the project's auth server.
+    fn issuers(&mut self, list: Option<&str>) -> Option<Vec<String>> {
+        let issuers = list.unwrap_or_default().split(',').map(str::trim);
+        let issuers = issuers.filter(|issuer| !issuer.is_empty());
+        let issuers: Vec<String> = issuers.map(str::to_owned).collect();
+        let is_one =
+            |issuer: &String| !issuer.contains(|c: char| c.is_whitespace() || c.is_control());
+        match issuers.iter().find(|issuer| !is_one(issuer)) {
+            None => Some(issuers),
+            Some(wrong) => {
+                let expected =
+                    "an issuer as its tokens name it (claim iss), with commas between several";
+                self.wrong("USHER_ISSUER", wrong, expected);
+                None
+            }
+        }
     }
 
     /// Where keys are published; the outer `Option` is whether the setting is right.

@@ -84,8 +84,8 @@ pub struct TokenKeys {
     pub secret: Option<SecretString>,
     /// Where the keys are published that sign tokens (ES256, RS256, EdDSA).
     pub url: Option<Uri>,
-    /// What `iss` of a user's token must be; `None` leaves it unchecked.
-    pub issuer: Option<String>,
+    /// What `iss` of a user's token may be, with or without a slash at the end; none leaves it unchecked.
+    pub issuers: Vec<String>,
 }
 
 /// What is logged, and how.
@@ -333,7 +333,7 @@ mod tests {
               USHER_LIMIT_VOTES: `1/0` must be a count of 1 or more and seconds, such as 20/30, or off
               USHER_LIMIT_SESSION_WRITES: `many` must be a count of 1 or more and seconds, such as 20/30, or off
               USHER_LIMIT_FRAMES: `-1/10` must be a count of 1 or more and seconds, such as 20/30, or off
-              USHER_LIMIT_BYTES: `100/1` must be a count of 32768 or more and seconds, such as 20/30, or off
+              USHER_LIMIT_BYTES: `100/1` must be a count of 40960 or more and seconds, such as 20/30, or off
               USHER_LIMIT_JOINS: `1/86401` must be a count of 1 or more and seconds, such as 20/30, or off
               USHER_LIMIT_REQUESTS: `` must be a count of 1 or more and seconds, such as 20/30, or off
               USHER_LIMIT_ADDRESS_CONNECTIONS: `0` must be a whole number from 1 to 1000000
@@ -413,8 +413,31 @@ mod tests {
             ("", None),
         ] {
             let config = parse(&[&DATABASE[..], &SECRET, &["--supabase-url", url]].concat());
-            assert_eq!(config.unwrap().token_keys.issuer.as_deref(), issuer);
+            let issuers = config.unwrap().token_keys.issuers;
+            assert_eq!(issuers, Vec::from_iter(issuer));
         }
+    }
+
+    #[test]
+    fn other_issuers_take_its_place() {
+        let project = ["--supabase-url", "https://abc.supabase.co"];
+        let with = |issuers| {
+            let config =
+                parse(&[&DATABASE[..], &SECRET, &project, &["--issuer", issuers]].concat());
+            config.map(|config| config.token_keys.issuers)
+        };
+        let both = "https://auth.example.org/auth/v1/, https://abc.supabase.co/auth/v1";
+        assert_eq!(
+            with(both).unwrap(),
+            [
+                "https://auth.example.org/auth/v1/",
+                "https://abc.supabase.co/auth/v1"
+            ]
+        );
+        assert_eq!(with("supabase-demo").unwrap(), ["supabase-demo"]);
+        assert_eq!(with(" ").unwrap(), ["https://abc.supabase.co/auth/v1"]);
+        let mistakes = with("https://a.example b.example").unwrap_err().0;
+        assert_eq!(mistakes[0].setting, "USHER_ISSUER");
     }
 
     #[test]

@@ -84,6 +84,18 @@ pub struct Raw {
     )]
     pub supabase_url: Option<String>,
 
+    /// Issuers of users' tokens (claim iss) that are accepted, with commas between them, where that is not the auth server
+    /// of SUPABASE_URL: a custom domain, a self-hosted project, a move from one to the other.
+    ///
+    /// A slash at the end makes no difference. Default: the auth server of the project, `/auth/v1`.
+    #[arg(
+        long,
+        env = "USHER_ISSUER",
+        value_name = "ISSUERS",
+        help_heading = "Identity"
+    )]
+    pub issuer: Option<String>,
+
     /// Where the keys are published that sign access tokens (ES256, RS256, EdDSA), as a JSON Web Key Set; or off.
     ///
     /// Default: where the auth server of the project has them, `/auth/v1/.well-known/jwks.json`.
@@ -309,6 +321,7 @@ impl Raw {
             tls_cert: None,
             tls_key: None,
             supabase_url: None,
+            issuer: None,
             jwks_url: None,
             supabase_jwt_secret: None,
             supabase_jwt_secret_file: None,

@@ -17,10 +17,12 @@ pub mod refresher;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::Uri;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::auth::claims::TokenError;
 use crate::auth::identity::Identity;
@@ -41,6 +43,10 @@ pub struct Keyring {
     /// Asks for newer keys; absent where none are published.
     wishes: Option<mpsc::Sender<()>>,
     waiters: Arc<Semaphore>,
+    /// The issuers that are accepted, for the log.
+    issuers: Arc<[String]>,
+    /// Whether the log has named another.
+    has_named_issuer: Arc<AtomicBool>,
     clock: fn() -> u64,
 }
 
@@ -77,7 +83,7 @@ impl Keyring {
             Some(secret) => VerifierKeys::from_secret(secret),
             None => VerifierKeys::default(),
         };
-        let mut known = known.with_issuer(keys.issuer.clone());
+        let mut known = known.with_issuers(keys.issuers.clone());
         if keys.url.is_some() {
             known = known.with_published(Arc::default());
         }
@@ -93,6 +99,8 @@ impl Keyring {
             state,
             wishes: None,
             waiters: Arc::new(Semaphore::new(KEYS_WAITERS_MAX)),
+            issuers: keys.issuers.clone().into(),
+            has_named_issuer: Arc::default(),
             clock,
         };
         let refresher = keys.url.clone().map(|url| {
@@ -112,7 +120,7 @@ impl Keyring {
     pub async fn prove(&self, token: &str) -> Result<Identity, Refusal> {
         match self.verify(token) {
             Err(TokenError::UnknownKey) => {}
-            outcome => return outcome.map_err(refused),
+            outcome => return outcome.map_err(|error| self.refused(&error)),
         }
         let (Some(wishes), Ok(_seat)) = (&self.wishes, self.waiters.try_acquire()) else {
             return Err(untold());
@@ -131,7 +139,7 @@ impl Keyring {
                 match self.verify(token) {
                     Err(TokenError::UnknownKey) if ended < enough => {}
                     Err(TokenError::UnknownKey) if !is_current => return Err(untold()),
-                    outcome => return outcome.map_err(refused),
+                    outcome => return outcome.map_err(|error| self.refused(&error)),
                 }
                 if state.changed().await.is_err() {
                     return Err(untold());
@@ -161,6 +169,22 @@ impl Keyring {
         answered_at.map_or(0, |at| (self.clock)().saturating_sub(at))
     }
 
+    /// What the bearer is told. That a token whose signature is good is of another issuer is also for the operator, once:
+    /// it is likelier a setting that is missing than an attack.
+    fn refused(&self, error: &TokenError) -> Refusal {
+        if let TokenError::UnknownIssuer { given } = error
+            && !self.has_named_issuer.swap(true, Ordering::Relaxed)
+        {
+            let accepted = self.issuers.join(", ");
+            warn!(
+                given,
+                accepted,
+                "refused a token of another issuer: if it is yours, add it to USHER_ISSUER"
+            );
+        }
+        Refusal::new(RefusalCode::Unauthorized, error.to_string())
+    }
+
     fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         let verifier = Arc::clone(&self.state.borrow().verifier);
         verifier.verify(token, (self.clock)())
@@ -173,10 +197,6 @@ impl fmt::Debug for Keyring {
             .field(&*self.state.borrow())
             .finish()
     }
-}
-
-fn refused(error: TokenError) -> Refusal {
-    Refusal::new(RefusalCode::Unauthorized, error.to_string())
 }
 
 /// The token's key is not known, and whether it is a good one cannot be asked.

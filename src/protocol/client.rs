@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 use crate::limits::{
-    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAME_ID_CHARS_MAX, FRAME_ID_NUMBER_MAX, HISTORY_DEFAULT, HISTORY_MAX,
-    RESUME_TOKEN_BYTES_MAX,
+    ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAME_ID_CHARS_MAX, FRAME_ID_NUMBER_MAX,
+    HISTORY_DEFAULT, HISTORY_MAX, RESUME_TOKEN_BYTES_MAX,
 };
 use crate::protocol::id::{MessageId, MovieId, Nonce, Seq, SessionId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode};

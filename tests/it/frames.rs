@@ -158,9 +158,9 @@ async fn an_answer_carries_the_id_as_it_was_given() {
         client.say_raw(frame.into()).await;
         let refusal = refused(client.expect("error").await, "bad_request");
         assert!(
-            ["id must be", "id cannot be read"].iter().any(|named| {
-                refusal["message"].as_str().unwrap().starts_with(named)
-            }),
+            ["id must be", "id cannot be read"]
+                .iter()
+                .any(|named| { refusal["message"].as_str().unwrap().starts_with(named) }),
             "{id}: {refusal}"
         );
         assert_eq!(refusal.get("id"), None);

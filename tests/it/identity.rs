@@ -281,7 +281,10 @@ async fn a_token_of_32_kib_is_taken_everywhere_and_one_beyond_is_refused_by_name
     let resume_token = subscribed["resume_token"].as_str().unwrap();
     assert!(resume_token.len() <= 2_048, "{resume_token}");
     for (path, headers) in [
-        (format!("/v1/sessions/{session}/events"), vec![("Authorization", &*bearer)]),
+        (
+            format!("/v1/sessions/{session}/events"),
+            vec![("Authorization", &*bearer)],
+        ),
         (format!("/v1/sessions/{session}/events{query}"), Vec::new()),
     ] {
         assert_eq!(get(gateway.at, &path, &headers).await.status, 200);
@@ -297,13 +300,78 @@ async fn a_token_of_32_kib_is_taken_everywhere_and_one_beyond_is_refused_by_name
         get(gateway.at, &path, &headers).await,
     ] {
         answer.is_refusal(401, "unauthorized");
-        assert!(answer.body.contains("longer than 32768 bytes"), "{answer:?}");
+        assert!(
+            answer.body.contains("longer than 32768 bytes"),
+            "{answer:?}"
+        );
     }
     // The socket stays as it was.
     let frame = json!({"type": "auth", "token": beyond});
     let refusal = refused(by_frame.ask(frame).await, "too_large");
     assert_eq!(refusal["message"], "token must have at most 32768 bytes");
     by_frame.send(session, "still here").await;
+}
+
+#[tokio::test]
+async fn tokens_of_every_accepted_issuer_are_good_and_another_is_named_to_the_operator_alone() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let mut gateway = Gateway::start(&db, |config| {
+        config.token_keys.issuers = vec![
+            "https://auth.example.org/auth/v1".to_owned(),
+            "https://abc.supabase.co/auth/v1/".to_owned(),
+        ];
+    })
+    .await;
+    let of = |issuer: &str| {
+        let mut claims = Claims::user(UserId(ann.id));
+        claims.issuer = Some(issuer.to_owned());
+        sign(JWT_SECRET, &claims, HOUR)
+    };
+    for issuer in [
+        "https://auth.example.org/auth/v1",
+        "https://auth.example.org/auth/v1/",
+        "https://abc.supabase.co/auth/v1",
+        "https://abc.supabase.co/auth/v1/",
+    ] {
+        let mut client = Client::open(gateway.at, "ann", Some(of(issuer))).await;
+        assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
+    }
+    let mut client = Client::anonymous(gateway.at).await;
+    for issuer in [
+        "https://self.hosted.example/auth/v1",
+        "https://auth.example.org/auth",
+        "https://auth.example.org/auth/v1/x",
+    ] {
+        let headers = [("Authorization", &*format!("Bearer {}", of(issuer)))];
+        let answer = shake(gateway.at, "", &headers).await;
+        answer.is_refusal(401, "unauthorized");
+        let frame = json!({"type": "auth", "token": of(issuer)});
+        let refusal = refused(client.ask(frame).await, "unauthorized");
+        let message = refusal["message"].as_str().unwrap();
+        assert!(
+            message.contains("does not accept tokens of that issuer"),
+            "{message}"
+        );
+        assert_eq!(answer.json()["error"]["message"], message);
+        assert!(
+            !message.contains("example") && !message.contains("supabase.co"),
+            "{message}"
+        );
+    }
+    let log = gateway.log();
+    let told: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("another issuer"))
+        .collect();
+    assert_eq!(told.len(), 1, "{log}");
+    for named in [
+        "https://self.hosted.example/auth/v1",
+        "https://auth.example.org/auth/v1, https://abc.supabase.co/auth/v1/",
+        "USHER_ISSUER",
+    ] {
+        assert!(told[0].contains(named), "{told:?}");
+    }
 }
 
 /// A token of so many bytes, or up to three fewer: base64 has no other lengths.

@@ -22,7 +22,7 @@ async fn a_minted_token_opens_a_socket() {
     let server = KeyServer::publish(&[&key]).await;
     let gateway = Gateway::start(&db, |config| {
         config.token_keys.url = Some(server.url().parse().unwrap());
-        config.token_keys.issuer = Some("https://abc.supabase.co/auth/v1".to_owned());
+        config.token_keys.issuers = vec!["https://abc.supabase.co/auth/v1".to_owned()];
     })
     .await;
     let folder = tempfile::tempdir().unwrap();
