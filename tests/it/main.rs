@@ -41,6 +41,7 @@ mod hostile;
 mod http;
 mod http_docs;
 mod identity;
+mod ids;
 mod key_server;
 mod keys;
 mod life;
