@@ -452,6 +452,7 @@ CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusa
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  entry_wait constant text := current_setting('lock_timeout');
   acting text := entry_role;
   ignored text;
   size constant integer := jsonb_array_length(batch);
@@ -460,6 +461,8 @@ declare
   violated text;
   named record;
   error_detail text;
+  -- The voting and voter that wait for a lock; theirs stand side by side.
+  blocked text := '';
   votings uuid[] := array_fill(null::uuid, array[size]);
   movies uuid[] := array_fill(null::uuid, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -497,6 +500,9 @@ begin
     movies[vote.n] := (vote.value ->> 'movie')::uuid;
     if vote.role not in ('anon', 'authenticated') then
       refusals[vote.n] := 'forbidden';
+      continue;
+    elsif lower((vote.value ->> 'voting') || vote.author) = blocked then
+      refusals[vote.n] := 'busy';
       continue;
     end if;
 
@@ -537,13 +543,17 @@ begin
           end if;
         end if;
         acting := set_config('role', entry_role, true);
+        if state = '55P03' then
+          blocked := lower((vote.value ->> 'voting') || vote.author);
+          perform usher.wait_no_more();
+        end if;
         named := usher.refusal_of(state, violated);
         refusals[vote.n] := named.refusal;
         details[vote.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
     end;
   end loop;
 
-  perform set_config('role', entry_role, true);
+  perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   perform usher.settle_votes();
   perform usher.end_batch();
   return query
@@ -571,6 +581,19 @@ CREATE FUNCTION usher.is_uuid(value jsonb) RETURNS boolean
 CREATE FUNCTION usher.check_author(item jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
     RETURN CASE WHEN (jsonb_typeof(item) IS DISTINCT FROM 'object'::text) THEN 'item'::text WHEN (jsonb_typeof((item -> 'role'::text)) IS DISTINCT FROM 'string'::text) THEN 'role'::text WHEN (jsonb_typeof((item -> 'claims'::text)) IS DISTINCT FROM 'object'::text) THEN 'claims'::text WHEN (((item ->> 'role'::text) = 'authenticated'::text) AND (NOT COALESCE(usher.is_uuid(((item -> 'claims'::text) -> 'sub'::text)), false))) THEN 'claims'::text ELSE NULL::text END;
+
+CREATE FUNCTION usher.close_due_voting(voting uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform 1
+  from public.voting_sessions v
+  where v.id = voting and v.state = 'open' and v.closes_at <= clock_timestamp()
+  for no key update;
+  return found and usher.close_votings(array[voting], '{}') > 0;
+end
+$$;
 
 CREATE FUNCTION usher.close_due_votings() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -696,12 +719,30 @@ begin
 end
 $_$;
 
+CREATE FUNCTION usher.due_votings(max_count integer) RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  stamp constant timestamptz := clock_timestamp();
+begin
+  return query
+    select v.id
+    from public.voting_sessions v
+    where v.state = 'open' and v.closes_at <= stamp
+    order by v.closes_at, v.id
+    limit greatest(max_count, 0);
+end
+$$;
+
 CREATE FUNCTION usher.end_batch() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform set_config('usher.batching', '', true),
+    set_config('lock_timeout', '5s', true),
     set_config('request.jwt.claims', '', true),
     set_config('request.jwt.claim.sub', '', true);
 end
@@ -1943,6 +1984,7 @@ CREATE FUNCTION usher.post_messages(batch jsonb) RETURNS TABLE(item integer, seq
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  entry_wait constant text := current_setting('lock_timeout');
   acting text := entry_role;
   ignored text;
   size constant integer := jsonb_array_length(batch);
@@ -1952,6 +1994,8 @@ declare
   named record;
   error_detail text;
   posted uuid;
+  -- Sessions and authors who wait for a lock.
+  blocked text[] := '{}';
   messages uuid[] := array_fill(null::uuid, array[size]);
   are_created boolean[] := array_fill(false, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -1960,7 +2004,13 @@ declare
 begin
   perform usher.begin_batch();
 
-  perform usher.take_turns(batch);
+  begin
+    perform usher.take_turns(batch);
+  exception
+    when lock_not_available then
+      -- Each message then takes its own, and the one that is blocked is refused by itself.
+      perform usher.wait_no_more();
+  end;
 
   for post in
     select
@@ -1989,6 +2039,9 @@ begin
       continue;
     elsif post.role not in ('anon', 'authenticated') then
       refusals[post.n] := 'forbidden';
+      continue;
+    elsif blocked <> '{}' and lower((post.value ->> 'session') || post.author) = any (blocked) then
+      refusals[post.n] := 'busy';
       continue;
     end if;
 
@@ -2032,6 +2085,10 @@ begin
     if posted is not null then
       messages[post.n] := posted;
     else
+      if state = '55P03' then
+        blocked := blocked || lower((post.value ->> 'session') || post.author);
+        perform usher.wait_no_more();
+      end if;
       named := usher.refusal_of(state, violated);
       refusals[post.n] := named.refusal;
       details[post.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
@@ -2041,7 +2098,7 @@ begin
     end if;
   end loop;
 
-  perform set_config('role', entry_role, true);
+  perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   return query
     select
       i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
@@ -2132,6 +2189,7 @@ begin
     when 'US008' then 'voting_closed'
     when 'US009' then 'conflict'
     when '42501' then 'forbidden'
+    when '55P03' then 'busy'
     when '23503' then case constraint_name
       when 'chat_messages_session_id_fkey' then 'not_found'
       when 'chat_messages_user_id_fkey' then 'forbidden'
@@ -2510,8 +2568,11 @@ begin
     if trimmed_to is null or trimmed_to <= log.floor then
       continue;
     end if;
+    -- The head first, as everybody does who touches rows of the log. One that is locked is passed over until the next time:
+    -- it must not hold up the others, whose heads are locked meanwhile.
+    perform 1 from usher.session_heads h where h.session_id = log.session_id for no key update skip locked;
+    continue when not found;
     deleted := deleted + (trimmed_to - log.floor);
-    -- The head first, as everybody does who touches rows of the log.
     update usher.session_heads h
     set floor = greatest(h.floor, trimmed_to)
     where h.session_id = log.session_id;
@@ -2570,6 +2631,15 @@ begin
       ) as o
     ) as c
     where v.id = any (votings) and v.state <> 'draft';
+end
+$$;
+
+CREATE FUNCTION usher.wait_no_more() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform set_config('lock_timeout', '10ms', true);
 end
 $$;
 
@@ -3276,6 +3346,9 @@ GRANT ALL ON FUNCTION usher.is_uuid(value jsonb) TO usher_gateway;
 REVOKE ALL ON FUNCTION usher.check_author(item jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.check_author(item jsonb) TO usher_gateway;
 
+REVOKE ALL ON FUNCTION usher.close_due_voting(voting uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.close_due_voting(voting uuid) TO usher_gateway;
+
 REVOKE ALL ON FUNCTION usher.close_due_votings() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.close_due_votings() TO usher_gateway;
 
@@ -3286,6 +3359,9 @@ REVOKE ALL ON FUNCTION usher.compact_results(results jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.count_votes(voting uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.create_profile(account uuid, metadata jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.due_votings(max_count integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.due_votings(max_count integer) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.end_batch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.end_batch() TO usher_gateway;
@@ -3518,6 +3594,9 @@ GRANT ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, bat
 REVOKE ALL ON FUNCTION usher.voting_data(voting uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.voting_states(votings uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.wait_no_more() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.wait_no_more() TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.wire_event(seq bigint, type text, at timestamp with time zone, data json) FROM PUBLIC;
 

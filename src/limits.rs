@@ -168,9 +168,62 @@ pub const BATCH_ITEMS_MAX: usize = 50;
 /// largest fit a few dozen times. One write is always taken.
 pub const BATCH_BYTES_MAX: usize = 512 * 1024;
 
-/// Transactions of a kind that are under way at a time, in different sessions: one session that is locked in the
-/// database then does not hold up all others, and the next batch is under way while the last one commits.
+/// Transactions of a kind that are under way at a time, in different sessions: the next batch is under way while the last
+/// one commits. One more tries the sessions whose locks are not to be had.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
+
+/// How long a transaction waits for one lock before it is rolled back and its sessions are tried one by one. Several
+/// commits of other nodes fit; the writes that share the transaction with a blocked session wait no longer than that.
+pub const LOCK_WAIT: Duration = Duration::from_millis(200);
+
+/// The shortest wait for a lock: longer than a commit that is just ending.
+pub const LOCK_WAIT_MIN: Duration = Duration::from_millis(10);
+
+/// How long a lock is waited for apart from everything else. Locks are given in turn, so where many write to one session by
+/// SQL it is had within this time; only one connection waits.
+pub const LOCK_WAIT_APART: Duration = Duration::from_secs(1);
+
+/// How long one round of tries over everything that is blocked takes, as far as [`LOCK_WAIT_MIN`] for each allows: with a
+/// hundred blocked sessions, one that is free again is found within a second or little more.
+pub const LOCK_ROUND: Duration = Duration::from_secs(1);
+
+/// Connections that may wait for locks, below which one of them never waits longer than [`LOCK_WAIT`].
+pub const LOCK_CONNECTIONS_MIN: usize = 3;
+
+/// The first pause between two tries of a blocked session; it doubles with each, up to [`LOCK_PAUSE_MAX`].
+pub const LOCK_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between two tries of a blocked session: its writers wait no longer than that once it is free.
+pub const LOCK_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How long a write waits for a lock, tries and pauses together, before it is refused as `busy`. No try begins that would
+/// take longer, so the answer comes within two seconds.
+pub const BUSY_AFTER: Duration = Duration::from_millis(1_750);
+
+/// How long a read as a caller waits for a lock. Reads wait for a table alone, as while a migration of the app holds it.
+pub const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// When a write that was refused as `busy` is worth another try, in milliseconds.
+pub const BUSY_RETRY_MS: u64 = 1_000;
+
+/// Blocked sessions without a waiting write that are remembered, so that their next write is tried by itself; beyond it
+/// the one without a write for longest is forgotten. As many as can be blocked with writes that wait.
+pub const HELD_PLACES_MAX: usize = WRITE_QUEUE_LEN;
+
+/// Calls of moderation that are in the database at a time; further ones wait for [`BUSY_AFTER`] at most. They lock what
+/// batches lock, so they must not take the connections of the batches.
+pub const MODERATIONS_IN_FLIGHT_MAX: usize = 2;
+
+/// Votings that one round of closing looks at. More than end in one second; the rest follows in the next.
+pub const DUE_VOTINGS_MAX: i32 = 1_000;
+
+const _: () = assert!(
+    LOCK_WAIT_MIN.as_millis() < LOCK_WAIT.as_millis()
+        && LOCK_WAIT.as_millis() < LOCK_WAIT_APART.as_millis()
+        && LOCK_WAIT.as_millis() + LOCK_WAIT_APART.as_millis() < BUSY_AFTER.as_millis()
+        && BUSY_AFTER.as_millis() + LOCK_WAIT.as_millis() < 2_000,
+    "whoever waits for a lock is answered within two seconds"
+);
 
 /// Writes of a kind that wait; one beyond is refused as `unavailable`. A second's worth on two cores, so that what is
 /// accepted is done in time.

@@ -71,6 +71,8 @@ pub struct Metrics {
     pub batch_items: Histogram,
     pub batches: Histogram,
     pub batch_retries: Counter,
+    pub batches_blocked: Counter,
+    pub held_places: Gauge,
     pub tallies: Counter,
     pub tallies_postponed: Counter,
     pub query_failures: Counter,
@@ -161,6 +163,8 @@ pub enum WriteRefusal {
     Queue,
     /// It has waited for too long.
     Waited,
+    /// An open transaction holds a lock that it needs.
+    Busy,
     /// The database could not be asked, or did not answer in time.
     Away,
     /// The token's claims are no JSON that Postgres knows.
@@ -323,6 +327,14 @@ impl Metrics {
                 "batch_retries",
                 "Times that a batch was posted again, its outcome being unknown",
             ),
+            batches_blocked: r.counter(
+                "batches_blocked",
+                "Write transactions rolled back because a lock was not available in time",
+            ),
+            held_places: r.gauge(
+                "held_sessions",
+                "Sessions and polls whose writes are tried apart because an open transaction holds their lock",
+            ),
             tallies: r.counter("tallies", "Tallies read and sent"),
             tallies_postponed: r.counter(
                 "tallies_postponed",
@@ -444,6 +456,7 @@ impl LabelName for WriteRefusal {
             Self::Place => "session",
             Self::Queue => "queue",
             Self::Waited => "waited",
+            Self::Busy => "busy",
             Self::Away => "away",
             Self::Unreadable => "unreadable",
             Self::Failed => "failed",

@@ -15,6 +15,7 @@ export type RefusalCode =
   | "voting_closed"
   | "too_large"
   | "conflict"
+  | "busy"
   | "unavailable"
   | "internal";
 

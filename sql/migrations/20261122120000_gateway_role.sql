@@ -58,7 +58,7 @@ declare
 begin
   for timeout in
     select t.name, t.value
-    from (values ('statement_timeout', '8s'), ('lock_timeout', '3s')) as t (name, value)
+    from (values ('statement_timeout', '8s'), ('lock_timeout', '1s')) as t (name, value)
     where not exists (
       select 1
       from pg_catalog.pg_db_role_setting s

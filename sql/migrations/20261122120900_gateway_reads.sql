@@ -313,6 +313,44 @@ begin
 end
 $$;
 
+-- The votings whose time is over, the longest due first. The gateway closes them one by one where close_due_votings is
+-- blocked: one that is locked then holds up no other.
+-- Security definer: called by usher_gateway; ids alone.
+create function usher.due_votings(max_count integer) returns setof uuid
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  stamp constant timestamptz := clock_timestamp();
+begin
+  return query
+    select v.id
+    from public.voting_sessions v
+    where v.state = 'open' and v.closes_at <= stamp
+    order by v.closes_at, v.id
+    limit greatest(max_count, 0);
+end
+$$;
+
+-- Closes a voting if its time is over.
+-- Security definer: called by usher_gateway; the clock decides what it does.
+create function usher.close_due_voting(voting uuid) returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform 1
+  from public.voting_sessions v
+  where v.id = voting and v.state = 'open' and v.closes_at <= clock_timestamp()
+  for no key update;
+  return found and usher.close_votings(array[voting], '{}') > 0;
+end
+$$;
+
 -- Deletes at most `batch` of the oldest rows: those beyond max_count in their session, and those older than
 -- max_age. The newest of each session stays. Returns how many went; call it until that is less than `batch`. Locks the
 -- head before it deletes rows of the log: redaction holds the head as well.
@@ -358,8 +396,11 @@ begin
     if trimmed_to is null or trimmed_to <= log.floor then
       continue;
     end if;
+    -- The head first, as everybody does who touches rows of the log. One that is locked is passed over until the next time:
+    -- it must not hold up the others, whose heads are locked meanwhile.
+    perform 1 from usher.session_heads h where h.session_id = log.session_id for no key update skip locked;
+    continue when not found;
     deleted := deleted + (trimmed_to - log.floor);
-    -- The head first, as everybody does who touches rows of the log.
     update usher.session_heads h
     set floor = greatest(h.floor, trimmed_to)
     where h.session_id = log.session_id;
@@ -373,11 +414,13 @@ $$;
 revoke execute on function
   usher.admit(uuid), usher.my_votes(uuid), usher.voting_states(uuid[]), usher.tallies(uuid[]),
   usher.session_snapshot(uuid), usher.events_after(uuid, bigint, integer, integer), usher.heads(uuid[]),
-  usher.epoch(), usher.close_due_votings(), usher.trim_events(interval, integer, integer)
+  usher.epoch(), usher.close_due_votings(), usher.due_votings(integer), usher.close_due_voting(uuid),
+  usher.trim_events(interval, integer, integer)
   from public;
 
 grant execute on function usher.admit(uuid), usher.my_votes(uuid) to anon, authenticated;
 grant execute on function
   usher.tallies(uuid[]), usher.session_snapshot(uuid), usher.events_after(uuid, bigint, integer, integer),
-  usher.heads(uuid[]), usher.epoch(), usher.close_due_votings(), usher.trim_events(interval, integer, integer)
+  usher.heads(uuid[]), usher.epoch(), usher.close_due_votings(), usher.due_votings(integer),
+  usher.close_due_voting(uuid), usher.trim_events(interval, integer, integer)
   to usher_gateway;

@@ -3,6 +3,10 @@
 -- Row level security and the guards decide as they do over REST. Each item has its own subtransaction, so that a
 -- refusal is that item's alone. While a batch runs the triggers only note what happened (usher.is_batching), and it
 -- is settled at the end in one go, sessions by id, so that two batches cannot wait for each other.
+--
+-- The gateway sets how long a batch waits for a lock. An item that does not get its lock is refused as `busy`, with what
+-- its author writes to the same place after it, and the other items hardly wait. If the lock of a log or a tally is not to
+-- be had, the whole batch fails.
 
 -- The name of a refusal, as clients know it.
 create function usher.refusal_of(state text, constraint_name text, out refusal text, out detail text)
@@ -22,6 +26,7 @@ begin
     when 'US008' then 'voting_closed'
     when 'US009' then 'conflict'
     when '42501' then 'forbidden'
+    when '55P03' then 'busy'
     when '23503' then case constraint_name
       when 'chat_messages_session_id_fkey' then 'not_found'
       when 'chat_messages_user_id_fkey' then 'forbidden'
@@ -137,15 +142,27 @@ begin
 end
 $$;
 
--- Afterwards the caller is nobody again.
+-- Afterwards the caller is nobody again. All rows are locked by now: what is left to wait for is the commit, which queues
+-- behind those of everybody else who notifies and is not blocked by a session.
 create function usher.end_batch() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config('usher.batching', '', true),
+    set_config('lock_timeout', '5s', true),
     set_config('request.jwt.claims', '', true),
     set_config('request.jwt.claim.sub', '', true);
+end
+$$;
+
+-- A lock was waited for in vain: the other items of the batch do not wait as long again.
+create function usher.wait_no_more() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('lock_timeout', '10ms', true);
 end
 $$;
 
@@ -188,6 +205,7 @@ as $$
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  entry_wait constant text := current_setting('lock_timeout');
   acting text := entry_role;
   ignored text;
   size constant integer := jsonb_array_length(batch);
@@ -197,6 +215,8 @@ declare
   named record;
   error_detail text;
   posted uuid;
+  -- Sessions and authors who wait for a lock.
+  blocked text[] := '{}';
   messages uuid[] := array_fill(null::uuid, array[size]);
   are_created boolean[] := array_fill(false, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -205,7 +225,13 @@ declare
 begin
   perform usher.begin_batch();
 
-  perform usher.take_turns(batch);
+  begin
+    perform usher.take_turns(batch);
+  exception
+    when lock_not_available then
+      -- Each message then takes its own, and the one that is blocked is refused by itself.
+      perform usher.wait_no_more();
+  end;
 
   for post in
     select
@@ -234,6 +260,9 @@ begin
       continue;
     elsif post.role not in ('anon', 'authenticated') then
       refusals[post.n] := 'forbidden';
+      continue;
+    elsif blocked <> '{}' and lower((post.value ->> 'session') || post.author) = any (blocked) then
+      refusals[post.n] := 'busy';
       continue;
     end if;
 
@@ -277,6 +306,10 @@ begin
     if posted is not null then
       messages[post.n] := posted;
     else
+      if state = '55P03' then
+        blocked := blocked || lower((post.value ->> 'session') || post.author);
+        perform usher.wait_no_more();
+      end if;
       named := usher.refusal_of(state, violated);
       refusals[post.n] := named.refusal;
       details[post.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
@@ -286,7 +319,7 @@ begin
     end if;
   end loop;
 
-  perform set_config('role', entry_role, true);
+  perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   return query
     select
       i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
@@ -308,6 +341,7 @@ as $$
 #variable_conflict use_column
 declare
   entry_role constant text := current_setting('role');
+  entry_wait constant text := current_setting('lock_timeout');
   acting text := entry_role;
   ignored text;
   size constant integer := jsonb_array_length(batch);
@@ -316,6 +350,8 @@ declare
   violated text;
   named record;
   error_detail text;
+  -- The voting and voter that wait for a lock; theirs stand side by side.
+  blocked text := '';
   votings uuid[] := array_fill(null::uuid, array[size]);
   movies uuid[] := array_fill(null::uuid, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -353,6 +389,9 @@ begin
     movies[vote.n] := (vote.value ->> 'movie')::uuid;
     if vote.role not in ('anon', 'authenticated') then
       refusals[vote.n] := 'forbidden';
+      continue;
+    elsif lower((vote.value ->> 'voting') || vote.author) = blocked then
+      refusals[vote.n] := 'busy';
       continue;
     end if;
 
@@ -393,13 +432,17 @@ begin
           end if;
         end if;
         acting := set_config('role', entry_role, true);
+        if state = '55P03' then
+          blocked := lower((vote.value ->> 'voting') || vote.author);
+          perform usher.wait_no_more();
+        end if;
         named := usher.refusal_of(state, violated);
         refusals[vote.n] := named.refusal;
         details[vote.n] := coalesce(named.detail, case when state = 'US007' then error_detail end);
     end;
   end loop;
 
-  perform set_config('role', entry_role, true);
+  perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   perform usher.settle_votes();
   perform usher.end_batch();
   return query
@@ -411,10 +454,12 @@ $$;
 
 revoke execute on function
   usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[], boolean[]),
-  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb),
+  usher.post_messages(jsonb), usher.cast_votes(jsonb)
   from public;
 
 grant execute on function
   usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[], boolean[]),
-  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.take_turns(jsonb), usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb),
+  usher.post_messages(jsonb), usher.cast_votes(jsonb)
   to usher_gateway;

@@ -3,6 +3,7 @@
 drop function usher.cast_votes(jsonb);
 drop function usher.post_messages(jsonb);
 drop function usher.take_turns(jsonb);
+drop function usher.wait_no_more();
 drop function usher.end_batch();
 drop function usher.begin_batch();
 drop function usher.settle_votes();

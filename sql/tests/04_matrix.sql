@@ -221,6 +221,8 @@ values
   ('heads()', $$select 1 from usher.heads(array[$id(5e,1)])$$),
   ('tallies()', $$select 1 from usher.tallies(array[$id(bb,1)])$$),
   ('close_due_votings()', $$select usher.close_due_votings()$$),
+  ('due_votings()', $$select count(*) from usher.due_votings(9)$$),
+  ('close_due_voting()', $$select usher.close_due_voting($id(bb,1))$$),
   ('events_after()', $$select usher.events_after($id(5e,3), 0, 9, 9999)$$),
   ('session_snapshot()', $$select usher.session_snapshot($id(5e,3))$$),
   ('trim_events()', $$select usher.trim_events(interval '0', 0, 9)$$),
@@ -411,6 +413,8 @@ epoch()                            -    -       -        -      -      -      - 
 heads()                            -    -       -        -      -      -      -        -     -     -     -      -     1       -
 tallies()                          -    -       -        -      -      -      -        -     -     -     -      -     1       -
 close_due_votings()                -    -       -        -      -      -      -        -     -     -     -      -     1       -
+due_votings()                      -    -       -        -      -      -      -        -     -     -     -      -     1       -
+close_due_voting()                 -    -       -        -      -      -      -        -     -     -     -      -     1       -
 events_after()                     -    -       -        -      -      -      -        -     -     -     -      -     4       -
 session_snapshot()                 -    -       -        -      -      -      -        -     -     -     -      -     1       -
 trim_events()                      -    -       -        -      -      -      -        -     -     -     -      -     1       -

@@ -201,7 +201,7 @@ fn token_needed() -> Refusal {
 /// What the database said, or that it could not be asked.
 ///
 /// # Errors
-/// `unavailable` where asking again may help, `internal` where not.
+/// `unavailable` or `busy` where asking again may help, `internal` where not.
 pub fn told<T>(
     answer: Result<T, StoreError>,
     asked: &'static str,
@@ -211,6 +211,7 @@ pub fn told<T>(
         Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
             Refusal::new(RefusalCode::Internal, "the database did not answer this")
         }
+        Err(StoreError::Locked) => Refusal::busy(),
         Err(StoreError::Unavailable(_)) | Ok(_) => Refusal::unavailable(CALL_RETRY_MS),
     };
     answered(answer, asked, &shared.store, &shared.metrics).ok_or(refusal)

@@ -219,6 +219,9 @@ pub(super) fn on_refusal(code: &str) -> &'static str {
             "the voting does not allow a vote to be changed: one vote for each voter is all there is"
         }
         "too_large" | "bad_request" => "the message is not one: look at --size",
+        "busy" => {
+            "an open transaction in the database locks the session or the poll: look at pg_locks"
+        }
         "unavailable" => "the gateway cannot keep up with its database, or has lost it",
         "internal" => "the gateway has failed: its log says more",
         _ => "the gateway's documentation says what it means",

@@ -25,8 +25,17 @@ pub(super) enum Kind {
     Votes,
 }
 
-/// One write, by whom, and under which nonce; a vote has no use for one.
-pub(super) type Part<'a> = (&'a Write, &'a Identity, Uuid);
+/// One write of a batch.
+pub(super) struct Part<'a> {
+    /// What is written.
+    pub(super) write: &'a Write,
+    /// By whom.
+    pub(super) identity: &'a Identity,
+    /// Under which nonce; a vote has no use for one.
+    pub(super) nonce: Uuid,
+    /// Whether an earlier try, whose answer was lost, may have done it.
+    pub(super) is_again: bool,
+}
 
 #[derive(Serialize)]
 struct ItemJson<'a> {
@@ -53,24 +62,24 @@ enum WhatJson<'a> {
     },
 }
 
-/// The batch as a JSON array. `is_again` says that it may have been posted before, by a try whose answer was lost.
-pub(super) fn json<'a>(parts: impl Iterator<Item = Part<'a>>, is_again: bool) -> String {
+/// The batch as a JSON array.
+pub(super) fn json<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
     let items: Vec<ItemJson<'a>> = parts
-        .map(|(write, identity, nonce)| ItemJson {
-            role: identity.role.as_str(),
-            claims: serde_json::from_str(&identity.claims)
+        .map(|part| ItemJson {
+            role: part.identity.role.as_str(),
+            claims: serde_json::from_str(&part.identity.claims)
                 .expect("a verified token's payload is JSON"),
-            what: match write {
+            what: match part.write {
                 Write::Message(message) => WhatJson::Message {
                     session: message.session,
                     body: message.body.as_str(),
-                    nonce,
+                    nonce: part.nonce,
                     reply_to: message.reply_to,
                 },
                 Write::Vote(vote) => WhatJson::Vote {
                     voting: vote.voting,
                     movie: vote.movie,
-                    again: is_again,
+                    again: part.is_again,
                 },
             },
         })
@@ -95,14 +104,19 @@ pub(super) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
 }
 
 impl Kind {
-    /// The statement that takes a batch.
+    /// The statement that takes a batch, and how long it may wait for a lock. The batch depends on the setting, so that it
+    /// is set first.
     pub(super) fn sql(self) -> &'static str {
         match self {
             Self::Messages => {
-                "select item, seq, message, created, refusal, retry_after_ms, detail from usher.post_messages($1::jsonb)"
+                "select b.item, b.seq, b.message, b.created, b.refusal, b.retry_after_ms, b.detail \
+                 from (select set_config('lock_timeout', $2, true) as wait) as s \
+                 cross join lateral usher.post_messages(case when s.wait is not null then $1::jsonb end) as b"
             }
             Self::Votes => {
-                "select item, voting, movie, refusal, retry_after_ms, detail from usher.cast_votes($1::jsonb)"
+                "select b.item, b.voting, b.movie, b.refusal, b.retry_after_ms, b.detail \
+                 from (select set_config('lock_timeout', $2, true) as wait) as s \
+                 cross join lateral usher.cast_votes(case when s.wait is not null then $1::jsonb end) as b"
             }
         }
     }
@@ -161,6 +175,7 @@ fn default_message(code: RefusalCode) -> &'static str {
     match code {
         RefusalCode::BadRequest => "a field is not as it should be",
         RefusalCode::Banned => "the author may not take part in this session",
+        RefusalCode::Busy => "an open transaction locks what this needs",
         RefusalCode::Conflict => "this voting does not allow a vote to be changed",
         RefusalCode::Forbidden => "not allowed here",
         RefusalCode::Internal => "the write failed",
@@ -191,9 +206,14 @@ mod tests {
         let ClientFrame::Vote(vote) = decode(frame).unwrap().frame else {
             panic!("a vote");
         };
-        let write = Write::Vote(vote);
+        let part = Part {
+            write: &Write::Vote(vote),
+            identity: &identity,
+            nonce: Uuid::nil(),
+            is_again: true,
+        };
         assert_eq!(
-            json([(&write, &identity, Uuid::nil())].into_iter(), true),
+            json([part].into_iter()),
             concat!(
                 r#"[{"role":"anon","claims":{"role": "authenticated",  "n": 1e999},"#,
                 r#""voting":"00000000-0000-0000-0000-000000000001","movie":null,"again":true}]"#

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! Writer ─► inbox ─► WriteQueue: whose turn is it? ─► up to two batches under way, each one statement
+//!                        ▲                              and one try of sessions that are held
+//!                        └──── writes whose lock was not to be had
 //! ```
 //!
 //! Gathers what comes while the last batches are committing, each item under its author's own role and claims, each
@@ -10,22 +12,28 @@
 //! A batch whose outcome is unknown, the connection having broken, is posted again as it is. A message's nonce then
 //! finds what the first try committed, waits for what it is still committing, or writes what it did not; to look first
 //! would answer the same in the first case and guess in the second. A vote sets what is set.
+//!
+//! A transaction waits for a lock for [`LOCK_WAIT`] at most. If the lock of a session is not to be had, the whole batch is
+//! rolled back. If that of one author's row is not, this author's writes alone are not done. Either way what is not done
+//! goes back to the queue, which tries it again apart from everything else and refuses it as `busy` after [`BUSY_AFTER`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Row;
 use tracing::error;
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
-use crate::limits::{BATCHES_IN_FLIGHT_MAX, WRITE_DEADLINE, WRITE_INBOX_LEN};
+#[cfg(doc)]
+use crate::limits::BUSY_AFTER;
+use crate::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN};
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
 use crate::postgres::store::{Store, StoreError};
@@ -33,7 +41,7 @@ use crate::protocol::client::{NewMessage, NewVote};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Done;
 use crate::relay::peer::Write;
-use crate::relay::write_queue::{Bounds, Full, Place, Waiting, WriteQueue};
+use crate::relay::write_queue::{Bounds, Full, Overdue, Place, Waiting, WriteQueue};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,7 +69,27 @@ struct Item {
     /// Of a message: its own or, where the client gave none, one of ours.
     nonce: Uuid,
     identity: Arc<Identity>,
+    /// Whether an earlier try, whose answer was lost, may have done it.
+    is_again: bool,
     answer: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+/// Writes that go together.
+struct Batch {
+    writes: Vec<Waiting<Item>>,
+    /// How long it may wait for a lock.
+    lock_wait: Duration,
+    /// Whether its sessions are held.
+    is_try: bool,
+}
+
+/// A batch that has ended.
+struct Ended {
+    /// How many writes it had for each place.
+    posted: BTreeMap<Place, usize>,
+    /// Those that did not get a lock.
+    blocked: Vec<Waiting<Item>>,
+    is_try: bool,
 }
 
 /// One kind of write: what waits, and what is under way.
@@ -69,11 +97,9 @@ struct Item {
 struct Batcher {
     inbox: mpsc::Receiver<Waiting<Item>>,
     queue: WriteQueue<Item>,
-    /// Shared by the kinds: what writes do not take of the pool is left for questions.
-    connections: Arc<Semaphore>,
     poster: Arc<Poster>,
-    /// Items and bytes as the gauges have them, which are shared by the kinds.
-    noted: [i64; 2],
+    /// Items, bytes and held places as the gauges have them, which are shared by the kinds.
+    noted: [i64; 3],
 }
 
 #[derive(Debug)]
@@ -86,7 +112,6 @@ struct Poster {
 /// Makes a writer and the tasks behind it.
 #[must_use]
 pub fn batchers(store: &Store, bounds: Bounds, metrics: &Arc<Metrics>) -> (Writer, Batchers) {
-    let connections = Arc::new(Semaphore::new((store.connections_max() - 1).max(1)));
     let batcher = |kind| {
         let (sender, inbox) = mpsc::channel(WRITE_INBOX_LEN);
         let poster = Poster {
@@ -96,10 +121,12 @@ pub fn batchers(store: &Store, bounds: Bounds, metrics: &Arc<Metrics>) -> (Write
         };
         let batcher = Batcher {
             inbox,
-            queue: WriteQueue::new(bounds),
-            connections: Arc::clone(&connections),
+            queue: WriteQueue::new(Bounds {
+                lock_wait_max: bounds.lock_wait_max.min(store.lock_wait_max()),
+                ..bounds
+            }),
             poster: Arc::new(poster),
-            noted: [0, 0],
+            noted: [0, 0, 0],
         };
         (sender, batcher)
     };
@@ -129,18 +156,17 @@ impl Writer {
             Write::Vote(NewVote { voting, .. }) => (&self.votes, voting.0, Uuid::nil(), 0),
         };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting {
-            place: Place(place),
-            author: identity.subject,
-            bytes: ITEM_BYTES + text_bytes + identity.claims.len(),
-            since: Instant::now().into_std(),
-            item: Item {
-                write,
-                nonce,
-                identity,
-                answer,
-            },
+        let author = identity.subject;
+        let bytes = ITEM_BYTES + text_bytes + identity.claims.len();
+        let item = Item {
+            write,
+            nonce,
+            identity,
+            is_again: false,
+            answer,
         };
+        let now = Instant::now().into_std();
+        let waiting = Waiting::new(Place(place), author, bytes, now, item);
         let unavailable = || Refusal::unavailable(RETRY_AFTER_MS);
         inbox.send(waiting).await.map_err(|_| unavailable())?;
         answered.await.map_err(|_| unavailable())?
@@ -158,24 +184,34 @@ impl Batcher {
     async fn run(mut self) {
         let mut arrived = Vec::new();
         let mut is_open = true;
-        let mut under_way: FuturesUnordered<BoxFuture<'static, BTreeSet<Place>>> =
-            FuturesUnordered::new();
+        let mut is_trying = false;
+        let mut under_way: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
         while is_open || !self.queue.is_empty() || !under_way.is_empty() {
-            let wants_to_post = self.queue.is_ready() && under_way.len() < BATCHES_IN_FLIGHT_MAX;
-            let deadline = self.queue.deadline();
-            let overdue = deadline.unwrap_or_else(|| Instant::now().into_std());
+            let now = Instant::now().into_std();
+            let batches = under_way.len() - usize::from(is_trying);
+            let wants_to_post = self.queue.is_ready() && batches < BATCHES_IN_FLIGHT_MAX;
+            let next_try = self.queue.next_try().filter(|_| !is_trying);
+            let wants_to_try = next_try.is_some_and(|due| due <= now);
+            let next_try = next_try.filter(|_| !wants_to_try);
+            let deadline = self.queue.deadline().into_iter().chain(next_try).min();
+            let wake_at = deadline.unwrap_or(now);
             // Every arm is cancel-safe: nothing is taken before its arm is.
             tokio::select! {
                 biased;
-                Some(places) = under_way.next() => self.queue.on_done(places),
+                Some(ended) = under_way.next() => {
+                    is_trying &= !ended.is_try;
+                    self.on_ended(ended);
+                }
                 count = self.inbox.recv_many(&mut arrived, WRITE_INBOX_LEN), if is_open => {
                     is_open = count > 0;
                     self.enqueue(&mut arrived);
                 }
-                Ok(permit) = Arc::clone(&self.connections).acquire_owned(), if wants_to_post => {
-                    under_way.push(self.post_next(permit));
+                permit = self.poster.store.write_permit(), if wants_to_post || wants_to_try => {
+                    let batch = self.next_batch(wants_to_try);
+                    is_trying |= batch.is_try;
+                    under_way.push(self.post(batch, permit));
                 }
-                () = sleep_until(overdue.into()), if deadline.is_some() => self.refuse_overdue(),
+                () = sleep_until(wake_at.into()), if deadline.is_some() => self.refuse_overdue(),
             }
         }
     }
@@ -190,17 +226,22 @@ impl Batcher {
     }
 
     fn refuse_overdue(&mut self) {
-        for write in self.queue.take_overdue(Instant::now().into_std()) {
-            self.poster.refuse(write.item, WriteRefusal::Waited);
+        for (why, write) in self.queue.take_overdue(Instant::now().into_std()) {
+            self.poster.refuse(write.item, why.into());
         }
         self.note_waiting();
     }
 
-    /// The future posts what goes together next, and says whose turn is over.
-    fn post_next(&mut self, permit: OwnedSemaphorePermit) -> BoxFuture<'static, BTreeSet<Place>> {
+    /// What goes together next. A try comes first: there is one at a time, and whoever shared a batch with a blocked session
+    /// waits for it.
+    fn next_batch(&mut self, is_try: bool) -> Batch {
         let now = Instant::now().into_std();
-        let mut batch = self.queue.take();
-        for write in &batch {
+        let (mut writes, lock_wait) = if is_try {
+            self.queue.take_held(now)
+        } else {
+            (self.queue.take(), LOCK_WAIT)
+        };
+        for write in &writes {
             let waited = now.saturating_duration_since(write.since);
             self.poster
                 .metrics
@@ -210,77 +251,120 @@ impl Batcher {
         self.note_waiting();
         // Posted in this order, so that two gateways lock sessions in the same one. Stable: what was said in one session
         // keeps its order.
-        batch.sort_by_key(|write| write.place);
-        let places = batch.iter().map(|write| write.place).collect();
-        let items = batch.into_iter().map(|write| write.item).collect();
+        writes.sort_by_key(|write| write.place);
+        Batch {
+            writes,
+            lock_wait,
+            is_try,
+        }
+    }
+
+    /// The future posts a batch, and says what came of it.
+    fn post(&self, batch: Batch, permit: OwnedSemaphorePermit) -> BoxFuture<'static, Ended> {
         let poster = Arc::clone(&self.poster);
         Box::pin(async move {
-            poster.post(items).await;
+            let mut posted = BTreeMap::new();
+            for write in &batch.writes {
+                *posted.entry(write.place).or_default() += 1;
+            }
+            let blocked = poster.post(batch.writes, batch.lock_wait).await;
             drop(permit);
-            places
+            Ended {
+                posted,
+                blocked,
+                is_try: batch.is_try,
+            }
         })
     }
 
+    fn on_ended(&mut self, ended: Ended) {
+        let now = Instant::now().into_std();
+        self.queue.on_done(&ended.posted, ended.blocked, now);
+        self.note_waiting();
+    }
+
     fn note_waiting(&mut self) {
-        let gauge = |number| i64::try_from(number).unwrap_or(i64::MAX);
-        let [items, bytes] = [gauge(self.queue.len()), gauge(self.queue.bytes())];
+        let numbers = [
+            self.queue.len(),
+            self.queue.bytes(),
+            self.queue.held_places(),
+        ];
+        let numbers = numbers.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
         let metrics = &self.poster.metrics;
-        metrics.write_queue.inc_by(items - self.noted[0]);
-        metrics.write_queue_bytes.inc_by(bytes - self.noted[1]);
-        self.noted = [items, bytes];
+        metrics.write_queue.inc_by(numbers[0] - self.noted[0]);
+        metrics.write_queue_bytes.inc_by(numbers[1] - self.noted[1]);
+        metrics.held_places.inc_by(numbers[2] - self.noted[2]);
+        self.noted = numbers;
     }
 }
 
 impl Poster {
-    /// Posts a batch. One that the database refuses for something that is in it is halved until what it was stands
-    /// alone: an item can only harm itself, and a few questions find it.
-    async fn post(&self, mut items: Vec<Item>) {
-        let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+    /// Posts a batch, and gives back the writes that did not get a lock. A batch that the database refuses for something
+    /// that is in it is halved until what it was stands alone: an item can only harm itself, and a few questions find it.
+    async fn post(
+        &self,
+        mut writes: Vec<Waiting<Item>>,
+        lock_wait: Duration,
+    ) -> Vec<Waiting<Item>> {
+        let count = u32::try_from(writes.len()).unwrap_or(u32::MAX);
         self.metrics.batch_items.observe(f64::from(count));
         let began = Instant::now();
-        let outcome = self.persist(&items).await;
+        let outcome = self.persist(&mut writes, lock_wait).await;
         self.metrics.batches.observe(began.elapsed().as_secs_f64());
         match outcome {
-            Ok(rows) => self.answer(items, &rows),
+            Ok(rows) => self.answer(writes, &rows),
+            Err(StoreError::Locked) => {
+                self.metrics.batches_blocked.inc();
+                writes
+            }
             Err(StoreError::Unavailable(reason)) => {
                 let log = self.store.log();
                 log.on_unwritten(
                     "writes given up, the database is away",
                     &reason,
-                    items.len(),
+                    writes.len(),
                 );
-                self.refuse_all(items, WriteRefusal::Away);
+                self.refuse_all(writes, WriteRefusal::Away)
             }
             Err(StoreError::Refused(error))
-                if items.len() > 1 && batch::is_about_an_item(&error) =>
+                if writes.len() > 1 && batch::is_about_an_item(&error) =>
             {
-                let rest = items.split_off(items.len() / 2);
-                Box::pin(self.post(items)).await;
-                Box::pin(self.post(rest)).await;
+                let rest = writes.split_off(writes.len() / 2);
+                let mut blocked = Box::pin(self.post(writes, lock_wait)).await;
+                blocked.extend(Box::pin(self.post(rest, lock_wait)).await);
+                blocked
             }
             Err(StoreError::Refused(error)) if batch::is_unreadable(&error) => {
-                self.refuse_all(items, WriteRefusal::Unreadable);
+                self.refuse_all(writes, WriteRefusal::Unreadable)
             }
             Err(error) => {
                 self.store.log().on_failure("a batch of writes", &error);
-                self.refuse_all(items, WriteRefusal::Failed);
+                self.refuse_all(writes, WriteRefusal::Failed)
             }
         }
     }
 
     /// Posts until there is an answer or the deadline passes.
-    async fn persist(&self, items: &[Item]) -> Result<Vec<Row>, StoreError> {
+    async fn persist(
+        &self,
+        writes: &mut [Waiting<Item>],
+        lock_wait: Duration,
+    ) -> Result<Vec<Row>, StoreError> {
         let deadline = Instant::now() + WRITE_DEADLINE;
-        let mut is_again = false;
         loop {
-            let parts = items
-                .iter()
-                .map(|item| (&item.write, &*item.identity, item.nonce));
-            let batch = batch::json(parts, is_again);
-            match self.store.batch(self.kind.sql(), &batch).await {
+            let parts = writes.iter().map(|write| batch::Part {
+                write: &write.item.write,
+                identity: &write.item.identity,
+                nonce: write.item.nonce,
+                is_again: write.item.is_again,
+            });
+            let batch = batch::json(parts);
+            match self.store.batch(self.kind.sql(), &batch, lock_wait).await {
                 Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {
                     self.metrics.batch_retries.inc();
-                    is_again = true;
+                    for write in &mut *writes {
+                        write.item.is_again = true;
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
                 outcome => return outcome,
@@ -288,22 +372,28 @@ impl Poster {
         }
     }
 
-    fn answer(&self, items: Vec<Item>, rows: &[Row]) {
-        let mut items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    /// Answers what was done or refused, and gives back what did not get a lock.
+    fn answer(&self, writes: Vec<Waiting<Item>>, rows: &[Row]) -> Vec<Waiting<Item>> {
+        let mut writes: Vec<Option<Waiting<Item>>> = writes.into_iter().map(Some).collect();
+        let mut blocked = Vec::new();
         for row in rows {
             let place = usize::try_from(row.get::<_, i32>("item")).unwrap_or(usize::MAX);
-            let Some(item) = items.get_mut(place).and_then(Option::take) else {
+            let Some(write) = writes.get_mut(place).and_then(Option::take) else {
                 error!(place, "the database answered an item that was not asked");
                 continue;
             };
             let outcome = match batch::refusal(row, self.store.log()) {
+                Some(refusal) if refusal.code == RefusalCode::Busy => {
+                    blocked.push(write);
+                    continue;
+                }
                 Some(refusal) => Err(refusal),
                 None => Ok(self.kind.done(row)),
             };
             // A connection that is gone needs no answer; what it wrote is in the log.
-            let _ = item.answer.send(outcome);
+            let _ = write.item.answer.send(outcome);
         }
-        let unanswered: Vec<Item> = items.into_iter().flatten().collect();
+        let unanswered: Vec<Waiting<Item>> = writes.into_iter().flatten().collect();
         if !unanswered.is_empty() {
             error!(
                 items = unanswered.len(),
@@ -311,12 +401,15 @@ impl Poster {
             );
             self.refuse_all(unanswered, WriteRefusal::Failed);
         }
+        blocked
     }
 
-    fn refuse_all(&self, items: Vec<Item>, cause: WriteRefusal) {
-        for item in items {
-            self.refuse(item, cause);
+    /// Refuses all of them; nothing is left.
+    fn refuse_all(&self, writes: Vec<Waiting<Item>>, cause: WriteRefusal) -> Vec<Waiting<Item>> {
+        for write in writes {
+            self.refuse(write.item, cause);
         }
+        Vec::new()
     }
 
     fn refuse(&self, item: Item, cause: WriteRefusal) {
@@ -338,6 +431,15 @@ impl From<Full> for WriteRefusal {
     }
 }
 
+impl From<Overdue> for WriteRefusal {
+    fn from(overdue: Overdue) -> Self {
+        match overdue {
+            Overdue::Waited => Self::Waited,
+            Overdue::Busy => Self::Busy,
+        }
+    }
+}
+
 /// What the author of a write is told that the database did not answer.
 fn not_posted(cause: WriteRefusal) -> Refusal {
     let (code, message) = match cause {
@@ -354,6 +456,7 @@ fn not_posted(cause: WriteRefusal) -> Refusal {
             "more is written than the database takes, try again",
         ),
         WriteRefusal::Away => return Refusal::unavailable(RETRY_AFTER_MS),
+        WriteRefusal::Busy => return Refusal::busy(),
         WriteRefusal::Unreadable => {
             return Refusal::bad_request("the token's claims hold what the database cannot read");
         }

@@ -3,7 +3,8 @@
 use tokio_postgres::types::Type;
 
 use crate::auth::identity::Identity;
-use crate::postgres::store::{Parameter, Store, StoreError, classify, query};
+use crate::limits::READ_LOCK_WAIT;
+use crate::postgres::store::{Parameter, Store, StoreError, classify, milliseconds, query};
 use crate::protocol::id::{MessageId, Seq, SessionId};
 
 /// Where a page of messages ends.
@@ -50,7 +51,12 @@ impl Store {
         };
         let count = i32::from(count);
         let (role, claims) = (identity.role.as_str(), &*identity.claims);
-        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let lock_wait = milliseconds(READ_LOCK_WAIT);
+        let caller: [Parameter<'_>; 3] = [
+            (&role, Type::TEXT),
+            (&claims, Type::TEXT),
+            (&lock_wait, Type::TEXT),
+        ];
         let page: [Parameter<'_>; 5] = [
             (&session.0, Type::UUID),
             (&seq, Type::INT8),
@@ -65,7 +71,8 @@ impl Store {
                 client.batch_execute("begin read only"),
                 query(
                     &client,
-                    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)",
+                    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
+                     set_config('lock_timeout', $3, true)",
                     &caller,
                 ),
                 query(

@@ -2,15 +2,26 @@
 //!
 //! Not batched: they are few, and each is to be answered by its own name. Policies and guards decide; what they say is put
 //! into the words of the protocol here.
+//!
+//! An act waits for a lock only shortly, then lets go of its connection and tries again. So acts in sessions that are
+//! locked in the database keep no connection from the others.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
-use crate::limits::CALL_BANS_MAX;
-use crate::postgres::store::{Parameter, Store, StoreError, classify};
+use crate::limits::{
+    BUSY_AFTER, CALL_BANS_MAX, LOCK_PAUSE_MIN, LOCK_WAIT_MIN, MODERATIONS_IN_FLIGHT_MAX,
+    READ_LOCK_WAIT,
+};
+use crate::postgres::store::{Parameter, Store, StoreError, classify, milliseconds};
 use crate::protocol::id::{SessionId, UserId, VotingId};
 use crate::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -18,17 +29,79 @@ use crate::protocol::refusal::{Refusal, RefusalCode};
 /// What a statement under the caller's rights came to.
 type Outcome = Result<Value, Refusal>;
 
+/// The acts of moderation that are under way.
+#[derive(Debug)]
+pub(super) struct Moderations {
+    permits: Semaphore,
+    count: AtomicUsize,
+}
+
+impl Default for Moderations {
+    fn default() -> Self {
+        Self {
+            permits: Semaphore::new(MODERATIONS_IN_FLIGHT_MAX),
+            count: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// Counts an act for as long as it lives.
+struct Counted<'a>(&'a Moderations);
+
+impl<'a> Counted<'a> {
+    fn new(moderations: &'a Moderations) -> Self {
+        moderations.count.fetch_add(1, Ordering::Relaxed);
+        Self(moderations)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Store {
     /// Does one thing as the caller; what came of it is a JSON object.
     ///
     /// # Errors
-    /// Where the database cannot be asked. That the caller may not is an answer.
+    /// Where the database cannot be asked, or a lock is not to be had for [`BUSY_AFTER`]. That the caller may not is an
+    /// answer.
     pub async fn moderate(&self, identity: &Identity, act: &Act) -> Result<Outcome, StoreError> {
+        let _counted = Counted::new(&self.moderations);
+        let deadline = Instant::now() + BUSY_AFTER;
+        let mut pause = LOCK_PAUSE_MIN;
+        loop {
+            let turn = timeout_at(deadline, self.moderations.permits.acquire()).await;
+            let Ok(turn) = turn else {
+                return Err(StoreError::Locked);
+            };
+            let permit = self.write_permit().await;
+            let waiting = self.moderations.count.load(Ordering::Relaxed);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = self.lock_wait(waiting).min(left).max(LOCK_WAIT_MIN);
+            let outcome = self.try_to_moderate(identity, act, wait).await;
+            drop((turn, permit));
+            let is_locked = matches!(outcome, Err(StoreError::Locked));
+            if !is_locked || Instant::now() + pause >= deadline {
+                return outcome;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn try_to_moderate(
+        &self,
+        identity: &Identity,
+        act: &Act,
+        lock_wait: Duration,
+    ) -> Result<Outcome, StoreError> {
         let done = async {
             let mut client = self.client().await?;
             // Dropped before the commit, it is rolled back.
             let transaction = client.transaction().await.map_err(classify)?;
-            let outcome = match perform(&transaction, identity, act).await {
+            let outcome = match perform(&transaction, identity, act, lock_wait).await {
                 Ok(outcome) => outcome,
                 Err(error) => return refused(error),
             };
@@ -101,7 +174,9 @@ impl Store {
         let rows = async {
             let mut client = self.client().await?;
             let transaction = client.transaction().await.map_err(classify)?;
-            act_as(&transaction, identity).await.map_err(classify)?;
+            act_as(&transaction, identity, READ_LOCK_WAIT)
+                .await
+                .map_err(classify)?;
             let rows = transaction.query_typed(sql, parameters).await;
             let rows = rows.map_err(classify)?;
             transaction.rollback().await.map_err(classify)?;
@@ -114,10 +189,17 @@ impl Store {
 async fn act_as(
     transaction: &Transaction<'_>,
     identity: &Identity,
+    lock_wait: Duration,
 ) -> Result<(), tokio_postgres::Error> {
     let (role, claims) = (identity.role.as_str(), &*identity.claims);
-    let sql = "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
-    let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+    let lock_wait = milliseconds(lock_wait);
+    let sql = "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
+               set_config('lock_timeout', $3, true)";
+    let caller: [Parameter<'_>; 3] = [
+        (&role, Type::TEXT),
+        (&claims, Type::TEXT),
+        (&lock_wait, Type::TEXT),
+    ];
     transaction.query_typed(sql, &caller).await.map(drop)
 }
 
@@ -125,8 +207,9 @@ async fn perform(
     transaction: &Transaction<'_>,
     identity: &Identity,
     act: &Act,
+    lock_wait: Duration,
 ) -> Result<Outcome, tokio_postgres::Error> {
-    act_as(transaction, identity).await?;
+    act_as(transaction, identity, lock_wait).await?;
     // What the caller may not see is not there; what it sees and cannot change is forbidden.
     if !is_seen(transaction, act).await? {
         let message = "no such thing, or not for this caller";

@@ -10,27 +10,35 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
-use crate::limits::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, QUERY_TIMEOUT, TRIM_EVENTS_MAX};
+use crate::limits::{
+    DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, LOCK_WAIT_APART, PAGE_BYTES_MAX,
+    PAGE_EVENTS_MAX, QUERY_TIMEOUT, READ_LOCK_WAIT, TRIM_EVENTS_MAX,
+};
 use crate::postgres::log_limiter::LogLimiter;
+use crate::postgres::moderation::Moderations;
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::notify::{Channels, Event};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Can;
+use crate::relay::holds::lock_wait;
 use crate::relay::router::LogPage;
 use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub const OWN_FUNCTIONS: [&str; 10] = [
+pub const OWN_FUNCTIONS: [&str; 12] = [
     "cast_votes",
     "channel_names",
+    "close_due_voting",
     "close_due_votings",
+    "due_votings",
     "epoch",
     "events_after",
     "heads",
@@ -49,6 +57,9 @@ pub enum StoreError {
     /// No connection could be had, or it broke, or the answer took too long: asking again may help.
     #[error("the database cannot be asked: {0}")]
     Unavailable(String),
+    /// A lock that an open transaction holds was not to be had in time; nothing was done, and asking again may help.
+    #[error("an open transaction holds a lock that the statement needs")]
+    Locked,
     /// The database refused the question itself: asking again will not help.
     #[error("the database refused a statement")]
     Refused(#[source] tokio_postgres::Error),
@@ -100,6 +111,7 @@ impl StoreError {
     pub(super) fn kind(&self) -> String {
         match self {
             Self::Unavailable(_) => "unavailable".to_owned(),
+            Self::Locked => "locked".to_owned(),
             Self::Refused(error) => error.code().map_or("", SqlState::code).to_owned(),
             Self::Shape { what, .. } => format!("shape of {what}"),
         }
@@ -111,15 +123,20 @@ impl StoreError {
 pub struct Store {
     pool: Pool,
     log: Arc<LogLimiter>,
+    write_permits: Arc<Semaphore>,
+    pub(super) moderations: Arc<Moderations>,
 }
 
 impl Store {
     /// Asks over the connections of a pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
+        let write_permits = Semaphore::new(write_permits_max(&pool));
         Self {
             pool,
             log: Arc::default(),
+            write_permits: Arc::new(write_permits),
+            moderations: Arc::default(),
         }
     }
 
@@ -267,15 +284,43 @@ impl Store {
         Ok(rows.first().map(Standing::of).unwrap_or_default())
     }
 
-    /// Closes open votings whose time has come; says how many.
+    /// Closes open votings whose time has come, all in one transaction; waits for each lock for [`LOCK_WAIT`] at most.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked, or one of them is locked: then none is closed.
+    pub async fn close_due_votings(&self) -> Result<(), StoreError> {
+        let _permit = self.write_permit().await;
+        let lock_wait = milliseconds(LOCK_WAIT);
+        let sql = "select usher.close_due_votings() \
+                   from (select set_config('lock_timeout', $1, true) as wait) as s where s.wait is not null";
+        self.rows(sql, &[(&lock_wait, Type::TEXT)]).await.map(drop)
+    }
+
+    /// Reads which votings are to be closed, at most [`DUE_VOTINGS_MAX`], the longest due first.
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn close_due_votings(&self) -> Result<u64, StoreError> {
-        let rows = self.rows("select usher.close_due_votings()", &[]).await?;
-        Ok(rows
-            .first()
-            .map_or(0, |row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(0)))
+    pub async fn due_votings(&self) -> Result<Vec<VotingId>, StoreError> {
+        let sql = "select usher.due_votings($1)";
+        let rows = self.rows(sql, &[(&DUE_VOTINGS_MAX, Type::INT4)]).await?;
+        Ok(rows.iter().map(|row| VotingId(row.get(0))).collect())
+    }
+
+    /// Closes one voting whose time has come; waits for each lock so long at most.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked, or the voting is locked.
+    pub async fn close_due_voting(
+        &self,
+        voting: VotingId,
+        lock_wait: Duration,
+    ) -> Result<(), StoreError> {
+        let _permit = self.write_permit().await;
+        let lock_wait = milliseconds(lock_wait);
+        let sql = "select usher.close_due_voting(case when s.wait is not null then $2 end) \
+                   from (select set_config('lock_timeout', $1, true) as wait) as s";
+        let parameters: [Parameter<'_>; 2] = [(&lock_wait, Type::TEXT), (&voting.0, Type::UUID)];
+        self.rows(sql, &parameters).await.map(drop)
     }
 
     /// Lets events go that are older than `age` or beyond the newest `count` of their session, at most
@@ -298,9 +343,42 @@ impl Store {
         Ok(u64::try_from(trimmed).unwrap_or(0))
     }
 
-    /// Runs one of the batch functions on a JSON array.
-    pub(super) async fn batch(&self, sql: &str, batch: &str) -> Result<Vec<Row>, StoreError> {
-        self.rows(sql, &[(&batch, Type::TEXT)]).await
+    /// Runs one of the batch functions on a JSON array; it waits for each lock so long at most.
+    pub(super) async fn batch(
+        &self,
+        sql: &str,
+        batch: &str,
+        lock_wait: Duration,
+    ) -> Result<Vec<Row>, StoreError> {
+        let lock_wait = milliseconds(lock_wait);
+        self.rows(sql, &[(&batch, Type::TEXT), (&lock_wait, Type::TEXT)])
+            .await
+    }
+
+    /// Leave to wait for locks over a connection. Whatever locks rows has one, and there is one less than connections: a
+    /// read, which waits for no row, always finds a connection.
+    pub async fn write_permit(&self) -> OwnedSemaphorePermit {
+        let permits = Arc::clone(&self.write_permits);
+        permits
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    /// The longest that anything waits for a lock over these connections: shorter where there are few.
+    #[must_use]
+    pub fn lock_wait_max(&self) -> Duration {
+        if write_permits_max(&self.pool) < LOCK_CONNECTIONS_MIN {
+            LOCK_WAIT
+        } else {
+            LOCK_WAIT_APART
+        }
+    }
+
+    /// How long one of so many that wait for locks one after the other waits for its own.
+    #[must_use]
+    pub fn lock_wait(&self, waiting: usize) -> Duration {
+        lock_wait(waiting, self.lock_wait_max())
     }
 
     /// Whether the database has the functions that the gateway needs, and lets it call them.
@@ -323,12 +401,6 @@ impl Store {
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    /// Connections at most.
-    #[must_use]
-    pub fn connections_max(&self) -> usize {
-        self.pool.status().max_size
-    }
-
     /// Questions that wait for a connection.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -342,14 +414,20 @@ impl Store {
     ) -> Result<(Option<String>, Option<String>), StoreError> {
         let client = self.client().await?;
         let (role, claims) = (identity.role.as_str(), &*identity.claims);
-        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let lock_wait = milliseconds(READ_LOCK_WAIT);
+        let caller: [Parameter<'_>; 3] = [
+            (&role, Type::TEXT),
+            (&claims, Type::TEXT),
+            (&lock_wait, Type::TEXT),
+        ];
         let subject: [Parameter<'_>; 1] = [(&session.0, Type::UUID)];
         // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
         let (begun, acting, admit, oneself, snapshot, committed) = futures::join!(
             client.batch_execute("begin"),
             query(
                 &client,
-                "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)",
+                "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
+                 set_config('lock_timeout', $3, true)",
                 &caller,
             ),
             query(&client, "select usher.admit($1)::text", &subject),
@@ -403,10 +481,21 @@ pub(super) async fn query(
     client.query_typed(sql, parameters).await.map_err(classify)
 }
 
+/// One is left to reads, where there is more than one.
+fn write_permits_max(pool: &Pool) -> usize {
+    (pool.status().max_size - 1).max(1)
+}
+
+/// A time as `lock_timeout` takes it.
+pub(super) fn milliseconds(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
+}
+
 /// Tells what may pass from what will not.
 pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
     match error.code() {
         None => StoreError::Unavailable(error.to_string()),
+        Some(state) if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Locked,
         Some(state) if may_pass(state.code()) => StoreError::Unavailable(state.code().to_owned()),
         Some(_) => StoreError::Refused(error),
     }
@@ -429,8 +518,8 @@ pub(super) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
 pub(super) fn may_pass(state: &str) -> bool {
     // The connection, a collision with another transaction, resources, an operator, the system.
     const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
-    // A standby (read only, or still recovering), a lock that somebody else holds for long, a full queue of NOTIFY.
-    const STATES: [&str; 4] = ["25006", "55000", "55P03", "54000"];
+    // A standby (read only, or still recovering), a full queue of NOTIFY.
+    const STATES: [&str; 3] = ["25006", "55000", "54000"];
     STATES.contains(&state) || CLASSES.iter().any(|class| state.starts_with(class))
 }
 

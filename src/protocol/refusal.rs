@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::limits::BUSY_RETRY_MS;
+
 /// Why one frame of a client was refused. The names are part of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
@@ -9,6 +11,8 @@ pub enum RefusalCode {
     BadRequest,
     /// The author is banned or timed out.
     Banned,
+    /// An open transaction locks what this needs.
+    Busy,
     /// What was asked contradicts what is: a vote changed where that is not allowed.
     Conflict,
     /// The caller may see it, but may not do this.
@@ -35,9 +39,10 @@ pub enum RefusalCode {
 
 impl RefusalCode {
     /// Every code, for metrics and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::Banned,
+        Self::Busy,
         Self::Conflict,
         Self::Forbidden,
         Self::Internal,
@@ -63,6 +68,7 @@ impl RefusalCode {
         match self {
             Self::BadRequest => "bad_request",
             Self::Banned => "banned",
+            Self::Busy => "busy",
             Self::Conflict => "conflict",
             Self::Forbidden => "forbidden",
             Self::Internal => "internal",
@@ -102,6 +108,16 @@ impl Refusal {
     /// A field that is not as it should be.
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RefusalCode::BadRequest, message)
+    }
+
+    /// An open transaction locks what this needs.
+    #[must_use]
+    pub fn busy() -> Self {
+        Self {
+            code: RefusalCode::Busy,
+            message: "an open transaction in the database locks what this needs, try again".into(),
+            retry_after_ms: Some(BUSY_RETRY_MS),
+        }
     }
 
     /// The database cannot be asked; `retry_after_ms` says when it may be worth another try.

@@ -10,9 +10,10 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, [`router`], [`topic`], `kept_tallies`, [`snapshot`], [`opening`],
-//! `rights`, [`subscription`], [`may_write`], [`peer`], [`tally`], [`resume`], [`write_queue`].
+//! `rights`, [`subscription`], [`may_write`], [`peer`], [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod history;
+pub mod holds;
 mod kept_tallies;
 pub mod may_write;
 pub mod opening;

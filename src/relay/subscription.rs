@@ -197,6 +197,10 @@ impl Subscription {
         };
         match answer {
             Some(Ok(admission)) => self.admit(&start, &admission, scene, effects),
+            // Whoever was live is told of a judgement alone.
+            Some(Err(refusal)) if start.lost.is_some() && !is_judgement(refusal.code) => {
+                self.wait(Retry::Start(start), scene);
+            }
             Some(Err(refusal)) => return self.refuse(&start, &refusal, effects),
             None if start.lost.is_none() => {
                 let refusal = Refusal::unavailable(ms(ADMISSION_RETRY));

@@ -129,6 +129,10 @@ impl Admissions {
                 let refusal = Refusal::new(RefusalCode::Internal, "the admission failed");
                 Some(Err(refusal))
             }
+            Err(StoreError::Locked) => {
+                answered(answer, "an admission", &self.store, &self.metrics);
+                Some(Err(Refusal::busy()))
+            }
             answer => answered(answer, "an admission", &self.store, &self.metrics),
         }
     }

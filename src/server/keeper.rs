@@ -35,16 +35,45 @@ impl Keeper {
         let mut trim = tokio::time::interval(TRIM_INTERVAL);
         close.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_blocked = false;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = close.tick() => {
-                    self.report(self.store.close_due_votings().await);
-                }
+                _ = close.tick() => is_blocked = self.close_due(is_blocked, &stop).await,
                 _ = trim.tick() => self.trim(&stop).await,
             }
         }
+    }
+
+    /// Closes the votings whose time has come: all in one transaction, or each in its own where one is locked in the
+    /// database, so that it holds up no other. Says whether one is.
+    async fn close_due(&self, was_blocked: bool, stop: &CancellationToken) -> bool {
+        if !was_blocked {
+            let closed = self.store.close_due_votings().await;
+            if !matches!(closed, Err(StoreError::Locked)) {
+                answered(closed, "to close what is due", &self.store, &self.metrics);
+                return false;
+            }
+        }
+        let due = answered(
+            self.store.due_votings().await,
+            "what is due",
+            &self.store,
+            &self.metrics,
+        );
+        let due = due.unwrap_or_default();
+        let lock_wait = self.store.lock_wait(due.len());
+        let mut is_blocked = false;
+        for voting in due {
+            if stop.is_cancelled() {
+                break;
+            }
+            let closed = self.store.close_due_voting(voting, lock_wait).await;
+            is_blocked |= matches!(closed, Err(StoreError::Locked));
+            answered(closed, "to close what is due", &self.store, &self.metrics);
+        }
+        is_blocked
     }
 
     /// A batch at a time, so that no lock is held for long.

@@ -223,7 +223,7 @@ pub(crate) fn answered<T>(
         Err(error) => error,
     };
     metrics.query_failures.inc();
-    if !matches!(error, StoreError::Unavailable(_)) {
+    if !matches!(error, StoreError::Unavailable(_) | StoreError::Locked) {
         store.log().on_failure(asked, &error);
     }
     None

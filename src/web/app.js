@@ -63,4 +63,5 @@ const VOTE_ERRORS = {
   session_ended: "This session has ended.",
   forbidden: "You cannot vote in this session.",
   rate_limited: "That was a little fast. Try again in a moment.",
+  busy: "This poll is locked at the moment. Please try again.",
 };

@@ -28,6 +28,7 @@ export function words({ code, message, retryAfterMs }) {
   if (code === "no_answer") return "The gateway cannot be reached. Nothing was changed.";
   if (code === "busy") return "The session is busy at the moment, and nothing was changed. Try again.";
   if (code === "unavailable") return "The database cannot be reached at the moment. Try again.";
+  if (code === "busy") return "Another change holds this back at the moment. Try again.";
   const sentence = message.charAt(0).toUpperCase() + message.slice(1);
   return retryAfterMs ? `${sentence} (in ${Math.ceil(retryAfterMs / 1000)} s)` : `${sentence}.`;
 }

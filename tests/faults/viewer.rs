@@ -342,7 +342,10 @@ impl Viewer {
                 self.advice = frame.after_ms.map(Duration::from_millis);
                 Ok(())
             }
-            "error" if text.contains(r#""code":"unavailable""#) => {
+            "error"
+                if text.contains(r#""code":"unavailable""#)
+                    || text.contains(r#""code":"busy""#) =>
+            {
                 // Come back later: a refusal that the protocol foresees.
                 self.advice = frame.retry_after_ms.map(Duration::from_millis);
                 Err(None)

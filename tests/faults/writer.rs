@@ -186,7 +186,7 @@ impl<'a> Line<'a> {
             match answer {
                 Ok(Some(answer)) if answer["type"] == "ack" => return Ok(answer),
                 Ok(Some(answer)) => match (answer["code"].as_str(), &answer["retry_after_ms"]) {
-                    (Some("unavailable" | "rate_limited"), after) if after.is_u64() => {
+                    (Some("unavailable" | "busy" | "rate_limited"), after) if after.is_u64() => {
                         sleep(Duration::from_millis(after.as_u64().unwrap_or_default())).await;
                     }
                     _ => bail!("{frame} was refused: {answer}"),

@@ -67,6 +67,8 @@ async fn no_hot_path_reads_a_whole_table() {
         format!("select usher.post_messages('{post}')"),
         format!("select usher.cast_votes('{cast}')"),
         "select usher.close_due_votings()".to_owned(),
+        "select usher.due_votings(10)".to_owned(),
+        format!("select usher.close_due_voting('{voting}')"),
         "select usher.trim_events('1 day', 1000, 1000)".to_owned(),
     ] {
         scans.extend(scans_of(&db, &gateway, &sql).await);

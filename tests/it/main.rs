@@ -13,6 +13,7 @@
 mod access;
 mod adopt;
 mod api;
+mod blocked;
 mod certificates;
 mod channels;
 mod client;

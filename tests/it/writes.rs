@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -38,11 +39,12 @@ async fn who_floods_waits_behind_its_own() {
         Client::connect(gateway.at, &ann).await,
         Client::connect(gateway.at, &ann).await,
     ];
-    let lock = lock_log(&db, session).await;
+    shut_gate(&db, session).await;
     flood[0].say(&message(session, 0, "me!")).await;
-    db.until(&format!("(select count(*) = 1 {LOCKED})")).await;
+    db.until(&format!("(select count(*) = 1 {AT_THE_GATE})"))
+        .await;
 
-    // One is under way and waits for the lock, 64 may wait behind it, and the rest may not.
+    // One is under way and stands at the gate, 64 may wait behind it, and the rest may not.
     for (place, client) in flood.iter_mut().enumerate() {
         for id in usize::from(place == 0)..32 {
             client.say(&message(session, id, "me! me! me!")).await;
@@ -53,10 +55,10 @@ async fn who_floods_waits_behind_its_own() {
     })
     .await;
     quiet.say(&message(session, 1, "and I?")).await;
-    // A session that is locked holds up nobody elsewhere.
+    // A session that is slow holds up nobody elsewhere.
     let elsewhere = quiet.try_send(elsewhere, "here").await;
     assert_eq!(elsewhere["type"], "ack", "{elsewhere}");
-    lock.batch_execute("commit").await.unwrap();
+    open_gate(&db).await;
 
     // In the next batch of fifty, although 64 were there before.
     let ack = quiet.expect_where("ack", |ack| ack["id"] == 1).await;
@@ -87,7 +89,7 @@ async fn a_flooded_session_leaves_room_for_others() {
         ..Bounds::default()
     };
     let desk = Desk::open(&db, bounds);
-    let lock = lock_log(&db, session).await;
+    shut_gate(&db, session).await;
     let body = "🎬".repeat(2_000);
     let mut flood = Vec::new();
     for _ in 0..20 {
@@ -98,7 +100,7 @@ async fn a_flooded_session_leaves_room_for_others() {
     assert!(desk.number("usher_write_queue_bytes") < 70_000.0);
     let quiet = desk.write(&ann, "{}", elsewhere, &body).await.unwrap();
     assert!(matches!(quiet, Ok(Done::Sent { .. })), "{quiet:?}");
-    lock.batch_execute("commit").await.unwrap();
+    open_gate(&db).await;
     let mut written = 0;
     for outcome in flood {
         match outcome.await.unwrap() {
@@ -118,14 +120,11 @@ async fn what_waits_too_long_is_refused_and_not_written() {
     let gateway = Gateway::start(&db, |_| {}).await;
     let mut first = Client::connect(gateway.at, &ann).await;
     let mut second = Client::connect(gateway.at, &ben).await;
-    let lock = lock_log(&db, session).await;
+    shut_gate(&db, session).await;
 
     first.say(&message(session, 1, "under way")).await;
-    until("it waits for the lock", async || {
-        db.one::<bool>(&format!("select count(*) > 0 {LOCKED}"))
-            .await
-    })
-    .await;
+    db.until(&format!("(select count(*) = 1 {AT_THE_GATE})"))
+        .await;
     let began = Instant::now();
     let answer = second.try_send(session, "behind it").await;
     let refusal = refused(answer, "unavailable");
@@ -134,7 +133,7 @@ async fn what_waits_too_long_is_refused_and_not_written() {
     let refusals = metric(gateway.at, "usher_write_refusals_total{kind=\"waited\"}").await;
     assert_eq!(refusals, 1.0);
 
-    lock.batch_execute("commit").await.unwrap();
+    open_gate(&db).await;
     let ack = first.expect("ack").await;
     assert_eq!(ack["seq"], 1);
     assert_eq!(second.send(session, "again").await["seq"], 2);
@@ -312,14 +311,14 @@ async fn a_backend_that_dies_before_its_commit_has_written_nothing() {
     let session = db.session(&ann).await;
     let gateway = Gateway::start(&db, |_| {}).await;
     let mut client = Client::connect(gateway.at, &ann).await;
-    let lock = lock_log(&db, session).await;
+    shut_gate(&db, session).await;
     client.say(&message(session, 1, "once")).await;
-    db.until(&format!("(select count(*) = 1 {LOCKED})")).await;
-    let ended: i64 = db
-        .one(&format!("select count(pg_terminate_backend(pid)) {LOCKED}"))
-        .await;
-    assert_eq!(ended, 1);
-    lock.batch_execute("commit").await.unwrap();
+    until("its backend is ended at the gate", async || {
+        let sql = format!("select count(pg_terminate_backend(pid)) {AT_THE_GATE}");
+        db.one::<i64>(&sql).await == 1
+    })
+    .await;
+    open_gate(&db).await;
     assert_eq!(client.expect("ack").await["seq"], 1);
     assert_eq!(db.head(session).await, 1);
 }
@@ -358,9 +357,10 @@ async fn a_poisoned_write_harms_itself_alone_and_is_found_soon() {
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
     let desk = Desk::open(&db, Bounds::default());
-    let lock = lock_log(&db, session).await;
+    shut_gate(&db, session).await;
     let mut good = vec![desk.write(&ann, "{}", session, "before")];
-    db.until(&format!("(select count(*) = 1 {LOCKED})")).await;
+    db.until(&format!("(select count(*) = 1 {AT_THE_GATE})"))
+        .await;
     for _ in 1..32 {
         good.push(desk.write(&ann, "{}", session, "beside it"));
     }
@@ -370,7 +370,7 @@ async fn a_poisoned_write_harms_itself_alone_and_is_found_soon() {
         desk.number("usher_write_queue") >= 32.0
     })
     .await;
-    lock.batch_execute("commit").await.unwrap();
+    open_gate(&db).await;
 
     for outcome in good {
         assert!(outcome.await.unwrap().is_ok());
@@ -385,13 +385,13 @@ async fn a_poisoned_write_harms_itself_alone_and_is_found_soon() {
 }
 
 /// The batcher without a gateway around it: with bounds of the test's own, and writers that no token would make.
-struct Desk {
+pub(crate) struct Desk {
     writer: Writer,
     metrics: Arc<Metrics>,
 }
 
 impl Desk {
-    fn open(db: &Database, bounds: Bounds) -> Self {
+    pub(crate) fn open(db: &Database, bounds: Bounds) -> Self {
         let target = Target::parse(&db.gateway_url.as_str().into(), None).unwrap();
         let metrics = Arc::new(Metrics::new());
         let (writer, batchers) = batchers(&Store::new(target.pool(4)), bounds, &metrics);
@@ -399,34 +399,36 @@ impl Desk {
         Self { writer, metrics }
     }
 
-    fn write(
+    pub(crate) fn write(
         &self,
         user: &User,
         more_claims: &str,
         session: Uuid,
         body: &str,
     ) -> JoinHandle<Result<Done, Refusal>> {
-        let claims = format!(
-            r#"{{"sub":"{}","role":"authenticated","more":{more_claims}}}"#,
-            user.id
-        );
-        let identity = Arc::new(Identity {
-            subject: Some(UserId(user.id)),
-            role: Role::Authenticated,
-            claims: claims.into(),
-            expires_at: None,
-        });
-        let message = Write::Message(NewMessage {
-            session: SessionId(session),
-            body: Body::parse(body.to_owned()).unwrap(),
-            nonce: None,
-            reply_to: None,
-        });
+        let (write, identity) = parts(user, more_claims, session, body);
         let writer = self.writer.clone();
-        tokio::spawn(async move { writer.write(message, identity).await })
+        tokio::spawn(async move { writer.write(write, identity).await })
     }
 
-    fn number(&self, name: &str) -> f64 {
+    /// Writes all of them, in this order.
+    pub(crate) fn write_all(
+        &self,
+        user: &User,
+        session: Uuid,
+        bodies: Vec<String>,
+    ) -> JoinHandle<Vec<Result<Done, Refusal>>> {
+        let (writer, user) = (self.writer.clone(), user.clone());
+        tokio::spawn(async move {
+            let writing = bodies.iter().map(|body| {
+                let (write, identity) = parts(&user, "{}", session, body);
+                writer.write(write, identity)
+            });
+            join_all(writing).await
+        })
+    }
+
+    pub(crate) fn number(&self, name: &str) -> f64 {
         let text = self.metrics.encode();
         let line = text
             .lines()
@@ -434,22 +436,56 @@ impl Desk {
         line.map_or(0.0, |number| number.parse().unwrap())
     }
 
-    fn refusals(&self, kind: &str) -> f64 {
+    pub(crate) fn refusals(&self, kind: &str) -> f64 {
         self.number(&format!("usher_write_refusals_total{{kind=\"{kind}\"}}"))
     }
 }
 
-/// Backends of this database that are stopped at a lock within a batch.
-const LOCKED: &str = "from pg_stat_activity where usename = 'usher_gateway' and datname = current_database() \
-     and wait_event_type = 'Lock' and query like '%post_messages%'";
+/// A message, and who writes it.
+fn parts(user: &User, more_claims: &str, session: Uuid, body: &str) -> (Write, Arc<Identity>) {
+    let claims = format!(
+        r#"{{"sub":"{}","role":"authenticated","more":{more_claims}}}"#,
+        user.id
+    );
+    let identity = Arc::new(Identity {
+        subject: Some(UserId(user.id)),
+        role: Role::Authenticated,
+        claims: claims.into(),
+        expires_at: None,
+    });
+    let message = Write::Message(NewMessage {
+        session: SessionId(session),
+        body: Body::parse(body.to_owned()).unwrap(),
+        nonce: None,
+        reply_to: None,
+    });
+    (message, identity)
+}
 
-/// Locks the log of a session until the given connection commits: batches stop there.
-async fn lock_log(db: &Database, session: Uuid) -> tokio_postgres::Client {
-    let client = connect(&db.url).await;
-    let sql =
-        format!("begin; select from usher.session_heads where session_id = '{session}' for update");
-    client.batch_execute(&sql).await.unwrap();
-    client
+/// Backends of this database that stand at a gate within a batch.
+const AT_THE_GATE: &str = "from pg_stat_activity where usename = 'usher_gateway' and datname = current_database() \
+     and wait_event = 'PgSleep' and query like '%post_messages%'";
+
+/// Makes every write to a session stop until the gate is open. No lock is waited for: a slow trigger does the same.
+async fn shut_gate(db: &Database, session: Uuid) {
+    db.run(&format!(
+        "create table public.gate (session_id uuid primary key);
+         create function public.stand_at_gate() returns trigger language plpgsql security definer set search_path = '' as $$
+         begin
+           while exists (select 1 from public.gate g where g.session_id = new.session_id) loop
+             perform pg_catalog.pg_sleep(0.01);
+           end loop;
+           return new;
+         end $$;
+         create trigger stand_at_gate before insert on public.chat_messages
+           for each row execute function public.stand_at_gate();
+         insert into public.gate values ('{session}')"
+    ))
+    .await;
+}
+
+async fn open_gate(db: &Database) {
+    db.run("delete from public.gate").await;
 }
 
 fn message(session: Uuid, id: usize, body: &str) -> Value {
