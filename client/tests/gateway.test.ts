@@ -1,6 +1,7 @@
 // The built package against real gateways: what is promised, through kills, drains and tokens that run out.
 
 import { type ConnectOptions, connect, type LogEvent, type Session, type SocketClass, type Usher } from "@usher/client";
+import pg from "pg";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
 
@@ -209,6 +210,63 @@ test("a token that is not valid stops it by name", async () => {
   const liar = connectTo(demo.url, { getToken: () => `${userOf("nora").token.slice(0, -6)}AAAAAA` });
   await until(() => liar.session.status === "stopped");
   expect(liar.session.state.error).toMatchObject({ code: "unauthorized" });
+});
+
+test.each([
+  ["over a WebSocket", WebSocket],
+  ["over HTTP", undefined],
+] as const)("why a token is not taken is said by name, %s, and tried once", async (_, Socket) => {
+  const issuer = "https://project.example/auth/v1";
+  const gateway = await startGateway(demo, { USHER_ISSUER: issuer });
+  gateways.push(gateway);
+  const user = userOf("lina");
+  const tokens: [name: string, token: string][] = [
+    ["issuer_not_accepted", mint(demo, user, 3600, { iss: "https://elsewhere.example/auth/v1" })],
+    ["issuer_not_accepted", mint(demo, user, 3600)],
+    ["token_expired", mint(demo, user, -60, { iss: issuer })],
+    ["token_too_large", mint(demo, user, 3600, { iss: issuer, user_metadata: { bio: "x".repeat(26_000) } })],
+    ["token_too_large", mint(demo, user, 3600, { iss: issuer, user_metadata: { bio: "x".repeat(50_000) } })],
+  ];
+  for (const [name, token] of tokens) {
+    const viewer = connectTo(gateway.url, { getToken: () => token, WebSocket: Socket ?? BlockedSocket });
+    await until(() => viewer.usher.connection.error !== null);
+    expect(viewer.usher.connection.error?.code).toBe(name);
+    expect(viewer.usher.connection.error?.message).not.toContain("elsewhere");
+    viewer.usher.close();
+  }
+  const long = mint(demo, user, 3600, { iss: `${issuer}/`, user_metadata: { bio: "x".repeat(20_000) } });
+  const viewer = connectTo(gateway.url, { getToken: () => long, WebSocket: Socket ?? BlockedSocket });
+  await viewer.reached("live");
+  expect(viewer.session.can.send).toBe(true);
+});
+
+test("over HTTP, a failover to another database is a reset, and old and new history do not mix", async () => {
+  const gateway = await startGateway(demo);
+  gateways.push(gateway);
+  const lina = as("lina", gateway.url, BlockedSocket);
+  await lina.reached("live");
+  const { epoch, seq } = lina.session.continuity;
+  await gateway.kill();
+  const database = new pg.Client(demo.database_url);
+  await database.connect();
+  await database.query("update usher.identity set id = gen_random_uuid()");
+  await database.end();
+  await gateway.start();
+  await until(() => lina.session.continuity.resets === 1 && lina.session.status === "live");
+  expect(lina.session.continuity.epoch).not.toBe(epoch);
+  expect(lina.session.continuity).toMatchObject({ resumes: 0, gaps: 0, duplicates: 0 });
+  const numbers = lina.session.messages.map((message) => message.seq);
+  expect(numbers).toEqual([...new Set(numbers)]);
+  expect(lina.session.continuity.seq).toBeGreaterThanOrEqual(seq ?? 0);
+});
+
+test("a session whose id is in upper case is followed", async () => {
+  const usher = connect({ url: demo.url, WebSocket });
+  clients.push(usher);
+  const session = usher.session(demo.session.toUpperCase());
+  await until(() => session.status === "live");
+  expect(session.id).toBe(demo.session);
+  expect(session.messages.length).toBeGreaterThan(0);
 });
 
 /** As where a proxy lets no WebSocket through. */

@@ -65,9 +65,9 @@ export async function startGateway(demo: Demo, settings: Record<string, string> 
 }
 
 /** A token of a user of the demo that lives so long. */
-export function mint(demo: Demo, user: { readonly id: string }, seconds: number): string {
+export function mint(demo: Demo, user: { readonly id: string }, seconds: number, more: object = {}): string {
   const now = Math.floor(Date.now() / 1000);
-  const claims = { sub: user.id, aud: "authenticated", role: "authenticated", iat: now, exp: now + seconds };
+  const claims = { sub: user.id, aud: "authenticated", role: "authenticated", iat: now, exp: now + seconds, ...more };
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString("base64url");
   const signed = `${encode({ alg: "HS256", typ: "JWT" })}.${encode(claims)}`;
   return `${signed}.${createHmac("sha256", demo.jwt_secret).update(signed).digest("base64url")}`;

@@ -385,6 +385,24 @@ test("a message that is too large for a frame is refused by name, and the socket
   expect([world.socket.of("send").length, usher.connection.status]).toEqual([0, "open"]);
 });
 
+test("a gateway that gives no reason names the claim, which is as good", async () => {
+  const messages = {
+    "claim iss is wrong: this gateway does not accept tokens of that issuer": "issuer_not_accepted",
+    "claim iss is missing: it must be an issuer": "issuer_not_accepted",
+    "claim exp is missing: it must be a time": "unauthorized",
+    "signature does not match": "unauthorized",
+  };
+  for (const [message, code] of Object.entries(messages)) {
+    const { world, usher } = inFakeWorld({ getToken: () => token("me") });
+    usher.session(SESSION);
+    await settle();
+    world.socket.say(WELCOME);
+    world.socket.say({ type: "error", id: 0, code: "unauthorized", message });
+    await world.pass(60_000);
+    expect(usher.connection.error).toMatchObject({ code, message });
+  }
+});
+
 test("why a token is refused is said: its issuer by name, everything in the gateway's own words", async () => {
   const { world, usher } = inFakeWorld({ getToken: () => token("me") });
   const session = usher.session(SESSION);
