@@ -15,7 +15,6 @@ export type RefusalCode =
   | "voting_closed"
   | "too_large"
   | "conflict"
-  | "busy"
   | "unavailable"
   | "internal";
 

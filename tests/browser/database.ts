@@ -12,6 +12,12 @@ export function openDatabase(demo: Demo) {
   beforeAll(() => client.connect());
   afterAll(() => client.end());
   return {
+    /** Says `count` messages at once: `${body} 1`, `${body} 2`, … */
+    async sayMany(username: string, body: string, count: number): Promise<void> {
+      const query = `insert into public.chat_messages (session_id, user_id, body)
+        select $1, $2, $3 || ' ' || n from generate_series(1, $4::integer) n`;
+      await client.query(query, [demo.session, userOf(demo, username).id, body, count]);
+    },
     async say(username: string, body: string): Promise<void> {
       const query = "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, $3)";
       await client.query(query, [demo.session, userOf(demo, username).id, body]);

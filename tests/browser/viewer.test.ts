@@ -2,11 +2,13 @@
 
 import { expect, test } from "vitest";
 
+import { openDatabase } from "./database.ts";
 import { eventually, openHouse, picture } from "./house.ts";
 import { seat, Viewer } from "./viewer.ts";
 
 const house = openHouse();
 const { demo } = house;
+const database = openDatabase(demo);
 const seats = new Map<string, Viewer>();
 
 test("two viewers and the streamer chat, and each sees what the others say, once and in order", async () => {
@@ -113,6 +115,34 @@ test("overrides of the writing direction, piled-up accents and long words stay w
     })),
   );
   for (const style of styles) expect(style).toEqual({ dir: "auto", contain: "content" });
+});
+
+test("a reader who scrolled up keeps the place while 2,400 messages arrive, and all of them are counted", async () => {
+  const reader = new Viewer(await house.open(seat(demo, null)));
+  await reader.isConnected();
+  await database.sayMany("sol", "before", 80);
+  await reader.hears("before 80");
+  const log = reader.page.locator("#log-scroll");
+  await log.hover();
+  await reader.page.mouse.wheel(0, -900);
+  const pill = reader.page.locator("#new-pill");
+  await pill.waitFor();
+  const place = () =>
+    log.evaluate((scroll) => {
+      const { top } = scroll.getBoundingClientRect();
+      const rows = [...scroll.querySelectorAll("#log .message")];
+      const row = rows.find((row) => row.getBoundingClientRect().bottom > top);
+      return [row?.querySelector(".text")?.textContent, Math.round((row?.getBoundingClientRect().top ?? 0) - top)];
+    });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const before = await place();
+  expect(before[0]).toMatch(/^before \d+$/);
+  for (let round = 1; round <= 12; round += 1) await database.sayMany("sol", `round ${round}:`, 200);
+  await eventually(() => pill.textContent()).toContain("2,400 new messages");
+  expect(await place()).toEqual(before);
+  await pill.click();
+  await reader.hears("round 12: 200");
+  expect((await reader.said()).at(-1)).toBe("round 12: 200");
 });
 
 /** Somebody's window, which stays open for the next test. */
