@@ -431,6 +431,15 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select b.id, coalesce(b.public, false), b.file_size_limit, b.allowed_mime_types
+  from storage.buckets b
+  where b.id in ('avatars', 'posters')
+$$;
+
 CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3331,6 +3340,9 @@ GRANT ALL ON FUNCTION usher.banned_sessions() TO service_role;
 
 REVOKE ALL ON FUNCTION usher.begin_batch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.begin_batch() TO usher_gateway;
+
+REVOKE ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.bump_votings(votings uuid[]) FROM PUBLIC;
 

@@ -111,3 +111,25 @@ begin
   end if;
 end
 $$;
+
+-- How the two buckets are set, whoever made them, for `usher doctor`.
+-- Security definer: called as usher_gateway, which may not read the storage; gives the settings of these two alone.
+create function usher.bucket_settings(
+  out name text,
+  out is_public boolean,
+  out bytes_max bigint,
+  out mime_types text[]
+)
+returns setof record
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select b.id, coalesce(b.public, false), b.file_size_limit, b.allowed_mime_types
+  from storage.buckets b
+  where b.id in ('avatars', 'posters')
+$$;
+
+revoke execute on function usher.bucket_settings() from public;
+grant execute on function usher.bucket_settings() to usher_gateway;

@@ -31,3 +31,5 @@ begin
   end loop;
 end
 $$;
+
+drop function usher.bucket_settings();

@@ -201,6 +201,9 @@ async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Findin
         ));
         return;
     }
+    if listen.to_string() != database.to_string() {
+        queries(database, findings).await;
+    }
     let began = process::unix_now_ms();
     let outcome = checkup::echo(&listener, &mut heard, &notifier).await;
     findings.push(match outcome {
@@ -218,6 +221,24 @@ async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Findin
         ),
         Err(error) => failed("listen", with_causes(&error), SESSION_ADVICE),
     });
+}
+
+/// Whether queries go through a transaction pooler, which is fine for them.
+async fn queries(database: &Target, findings: &mut Vec<Finding>) {
+    let (Ok((one, link)), Ok((other, other_link))) =
+        (database.connect().await, database.connect().await)
+    else {
+        return;
+    };
+    tokio::spawn(link.drive());
+    tokio::spawn(other_link.drive());
+    if matches!(
+        checkup::is_pooled_by_transaction(&one, &other).await,
+        Ok(true)
+    ) {
+        let found = format!("{database} is a transaction pooler, which is fine for queries");
+        findings.push(ok("pooler", found));
+    }
 }
 
 const SESSION_ADVICE: &str = "set USHER_LISTEN_DATABASE_URL to the direct connection (db.<ref>.supabase.co:5432) or a \

@@ -11,12 +11,18 @@ use crate::{
         process,
     },
     postgres::{
-        checkup::{self, Function, Objects, Role, Server},
+        checkup::{self, Bucket, Function, Objects, Role, Server},
         expected::Expected,
         store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS},
     },
 };
 
+/// What tells the gateway's role of the buckets, which it may not read.
+const BUCKET_SETTINGS: &str = "usher.bucket_settings";
+/// The buckets of the migration, with the bytes that a file may have.
+const BUCKETS: [(&str, i64); 2] = [("avatars", 1_048_576), ("posters", 5_242_880)];
+/// The kinds of files that they take.
+const PICTURES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
 /// The oldest Postgres that the migrations run on.
 const VERSION_MIN: i32 = 150_000;
 /// A clock that is further off voids tokens too late, or too early.
@@ -43,12 +49,94 @@ pub(super) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Fi
             grants(&objects, findings);
             row_level_security(&objects, findings);
             triggers(&objects, findings);
+            isolation(checkup::isolation(client).await, findings);
+            let may_ask = objects.functions.get(BUCKET_SETTINGS);
+            if may_ask.is_some_and(|function| function.is_executable) {
+                buckets(checkup::buckets(client).await, findings);
+            }
         }
         Err(error) => findings.push(failed(
             "database",
             with_causes(&error),
             "do what the server says",
         )),
+    }
+}
+
+/// What the gateway sets for its own connections, other writers may not set for theirs.
+fn isolation(level: Result<Option<String>, tokio_postgres::Error>, findings: &mut Vec<Finding>) {
+    findings.push(match level {
+        Ok(Some(level)) if level != "read committed" => ok(
+            "isolation",
+            format!(
+                "default_transaction_isolation is {level} here: the gateway's transactions are read committed all the \
+                 same, those of others may fail with 40001 and must be tried again"
+            ),
+        ),
+        Ok(_) => ok("isolation", "read committed, as Postgres has it"),
+        Err(error) => failed("isolation", with_causes(&error), "do what the server says"),
+    });
+}
+
+/// Whether the buckets are as the migration makes them where there are none: one that was there before stays as it is.
+fn buckets(found: Result<Vec<Bucket>, tokio_postgres::Error>, findings: &mut Vec<Finding>) {
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            let advice = "do what the server says";
+            return findings.push(failed("buckets", with_causes(&error), advice));
+        }
+    };
+    let before = findings.len();
+    for (name, bytes_max) in BUCKETS {
+        let Some(bucket) = found.iter().find(|bucket| bucket.name == name) else {
+            let advice = "make it in the dashboard (Storage), public, or leave it where the app shows no such pictures";
+            findings.push(warning(
+                "buckets",
+                format!("there is no bucket {name}"),
+                advice,
+            ));
+            continue;
+        };
+        let mut differences = Vec::new();
+        if !bucket.is_public {
+            differences.push("it is private, so that its pictures are not shown".to_owned());
+        }
+        if bucket.bytes_max != Some(bytes_max) {
+            let is = bucket.bytes_max.map_or_else(
+                || "of any size".to_owned(),
+                |bytes| format!("of up to {bytes} bytes"),
+            );
+            differences.push(format!("it takes files {is}, not of up to {bytes_max}"));
+        }
+        let kinds = bucket.mime_types.clone().unwrap_or_default();
+        if !PICTURES
+            .iter()
+            .all(|kind| kinds.iter().any(|one| one == kind))
+            || kinds.len() != 3
+        {
+            let is = if kinds.is_empty() {
+                "files of any kind".to_owned()
+            } else {
+                kinds.join(", ")
+            };
+            differences.push(format!("it takes {is}, not {}", PICTURES.join(", ")));
+        }
+        if !bucket.has_policies {
+            differences.push("it has none of Usher's policies".to_owned());
+        }
+        if !differences.is_empty() {
+            let found = format!("bucket {name} was there before: {}", differences.join("; "));
+            let advice = "leave it where it serves another purpose; else set it so in the dashboard (Storage), with \
+                          policies of your own";
+            findings.push(warning("buckets", found, advice));
+        }
+    }
+    if findings.len() == before {
+        findings.push(ok(
+            "buckets",
+            "avatars and posters are as the app needs them",
+        ));
     }
 }
 

@@ -142,6 +142,65 @@ pub async fn role(client: &Client) -> Result<Role, Error> {
     })
 }
 
+/// A bucket for pictures, as it is.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Its id.
+    pub name: String,
+    /// Whether everybody who has a path sees the file.
+    pub is_public: bool,
+    /// Bytes of a file at most, where there is a limit.
+    pub bytes_max: Option<i64>,
+    /// The kinds of files that it takes, where they are limited.
+    pub mime_types: Option<Vec<String>>,
+    /// Whether it has the policies of our migration.
+    pub has_policies: bool,
+}
+
+/// Asks for the buckets of our migration.
+///
+/// # Errors
+/// Where the server does not answer, or the function is missing.
+pub async fn buckets(client: &Client) -> Result<Vec<Bucket>, Error> {
+    let sql = "select b.name, b.is_public, b.bytes_max, b.mime_types, \
+               exists (select from pg_catalog.pg_policies p \
+                       where p.schemaname = 'storage' and p.tablename = 'objects' \
+                       and p.policyname = 'usher_' || b.name || '_select') \
+               from usher.bucket_settings() b order by b.name";
+    let rows = client.query_typed(sql, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Bucket {
+            name: row.get(0),
+            is_public: row.get(1),
+            bytes_max: row.get(2),
+            mime_types: row.get(3),
+            has_policies: row.get(4),
+        })
+        .collect())
+}
+
+/// Asks which isolation level is set for the role, the database or the server, where one is; the gateway's connections
+/// may set another for themselves.
+///
+/// # Errors
+/// Where the server does not answer.
+pub async fn isolation(client: &Client) -> Result<Option<String>, Error> {
+    let sql = "select value from ( \
+                 select 1 + (s.setdatabase = 0)::integer + 2 * (s.setrole = 0)::integer as place, \
+                        substring(c.setting from '=(.*)$') as value \
+                 from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) as c (setting) \
+                 where s.setdatabase in (0, (select oid from pg_catalog.pg_database where datname = current_database())) \
+                 and s.setrole in (0, (select oid from pg_catalog.pg_roles where rolname = session_user)) \
+                 and c.setting like 'default_transaction_isolation=%' \
+                 union all \
+                 select 9, g.reset_val from pg_catalog.pg_settings g \
+                 where g.name = 'default_transaction_isolation' and g.source in ('configuration file', 'command line') \
+               ) as found order by place limit 1";
+    let rows = client.query_typed(sql, &[]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
 /// Asks for functions, tables and triggers.
 ///
 /// # Errors

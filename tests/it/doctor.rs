@@ -29,6 +29,8 @@ async fn a_good_configuration_has_no_failure() {
         "row level security",
         "triggers",
         "listen",
+        "isolation",
+        "buckets",
     ] {
         assert_eq!(verdict(&report, check), "ok", "{check}: {report:#}");
     }
@@ -92,6 +94,53 @@ async fn what_is_broken_is_named_with_what_to_do() {
         assert!(report.to_string().contains(words), "{sql}: {report:#}");
         assert_eq!(output.status.code(), Some(1), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_there_and_differs_is_reported() {
+    let db = Database::create().await;
+    assert_eq!(verdict(&report(&doctor(&db, &[])), "buckets"), "ok");
+    for (sql, words) in [
+        (
+            "update storage.buckets set public = false where id = 'avatars'",
+            "bucket avatars was there before: it is private",
+        ),
+        (
+            "update storage.buckets set file_size_limit = null where id = 'posters'",
+            "it takes files of any size, not of up to 5242880",
+        ),
+        (
+            "update storage.buckets set allowed_mime_types = array['image/png'] where id = 'posters'",
+            "it takes image/png, not image/png, image/jpeg, image/webp",
+        ),
+        (
+            "drop policy usher_avatars_select on storage.objects",
+            "it has none of Usher's policies",
+        ),
+        (
+            "delete from storage.buckets where id = 'posters'",
+            "there is no bucket posters",
+        ),
+    ] {
+        db.run(sql).await;
+        let report = report(&doctor(&db, &[]));
+        assert_eq!(verdict(&report, "buckets"), "warning", "{sql}: {report:#}");
+        assert!(report.to_string().contains(words), "{sql}: {report:#}");
+    }
+}
+
+#[tokio::test]
+async fn another_isolation_level_is_said_and_no_failure() {
+    let db = Database::create().await;
+    let name: String = db.one("select current_database()::text").await;
+    db.run(&format!(
+        "alter database {name} set default_transaction_isolation = 'serializable'"
+    ))
+    .await;
+    let report = report(&doctor(&db, &[]));
+    assert_eq!(verdict(&report, "isolation"), "ok", "{report:#}");
+    let words = "default_transaction_isolation is serializable here";
+    assert!(report.to_string().contains(words), "{report:#}");
 }
 
 #[tokio::test]
