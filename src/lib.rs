@@ -44,7 +44,7 @@
 //!  2  relay                        router, history ring, subscription, peer, tally, resume, write queue
 //!  1  protocol  auth               the words on the wire; who a token says you are
 //!  0  limits                       every bound, with its reason, and how they relate
-//!  -  causes  config  metrics      used by 3, 4, 5
+//!  -  causes  config  metrics      used by 3, 4, 5 (metrics with exposition and process_metrics)
 //! ```
 //!
 //! What is absent matters as much: `relay` never waits, logs or counts; `postgres` does not know that sockets exist;
@@ -68,9 +68,11 @@ pub mod relay;
 
 pub mod causes;
 pub mod config;
+pub mod exposition;
 pub mod keyring;
 pub mod metrics;
 pub mod postgres;
+pub mod process_metrics;
 pub mod server;
 
 pub mod http;

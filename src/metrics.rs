@@ -1,4 +1,4 @@
-//! What the gateway counts, for Prometheus.
+//! What the gateway measures, for Prometheus.
 //!
 //! Each metric is declared once, with its help. Labels come from closed enums, never from a session or a user. Handles
 //! are cheap to touch: an atomic each, no look-up by name.
@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::exposition::{Format, text_of};
+use crate::process_metrics::ProcessCollector;
 use crate::protocol::refusal::{CloseCode, RefusalCode};
 use crate::protocol::server::StartReason;
 use crate::relay::opening::Beginning;
@@ -29,10 +31,12 @@ const ITEMS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0];
 #[expect(missing_docs, reason = "each metric's help is its doc")]
 pub struct Metrics {
     registry: Registry,
+    process: Registry,
     pub connections: Gauge,
     pub connections_total: Counter,
     pub subscriptions: Gauge,
     pub sessions: Gauge,
+    pub windows: Gauge,
     pub window_bytes: Gauge,
     pub handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
     pub unreadable_addresses: Counter,
@@ -94,6 +98,10 @@ pub struct Call {
     /// By what name it was refused, if it was.
     pub refusal: Option<RefusalCode>,
 }
+
+/// The labels of this build.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct BuildInfo;
 
 /// An enum whose values name themselves in a label.
 pub trait LabelName:
@@ -189,109 +197,123 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("usher");
         let mut r = Register(&mut registry);
+        r.add(
+            "build_info",
+            "Version of this gateway; the value is always 1",
+            Family::<BuildInfo, Gauge>::default(),
+        )
+        .get_or_create(&BuildInfo)
+        .set(1);
+        // Their names are every process's, without a prefix.
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessCollector));
         Self {
-            connections: r.gauge("connections", "Sockets that are open"),
-            connections_total: r.counter("connections_opened", "Sockets that were opened"),
-            subscriptions: r.gauge("subscriptions", "Subscriptions on this node"),
+            connections: r.gauge("connections", "Open WebSocket connections and event streams"),
+            connections_total: r.counter("connections_opened", "WebSocket connections and event streams opened"),
+            subscriptions: r.gauge("subscriptions", "Open subscriptions"),
             sessions: r.gauge(
                 "sessions",
-                "Sessions watched on this node, over its fan-out loops",
+                "Sessions with at least one subscription on this node",
+            ),
+            windows: r.gauge(
+                "windows",
+                "In-memory event windows, summed over the fan-out loops; a window outlives its last subscription by a minute",
             ),
             window_bytes: r.gauge(
                 "window_bytes",
-                "Bytes of events held in memory, over the fan-out loops",
+                "Memory used by the in-memory event windows, in bytes, summed over the fan-out loops",
             ),
             handshake_refusals: r.add(
                 "handshake_refusals",
-                "Handshakes refused",
+                "WebSocket handshakes rejected, by reason",
                 Family::default(),
             ),
             unreadable_addresses: r.counter(
                 "unreadable_addresses",
                 "Requests whose client address a trusted proxy gave in an unreadable form",
             ),
-            tls_handshakes: r.counter("tls_handshakes", "TLS handshakes that succeeded"),
+            tls_handshakes: r.counter("tls_handshakes", "Successful TLS handshakes"),
             tls_failures: r.add(
                 "tls_handshake_failures",
-                "TLS handshakes that failed",
+                "Failed TLS handshakes, by reason",
                 Family::default(),
             ),
             tls_expiry: r.gauge(
-                "tls_certificate_expiry_seconds",
-                "When the certificate that is served ends, in seconds since 1970; 0 without TLS",
+                "tls_certificate_expiry_timestamp_seconds",
+                "Expiry of the served TLS certificate as a Unix timestamp; 0 without TLS",
             ),
             closes: r.add(
                 "closes",
-                "Sockets closed by the gateway, by close code",
+                "WebSocket connections closed by the gateway, by close code",
                 Family::default(),
             ),
-            refusals: r.add("refusals", "Frames refused, by code", Family::default()),
+            refusals: r.add("refusals", "Client frames rejected, by error code", Family::default()),
             calls: r.add(
                 "calls",
-                "Calls over HTTP, by route, and ok or the code of the refusal",
+                "HTTP requests, by route and by ok or error code",
                 Family::default(),
             ),
             starts: r.add(
                 "subscription_starts",
-                "Subscriptions begun, or begun anew while live (reset), by how",
+                "Subscriptions started or reset, by start reason",
                 Family::default(),
             ),
-            frames_received: r.counter("frames_received", "Frames received from clients"),
+            frames_received: r.counter("frames_received", "Data frames received from clients"),
             control_frames_received: r.counter(
                 "control_frames_received",
-                "Pings and pongs received from clients",
+                "Ping and pong frames received from clients",
             ),
             turned_out: r.counter(
                 "turned_out",
-                "Connections that made room for others before they had become sockets",
+                "Pending connections evicted to make room before they were upgraded",
             ),
-            bytes_sent: r.counter("bytes_sent", "Bytes written to sockets"),
-            deliveries: r.counter("chunks_delivered", "Chunks of events taken by a receiver"),
-            stalls: r.counter("stalls", "Times that a socket took no more"),
-            notifications: r.counter("notifications", "Notifications heard from the database"),
+            bytes_sent: r.counter("bytes_sent", "Bytes written to WebSocket connections"),
+            deliveries: r.counter("chunks_delivered", "Event chunks delivered to subscribers"),
+            stalls: r.counter("stalls", "Writes that hit a full socket buffer"),
+            notifications: r.counter("notifications", "NOTIFY messages received from Postgres"),
             listen_losses: r.counter(
                 "listen_losses",
-                "Times that the LISTEN connection was lost or not made",
+                "LISTEN connections lost or failed to open",
             ),
             is_listening: r.gauge(
                 "listening",
-                "1 while the LISTEN connection is known to hear",
+                "Whether the LISTEN connection receives its own echo (1) or not (0)",
             ),
-            is_ready: r.gauge("ready", "1 while a new viewer would be served"),
+            is_ready: r.gauge("ready", "Readiness as /readyz reports it: 1 ready, 0 not ready"),
             lag: r.histogram(
                 "lag_seconds",
-                "From an event's time, by the database's clock, until it is fanned out, by this machine's: the newest of each round",
+                "Delay from event timestamp (database clock) to fan-out (local clock), newest event of each round",
                 &SECONDS,
             ),
             command_queue: r.gauge(
                 "command_queue",
-                "Commands that wait for the busiest fan-out loop",
+                "Queue length of the busiest fan-out loop",
             ),
             throttle_keys: r.gauge(
                 "throttle_keys",
-                "Users, sessions and addresses whose rates are remembered",
+                "Rate limiter keys in memory (users, sessions and addresses)",
             ),
-            write_queue: r.gauge("write_queue", "Writes that wait for a batch"),
-            write_queue_bytes: r.gauge("write_queue_bytes", "Bytes of writes that wait for a batch"),
+            write_queue: r.gauge("write_queue", "Queue length of pending writes"),
+            write_queue_bytes: r.gauge("write_queue_bytes", "Size of pending writes, in bytes"),
             write_refusals: r.add(
                 "write_refusals",
-                "Writes refused without an answer of the database, by cause",
+                "Writes rejected without a database response, by reason",
                 Family::default(),
             ),
             write_waits: r.histogram(
                 "write_wait_seconds",
-                "Time that a write waited until its batch was posted",
+                "Queueing delay of a write before its batch is sent",
                 &SECONDS,
             ),
-            query_queue: r.gauge("query_queue", "Questions that wait for a connection to the database"),
+            query_queue: r.gauge("query_queue", "Queries waiting for a database connection from the pool"),
             echo_delay: r.histogram(
                 "echo_delay_seconds",
-                "From a NOTIFY of our own to hearing it",
+                "Round-trip time of the gateway's own NOTIFY",
                 &SECONDS,
             ),
             refills: r.add(
                 "refills",
-                "Questions to the log for what was missed, by cause",
+                "Event log reads to fill gaps, by cause",
                 Family::default(),
             ),
             forged_events: r.counter(
@@ -300,32 +322,32 @@ impl Metrics {
             ),
             fanout_rounds: r.histogram(
                 "fanout_round_seconds",
-                "Time that a fan-out loop took for a round",
+                "Duration of one fan-out round",
                 &SECONDS,
             ),
             admissions: r.histogram(
                 "admission_seconds",
-                "Time that an admission took in the database",
+                "Duration of an admission query",
                 &SECONDS,
             ),
             shared_admissions: r.counter(
                 "admissions_shared",
-                "Admissions answered by a question that somebody else had asked",
+                "Admissions served by a concurrent identical query (singleflight)",
             ),
             writes: r.histogram(
                 "write_seconds",
-                "From a client's write to its answer",
+                "Latency of a client write, from receipt to acknowledgement",
                 &SECONDS,
             ),
-            batch_items: r.histogram("batch_items", "Writes that shared a transaction", &ITEMS),
+            batch_items: r.histogram("batch_items", "Writes per batch transaction", &ITEMS),
             batches: r.histogram(
                 "batch_seconds",
-                "Time that a transaction of writes took, tries again included",
+                "Duration of a batch transaction, including retries",
                 &SECONDS,
             ),
             batch_retries: r.counter(
                 "batch_retries",
-                "Times that a batch was posted again, its outcome being unknown",
+                "Batch retries after an unknown outcome",
             ),
             batches_blocked: r.counter(
                 "batches_blocked",
@@ -335,39 +357,46 @@ impl Metrics {
                 "held_sessions",
                 "Sessions and polls whose writes are tried apart because an open transaction holds their lock",
             ),
-            tallies: r.counter("tallies", "Tallies read and sent"),
+            tallies: r.counter("tallies", "Poll tallies read and broadcast"),
             tallies_postponed: r.counter(
                 "tallies_postponed",
                 "Vote notices beyond the bound; the counts of all watched polls are read again instead",
             ),
             query_failures: r.counter(
                 "query_failures",
-                "Questions to the database without an answer",
+                "Failed database queries",
             ),
             key_fetches: r.add(
                 "key_fetches",
-                "Questions to the key server, by how they ended",
+                "JWKS fetches, by result",
                 Family::default(),
             ),
-            keys: r.gauge("keys", "Published keys that tokens are verified with"),
+            keys: r.gauge("keys", "Signing keys loaded from the JWKS endpoint"),
             keys_age: r.gauge(
                 "keys_age_seconds",
-                "Time since the key server last gave a good answer",
+                "Time since the last successful JWKS fetch",
             ),
             trimmed: r.counter(
                 "events_trimmed",
-                "Events that left the log for age or number",
+                "Events deleted from the log by retention",
             ),
             registry,
+            process,
         }
     }
 
-    /// The metrics as Prometheus reads them (OpenMetrics text).
+    /// The metrics as Prometheus reads them.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub fn encode(&self, format: Format) -> String {
         let mut out = String::new();
-        text::encode(&mut out, &self.registry).expect("writing to a string cannot fail");
-        out
+        text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode_registry(&mut out, &self.process))
+            .and_then(|()| text::encode_eof(&mut out))
+            .expect("writing to a string cannot fail");
+        match format {
+            Format::OpenMetrics => out,
+            Format::Text => text_of(&out),
+        }
     }
 }
 
@@ -395,6 +424,12 @@ impl Register<'_> {
     fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register(name, help, metric.clone());
         metric
+    }
+}
+
+impl EncodeLabelSet for BuildInfo {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("version", env!("CARGO_PKG_VERSION")).encode(encoder.encode_label())
     }
 }
 
@@ -529,11 +564,47 @@ mod tests {
             .get_or_create(&RefusalCode::SlowMode.into())
             .inc();
         metrics.connections.set(3);
-        let text = metrics.encode();
+        let text = metrics.encode(Format::OpenMetrics);
         assert!(
             text.contains("usher_refusals_total{kind=\"slow_mode\"} 1"),
             "{text}"
         );
         assert!(text.contains("usher_connections 3"), "{text}");
+        let version = concat!(
+            "usher_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1\n"
+        );
+        assert!(
+            text.contains(version) && text.ends_with("# EOF\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_process_is_measured_under_the_usual_names() {
+        let text = Metrics::new().encode(Format::Text);
+        let value = |name: &str| -> f64 {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is missing: {text}"))
+                .parse()
+                .unwrap()
+        };
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        // After 2020, and no later than a clock of this machine says.
+        assert!(value("process_start_time_seconds") > 1.5e9);
+        assert!(
+            value("process_open_fds") >= 3.0
+                && value("process_open_fds") <= value("process_max_fds")
+        );
+        assert!(
+            text.contains("# TYPE process_cpu_seconds_total counter\n"),
+            "{text}"
+        );
+        assert!(!text.contains("# EOF"), "{text}");
     }
 }

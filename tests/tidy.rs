@@ -31,7 +31,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         "config",
         &["limits", "causes", "postgres::connect", "postgres::tls"],
     ),
-    ("metrics", &["limits", "protocol", "auth", "relay"]),
+    ("exposition", &[]),
+    ("process_metrics", &[]),
+    (
+        "metrics",
+        &[
+            "limits",
+            "protocol",
+            "auth",
+            "relay",
+            "exposition",
+            "process_metrics",
+        ],
+    ),
     (
         "postgres",
         &[
@@ -63,8 +75,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
-            "keyring", "server",
+            "exposition",
+            "limits",
+            "protocol",
+            "auth",
+            "relay",
+            "causes",
+            "config",
+            "metrics",
+            "postgres",
+            "keyring",
+            "server",
         ],
     ),
     (

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use hyper::HeaderMap;
 use hyper::StatusCode;
 use hyper::header;
 use serde_json::json;
 
+use crate::exposition::Format;
 use crate::http::openapi::Readiness;
 use crate::server::{Shared, answer};
 
@@ -50,17 +52,20 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     answer::json(status, &json!({ "ready": is_ready, "checks": checks }))
 }
 
-/// What is counted
+/// Metrics
 ///
-/// For Prometheus, in the form of OpenMetrics.
+/// For Prometheus: OpenMetrics 1.0.0 if `Accept` names it, otherwise text format 0.0.4.
 #[utoipa::path(
     get, path = "/metrics", tag = "operation",
     responses((
-        status = 200, body = String, description = "The metrics.",
-        content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        status = 200, description = "The metrics.",
+        content(
+            (String = "text/plain; version=0.0.4; charset=utf-8"),
+            (String = "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        )
     )),
 )]
-pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+pub async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let metrics = &shared.metrics;
     let is_listening = i64::from(*shared.is_listening.borrow());
     metrics.is_listening.set(is_listening);
@@ -70,8 +75,17 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
     metrics.throttle_keys.set(gauge(shared.throttle.keys()));
     metrics.query_queue.set(gauge(shared.store.waiting()));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], shared.metrics.encode()).into_response()
+    let accept: Vec<&str> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let format = Format::of_accept(&accept.join(","));
+    let head = [
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::VARY, "accept"),
+    ];
+    (head, shared.metrics.encode(format)).into_response()
 }
 
 fn gauge(count: impl TryInto<i64>) -> i64 {

@@ -30,4 +30,10 @@ impl Audience {
     pub fn count(&self, session: SessionId) -> u64 {
         self.counts.get(&session).map_or(0, |count| *count)
     }
+
+    /// How many sessions have a subscription.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.counts.len()
+    }
 }

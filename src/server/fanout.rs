@@ -101,7 +101,7 @@ pub struct Fanout {
     store: Store,
     recounts: mpsc::Sender<Vec<VotingId>>,
     owed_recounts: FxHashSet<VotingId>,
-    told_sessions: i64,
+    told_windows: i64,
     told_window_bytes: i64,
     metrics: Arc<Metrics>,
     pulse: Arc<Pulse>,
@@ -134,7 +134,7 @@ impl Fanout {
             store,
             recounts,
             owed_recounts: FxHashSet::default(),
-            told_sessions: 0,
+            told_windows: 0,
             told_window_bytes: 0,
             metrics,
             pulse,
@@ -381,12 +381,14 @@ impl Fanout {
         router.sweep(now.at);
         let sessions: Vec<SessionId> = router.sessions().collect();
         let (count, bytes) = (gauge(sessions.len()), gauge(router.window_bytes()));
-        // Each loop adds its share to a gauge that all have in common.
-        self.metrics.sessions.inc_by(count - self.told_sessions);
+        // Each loop adds its share to gauges that all have in common.
+        self.metrics.windows.inc_by(count - self.told_windows);
         self.metrics
             .window_bytes
             .inc_by(bytes - self.told_window_bytes);
-        (self.told_sessions, self.told_window_bytes) = (count, bytes);
+        (self.told_windows, self.told_window_bytes) = (count, bytes);
+        // A session that several loops serve counts once.
+        self.metrics.sessions.set(gauge(audience.sessions()));
         told_viewers.retain(|session, _| audience.count(*session) > 0);
         for session in &sessions {
             let count = self.audience.count(*session);

@@ -15,7 +15,7 @@ const REASONS_MAX = 12;
 
 const PLOTS = [
   plot("audience", "Connections", [["sockets", "amber", now("usher_connections")]]),
-  plot("audience", "Sessions, counted in each loop", [["sessions", "blue", now("usher_sessions")]]),
+  plot("audience", "Sessions watched", [["sessions", "blue", now("usher_sessions")]]),
   plot("audience", "Subscriptions", [["subscriptions", "green", now("usher_subscriptions")]]),
   plot("delivery", "Chunks of events a second", [["chunks", "amber", rate("usher_chunks_delivered_total")]], whole),
   plot("delivery", "Bytes sent a second", [["bytes", "blue", rate("usher_bytes_sent_total")]], bytes),

@@ -144,8 +144,9 @@ async fn is_well(victim: &Victim) {
     until("nothing of the attack is left", async || {
         let sockets = metric(victim.at, "usher_connections").await;
         let sessions = metric(victim.at, "usher_sessions").await;
-        // The ordinary client's own session lingers, in each loop.
-        sockets == 0.0 && sessions <= 2.0
+        let windows = metric(victim.at, "usher_windows").await;
+        // The window of the ordinary client's own session lingers, in each loop.
+        sockets == 0.0 && sessions == 0.0 && windows <= 2.0
     })
     .await;
 }

@@ -244,7 +244,8 @@ async fn the_metrics_are_openmetrics() {
     let gateway = Gateway::start(&db, |_| {}).await;
     let mut client = Client::anonymous(gateway.at).await;
     client.ask(serde_json::json!({"type": "dance"})).await;
-    let answer = get(gateway.at, "/metrics", &[]).await;
+    let accept = [("Accept", "application/openmetrics-text; version=1.0.0")];
+    let answer = get(gateway.at, "/metrics", &accept).await;
     assert!(answer.headers["content-type"].starts_with("application/openmetrics-text"));
     let lines: Vec<&str> = answer.body.lines().collect();
     assert_eq!(lines.last(), Some(&"# EOF"));
@@ -253,7 +254,10 @@ async fn the_metrics_are_openmetrics() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["#", "HELP", name, ..] => {
-                assert!(name.starts_with("usher_") && words.len() > 3, "{line}")
+                let is_named = ["usher_", "process_"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix));
+                assert!(is_named && words.len() > 3, "{line}")
             }
             ["#", "TYPE", name, kind] => {
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
@@ -271,6 +275,46 @@ async fn the_metrics_are_openmetrics() {
         }
     }
     assert!(families.len() > 20, "{families:?}");
+
+    // Those who do not ask for it get the format that every scraper reads and a browser shows.
+    for accept in [
+        &[][..],
+        &[("Accept", "*/*")],
+        &[("Accept", "text/html,*/*;q=0.8")],
+    ] {
+        let answer = get(gateway.at, "/metrics", accept).await;
+        let kind = &answer.headers["content-type"];
+        assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+        assert!(
+            answer
+                .body
+                .contains("# TYPE usher_refusals_total counter\n")
+        );
+        assert!(!answer.body.contains("# EOF"));
+    }
+}
+
+#[tokio::test]
+async fn a_session_counts_once_on_any_number_of_fan_out_loops() {
+    let db = Database::create().await;
+    let streamer = db.user("sam").await;
+    let sessions = [db.session(&streamer).await, db.session(&streamer).await];
+    let gateway = Gateway::start(&db, |config| config.fanout_loops = 3).await;
+    let mut viewers = Vec::new();
+    for number in 0..6 {
+        let mut viewer = Client::anonymous(gateway.at).await;
+        viewer.subscribe(sessions[usize::from(number == 5)]).await;
+        viewers.push(viewer);
+    }
+    until("both sessions are counted", async || {
+        metric(gateway.at, "usher_sessions").await == 2.0
+    })
+    .await;
+    drop(viewers);
+    until("none is counted any more", async || {
+        metric(gateway.at, "usher_sessions").await == 0.0
+    })
+    .await;
 }
 
 /// Waits until `/readyz` says that this, and nothing else, is missing; `None` where nothing is.

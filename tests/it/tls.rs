@@ -63,7 +63,7 @@ async fn sockets_pages_and_calls_are_served_under_tls() {
     let text = metrics.await.body;
     // The first day of 2050.
     assert!(
-        text.contains("usher_tls_certificate_expiry_seconds 2524608000"),
+        text.contains("usher_tls_certificate_expiry_timestamp_seconds 2524608000"),
         "{text}"
     );
 }

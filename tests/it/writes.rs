@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use usher::auth::identity::{Identity, Role};
+use usher::exposition::Format;
 use usher::metrics::Metrics;
 use usher::postgres::batcher::{Writer, batchers};
 use usher::postgres::connect::Target;
@@ -429,7 +430,7 @@ impl Desk {
     }
 
     pub(crate) fn number(&self, name: &str) -> f64 {
-        let text = self.metrics.encode();
+        let text = self.metrics.encode(Format::Text);
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
