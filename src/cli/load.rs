@@ -232,7 +232,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
                 .with_context(|| format!("write {}", path.display()))?;
         }
     }
-    let mut progress = Progress::new(args.quiet);
+    let mut progress = Progress::new(args.quiet, plan.duration());
     let ran = load::run(plan, &mut progress, shutdown).await;
     progress.finish();
     let outcome = ran?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::auth::mint::{Claims, mint};
+use crate::cli::command_line;
 use crate::cli::load::{LoadArgs, Way};
 use crate::cli::load_target::gateway;
 use crate::cli::process;
@@ -72,6 +73,7 @@ pub(super) async fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     let measured = Duration::from_secs_f64(args.duration);
     let each_once = f64::from(args.voters) / (args.warm_up + args.duration);
     Ok(Plan {
+        command: command_line::shown(),
         gateway: gateway(url, args.root_cert.as_deref(), args.insecure).await?,
         sessions,
         viewers: args.viewers,

@@ -3,9 +3,10 @@
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
 //! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`doctor`] with `examine` and
 //! `examine_database` (what it looks at) and `finding` (what it says), [`token`],
-//! [`load`] with `load_plan` and `load_target`, `environment` (misspelt settings), `process` (signals, logs, limits,
-//! clock).
+//! [`load`] with `load_plan`, `load_target` and `command_line` (what a report shows of it), `environment` (misspelt
+//! settings), `process` (signals, logs, limits, clock).
 
+mod command_line;
 mod demo;
 pub mod dev;
 pub mod doctor;

@@ -338,6 +338,7 @@ impl Books {
         let plan = &shared.plan;
         Run {
             id: shared.run.clone(),
+            command: plan.command.clone(),
             started_at: shared.started_at,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             server: self.server.clone(),

@@ -190,7 +190,9 @@ fn deliveries_over_time(outcome: &Outcome) -> Chart {
         .map(|tick| (tick.at_seconds, tick.deliveries))
         .collect();
     let run = &outcome.run;
-    let due = run.rate * f64::from(run.viewers) / run.sessions.max(1) as f64;
+    // Slow readers read nothing while it is measured: nothing is due to them.
+    let readers = run.viewers.saturating_sub(run.slow_readers);
+    let due = run.rate * f64::from(readers) / run.sessions.max(1) as f64;
     let highest = points.iter().map(|point| point.1).fold(0.0, f64::max);
     let mut layers = spans(outcome);
     layers.extend([

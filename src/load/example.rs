@@ -112,6 +112,7 @@ pub(super) fn outcome_with_everything() -> Outcome {
 
 fn run() -> Run {
     Run {
+        command: "usher load --dev ready.json --database-url '***'".to_owned(),
         id: "0a1b2c3d".to_owned(),
         started_at: 1_790_000_000,
         version: "0.1.0".to_owned(),

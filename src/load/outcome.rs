@@ -68,6 +68,8 @@ pub struct Outcome {
 pub struct Run {
     /// The random mark of the run, which is in its messages.
     pub id: String,
+    /// How it was started: the command line, without secrets.
+    pub command: String,
     /// When it began, in seconds since 1970.
     pub started_at: u64,
     /// The version of the load tester.

@@ -233,19 +233,23 @@ fn legend(entries: &[(&'static str, &'static str)]) -> String {
 
 fn times(out: &mut String, outcome: &Outcome) {
     out.push_str(
-        "<section><h2>Times</h2><div class=\"scroll\"><table><thead><tr><th>milliseconds</th><th>count</th><th>p50</th>\
+        "<section><h2>Times</h2><div class=\"scroll\"><table class=\"stacked\"><thead><tr><th>milliseconds</th><th>count</th><th>p50</th>\
          <th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr></thead><tbody>\n",
     );
     for (name, spread) in table::spreads(outcome) {
-        let _ = write!(out, "<tr><td>{name}</td><td>{}</td>", number(spread.count));
-        for ms in [
-            spread.p50_ms,
-            spread.p90_ms,
-            spread.p99_ms,
-            spread.p999_ms,
-            spread.max_ms,
+        let count = number(spread.count);
+        let _ = write!(
+            out,
+            "<tr><td>{name}</td><td data-column=\"count\">{count}</td>"
+        );
+        for (column, ms) in [
+            ("p50", spread.p50_ms),
+            ("p90", spread.p90_ms),
+            ("p99", spread.p99_ms),
+            ("p99.9", spread.p999_ms),
+            ("max", spread.max_ms),
         ] {
-            let _ = write!(out, "<td>{}</td>", digits(ms));
+            let _ = write!(out, "<td data-column=\"{column}\">{}</td>", digits(ms));
         }
         out.push_str("</tr>\n");
     }
@@ -257,7 +261,7 @@ fn steps(out: &mut String, outcome: &Outcome) {
         return;
     };
     out.push_str(
-        "<section><h2>Rates that were tried</h2><div class=\"scroll\"><table><thead><tr><th>messages/s</th>\
+        "<section><h2>Rates that were tried</h2><div class=\"scroll\"><table class=\"stacked\"><thead><tr><th>rate</th>\
          <th>deliveries/s</th><th>p50 ms</th><th>p99 ms</th><th>generator</th><th>gateway cores</th><th>outcome</th>\
          </tr></thead><tbody>\n",
     );
@@ -267,7 +271,9 @@ fn steps(out: &mut String, outcome: &Outcome) {
             .map_or_else(|| "?".to_owned(), |cores| format!("{cores:.2}"));
         let _ = writeln!(
             out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.0} %</td><td>{cores}</td><td>{}</td></tr>",
+            "<tr><td>{} messages/s</td><td data-column=\"deliveries/s\">{}</td><td data-column=\"p50 ms\">{}</td>\
+             <td data-column=\"p99 ms\">{}</td><td data-column=\"generator\">{:.0} %</td>\
+             <td data-column=\"gateway cores\">{cores}</td><td data-column=\"outcome\">{}</td></tr>",
             rounded(step.rate),
             number(whole(step.delivered)),
             digits(step.p50_ms),
@@ -282,7 +288,8 @@ fn steps(out: &mut String, outcome: &Outcome) {
 fn details(out: &mut String, outcome: &Outcome) {
     let run = &outcome.run;
     out.push_str("<section><h2>Details</h2><dl>\n");
-    let mut rows: Vec<(&str, String)> = table::figures(outcome);
+    let mut rows: Vec<(&str, String)> = vec![("command", run.command.clone())];
+    rows.extend(table::figures(outcome));
     rows.push((
         "load",
         format!(
@@ -309,7 +316,12 @@ fn details(out: &mut String, outcome: &Outcome) {
         ),
     ));
     for (name, value) in rows {
-        let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
+        let value = escape(&value);
+        let value = match name {
+            "command" => format!("<code>{value}</code>"),
+            _ => value,
+        };
+        let _ = writeln!(out, "<dt>{name}</dt><dd>{value}</dd>");
     }
     out.push_str("</dl></section>\n");
 }
@@ -363,7 +375,7 @@ mod tests {
         }
         assert_eq!(page.matches("<figure").count(), 6);
         for tag in [
-            "html", "head", "body", "main", "svg", "section", "table", "figure", "dl",
+            "html", "head", "body", "main", "svg", "section", "table", "figure", "dl", "code",
         ] {
             let opened = page.matches(&format!("<{tag}>")).count()
                 + page.matches(&format!("<{tag} ")).count();
@@ -373,6 +385,25 @@ mod tests {
             !page.contains("NaN") && !page.contains("inf"),
             "a figure is no number"
         );
+    }
+
+    #[test]
+    fn nothing_is_due_to_slow_readers() {
+        let mut outcome = example::outcome();
+        (outcome.run.viewers, outcome.run.slow_readers) = (1_000, 100);
+        (outcome.run.rate, outcome.run.sessions) = (20.0, 1);
+        let page = render(&outcome);
+        assert!(page.contains("due: 18,000/s") && page.contains("18,000/s were due"));
+    }
+
+    #[test]
+    fn the_command_is_in_the_report() {
+        let mut outcome = example::outcome();
+        outcome.run.command = "usher load --url 'ws://<host>'".to_owned();
+        let page = render(&outcome);
+        assert!(page.contains(
+            "<dt>command</dt><dd><code>usher load --url 'ws://&lt;host&gt;'</code></dd>"
+        ));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::postgres::connect::Target;
 /// What a run is to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The command line, without secrets, for the report.
+    pub command: String,
     /// Where the gateway is.
     pub gateway: Gateway,
     /// The sessions that are watched and written to.
@@ -63,6 +65,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How long the viewers take to come and the messages to be measured; a search ends when it has found its rate.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        let ramp = Duration::from_secs_f64(f64::from(self.viewers) / self.ramp);
+        self.search
+            .is_none()
+            .then(|| ramp + self.warm_up + self.measured)
+    }
+
     /// The session of a viewer, or of somebody who writes.
     pub(super) fn session_of(&self, number: u32) -> usize {
         number as usize % self.sessions.len()
@@ -290,6 +301,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            command: "usher load".to_owned(),
             gateway: Gateway {
                 url: "ws://127.0.0.1:1".to_owned(),
                 address: ([127, 0, 0, 1], 1).into(),

@@ -23,6 +23,7 @@ pub fn render(outcome: &Outcome) -> String {
         driven(outcome),
         run.target,
     );
+    let _ = writeln!(text, "{}\n", run.command);
     let _ = writeln!(text, "{}", times(outcome));
     if let Some(search) = &outcome.search {
         let _ = writeln!(text, "{}", steps(search));
@@ -349,6 +350,8 @@ mod tests {
         expect![[r#"
 
             1,000 viewers in 1 session of usher/0.1.0, 20 messages/s from 40 chatters for 30 s at ws://127.0.0.1:4000/v1/socket
+
+            usher load --dev ready.json --database-url '***'
 
             ──────────────────────────────────────────────────────────────────────────────────
              milliseconds                           count    p50    p90    p99   p99.9    max 
