@@ -41,7 +41,7 @@ fn main() {
     let published = Arc::new(KeySet::parse(&key_set(&keys.each_ref())).unwrap());
     let known = VerifierKeys::from_secret(&secret)
         .with_published(published)
-        .with_issuer(Some(ISSUER.to_owned()));
+        .with_issuers(vec![ISSUER.to_owned()]);
     let verifier = Verifier::new(known);
     let by_secret = SigningKey::from_secret(&secret).sign(&claims(), &SystemRandom::new());
     let [es256, rs256, eddsa] = keys.map(|key| key.sign(&claims()));
