@@ -769,7 +769,13 @@ declare
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     -- An older snapshot would show a voting as open that has closed.
-    raise exception using errcode = 'feature_not_supported', message = 'voting needs isolation level read committed';
+    raise exception using
+      errcode = 'feature_not_supported',
+      message = format(
+        'voting needs isolation level read committed; this transaction has %s',
+        current_setting('transaction_isolation')
+      ),
+      hint = 'Begin it with: begin isolation level read committed';
   end if;
   perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(voting));
 
@@ -1093,7 +1099,13 @@ begin
     if old.state = 'open' and (new.state <> 'open' or new.results_visibility <> old.results_visibility) then
       if current_setting('transaction_isolation') <> 'read committed' then
         -- An older snapshot would not show every vote that was waited for.
-        raise exception using errcode = 'feature_not_supported', message = 'closing needs isolation level read committed';
+        raise exception using
+          errcode = 'feature_not_supported',
+          message = format(
+            'closing a poll or showing its counts needs isolation level read committed; this transaction has %s',
+            current_setting('transaction_isolation')
+          ),
+          hint = 'Begin it with: begin isolation level read committed';
       end if;
       perform pg_advisory_xact_lock(usher.ballot_lock_key(new.id));
     end if;

@@ -42,6 +42,14 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// Set once a connection, where it is the gateway's alone: an idle connection stays, above all that of LISTEN, and what is
+/// outside of a transaction of ours runs as within. Behind a transaction pooler it is set for whoever comes, which is the
+/// gateway's role again.
+pub(super) const SESSION_SETTINGS: &str = "set session characteristics as transaction isolation level read committed, \
+     read write, not deferrable; set idle_session_timeout = 0; \
+     set idle_in_transaction_session_timeout = 10000; set statement_timeout = 10000; set lock_timeout = 0; \
+     set search_path = pg_catalog, pg_temp";
+
 const DEFAULT_PORT: u16 = 5432;
 
 /// What this process is called in `pg_stat_activity`, where the URL does not say.
@@ -216,7 +224,16 @@ impl Target {
                 recycling_method: deadpool_postgres::RecyclingMethod::Fast,
             },
         );
+        let set = deadpool_postgres::Hook::async_fn(
+            |client: &mut deadpool_postgres::ClientWrapper, _| {
+                Box::pin(async move {
+                    let set = client.batch_execute(SESSION_SETTINGS).await;
+                    set.map_err(deadpool_postgres::HookError::Backend)
+                })
+            },
+        );
         deadpool_postgres::Pool::builder(manager)
+            .post_create(set)
             .max_size(size)
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(POOL_WAIT))

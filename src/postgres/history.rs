@@ -4,7 +4,10 @@ use tokio_postgres::types::Type;
 
 use crate::auth::identity::Identity;
 use crate::limits::READ_LOCK_WAIT;
-use crate::postgres::store::{Parameter, Store, StoreError, classify, milliseconds, query};
+use crate::postgres::settings::BEGIN_READ_ONLY;
+use crate::postgres::store::{
+    Parameter, Store, StoreError, classify, milliseconds, not_begun, query,
+};
 use crate::protocol::id::{MessageId, Seq, SessionId};
 
 /// Where a page of messages ends.
@@ -68,7 +71,7 @@ impl Store {
             let client = self.client().await?;
             // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
             let (begun, acting, rows, committed) = futures::join!(
-                client.batch_execute("begin read only"),
+                client.batch_execute(BEGIN_READ_ONLY),
                 query(
                     &client,
                     "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
@@ -82,7 +85,7 @@ impl Store {
                 ),
                 client.batch_execute("commit"),
             );
-            begun.map_err(classify)?;
+            begun.map_err(not_begun)?;
             acting?;
             let rows = rows?;
             committed.map_err(classify)?;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::causes::with_causes;
 use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use crate::metrics::Metrics;
-use crate::postgres::connect::{Link, Target};
+use crate::postgres::connect::{Link, SESSION_SETTINGS, Target};
 use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError, is_about_schema};
 use crate::postgres::trouble::ConnectError;
 use crate::protocol::id::VotingId;
@@ -229,6 +229,7 @@ impl Listener {
 
 /// Listens on all channels, and then reads the database's standing, so that no change between the two is missed.
 async fn set_up(client: &Client, probe_channel: &str) -> Result<Standing, Lost> {
+    client.batch_execute(SESSION_SETTINGS).await?;
     let Standing { channels, .. } = read_standing(client).await?;
     if !channels.are_plain() {
         return Err(Lost::StrangeChannels);

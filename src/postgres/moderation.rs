@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Row, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use crate::auth::identity::Identity;
@@ -21,7 +21,8 @@ use crate::limits::{
     BUSY_AFTER, CALL_BANS_MAX, LOCK_PAUSE_MIN, LOCK_WAIT_MIN, MODERATIONS_IN_FLIGHT_MAX,
     READ_LOCK_WAIT,
 };
-use crate::postgres::store::{Parameter, Store, StoreError, classify, milliseconds};
+use crate::postgres::settings::CALLERS;
+use crate::postgres::store::{Parameter, Store, StoreError, classify, milliseconds, not_begun};
 use crate::protocol::id::{SessionId, UserId, VotingId};
 use crate::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -100,7 +101,7 @@ impl Store {
         let done = async {
             let mut client = self.client().await?;
             // Dropped before the commit, it is rolled back.
-            let transaction = client.transaction().await.map_err(classify)?;
+            let transaction = begin(&mut client).await?;
             let outcome = match perform(&transaction, identity, act, lock_wait).await {
                 Ok(outcome) => outcome,
                 Err(error) => return refused(error),
@@ -173,7 +174,7 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let rows = async {
             let mut client = self.client().await?;
-            let transaction = client.transaction().await.map_err(classify)?;
+            let transaction = begin(&mut client).await?;
             act_as(&transaction, identity, READ_LOCK_WAIT)
                 .await
                 .map_err(classify)?;
@@ -184,6 +185,21 @@ impl Store {
         };
         self.deadline(rows).await
     }
+}
+
+/// Begins a transaction of a caller, under the settings that the gateway relies on.
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, StoreError> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .read_only(false)
+        .deferrable(false)
+        .start()
+        .await
+        .map_err(not_begun)?;
+    let set = transaction.batch_execute(CALLERS).await;
+    set.map_err(classify)?;
+    Ok(transaction)
 }
 
 async fn act_as(

@@ -23,6 +23,7 @@ use crate::limits::{
 };
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::moderation::Moderations;
+use crate::postgres::settings::BEGIN;
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::notify::{Channels, Event};
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -423,7 +424,7 @@ impl Store {
         let subject: [Parameter<'_>; 1] = [(&session.0, Type::UUID)];
         // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
         let (begun, acting, admit, oneself, snapshot, committed) = futures::join!(
-            client.batch_execute("begin"),
+            client.batch_execute(BEGIN),
             query(
                 &client,
                 "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
@@ -435,7 +436,7 @@ impl Store {
             query(&client, "select usher.session_snapshot($1)::text", &subject),
             client.batch_execute("commit"),
         );
-        begun.map_err(classify)?;
+        begun.map_err(not_begun)?;
         acting?;
         let admit = admit?;
         oneself.map_err(classify)?;
@@ -448,7 +449,16 @@ impl Store {
     async fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
         let rows = async {
             let client = self.client().await?;
-            query(&client, sql, parameters).await
+            // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
+            let (begun, rows, committed) = futures::join!(
+                client.batch_execute(BEGIN),
+                query(&client, sql, parameters),
+                client.batch_execute("commit"),
+            );
+            begun.map_err(not_begun)?;
+            let rows = rows?;
+            committed.map_err(classify)?;
+            Ok(rows)
         };
         self.deadline(rows).await
     }
@@ -514,12 +524,22 @@ pub(super) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| STATES.contains(code))
 }
 
+/// Why no transaction could begin. That it may not write, a standby calls not supported.
+pub(super) fn not_begun(error: tokio_postgres::Error) -> StoreError {
+    match error.code() {
+        Some(state) if *state == SqlState::FEATURE_NOT_SUPPORTED => {
+            StoreError::Unavailable("the database is a standby".to_owned())
+        }
+        _ => classify(error),
+    }
+}
+
 /// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.
 pub(super) fn may_pass(state: &str) -> bool {
     // The connection, a collision with another transaction, resources, an operator, the system.
     const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
-    // A standby (read only, or still recovering), a full queue of NOTIFY.
-    const STATES: [&str; 3] = ["25006", "55000", "54000"];
+    // A standby (read only, or still recovering), a full queue of NOTIFY, a transaction that took too long.
+    const STATES: [&str; 5] = ["25006", "55000", "54000", "25P03", "25P04"];
     STATES.contains(&state) || CLASSES.iter().any(|class| state.starts_with(class))
 }
 

@@ -63,6 +63,7 @@ mod proxy;
 mod resume;
 mod rfc6455;
 mod rotation;
+mod settings;
 mod stream;
 mod stress;
 mod tap;

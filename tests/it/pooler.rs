@@ -13,6 +13,7 @@ use crate::database::{Database, GATEWAY_PASSWORD, shared};
 use crate::doctor::{assert_finds, doctor, report, verdict};
 use crate::gateway::{Gateway, Process};
 use crate::http::get;
+use crate::settings;
 
 /// Fewer than the gateway's own pool has, so that server connections change hands.
 const SERVER_CONNECTIONS: u8 = 2;
@@ -75,6 +76,18 @@ async fn everything_but_listen_works_through_a_transaction_pooler() {
         .await;
     assert!(used <= i64::from(SERVER_CONNECTIONS) + 1, "{used}");
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn settings_of_the_role_do_no_harm_through_a_transaction_pooler() {
+    let db = Database::create().await;
+    // The pooler itself sets what it tracks, and reports what it does not know to nobody.
+    settings::set(&db, "role usher_gateway in database", &settings::HOSTILE).await;
+    let pooler = Pooler::start(&db, "transaction").await;
+    settings::evening(&db, |config| {
+        config.database = Target::parse(&pooler.url.as_str().into(), None).unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
