@@ -25,6 +25,7 @@ begin
     when 'US007' then 'bad_request'
     when 'US008' then 'voting_closed'
     when 'US009' then 'conflict'
+    when 'US010' then 'rate_limited'
     when '42501' then 'forbidden'
     when '55P03' then 'busy'
     when '23503' then case constraint_name

@@ -1,7 +1,7 @@
 -- Who may touch what at all: grants, before any policy.
 begin;
 create extension if not exists pgtap;
-select plan(51);
+select plan(53);
 
 select ok(c.relrowsecurity, format('row level security is on for %s', c.oid::regclass))
 from pg_class c

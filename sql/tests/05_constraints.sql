@@ -115,6 +115,10 @@ values
   ('vote_tallies_slot_check', 'update usher.vote_tallies set slot = 16'),
   ('channels_pkey', 'insert into usher.channels default values'),
   ('channels_only_row_check', 'insert into usher.channels (only_row) values (false)'),
+  ('write_limits_pkey', 'insert into usher.write_limits select * from usher.write_limits limit 1'),
+  ('write_limits_window_seconds_check', 'update usher.write_limits set window_seconds = 0'),
+  ('write_counts_pkey', 'insert into usher.write_counts select $user, $session, ''votes'', now(), 1, 0 from generate_series(1, 2)'),
+  ('write_counts_author_fkey', 'insert into usher.write_counts values ($none, $session, ''votes'', now(), 1, 0)'),
   ('identity_pkey', 'insert into usher.identity default values'),
   ('identity_only_row_check', 'insert into usher.identity (only_row) values (false)');
 

@@ -434,6 +434,7 @@ fn by_state(state: &str, message: &str) -> Option<Refusal> {
         "US007" => RefusalCode::BadRequest,
         "US008" => RefusalCode::VotingClosed,
         "US009" => RefusalCode::Conflict,
+        "US010" => RefusalCode::RateLimited,
         "42501" => {
             let message = "only the streamer and the moderators of the session may do this, \
                            and nobody to those above them";

@@ -1,0 +1,37 @@
+-- Takes the limits for writers beside the gateway away.
+
+drop trigger movie_sessions_bounded_removed on public.movie_sessions;
+drop trigger movie_sessions_bounded_updated on public.movie_sessions;
+drop trigger movie_sessions_bounded_created on public.movie_sessions;
+drop trigger overlay_tokens_bounded_updated on public.overlay_tokens;
+drop trigger session_members_bounded_removed on public.session_members;
+drop trigger session_members_bounded_updated on public.session_members;
+drop trigger session_members_bounded_created on public.session_members;
+drop trigger session_bans_bounded_removed on public.session_bans;
+drop trigger session_bans_bounded_updated on public.session_bans;
+drop trigger session_bans_bounded_created on public.session_bans;
+drop trigger voting_options_bounded_removed on public.voting_options;
+drop trigger voting_options_bounded_updated on public.voting_options;
+drop trigger voting_options_bounded_created on public.voting_options;
+drop trigger voting_sessions_bounded_removed on public.voting_sessions;
+drop trigger voting_sessions_bounded_updated on public.voting_sessions;
+drop trigger voting_sessions_bounded_created on public.voting_sessions;
+drop trigger votes_bounded_removed on public.votes;
+drop trigger votes_bounded_updated on public.votes;
+drop trigger votes_bounded_created on public.votes;
+drop trigger chat_messages_bounded_removed on public.chat_messages;
+drop trigger chat_messages_bounded_updated on public.chat_messages;
+drop trigger chat_messages_bounded_created on public.chat_messages;
+drop trigger chat_messages_a_row_removed on public.chat_messages;
+drop trigger chat_messages_begin_removed on public.chat_messages;
+drop trigger chat_messages_a_row_updated on public.chat_messages;
+drop trigger chat_messages_begin_updated on public.chat_messages;
+drop trigger chat_messages_a_row_created on public.chat_messages;
+drop trigger chat_messages_begin_created on public.chat_messages;
+drop function usher.limit_writes();
+drop function usher.count_down();
+drop function usher.begin_countdown();
+drop function usher.rows_allowed(text);
+drop function usher.count_writes(text, uuid[]);
+drop table usher.write_counts;
+drop table usher.write_limits;
