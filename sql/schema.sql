@@ -431,6 +431,20 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.begin_countdown() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if row_security_active(tg_relid) then
+    perform set_config('usher.rows_left', coalesce(usher.rows_allowed(tg_argv[0])::text, ''), true);
+  else
+    perform set_config('usher.rows_left', '', true);
+  end if;
+  return null;
+end
+$$;
+
 CREATE FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -667,6 +681,27 @@ CREATE FUNCTION usher.compact_results(results jsonb) RETURNS json
   )::json
 $$;
 
+CREATE FUNCTION usher.count_down() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  rows_left constant integer := current_setting('usher.rows_left')::integer;
+begin
+  if rows_left <= 0 then
+    raise exception using
+      errcode = 'US010',
+      message = format('a request writes at most %s rows of this kind', usher.rows_allowed(tg_argv[0])),
+      detail = 'rows_max=' || usher.rows_allowed(tg_argv[0]);
+  end if;
+  perform set_config('usher.rows_left', (rows_left - 1)::text, true);
+  if tg_op = 'DELETE' then
+    return old;
+  end if;
+  return new;
+end
+$$;
+
 CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -682,6 +717,92 @@ CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
     where o.voting_session_id = count_votes.voting
     group by o.movie_id, o.position
   ) as c
+$$;
+
+CREATE FUNCTION usher.count_writes(kind text, sessions uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_variable
+declare
+  author constant uuid := auth.uid();
+  bound usher.write_limits;
+  size interval;
+  this_bucket timestamptz;
+  part numeric;
+  written record;
+  counted usher.write_counts;
+  rows_max integer;
+  window_max integer;
+  wait_ms bigint;
+begin
+  select * into bound from usher.write_limits l where l.kind = count_writes.kind;
+  if author is null or not found then
+    return;
+  end if;
+  size := make_interval(secs => bound.window_seconds);
+  this_bucket := date_bin(size, clock_timestamp(), 'epoch');
+  part := extract(epoch from clock_timestamp() - this_bucket) / bound.window_seconds;
+
+  for written in
+    select s.session_id, count(*)::integer as count
+    from unnest(sessions) as s (session_id)
+    where s.session_id is not null
+    group by s.session_id
+    order by s.session_id
+  loop
+    insert into usher.write_counts as c (author, session_id, kind, bucket_start, current, previous)
+    values (author, written.session_id, count_writes.kind, this_bucket, written.count, 0)
+    on conflict on constraint write_counts_pkey
+    do update set
+      bucket_start = this_bucket,
+      current = case c.bucket_start when this_bucket then c.current else 0 end + written.count,
+      previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end
+    returning c.* into counted;
+
+    rows_max := bound.rows_per_statement;
+    window_max := bound.rows_per_window;
+    if written.count <= rows_max and counted.current + counted.previous * (1 - part) <= window_max then
+      continue;
+    end if;
+    if coalesce((select s.moderator from usher.standing(written.session_id) s), usher.is_streamer()) then
+      rows_max := bound.moderator_rows_per_statement;
+      window_max := bound.moderator_rows_per_window;
+    end if;
+    if written.count > least(rows_max, window_max) then
+      raise exception using
+        errcode = 'US010',
+        message = format('a request writes at most %s rows of this kind in a session', least(rows_max, window_max)),
+        detail = 'rows_max=' || least(rows_max, window_max);
+    elsif counted.current + counted.previous * (1 - part) > window_max then
+      -- Until enough of the last bucket has left the window, or else of this one.
+      wait_ms := ceil(1000 * bound.window_seconds * case
+        when counted.current <= window_max
+          then 1 - part - (window_max - counted.current)::numeric / counted.previous
+        else 2 - part - (window_max - written.count)::numeric / (counted.current - written.count)
+      end);
+      raise exception using
+        errcode = 'US010',
+        message = format('too many writes: wait %s s', ceil(wait_ms / 1000.0)),
+        detail = 'retry_after_ms=' || wait_ms;
+    end if;
+  end loop;
+
+  -- A new row takes some away that say nothing any more.
+  if counted.current = written.count and counted.previous = 0 then
+    delete from usher.write_counts c
+    where c.ctid = any (array(
+      select d.ctid
+      from usher.write_counts d
+      where d.bucket_start < this_bucket - interval '2 hours'
+      order by d.bucket_start
+      limit 10
+      for update skip locked
+    ));
+  end if;
+end
 $$;
 
 CREATE FUNCTION usher.create_profile(account uuid, metadata jsonb) RETURNS void
@@ -1206,6 +1327,28 @@ CREATE FUNCTION usher.joined_sessions() RETURNS SETOF uuid
 begin
   return query
     select m.session_id from public.session_members m where m.user_id = auth.uid();
+end
+$$;
+
+CREATE FUNCTION usher.limit_writes() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  sessions uuid[];
+begin
+  if not row_security_active(tg_relid) then
+    return null;
+  end if;
+  sessions := case tg_argv[1]
+    when '' then array(select '00000000-0000-0000-0000-000000000000'::uuid from changed_rows)
+    when 'voting_session_id' then array(
+      select usher.session_of((to_jsonb(c) ->> 'voting_session_id')::uuid) from changed_rows c
+    )
+    else array(select (to_jsonb(c) ->> tg_argv[1])::uuid from changed_rows c)
+  end;
+  perform usher.count_writes(tg_argv[0], sessions);
+  return null;
 end
 $$;
 
@@ -2209,6 +2352,7 @@ begin
     when 'US007' then 'bad_request'
     when 'US008' then 'voting_closed'
     when 'US009' then 'conflict'
+    when 'US010' then 'rate_limited'
     when '42501' then 'forbidden'
     when '55P03' then 'busy'
     when '23503' then case constraint_name
@@ -2330,6 +2474,23 @@ begin
   elsif not caller.writer then
     raise exception using errcode = 'US004', message = 'only members may write here';
   end if;
+end
+$$;
+
+CREATE FUNCTION usher.rows_allowed(kind text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (
+    select case
+      when usher.is_staff() or exists (select 1 from usher.moderated_sessions())
+        then greatest(l.rows_per_statement, l.moderator_rows_per_statement)
+      else l.rows_per_statement
+    end
+    from usher.write_limits l
+    where l.kind = rows_allowed.kind
+  );
 end
 $$;
 
@@ -2877,6 +3038,30 @@ COMMENT ON COLUMN usher.vote_tallies.movie_id IS 'The nil uuid stands for the vo
 
 COMMENT ON COLUMN usher.vote_tallies.votes IS 'May be negative in one slot: the sum counts.';
 
+CREATE UNLOGGED TABLE usher.write_counts (
+    author uuid NOT NULL,
+    session_id uuid NOT NULL,
+    kind text NOT NULL,
+    bucket_start timestamp with time zone NOT NULL,
+    current integer NOT NULL,
+    previous integer NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE usher.write_counts IS 'What they wrote lately, by author, session and kind.';
+
+CREATE TABLE usher.write_limits (
+    kind text NOT NULL,
+    window_seconds integer NOT NULL,
+    rows_per_statement integer NOT NULL,
+    rows_per_window integer NOT NULL,
+    moderator_rows_per_statement integer NOT NULL,
+    moderator_rows_per_window integer NOT NULL,
+    CONSTRAINT write_limits_window_seconds_check CHECK (((window_seconds >= 1) AND (window_seconds <= 3600)))
+);
+
+COMMENT ON TABLE usher.write_limits IS 'What writers may write who do not come through the gateway, by kind. Change the values with SQL; a kind without a row has no limit.';
+
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_nonce_key UNIQUE (session_id, user_id, nonce);
 
@@ -2931,6 +3116,12 @@ ALTER TABLE ONLY usher.session_heads
 ALTER TABLE ONLY usher.vote_tallies
     ADD CONSTRAINT vote_tallies_pkey PRIMARY KEY (voting_session_id, movie_id, slot);
 
+ALTER TABLE ONLY usher.write_counts
+    ADD CONSTRAINT write_counts_pkey PRIMARY KEY (author, session_id, kind);
+
+ALTER TABLE ONLY usher.write_limits
+    ADD CONSTRAINT write_limits_pkey PRIMARY KEY (kind);
+
 CREATE INDEX chat_messages_created_at_idx ON public.chat_messages USING btree (session_id, created_at);
 
 CREATE INDEX chat_messages_deleted_by_idx ON public.chat_messages USING btree (deleted_by) WHERE (deleted_by IS NOT NULL);
@@ -2973,9 +3164,29 @@ CREATE INDEX session_events_message_id_idx ON usher.session_events USING btree (
 
 CREATE INDEX session_events_person_idx ON usher.session_events USING btree (COALESCE((data ->> 'deleted_by'::text), (data ->> 'user_id'::text), (data ->> 'streamer_id'::text))) WHERE (type = ANY (ARRAY['chat.deleted'::text, 'member.banned'::text, 'member.unbanned'::text, 'session.updated'::text]));
 
+CREATE INDEX write_counts_bucket_start_idx ON usher.write_counts USING btree (bucket_start);
+
+CREATE TRIGGER chat_messages_a_row_created BEFORE INSERT ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('messages');
+
+CREATE TRIGGER chat_messages_a_row_removed BEFORE DELETE ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('message_changes');
+
+CREATE TRIGGER chat_messages_a_row_updated BEFORE UPDATE ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('message_changes');
+
+CREATE TRIGGER chat_messages_begin_created BEFORE INSERT ON public.chat_messages FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.begin_countdown('messages');
+
+CREATE TRIGGER chat_messages_begin_removed BEFORE DELETE ON public.chat_messages FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.begin_countdown('message_changes');
+
+CREATE TRIGGER chat_messages_begin_updated BEFORE UPDATE ON public.chat_messages FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.begin_countdown('message_changes');
+
 CREATE TRIGGER chat_messages_blank_created BEFORE INSERT ON public.chat_messages FOR EACH ROW WHEN ((NOT usher.has_ink(new.body))) EXECUTE FUNCTION usher.refuse_blank_message();
 
 CREATE TRIGGER chat_messages_blank_updated BEFORE UPDATE OF body ON public.chat_messages FOR EACH ROW WHEN (((new.body IS DISTINCT FROM old.body) AND (NOT usher.has_ink(new.body)))) EXECUTE FUNCTION usher.refuse_blank_message();
+
+CREATE TRIGGER chat_messages_bounded_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('messages', 'session_id');
+
+CREATE TRIGGER chat_messages_bounded_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id');
+
+CREATE TRIGGER chat_messages_bounded_updated AFTER UPDATE ON public.chat_messages REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id');
 
 CREATE TRIGGER chat_messages_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_created();
 
@@ -2986,6 +3197,12 @@ CREATE TRIGGER chat_messages_removed AFTER DELETE ON public.chat_messages REFERE
 CREATE TRIGGER chat_messages_truncated BEFORE TRUNCATE ON public.chat_messages FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
 CREATE TRIGGER chat_messages_updated AFTER UPDATE ON public.chat_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_updated();
+
+CREATE TRIGGER movie_sessions_bounded_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
+
+CREATE TRIGGER movie_sessions_bounded_removed AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
+
+CREATE TRIGGER movie_sessions_bounded_updated AFTER UPDATE ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'id');
 
 CREATE TRIGGER movie_sessions_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_created();
 
@@ -3007,6 +3224,8 @@ CREATE TRIGGER movies_lines BEFORE INSERT OR UPDATE OF title ON public.movies FO
 
 CREATE TRIGGER movies_touch BEFORE UPDATE ON public.movies FOR EACH ROW WHEN ((NOT (old.vote_total IS DISTINCT FROM new.vote_total))) EXECUTE FUNCTION usher.touch_updated_at();
 
+CREATE TRIGGER overlay_tokens_bounded_updated AFTER UPDATE ON public.overlay_tokens REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
 CREATE TRIGGER overlay_tokens_guard BEFORE UPDATE ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_overlay_token();
 
 CREATE TRIGGER overlay_tokens_lines BEFORE INSERT OR UPDATE OF label ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('label');
@@ -3025,6 +3244,12 @@ CREATE TRIGGER profiles_logged_role AFTER UPDATE ON public.profiles FOR EACH ROW
 
 CREATE TRIGGER profiles_touch BEFORE UPDATE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
+CREATE TRIGGER session_bans_bounded_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER session_bans_bounded_removed AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER session_bans_bounded_updated AFTER UPDATE ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
 CREATE TRIGGER session_bans_guard BEFORE INSERT OR UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_session_ban();
 
 CREATE TRIGGER session_bans_lines BEFORE INSERT OR UPDATE OF reason ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('reason');
@@ -3037,6 +3262,12 @@ CREATE TRIGGER session_bans_logged_updated AFTER UPDATE ON public.session_bans R
 
 CREATE TRIGGER session_bans_touch BEFORE UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
+CREATE TRIGGER session_members_bounded_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER session_members_bounded_removed AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER session_members_bounded_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
 CREATE TRIGGER session_members_logged_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
 
 CREATE TRIGGER session_members_logged_deleted AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
@@ -3044,6 +3275,12 @@ CREATE TRIGGER session_members_logged_deleted AFTER DELETE ON public.session_mem
 CREATE TRIGGER session_members_logged_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
 
 CREATE TRIGGER session_members_touch BEFORE UPDATE ON public.session_members FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
+
+CREATE TRIGGER votes_bounded_created AFTER INSERT ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
+
+CREATE TRIGGER votes_bounded_removed AFTER DELETE ON public.votes REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
+
+CREATE TRIGGER votes_bounded_updated AFTER UPDATE ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
 
 CREATE TRIGGER votes_cast AFTER INSERT ON public.votes REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_cast();
 
@@ -3055,11 +3292,23 @@ CREATE TRIGGER votes_truncated BEFORE TRUNCATE ON public.votes FOR EACH STATEMEN
 
 CREATE TRIGGER votes_withdrawn AFTER DELETE ON public.votes REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_withdrawn();
 
+CREATE TRIGGER voting_options_bounded_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
+
+CREATE TRIGGER voting_options_bounded_removed AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
+
+CREATE TRIGGER voting_options_bounded_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
+
 CREATE TRIGGER voting_options_logged_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
 
 CREATE TRIGGER voting_options_logged_deleted AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
 
 CREATE TRIGGER voting_options_logged_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
+
+CREATE TRIGGER voting_sessions_bounded_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER voting_sessions_bounded_removed AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER voting_sessions_bounded_updated AFTER UPDATE ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER voting_sessions_guard BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_session();
 
@@ -3144,6 +3393,9 @@ ALTER TABLE ONLY usher.session_heads
 
 ALTER TABLE ONLY usher.vote_tallies
     ADD CONSTRAINT vote_tallies_voting_session_id_fkey FOREIGN KEY (voting_session_id) REFERENCES public.voting_sessions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY usher.write_counts
+    ADD CONSTRAINT write_counts_author_fkey FOREIGN KEY (author) REFERENCES public.profiles(id) ON DELETE CASCADE;
 
 ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY;
 
@@ -3275,6 +3527,10 @@ ALTER TABLE usher.session_heads ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE usher.vote_tallies ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE usher.write_counts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE usher.write_limits ENABLE ROW LEVEL SECURITY;
+
 GRANT ALL ON SCHEMA public TO postgres;
 GRANT USAGE ON SCHEMA public TO anon;
 GRANT USAGE ON SCHEMA public TO authenticated;
@@ -3353,6 +3609,8 @@ GRANT ALL ON FUNCTION usher.banned_sessions() TO service_role;
 REVOKE ALL ON FUNCTION usher.begin_batch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.begin_batch() TO usher_gateway;
 
+REVOKE ALL ON FUNCTION usher.begin_countdown() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) TO usher_gateway;
 
@@ -3380,7 +3638,12 @@ REVOKE ALL ON FUNCTION usher.close_votings(votings uuid[], sessions uuid[]) FROM
 
 REVOKE ALL ON FUNCTION usher.compact_results(results jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION usher.count_down() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.count_votes(voting uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.count_writes(kind text, sessions uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.count_writes(kind text, sessions uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION usher.create_profile(account uuid, metadata jsonb) FROM PUBLIC;
 
@@ -3465,6 +3728,8 @@ REVOKE ALL ON FUNCTION usher.joined_sessions() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO anon;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO authenticated;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO service_role;
+
+REVOKE ALL ON FUNCTION usher.limit_writes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) FROM PUBLIC;
 
@@ -3584,6 +3849,9 @@ REVOKE ALL ON FUNCTION usher.require_writer(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.require_writer(session uuid) TO service_role;
+
+REVOKE ALL ON FUNCTION usher.rows_allowed(kind text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.rows_allowed(kind text) TO authenticated;
 
 REVOKE ALL ON FUNCTION usher.session_of(voting uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO authenticated;
