@@ -473,6 +473,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<(Stage, Batchers)> {
     let (writer, batchers) = batchers(
         &Store::new(target.pool(POOL_SIZE)),
         Bounds::default(),
+        &[],
         &Arc::new(Metrics::new()),
     );
     let stage = Stage {

@@ -3855,6 +3855,7 @@ GRANT ALL ON FUNCTION usher.rows_allowed(kind text) TO authenticated;
 
 REVOKE ALL ON FUNCTION usher.session_of(voting uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO authenticated;
+GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.session_snapshot(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_snapshot(session uuid) TO usher_gateway;

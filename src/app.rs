@@ -114,7 +114,6 @@ impl Parts {
     fn build(config: &Config) -> Self {
         let metrics = Arc::new(Metrics::new());
         let store = Store::new(config.database.pool(config.pool_size));
-        let (writer, batchers) = batcher::batchers(&store, Bounds::default(), &metrics);
         let (listening, is_listening) = watch::channel(false);
         let stop_listening = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -124,6 +123,7 @@ impl Parts {
             hearers,
             changed_votings,
         } = spawn_loops(config, &store, &metrics, &mut tasks, &stop_listening);
+        let (writer, batchers) = batcher::batchers(&store, Bounds::default(), &hearers, &metrics);
         tasks.spawn(batchers.run());
         let (looked, database) = watch::channel(DatabaseState::default());
         tasks.spawn(readiness::watch_database(

@@ -416,7 +416,7 @@ end
 $$;
 
 revoke execute on function usher.session_of(uuid) from public;
-grant execute on function usher.session_of(uuid) to authenticated;
+grant execute on function usher.session_of(uuid) to authenticated, usher_gateway;
 
 create policy votes_insert on public.votes
   for insert

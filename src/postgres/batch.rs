@@ -8,10 +8,11 @@ use uuid::Uuid;
 use crate::auth::identity::Identity;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::store::may_pass;
-use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, VotingId};
+use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Done;
 use crate::relay::peer::Write;
+use crate::relay::personal::OwnVote;
 
 /// When a write that may succeed later is worth another try.
 pub(super) const RETRY_AFTER_MS: u64 = 1_000;
@@ -114,7 +115,8 @@ impl Kind {
                  cross join lateral usher.post_messages(case when s.wait is not null then $1::jsonb end) as b"
             }
             Self::Votes => {
-                "select b.item, b.voting, b.movie, b.refusal, b.retry_after_ms, b.detail \
+                "select b.item, b.voting, b.movie, b.refusal, b.retry_after_ms, b.detail, \
+                 case when b.refusal is null then usher.session_of(b.voting) end as session \
                  from (select set_config('lock_timeout', $2, true) as wait) as s \
                  cross join lateral usher.cast_votes(case when s.wait is not null then $1::jsonb end) as b"
             }
@@ -137,6 +139,21 @@ impl Kind {
                 movie: row.get::<_, Option<Uuid>>("movie").map(MovieId),
             },
         }
+    }
+}
+
+impl Kind {
+    /// The vote that a row says was made; `None` for what is no vote, was refused, or is of a voting that is gone.
+    pub(super) fn own_vote(self, row: &Row, user: UserId) -> Option<OwnVote> {
+        let Self::Votes = self else {
+            return None;
+        };
+        Some(OwnVote {
+            user,
+            session: SessionId(row.get::<_, Option<Uuid>>("session")?),
+            voting: VotingId(row.get("voting")),
+            movie: row.get::<_, Option<Uuid>>("movie").map(MovieId),
+        })
     }
 }
 

@@ -36,11 +36,13 @@ use crate::limits::BUSY_AFTER;
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN};
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
+use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
 use crate::protocol::client::{NewMessage, NewVote};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Done;
 use crate::relay::peer::Write;
+use crate::relay::personal::OwnVote;
 use crate::relay::write_queue::{Bounds, Full, Overdue, Place, Waiting, WriteQueue};
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -106,17 +108,25 @@ struct Batcher {
 struct Poster {
     kind: Kind,
     store: Store,
+    /// Who wants to hear of votes. They never wait for a batch.
+    hearers: Vec<mpsc::Sender<Arc<Heard>>>,
     metrics: Arc<Metrics>,
 }
 
-/// Makes a writer and the tasks behind it.
+/// Makes a writer and the tasks behind it. `hearers` hear of every vote, in the order of the commits.
 #[must_use]
-pub fn batchers(store: &Store, bounds: Bounds, metrics: &Arc<Metrics>) -> (Writer, Batchers) {
+pub fn batchers(
+    store: &Store,
+    bounds: Bounds,
+    hearers: &[mpsc::Sender<Arc<Heard>>],
+    metrics: &Arc<Metrics>,
+) -> (Writer, Batchers) {
     let batcher = |kind| {
         let (sender, inbox) = mpsc::channel(WRITE_INBOX_LEN);
         let poster = Poster {
             kind,
             store: store.clone(),
+            hearers: hearers.to_vec(),
             metrics: Arc::clone(metrics),
         };
         let batcher = Batcher {
@@ -312,7 +322,10 @@ impl Poster {
         let outcome = self.persist(&mut writes, lock_wait).await;
         self.metrics.batches.observe(began.elapsed().as_secs_f64());
         match outcome {
-            Ok(rows) => self.answer(writes, &rows),
+            Ok(rows) => {
+                self.tell_votes(&writes, &rows).await;
+                self.answer(writes, &rows)
+            }
             Err(StoreError::Locked) => {
                 self.metrics.batches_blocked.inc();
                 writes
@@ -369,6 +382,25 @@ impl Poster {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+
+    /// Tells of the votes of a batch. Before the next batch of the same votings begins, so that of two votes of a user the
+    /// later is told later.
+    async fn tell_votes(&self, writes: &[Waiting<Item>], rows: &[Row]) {
+        let vote = |row: &Row| {
+            let place = usize::try_from(row.get::<_, i32>("item")).ok()?;
+            let user = writes.get(place)?.item.identity.subject?;
+            self.kind.own_vote(row, user)
+        };
+        let votes: Vec<OwnVote> = rows.iter().filter_map(vote).collect();
+        if votes.is_empty() {
+            return;
+        }
+        let heard = Arc::new(Heard::OwnVotes(votes));
+        for hearer in &self.hearers {
+            // A hearer that is gone has stopped, and so will we.
+            let _ = hearer.send(Arc::clone(&heard)).await;
         }
     }
 

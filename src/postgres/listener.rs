@@ -27,6 +27,7 @@ use crate::postgres::trouble::ConnectError;
 use crate::protocol::id::VotingId;
 use crate::protocol::ms;
 use crate::protocol::notify::{self, AccessChange, Channels, Notice};
+use crate::relay::personal::OwnVote;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
@@ -38,6 +39,8 @@ pub enum Heard {
         /// Which life of the database this is.
         epoch: String,
     },
+    /// Votes that this gateway made, in the order of their commits; from the batcher.
+    OwnVotes(Vec<OwnVote>),
     /// Notifications that came together.
     Notices {
         /// New events.

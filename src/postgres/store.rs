@@ -34,7 +34,7 @@ use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub const OWN_FUNCTIONS: [&str; 12] = [
+pub const OWN_FUNCTIONS: [&str; 13] = [
     "cast_votes",
     "channel_names",
     "close_due_voting",
@@ -44,6 +44,7 @@ pub const OWN_FUNCTIONS: [&str; 12] = [
     "events_after",
     "heads",
     "post_messages",
+    "session_of",
     "session_snapshot",
     "tallies",
     "trim_events",

@@ -41,6 +41,11 @@ pub enum ServerFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
+    Mine {
+        session: SessionId,
+        voting: VotingId,
+        movie: Option<MovieId>,
+    },
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a FrameId>,
@@ -295,6 +300,16 @@ mod tests {
             },
             expect![[
                 r#"{"type":"ack","voting":"00000000-0000-0000-0000-000000000000","movie":null}"#
+            ]],
+        );
+        check(
+            &ServerFrame::Mine {
+                session: SessionId(uuid),
+                voting: VotingId(uuid),
+                movie: None,
+            },
+            expect![[
+                r#"{"type":"mine","session":"00000000-0000-0000-0000-000000000000","voting":"00000000-0000-0000-0000-000000000000","movie":null}"#
             ]],
         );
         check(

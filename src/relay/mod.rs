@@ -10,7 +10,8 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, [`router`], [`topic`], `kept_tallies`, [`snapshot`], [`opening`],
-//! `rights`, [`subscription`], [`may_write`], [`peer`], [`tally`], [`resume`], [`write_queue`], [`holds`].
+//! `rights`, [`subscription`], [`may_write`], [`peer`], [`personal`], [`tally`], [`resume`],
+//! [`write_queue`], [`holds`].
 
 pub mod history;
 pub mod holds;
@@ -18,6 +19,7 @@ mod kept_tallies;
 pub mod may_write;
 pub mod opening;
 pub mod peer;
+pub mod personal;
 mod redaction;
 pub mod resume;
 mod rights;

@@ -19,7 +19,7 @@ use crate::auth::mint::{Claims, mint};
 use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::limits::{SUBSCRIPTIONS_PER_PEER_MAX, WRITES_IN_FLIGHT_PER_PEER_MAX};
 use crate::protocol::client::{self, FrameId};
-use crate::protocol::id::{MessageId, Seq, SessionId, UserId};
+use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, Done, StartReason};
@@ -49,6 +49,29 @@ fn a_fresh_subscription_is_joined_admitted_caught_up_and_live() {
                 < events 4 5
                 attach after 5 in e
             live"#]],
+    );
+}
+
+#[test]
+fn an_own_vote_is_told_and_never_by_an_older_one_afterwards() {
+    check(
+        "> subscribe S | joined | voted for 5 | voted for 6 | admitted head 0 | voted for 7 | live | voted",
+        expect![[r#"
+            > subscribe S
+                join
+            joined
+                ask for admission
+            voted for 5
+            voted for 6
+            admitted head 0
+                count Unrecovered(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3 mine=00000000-0000-0000-0000-000000000006
+                attach after 0 in e
+            voted for 7
+                < mine movie="00000000-0000-0000-0000-000000000007" voting="00000000-0000-0000-0000-000000000001"
+            live
+            voted
+                < mine movie=null voting="00000000-0000-0000-0000-000000000001""#]],
     );
 }
 
@@ -1280,6 +1303,11 @@ impl Stage {
                 self.peer
                     .on_turn(session, attempt, TurnKind::Lost(reason), now);
             }
+            "voted" => {
+                let movie = after(words, "for").map(|movie| MovieId(Uuid::from_u128(movie.into())));
+                let kind = TurnKind::OwnVote(VotingId(Uuid::from_u128(1)), movie);
+                self.peer.on_turn(session, attempt, kind, now);
+            }
             "recheck" => self.peer.on_turn(session, attempt, TurnKind::Recheck, now),
             "written" => {
                 let ticket = if self.tickets.is_empty() {
@@ -1465,8 +1493,10 @@ impl Stage {
         let fields: Vec<String> = fields
             .map(|(name, value)| format!(" {name}={value}"))
             .collect();
+        let mine = frame["votings"][0]["mine"].as_str();
+        let mine = mine.map_or(String::new(), |mine| format!(" mine={mine}"));
         format!(
-            "< {}{}",
+            "< {}{}{mine}",
             frame["type"].as_str().expect("a type"),
             fields.concat()
         )
@@ -1504,7 +1534,12 @@ fn user(number: u128) -> Identity {
 }
 
 fn snapshot(epoch: &str, head: u64, floor: u64) -> Arc<Snapshot> {
-    let json = json!({"epoch": epoch, "head": head, "floor": floor, "info": {}, "votings": []});
+    let voting = json!({
+        "voting": Uuid::from_u128(1), "status": "open", "version": 1, "total": 0, "counts": [], "question": "?",
+        "results_visibility": "live", "allow_change": true, "options": [],
+    });
+    let json =
+        json!({"epoch": epoch, "head": head, "floor": floor, "info": {}, "votings": [voting]});
     Arc::new(serde_json::from_str(&json.to_string()).unwrap())
 }
 

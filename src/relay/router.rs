@@ -12,11 +12,12 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::limits::{LINGERING_SESSIONS_MAX, RECHECK_SPREAD, SESSION_LINGER};
-use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
+use crate::protocol::id::{MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::ms;
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::protocol::server::StartReason;
 use crate::relay::PeerId;
+use crate::relay::personal::{self, OwnVote, Users};
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 use crate::relay::topic::{Broken, Level, Receiver, Topic};
@@ -36,6 +37,7 @@ pub struct Router {
     generation: u64,
     topics: FxHashMap<SessionId, Topic>,
     sessions_of: FxHashMap<PeerId, Vec<SessionId>>,
+    users: Users,
     dirty: Vec<SessionId>,
     refills: VecDeque<Refill>,
     turns: VecDeque<Turn>,
@@ -108,6 +110,8 @@ pub enum TurnKind {
     Recheck,
     /// The same, after a while, so that a herd does not ask at once.
     RecheckLater(Duration),
+    /// The user behind it voted, here or on another socket.
+    OwnVote(VotingId, Option<MovieId>),
 }
 
 /// What is remembered of a session that is already watched here.
@@ -155,6 +159,7 @@ impl Router {
             generation: 0,
             topics: FxHashMap::default(),
             sessions_of: FxHashMap::default(),
+            users: Users::default(),
             dirty: Vec::new(),
             refills: VecDeque::new(),
             turns: VecDeque::new(),
@@ -237,6 +242,7 @@ impl Router {
         if !sessions.contains(&session) {
             sessions.push(session);
         }
+        self.users.add(receiver.user, receiver.peer);
         topic.join(receiver);
         topic.recall()
     }
@@ -294,7 +300,10 @@ impl Router {
             else {
                 continue;
             };
-            if std::mem::replace(&mut receiver.user, user) != user {
+            let before = std::mem::replace(&mut receiver.user, user);
+            if before != user {
+                self.users.remove(before, peer);
+                self.users.add(user, peer);
                 let attempt = receiver.attempt;
                 self.turns.push_back(Turn {
                     peer,
@@ -319,10 +328,12 @@ impl Router {
 
     /// Ends the interest of a receiver in a session.
     pub fn leave(&mut self, session: SessionId, peer: PeerId, now: Instant) {
+        let user = self.user(session, peer);
         if let Some(sessions) = self.sessions_of.get_mut(&peer) {
             sessions.retain(|watched| *watched != session);
             if sessions.is_empty() {
                 self.sessions_of.remove(&peer);
+                self.users.remove(user, peer);
             }
         }
         if let Some(topic) = self.topics.get_mut(&session) {
@@ -334,6 +345,8 @@ impl Router {
     pub fn leave_all(&mut self, peer: PeerId, now: Instant) -> Vec<SessionId> {
         let sessions = self.sessions_of.remove(&peer).unwrap_or_default();
         for session in &sessions {
+            let user = self.user(*session, peer);
+            self.users.remove(user, peer);
             if let Some(topic) = self.topics.get_mut(session) {
                 topic.leave(peer, now);
             }
@@ -377,6 +390,11 @@ impl Router {
         if let Some(topic) = self.topics.get_mut(&session) {
             topic.broadcast(frame, outlet);
         }
+    }
+
+    /// Tells the sockets of a user that follow the session of a vote.
+    pub fn on_own_vote(&mut self, vote: &OwnVote) {
+        personal::tell_own_vote(vote, &self.users, &mut self.topics, &mut self.turns);
     }
 
     /// Asks everybody concerned by a change of access to be admitted again.
@@ -460,6 +478,10 @@ impl Router {
     #[must_use]
     pub fn window_bytes(&self) -> usize {
         self.topics.values().map(Topic::window_bytes).sum()
+    }
+
+    fn user(&mut self, session: SessionId, peer: PeerId) -> Option<UserId> {
+        self.topics.get_mut(&session)?.receiver(peer)?.user
     }
 
     fn restart(&mut self, session: SessionId, broken: Broken) {

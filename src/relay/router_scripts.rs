@@ -13,9 +13,10 @@ use uuid::Uuid;
 use crate::limits::{
     LINGERING_SESSIONS_MAX, RING_BYTES_MAX, RUN_BYTES_MAX, TALLIES_PER_SESSION_MAX,
 };
-use crate::protocol::id::{Seq, SessionId, UserId};
+use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::relay::PeerId;
+use crate::relay::personal::OwnVote;
 use crate::relay::router::{Attached, LogPage, Outlet, Position, Refill, Router, TurnKind};
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
@@ -655,6 +656,29 @@ fn a_change_of_access_asks_those_concerned_to_be_admitted_again() {
 }
 
 #[test]
+fn a_vote_is_told_to_the_sockets_of_its_user_that_follow_the_session() {
+    check(
+        "join 1 user 4 | join 2 user 4 | join 3 user 5 | join 6 | vote 4 | leave 2 | vote 4 | user 3 is 4 | vote 4 | \
+         vote 5 | leave 1 | leave 3 | vote 4 | vote 9",
+        expect![[r#"
+            join 1 user 4
+            join 2 user 4
+            join 3 user 5
+            join 6
+            vote 4: 1 voted, 2 voted
+            leave 2
+            vote 4: 1 voted
+            user 3 is 4: 3 recheck
+            vote 4: 1 voted, 3 voted
+            vote 5
+            leave 1
+            leave 3
+            vote 4
+            vote 9"#]],
+    );
+}
+
+#[test]
 fn whoever_signs_in_is_admitted_again() {
     check(
         "join 1 | user 1 is 4 | user 1 is 4 | access 4",
@@ -900,6 +924,7 @@ impl Stage {
                     TurnKind::Lost(reason) => format!("{} lost {reason:?}", turn.peer.0),
                     TurnKind::Recheck => format!("{} recheck", turn.peer.0),
                     TurnKind::RecheckLater(_) => format!("{} recheck later", turn.peer.0),
+                    TurnKind::OwnVote(..) => format!("{} voted", turn.peer.0),
                 });
             }
             while self.router.poll_recount().is_some() {
@@ -992,6 +1017,12 @@ impl Stage {
             "votings" => self
                 .told
                 .push(format!("{} known", self.router.votings().count())),
+            "vote" => self.router.on_own_vote(&OwnVote {
+                user: user(words.0[1]),
+                session: SESSION,
+                voting: VotingId(Uuid::from_u128(1)),
+                movie: None,
+            }),
             "access" => {
                 let user = (words.0[1] != "all").then(|| user(words.0[1]));
                 self.router.on_access_change(AccessChange {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::auth::identity::Identity;
-use crate::limits::ADMISSION_RETRY;
+use crate::limits::{ADMISSION_RETRY, TALLIES_PER_SESSION_MAX};
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::ms;
@@ -64,6 +64,9 @@ pub struct Subscription {
     rights: Rights,
     /// The epoch of its numbers.
     epoch: Box<str>,
+    /// Votes of the subscriber that were heard of before it was told where it begins, one a voting. What the database says
+    /// then may be older.
+    own_votes: Vec<(VotingId, Option<MovieId>)>,
 }
 
 #[derive(Debug)]
@@ -135,6 +138,7 @@ impl Subscription {
             state: State::Joining(Box::new(start)),
             rights: Rights::default(),
             epoch: Box::default(),
+            own_votes: Vec::new(),
         }
     }
 
@@ -156,7 +160,9 @@ impl Subscription {
         {
             self.rights.on_grant(grant);
             self.epoch = recall.snapshot.epoch.as_str().into();
-            self.announce(&start, &opening, |_| None, scene, effects);
+            let own_votes = std::mem::take(&mut self.own_votes);
+            let mine = |voting| newest(&own_votes, voting);
+            self.announce(&start, &opening, mine, scene, effects);
             let course = Course {
                 position: opening.position,
                 snapshot: Some(Arc::clone(&recall.snapshot)),
@@ -284,7 +290,26 @@ impl Subscription {
             TurnKind::Lost(reason) => self.restart(reason, effects),
             TurnKind::Recheck => self.recheck(scene, effects),
             TurnKind::RecheckLater(delay) => self.rights.ask_within(delay, scene.now),
+            TurnKind::OwnVote(voting, movie) => self.on_own_vote(voting, movie, effects),
         }
+    }
+
+    /// The subscriber voted, on this socket or another.
+    fn on_own_vote(&mut self, voting: VotingId, movie: Option<MovieId>, effects: &mut Vec<Effect>) {
+        if self.is_beginning() {
+            self.own_votes.retain(|(other, _)| *other != voting);
+            if self.own_votes.len() == TALLIES_PER_SESSION_MAX {
+                self.own_votes.remove(0);
+            }
+            return self.own_votes.push((voting, movie));
+        }
+        let session = self.session;
+        let frame = ServerFrame::Mine {
+            session,
+            voting,
+            movie,
+        };
+        effects.push(Effect::Send(frame.encode()));
     }
 
     /// Asks the database again what the peer may do, where it will not be asked anyway.
@@ -360,6 +385,19 @@ impl Subscription {
         self.rights.can().moderate
     }
 
+    /// Whether the subscriber is yet to be told where it begins, or begins anew.
+    fn is_beginning(&self) -> bool {
+        matches!(
+            self.state,
+            State::Joining(_)
+                | State::Authorizing(_)
+                | State::Waiting {
+                    next: Retry::Start(_),
+                    ..
+                }
+        )
+    }
+
     /// Whether an answer of the router to a join is awaited.
     #[must_use]
     pub fn is_joining(&self) -> bool {
@@ -396,7 +434,11 @@ impl Subscription {
         self.epoch = snapshot.epoch.as_str().into();
         let opening = Opening::of_admission(start, snapshot);
         let position = opening.position;
-        let mine = |voting: VotingId| Some(admission.mine.get(&voting).copied());
+        let own_votes = std::mem::take(&mut self.own_votes);
+        let mine = |voting: VotingId| {
+            let read = || admission.mine.get(&voting).copied();
+            Some(newest(&own_votes, voting).unwrap_or_else(read))
+        };
         self.announce(start, &opening, mine, scene, effects);
         let course = Course {
             position,
@@ -542,6 +584,12 @@ impl Subscription {
             next,
         };
     }
+}
+
+/// The vote in a voting that was heard of last, if any was.
+fn newest(own_votes: &[(VotingId, Option<MovieId>)], voting: VotingId) -> Option<Option<MovieId>> {
+    let heard = own_votes.iter().find(|(other, _)| *other == voting);
+    heard.map(|(_, movie)| *movie)
 }
 
 /// Whether a refusal says that the caller may not, and not that something failed.

@@ -189,6 +189,11 @@ impl Fanout {
                     self.router.publish(notices.drain(..), &mut self.lines);
                     self.on_back(epoch);
                 }
+                Heard::OwnVotes(votes) => {
+                    for vote in votes {
+                        self.router.on_own_vote(vote);
+                    }
+                }
                 Heard::Notices { events, access, .. } => {
                     notices.extend_from_slice(events);
                     for change in access {

@@ -55,6 +55,7 @@ mod moderation;
 mod naive;
 mod operator;
 mod overlay;
+mod own_votes;
 mod pgtap;
 mod pooler;
 mod postgres_tls;

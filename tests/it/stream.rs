@@ -15,7 +15,7 @@ use crate::gateway::{Gateway, Process};
 use crate::http::{Answer, call, get, metric, read_chunk, read_head};
 
 /// One event source. What it has seen it asks for again, as a browser does.
-struct Source {
+pub(crate) struct Source {
     socket: TcpStream,
     unread: String,
     last_id: Option<String>,
@@ -25,7 +25,12 @@ struct Source {
 
 impl Source {
     /// Opens a stream that must begin.
-    async fn open(at: SocketAddr, path: &str, user: Option<&User>, last_id: Option<&str>) -> Self {
+    pub(crate) async fn open(
+        at: SocketAddr,
+        path: &str,
+        user: Option<&User>,
+        last_id: Option<&str>,
+    ) -> Self {
         let mut socket = TcpStream::connect(at).await.unwrap();
         let mut request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nAccept-Encoding: gzip\r\n");
         if let Some(user) = user {
@@ -53,7 +58,7 @@ impl Source {
     }
 
     /// The next frame; `None` at the end of the stream.
-    async fn frame(&mut self) -> Option<Value> {
+    pub(crate) async fn frame(&mut self) -> Option<Value> {
         let read = async {
             loop {
                 while let Some((block, rest)) = self.unread.split_once("\n\n") {

@@ -395,7 +395,7 @@ impl Desk {
     pub(crate) fn open(db: &Database, bounds: Bounds) -> Self {
         let target = Target::parse(&db.gateway_url.as_str().into(), None).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let (writer, batchers) = batchers(&Store::new(target.pool(4)), bounds, &metrics);
+        let (writer, batchers) = batchers(&Store::new(target.pool(4)), bounds, &[], &metrics);
         tokio::spawn(batchers.run());
         Self { writer, metrics }
     }

@@ -1,0 +1,73 @@
+//! What concerns one user on this node: their own votes, and changes of their access.
+//!
+//! Finds the connections of a user by an index, so a vote does not look at everybody who watches.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use rustc_hash::FxHashMap;
+
+use crate::protocol::id::{MovieId, SessionId, UserId, VotingId};
+use crate::relay::PeerId;
+use crate::relay::router::{Turn, TurnKind};
+use crate::relay::topic::Topic;
+
+/// A vote that was made through this gateway and is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnVote {
+    /// Whose.
+    pub user: UserId,
+    /// In which session.
+    pub session: SessionId,
+    /// In which voting.
+    pub voting: VotingId,
+    /// For what; `None` where it was withdrawn.
+    pub movie: Option<MovieId>,
+}
+
+/// The connections of each user that watch something.
+#[derive(Debug, Default)]
+pub(super) struct Users(BTreeSet<(UserId, PeerId)>);
+
+impl Users {
+    /// Notes who is behind a connection.
+    pub(super) fn add(&mut self, user: Option<UserId>, peer: PeerId) {
+        if let Some(user) = user {
+            self.0.insert((user, peer));
+        }
+    }
+
+    /// Forgets who was behind a connection.
+    pub(super) fn remove(&mut self, user: Option<UserId>, peer: PeerId) {
+        if let Some(user) = user {
+            self.0.remove(&(user, peer));
+        }
+    }
+
+    /// The connections of a user.
+    pub(super) fn of(&self, user: UserId) -> impl Iterator<Item = PeerId> {
+        let range = (user, PeerId(0))..=(user, PeerId(u64::MAX));
+        self.0.range(range).map(|(_, peer)| *peer)
+    }
+}
+
+/// Tells the connections of the voter that follow the session.
+pub(super) fn tell_own_vote(
+    vote: &OwnVote,
+    users: &Users,
+    topics: &mut FxHashMap<SessionId, Topic>,
+    turns: &mut VecDeque<Turn>,
+) {
+    let Some(topic) = topics.get_mut(&vote.session) else {
+        return;
+    };
+    for peer in users.of(vote.user) {
+        if let Some(receiver) = topic.receiver(peer) {
+            turns.push_back(Turn {
+                peer,
+                session: vote.session,
+                attempt: receiver.attempt,
+                kind: TurnKind::OwnVote(vote.voting, vote.movie),
+            });
+        }
+    }
+}
