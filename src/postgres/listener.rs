@@ -112,16 +112,13 @@ impl Listener {
             }
             // Once a reason, not once a try: one that comes later may be what somebody can mend. Without their causes
             // there are few.
-            match &lost {
-                // The gateway has one line about a missing schema, whichever part finds it first.
-                Lost::Statement(error) if is_about_schema(error) => {
-                    self.store.log().log_missing_schema(&with_causes(error));
-                }
-                lost => {
-                    if said.insert(lost.to_string()) {
-                        warn!(error = with_causes(lost), "not listening, trying again");
-                    }
-                }
+            // The gateway has one line about a missing schema, whichever part finds it first.
+            if let Lost::Statement(error) = &lost
+                && is_about_schema(error)
+            {
+                self.store.log().log_missing_schema(&with_causes(error));
+            } else if said.insert(lost.to_string()) {
+                warn!(error = with_causes(&lost), "not listening, trying again");
             }
             away_since.get_or_insert_with(Instant::now);
             self.metrics.listen_losses.inc();

@@ -4,40 +4,9 @@
 
 use tokio_postgres::{Client, Error};
 
-/// What a Supabase project has and the migrations build on, by name, as far as the database lacks it.
-///
-/// # Errors
-///
-/// Where the catalog cannot be read.
-pub(super) async fn missing_platform(client: &Client) -> Result<Vec<String>, Error> {
-    let sql = "select w.kind || ' ' || w.name
-        from (values
-            (1, 'role', 'anon'), (2, 'role', 'authenticated'), (3, 'role', 'service_role'),
-            (4, 'table', 'auth.users'), (5, 'function', 'auth.uid'), (6, 'function', 'auth.jwt'),
-            (7, 'table', 'storage.buckets'), (8, 'table', 'storage.objects'), (9, 'function', 'storage.foldername')
-        ) as w (place, kind, name)
-        where not case w.kind
-            when 'role' then exists (select from pg_catalog.pg_roles r where r.rolname = w.name)
-            when 'table' then exists (
-                select from pg_catalog.pg_class c
-                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                where n.nspname || '.' || c.relname = w.name
-            )
-            else exists (
-                select from pg_catalog.pg_proc p
-                join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-                where n.nspname || '.' || p.proname = w.name
-            )
-        end
-        order by w.place";
-    let rows = client.query_typed(sql, &[]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-/// What a role that may not apply the migrations should be granted, or who else should apply them.
-pub(super) async fn rights(client: &Client) -> String {
-    // Before Postgres 16 CREATEROLE was enough to grant any role but a superuser.
-    let sql = "with
+/// The rights that the migrations need and the caller lacks, as statements for a superuser. Before Postgres 16 CREATEROLE
+/// was enough to grant any role but a superuser.
+const LACKING_RIGHTS: &str = "with
         caller as (
             select r.rolname as name, r.rolsuper, r.rolcreaterole,
                 current_setting('server_version_num')::integer >= 160000 as needs_admin,
@@ -102,11 +71,44 @@ pub(super) async fn rights(client: &Client) -> String {
                 where n.nspname = 'usher' and not pg_catalog.pg_has_role(n.nspowner, 'usage')
             )
         order by s.place";
-    let lacking = match client.query_typed(sql, &[]).await {
-        Ok(rows) => rows,
-        // The failure itself is what its reader needs to know.
-        Err(_) => Vec::new(),
-    };
+
+/// What a Supabase project has and the migrations build on, by name, as far as the database lacks it.
+///
+/// # Errors
+///
+/// Where the catalog cannot be read.
+pub(super) async fn missing_platform(client: &Client) -> Result<Vec<String>, Error> {
+    let sql = "select w.kind || ' ' || w.name
+        from (values
+            (1, 'role', 'anon'), (2, 'role', 'authenticated'), (3, 'role', 'service_role'),
+            (4, 'table', 'auth.users'), (5, 'function', 'auth.uid'), (6, 'function', 'auth.jwt'),
+            (7, 'table', 'storage.buckets'), (8, 'table', 'storage.objects'), (9, 'function', 'storage.foldername')
+        ) as w (place, kind, name)
+        where not case w.kind
+            when 'role' then exists (select from pg_catalog.pg_roles r where r.rolname = w.name)
+            when 'table' then exists (
+                select from pg_catalog.pg_class c
+                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                where n.nspname || '.' || c.relname = w.name
+            )
+            else exists (
+                select from pg_catalog.pg_proc p
+                join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+                where n.nspname || '.' || p.proname = w.name
+            )
+        end
+        order by w.place";
+    let rows = client.query_typed(sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// What a role that may not apply the migrations should be granted, or who else should apply them.
+pub(super) async fn rights(client: &Client) -> String {
+    // Where even this cannot be asked, the failure itself is what its reader needs to know.
+    let lacking = client
+        .query_typed(LACKING_RIGHTS, &[])
+        .await
+        .unwrap_or_default();
     let statements: Vec<String> = lacking.iter().map(|row| row.get(1)).collect();
     if statements.is_empty() {
         return "connect as the role that owns the schema (on Supabase: postgres), or as a superuser"
