@@ -43,8 +43,8 @@ select is(
     where p.pronamespace = 'usher'::regnamespace and has_function_privilege('usher_gateway', p.oid, 'execute')
   ),
   array[
-    'begin_batch', 'cast_votes', 'channel_names', 'check_author', 'close_due_voting', 'close_due_votings',
-    'due_votings', 'end_batch', 'epoch', 'events_after', 'heads', 'is_uuid', 'post_messages', 'refusal_of',
+    'begin_batch', 'bucket_settings', 'cast_votes', 'channel_names', 'check_author', 'close_due_voting',
+    'close_due_votings', 'due_votings', 'end_batch', 'epoch', 'events_after', 'heads', 'is_uuid', 'post_messages', 'refusal_of',
     'session_of', 'session_snapshot', 'settle_messages', 'settle_votes', 'take_turns', 'tallies', 'trim_events',
     'wait_no_more'
   ],
