@@ -9,10 +9,11 @@
 //! ```
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
-//! Read in this order: [`history`], `redaction`, [`router`], [`topic`], `kept_tallies`, [`snapshot`], [`opening`],
-//! `rights`, [`subscription`], [`may_write`], [`peer`], [`personal`], [`tally`], [`resume`],
+//! Read in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`],
+//! [`opening`], `rights`, [`subscription`], [`may_write`], [`peer`], [`personal`], [`tally`], [`resume`],
 //! [`write_queue`], [`holds`].
 
+mod backlog;
 pub mod history;
 pub mod holds;
 mod kept_tallies;

@@ -20,6 +20,7 @@ use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
 use crate::relay::PeerId;
+use crate::relay::backlog::Backlog;
 use crate::relay::history::{History, Origin};
 use crate::relay::kept_tallies::KeptTallies;
 use crate::relay::redaction::is_same_or_redacted;
@@ -89,35 +90,6 @@ pub(super) enum Broken {
     Forged,
 }
 
-/// Consecutive events as they go to one receiver that is behind. A bounded part of what it lacks: what a socket does not
-/// take is kept until it does.
-#[derive(Debug)]
-struct Run {
-    from: Seq,
-    to: Seq,
-    bytes: Bytes,
-}
-
-impl Run {
-    fn new<'a>(
-        session: SessionId,
-        from: Seq,
-        rest: impl Iterator<Item = &'a Bytes> + Clone,
-    ) -> Self {
-        let mut bytes = 0;
-        let fits = |event: &&Bytes| {
-            bytes += event.len();
-            bytes <= RUN_BYTES_MAX || bytes == event.len()
-        };
-        let count = rest.clone().take_while(fits).count();
-        Self {
-            from,
-            to: Seq(from.0 + count as u64),
-            bytes: server::events(session, rest.take(count)),
-        }
-    }
-}
-
 /// One session as a router sees it.
 #[derive(Debug)]
 pub(super) struct Topic {
@@ -142,8 +114,8 @@ pub(super) struct Topic {
     /// The number of the newest event that made earlier snapshots untrue.
     changed_at: Seq,
     tallies: KeptTallies,
-    /// The run of events made last: a herd that comes back from one position shares it.
-    run: Option<Run>,
+    /// The run of events made last: clients that reconnect from one position share it.
+    backlog: Option<Backlog>,
 }
 
 impl Topic {
@@ -163,7 +135,7 @@ impl Topic {
             is_current: false,
             changed_at: Seq(0),
             tallies: KeptTallies::default(),
-            run: None,
+            backlog: None,
         }
     }
 
@@ -277,7 +249,7 @@ impl Topic {
             }
         }
         self.flushed = head;
-        self.run = None;
+        self.backlog = None;
         history.trim(ring_events_max, RING_BYTES_MAX, head);
     }
 
@@ -373,14 +345,18 @@ impl Topic {
                     position: cursor,
                 };
             };
-            if self.run.as_ref().is_none_or(|run| run.from != cursor) {
-                self.run = Some(Run::new(session, cursor, rest));
+            if self
+                .backlog
+                .as_ref()
+                .is_none_or(|backlog| backlog.from != cursor)
+            {
+                self.backlog = Some(Backlog::new(session, cursor, rest));
             }
-            let run = self.run.as_ref().expect("made above");
-            if !outlet.offer(peer, &run.bytes) {
+            let backlog = self.backlog.as_ref().expect("made above");
+            if !outlet.offer(peer, &backlog.bytes) {
                 return Level::Served;
             }
-            cursor = run.to;
+            cursor = backlog.to;
             receiver.cursor = Some(cursor);
         }
         if receiver.missed_tally {

@@ -1,7 +1,7 @@
 //! The epoch: it changes when another log may have taken the place of the one that clients know, and only then.
 //!
-//! In each test the log ends at 10 when the copy is made. A client sees 15, then the copy takes the place of the original and
-//! grows to 20 with other events. Without another epoch the client would go on after 15 and miss five.
+//! In each test the log ends at 10 when the copy is made. A client sees 15, then the copy takes the place of the original
+//! and grows to 20 with other events. Without another epoch the client would go on after 15 and miss five.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
