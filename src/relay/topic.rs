@@ -15,7 +15,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX, RUN_BYTES_MAX};
+use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX};
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};

@@ -733,6 +733,24 @@ mod tests {
         batch_bytes_max: 100,
     };
 
+    /// Ends the batches with a session that is named, or all. If they are blocked, what is for these sessions goes back.
+    fn end_batches(
+        queue: &mut WriteQueue<String>,
+        under_way: &mut Vec<Vec<Waiting<String>>>,
+        named: &[Place],
+        are_blocked: bool,
+        now: Instant,
+    ) {
+        let is_meant = |write: &Waiting<String>| named.is_empty() || named.contains(&write.place);
+        let ended = under_way.extract_if(.., |batch| batch.iter().any(is_meant));
+        for batch in ended {
+            let posted = posted(&batch);
+            let is_back = |write: &Waiting<String>| are_blocked && is_meant(write);
+            let back = batch.into_iter().filter(is_back).collect();
+            queue.on_done(&posted, back, now);
+        }
+    }
+
     /// Runs a script: `a:1*90` is a write of 90 bytes by author 1 to session a, the rest are the queue's own words.
     /// `done` and `blocked` end batches that are under way: all, or those with a session that is named. `blocked` gives
     /// back what is for the sessions that are named, or everything; `part` gives back so many of the newest.
@@ -780,17 +798,7 @@ mod tests {
                     while let Some(name) = words.next_if(|word| word.len() == 1) {
                         named.push(place(name));
                     }
-                    let is_meant = |batch: &mut Vec<Waiting<String>>| {
-                        named.is_empty() || batch.iter().any(|write| named.contains(&write.place))
-                    };
-                    for batch in under_way.extract_if(.., is_meant).collect::<Vec<_>>() {
-                        let posted = posted(&batch);
-                        let is_back = |write: &Waiting<String>| {
-                            word == "blocked" && (named.is_empty() || named.contains(&write.place))
-                        };
-                        let back = batch.into_iter().filter(is_back).collect();
-                        queue.on_done(&posted, back, now);
-                    }
+                    end_batches(&mut queue, &mut under_way, &named, word == "blocked", now);
                 }
                 write => {
                     let (what, bytes) = write.split_once('*').unwrap_or((write, "1"));
