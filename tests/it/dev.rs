@@ -108,7 +108,7 @@ fn a_second_one_works_beside_the_first_and_a_taken_port_is_said() {
         .find(|line| line.contains("is taken"))
         .unwrap();
     assert!(
-        sentence.contains("usher dev --listen 127.0.0.1:"),
+        sentence.contains("such as --listen 127.0.0.1:"),
         "{sentence}"
     );
     third.assert_nothing_left();

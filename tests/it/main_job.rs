@@ -422,7 +422,7 @@ async fn the_hundred_and_first_subscription_is_refused() {
         client.subscribe(*session).await;
     }
     let frame = json!({"type": "subscribe", "session": sessions[100]});
-    refused(client.ask(frame).await, "conflict");
+    refused(client.ask(frame).await, "bad_request");
     // One that is there already may be asked for again.
     client.subscribe(sessions[99]).await;
     client
