@@ -99,27 +99,6 @@ $$;
 
 COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its preferences, which no one else can read.';
 
-CREATE FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    AS $$
-declare
-  movie record;
-begin
-  for movie in
-    select d.movie_id, sum(d.delta) as delta
-    from unnest(movie_ids, deltas) as d (movie_id, delta)
-    group by d.movie_id
-    having sum(d.delta) <> 0
-    order by d.movie_id
-  loop
-    update public.movies m set vote_total = m.vote_total + movie.delta where m.id = movie.movie_id;
-  end loop;
-end
-$$;
-
 CREATE FUNCTION usher.admit(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -156,188 +135,148 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    AS $$
-declare
-  log record;
-begin
-  for log in
-    select
-      b.session_id,
-      -- The reason is between the moderators and the user: it does not go out to all.
-      array_agg((select row_to_json(x) from (select b.user_id, b.until) as x) order by b.user_id) as datas
-    from unnest(sessions, members, untils) as b (session_id, user_id, until)
-    group by b.session_id
-    order by b.session_id
-  loop
-    perform usher.append_events(log.session_id, 'member.banned', array_fill(null::uuid, array[cardinality(log.datas)]), log.datas);
-  end loop;
-  perform usher.notify_access_of_many(sessions, members);
-end
-$$;
-
-CREATE FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    AS $$
-declare
-  log record;
-begin
-  for log in
-    select
-      d.session_id,
-      array_agg(d.id order by d.n) as messages,
-      array_agg(
-        (
-          select row_to_json(x)
-          from (select d.id, d.session_id, d.at as deleted_at, d.by as deleted_by) as x
-        )
-        order by d.n
-      ) as datas
-    from unnest(sessions, ids, deleted_at, deleted_by) with ordinality as d (session_id, id, at, by, n)
-    group by d.session_id
-    order by d.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.deleted', log.messages, log.datas);
-  end loop;
-  perform usher.redact_messages(ids, deleted_at, deleted_by);
-end
-$$;
-
 CREATE FUNCTION usher.append_event(session uuid, type text, data json) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  return usher.append_events(session, type, array[null::uuid], array[data]);
+  return usher.append_to_log(session, type, null, data);
 end
 $$;
 
 CREATE FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
-#variable_conflict use_column
+begin
+  perform usher.append_to_logs(
+    array_fill(session, array[cardinality(datas)]), array_fill(append_events.type, array[cardinality(datas)]), messages, datas
+  );
+  return (select h.seq from usher.session_heads h where h.session_id = append_events.session);
+end
+$$;
+
+CREATE FUNCTION usher.append_to_log(session uuid, type text, message uuid, data json) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
 declare
-  -- A statement sends so many events whole; what is beyond is one number, and read from the log.
-  whole_events_max constant integer := 20;
   -- Postgres rolls the writer back at 8,000 bytes.
   payload_bytes_max constant integer := 7900;
-  count constant integer := cardinality(datas);
   last bigint;
-  channel constant text := (select c.events from usher.channels c);
   stamp timestamptz;
-  payload text;
+  hint text;
+  whole text;
 begin
   update usher.session_heads h
-  set seq = h.seq + count
-  where h.session_id = append_events.session
+  set seq = h.seq + 1
+  where h.session_id = append_to_log.session
   returning h.seq into last;
   if not found then
     return null;
   end if;
-
   -- Read behind the lock, so that times ascend with the numbers.
   stamp := clock_timestamp();
-
   insert into usher.session_events (session_id, seq, type, at, message_id, data)
-  select append_events.session, last - count + e.n, append_events.type, stamp, e.message_id, e.data
-  from unnest(messages, datas) with ordinality as e (message_id, data, n);
-
-  for n in 1..least(count, whole_events_max) loop
-    payload := '{"s":"' || session || '","q":' || (last - count + n)
-      || ',"e":' || usher.wire_event(last - count + n, type, stamp, datas[n]) || '}';
-    if octet_length(payload) >= payload_bytes_max then
-      payload := '{"s":"' || session || '","q":' || (last - count + n) || '}';
-    end if;
-    perform pg_notify(channel, payload);
-  end loop;
-  if count > whole_events_max then
-    perform pg_notify(channel, '{"s":"' || session || '","q":' || last || '}');
-  end if;
-
+  values (session, last, append_to_log.type, stamp, message, append_to_log.data);
+  hint := '{"s":"' || session || '","q":' || last;
+  whole := hint || ',"e":' || usher.wire_event(last, type, stamp, data) || '}';
+  perform pg_notify(
+    (select c.events from usher.channels c where c.only_row),
+    case when octet_length(whole) < payload_bytes_max then whole else hint || '}' end
+  );
   return last;
 end
 $$;
 
-CREATE FUNCTION usher.append_messages(ids uuid[]) RETURNS void
+CREATE FUNCTION usher.append_to_logs(sessions uuid[], types text[], messages uuid[], datas json[], whole_events_max integer DEFAULT 20) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_material TO 'off'
-    SET enable_indexonlyscan TO 'off'
     AS $$
 declare
-  whole_events_max constant integer := 20;
   payload_bytes_max constant integer := 7900;
   stamp timestamptz;
+  -- The sessions by id, the events of each, and the number before them.
+  logs uuid[];
+  counts bigint[];
+  heads bigint[];
   told bigint;
 begin
-  perform 1
-  from usher.session_heads h
-  where h.session_id = any (array(select m.session_id from public.chat_messages m where m.id = any (ids)))
-  order by h.session_id
-  for no key update;
-  -- Read behind the locks, so that times ascend with the numbers.
+  select array_agg(c.session_id), array_agg(c.count)
+  into logs, counts
+  from (select s.session_id, count(*) from unnest(sessions) as s (session_id) group by 1 order by 1) as c;
+
+  select array_agg(l.seq)
+  into heads
+  from (
+    select h.seq
+    from usher.session_heads h
+    where h.session_id = any (logs)
+    order by h.session_id
+    for no key update
+  ) as l;
+  if coalesce(cardinality(heads), 0) <> cardinality(logs) then
+    -- Called again for the sessions that have a log, whose heads are locked now.
+    select array_agg(e.session_id), array_agg(e.type), array_agg(e.message_id), array_agg(e.data)
+    into sessions, types, messages, datas
+    from (
+      select u.*
+      from unnest(sessions, types, messages, datas) with ordinality as u (session_id, type, message_id, data, n)
+      where exists (select 1 from usher.session_heads h where h.session_id = u.session_id)
+      order by u.n
+    ) as e;
+    if sessions is not null then
+      perform usher.append_to_logs(sessions, types, messages, datas, whole_events_max);
+    end if;
+    return;
+  end if;
+
+  update usher.session_heads h
+  set seq = h.seq + c.count
+  from unnest(logs, counts) as c (session_id, count)
+  where h.session_id = c.session_id;
   stamp := clock_timestamp();
 
-  with created as materialized (
+  with numbered as materialized (
     select
-      m.session_id,
-      m.id,
-      row_number() over (partition by m.session_id order by m.created_at, i.n) as place,
-      (
-        left(row_to_json(m)::text, -1) || ',"author":'
-        || coalesce((
-          select row_to_json(a)::text
-          from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
-        ), 'null') || '}'
-      )::json as data
-    from unnest(ids) with ordinality as i (id, n)
-    join public.chat_messages m on m.id = i.id
-  ),
-  heads as (
-    update usher.session_heads h
-    set seq = h.seq + c.count
-    from (select n.session_id, max(n.place) as count from created n group by n.session_id) as c
-    where h.session_id = c.session_id
-    returning h.session_id, h.seq - c.count as before, c.count
+      e.session_id, e.type, e.message_id, e.data, e.place,
+      heads[e.log] + e.place as seq,
+      e.place = counts[e.log] as is_last
+    from (
+      select
+        u.*,
+        -- Sorted by session, the sessions come as they stand in `logs`.
+        (dense_rank() over (order by u.session_id))::integer as log,
+        row_number() over (partition by u.session_id order by u.n) as place
+      from unnest(sessions, types, messages, datas) with ordinality as u (session_id, type, message_id, data, n)
+    ) as e
   ),
   logged as (
-    insert into usher.session_events as e (session_id, seq, type, at, message_id, data)
-    select n.session_id, h.before + n.place, 'chat.created', stamp, n.id, n.data
-    from created n
-    join heads h on h.session_id = n.session_id
-    returning e.session_id, e.seq, e.data
+    insert into usher.session_events (session_id, seq, type, at, message_id, data)
+    select n.session_id, n.seq, n.type, stamp, n.message_id, n.data
+    from numbered n
   )
   select count(pg_notify(
-    (select c.events from usher.channels c),
+    (select c.events from usher.channels c where c.only_row),
     case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end
   ))
   into told
   from (
     select
-      l.session_id,
-      l.seq,
-      '{"s":"' || l.session_id || '","q":' || l.seq || '}' as hint,
-      case when l.seq <= h.before + whole_events_max then
-        '{"s":"' || l.session_id || '","q":' || l.seq
-          || ',"e":' || usher.wire_event(l.seq, 'chat.created', stamp, l.data) || '}'
+      '{"s":"' || n.session_id || '","q":' || n.seq || '}' as hint,
+      case when n.place <= whole_events_max then
+        '{"s":"' || n.session_id || '","q":' || n.seq || ',"e":' || usher.wire_event(n.seq, n.type, stamp, n.data) || '}'
       end as whole
-    from logged l
-    join heads h on h.session_id = l.session_id
-    where l.seq <= h.before + whole_events_max or l.seq = h.before + h.count
-    order by l.session_id, l.seq
+    from numbered n
+    where n.place <= whole_events_max or n.is_last
+    order by n.session_id, n.seq
   ) as t;
 end
 $$;
@@ -352,29 +291,28 @@ CREATE FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigin
     SET enable_material TO 'off'
     AS $$
 declare
-  change record;
+  gone uuid[];
 begin
   insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
-  select d.voting_id, d.movie_id, usher.tally_slot(), sum(d.delta), 1
+  select d.voting_id, d.movie_id, usher.tally_slot(), d.delta, 1
   from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
-  where exists (select 1 from public.voting_sessions v where v.id = d.voting_id)
-  group by d.voting_id, d.movie_id
-  having sum(d.delta) <> 0
+  where (d.delta <> 0 or d.movie_id = '00000000-0000-0000-0000-000000000000')
+    and exists (select 1 from public.voting_sessions v where v.id = d.voting_id)
   order by d.voting_id, d.movie_id
   on conflict on constraint vote_tallies_pkey
   do update set votes = t.votes + excluded.votes, revision = t.revision + 1;
 
-  select array_agg(d.movie_id) as movie_ids, array_agg(d.delta) as deltas
-  into change
-  from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
-  join public.voting_sessions v on v.id = d.voting_id
-  where v.results_visibility = 'live' or v.state = 'closed';
-  if change.movie_ids is not null then
-    perform usher.add_to_totals(change.movie_ids, change.deltas);
+  with changed as (
+    insert into usher.vote_total_changes (voting_session_id)
+    select distinct c.id from unnest(votings) as c (id)
+    returning voting_session_id as id
+  )
+  select array_agg(c.id) filter (where not exists (select 1 from public.voting_sessions v where v.id = c.id))
+  into gone
+  from (select d.id, pg_notify((select n.votes from usher.channels n where n.only_row), d.id::text) from changed d) as c;
+  if gone is not null then
+    delete from usher.vote_tallies t where t.voting_session_id = any (gone);
   end if;
-
-  perform pg_notify((select c.votes from usher.channels c), v.voting_id::text)
-  from (select distinct unnest(votings) as voting_id) as v;
 end
 $$;
 
@@ -420,11 +358,8 @@ begin
   if not pg_has_role(session_user, 'usher_gateway', 'member') then
     raise exception using errcode = 'insufficient_privilege', message = 'batches are for usher_gateway';
   end if;
-  perform set_config('usher.batching', 'on', true),
-    set_config('usher.messages', '', true),
-    set_config('usher.votes', '', true),
-    -- The legacy settings win over the claims: left over, they would be somebody else.
-    set_config('request.jwt.claim', '', true),
+  -- The legacy settings win over the claims: left over, they would be somebody else.
+  perform set_config('request.jwt.claim', '', true),
     set_config('request.jwt.claim.sub', '', true),
     set_config('request.jwt.claim.role', '', true),
     set_config('request.jwt.claim.email', '', true);
@@ -454,19 +389,6 @@ CREATE FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT 
   where b.id in ('avatars', 'posters')
 $$;
 
-CREATE FUNCTION usher.bump_votings(votings uuid[]) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
-  select v.id, '00000000-0000-0000-0000-000000000000', usher.tally_slot(), 0, 1
-  from unnest(votings) as v (id)
-  order by v.id
-  on conflict on constraint vote_tallies_pkey do update set revision = t.revision + 1;
-
-  select pg_notify((select c.votes from usher.channels c), v.id::text) from unnest(votings) as v (id);
-$$;
-
 CREATE FUNCTION usher.cast_votes(batch jsonb) RETURNS TABLE(item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -486,6 +408,7 @@ declare
   error_detail text;
   -- The voting and voter that wait for a lock; theirs stand side by side.
   blocked text := '';
+  stored uuid;
   votings uuid[] := array_fill(null::uuid, array[size]);
   movies uuid[] := array_fill(null::uuid, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -540,11 +463,25 @@ begin
         perform usher.enter_ballot(votings[vote.n], true);
         delete from public.votes v
         where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
+        continue when found;
       else
+        -- The policy that a vote is returned by was asked already, for the conflict.
         insert into public.votes as v (voting_session_id, user_id, movie_id)
         values (votings[vote.n], auth.uid(), movies[vote.n])
         on conflict on constraint votes_pkey
-        do update set movie_id = excluded.movie_id where v.movie_id <> excluded.movie_id;
+        do update set movie_id = excluded.movie_id where v.movie_id <> excluded.movie_id
+        returning v.movie_id into stored;
+        if found then
+          movies[vote.n] := stored;
+          continue;
+        end if;
+      end if;
+      -- Nothing was to be done, or a trigger of the project's own has kept it from being done.
+      select v.movie_id into stored
+      from public.votes v
+      where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
+      if stored is distinct from movies[vote.n] then
+        refusals[vote.n] := 'forbidden';
       end if;
     exception
       when transaction_rollback then
@@ -577,8 +514,9 @@ begin
   end loop;
 
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
-  perform usher.settle_votes();
   perform usher.end_batch();
+  perform usher.settle();
+  perform set_config('lock_timeout', '5s', true);
   return query
     select i.n - 1, refusals[i.n], null::integer, details[i.n], votings[i.n], movies[i.n]
     from generate_series(1, size) as i (n)
@@ -593,7 +531,8 @@ CREATE FUNCTION usher.channel_names(OUT events text, OUT votes text, OUT control
 begin
   select c.events, c.votes, c.control
   into channel_names.events, channel_names.votes, channel_names.control
-  from usher.channels c;
+  from usher.channels c
+  where c.only_row;
 end
 $$;
 
@@ -614,7 +553,7 @@ begin
   from public.voting_sessions v
   where v.id = voting and v.state = 'open' and v.closes_at <= clock_timestamp()
   for no key update;
-  return found and usher.close_votings(array[voting], '{}') > 0;
+  return found and usher.close_votings(array[voting]) > 0;
 end
 $$;
 
@@ -636,11 +575,11 @@ begin
     order by v.id
     for no key update skip locked
   ) as d;
-  return usher.close_votings(due, '{}');
+  return usher.close_votings(due);
 end
 $$;
 
-CREATE FUNCTION usher.close_votings(votings uuid[], sessions uuid[]) RETURNS integer
+CREATE FUNCTION usher.close_votings(votings uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -653,13 +592,6 @@ begin
   perform 1 from public.voting_sessions v where v.id = any (votings) order by v.id for no key update;
   perform pg_advisory_xact_lock(usher.ballot_lock_key(v.id))
   from (select u.id from unnest(votings) as u (id) order by u.id) as v;
-  perform 1
-  from usher.session_heads h
-  where h.session_id = any (
-    sessions || array(select v.session_id from public.voting_sessions v where v.id = any (votings))
-  )
-  order by h.session_id
-  for no key update;
   update public.voting_sessions v set state = 'closed' where v.id = any (votings) and v.state = 'open';
   get diagnostics closed = row_count;
   return closed;
@@ -871,10 +803,8 @@ CREATE FUNCTION usher.end_batch() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  perform set_config('usher.batching', '', true),
-    set_config('lock_timeout', '5s', true),
-    set_config('request.jwt.claims', '', true),
-    set_config('request.jwt.claim.sub', '', true);
+  perform set_config('request.jwt.claims', '', true), set_config('request.jwt.claim.sub', '', true);
+  set constraints all immediate;
 end
 $$;
 
@@ -958,6 +888,21 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.event_data(type text, subject uuid) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if type like 'voting.%' then
+    return usher.voting_data(subject, case when type = 'voting.opened' then 'open' end);
+  elsif type = 'session.updated' then
+    return (select row_to_json(s) from public.movie_sessions s where s.id = subject);
+  end if;
+  return null;
+end
+$$;
+
 CREATE FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) RETURNS TABLE(seq bigint, event text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -988,33 +933,142 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.forget_person(person uuid) RETURNS void
+CREATE FUNCTION usher.expect_events() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  has_others boolean;
+begin
+  select t.has_others into has_others from usher.pending_transactions t where t.xact = pg_current_xact_id();
+  if not found then
+    insert into usher.pending_transactions (has_events, has_others) values (true, true);
+  elsif not has_others then
+    update usher.pending_transactions t
+    set has_events = true, has_others = true
+    where t.xact = pg_current_xact_id();
+  end if;
+end
+$$;
+
+CREATE FUNCTION usher.fold_events(tx xid8) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  gone constant uuid[] := array(
+    select p.session_id
+    from usher.pending_events p
+    where p.xact = tx and p.type = 'session.deleted'
+      and not exists (select 1 from public.movie_sessions s where s.id = p.session_id)
+  );
+  is_repeated boolean;
+begin
+  if cardinality(gone) > 0 then
+    delete from usher.pending_events p
+    where p.xact = tx and p.type <> 'session.deleted' and p.session_id = any (gone);
+  end if;
+
+  select count(p.subject) > count(distinct p.subject)
+  into is_repeated
+  from usher.pending_events p
+  where p.xact = tx;
+  if not is_repeated then
+    return;
+  end if;
+
+  delete from usher.pending_events p
+  where p.xact = tx and p.n = any (array(
+    select e.n
+    from (
+      select
+        r.n,
+        r.type,
+        r.state,
+        r.n = max(r.n) over (partition by r.subject, r.type) as is_last,
+        bool_or(r.type in ('chat.created', 'voting.opened', 'voting.closed')) over (partition by r.subject) as is_told,
+        max(r.n) filter (where r.type = 'chat.created') over before as created_before,
+        max(r.n) filter (where r.type = 'chat.deleted') over before as deleted_before,
+        max(r.n) filter (where r.type = 'chat.created') over (partition by r.subject) as created_last
+      from (
+        select
+          q.n, q.type, q.subject,
+          case when q.type like 'chat.%' then (
+            select case when m.deleted_at is null then 'live' else 'deleted' end
+            from public.chat_messages m
+            where m.id = q.subject
+          ) end as state
+        from usher.pending_events q
+        where q.xact = tx and q.subject is not null
+      ) as r
+      window before as (partition by r.subject order by r.n rows between unbounded preceding and 1 preceding)
+    ) as e
+    where case e.type
+      when 'chat.created' then e.state is null
+      when 'chat.updated' then e.state is distinct from 'live' or e.is_told or not e.is_last
+      when 'chat.deleted' then
+        coalesce(e.deleted_before > coalesce(e.created_before, 0), false)
+        or (e.state = 'live' and coalesce(e.created_last, 0) < e.n)
+        or (e.state is null and e.created_before is not null)
+      when 'voting.updated' then e.is_told or not e.is_last
+      when 'session.updated' then not e.is_last
+      else false
+    end
+  ));
+end
+$$;
+
+CREATE FUNCTION usher.forget_in(data json, person uuid) RETURNS json
+    LANGUAGE sql IMMUTABLE
+    RETURN (replace(replace((data)::text, (('"deleted_by":"'::text || person) || '"'::text), '"deleted_by":null'::text), (('"'::text || person) || '"'::text), '"00000000-0000-0000-0000-000000000000"'::text))::json;
+
+CREATE FUNCTION usher.forget_people(people uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
+declare
+  person uuid;
 begin
-  with named as (
-    select e.session_id, e.seq, e.message_id
-    from usher.session_events e
-    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
-      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
-  ),
-  -- What a message's deletion says, the earlier rows of that message say as well.
-  affected as (
-    select n.session_id, n.seq from named n
-    union
-    select e.session_id, e.seq
-    from usher.session_events e
-    where e.message_id = any (array(select n.message_id from named n where n.message_id is not null))
-  )
-  update usher.session_events e
-  set data = replace(
-    replace(e.data::text, '"deleted_by":"' || person || '"', '"deleted_by":null'),
-    '"' || person || '"', '"00000000-0000-0000-0000-000000000000"'
-  )::json
-  from affected a
-  where e.session_id = a.session_id and e.seq = a.seq;
+  foreach person in array people loop
+    with named as (
+      select e.session_id, e.seq, e.message_id
+      from usher.session_events e
+      where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
+        and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+    ),
+    -- What a message's deletion says, the earlier rows of that message say as well.
+    affected as (
+      select n.session_id, n.seq from named n
+      union
+      select e.session_id, e.seq
+      from usher.session_events e
+      where e.message_id = any (array(select n.message_id from named n where n.message_id is not null))
+    )
+    update usher.session_events e
+    set data = usher.forget_in(e.data, person)
+    from affected a
+    where e.session_id = a.session_id and e.seq = a.seq;
+  end loop;
+end
+$$;
+
+CREATE FUNCTION usher.gather_events() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  insert into usher.pending_events (n, depth, session_id, type, subject)
+  select 0, t.depth, t.session_id, 'chat.created', t.message_id
+  from usher.pending_transactions t
+  where t.xact = pg_current_xact_id() and t.message_id is not null;
+  if found then
+    update usher.pending_transactions t set message_id = null, has_events = true where t.xact = pg_current_xact_id();
+  end if;
 end
 $$;
 
@@ -1278,10 +1332,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.is_batching() RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN (COALESCE((current_setting('usher.batching'::text, true) = 'on'::text), false) AND pg_has_role(SESSION_USER, 'usher_gateway'::name, 'member'::text));
-
 CREATE FUNCTION usher.is_line(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (usher.has_ink(value) AND (value !~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]'::text));
@@ -1384,40 +1434,63 @@ begin
     group by u.voting_id
     order by u.voting_id
   ) as b;
-  perform 1
-  from usher.session_heads h
-  where h.session_id = any (array(
-    select unnest(sessions)
-    union
-    select m.session_id from public.chat_messages m where m.user_id = account
-    union
-    select e.session_id
-    from usher.session_events e
-    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = account::text
-      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
-  ))
-  order by h.session_id
-  for update;
 end
 $$;
 
-CREATE FUNCTION usher.message_data(message_row json, author uuid) RETURNS json
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION usher.logs_naming(people uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 begin
-  return left(message_row::text, -1) || ',"author":' || coalesce(
-    (
-      select row_to_json(a)::text
-      from (
-        select p.username, p.display_name, p.avatar_path, p.role
-        from public.profiles p
-        where p.id = author
-      ) as a
-    ),
-    'null'
-  ) || '}';
+  return array(
+    select distinct e.session_id
+    from usher.session_events e
+    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = any (people::text[])
+      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+  );
+end
+$$;
+
+CREATE FUNCTION usher.message_data(message uuid) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  is_deleted boolean;
+  data json;
+begin
+  select
+    m.deleted_at is not null,
+    left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
+      (
+        select row_to_json(a)::text
+        from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
+      ),
+      'null'
+    ) || '}'
+  into is_deleted, data
+  from public.chat_messages m
+  where m.id = message;
+  return case when is_deleted then usher.redact(data, null, false) else data end;
+end
+$$;
+
+CREATE FUNCTION usher.message_numbers(ids uuid[]) RETURNS TABLE(message_id uuid, seq bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select e.message_id, e.seq
+    from usher.session_events e
+    where e.message_id = any (ids) and e.type = 'chat.created';
 end
 $$;
 
@@ -1611,7 +1684,7 @@ CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select pg_notify(
-    (select c.control from usher.channels c),
+    (select c.control from usher.channels c where c.only_row),
     '{"kind":"access"'
     || coalesce(',"session":"' || session || '"', '')
     || coalesce(',"user":"' || member || '"', '')
@@ -1640,52 +1713,75 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.on_bans_created() RETURNS trigger
+CREATE FUNCTION usher.on_ban_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if tg_op <> 'DELETE' then
+    perform usher.record_event(
+      new.session_id, 'member.banned', null,
+      (select row_to_json(x) from (select new.user_id, new.until) as x)
+    );
+    return null;
+  end if;
+  -- Nothing is said of a user who is gone, nor in a session that is.
+  perform 1
+  from public.profiles p
+  join public.movie_sessions s on s.id = old.session_id
+  where p.id = old.user_id;
+  if found then
+    perform usher.record_event(
+      old.session_id, 'member.unbanned', null, (select row_to_json(x) from (select old.user_id) as x)
+    );
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_bans_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
-  from new_rows n
+  if tg_op = 'UPDATE' then
+    -- Compared as sets and not joined: there is no index, and a plan made for one row would compare each with each.
+    perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+    from (
+      select n.session_id, n.user_id, n.until from changed_rows n
+      except
+      select o.session_id, o.user_id, o.until from old_rows o
+    ) as c
+    having count(*) > 0;
+    return null;
+  end if;
+  perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+  from changed_rows c
   having count(*) > 0;
   return null;
 end
 $$;
 
-CREATE FUNCTION usher.on_bans_lifted() RETURNS trigger
+CREATE FUNCTION usher.on_commit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
-  ban record;
+  is_early constant boolean := pg_trigger_depth() > 1;
 begin
-  for ban in
-    select
-      o.session_id,
-      array_agg((select row_to_json(x) from (select o.user_id) as x) order by o.user_id) as datas
-    from old_rows o
-    -- Nothing is said of a user who is gone.
-    where exists (select 1 from public.profiles p where p.id = o.user_id)
-    group by o.session_id
-    order by o.session_id
-  loop
-    perform usher.append_events(ban.session_id, 'member.unbanned', array_fill(null::uuid, array[cardinality(ban.datas)]), ban.datas);
-  end loop;
-  perform usher.notify_access_of_many(array_agg(o.session_id), array_agg(o.user_id)) from old_rows o having count(*) > 0;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_bans_updated() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
-  from new_rows n
-  join old_rows o on o.session_id = n.session_id and o.user_id = n.user_id
-  where o.until is distinct from n.until
-  having count(*) > 0;
+  if is_early then
+    set constraints usher.pending_transactions_settled deferred;
+  end if;
+  update usher.pending_transactions t
+  set seen = l.n
+  from (select coalesce(max(p.n), 0) as n from usher.pending_events p where p.xact = new.xact) as l
+  where t.xact = new.xact and (t.seen is distinct from l.n or is_early);
+  if not found then
+    perform usher.settle();
+  end if;
   return null;
 end
 $$;
@@ -1702,111 +1798,76 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.on_messages_created() RETURNS trigger
+CREATE FUNCTION usher.on_message_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
-  log record;
+  has_events boolean;
 begin
-  if usher.is_batching() then
-    if pg_trigger_depth() > 1 then
-      -- A setting and not a variable: with a failed item its part goes away.
-      perform set_config(
-        'usher.messages', coalesce(current_setting('usher.messages', true), '') || string_agg(n.id || ' ', ''), true
-      )
-      from new_rows n
-      having count(*) > 0;
+  select t.has_events into has_events from usher.pending_transactions t where t.xact = pg_current_xact_id();
+  if not found then
+    insert into usher.pending_transactions (depth, session_id, message_id)
+    values (pg_trigger_depth(), new.session_id, new.id);
+  else
+    if not has_events then
+      update usher.pending_transactions t set has_events = true where t.xact = pg_current_xact_id();
     end if;
-    return null;
+    insert into usher.pending_events (depth, session_id, type, subject)
+    values (pg_trigger_depth(), new.session_id, 'chat.created', new.id);
   end if;
-
-  for log in
-    select
-      r.session_id,
-      array_agg(r.id order by r.created_at, r.n) as messages,
-      array_agg(usher.message_data(r.data, r.user_id) order by r.created_at, r.n) as datas
-    from (
-      select n.id, n.session_id, n.user_id, n.created_at, row_to_json(n) as data, row_number() over () as n
-      from new_rows n
-    ) as r
-    group by r.session_id
-    order by r.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.created', log.messages, log.datas);
-  end loop;
+  -- An import of what is deleted already.
+  if new.deleted_at is not null then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+    values (new.session_id, 'chat.deleted', new.id, new.deleted_at, new.deleted_by);
+  end if;
   return null;
 end
 $$;
 
-CREATE FUNCTION usher.on_messages_removed() RETURNS trigger
+CREATE FUNCTION usher.on_message_removed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  perform 1 from public.movie_sessions s where s.id = old.session_id;
+  if found then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+    values (
+      old.session_id, 'chat.deleted', old.id, coalesce(old.deleted_at, now()),
+      case when old.deleted_at is null then auth.uid() else old.deleted_by end
+    );
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_message_updated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  gone record;
 begin
-  select array_agg(o.session_id order by o.created_at, o.id) as sessions,
-    array_agg(o.id order by o.created_at, o.id) as ids,
-    array_agg(coalesce(o.deleted_at, now()) order by o.created_at, o.id) as ats,
-    array_agg(
-      -- Who deletes their own account is not named.
-      (
-        select p.id
-        from public.profiles p
-        where p.id = case when o.deleted_at is null then auth.uid() else o.deleted_by end
-      )
-      order by o.created_at, o.id
-    ) as bys
-  into gone
-  from old_rows o;
-  if gone.ids is not null then
-    perform usher.append_deletions(gone.sessions, gone.ids, gone.ats, gone.bys);
+  if new.deleted_at is null then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject)
+    values (new.session_id, 'chat.updated', new.id);
+  elsif old.deleted_at is null then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+    values (new.session_id, 'chat.deleted', new.id, new.deleted_at, new.deleted_by);
   end if;
   return null;
 end
 $$;
 
-CREATE FUNCTION usher.on_messages_updated() RETURNS trigger
+CREATE FUNCTION usher.on_option_changed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    AS $$
-declare
-  log record;
-  gone record;
-begin
-  for log in
-    select n.session_id, array_agg(n.id order by n.created_at, n.id) as messages,
-      array_agg(row_to_json(n) order by n.created_at, n.id) as datas
-    from new_rows n
-    join old_rows o on o.id = n.id
-    where n.deleted_at is null and n is distinct from o
-    group by n.session_id
-    order by n.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.updated', log.messages, log.datas);
-  end loop;
-
-  select array_agg(n.session_id order by n.created_at, n.id) as sessions,
-    array_agg(n.id order by n.created_at, n.id) as ids,
-    array_agg(n.deleted_at order by n.created_at, n.id) as ats,
-    array_agg(n.deleted_by order by n.created_at, n.id) as bys
-  into gone
-  from new_rows n
-  join old_rows o on o.id = n.id
-  where n.deleted_at is not null and o.deleted_at is null;
-  if gone.ids is not null then
-    perform usher.append_deletions(gone.sessions, gone.ids, gone.ats, gone.bys);
-  end if;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_options_changed() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 declare
   voting record;
@@ -1814,11 +1875,11 @@ begin
   for voting in
     select v.id, v.session_id
     from public.voting_sessions v
-    where v.id in (select c.voting_session_id from changed_rows c) and v.state = 'open'
-    order by v.session_id, v.id
+    where v.id = case when tg_op = 'DELETE' then old.voting_session_id else new.voting_session_id end
+      and v.state = 'open'
   loop
-    perform usher.append_event(voting.session_id, 'voting.updated', usher.voting_data(voting.id));
-    perform usher.bump_votings(array[voting.id]);
+    perform usher.record_event(voting.session_id, 'voting.updated', voting.id, null);
+    perform usher.record_vote(voting.id, '00000000-0000-0000-0000-000000000000', 0);
   end loop;
   return null;
 end
@@ -1839,12 +1900,18 @@ $$;
 CREATE FUNCTION usher.on_profile_deleting() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 begin
   perform usher.lock_for_deletion(
     array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
   );
-  perform usher.forget_person(old.id);
+  -- The log forgets at the commit; what the transaction has recorded so far, now.
+  perform usher.gather_events();
+  update usher.pending_events p
+  set data = usher.forget_in(p.data, old.id)
+  where p.xact = pg_current_xact_id() and p.data is not null;
+  perform usher.record_event(null, 'account.deleted', old.id, null);
   -- A token outlives the account: its bearer may watch like a stranger, and may not write.
   perform usher.notify_access(null, old.id);
   return old;
@@ -1861,6 +1928,16 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.on_session_deleted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform usher.record_event(old.id, 'session.deleted', null, null);
+  return null;
+end
+$$;
+
 CREATE FUNCTION usher.on_session_deleting() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1871,128 +1948,141 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.on_session_gone() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform usher.notify_access(old.id, null);
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_session_updated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if to_jsonb(new) - 'updated_at' = to_jsonb(old) - 'updated_at' then
+    return null;
+  end if;
+  if new.status = 'ended' and old.status <> 'ended' then
+    -- The place of the voting's close, which comes first: see on_sessions_ended.
+    perform usher.record_event(new.id, 'session.ended', null, null);
+  end if;
+  perform usher.record_event(new.id, 'session.updated', new.id, null);
+  if (new.visibility, new.status, new.streamer_id, new.chat_enabled)
+    is distinct from (old.visibility, old.status, old.streamer_id, old.chat_enabled)
+  then
+    perform usher.notify_access(new.id, null);
+  end if;
+  if (new.visibility = 'private') <> (old.visibility = 'private') then
+    -- Votes in private sessions are not in the movies' totals.
+    insert into usher.vote_total_changes (voting_session_id)
+    select v.id from public.voting_sessions v where v.session_id = new.id;
+  end if;
+  return null;
+end
+$$;
+
 CREATE FUNCTION usher.on_sessions_created() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   insert into usher.session_heads (session_id)
-  select n.id from new_rows n order by n.id;
+  select n.id from new_rows n order by n.id
+  on conflict on constraint session_heads_pkey do nothing;
   return null;
 end
 $$;
 
-CREATE FUNCTION usher.on_sessions_deleted() RETURNS trigger
+CREATE FUNCTION usher.on_sessions_ended() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  delete from usher.session_events e
-  using old_rows o
-  where e.session_id = o.id;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_sessions_gone() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  perform usher.notify_access(o.id, null) from old_rows o;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_sessions_updated() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_nestloop TO 'off'
     AS $$
 declare
-  changed record;
+  ended record;
 begin
-  -- Nobody can vote any more: the result is known, and the log has it before the end.
-  perform usher.close_votings(array(
-    select v.id
-    from new_rows n
-    join old_rows o on o.id = n.id
-    join public.voting_sessions v on v.session_id = n.id and v.state = 'open'
-    where n.status = 'ended' and o.status <> 'ended'
-  ), array(select n.id from new_rows n));
-  for changed in
-    select
-      n.id,
-      row_to_json(n) as data,
-      (n.visibility, n.status, n.streamer_id, n.chat_enabled)
-        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access
-    from new_rows n
-    join old_rows o on o.id = n.id
-    where to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
-    order by n.id
-  loop
-    perform usher.append_event(changed.id, 'session.updated', changed.data);
-    if changed.is_access then
-      perform usher.notify_access(changed.id, null);
-    end if;
-  end loop;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_votes_cast() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if usher.is_batching() then
-    perform set_config(
-      'usher.votes',
-      coalesce(current_setting('usher.votes', true), '')
-        || string_agg(n.voting_session_id || ',' || n.movie_id || ',1 ', ''),
-      true
-    )
-    from new_rows n
-    having count(*) > 0;
-    return null;
-  end if;
-  perform usher.record_votes(array_agg(n.voting_session_id), array_agg(n.movie_id), array_agg(n.votes))
-  from (select r.voting_session_id, r.movie_id, count(*) as votes from new_rows r group by 1, 2) as n;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_votes_changed() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if not exists (select 1 from new_rows) then
-    -- Whatever inserts and would have updated comes by here.
-    return null;
-  end if;
-  perform usher.record_votes(array_agg(d.voting_session_id), array_agg(d.movie_id), array_agg(d.delta))
+  perform usher.gather_events();
+  with places as (
+    delete from usher.pending_events p
+    where p.xact = pg_current_xact_id() and p.type = 'session.ended'
+    returning p.session_id, p.n
+  )
+  select array_agg(v.id) as votings, array_agg(v.n) as places
+  into ended
   from (
-    select c.voting_session_id, c.movie_id, sum(c.delta)::bigint as delta
-    from (
-      select n.voting_session_id, n.movie_id, 1 as delta from new_rows n
-      union all
-      select o.voting_session_id, o.movie_id, -1 from old_rows o
-    ) as c
-    group by 1, 2
-    having sum(c.delta) <> 0
-  ) as d;
+    select
+      p.n,
+      (select o.id from public.voting_sessions o where o.session_id = p.session_id and o.state = 'open') as id
+    from places p
+  ) as v
+  where v.id is not null;
+  if ended.votings is not null then
+    perform usher.close_votings(ended.votings);
+    update usher.pending_events p
+    set n = v.n
+    from unnest(ended.votings, ended.places) as v (id, n)
+    where p.xact = pg_current_xact_id() and p.type = 'voting.closed' and p.subject = v.id;
+  end if;
   return null;
 end
 $$;
 
-CREATE FUNCTION usher.on_votes_withdrawn() RETURNS trigger
+CREATE FUNCTION usher.on_vote_cast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  perform usher.record_votes(array_agg(o.voting_session_id), array_agg(o.movie_id), array_agg(-o.votes))
-  from (select r.voting_session_id, r.movie_id, count(*) as votes from old_rows r group by 1, 2) as o;
+  perform usher.record_vote(new.voting_session_id, new.movie_id, 1);
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_vote_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform usher.record_vote(old.voting_session_id, old.movie_id, -1);
+  perform usher.record_vote(new.voting_session_id, new.movie_id, 1);
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_vote_withdrawn() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform usher.record_vote(old.voting_session_id, old.movie_id, -1);
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_voting_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  type text;
+begin
+  if tg_op = 'INSERT' then
+    type := case when new.state = 'open' then 'voting.opened' end;
+  elsif new.state <> 'draft' and to_jsonb(new) - 'updated_at' <> to_jsonb(old) - 'updated_at' then
+    type := case
+      when new.state = 'open' and old.state <> 'open' then 'voting.opened'
+      when new.state = 'closed' and old.state <> 'closed' then 'voting.closed'
+      else 'voting.updated'
+    end;
+  end if;
+  if type is not null then
+    perform usher.record_event(new.session_id, type, new.id, null);
+  end if;
   return null;
 end
 $$;
@@ -2000,103 +2090,38 @@ $$;
 CREATE FUNCTION usher.on_voting_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  perform 1 from public.movie_sessions s where s.id = old.session_id;
+  if found and old.state <> 'draft' then
+    perform usher.record_event(
+      old.session_id, 'voting.deleted', old.id,
+      (select row_to_json(x) from (select old.id, old.session_id) as x)
+    );
+  end if;
+  return null;
+end
+$$;
+
+CREATE FUNCTION usher.on_voting_deleting() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));
-  -- The movies are locked below: the head of the log comes before them.
-  perform 1 from usher.session_heads h where h.session_id = old.session_id for no key update;
-  if old.results_visibility = 'live' or old.state = 'closed' then
-    perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
-    from (
-      select v.movie_id, -count(*) as delta from public.votes v where v.voting_session_id = old.id group by v.movie_id
-    ) as c
-    having count(*) > 0;
-  end if;
   return old;
 end
 $$;
 
-CREATE FUNCTION usher.on_votings_changed() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  voting record;
-begin
-  if tg_op = 'INSERT' then
-    for voting in
-      select n.id, n.session_id from new_rows n where n.state = 'open' order by n.session_id, n.id
-    loop
-      perform usher.append_event(voting.session_id, 'voting.opened', usher.voting_data(voting.id));
-    end loop;
-    return null;
-  end if;
-
-  for voting in
-    select
-      n.id,
-      n.session_id,
-      case
-        when n.state = 'open' and o.state <> 'open' then 'voting.opened'
-        when n.state = 'closed' and o.state <> 'closed' then 'voting.closed'
-        else 'voting.updated'
-      end as type
-    from new_rows n
-    join old_rows o on o.id = n.id
-    where n.state <> 'draft' and to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
-    order by n.session_id, n.id
-  loop
-    perform usher.append_event(voting.session_id, voting.type, usher.voting_data(voting.id));
-  end loop;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_votings_deleted() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  voting record;
-begin
-  for voting in
-    select o.id, o.session_id from old_rows o where o.state <> 'draft' order by o.session_id, o.id
-  loop
-    perform usher.append_event(
-      voting.session_id, 'voting.deleted',
-      (select row_to_json(x) from (select voting.id, voting.session_id) as x)
-    );
-  end loop;
-  return null;
-end
-$$;
-
-CREATE FUNCTION usher.on_votings_tallied() RETURNS trigger
+CREATE FUNCTION usher.on_voting_tallied() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if tg_op = 'UPDATE' then
-    perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
-    from (
-      select v.movie_id, sum(turned.sign)::bigint as delta
-      from (
-        select n.id, is_counted.now::integer - is_counted.before::integer as sign
-        from new_rows n
-        join old_rows o on o.id = n.id
-        cross join lateral (
-          select
-            n.results_visibility = 'live' or n.state = 'closed',
-            o.results_visibility = 'live' or o.state = 'closed'
-        ) as is_counted (now, before)
-      ) as turned
-      join public.votes v on v.voting_session_id = turned.id
-      where turned.sign <> 0
-      group by v.movie_id
-    ) as c
-    having count(*) > 0;
-  end if;
-  perform usher.bump_votings(array_agg(n.id)) from new_rows n having count(*) > 0;
+  perform usher.record_vote(
+    case when tg_op = 'DELETE' then old.id else new.id end, '00000000-0000-0000-0000-000000000000', 0
+  );
   return null;
 end
 $$;
@@ -2160,6 +2185,10 @@ declare
   posted uuid;
   -- Sessions and authors who wait for a lock.
   blocked text[] := '{}';
+  written integer;
+  -- The items that were inserted, in this order, and the messages that came of it.
+  inserted integer[] := '{}';
+  made uuid[];
   messages uuid[] := array_fill(null::uuid, array[size]);
   are_created boolean[] := array_fill(false, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -2223,9 +2252,16 @@ begin
         posted, (post.value ->> 'session')::uuid, auth.uid(), post.body,
         (post.value ->> 'nonce')::uuid, (post.value ->> 'reply_to')::uuid
       );
-      messages[post.n] := posted;
-      are_created[post.n] := true;
-      continue;
+      get diagnostics written = row_count;
+      if written > 0 then
+        messages[post.n] := posted;
+        are_created[post.n] := true;
+        inserted := inserted || post.n;
+        continue;
+      end if;
+      -- A trigger of the project's own has swallowed it.
+      state := 'US004';
+      violated := null;
     exception
       when transaction_rollback then
         -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
@@ -2238,7 +2274,7 @@ begin
     -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
     -- author may not write any more.
     posted := null;
-    if state like 'US%' or violated = 'chat_messages_nonce_key' then
+    if state like 'US%' or state = '23505' then
       select m.id into posted
       from public.chat_messages m
       where m.session_id = (post.value ->> 'session')::uuid
@@ -2263,13 +2299,66 @@ begin
   end loop;
 
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
+  perform usher.end_batch();
+  made := usher.settle();
+  -- All rows are locked by now: what is left to wait for is the commit, which queues behind those of everybody else who
+  -- notifies and is not blocked by a session.
+  perform set_config('lock_timeout', '5s', true);
+  -- A project's trigger may have given a message another id: the messages come in the order of the items.
+  if cardinality(made) = cardinality(inserted) then
+    for k in 1..cardinality(made) loop
+      messages[inserted[k]] := made[k];
+    end loop;
+  end if;
+  -- What was inserted and is not in the log, a trigger has removed again.
   return query
     select
-      i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
-    from generate_series(1, size) as i (n)
-    left join usher.settle_messages(messages, are_created) as s on s.message_id = messages[i.n]
+      i.n - 1, s.seq, case when not i.is_removed then messages[i.n] end, are_created[i.n] and not i.is_removed,
+      case when i.is_removed then 'forbidden' else refusals[i.n] end, retries[i.n], details[i.n]
+    from generate_series(1, size) as g (n)
+    left join usher.message_numbers(messages) as s on s.message_id = messages[g.n]
+    cross join lateral (select g.n, are_created[g.n] and s.seq is null) as i (n, is_removed)
     order by i.n;
-  perform usher.end_batch();
+end
+$$;
+
+CREATE FUNCTION usher.prepare_settlement(tx xid8) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  wanted record;
+begin
+  perform usher.fold_events(tx);
+  select
+    array_agg(distinct p.session_id) as sessions,
+    array_agg(distinct p.session_id) filter (where p.type = 'session.deleted') as deleted_sessions,
+    array_agg(distinct p.subject) filter (where p.type = 'account.deleted') as people
+  into wanted
+  from usher.pending_events p
+  where p.xact = tx;
+  if wanted.people is not null then
+    wanted.sessions := wanted.sessions || usher.logs_naming(wanted.people);
+  end if;
+  perform 1
+  from usher.session_heads h
+  where h.session_id = any (wanted.sessions)
+  order by h.session_id
+  for no key update;
+
+  if wanted.deleted_sessions is not null then
+    delete from usher.session_events e where e.session_id = any (wanted.deleted_sessions);
+    delete from usher.session_heads h
+    where h.session_id = any (wanted.deleted_sessions)
+      and not exists (select 1 from public.movie_sessions s where s.id = h.session_id);
+    -- A session that was inserted again goes on with its numbers.
+    update usher.session_heads h set floor = h.seq where h.session_id = any (wanted.deleted_sessions);
+  end if;
+  if wanted.people is not null then
+    perform usher.forget_people(wanted.people);
+  end if;
 end
 $$;
 
@@ -2282,59 +2371,70 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION usher.record_event(session uuid, type text, subject uuid, data json) RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if votings is null then
-    return;
-  elsif usher.is_batching() then
-    -- A setting and not a variable: with a failed item its part goes away.
-    perform set_config(
-      'usher.votes',
-      coalesce(current_setting('usher.votes', true), '') || (
-        select string_agg(d.voting_id || ',' || d.movie_id || ',' || d.delta || ' ', '')
-        from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
-      ),
-      true
-    );
-  else
-    perform usher.apply_votes(votings, movie_ids, deltas);
-  end if;
+  perform usher.expect_events();
+  insert into usher.pending_events (session_id, type, subject, data)
+  values (session, record_event.type, record_event.subject, record_event.data);
 end
 $$;
 
-CREATE FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+CREATE FUNCTION usher.record_vote(voting uuid, movie uuid, delta bigint) RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
     AS $$
+declare
+  has_votes boolean;
+begin
+  select t.has_votes into has_votes from usher.pending_transactions t where t.xact = pg_current_xact_id();
+  if not found then
+    insert into usher.pending_transactions (has_votes) values (true);
+  elsif not has_votes then
+    update usher.pending_transactions t set has_votes = true where t.xact = pg_current_xact_id();
+  end if;
+  insert into usher.pending_votes (voting_session_id, movie_id, delta) values (voting, movie, record_vote.delta);
+end
+$$;
+
+CREATE FUNCTION usher.redact(data json, deletion jsonb, is_gone boolean) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return (
+    select '{' || string_agg(
+      to_json(f.key)::text || ':' || case
+        when f.key = 'body' then 'null'
+        when f.key in ('deleted_at', 'deleted_by') then coalesce((deletion -> f.key)::text, f.value::text)
+        when f.key = 'user_id' and is_gone then '"00000000-0000-0000-0000-000000000000"'
+        when f.key = 'author' and is_gone then 'null'
+        else f.value::text
+      end,
+      ',' order by f.n
+    ) || '}'
+    from json_each(data) with ordinality as f (key, value, n)
+  );
+end
+$$;
+
+CREATE FUNCTION usher.redact_messages(ids uuid[], deletions jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
   update usher.session_events e
-  set data = (
-    select (
-      '{' || string_agg(
-        to_json(f.key)::text || ':' || case f.key
-          when 'body' then 'null'
-          when 'deleted_at' then coalesce(to_json(d.at)::text, 'null')
-          when 'deleted_by' then coalesce(to_json(d.by)::text, 'null')
-          when 'user_id' then case
-            when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
-            else '"00000000-0000-0000-0000-000000000000"'
-          end
-          when 'author' then case
-            when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
-            else 'null'
-          end
-          else f.value::text
-        end,
-        ',' order by f.n
-      ) || '}'
-    )::json
-    from json_each(e.data) with ordinality as f (key, value, n)
+  set data = usher.redact(
+    e.data, deletions -> e.message_id::text,
+    not exists (select 1 from public.chat_messages m where m.id = e.message_id)
   )
-  from unnest(ids, deleted_at, deleted_by) as d (id, at, by)
-  where e.message_id = d.id and e.type in ('chat.created', 'chat.updated')
+  where e.message_id = any (ids) and e.type in ('chat.created', 'chat.updated');
+end
 $$;
 
 CREATE FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) RETURNS record
@@ -2563,57 +2663,179 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) RETURNS TABLE(message_id uuid, seq bigint)
+CREATE FUNCTION usher.settle(OUT created uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
+    SET "TimeZone" TO 'UTC'
     SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET enable_material TO 'off'
     AS $$
-#variable_conflict use_column
 declare
-  noted constant text := rtrim(coalesce(current_setting('usher.messages', true), ''));
-  created uuid[] := array(
-    select i.id
-    from unnest(ids, are_created) as i (id, is_created)
-    where i.is_created and not exists (select 1 from usher.session_events e where e.message_id = i.id)
-  );
+  tx constant xid8 := pg_current_xact_id_if_assigned();
+  pending record;
+  votes record;
+  data json;
 begin
-  if noted <> '' then
-    created := created || string_to_array(noted, ' ')::uuid[];
-    perform set_config('usher.messages', '', true);
+  created := '{}';
+  delete from usher.pending_transactions t
+  where t.xact = tx
+  returning t.depth, t.session_id, t.message_id, t.has_events, t.has_others, t.has_votes
+  into pending;
+  if not found then
+    return;
   end if;
-  if cardinality(created) > 0 then
-    perform usher.append_messages(created);
+
+  if pending.has_events then
+    if pending.message_id is not null then
+      insert into usher.pending_events (n, depth, session_id, type, subject)
+      values (0, pending.depth, pending.session_id, 'chat.created', pending.message_id);
+    end if;
+    created := usher.settle_events(tx, pending.has_others);
+  elsif pending.message_id is not null then
+    if pending.depth = 1 then
+      created := array[pending.message_id];
+    end if;
+    data := usher.message_data(pending.message_id);
+    if data is not null then
+      perform usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);
+    end if;
   end if;
-  return query
-    select e.message_id, e.seq
-    from usher.session_events e
-    where e.message_id = any (ids) and e.type = 'chat.created';
+
+  if not pending.has_votes then
+    return;
+  end if;
+  with taken as (
+    delete from usher.pending_votes v where v.xact = tx returning v.voting_session_id, v.movie_id, v.delta
+  )
+  select array_agg(c.voting_id) as votings, array_agg(c.movie_id) as movies, array_agg(c.delta) as deltas
+  into votes
+  from (
+    select t.voting_session_id as voting_id, t.movie_id, sum(t.delta)::bigint as delta
+    from taken t
+    group by 1, 2
+    order by 1, 2
+  ) as c;
+  if votes.votings is not null then
+    perform usher.apply_votes(votes.votings, votes.movies, votes.deltas);
+  end if;
 end
 $$;
 
-CREATE FUNCTION usher.settle_votes() RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION usher.settle_events(tx xid8, has_others boolean) RETURNS uuid[]
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  noted constant text := rtrim(coalesce(current_setting('usher.votes', true), ''));
+  -- Of so many events the data is in memory at a time.
+  events_max constant integer := 20000;
+  chunk record;
+  created constant uuid[] := array(
+    select p.subject
+    from usher.pending_events p
+    where p.xact = tx and p.type = 'chat.created' and p.depth = 1
+    order by p.n
+  );
+  is_prepared boolean := has_others;
+  after bigint := -1;
 begin
-  if noted = '' then
-    return;
+  if has_others then
+    perform usher.prepare_settlement(tx);
   end if;
-  perform usher.apply_votes(
-    array_agg(split_part(d.change, ',', 1)::uuid),
-    array_agg(split_part(d.change, ',', 2)::uuid),
-    array_agg(split_part(d.change, ',', 3)::bigint)
-  )
-  from unnest(string_to_array(noted, ' ')) as d (change);
-  perform set_config('usher.votes', '', true);
+  loop
+    select
+      count(*) as count,
+      max(p.n) as last,
+      bool_and(p.type = 'chat.created' and p.data is not null) as is_plain,
+      bool_or(p.type = 'chat.deleted') as has_deletions,
+      array_agg(p.session_id) as sessions,
+      array_agg(p.type) as types,
+      array_agg(p.subject) as subjects,
+      array_agg(case when p.type like 'chat.%' then p.subject end) as messages,
+      array_agg(p.data) as datas
+    into chunk
+    from (
+      select
+        q.n, q.session_id, q.type, q.subject,
+        case
+          when q.type = 'chat.created' then (
+            -- As message_data has it, in place.
+            select
+              case when m.deleted_at is null then d.data::json else usher.redact(d.data::json, null, false) end
+            from public.chat_messages m
+            cross join lateral (
+              select left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
+                (
+                  select row_to_json(a)::text
+                  from (
+                    select o.username, o.display_name, o.avatar_path, o.role
+                    from public.profiles o
+                    where o.id = m.user_id
+                  ) as a
+                ),
+                'null'
+              ) || '}' as data
+              offset 0
+            ) as d
+            where m.id = q.subject
+          )
+          when q.type = 'chat.updated' then (
+            select row_to_json(m) from public.chat_messages m where m.id = q.subject and m.deleted_at is null
+          )
+          when q.type = 'chat.deleted' then (
+            select row_to_json(x)
+            from (
+              select
+                q.subject as id, q.session_id, q.deleted_at,
+                -- Who has deleted their own account is not named.
+                (select o.id from public.profiles o where o.id = q.deleted_by) as deleted_by
+            ) as x
+          )
+          else q.data
+        end as data
+      from usher.pending_events q
+      where q.xact = tx and q.n > after
+      order by q.n
+      limit events_max
+    ) as p;
+    exit when chunk.count = 0;
+
+    if not is_prepared and chunk.count = events_max then
+      -- More than one chunk: the heads of all are locked first.
+      perform usher.prepare_settlement(tx);
+      is_prepared := true;
+      continue;
+    end if;
+
+    if not chunk.is_plain then
+      select
+        array_agg(e.session_id) as sessions, array_agg(e.type) as types, array_agg(e.message_id) as messages,
+        array_agg(e.data) as datas
+      into chunk.sessions, chunk.types, chunk.messages, chunk.datas
+      from (
+        select u.session_id, u.type, u.message_id, coalesce(u.data, usher.event_data(u.type, u.subject)) as data
+        from unnest(chunk.sessions, chunk.types, chunk.subjects, chunk.messages, chunk.datas)
+          with ordinality as u (session_id, type, subject, message_id, data, n)
+        order by u.n
+      ) as e
+      where e.data is not null;
+    end if;
+    if chunk.has_deletions then
+      perform usher.redact_messages(array_agg(e.message_id), jsonb_object_agg(e.message_id, e.data))
+      from unnest(chunk.types, chunk.messages, chunk.datas) as e (type, message_id, data)
+      where e.type = 'chat.deleted'
+      having count(*) > 0;
+    end if;
+    if chunk.sessions is not null then
+      perform usher.append_to_logs(
+        chunk.sessions, chunk.types, chunk.messages, chunk.datas, case when after < 0 then 20 else 0 end
+      );
+    end if;
+    exit when chunk.count < events_max;
+    after := chunk.last;
+  end loop;
+  delete from usher.pending_events p where p.xact = tx;
+  return created;
 end
 $$;
 
@@ -2714,6 +2936,22 @@ CREATE FUNCTION usher.trim_events(max_age interval, max_count integer, batch int
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+begin
+  if max_age is null or max_age < interval '1 hour' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_age is at least 1 hour';
+  elsif max_count is null or max_count < 100 then
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_count is at least 100';
+  elsif batch is null or batch not between 0 and 100000 then
+    raise exception using errcode = 'invalid_parameter_value', message = 'batch is between 0 and 100000';
+  end if;
+  return usher.trim_logs(max_age, max_count, batch);
+end
+$$;
+
+CREATE FUNCTION usher.trim_logs(max_age interval, max_count integer, batch integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
 declare
   oldest_kept constant timestamptz := clock_timestamp() - max_age;
   log record;
@@ -2765,7 +3003,109 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.voting_data(voting uuid) RETURNS json
+CREATE FUNCTION usher.update_vote_totals() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_material TO 'off'
+    AS $$
+declare
+  changes_max constant integer := 1000;
+  taken integer;
+  votings uuid[];
+  locked uuid[];
+  left_over integer;
+begin
+  with gone as (
+    delete from usher.vote_total_changes c
+    where c.n = any (array(
+      select t.n from usher.vote_total_changes t order by t.n limit changes_max for update skip locked
+    ))
+    returning c.voting_session_id
+  )
+  select count(*), array_agg(distinct g.voting_session_id) into taken, votings from gone g;
+  if taken = 0 then
+    return 0;
+  end if;
+
+  select array_agg(l.id)
+  into locked
+  from (
+    select m.id
+    from public.movies m
+    where m.id = any (array(select d.movie_id from usher.vote_total_differences(votings) d))
+    order by m.id
+    for no key update skip locked
+  ) as l;
+
+  -- Asked again behind the locks: another gateway may have been here.
+  with differences as materialized (
+    select * from usher.vote_total_differences(votings)
+  ),
+  counted as (
+    insert into usher.movie_votes as c (voting_session_id, movie_id, votes)
+    select d.voting_id, d.movie_id, d.votes
+    from differences d
+    where d.movie_id = any (locked)
+    on conflict on constraint movie_votes_pkey do update set votes = excluded.votes
+  ),
+  updated as (
+    update public.movies m
+    set vote_total = m.vote_total + d.delta
+    from (
+      select e.movie_id, sum(e.delta) as delta from differences e where e.movie_id = any (locked) group by e.movie_id
+    ) as d
+    where m.id = d.movie_id and d.delta <> 0
+  ),
+  again as (
+    insert into usher.vote_total_changes (voting_session_id)
+    select distinct d.voting_id
+    from differences d
+    where d.movie_id <> all (coalesce(locked, '{}'))
+      and exists (select 1 from public.movies m where m.id = d.movie_id)
+    returning 1
+  )
+  select count(*) into left_over from again;
+  delete from usher.movie_votes c where c.voting_session_id = any (votings) and c.votes = 0;
+  return taken - left_over;
+end
+$$;
+
+CREATE FUNCTION usher.vote_total_differences(votings uuid[]) RETURNS TABLE(voting_id uuid, movie_id uuid, votes bigint, delta bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+    select d.voting_id, d.movie_id, sum(d.votes)::bigint, sum(d.votes - d.counted)::bigint
+    from (
+      select t.voting_session_id as voting_id, t.movie_id, t.votes, 0 as counted
+      from usher.vote_tallies t
+      where t.voting_session_id = any (votings)
+        and t.movie_id <> '00000000-0000-0000-0000-000000000000'
+        and (
+          select (v.results_visibility = 'live' or v.state = 'closed') and s.visibility <> 'private'
+          from public.voting_sessions v
+          join public.movie_sessions s on s.id = v.session_id
+          where v.id = t.voting_session_id
+        )
+      union all
+      select c.voting_session_id, c.movie_id, 0, c.votes
+      from usher.movie_votes c
+      where c.voting_session_id = any (votings)
+    ) as d
+    group by d.voting_id, d.movie_id
+    having sum(d.votes - d.counted) <> 0;
+end
+$$;
+
+CREATE FUNCTION usher.voting_data(voting uuid, earlier_state text) RETURNS json
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -2773,8 +3113,9 @@ CREATE FUNCTION usher.voting_data(voting uuid) RETURNS json
   select row_to_json(x)
   from (
     select
-      v.id, v.session_id, v.question, v.state, v.opens_at, v.closes_at, v.results_visibility, v.allow_change,
-      usher.compact_results(v.results) as results, v.created_at, v.updated_at,
+      v.id, v.session_id, v.question, coalesce(earlier_state, v.state) as state, v.opens_at, v.closes_at,
+      v.results_visibility, v.allow_change,
+      usher.compact_results(case when earlier_state is null then v.results end) as results, v.created_at, v.updated_at,
       usher.ballot_options(v.id) as options
     from public.voting_sessions v
     where v.id = voting
@@ -2993,6 +3334,68 @@ CREATE TABLE usher.identity (
     CONSTRAINT identity_only_row_check CHECK (only_row)
 );
 
+CREATE TABLE usher.movie_votes (
+    voting_session_id uuid NOT NULL,
+    movie_id uuid NOT NULL,
+    votes bigint NOT NULL
+);
+
+COMMENT ON TABLE usher.movie_votes IS 'What movies.vote_total holds of each voting. Written by update_vote_totals alone.';
+
+CREATE UNLOGGED TABLE usher.pending_events (
+    xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    n bigint NOT NULL,
+    depth integer DEFAULT pg_trigger_depth() NOT NULL,
+    session_id uuid,
+    type text NOT NULL,
+    subject uuid,
+    data json,
+    deleted_at timestamp with time zone,
+    deleted_by uuid
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE usher.pending_events IS 'What usher.settle() will append to the logs, in the order of n. Empty between transactions.';
+
+COMMENT ON COLUMN usher.pending_events.subject IS 'The message, voting or person that the row is about.';
+
+COMMENT ON COLUMN usher.pending_events.data IS 'The event''s data where it is known; else usher.settle() reads it from the subject''s row.';
+
+COMMENT ON COLUMN usher.pending_events.deleted_at IS 'Of a chat.deleted, as deleted_by.';
+
+ALTER TABLE usher.pending_events ALTER COLUMN n ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME usher.pending_events_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 100
+);
+
+CREATE UNLOGGED TABLE usher.pending_transactions (
+    xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    depth integer DEFAULT pg_trigger_depth() NOT NULL,
+    session_id uuid,
+    message_id uuid,
+    has_events boolean DEFAULT false NOT NULL,
+    has_others boolean DEFAULT false NOT NULL,
+    has_votes boolean DEFAULT false NOT NULL,
+    seen bigint
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE usher.pending_transactions IS 'The running transactions that have something to settle, with the first message of each. Empty between transactions.';
+
+CREATE UNLOGGED TABLE usher.pending_votes (
+    xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    voting_session_id uuid NOT NULL,
+    movie_id uuid NOT NULL,
+    delta bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE usher.pending_votes IS 'What usher.settle() will add to the tallies. The nil uuid as the movie is a change of the voting itself.';
+
 CREATE TABLE usher.session_events (
     session_id uuid NOT NULL,
     seq bigint NOT NULL,
@@ -3004,7 +3407,7 @@ CREATE TABLE usher.session_events (
     CONSTRAINT session_events_type_check CHECK (((char_length(type) >= 1) AND (char_length(type) <= 64)))
 );
 
-COMMENT ON TABLE usher.session_events IS 'The log. Written by append_events alone, trimmed by trim_events.';
+COMMENT ON TABLE usher.session_events IS 'The log. Written by append_to_log and append_to_logs alone, trimmed by trim_events.';
 
 COMMENT ON COLUMN usher.session_events.message_id IS 'The chat message that the event is about.';
 
@@ -3037,6 +3440,23 @@ COMMENT ON TABLE usher.vote_tallies IS 'Votes by backend slot, so that voters do
 COMMENT ON COLUMN usher.vote_tallies.movie_id IS 'The nil uuid stands for the voting itself: its changes are revisions too.';
 
 COMMENT ON COLUMN usher.vote_tallies.votes IS 'May be negative in one slot: the sum counts.';
+
+CREATE TABLE usher.vote_total_changes (
+    n bigint NOT NULL,
+    voting_session_id uuid NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE usher.vote_total_changes IS 'Votings of which the movies'' totals may not have everything yet. Emptied by update_vote_totals.';
+
+ALTER TABLE usher.vote_total_changes ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME usher.vote_total_changes_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE UNLOGGED TABLE usher.write_counts (
     author uuid NOT NULL,
@@ -3107,6 +3527,15 @@ ALTER TABLE ONLY usher.channels
 ALTER TABLE ONLY usher.identity
     ADD CONSTRAINT identity_pkey PRIMARY KEY (only_row);
 
+ALTER TABLE ONLY usher.movie_votes
+    ADD CONSTRAINT movie_votes_pkey PRIMARY KEY (voting_session_id, movie_id);
+
+ALTER TABLE ONLY usher.pending_events
+    ADD CONSTRAINT pending_events_pkey PRIMARY KEY (xact, n);
+
+ALTER TABLE ONLY usher.pending_transactions
+    ADD CONSTRAINT pending_transactions_pkey PRIMARY KEY (xact);
+
 ALTER TABLE ONLY usher.session_events
     ADD CONSTRAINT session_events_pkey PRIMARY KEY (session_id, seq);
 
@@ -3115,6 +3544,9 @@ ALTER TABLE ONLY usher.session_heads
 
 ALTER TABLE ONLY usher.vote_tallies
     ADD CONSTRAINT vote_tallies_pkey PRIMARY KEY (voting_session_id, movie_id, slot);
+
+ALTER TABLE ONLY usher.vote_total_changes
+    ADD CONSTRAINT vote_total_changes_pkey PRIMARY KEY (n);
 
 ALTER TABLE ONLY usher.write_counts
     ADD CONSTRAINT write_counts_pkey PRIMARY KEY (author, session_id, kind);
@@ -3160,11 +3592,43 @@ CREATE UNIQUE INDEX voting_sessions_one_open_key ON public.voting_sessions USING
 
 CREATE INDEX voting_sessions_session_id_idx ON public.voting_sessions USING btree (session_id);
 
+CREATE INDEX movie_votes_movie_id_idx ON usher.movie_votes USING btree (movie_id);
+
+CREATE INDEX pending_votes_xact_idx ON usher.pending_votes USING btree (xact);
+
 CREATE INDEX session_events_message_id_idx ON usher.session_events USING btree (message_id) WHERE (message_id IS NOT NULL);
 
 CREATE INDEX session_events_person_idx ON usher.session_events USING btree (COALESCE((data ->> 'deleted_by'::text), (data ->> 'user_id'::text), (data ->> 'streamer_id'::text))) WHERE (type = ANY (ARRAY['chat.deleted'::text, 'member.banned'::text, 'member.unbanned'::text, 'session.updated'::text]));
 
 CREATE INDEX write_counts_bucket_start_idx ON usher.write_counts USING btree (bucket_start);
+
+CREATE TRIGGER "00_usher_banned" AFTER INSERT OR DELETE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.on_ban_changed();
+
+CREATE TRIGGER "00_usher_cast" AFTER INSERT ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.on_vote_cast();
+
+CREATE TRIGGER "00_usher_changed" AFTER UPDATE ON public.session_bans FOR EACH ROW WHEN ((old.until IS DISTINCT FROM new.until)) EXECUTE FUNCTION usher.on_ban_changed();
+
+CREATE TRIGGER "00_usher_changed" AFTER UPDATE ON public.votes FOR EACH ROW WHEN ((old.movie_id IS DISTINCT FROM new.movie_id)) EXECUTE FUNCTION usher.on_vote_changed();
+
+CREATE TRIGGER "00_usher_created" AFTER INSERT ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.on_message_created();
+
+CREATE TRIGGER "00_usher_deleted" AFTER DELETE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_session_deleted();
+
+CREATE TRIGGER "00_usher_deleted" AFTER DELETE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_deleted();
+
+CREATE TRIGGER "00_usher_logged" AFTER INSERT OR DELETE OR UPDATE ON public.voting_options FOR EACH ROW EXECUTE FUNCTION usher.on_option_changed();
+
+CREATE TRIGGER "00_usher_logged" AFTER INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_changed();
+
+CREATE TRIGGER "00_usher_removed" AFTER DELETE ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.on_message_removed();
+
+CREATE TRIGGER "00_usher_tallied" AFTER INSERT OR DELETE OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_tallied();
+
+CREATE TRIGGER "00_usher_updated" AFTER UPDATE ON public.chat_messages FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION usher.on_message_updated();
+
+CREATE TRIGGER "00_usher_updated" AFTER UPDATE ON public.movie_sessions FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION usher.on_session_updated();
+
+CREATE TRIGGER "00_usher_withdrawn" AFTER DELETE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.on_vote_withdrawn();
 
 CREATE TRIGGER chat_messages_a_row_created BEFORE INSERT ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('messages');
 
@@ -3188,15 +3652,9 @@ CREATE TRIGGER chat_messages_bounded_removed AFTER DELETE ON public.chat_message
 
 CREATE TRIGGER chat_messages_bounded_updated AFTER UPDATE ON public.chat_messages REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id');
 
-CREATE TRIGGER chat_messages_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_created();
-
 CREATE TRIGGER chat_messages_guard BEFORE UPDATE ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.guard_chat_message();
 
-CREATE TRIGGER chat_messages_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_removed();
-
 CREATE TRIGGER chat_messages_truncated BEFORE TRUNCATE ON public.chat_messages FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
-
-CREATE TRIGGER chat_messages_updated AFTER UPDATE ON public.chat_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_messages_updated();
 
 CREATE TRIGGER movie_sessions_bounded_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
 
@@ -3206,17 +3664,15 @@ CREATE TRIGGER movie_sessions_bounded_updated AFTER UPDATE ON public.movie_sessi
 
 CREATE TRIGGER movie_sessions_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_created();
 
-CREATE TRIGGER movie_sessions_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_deleted();
-
 CREATE TRIGGER movie_sessions_deleting BEFORE DELETE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_session_deleting();
+
+CREATE TRIGGER movie_sessions_ended AFTER UPDATE ON public.movie_sessions FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_ended();
+
+CREATE TRIGGER movie_sessions_gone AFTER DELETE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_session_gone();
 
 CREATE TRIGGER movie_sessions_guard BEFORE INSERT OR UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_movie_session();
 
 CREATE TRIGGER movie_sessions_lines BEFORE INSERT OR UPDATE OF title ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('title');
-
-CREATE TRIGGER movie_sessions_logged_deleted AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_gone();
-
-CREATE TRIGGER movie_sessions_logged_updated AFTER UPDATE ON public.movie_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_updated();
 
 CREATE TRIGGER movie_sessions_touch BEFORE UPDATE ON public.movie_sessions FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
@@ -3254,11 +3710,11 @@ CREATE TRIGGER session_bans_guard BEFORE INSERT OR UPDATE ON public.session_bans
 
 CREATE TRIGGER session_bans_lines BEFORE INSERT OR UPDATE OF reason ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('reason');
 
-CREATE TRIGGER session_bans_logged_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_created();
+CREATE TRIGGER session_bans_logged_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_changed();
 
-CREATE TRIGGER session_bans_logged_deleted AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_lifted();
+CREATE TRIGGER session_bans_logged_deleted AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_changed();
 
-CREATE TRIGGER session_bans_logged_updated AFTER UPDATE ON public.session_bans REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_updated();
+CREATE TRIGGER session_bans_logged_updated AFTER UPDATE ON public.session_bans REFERENCING OLD TABLE AS old_rows NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_bans_changed();
 
 CREATE TRIGGER session_bans_touch BEFORE UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
@@ -3282,15 +3738,9 @@ CREATE TRIGGER votes_bounded_removed AFTER DELETE ON public.votes REFERENCING OL
 
 CREATE TRIGGER votes_bounded_updated AFTER UPDATE ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
 
-CREATE TRIGGER votes_cast AFTER INSERT ON public.votes REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_cast();
-
-CREATE TRIGGER votes_changed AFTER UPDATE ON public.votes REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_changed();
-
 CREATE TRIGGER votes_guard BEFORE INSERT OR DELETE OR UPDATE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.guard_vote();
 
 CREATE TRIGGER votes_truncated BEFORE TRUNCATE ON public.votes FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
-
-CREATE TRIGGER votes_withdrawn AFTER DELETE ON public.votes REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votes_withdrawn();
 
 CREATE TRIGGER voting_options_bounded_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
 
@@ -3298,17 +3748,13 @@ CREATE TRIGGER voting_options_bounded_removed AFTER DELETE ON public.voting_opti
 
 CREATE TRIGGER voting_options_bounded_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
 
-CREATE TRIGGER voting_options_logged_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
-
-CREATE TRIGGER voting_options_logged_deleted AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
-
-CREATE TRIGGER voting_options_logged_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_options_changed();
-
 CREATE TRIGGER voting_sessions_bounded_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER voting_sessions_bounded_removed AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER voting_sessions_bounded_updated AFTER UPDATE ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+
+CREATE TRIGGER voting_sessions_deleting BEFORE DELETE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_deleting();
 
 CREATE TRIGGER voting_sessions_guard BEFORE INSERT OR UPDATE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_voting_session();
 
@@ -3316,17 +3762,7 @@ CREATE TRIGGER voting_sessions_guard_request BEFORE INSERT OR UPDATE ON public.v
 
 CREATE TRIGGER voting_sessions_lines BEFORE INSERT OR UPDATE OF question ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('question');
 
-CREATE TRIGGER voting_sessions_logged_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
-
-CREATE TRIGGER voting_sessions_logged_deleted AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_deleted();
-
-CREATE TRIGGER voting_sessions_logged_updated AFTER UPDATE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_changed();
-
-CREATE TRIGGER voting_sessions_tallied_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_tallied();
-
-CREATE TRIGGER voting_sessions_tallied_updated AFTER UPDATE ON public.voting_sessions REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_votings_tallied();
-
-CREATE TRIGGER voting_sessions_uncounted BEFORE DELETE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_deleted();
+CREATE CONSTRAINT TRIGGER pending_transactions_settled AFTER INSERT OR UPDATE OF seen ON usher.pending_transactions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION usher.on_commit();
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_deleted_by_fkey FOREIGN KEY (deleted_by) REFERENCES public.profiles(id) ON DELETE SET NULL;
@@ -3388,11 +3824,8 @@ ALTER TABLE ONLY public.voting_options
 ALTER TABLE ONLY public.voting_sessions
     ADD CONSTRAINT voting_sessions_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
 
-ALTER TABLE ONLY usher.session_heads
-    ADD CONSTRAINT session_heads_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.movie_sessions(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY usher.vote_tallies
-    ADD CONSTRAINT vote_tallies_voting_session_id_fkey FOREIGN KEY (voting_session_id) REFERENCES public.voting_sessions(id) ON DELETE CASCADE;
+ALTER TABLE ONLY usher.movie_votes
+    ADD CONSTRAINT movie_votes_movie_id_fkey FOREIGN KEY (movie_id) REFERENCES public.movies(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY usher.write_counts
     ADD CONSTRAINT write_counts_author_fkey FOREIGN KEY (author) REFERENCES public.profiles(id) ON DELETE CASCADE;
@@ -3521,11 +3954,21 @@ ALTER TABLE usher.channels ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE usher.identity ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE usher.movie_votes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE usher.pending_events ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE usher.pending_transactions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE usher.pending_votes ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE usher.session_events ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE usher.session_heads ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE usher.vote_tallies ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE usher.vote_total_changes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE usher.write_counts ENABLE ROW LEVEL SECURITY;
 
@@ -3578,21 +4021,17 @@ REVOKE ALL ON FUNCTION public.my_profile() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.my_profile() TO authenticated;
 GRANT ALL ON FUNCTION public.my_profile() TO service_role;
 
-REVOKE ALL ON FUNCTION usher.add_to_totals(movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION usher.admit(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.admit(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.admit(session uuid) TO authenticated;
-
-REVOKE ALL ON FUNCTION usher.append_bans(sessions uuid[], members uuid[], untils timestamp with time zone[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION usher.append_deletions(sessions uuid[], ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.append_event(session uuid, type text, data json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.append_messages(ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.append_to_log(session uuid, type text, message uuid, data json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.append_to_logs(sessions uuid[], types text[], messages uuid[], datas json[], whole_events_max integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
 
@@ -3614,8 +4053,6 @@ REVOKE ALL ON FUNCTION usher.begin_countdown() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.bump_votings(votings uuid[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION usher.cast_votes(batch jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.cast_votes(batch jsonb) TO usher_gateway;
 
@@ -3634,7 +4071,7 @@ GRANT ALL ON FUNCTION usher.close_due_voting(voting uuid) TO usher_gateway;
 REVOKE ALL ON FUNCTION usher.close_due_votings() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.close_due_votings() TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.close_votings(votings uuid[], sessions uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.close_votings(votings uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.compact_results(results jsonb) FROM PUBLIC;
 
@@ -3661,10 +4098,20 @@ GRANT ALL ON FUNCTION usher.enter_ballot(voting uuid, as_caller boolean, OUT all
 REVOKE ALL ON FUNCTION usher.epoch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.epoch() TO usher_gateway;
 
+REVOKE ALL ON FUNCTION usher.event_data(type text, subject uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.forget_person(person uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.expect_events() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.fold_events(tx xid8) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.forget_in(data json, person uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.forget_people(people uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.gather_events() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.guard_chat_message() FROM PUBLIC;
 
@@ -3702,8 +4149,6 @@ GRANT ALL ON FUNCTION usher.is_admin() TO anon;
 GRANT ALL ON FUNCTION usher.is_admin() TO authenticated;
 GRANT ALL ON FUNCTION usher.is_admin() TO service_role;
 
-REVOKE ALL ON FUNCTION usher.is_batching() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION usher.is_line(value text) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_line(value text) TO anon;
 GRANT ALL ON FUNCTION usher.is_line(value text) TO authenticated;
@@ -3733,7 +4178,12 @@ REVOKE ALL ON FUNCTION usher.limit_writes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.message_data(message_row json, author uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.logs_naming(people uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.message_data(message uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.message_numbers(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.message_numbers(ids uuid[]) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.message_positions(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer) TO anon;
@@ -3763,21 +4213,21 @@ REVOKE ALL ON FUNCTION usher.notify_access_of_many(sessions uuid[], members uuid
 
 REVOKE ALL ON FUNCTION usher.on_account_created() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_bans_created() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_ban_changed() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_bans_lifted() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_bans_changed() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_bans_updated() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_commit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_members_changed() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_messages_created() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_message_created() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_messages_removed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_message_removed() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_messages_updated() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_message_updated() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_options_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_option_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_overlay_tokens_changed() FROM PUBLIC;
 
@@ -3785,29 +4235,31 @@ REVOKE ALL ON FUNCTION usher.on_profile_deleting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_profile_role_changed() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION usher.on_session_deleted() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.on_session_deleting() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.on_session_gone() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.on_session_updated() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_sessions_created() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_sessions_deleted() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_sessions_ended() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_sessions_gone() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_vote_cast() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_sessions_updated() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_vote_changed() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_votes_cast() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_vote_withdrawn() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_votes_changed() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION usher.on_votes_withdrawn() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_voting_changed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.on_voting_deleted() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_votings_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_voting_deleting() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.on_votings_deleted() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION usher.on_votings_tallied() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.on_voting_tallied() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.outranks(session uuid, target uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.outranks(session uuid, target uuid) TO anon;
@@ -3824,14 +4276,20 @@ REVOKE ALL ON FUNCTION usher.pace_lock_key(session uuid, author uuid) FROM PUBLI
 REVOKE ALL ON FUNCTION usher.post_messages(batch jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.post_messages(batch jsonb) TO usher_gateway;
 
+REVOKE ALL ON FUNCTION usher.prepare_settlement(tx xid8) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.profile_role() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.profile_role() TO anon;
 GRANT ALL ON FUNCTION usher.profile_role() TO authenticated;
 GRANT ALL ON FUNCTION usher.profile_role() TO service_role;
 
-REVOKE ALL ON FUNCTION usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.record_event(session uuid, type text, subject uuid, data json) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.redact_messages(ids uuid[], deleted_at timestamp with time zone[], deleted_by uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.record_vote(voting uuid, movie uuid, delta bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.redact(data json, deletion jsonb, is_gone boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.redact_messages(ids uuid[], deletions jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) TO usher_gateway;
@@ -3860,11 +4318,10 @@ GRANT ALL ON FUNCTION usher.session_of(voting uuid) TO usher_gateway;
 REVOKE ALL ON FUNCTION usher.session_snapshot(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.session_snapshot(session uuid) TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION usher.settle_messages(ids uuid[], are_created boolean[]) TO usher_gateway;
+REVOKE ALL ON FUNCTION usher.settle(OUT created uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.settle(OUT created uuid[]) TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.settle_votes() FROM PUBLIC;
-GRANT ALL ON FUNCTION usher.settle_votes() TO usher_gateway;
+REVOKE ALL ON FUNCTION usher.settle_events(tx xid8, has_others boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.standing(session uuid, OUT ban_until timestamp with time zone, OUT ended boolean, OUT moderator boolean, OUT writer boolean, OUT chat_enabled boolean, OUT slow_mode_seconds integer) TO anon;
@@ -3884,7 +4341,14 @@ REVOKE ALL ON FUNCTION usher.touch_updated_at() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.trim_events(max_age interval, max_count integer, batch integer) TO usher_gateway;
 
-REVOKE ALL ON FUNCTION usher.voting_data(voting uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.trim_logs(max_age interval, max_count integer, batch integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.update_vote_totals() FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.update_vote_totals() TO usher_gateway;
+
+REVOKE ALL ON FUNCTION usher.vote_total_differences(votings uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.voting_data(voting uuid, earlier_state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.voting_states(votings uuid[]) FROM PUBLIC;
 

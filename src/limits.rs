@@ -464,6 +464,10 @@ pub const FLOOD_WINDOW: Duration = Duration::from_secs(60);
 /// Events that leave the log in one statement.
 pub const TRIM_EVENTS_MAX: u64 = 10_000;
 
+/// Changes of votes that `usher.update_vote_totals` takes in at a time, so that it holds no movie for long. The function
+/// has the same number.
+pub const TOTAL_CHANGES_MAX: u64 = 1_000;
+
 /// Bytes of events that one receiver that is behind is given at a time: a socket that takes nothing pins no more.
 pub const RUN_BYTES_MAX: usize = 64 * 1024;
 

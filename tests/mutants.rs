@@ -58,20 +58,18 @@ const EXPLAINED: &[(&str, &[&str])] = &[
     (
         "called by functions that run as the owner already; marked all the same, so as not to depend on them",
         &[
-            "usher.add_to_totals(uuid[],bigint[]): as its caller",
-            "usher.append_bans(uuid[],uuid[],timestamp with time zone[]): as its caller",
-            "usher.append_deletions(uuid[],uuid[],timestamp with time zone[],uuid[]): as its caller",
             "usher.append_event(uuid,text,json): as its caller",
             "usher.append_events(uuid,text,uuid[],json[]): as its caller",
-            "usher.append_messages(uuid[]): as its caller",
+            "usher.append_to_log(uuid,text,uuid,json): as its caller",
+            "usher.append_to_logs(uuid[],text[],uuid[],json[],integer): as its caller",
             "usher.apply_votes(uuid[],uuid[],bigint[]): as its caller",
-            "usher.bump_votings(uuid[]): as its caller",
-            "usher.close_votings(uuid[],uuid[]): as its caller",
+            "usher.close_votings(uuid[]): as its caller",
             "usher.count_votes(uuid): as its caller",
-            "usher.forget_person(uuid): as its caller",
+            "usher.forget_people(uuid[]): as its caller",
             "usher.lock_for_deletion(uuid[],uuid): as its caller",
-            "usher.record_votes(uuid[],uuid[],bigint[]): as its caller",
-            "usher.redact_messages(uuid[],timestamp with time zone[],uuid[]): as its caller",
+            "usher.logs_naming(uuid[]): as its caller",
+            "usher.redact_messages(uuid[],jsonb): as its caller",
+            "usher.trim_logs(interval,integer,integer): as its caller",
         ],
     ),
     (
@@ -136,7 +134,7 @@ union all
 select 'constraint', format('%s: dropped', c.conname),
   format('alter table %s drop constraint %I cascade', c.conrelid::regclass, c.conname)
 from pg_constraint c
-where c.conrelid in (select oid from tables) and c.contype <> 'n'
+where c.conrelid in (select oid from tables) and c.contype not in ('n', 't')
 union all
 select 'constraint', format('%s: dropped', i.indexrelid::regclass), format('drop index %s', i.indexrelid::regclass)
 from pg_index i

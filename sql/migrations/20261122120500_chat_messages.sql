@@ -241,294 +241,120 @@ grant all on public.chat_messages to service_role;
 
 -- The way into the log --------------------------------------------------------------------------------------
 
--- A message as it goes out: the row as the Data API returns it, plus its author.
-create function usher.message_data(message_row json, author uuid) returns json
+-- Security definer (these three): run as triggers for any writer of chat_messages, who may not touch the log. They are
+-- on the hot path and do in place what usher.record_event does.
+create function usher.on_message_created() returns trigger
 language plpgsql
-stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  has_events boolean;
+begin
+  select t.has_events into has_events from usher.pending_transactions t where t.xact = pg_current_xact_id();
+  if not found then
+    insert into usher.pending_transactions (depth, session_id, message_id)
+    values (pg_trigger_depth(), new.session_id, new.id);
+  else
+    if not has_events then
+      update usher.pending_transactions t set has_events = true where t.xact = pg_current_xact_id();
+    end if;
+    insert into usher.pending_events (depth, session_id, type, subject)
+    values (pg_trigger_depth(), new.session_id, 'chat.created', new.id);
+  end if;
+  -- An import of what is deleted already.
+  if new.deleted_at is not null then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+    values (new.session_id, 'chat.deleted', new.id, new.deleted_at, new.deleted_by);
+  end if;
+  return null;
+end
+$$;
+
+create function usher.on_message_updated() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.deleted_at is null then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject)
+    values (new.session_id, 'chat.updated', new.id);
+  elsif old.deleted_at is null then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+    values (new.session_id, 'chat.deleted', new.id, new.deleted_at, new.deleted_by);
+  end if;
+  return null;
+end
+$$;
+
+-- Records nothing where the session goes: its log goes too.
+create function usher.on_message_removed() returns trigger
+language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
-  return left(message_row::text, -1) || ',"author":' || coalesce(
-    (
-      select row_to_json(a)::text
-      from (
-        select p.username, p.display_name, p.avatar_path, p.role
-        from public.profiles p
-        where p.id = author
-      ) as a
-    ),
-    'null'
-  ) || '}';
+  perform 1 from public.movie_sessions s where s.id = old.session_id;
+  if found then
+    perform usher.expect_events();
+    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+    values (
+      old.session_id, 'chat.deleted', old.id, coalesce(old.deleted_at, now()),
+      case when old.deleted_at is null then auth.uid() else old.deleted_by end
+    );
+  end if;
+  return null;
 end
 $$;
 
--- Appends chat.created for these messages in the order in which they were made, to all their sessions at once, and
--- tells the listeners as append_events does. Messages that were deleted meanwhile, or whose session is going, are left out.
--- Security definer: called by usher.settle_messages; nobody else may.
-create function usher.append_messages(ids uuid[]) returns void
+-- The data of an event of a message without the text, and as deleted where `deletion` says when and by whom. Where the
+-- row is gone, its author's name and id go too: the nil uuid stands for somebody. A message that is only marked as
+-- deleted keeps its author, for the moderators.
+create function usher.redact(data json, deletion jsonb, is_gone boolean) returns json
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select '{' || string_agg(
+      to_json(f.key)::text || ':' || case
+        when f.key = 'body' then 'null'
+        when f.key in ('deleted_at', 'deleted_by') then coalesce((deletion -> f.key)::text, f.value::text)
+        when f.key = 'user_id' and is_gone then '"00000000-0000-0000-0000-000000000000"'
+        when f.key = 'author' and is_gone then 'null'
+        else f.value::text
+      end,
+      ',' order by f.n
+    ) || '}'
+    from json_each(data) with ordinality as f (key, value, n)
+  );
+end
+$$;
+
+-- Removes the text from the log's copies of deleted messages; everything else of them keeps its place. `deletions` has
+-- the data of their deletions by id: joined to an array, a plan made for a few would compare each with each.
+-- Security definer: called by usher.settle; nobody else may.
+create function usher.redact_messages(ids uuid[], deletions jsonb) returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set enable_material = off
-set enable_indexonlyscan = off
 as $$
-declare
-  whole_events_max constant integer := 20;
-  payload_bytes_max constant integer := 7900;
-  stamp timestamptz;
-  told bigint;
 begin
-  perform 1
-  from usher.session_heads h
-  where h.session_id = any (array(select m.session_id from public.chat_messages m where m.id = any (ids)))
-  order by h.session_id
-  for no key update;
-  -- Read behind the locks, so that times ascend with the numbers.
-  stamp := clock_timestamp();
-
-  with created as materialized (
-    select
-      m.session_id,
-      m.id,
-      row_number() over (partition by m.session_id order by m.created_at, i.n) as place,
-      (
-        left(row_to_json(m)::text, -1) || ',"author":'
-        || coalesce((
-          select row_to_json(a)::text
-          from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
-        ), 'null') || '}'
-      )::json as data
-    from unnest(ids) with ordinality as i (id, n)
-    join public.chat_messages m on m.id = i.id
-  ),
-  heads as (
-    update usher.session_heads h
-    set seq = h.seq + c.count
-    from (select n.session_id, max(n.place) as count from created n group by n.session_id) as c
-    where h.session_id = c.session_id
-    returning h.session_id, h.seq - c.count as before, c.count
-  ),
-  logged as (
-    insert into usher.session_events as e (session_id, seq, type, at, message_id, data)
-    select n.session_id, h.before + n.place, 'chat.created', stamp, n.id, n.data
-    from created n
-    join heads h on h.session_id = n.session_id
-    returning e.session_id, e.seq, e.data
-  )
-  select count(pg_notify(
-    (select c.events from usher.channels c),
-    case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end
-  ))
-  into told
-  from (
-    select
-      l.session_id,
-      l.seq,
-      '{"s":"' || l.session_id || '","q":' || l.seq || '}' as hint,
-      case when l.seq <= h.before + whole_events_max then
-        '{"s":"' || l.session_id || '","q":' || l.seq
-          || ',"e":' || usher.wire_event(l.seq, 'chat.created', stamp, l.data) || '}'
-      end as whole
-    from logged l
-    join heads h on h.session_id = l.session_id
-    where l.seq <= h.before + whole_events_max or l.seq = h.before + h.count
-    order by l.session_id, l.seq
-  ) as t;
-end
-$$;
-
--- Whether the gateway is gathering a batch: post_messages and cast_votes then settle it in one go at its end.
--- Asking who is logged in keeps everybody else from holding back events by the setting.
-create function usher.is_batching() returns boolean
-language sql
-stable
-return coalesce(current_setting('usher.batching', true) = 'on', false)
-  and pg_has_role(session_user, 'usher_gateway', 'member');
-
--- In a batch, post_messages remembers what it inserts itself; only what other triggers add to it is noted here.
--- Security definer: runs as a trigger for any writer of chat_messages, who may not touch the log.
-create function usher.on_messages_created() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-as $$
-declare
-  log record;
-begin
-  if usher.is_batching() then
-    if pg_trigger_depth() > 1 then
-      -- A setting and not a variable: with a failed item its part goes away.
-      perform set_config(
-        'usher.messages', coalesce(current_setting('usher.messages', true), '') || string_agg(n.id || ' ', ''), true
-      )
-      from new_rows n
-      having count(*) > 0;
-    end if;
-    return null;
-  end if;
-
-  for log in
-    select
-      r.session_id,
-      array_agg(r.id order by r.created_at, r.n) as messages,
-      array_agg(usher.message_data(r.data, r.user_id) order by r.created_at, r.n) as datas
-    from (
-      select n.id, n.session_id, n.user_id, n.created_at, row_to_json(n) as data, row_number() over () as n
-      from new_rows n
-    ) as r
-    group by r.session_id
-    order by r.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.created', log.messages, log.datas);
-  end loop;
-  return null;
-end
-$$;
-
--- Removes the text from the log's copies of deleted messages; everything else of them keeps its place. Where the row is
--- gone, its author's name and id go too: the nil uuid stands for somebody. A message that is only marked as deleted keeps
--- its author, for the moderators.
--- Security definer: called by our triggers; nobody else may.
-create function usher.redact_messages(ids uuid[], deleted_at timestamptz[], deleted_by uuid[]) returns void
-language sql
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-as $$
   update usher.session_events e
-  set data = (
-    select (
-      '{' || string_agg(
-        to_json(f.key)::text || ':' || case f.key
-          when 'body' then 'null'
-          when 'deleted_at' then coalesce(to_json(d.at)::text, 'null')
-          when 'deleted_by' then coalesce(to_json(d.by)::text, 'null')
-          when 'user_id' then case
-            when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
-            else '"00000000-0000-0000-0000-000000000000"'
-          end
-          when 'author' then case
-            when exists (select 1 from public.chat_messages m where m.id = d.id) then f.value::text
-            else 'null'
-          end
-          else f.value::text
-        end,
-        ',' order by f.n
-      ) || '}'
-    )::json
-    from json_each(e.data) with ordinality as f (key, value, n)
+  set data = usher.redact(
+    e.data, deletions -> e.message_id::text,
+    not exists (select 1 from public.chat_messages m where m.id = e.message_id)
   )
-  from unnest(ids, deleted_at, deleted_by) as d (id, at, by)
-  where e.message_id = d.id and e.type in ('chat.created', 'chat.updated')
-$$;
-
--- Appends chat.deleted for these messages and redacts what the log said of them, sessions by id.
--- Security definer: called by our triggers; nobody else may.
-create function usher.append_deletions(
-  sessions uuid[], ids uuid[], deleted_at timestamptz[], deleted_by uuid[]
-) returns void
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-as $$
-declare
-  log record;
-begin
-  for log in
-    select
-      d.session_id,
-      array_agg(d.id order by d.n) as messages,
-      array_agg(
-        (
-          select row_to_json(x)
-          from (select d.id, d.session_id, d.at as deleted_at, d.by as deleted_by) as x
-        )
-        order by d.n
-      ) as datas
-    from unnest(sessions, ids, deleted_at, deleted_by) with ordinality as d (session_id, id, at, by, n)
-    group by d.session_id
-    order by d.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.deleted', log.messages, log.datas);
-  end loop;
-  perform usher.redact_messages(ids, deleted_at, deleted_by);
-end
-$$;
-
--- Security definer: runs as a trigger for any writer of chat_messages, who may not touch the log.
-create function usher.on_messages_updated() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-as $$
-declare
-  log record;
-  gone record;
-begin
-  for log in
-    select n.session_id, array_agg(n.id order by n.created_at, n.id) as messages,
-      array_agg(row_to_json(n) order by n.created_at, n.id) as datas
-    from new_rows n
-    join old_rows o on o.id = n.id
-    where n.deleted_at is null and n is distinct from o
-    group by n.session_id
-    order by n.session_id
-  loop
-    perform usher.append_events(log.session_id, 'chat.updated', log.messages, log.datas);
-  end loop;
-
-  select array_agg(n.session_id order by n.created_at, n.id) as sessions,
-    array_agg(n.id order by n.created_at, n.id) as ids,
-    array_agg(n.deleted_at order by n.created_at, n.id) as ats,
-    array_agg(n.deleted_by order by n.created_at, n.id) as bys
-  into gone
-  from new_rows n
-  join old_rows o on o.id = n.id
-  where n.deleted_at is not null and o.deleted_at is null;
-  if gone.ids is not null then
-    perform usher.append_deletions(gone.sessions, gone.ids, gone.ats, gone.bys);
-  end if;
-  return null;
-end
-$$;
-
--- Does not name a person whose account goes with the message.
--- Security definer: runs as a trigger for any writer of chat_messages, who may not touch the log.
-create function usher.on_messages_removed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  gone record;
-begin
-  select array_agg(o.session_id order by o.created_at, o.id) as sessions,
-    array_agg(o.id order by o.created_at, o.id) as ids,
-    array_agg(coalesce(o.deleted_at, now()) order by o.created_at, o.id) as ats,
-    array_agg(
-      -- Who deletes their own account is not named.
-      (
-        select p.id
-        from public.profiles p
-        where p.id = case when o.deleted_at is null then auth.uid() else o.deleted_by end
-      )
-      order by o.created_at, o.id
-    ) as bys
-  into gone
-  from old_rows o;
-  if gone.ids is not null then
-    perform usher.append_deletions(gone.sessions, gone.ids, gone.ats, gone.bys);
-  end if;
-  return null;
+  where e.message_id = any (ids) and e.type in ('chat.created', 'chat.updated');
 end
 $$;
 
@@ -546,29 +372,25 @@ end
 $$;
 
 revoke execute on function
-  usher.message_data(json, uuid), usher.append_messages(uuid[]), usher.is_batching(), usher.on_messages_created(),
-  usher.redact_messages(uuid[], timestamptz[], uuid[]),
-  usher.append_deletions(uuid[], uuid[], timestamptz[], uuid[]), usher.on_messages_updated(),
-  usher.on_messages_removed(), usher.refuse_truncate()
+  usher.on_message_created(), usher.on_message_updated(), usher.on_message_removed(),
+  usher.redact(json, jsonb, boolean), usher.redact_messages(uuid[], jsonb), usher.refuse_truncate()
   from public;
 
-create trigger chat_messages_created
+create trigger "00_usher_created"
   after insert on public.chat_messages
-  referencing new table as new_rows
-  for each statement
-  execute function usher.on_messages_created();
+  for each row
+  execute function usher.on_message_created();
 
-create trigger chat_messages_updated
+create trigger "00_usher_updated"
   after update on public.chat_messages
-  referencing old table as old_rows new table as new_rows
-  for each statement
-  execute function usher.on_messages_updated();
+  for each row
+  when (old.* is distinct from new.*)
+  execute function usher.on_message_updated();
 
-create trigger chat_messages_removed
+create trigger "00_usher_removed"
   after delete on public.chat_messages
-  referencing old table as old_rows
-  for each statement
-  execute function usher.on_messages_removed();
+  for each row
+  execute function usher.on_message_removed();
 
 create trigger chat_messages_truncated
   before truncate on public.chat_messages

@@ -1,5 +1,7 @@
 -- Live counts: slotted tallies, and the movies' totals.
 
+-- No foreign key: a voter would lock the voting's row for it at the commit, when whoever deletes the voting may wait for
+-- the voter already. usher.apply_votes removes the tallies of a voting that is gone.
 create table usher.vote_tallies (
   voting_session_id uuid not null,
   movie_id uuid not null,
@@ -7,53 +9,50 @@ create table usher.vote_tallies (
   votes bigint not null,
   revision bigint not null,
   constraint vote_tallies_pkey primary key (voting_session_id, movie_id, slot),
-  constraint vote_tallies_voting_session_id_fkey foreign key (voting_session_id)
-    references public.voting_sessions (id) on delete cascade,
   constraint vote_tallies_slot_check check (slot between 0 and 15)
 )
 -- Rewritten by every vote: room on the page keeps those updates off the index.
 with (fillfactor = 20);
 
-alter table usher.vote_tallies enable row level security;
+-- A vote never locks a movie. It leaves a note here, and usher.update_vote_totals brings the totals up to date. Without a
+-- unique key, so that no voter waits for another.
+create table usher.vote_total_changes (
+  n bigint generated always as identity,
+  voting_session_id uuid not null,
+  constraint vote_total_changes_pkey primary key (n)
+)
+with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
-revoke all on usher.vote_tallies from public, anon, authenticated, service_role;
+create table usher.movie_votes (
+  voting_session_id uuid not null,
+  movie_id uuid not null,
+  votes bigint not null,
+  constraint movie_votes_pkey primary key (voting_session_id, movie_id),
+  constraint movie_votes_movie_id_fkey foreign key (movie_id) references public.movies (id) on delete cascade
+);
+
+alter table usher.vote_tallies enable row level security;
+alter table usher.vote_total_changes enable row level security;
+alter table usher.movie_votes enable row level security;
+
+create index movie_votes_movie_id_idx on usher.movie_votes (movie_id);
+
+revoke all on usher.vote_tallies, usher.vote_total_changes, usher.movie_votes
+  from public, anon, authenticated, service_role;
 
 comment on table usher.vote_tallies is 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, its version the sum of revisions. Rows are never removed while the voting is there: versions only grow.';
 comment on column usher.vote_tallies.movie_id is 'The nil uuid stands for the voting itself: its changes are revisions too.';
 comment on column usher.vote_tallies.votes is 'May be negative in one slot: the sum counts.';
+comment on table usher.vote_total_changes is 'Votings of which the movies'' totals may not have everything yet. Emptied by update_vote_totals.';
+comment on table usher.movie_votes is 'What movies.vote_total holds of each voting. Written by update_vote_totals alone.';
 
 create function usher.tally_slot() returns smallint
 language sql
 volatile
 return (pg_backend_pid() % 16)::smallint;
 
--- Adds to the movies' totals, movies by id.
--- Security definer: called by our triggers; nobody else may.
-create function usher.add_to_totals(movie_ids uuid[], deltas bigint[]) returns void
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-as $$
-declare
-  movie record;
-begin
-  for movie in
-    select d.movie_id, sum(d.delta) as delta
-    from unnest(movie_ids, deltas) as d (movie_id, delta)
-    group by d.movie_id
-    having sum(d.delta) <> 0
-    order by d.movie_id
-  loop
-    update public.movies m set vote_total = m.vote_total + movie.delta where m.id = movie.movie_id;
-  end loop;
-end
-$$;
-
--- Applies changes of votes: the tallies by voting and movie, then the movies by id, then the hint for the gateway.
--- Votings that are being deleted are passed over: their tallies go with them.
--- Security definer: called by our triggers and by usher.settle_votes; nobody else may.
+-- Applies changes of votes, sorted by voting and movie: the tallies, the notes for the totals, the hint for the gateway.
+-- Security definer: called by usher.settle; nobody else may.
 create function usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) returns void
 language plpgsql
 security definer
@@ -65,233 +64,239 @@ set enable_mergejoin = off
 set enable_material = off
 as $$
 declare
-  change record;
+  gone uuid[];
 begin
   insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
-  select d.voting_id, d.movie_id, usher.tally_slot(), sum(d.delta), 1
+  select d.voting_id, d.movie_id, usher.tally_slot(), d.delta, 1
   from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
-  where exists (select 1 from public.voting_sessions v where v.id = d.voting_id)
-  group by d.voting_id, d.movie_id
-  having sum(d.delta) <> 0
+  where (d.delta <> 0 or d.movie_id = '00000000-0000-0000-0000-000000000000')
+    and exists (select 1 from public.voting_sessions v where v.id = d.voting_id)
   order by d.voting_id, d.movie_id
   on conflict on constraint vote_tallies_pkey
   do update set votes = t.votes + excluded.votes, revision = t.revision + 1;
 
-  select array_agg(d.movie_id) as movie_ids, array_agg(d.delta) as deltas
-  into change
-  from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
-  join public.voting_sessions v on v.id = d.voting_id
-  where v.results_visibility = 'live' or v.state = 'closed';
-  if change.movie_ids is not null then
-    perform usher.add_to_totals(change.movie_ids, change.deltas);
+  with changed as (
+    insert into usher.vote_total_changes (voting_session_id)
+    select distinct c.id from unnest(votings) as c (id)
+    returning voting_session_id as id
+  )
+  select array_agg(c.id) filter (where not exists (select 1 from public.voting_sessions v where v.id = c.id))
+  into gone
+  from (select d.id, pg_notify((select n.votes from usher.channels n where n.only_row), d.id::text) from changed d) as c;
+  if gone is not null then
+    delete from usher.vote_tallies t where t.voting_session_id = any (gone);
   end if;
-
-  perform pg_notify((select c.votes from usher.channels c), v.voting_id::text)
-  from (select distinct unnest(votings) as voting_id) as v;
 end
 $$;
 
--- Hands changes to apply_votes, now or when the gateway settles its batch.
--- Security definer: called by the triggers on votes; nobody else may.
-create function usher.record_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) returns void
+-- Security definer (these four): run as triggers for any writer of votes and votings, who may not touch the tallies.
+create function usher.on_vote_cast() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if votings is null then
-    return;
-  elsif usher.is_batching() then
-    -- A setting and not a variable: with a failed item its part goes away.
-    perform set_config(
-      'usher.votes',
-      coalesce(current_setting('usher.votes', true), '') || (
-        select string_agg(d.voting_id || ',' || d.movie_id || ',' || d.delta || ' ', '')
-        from unnest(votings, movie_ids, deltas) as d (voting_id, movie_id, delta)
-      ),
-      true
-    );
-  else
-    perform usher.apply_votes(votings, movie_ids, deltas);
-  end if;
-end
-$$;
-
--- In a batch, votes are noted; in the batch's own statements one voter casts one vote.
--- Security definer (these two): run as triggers for any writer of votes, who may not touch the tallies.
-create function usher.on_votes_cast() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if usher.is_batching() then
-    perform set_config(
-      'usher.votes',
-      coalesce(current_setting('usher.votes', true), '')
-        || string_agg(n.voting_session_id || ',' || n.movie_id || ',1 ', ''),
-      true
-    )
-    from new_rows n
-    having count(*) > 0;
-    return null;
-  end if;
-  perform usher.record_votes(array_agg(n.voting_session_id), array_agg(n.movie_id), array_agg(n.votes))
-  from (select r.voting_session_id, r.movie_id, count(*) as votes from new_rows r group by 1, 2) as n;
+  perform usher.record_vote(new.voting_session_id, new.movie_id, 1);
   return null;
 end
 $$;
 
-create function usher.on_votes_changed() returns trigger
+create function usher.on_vote_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not exists (select 1 from new_rows) then
-    -- Whatever inserts and would have updated comes by here.
-    return null;
-  end if;
-  perform usher.record_votes(array_agg(d.voting_session_id), array_agg(d.movie_id), array_agg(d.delta))
-  from (
-    select c.voting_session_id, c.movie_id, sum(c.delta)::bigint as delta
-    from (
-      select n.voting_session_id, n.movie_id, 1 as delta from new_rows n
-      union all
-      select o.voting_session_id, o.movie_id, -1 from old_rows o
-    ) as c
-    group by 1, 2
-    having sum(c.delta) <> 0
-  ) as d;
+  perform usher.record_vote(old.voting_session_id, old.movie_id, -1);
+  perform usher.record_vote(new.voting_session_id, new.movie_id, 1);
   return null;
 end
 $$;
 
-create function usher.on_votes_withdrawn() returns trigger
+create function usher.on_vote_withdrawn() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform usher.record_votes(array_agg(o.voting_session_id), array_agg(o.movie_id), array_agg(-o.votes))
-  from (select r.voting_session_id, r.movie_id, count(*) as votes from old_rows r group by 1, 2) as o;
+  perform usher.record_vote(old.voting_session_id, old.movie_id, -1);
   return null;
 end
 $$;
 
--- A change of the voting itself is a revision too, and its counts join or leave the movies' totals where they
--- turn public or secret.
--- Security definer: called by the trigger on voting_sessions; nobody else may.
-create function usher.bump_votings(votings uuid[]) returns void
-language sql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  insert into usher.vote_tallies as t (voting_session_id, movie_id, slot, votes, revision)
-  select v.id, '00000000-0000-0000-0000-000000000000', usher.tally_slot(), 0, 1
-  from unnest(votings) as v (id)
-  order by v.id
-  on conflict on constraint vote_tallies_pkey do update set revision = t.revision + 1;
-
-  select pg_notify((select c.votes from usher.channels c), v.id::text) from unnest(votings) as v (id);
-$$;
-
--- Security definer (these two): run as triggers for any writer of voting_sessions.
-create function usher.on_votings_tallied() returns trigger
+-- A change of the voting itself is a revision too, and may make its counts public or secret.
+create function usher.on_voting_tallied() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'UPDATE' then
-    perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
-    from (
-      select v.movie_id, sum(turned.sign)::bigint as delta
-      from (
-        select n.id, is_counted.now::integer - is_counted.before::integer as sign
-        from new_rows n
-        join old_rows o on o.id = n.id
-        cross join lateral (
-          select
-            n.results_visibility = 'live' or n.state = 'closed',
-            o.results_visibility = 'live' or o.state = 'closed'
-        ) as is_counted (now, before)
-      ) as turned
-      join public.votes v on v.voting_session_id = turned.id
-      where turned.sign <> 0
-      group by v.movie_id
-    ) as c
-    having count(*) > 0;
-  end if;
-  perform usher.bump_votings(array_agg(n.id)) from new_rows n having count(*) > 0;
+  perform usher.record_vote(
+    case when tg_op = 'DELETE' then old.id else new.id end, '00000000-0000-0000-0000-000000000000', 0
+  );
   return null;
 end
 $$;
 
--- Locks the head before the movies.
--- Security definer: runs as a trigger for any writer of voting_sessions.
-create function usher.on_voting_deleted() returns trigger
+-- Whoever deletes a voting waits for the voters who are in the box.
+-- Security definer: runs as a trigger for any writer of voting_sessions, who may not lock the box.
+create function usher.on_voting_deleting() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pg_advisory_xact_lock(usher.ballot_lock_key(old.id));
-  -- The movies are locked below: the head of the log comes before them.
-  perform 1 from usher.session_heads h where h.session_id = old.session_id for no key update;
-  if old.results_visibility = 'live' or old.state = 'closed' then
-    perform usher.add_to_totals(array_agg(c.movie_id), array_agg(c.delta))
-    from (
-      select v.movie_id, -count(*) as delta from public.votes v where v.voting_session_id = old.id group by v.movie_id
-    ) as c
-    having count(*) > 0;
-  end if;
   return old;
 end
 $$;
 
+-- Totals -----------------------------------------------------------------------------------------------------
+
+-- Where the movies' totals differ from the tallies of these votings, whose counts are public or are not. Votings of
+-- private sessions do not count.
+-- Called by update_vote_totals, which runs as the owner; nobody else may.
+create function usher.vote_total_differences(votings uuid[])
+returns table (voting_id uuid, movie_id uuid, votes bigint, delta bigint)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+    select d.voting_id, d.movie_id, sum(d.votes)::bigint, sum(d.votes - d.counted)::bigint
+    from (
+      select t.voting_session_id as voting_id, t.movie_id, t.votes, 0 as counted
+      from usher.vote_tallies t
+      where t.voting_session_id = any (votings)
+        and t.movie_id <> '00000000-0000-0000-0000-000000000000'
+        and (
+          select (v.results_visibility = 'live' or v.state = 'closed') and s.visibility <> 'private'
+          from public.voting_sessions v
+          join public.movie_sessions s on s.id = v.session_id
+          where v.id = t.voting_session_id
+        )
+      union all
+      select c.voting_session_id, c.movie_id, 0, c.votes
+      from usher.movie_votes c
+      where c.voting_session_id = any (votings)
+    ) as d
+    group by d.voting_id, d.movie_id
+    having sum(d.votes - d.counted) <> 0;
+end
+$$;
+
+-- Brings movies.vote_total up to date and returns how many changes it has taken in, at most 1,000: call it until it
+-- returns less. It waits for nobody: what concerns a movie that somebody else has locked is left for later.
+-- Security definer: called by usher_gateway; the tallies decide what it writes.
+create function usher.update_vote_totals() returns integer
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
+as $$
+declare
+  changes_max constant integer := 1000;
+  taken integer;
+  votings uuid[];
+  locked uuid[];
+  left_over integer;
+begin
+  with gone as (
+    delete from usher.vote_total_changes c
+    where c.n = any (array(
+      select t.n from usher.vote_total_changes t order by t.n limit changes_max for update skip locked
+    ))
+    returning c.voting_session_id
+  )
+  select count(*), array_agg(distinct g.voting_session_id) into taken, votings from gone g;
+  if taken = 0 then
+    return 0;
+  end if;
+
+  select array_agg(l.id)
+  into locked
+  from (
+    select m.id
+    from public.movies m
+    where m.id = any (array(select d.movie_id from usher.vote_total_differences(votings) d))
+    order by m.id
+    for no key update skip locked
+  ) as l;
+
+  -- Asked again behind the locks: another gateway may have been here.
+  with differences as materialized (
+    select * from usher.vote_total_differences(votings)
+  ),
+  counted as (
+    insert into usher.movie_votes as c (voting_session_id, movie_id, votes)
+    select d.voting_id, d.movie_id, d.votes
+    from differences d
+    where d.movie_id = any (locked)
+    on conflict on constraint movie_votes_pkey do update set votes = excluded.votes
+  ),
+  updated as (
+    update public.movies m
+    set vote_total = m.vote_total + d.delta
+    from (
+      select e.movie_id, sum(e.delta) as delta from differences e where e.movie_id = any (locked) group by e.movie_id
+    ) as d
+    where m.id = d.movie_id and d.delta <> 0
+  ),
+  again as (
+    insert into usher.vote_total_changes (voting_session_id)
+    select distinct d.voting_id
+    from differences d
+    where d.movie_id <> all (coalesce(locked, '{}'))
+      and exists (select 1 from public.movies m where m.id = d.movie_id)
+    returning 1
+  )
+  select count(*) into left_over from again;
+  delete from usher.movie_votes c where c.voting_session_id = any (votings) and c.votes = 0;
+  return taken - left_over;
+end
+$$;
+
 revoke execute on function
-  usher.tally_slot(), usher.add_to_totals(uuid[], bigint[]), usher.apply_votes(uuid[], uuid[], bigint[]),
-  usher.record_votes(uuid[], uuid[], bigint[]), usher.on_votes_cast(), usher.on_votes_changed(),
-  usher.on_votes_withdrawn(), usher.bump_votings(uuid[]), usher.on_votings_tallied(), usher.on_voting_deleted()
+  usher.tally_slot(), usher.apply_votes(uuid[], uuid[], bigint[]), usher.on_vote_cast(), usher.on_vote_changed(),
+  usher.on_vote_withdrawn(), usher.on_voting_tallied(), usher.on_voting_deleting(),
+  usher.vote_total_differences(uuid[]), usher.update_vote_totals()
   from public;
 
-create trigger votes_cast
+grant execute on function usher.update_vote_totals() to usher_gateway;
+
+create trigger "00_usher_cast"
   after insert on public.votes
-  referencing new table as new_rows
-  for each statement
-  execute function usher.on_votes_cast();
+  for each row
+  execute function usher.on_vote_cast();
 
-create trigger votes_changed
+create trigger "00_usher_changed"
   after update on public.votes
-  referencing old table as old_rows new table as new_rows
-  for each statement
-  execute function usher.on_votes_changed();
+  for each row
+  when (old.movie_id is distinct from new.movie_id)
+  execute function usher.on_vote_changed();
 
-create trigger votes_withdrawn
+create trigger "00_usher_withdrawn"
   after delete on public.votes
-  referencing old table as old_rows
-  for each statement
-  execute function usher.on_votes_withdrawn();
+  for each row
+  execute function usher.on_vote_withdrawn();
 
--- Before the delete: afterwards nobody knows any more what was counted.
-create trigger voting_sessions_uncounted
+create trigger voting_sessions_deleting
   before delete on public.voting_sessions
   for each row
-  execute function usher.on_voting_deleted();
+  execute function usher.on_voting_deleting();
 
--- Named to run after the triggers that append to the log: sessions are locked first, then tallies, then movies.
-create trigger voting_sessions_tallied_created
-  after insert on public.voting_sessions
-  referencing new table as new_rows
-  for each statement
-  execute function usher.on_votings_tallied();
-
-create trigger voting_sessions_tallied_updated
-  after update on public.voting_sessions
-  referencing old table as old_rows new table as new_rows
-  for each statement
-  execute function usher.on_votings_tallied();
+create trigger "00_usher_tallied"
+  after insert or update or delete on public.voting_sessions
+  for each row
+  execute function usher.on_voting_tallied();
 
 -- Votes that were there before the tallies. Slot 0 stands for all of them.
 insert into usher.vote_tallies (voting_session_id, movie_id, slot, votes, revision)
@@ -299,12 +304,14 @@ select v.voting_session_id, v.movie_id, 0, count(*), count(*)
 from public.votes v
 group by v.voting_session_id, v.movie_id;
 
+insert into usher.movie_votes (voting_session_id, movie_id, votes)
+select t.voting_session_id, t.movie_id, t.votes
+from usher.vote_tallies t
+join public.voting_sessions v on v.id = t.voting_session_id
+join public.movie_sessions s on s.id = v.session_id
+where (v.results_visibility = 'live' or v.state = 'closed') and s.visibility <> 'private';
+
 update public.movies m
-set vote_total = (
-  select count(*)
-  from public.votes v
-  join public.voting_sessions s on s.id = v.voting_session_id
-  where v.movie_id = m.id and (s.results_visibility = 'live' or s.state = 'closed')
-)
+set vote_total = coalesce((select sum(c.votes) from usher.movie_votes c where c.movie_id = m.id), 0)
 -- Supabase's safeupdate refuses an update without a condition.
 where true;

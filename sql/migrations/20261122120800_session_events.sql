@@ -36,8 +36,9 @@ as $$
   )::json
 $$;
 
--- A voting as it goes out: the row as the Data API returns it, plus the ballot.
-create function usher.voting_data(voting uuid) returns json
+-- A voting as it goes out: the row as the Data API returns it, plus the ballot. With `earlier_state` as it was in that
+-- state, before the results.
+create function usher.voting_data(voting uuid, earlier_state text) returns json
 language sql
 stable
 set search_path = pg_catalog, pg_temp
@@ -46,8 +47,9 @@ as $$
   select row_to_json(x)
   from (
     select
-      v.id, v.session_id, v.question, v.state, v.opens_at, v.closes_at, v.results_visibility, v.allow_change,
-      usher.compact_results(v.results) as results, v.created_at, v.updated_at,
+      v.id, v.session_id, v.question, coalesce(earlier_state, v.state) as state, v.opens_at, v.closes_at,
+      v.results_visibility, v.allow_change,
+      usher.compact_results(case when earlier_state is null then v.results end) as results, v.created_at, v.updated_at,
       usher.ballot_options(v.id) as options
     from public.voting_sessions v
     where v.id = voting
@@ -56,68 +58,55 @@ $$;
 
 -- Security definer (the rest of this file): run as triggers for any writer of the tables, who may not touch the log.
 
-create function usher.on_votings_changed() returns trigger
+create function usher.on_voting_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  voting record;
+  type text;
 begin
   if tg_op = 'INSERT' then
-    for voting in
-      select n.id, n.session_id from new_rows n where n.state = 'open' order by n.session_id, n.id
-    loop
-      perform usher.append_event(voting.session_id, 'voting.opened', usher.voting_data(voting.id));
-    end loop;
-    return null;
+    type := case when new.state = 'open' then 'voting.opened' end;
+  elsif new.state <> 'draft' and to_jsonb(new) - 'updated_at' <> to_jsonb(old) - 'updated_at' then
+    type := case
+      when new.state = 'open' and old.state <> 'open' then 'voting.opened'
+      when new.state = 'closed' and old.state <> 'closed' then 'voting.closed'
+      else 'voting.updated'
+    end;
   end if;
-
-  for voting in
-    select
-      n.id,
-      n.session_id,
-      case
-        when n.state = 'open' and o.state <> 'open' then 'voting.opened'
-        when n.state = 'closed' and o.state <> 'closed' then 'voting.closed'
-        else 'voting.updated'
-      end as type
-    from new_rows n
-    join old_rows o on o.id = n.id
-    where n.state <> 'draft' and to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
-    order by n.session_id, n.id
-  loop
-    perform usher.append_event(voting.session_id, voting.type, usher.voting_data(voting.id));
-  end loop;
+  if type is not null then
+    perform usher.record_event(new.session_id, type, new.id, null);
+  end if;
   return null;
 end
 $$;
 
-create function usher.on_votings_deleted() returns trigger
+-- The log of a session that goes takes what is in it along: nothing is recorded for it.
+create function usher.on_voting_deleted() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
-declare
-  voting record;
 begin
-  for voting in
-    select o.id, o.session_id from old_rows o where o.state <> 'draft' order by o.session_id, o.id
-  loop
-    perform usher.append_event(
-      voting.session_id, 'voting.deleted',
-      (select row_to_json(x) from (select voting.id, voting.session_id) as x)
+  perform 1 from public.movie_sessions s where s.id = old.session_id;
+  if found and old.state <> 'draft' then
+    perform usher.record_event(
+      old.session_id, 'voting.deleted', old.id,
+      (select row_to_json(x) from (select old.id, old.session_id) as x)
     );
-  end loop;
+  end if;
   return null;
 end
 $$;
 
 -- A ballot that changes under an open voting. Whoever opens first and adds the options later is served as well.
-create function usher.on_options_changed() returns trigger
+create function usher.on_option_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 declare
   voting record;
@@ -125,11 +114,11 @@ begin
   for voting in
     select v.id, v.session_id
     from public.voting_sessions v
-    where v.id in (select c.voting_session_id from changed_rows c) and v.state = 'open'
-    order by v.session_id, v.id
+    where v.id = case when tg_op = 'DELETE' then old.voting_session_id else new.voting_session_id end
+      and v.state = 'open'
   loop
-    perform usher.append_event(voting.session_id, 'voting.updated', usher.voting_data(voting.id));
-    perform usher.bump_votings(array[voting.id]);
+    perform usher.record_event(voting.session_id, 'voting.updated', voting.id, null);
+    perform usher.record_vote(voting.id, '00000000-0000-0000-0000-000000000000', 0);
   end loop;
   return null;
 end
@@ -140,7 +129,7 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_notify(
-    (select c.control from usher.channels c),
+    (select c.control from usher.channels c where c.only_row),
     '{"kind":"access"'
     || coalesce(',"session":"' || session || '"', '')
     || coalesce(',"user":"' || member || '"', '')
@@ -160,10 +149,9 @@ as $$
   ) as c
 $$;
 
--- Closes these votings where they are open: first the rows and boxes of all, then the heads of their sessions and of
--- those whose log the caller will write to.
+-- Closes these votings where they are open: first the rows and boxes of all, in one order.
 -- Security definer: called by a trigger and by close_due_votings; nobody else may.
-create function usher.close_votings(votings uuid[], sessions uuid[]) returns integer
+create function usher.close_votings(votings uuid[]) returns integer
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -177,142 +165,142 @@ begin
   perform 1 from public.voting_sessions v where v.id = any (votings) order by v.id for no key update;
   perform pg_advisory_xact_lock(usher.ballot_lock_key(v.id))
   from (select u.id from unnest(votings) as u (id) order by u.id) as v;
-  perform 1
-  from usher.session_heads h
-  where h.session_id = any (
-    sessions || array(select v.session_id from public.voting_sessions v where v.id = any (votings))
-  )
-  order by h.session_id
-  for no key update;
   update public.voting_sessions v set state = 'closed' where v.id = any (votings) and v.state = 'open';
   get diagnostics closed = row_count;
   return closed;
 end
 $$;
 
--- Closes the polls of an ended session before it locks the session's log.
--- Security definer: runs as a trigger for any writer of movie_sessions, who may not touch the log.
-create function usher.on_sessions_updated() returns trigger
+create function usher.on_session_updated() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  if to_jsonb(new) - 'updated_at' = to_jsonb(old) - 'updated_at' then
+    return null;
+  end if;
+  if new.status = 'ended' and old.status <> 'ended' then
+    -- The place of the voting's close, which comes first: see on_sessions_ended.
+    perform usher.record_event(new.id, 'session.ended', null, null);
+  end if;
+  perform usher.record_event(new.id, 'session.updated', new.id, null);
+  if (new.visibility, new.status, new.streamer_id, new.chat_enabled)
+    is distinct from (old.visibility, old.status, old.streamer_id, old.chat_enabled)
+  then
+    perform usher.notify_access(new.id, null);
+  end if;
+  if (new.visibility = 'private') <> (old.visibility = 'private') then
+    -- Votes in private sessions are not in the movies' totals.
+    insert into usher.vote_total_changes (voting_session_id)
+    select v.id from public.voting_sessions v where v.session_id = new.id;
+  end if;
+  return null;
+end
+$$;
+
+-- Closes the votings of sessions that have ended, all that one statement has ended together and so in one order. Nobody
+-- can vote there any more: the result is known, and the log has it before the end.
+create function usher.on_sessions_ended() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+-- A plan made for one session would compare each with each.
+set enable_nestloop = off
+as $$
+declare
+  ended record;
+begin
+  perform usher.gather_events();
+  with places as (
+    delete from usher.pending_events p
+    where p.xact = pg_current_xact_id() and p.type = 'session.ended'
+    returning p.session_id, p.n
+  )
+  select array_agg(v.id) as votings, array_agg(v.n) as places
+  into ended
+  from (
+    select
+      p.n,
+      (select o.id from public.voting_sessions o where o.session_id = p.session_id and o.state = 'open') as id
+    from places p
+  ) as v
+  where v.id is not null;
+  if ended.votings is not null then
+    perform usher.close_votings(ended.votings);
+    update usher.pending_events p
+    set n = v.n
+    from unnest(ended.votings, ended.places) as v (id, n)
+    where p.xact = pg_current_xact_id() and p.type = 'voting.closed' and p.subject = v.id;
+  end if;
+  return null;
+end
+$$;
+
+create function usher.on_session_gone() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform usher.notify_access(old.id, null);
+  return null;
+end
+$$;
+
+-- The reason is between the moderators and the user: it does not go out to all.
+create function usher.on_ban_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set enable_seqscan = off
 as $$
-declare
-  changed record;
 begin
-  -- Nobody can vote any more: the result is known, and the log has it before the end.
-  perform usher.close_votings(array(
-    select v.id
-    from new_rows n
-    join old_rows o on o.id = n.id
-    join public.voting_sessions v on v.session_id = n.id and v.state = 'open'
-    where n.status = 'ended' and o.status <> 'ended'
-  ), array(select n.id from new_rows n));
-  for changed in
-    select
-      n.id,
-      row_to_json(n) as data,
-      (n.visibility, n.status, n.streamer_id, n.chat_enabled)
-        is distinct from (o.visibility, o.status, o.streamer_id, o.chat_enabled) as is_access
-    from new_rows n
-    join old_rows o on o.id = n.id
-    where to_jsonb(n) - 'updated_at' <> to_jsonb(o) - 'updated_at'
-    order by n.id
-  loop
-    perform usher.append_event(changed.id, 'session.updated', changed.data);
-    if changed.is_access then
-      perform usher.notify_access(changed.id, null);
-    end if;
-  end loop;
+  if tg_op <> 'DELETE' then
+    perform usher.record_event(
+      new.session_id, 'member.banned', null,
+      (select row_to_json(x) from (select new.user_id, new.until) as x)
+    );
+    return null;
+  end if;
+  -- Nothing is said of a user who is gone, nor in a session that is.
+  perform 1
+  from public.profiles p
+  join public.movie_sessions s on s.id = old.session_id
+  where p.id = old.user_id;
+  if found then
+    perform usher.record_event(
+      old.session_id, 'member.unbanned', null, (select row_to_json(x) from (select old.user_id) as x)
+    );
+  end if;
   return null;
 end
 $$;
 
-create function usher.on_sessions_gone() returns trigger
+-- Says whose access changed, statement by statement: many are told of together.
+create function usher.on_bans_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform usher.notify_access(o.id, null) from old_rows o;
-  return null;
-end
-$$;
-
-create function usher.append_bans(sessions uuid[], members uuid[], untils timestamptz[]) returns void
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
-as $$
-declare
-  log record;
-begin
-  for log in
-    select
-      b.session_id,
-      -- The reason is between the moderators and the user: it does not go out to all.
-      array_agg((select row_to_json(x) from (select b.user_id, b.until) as x) order by b.user_id) as datas
-    from unnest(sessions, members, untils) as b (session_id, user_id, until)
-    group by b.session_id
-    order by b.session_id
-  loop
-    perform usher.append_events(log.session_id, 'member.banned', array_fill(null::uuid, array[cardinality(log.datas)]), log.datas);
-  end loop;
-  perform usher.notify_access_of_many(sessions, members);
-end
-$$;
-
-create function usher.on_bans_created() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
-  from new_rows n
+  if tg_op = 'UPDATE' then
+    -- Compared as sets and not joined: there is no index, and a plan made for one row would compare each with each.
+    perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+    from (
+      select n.session_id, n.user_id, n.until from changed_rows n
+      except
+      select o.session_id, o.user_id, o.until from old_rows o
+    ) as c
+    having count(*) > 0;
+    return null;
+  end if;
+  perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+  from changed_rows c
   having count(*) > 0;
-  return null;
-end
-$$;
-
-create function usher.on_bans_updated() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform usher.append_bans(array_agg(n.session_id), array_agg(n.user_id), array_agg(n.until))
-  from new_rows n
-  join old_rows o on o.session_id = n.session_id and o.user_id = n.user_id
-  where o.until is distinct from n.until
-  having count(*) > 0;
-  return null;
-end
-$$;
-
-create function usher.on_bans_lifted() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  ban record;
-begin
-  for ban in
-    select
-      o.session_id,
-      array_agg((select row_to_json(x) from (select o.user_id) as x) order by o.user_id) as datas
-    from old_rows o
-    -- Nothing is said of a user who is gone.
-    where exists (select 1 from public.profiles p where p.id = o.user_id)
-    group by o.session_id
-    order by o.session_id
-  loop
-    perform usher.append_events(ban.session_id, 'member.unbanned', array_fill(null::uuid, array[cardinality(ban.datas)]), ban.datas);
-  end loop;
-  perform usher.notify_access_of_many(array_agg(o.session_id), array_agg(o.user_id)) from old_rows o having count(*) > 0;
   return null;
 end
 $$;
@@ -342,80 +330,72 @@ end
 $$;
 
 revoke execute on function
-  usher.ballot_options(uuid), usher.compact_results(jsonb), usher.voting_data(uuid), usher.on_votings_changed(),
-  usher.on_votings_deleted(), usher.on_options_changed(), usher.notify_access(uuid, uuid),
-  usher.notify_access_of_many(uuid[], uuid[]), usher.close_votings(uuid[], uuid[]), usher.on_sessions_updated(), usher.on_sessions_gone(),
-  usher.append_bans(uuid[], uuid[], timestamptz[]),
-  usher.on_bans_created(), usher.on_bans_updated(), usher.on_bans_lifted(), usher.on_members_changed(), usher.on_profile_role_changed()
+  usher.ballot_options(uuid), usher.compact_results(jsonb), usher.voting_data(uuid, text), usher.on_voting_changed(),
+  usher.on_voting_deleted(), usher.on_option_changed(), usher.notify_access(uuid, uuid),
+  usher.notify_access_of_many(uuid[], uuid[]), usher.close_votings(uuid[]), usher.on_session_updated(),
+  usher.on_sessions_ended(), usher.on_session_gone(), usher.on_ban_changed(), usher.on_bans_changed(),
+  usher.on_members_changed(), usher.on_profile_role_changed()
   from public;
 
--- The names matter: `logged` runs before `tallied`, so that sessions are locked before tallies.
+create trigger "00_usher_logged"
+  after insert or update on public.voting_sessions
+  for each row
+  execute function usher.on_voting_changed();
 
-create trigger voting_sessions_logged_created
-  after insert on public.voting_sessions
-  referencing new table as new_rows
-  for each statement
-  execute function usher.on_votings_changed();
-
-create trigger voting_sessions_logged_updated
-  after update on public.voting_sessions
-  referencing old table as old_rows new table as new_rows
-  for each statement
-  execute function usher.on_votings_changed();
-
-create trigger voting_sessions_logged_deleted
+create trigger "00_usher_deleted"
   after delete on public.voting_sessions
-  referencing old table as old_rows
-  for each statement
-  execute function usher.on_votings_deleted();
+  for each row
+  execute function usher.on_voting_deleted();
 
-create trigger voting_options_logged_created
-  after insert on public.voting_options
-  referencing new table as changed_rows
-  for each statement
-  execute function usher.on_options_changed();
+create trigger "00_usher_logged"
+  after insert or update or delete on public.voting_options
+  for each row
+  execute function usher.on_option_changed();
 
-create trigger voting_options_logged_updated
-  after update on public.voting_options
-  referencing new table as changed_rows
-  for each statement
-  execute function usher.on_options_changed();
-
-create trigger voting_options_logged_deleted
-  after delete on public.voting_options
-  referencing old table as changed_rows
-  for each statement
-  execute function usher.on_options_changed();
-
-create trigger movie_sessions_logged_updated
+create trigger "00_usher_updated"
   after update on public.movie_sessions
-  referencing old table as old_rows new table as new_rows
-  for each statement
-  execute function usher.on_sessions_updated();
+  for each row
+  when (old.* is distinct from new.*)
+  execute function usher.on_session_updated();
 
-create trigger movie_sessions_logged_deleted
-  after delete on public.movie_sessions
-  referencing old table as old_rows
+create trigger movie_sessions_ended
+  after update on public.movie_sessions
   for each statement
-  execute function usher.on_sessions_gone();
+  execute function usher.on_sessions_ended();
+
+create trigger movie_sessions_gone
+  after delete on public.movie_sessions
+  for each row
+  execute function usher.on_session_gone();
+
+create trigger "00_usher_banned"
+  after insert or delete on public.session_bans
+  for each row
+  execute function usher.on_ban_changed();
+
+create trigger "00_usher_changed"
+  after update on public.session_bans
+  for each row
+  when (old.until is distinct from new.until)
+  execute function usher.on_ban_changed();
 
 create trigger session_bans_logged_created
   after insert on public.session_bans
-  referencing new table as new_rows
+  referencing new table as changed_rows
   for each statement
-  execute function usher.on_bans_created();
+  execute function usher.on_bans_changed();
 
 create trigger session_bans_logged_updated
   after update on public.session_bans
-  referencing old table as old_rows new table as new_rows
+  referencing old table as old_rows new table as changed_rows
   for each statement
-  execute function usher.on_bans_updated();
+  execute function usher.on_bans_changed();
 
 create trigger session_bans_logged_deleted
   after delete on public.session_bans
-  referencing old table as old_rows
+  referencing old table as changed_rows
   for each statement
-  execute function usher.on_bans_lifted();
+  execute function usher.on_bans_changed();
 
 create trigger session_members_logged_created
   after insert on public.session_members

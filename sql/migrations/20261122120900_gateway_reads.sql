@@ -309,7 +309,7 @@ begin
     order by v.id
     for no key update skip locked
   ) as d;
-  return usher.close_votings(due, '{}');
+  return usher.close_votings(due);
 end
 $$;
 
@@ -347,15 +347,15 @@ begin
   from public.voting_sessions v
   where v.id = voting and v.state = 'open' and v.closes_at <= clock_timestamp()
   for no key update;
-  return found and usher.close_votings(array[voting], '{}') > 0;
+  return found and usher.close_votings(array[voting]) > 0;
 end
 $$;
 
 -- Deletes at most `batch` of the oldest rows: those beyond max_count in their session, and those older than
 -- max_age. The newest of each session stays. Returns how many went; call it until that is less than `batch`. Locks the
 -- head before it deletes rows of the log: redaction holds the head as well.
--- Security definer: called by usher_gateway; what it may delete is history that the gateway no longer serves.
-create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
+-- Security definer: called by trim_events; nobody else may.
+create function usher.trim_logs(max_age interval, max_count integer, batch integer) returns bigint
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -411,10 +411,31 @@ begin
 end
 $$;
 
+-- Trims the logs within the bounds of the gateway's settings, so that nobody empties them with the gateway's role: an
+-- hour and 100 events stay, and 100,000 go at a time.
+-- Security definer: called by usher_gateway; what it may delete is history that the gateway no longer serves.
+create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if max_age is null or max_age < interval '1 hour' then
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_age is at least 1 hour';
+  elsif max_count is null or max_count < 100 then
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_count is at least 100';
+  elsif batch is null or batch not between 0 and 100000 then
+    raise exception using errcode = 'invalid_parameter_value', message = 'batch is between 0 and 100000';
+  end if;
+  return usher.trim_logs(max_age, max_count, batch);
+end
+$$;
+
 revoke execute on function
   usher.admit(uuid), usher.my_votes(uuid), usher.voting_states(uuid[]), usher.tallies(uuid[]),
   usher.session_snapshot(uuid), usher.events_after(uuid, bigint, integer, integer), usher.heads(uuid[]),
   usher.epoch(), usher.close_due_votings(), usher.due_votings(integer), usher.close_due_voting(uuid),
+  usher.trim_logs(interval, integer, integer),
   usher.trim_events(interval, integer, integer)
   from public;
 

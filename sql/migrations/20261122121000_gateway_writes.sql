@@ -1,8 +1,8 @@
 -- The gateway's writes: many users' messages or votes in one transaction, each under its own claims.
 --
 -- Row level security and the guards decide as they do over REST. Each item has its own subtransaction, so that a
--- refusal is that item's alone. While a batch runs the triggers only note what happened (usher.is_batching), and it
--- is settled at the end in one go, sessions by id, so that two batches cannot wait for each other.
+-- refusal is that item's alone. The triggers record what happened, as for every writer, and the batch settles it at its
+-- end, because the answers have the numbers.
 --
 -- The gateway sets how long a batch waits for a lock. An item that does not get its lock is refused as `busy`, with what
 -- its author writes to the same place after it, and the other items hardly wait. If the lock of a log or a tally is not to
@@ -64,34 +64,20 @@ return case
   when item ->> 'role' = 'authenticated' and not coalesce(usher.is_uuid(item -> 'claims' -> 'sub'), false) then 'claims'
 end;
 
--- Appends what the batch has made and gives the numbers of these messages.
--- Security definer: called by post_messages as usher_gateway; what is in the log already is not appended again.
-create function usher.settle_messages(ids uuid[], are_created boolean[]) returns table (message_id uuid, seq bigint)
+-- The numbers under which messages are in the log; none for those that are not.
+-- Security definer: called by post_messages as usher_gateway; numbers alone.
+create function usher.message_numbers(ids uuid[]) returns table (message_id uuid, seq bigint)
 language plpgsql
+stable
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
-set enable_material = off
 as $$
 #variable_conflict use_column
-declare
-  noted constant text := rtrim(coalesce(current_setting('usher.messages', true), ''));
-  created uuid[] := array(
-    select i.id
-    from unnest(ids, are_created) as i (id, is_created)
-    where i.is_created and not exists (select 1 from usher.session_events e where e.message_id = i.id)
-  );
 begin
-  if noted <> '' then
-    created := created || string_to_array(noted, ' ')::uuid[];
-    perform set_config('usher.messages', '', true);
-  end if;
-  if cardinality(created) > 0 then
-    perform usher.append_messages(created);
-  end if;
   return query
     select e.message_id, e.seq
     from usher.session_events e
@@ -99,31 +85,7 @@ begin
 end
 $$;
 
--- Security definer: called by cast_votes as usher_gateway; applies only votes that the triggers noted.
-create function usher.settle_votes() returns void
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-as $$
-declare
-  noted constant text := rtrim(coalesce(current_setting('usher.votes', true), ''));
-begin
-  if noted = '' then
-    return;
-  end if;
-  perform usher.apply_votes(
-    array_agg(split_part(d.change, ',', 1)::uuid),
-    array_agg(split_part(d.change, ',', 2)::uuid),
-    array_agg(split_part(d.change, ',', 3)::bigint)
-  )
-  from unnest(string_to_array(noted, ' ')) as d (change);
-  perform set_config('usher.votes', '', true);
-end
-$$;
-
--- Begins a batch: the triggers note instead of append, and nobody's claims are left from before.
+-- Begins a batch: nobody's claims are left from before.
 create function usher.begin_batch() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -132,28 +94,23 @@ begin
   if not pg_has_role(session_user, 'usher_gateway', 'member') then
     raise exception using errcode = 'insufficient_privilege', message = 'batches are for usher_gateway';
   end if;
-  perform set_config('usher.batching', 'on', true),
-    set_config('usher.messages', '', true),
-    set_config('usher.votes', '', true),
-    -- The legacy settings win over the claims: left over, they would be somebody else.
-    set_config('request.jwt.claim', '', true),
+  -- The legacy settings win over the claims: left over, they would be somebody else.
+  perform set_config('request.jwt.claim', '', true),
     set_config('request.jwt.claim.sub', '', true),
     set_config('request.jwt.claim.role', '', true),
     set_config('request.jwt.claim.email', '', true);
 end
 $$;
 
--- Afterwards the caller is nobody again. All rows are locked by now: what is left to wait for is the commit, which queues
--- behind those of everybody else who notifies and is not blocked by a session.
+-- Ends the part of a batch that acts for users: the caller is nobody again, and what a project's deferred triggers do,
+-- they do before the batch settles, as they would at the commit.
 create function usher.end_batch() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform set_config('usher.batching', '', true),
-    set_config('lock_timeout', '5s', true),
-    set_config('request.jwt.claims', '', true),
-    set_config('request.jwt.claim.sub', '', true);
+  perform set_config('request.jwt.claims', '', true), set_config('request.jwt.claim.sub', '', true);
+  set constraints all immediate;
 end
 $$;
 
@@ -218,6 +175,10 @@ declare
   posted uuid;
   -- Sessions and authors who wait for a lock.
   blocked text[] := '{}';
+  written integer;
+  -- The items that were inserted, in this order, and the messages that came of it.
+  inserted integer[] := '{}';
+  made uuid[];
   messages uuid[] := array_fill(null::uuid, array[size]);
   are_created boolean[] := array_fill(false, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -281,9 +242,16 @@ begin
         posted, (post.value ->> 'session')::uuid, auth.uid(), post.body,
         (post.value ->> 'nonce')::uuid, (post.value ->> 'reply_to')::uuid
       );
-      messages[post.n] := posted;
-      are_created[post.n] := true;
-      continue;
+      get diagnostics written = row_count;
+      if written > 0 then
+        messages[post.n] := posted;
+        are_created[post.n] := true;
+        inserted := inserted || post.n;
+        continue;
+      end if;
+      -- A trigger of the project's own has swallowed it.
+      state := 'US004';
+      violated := null;
     exception
       when transaction_rollback then
         -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
@@ -296,7 +264,7 @@ begin
     -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
     -- author may not write any more.
     posted := null;
-    if state like 'US%' or violated = 'chat_messages_nonce_key' then
+    if state like 'US%' or state = '23505' then
       select m.id into posted
       from public.chat_messages m
       where m.session_id = (post.value ->> 'session')::uuid
@@ -321,13 +289,26 @@ begin
   end loop;
 
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
+  perform usher.end_batch();
+  made := usher.settle();
+  -- All rows are locked by now: what is left to wait for is the commit, which queues behind those of everybody else who
+  -- notifies and is not blocked by a session.
+  perform set_config('lock_timeout', '5s', true);
+  -- A project's trigger may have given a message another id: the messages come in the order of the items.
+  if cardinality(made) = cardinality(inserted) then
+    for k in 1..cardinality(made) loop
+      messages[inserted[k]] := made[k];
+    end loop;
+  end if;
+  -- What was inserted and is not in the log, a trigger has removed again.
   return query
     select
-      i.n - 1, s.seq, messages[i.n], are_created[i.n], refusals[i.n], retries[i.n], details[i.n]
-    from generate_series(1, size) as i (n)
-    left join usher.settle_messages(messages, are_created) as s on s.message_id = messages[i.n]
+      i.n - 1, s.seq, case when not i.is_removed then messages[i.n] end, are_created[i.n] and not i.is_removed,
+      case when i.is_removed then 'forbidden' else refusals[i.n] end, retries[i.n], details[i.n]
+    from generate_series(1, size) as g (n)
+    left join usher.message_numbers(messages) as s on s.message_id = messages[g.n]
+    cross join lateral (select g.n, are_created[g.n] and s.seq is null) as i (n, is_removed)
     order by i.n;
-  perform usher.end_batch();
 end
 $$;
 
@@ -353,6 +334,7 @@ declare
   error_detail text;
   -- The voting and voter that wait for a lock; theirs stand side by side.
   blocked text := '';
+  stored uuid;
   votings uuid[] := array_fill(null::uuid, array[size]);
   movies uuid[] := array_fill(null::uuid, array[size]);
   refusals text[] := array_fill(null::text, array[size]);
@@ -407,11 +389,25 @@ begin
         perform usher.enter_ballot(votings[vote.n], true);
         delete from public.votes v
         where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
+        continue when found;
       else
+        -- The policy that a vote is returned by was asked already, for the conflict.
         insert into public.votes as v (voting_session_id, user_id, movie_id)
         values (votings[vote.n], auth.uid(), movies[vote.n])
         on conflict on constraint votes_pkey
-        do update set movie_id = excluded.movie_id where v.movie_id <> excluded.movie_id;
+        do update set movie_id = excluded.movie_id where v.movie_id <> excluded.movie_id
+        returning v.movie_id into stored;
+        if found then
+          movies[vote.n] := stored;
+          continue;
+        end if;
+      end if;
+      -- Nothing was to be done, or a trigger of the project's own has kept it from being done.
+      select v.movie_id into stored
+      from public.votes v
+      where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
+      if stored is distinct from movies[vote.n] then
+        refusals[vote.n] := 'forbidden';
       end if;
     exception
       when transaction_rollback then
@@ -444,8 +440,9 @@ begin
   end loop;
 
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
-  perform usher.settle_votes();
   perform usher.end_batch();
+  perform usher.settle();
+  perform set_config('lock_timeout', '5s', true);
   return query
     select i.n - 1, refusals[i.n], null::integer, details[i.n], votings[i.n], movies[i.n]
     from generate_series(1, size) as i (n)
@@ -454,13 +451,14 @@ end
 $$;
 
 revoke execute on function
-  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[], boolean[]),
-  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb),
-  usher.post_messages(jsonb), usher.cast_votes(jsonb)
+  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.message_numbers(uuid[]),
+  usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb), usher.post_messages(jsonb),
+  usher.cast_votes(jsonb)
   from public;
 
+-- With those that the two call as the caller.
 grant execute on function
-  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.settle_messages(uuid[], boolean[]),
-  usher.settle_votes(), usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb),
+  usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.message_numbers(uuid[]),
+  usher.settle(), usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb),
   usher.post_messages(jsonb), usher.cast_votes(jsonb)
   to usher_gateway;

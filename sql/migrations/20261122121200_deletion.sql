@@ -2,8 +2,8 @@
 --
 -- One order of locks for all writers, so that none waits for another in a circle:
 --
---   sessions and accounts, messages, votings, ballot boxes (by voting), heads (by session), rows of the log,
---   tallies (by voting and movie), movies (by id)
+--   sessions and accounts, messages, votings, ballot boxes (by voting); and at the commit, in usher.settle: heads (by
+--   session), rows of the log, tallies (by voting and movie)
 --
 -- A deletion of a session or an account takes, in this order, what the cascade would take in another.
 -- One statement that deletes several sessions still takes them one after another, as rows come: a vote that comes in
@@ -18,41 +18,67 @@ create index session_events_person_idx on usher.session_events (
 )
 where type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated');
 
--- Takes an id out of the log.
--- Security definer: called by the trigger below; nobody else may.
-create function usher.forget_person(person uuid) returns void
+-- The sessions whose log names these people.
+-- Security definer (these two): called by usher.settle; nobody else may.
+create function usher.logs_naming(people uuid[]) returns uuid[]
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
-  with named as (
-    select e.session_id, e.seq, e.message_id
+  return array(
+    select distinct e.session_id
     from usher.session_events e
-    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
+    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = any (people::text[])
       and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
-  ),
-  -- What a message's deletion says, the earlier rows of that message say as well.
-  affected as (
-    select n.session_id, n.seq from named n
-    union
-    select e.session_id, e.seq
-    from usher.session_events e
-    where e.message_id = any (array(select n.message_id from named n where n.message_id is not null))
-  )
-  update usher.session_events e
-  set data = replace(
-    replace(e.data::text, '"deleted_by":"' || person || '"', '"deleted_by":null'),
-    '"' || person || '"', '"00000000-0000-0000-0000-000000000000"'
-  )::json
-  from affected a
-  where e.session_id = a.session_id and e.seq = a.seq;
+  );
 end
 $$;
 
--- Takes the locks that deleting these sessions or this account needs, with the heads of the sessions whose log names the
--- account.
+-- Takes ids out of the log.
+create function usher.forget_people(people uuid[]) returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  person uuid;
+begin
+  foreach person in array people loop
+    with named as (
+      select e.session_id, e.seq, e.message_id
+      from usher.session_events e
+      where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
+        and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
+    ),
+    -- What a message's deletion says, the earlier rows of that message say as well.
+    affected as (
+      select n.session_id, n.seq from named n
+      union
+      select e.session_id, e.seq
+      from usher.session_events e
+      where e.message_id = any (array(select n.message_id from named n where n.message_id is not null))
+    )
+    update usher.session_events e
+    set data = usher.forget_in(e.data, person)
+    from affected a
+    where e.session_id = a.session_id and e.seq = a.seq;
+  end loop;
+end
+$$;
+
+-- Takes an id out of the data of an event.
+create function usher.forget_in(data json, person uuid) returns json
+language sql
+immutable
+return replace(
+  replace(data::text, '"deleted_by":"' || person || '"', '"deleted_by":null'),
+  '"' || person || '"', '"00000000-0000-0000-0000-000000000000"'
+)::json;
+
+-- Takes the locks that deleting these sessions or this account needs before the commit.
 -- Security definer: called by the two triggers below; nobody else may.
 create function usher.lock_for_deletion(sessions uuid[], account uuid) returns void
 language plpgsql
@@ -87,20 +113,6 @@ begin
     group by u.voting_id
     order by u.voting_id
   ) as b;
-  perform 1
-  from usher.session_heads h
-  where h.session_id = any (array(
-    select unnest(sessions)
-    union
-    select m.session_id from public.chat_messages m where m.user_id = account
-    union
-    select e.session_id
-    from usher.session_events e
-    where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = account::text
-      and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
-  ))
-  order by h.session_id
-  for update;
 end
 $$;
 
@@ -120,12 +132,18 @@ create function usher.on_profile_deleting() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 begin
   perform usher.lock_for_deletion(
     array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
   );
-  perform usher.forget_person(old.id);
+  -- The log forgets at the commit; what the transaction has recorded so far, now.
+  perform usher.gather_events();
+  update usher.pending_events p
+  set data = usher.forget_in(p.data, old.id)
+  where p.xact = pg_current_xact_id() and p.data is not null;
+  perform usher.record_event(null, 'account.deleted', old.id, null);
   -- A token outlives the account: its bearer may watch like a stranger, and may not write.
   perform usher.notify_access(null, old.id);
   return old;
@@ -133,7 +151,7 @@ end
 $$;
 
 revoke execute on function
-  usher.forget_person(uuid), usher.lock_for_deletion(uuid[], uuid), usher.on_session_deleting(),
+  usher.logs_naming(uuid[]), usher.forget_people(uuid[]), usher.forget_in(json, uuid), usher.lock_for_deletion(uuid[], uuid), usher.on_session_deleting(),
   usher.on_profile_deleting()
   from public;
 

@@ -2,14 +2,11 @@
 
 drop table public.chat_messages;
 drop function usher.refuse_truncate();
-drop function usher.on_messages_removed();
-drop function usher.on_messages_updated();
-drop function usher.on_messages_created();
-drop function usher.append_deletions(uuid[], uuid[], timestamptz[], uuid[]);
-drop function usher.redact_messages(uuid[], timestamptz[], uuid[]);
-drop function usher.append_messages(uuid[]);
-drop function usher.message_data(json, uuid);
-drop function usher.is_batching();
+drop function usher.redact_messages(uuid[], jsonb);
+drop function usher.redact(json, jsonb, boolean);
+drop function usher.on_message_removed();
+drop function usher.on_message_updated();
+drop function usher.on_message_created();
 drop function usher.refuse_blank_message();
 drop function usher.guard_chat_message();
 drop function usher.require_chatter(uuid, text, boolean);

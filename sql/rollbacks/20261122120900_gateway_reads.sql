@@ -1,6 +1,7 @@
 -- Takes the gateway's reads away, and the database's epoch with them: the way up begins a new one.
 
 drop function usher.trim_events(interval, integer, integer);
+drop function usher.trim_logs(interval, integer, integer);
 drop function usher.close_due_voting(uuid);
 drop function usher.due_votings(integer);
 drop function usher.close_due_votings();

@@ -1,7 +1,7 @@
 -- Who may touch what at all: grants, before any policy.
 begin;
 create extension if not exists pgtap;
-select plan(53);
+select plan(58);
 
 select ok(c.relrowsecurity, format('row level security is on for %s', c.oid::regclass))
 from pg_class c
@@ -44,9 +44,9 @@ select is(
   ),
   array[
     'begin_batch', 'bucket_settings', 'cast_votes', 'channel_names', 'check_author', 'close_due_voting',
-    'close_due_votings', 'due_votings', 'end_batch', 'epoch', 'events_after', 'heads', 'is_uuid', 'post_messages', 'refusal_of',
-    'session_of', 'session_snapshot', 'settle_messages', 'settle_votes', 'take_turns', 'tallies', 'trim_events',
-    'wait_no_more'
+    'close_due_votings', 'due_votings', 'end_batch', 'epoch', 'events_after', 'heads', 'is_uuid', 'message_numbers',
+    'post_messages', 'refusal_of', 'session_of', 'session_snapshot', 'settle', 'take_turns', 'tallies', 'trim_events',
+    'update_vote_totals', 'wait_no_more'
   ],
   'the gateway executes its own functions, nothing else'
 );

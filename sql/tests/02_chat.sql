@@ -27,8 +27,19 @@ $$;
 
 select is((select count(*)::integer from public.profiles where id::text like 'd0000000%' and role = 'admin'), 0, 'metadata promotes nobody');
 
+-- The log is written at the commit. Where a test asks for it before, it settles.
+create function pg_temp.settle() returns void
+language plpgsql
+security definer
+as $$
+begin
+  perform usher.settle();
+end
+$$;
+
 select pg_temp.be(3);
 select lives_ok($$insert into public.chat_messages (id, session_id, body) values ('dc000000-0000-4000-8000-000000000001', 'd5000000-0000-4000-8000-000000000001', 'one')$$, 'a viewer writes');
+do $$ begin perform pg_temp.settle(); end $$;
 select throws_ok($$insert into public.chat_messages (session_id, user_id, body) values ('d5000000-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-000000000004', 'x')$$, '42501', null, 'not in another''s name');
 select throws_ok($$insert into public.chat_messages (session_id, body) values ('d5000000-0000-4000-8000-000000000002', 'x')$$, 'US005', null, 'not in a private session');
 select throws_ok($$insert into public.chat_messages (session_id, body) values ('d5000000-0000-4000-8000-000000000001', '')$$, 'US007', null, 'not empty');
@@ -36,6 +47,7 @@ select throws_ok($$insert into public.chat_messages (session_id, body) values ('
 select lives_ok($$insert into public.chat_messages (session_id, body) values ('d5000000-0000-4000-8000-000000000001', repeat('é', 2000))$$, '2000 characters are fine');
 select throws_ok($$update public.chat_messages set user_id = 'd0000000-0000-4000-8000-000000000004'$$, '42501', null, 'the author stays');
 select lives_ok($$update public.chat_messages set body = 'two' where id = 'dc000000-0000-4000-8000-000000000001'$$, 'its author edits it');
+do $$ begin perform pg_temp.settle(); end $$;
 select isnt((select edited_at from public.chat_messages where id = 'dc000000-0000-4000-8000-000000000001'), null, 'and it says so');
 
 select pg_temp.be(4);
@@ -58,6 +70,7 @@ set local role anon;
 select is_empty($$select 1 from public.chat_messages where id = 'dc000000-0000-4000-8000-000000000001'$$, 'nor does anon');
 select throws_ok($$insert into public.chat_messages (session_id, body) values ('d5000000-0000-4000-8000-000000000001', 'x')$$, '42501', null, 'anon does not write');
 reset role;
+do $$ begin perform usher.settle(); end $$;
 
 select is(
   (
@@ -86,6 +99,7 @@ select is_empty($$select 1 from public.chat_messages where session_id = 'd500000
 select is(usher.admit('d5000000-0000-4000-8000-000000000001'), '{"refused": "banned"}', 'and is not admitted');
 select is(usher.admit('d5000000-0000-4000-8000-000000000002'), null, 'a private session is not there for others');
 reset role;
+do $$ begin perform usher.settle(); end $$;
 select is_empty($$select 1 from usher.session_events where data::text like '%spoilers%'$$, 'the reason of a ban is not in the log');
 
 -- Slow mode and the end.
@@ -98,6 +112,7 @@ update public.movie_sessions set status = 'ended' where id = 'd5000000-0000-4000
 select pg_temp.be(6);
 select throws_ok($$insert into public.chat_messages (session_id, body) values ('d5000000-0000-4000-8000-000000000001', 'late')$$, 'US003', null, 'an ended session is closed');
 reset role;
+do $$ begin perform usher.settle(); end $$;
 
 select is(
   (select array_agg(seq order by seq) from usher.session_events where session_id = 'd5000000-0000-4000-8000-000000000001'),

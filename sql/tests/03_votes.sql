@@ -59,6 +59,8 @@ delete from public.votes where user_id = 'd0000000-0000-4000-8000-000000000002';
 select is_empty($$select 1 from public.votes where user_id = 'd0000000-0000-4000-8000-000000000002'$$, 'others'' votes stay out of reach');
 select is(usher.admit('d5000000-0000-4000-8000-000000000001') -> 'mine', '{"db000000-0000-4000-8000-000000000001": "df000000-0000-4000-8000-000000000001"}', 'admission says how one voted');
 reset role;
+-- Tallies are written at the commit, totals a moment later. This is both.
+do $$ begin perform usher.settle(), usher.update_vote_totals(); end $$;
 
 select is(
   (select tally::jsonb -> 'counts' from usher.tallies(array['db000000-0000-4000-8000-000000000001']::uuid[])),
@@ -67,10 +69,12 @@ select is(
 );
 select is((select vote_total::integer from public.movies where id = 'df000000-0000-4000-8000-000000000001'), 1, 'the movie''s total follows');
 update public.voting_sessions set results_visibility = 'after_close' where id = 'db000000-0000-4000-8000-000000000001';
+do $$ begin perform usher.settle(), usher.update_vote_totals(); end $$;
 select is((select vote_total::integer from public.movies where id = 'df000000-0000-4000-8000-000000000001'), 0, 'unless counts are secret');
 select ok((select masked and masked_tally::jsonb -> 'counts' = 'null' and masked_tally::jsonb ->> 'total' = '2' from usher.tallies(array['db000000-0000-4000-8000-000000000001']::uuid[])), 'a secret tally has a mask');
 
 update public.voting_sessions set allow_change = false where id = 'db000000-0000-4000-8000-000000000001';
+do $$ begin perform usher.settle(); end $$;
 select pg_temp.be(2);
 select throws_ok(pg_temp.vote(1), 'US009', null, 'a final vote stays');
 select throws_ok($$delete from public.votes$$, 'US009', null, 'and is not withdrawn');
@@ -82,6 +86,7 @@ select throws_ok(pg_temp.vote(1), 'US008', null, 'too late');
 reset role;
 select is((select (results ->> 'total')::integer from public.voting_sessions where id = 'db000000-0000-4000-8000-000000000001'), 2, 'the results are frozen');
 delete from auth.users where id = 'd0000000-0000-4000-8000-000000000002';
+do $$ begin perform usher.settle(); end $$;
 select is((select tally::jsonb ->> 'total' from usher.tallies(array['db000000-0000-4000-8000-000000000001']::uuid[])), '1', 'an account that goes takes its vote along');
 select is(
   (select array_agg(type order by seq) from usher.session_events where session_id = 'd5000000-0000-4000-8000-000000000001'),

@@ -78,6 +78,9 @@ insert into storage.objects (bucket_id, name)
 select b.name, pg_temp.id('aa', 4) || '/file.png' from (values ('avatars'), ('posters')) as b (name);
 insert into storage.buckets (id, name) values ('elsewhere', 'elsewhere');
 
+-- The log of it all, which the commit would write.
+do $$ begin perform usher.settle(); end $$;
+
 -- The statements: $me is whoever tries, $id(kind,n) one of the rows above -----------------------------------------
 
 create temp table statements (name text primary key, statement text);
@@ -225,7 +228,9 @@ values
   ('close_due_voting()', $$select usher.close_due_voting($id(bb,1))$$),
   ('events_after()', $$select usher.events_after($id(5e,3), 0, 9, 9999)$$),
   ('session_snapshot()', $$select usher.session_snapshot($id(5e,3))$$),
-  ('trim_events()', $$select usher.trim_events(interval '0', 0, 9)$$),
+  ('trim_events()', $$select usher.trim_events(interval '1 hour', 100, 9)$$),
+  ('settle()', $$select usher.settle()$$),
+  ('update_vote_totals()', $$select usher.update_vote_totals()$$),
   ('admit() public', $$select 1 from usher.admit($id(5e,1)) as a where a ->> 'refused' is null and a is not null$$),
   ('admit() private', $$select 1 from usher.admit($id(5e,3)) as a where a ->> 'refused' is null and a is not null$$);
 
@@ -418,6 +423,8 @@ close_due_voting()                 -    -       -        -      -      -      - 
 events_after()                     -    -       -        -      -      -      -        -     -     -     -      -     4       -
 session_snapshot()                 -    -       -        -      -      -      -        -     -     -     -      -     1       -
 trim_events()                      -    -       -        -      -      -      -        -     -     -     -      -     1       -
+settle()                           -    -       -        -      -      -      -        -     -     -     -      -     1       -
+update_vote_totals()               -    -       -        -      -      -      -        -     -     -     -      -     1       -
 admit() public                     1    0       1        1      1      1      1        1     1     1     0      1     -       -
 admit() private                    0    1       0        1      1      1      1        0     1     1     0      1     -       -
 $grid$, '\n') with ordinality as l (line, n)

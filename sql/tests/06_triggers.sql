@@ -23,6 +23,7 @@ $$;
 create function pg_temp.said(session integer) returns text
 language sql
 as $$
+  select usher.settle();
   with gone as (
     delete from usher.session_events where session_id = pg_temp.id('5e', session) returning seq, type
   )
@@ -122,6 +123,7 @@ update public.voting_options set position = 9 where movie_id = pg_temp.id('ff', 
 select is(pg_temp.said(1), 'voting.updated', 'so is another order');
 insert into public.votes (voting_session_id, user_id, movie_id)
 select pg_temp.id('bb', 1), pg_temp.id('aa', n), pg_temp.id('ff', least(n, 2)) from generate_series(1, 3) as n;
+do $$ begin perform usher.settle(), usher.update_vote_totals(); end $$;
 select is((select array_agg(vote_total order by id) from public.movies where id in (pg_temp.id('ff', 1), pg_temp.id('ff', 2))), '{1,2}', 'votes are in the movies'' totals');
 select is((select sum(votes) from usher.vote_tallies where voting_session_id = pg_temp.id('bb', 1)), 3::numeric, 'and in the tallies');
 delete from public.voting_options where movie_id = pg_temp.id('ff', 3);
@@ -135,14 +137,17 @@ select isnt((select sum(revision) from usher.vote_tallies where voting_session_i
 delete from public.voting_sessions where id = pg_temp.id('bb', 2);
 select is(pg_temp.said(2), 'voting.deleted', 'a deleted voting is said');
 delete from public.voting_sessions where id = pg_temp.id('bb', 1);
+do $$ begin perform usher.settle(), usher.update_vote_totals(); end $$;
 select is((select array_agg(vote_total order by id) from public.movies where id in (pg_temp.id('ff', 1), pg_temp.id('ff', 2))), '{0,0}', 'and its votes leave the totals');
 select is(pg_temp.said(1), 'voting.deleted', 'once');
 
 -- Messages.
 insert into public.chat_messages (id, session_id, user_id, body)
 select pg_temp.id('cc', n), pg_temp.id('5e', 1), pg_temp.id('aa', 4), 'text ' || n from generate_series(1, 3) as n;
+do $$ begin perform usher.settle(); end $$;
 update public.chat_messages set body = 'edited' where id = pg_temp.id('cc', 1);
 update public.chat_messages set deleted_at = now(), deleted_by = pg_temp.id('aa', 1) where id = pg_temp.id('cc', 2);
+do $$ begin perform usher.settle(); end $$;
 select is(
   (select data ->> 'body' || (data -> 'author' ->> 'username') from usher.session_events where message_id = pg_temp.id('cc', 2) and type = 'chat.created'),
   null, 'the log forgets the text of a deleted message'
@@ -166,7 +171,9 @@ select is(pg_temp.noticed(), '1 5', 'so does a deleted one');
 -- An account that goes away takes its name out of the log.
 insert into public.chat_messages (session_id, user_id, body)
 select pg_temp.id('5e', 1), pg_temp.id('aa', 4), 'my secret' from generate_series(1, 30);
+do $$ begin perform usher.settle(); end $$;
 delete from auth.users where id = pg_temp.id('aa', 4);
+do $$ begin perform usher.settle(); end $$;
 select is(
   (select count(*) from usher.session_events where data::text like '%secret%' or data::text like '%tap_4%' or data::text like '%Tap 4%'),
   0::bigint, 'nothing of a deleted account is left in the log'
@@ -177,12 +184,14 @@ select is(
 
 -- A session that ends, and one that goes away.
 insert into public.voting_sessions (id, session_id, question, state) values (pg_temp.id('bb', 3), pg_temp.id('5e', 2), 'last?', 'open');
+do $$ begin perform usher.settle(); end $$;
 update public.movie_sessions set status = 'ended' where id = pg_temp.id('5e', 2);
 select is(pg_temp.said(2), 'voting.opened voting.closed session.updated', 'the end of a session closes its voting first');
 select isnt((select ended_at from public.movie_sessions where id = pg_temp.id('5e', 2)), null, 'and is dated');
 do $$ begin perform pg_temp.noticed(); end $$;
 delete from public.movie_sessions where id = pg_temp.id('5e', 1);
 select is(pg_temp.noticed(), '1 2, 1 3, 1 *', 'a deleted session is nobody''s any more');
+do $$ begin perform usher.settle(); end $$;
 select is((select count(*) from usher.session_events where session_id = pg_temp.id('5e', 1)), 0::bigint, 'and its log is gone');
 
 select * from finish();

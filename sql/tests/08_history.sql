@@ -39,7 +39,9 @@ select
 from generate_series(1, 9) as n;
 insert into public.chat_messages (session_id, user_id, body)
 values ('d5000000-0000-4000-8000-000000000002', 'd0000000-0000-4000-8000-000000000001', 'secret');
+do $$ begin perform usher.settle(); end $$;
 update public.chat_messages set deleted_at = now() where body = 'm2' or body = 'm7';
+do $$ begin perform usher.settle(); end $$;
 
 select pg_temp.be(3);
 select is(pg_temp.page(null, null, null, 100), 'm9 m8 m6 m5 m4 m3 m1 > -', 'newest first, without the deleted');

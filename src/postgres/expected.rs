@@ -32,7 +32,10 @@ impl Expected {
     fn read(&mut self, file: &str, sql: &str) {
         let mut lines = sql.lines();
         while let Some(line) = lines.next() {
-            if let Some(rest) = line.strip_prefix("create table ") {
+            if let Some(rest) = line
+                .strip_prefix("create table ")
+                .or_else(|| line.strip_prefix("create unlogged table "))
+            {
                 self.tables.insert(name(rest), file.to_owned());
             } else if let Some(rest) = line
                 .strip_prefix("create function ")
@@ -46,7 +49,10 @@ impl Expected {
                     body.fold("\n".to_owned(), |text, line| text + line + "\n")
                 });
                 self.functions.insert(name(rest), (body, file.to_owned()));
-            } else if let Some(rest) = line.strip_prefix("create trigger ") {
+            } else if let Some(rest) = line
+                .strip_prefix("create trigger ")
+                .or_else(|| line.strip_prefix("create constraint trigger "))
+            {
                 let table = lines
                     .by_ref()
                     .find_map(|line| line.split_once(" on "))
@@ -58,8 +64,10 @@ impl Expected {
     }
 }
 
+/// The name that a text begins with, as the catalog has it: without the quotes.
 fn name(text: &str) -> String {
-    text.split([' ', '(']).next().unwrap_or_default().to_owned()
+    let name = text.split([' ', '(']).next().unwrap_or_default();
+    name.trim_matches('"').to_owned()
 }
 
 #[cfg(test)]
@@ -77,7 +85,13 @@ mod tests {
             "{body}"
         );
         assert!(expected.tables.contains_key("usher.session_events"));
-        let cast = ("public.votes".to_owned(), "votes_cast".to_owned());
-        assert!(expected.triggers.contains_key(&cast));
+        assert!(expected.tables.contains_key("usher.pending_events"));
+        for (table, trigger) in [
+            ("public.votes", "00_usher_cast"),
+            ("usher.pending_transactions", "pending_transactions_settled"),
+        ] {
+            let key = (table.to_owned(), trigger.to_owned());
+            assert!(expected.triggers.contains_key(&key), "{key:?}");
+        }
     }
 }

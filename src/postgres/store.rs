@@ -34,7 +34,7 @@ use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub const OWN_FUNCTIONS: [&str; 13] = [
+pub const OWN_FUNCTIONS: [&str; 14] = [
     "cast_votes",
     "channel_names",
     "close_due_voting",
@@ -48,6 +48,7 @@ pub const OWN_FUNCTIONS: [&str; 13] = [
     "session_snapshot",
     "tallies",
     "trim_events",
+    "update_vote_totals",
 ];
 
 /// What it calls there as the caller.
@@ -323,6 +324,18 @@ impl Store {
                    from (select set_config('lock_timeout', $1, true) as wait) as s";
         let parameters: [Parameter<'_>; 2] = [(&lock_wait, Type::TEXT), (&voting.0, Type::UUID)];
         self.rows(sql, &parameters).await.map(drop)
+    }
+
+    /// Brings the movies' totals up to date with the tallies; returns how many changes were taken in, at most
+    /// [`crate::limits::TOTAL_CHANGES_MAX`].
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn update_vote_totals(&self) -> Result<u64, StoreError> {
+        let rows = self.rows("select usher.update_vote_totals()", &[]).await?;
+        Ok(rows
+            .first()
+            .map_or(0, |row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(0)))
     }
 
     /// Lets events go that are older than `age` or beyond the newest `count` of their session, at most

@@ -1,4 +1,4 @@
-//! The chores: closes votings whose time has come and lets old events go from the log.
+//! The chores: closes votings whose time has come, updates the movies' totals and lets old events go from the log.
 //!
 //! Every node does them; the database lets only one have each.
 
@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::TRIM_EVENTS_MAX;
+use crate::limits::{TOTAL_CHANGES_MAX, TRIM_EVENTS_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
 use crate::server::answered;
 
 const CLOSE_INTERVAL: Duration = Duration::from_secs(1);
+/// How far `movies.vote_total` may be behind the votes.
+const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the keeper needs.
@@ -32,8 +34,10 @@ impl Keeper {
     /// Runs until the gateway stops.
     pub async fn run(self, stop: CancellationToken) {
         let mut close = tokio::time::interval(CLOSE_INTERVAL);
+        let mut totals = tokio::time::interval(TOTALS_INTERVAL);
         let mut trim = tokio::time::interval(TRIM_INTERVAL);
         close.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        totals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_blocked = false;
         loop {
@@ -41,6 +45,7 @@ impl Keeper {
                 biased;
                 () = stop.cancelled() => return,
                 _ = close.tick() => is_blocked = self.close_due(is_blocked, &stop).await,
+                _ = totals.tick() => self.update_totals(&stop).await,
                 _ = trim.tick() => self.trim(&stop).await,
             }
         }
@@ -74,6 +79,16 @@ impl Keeper {
             answered(closed, "to close what is due", &self.store, &self.metrics);
         }
         is_blocked
+    }
+
+    /// Some changes at a time, until none is left that can be taken in.
+    async fn update_totals(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let taken = self.report(self.store.update_vote_totals().await);
+            if taken < TOTAL_CHANGES_MAX {
+                return;
+            }
+        }
     }
 
     /// A batch at a time, so that no lock is held for long.

@@ -110,7 +110,7 @@ async fn the_log_is_paged_and_is_the_same_as_on_the_socket() {
         (&beyond["events"], &beyond["head"]),
         (&json!([]), &json!(7))
     );
-    db.run("select usher.trim_events('1 day', 2, 1000)").await;
+    db.run("select usher.trim_logs('1 day', 2, 1000)").await;
     let below = data(&caller.get(&format!("{path}?after=2")).await, 200);
     assert_eq!((&below["events"], &below["floor"]), (&json!([]), &json!(5)));
     let kept = data(&caller.get(&format!("{path}?after=5")).await, 200);
@@ -138,7 +138,7 @@ async fn chat_is_read_back_to_its_beginning_without_what_was_deleted() {
     ))
     .await;
     // The first ten leave the log. What the log still has begins with the eleventh message.
-    db.run("select usher.trim_events('1 day', 13, 1000)").await;
+    db.run("select usher.trim_logs('1 day', 13, 1000)").await;
     let gateway = Gateway::start(&db, |_| {}).await;
     let path = format!("/v1/sessions/{session}/messages");
 

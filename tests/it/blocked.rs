@@ -373,9 +373,9 @@ async fn a_log_that_is_locked_keeps_no_other_from_being_trimmed() {
             db.say(session, &ann, &number.to_string()).await;
         }
     }
-    let trimming = connect(&db.gateway_url).await;
+    let trimming = connect(&db.url).await;
     let trim = async || {
-        let sql = "select usher.trim_events('1 day', 2, 100)";
+        let sql = "select usher.trim_logs('1 day', 2, 100)";
         let row = trimming.query_one(sql, &[]).await.unwrap();
         row.get::<_, i64>(0)
     };

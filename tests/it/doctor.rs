@@ -46,9 +46,9 @@ async fn a_good_configuration_has_no_failure() {
 async fn what_is_broken_is_named_with_what_to_do() {
     for (sql, check, words) in [
         (
-            "alter table public.votes disable trigger votes_cast",
+            "alter table public.votes disable trigger \"00_usher_cast\"",
             "triggers",
-            "votes_cast on public.votes",
+            "00_usher_cast on public.votes",
         ),
         (
             "alter table public.chat_messages disable row level security",
@@ -385,12 +385,12 @@ async fn certificates_that_end_soon_are_named_before_they_do() {
 #[tokio::test]
 async fn for_people_each_finding_is_a_line_with_what_to_do_below() {
     let db = Database::create().await;
-    db.run("alter table public.votes disable trigger votes_cast")
+    db.run("alter table public.votes disable trigger \"00_usher_cast\"")
         .await;
     let output = command(&db, &[]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
-        text.contains("failed   triggers: missing or disabled: votes_cast"),
+        text.contains("failed   triggers: missing or disabled: 00_usher_cast"),
         "{text}"
     );
     assert!(text.contains("to do: alter table"), "{text}");

@@ -92,6 +92,7 @@ async fn nothing_that_is_left_names_a_deleted_account() {
     );
     assert_eq!(log[1]["data"]["author"]["username"], "ben");
     assert_eq!(db.count_votes(voting).await, []);
+    db.run("select usher.update_vote_totals()").await;
     let total: i64 = db
         .one("select sum(vote_total)::bigint from public.movies")
         .await;

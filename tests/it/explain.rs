@@ -10,7 +10,8 @@ use crate::database::{Database, connect};
 
 /// Tables that grow with use.
 const LARGE: &str = "'chat_messages', 'votes', 'session_events', 'voting_sessions', 'voting_options', 'vote_tallies',
-    'movie_sessions', 'session_members', 'session_bans', 'overlay_tokens', 'profiles', 'users'";
+    'movie_sessions', 'session_members', 'session_bans', 'overlay_tokens', 'profiles', 'users', 'pending_transactions',
+    'pending_events', 'pending_votes', 'vote_total_changes', 'movie_votes'";
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a list of questions")]
@@ -70,6 +71,7 @@ async fn no_hot_path_reads_a_whole_table() {
         "select usher.due_votings(10)".to_owned(),
         format!("select usher.close_due_voting('{voting}')"),
         "select usher.trim_events('1 day', 1000, 1000)".to_owned(),
+        "select usher.update_vote_totals()".to_owned(),
     ] {
         scans.extend(scans_of(&db, &gateway, &sql).await);
     }

@@ -13,6 +13,7 @@
 mod access;
 mod adopt;
 mod api;
+mod app_triggers;
 mod blocked;
 mod certificates;
 mod channels;

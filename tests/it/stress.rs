@@ -60,6 +60,7 @@ async fn no_two_writers_wait_for_each_other() {
         Kind::Leavers,
         Kind::SessionsGo,
         Kind::Trimmer,
+        Kind::Totals,
     ] {
         let url = if kind.is_gateway() {
             &db.gateway_url
@@ -91,11 +92,17 @@ async fn no_two_writers_wait_for_each_other() {
 /// Numbers without holes that end at the head, tallies and totals as the tables have them.
 #[expect(clippy::too_many_lines, reason = "a table of statements")]
 async fn balance(db: &Database) {
+    while db.one::<i32>("select usher.update_vote_totals()").await > 0 {}
     let events: i64 = db
         .one("select sum(seq)::bigint from usher.session_heads")
         .await;
     assert!(events > 1_000, "{events}");
     let none = [
+        (
+            "something pending that no transaction has",
+            "select (select count(*) from usher.pending_transactions) + (select count(*) from usher.pending_events)
+               + (select count(*) from usher.pending_votes) + (select count(*) from usher.vote_total_changes)",
+        ),
         (
             "a log with holes",
             "select count(*) from usher.session_heads h
@@ -134,7 +141,9 @@ async fn balance(db: &Database) {
              where m.vote_total <> (
                select count(*) from public.votes v
                join public.voting_sessions s on s.id = v.voting_session_id
+               join public.movie_sessions l on l.id = s.session_id
                where v.movie_id = m.id and (s.results_visibility = 'live' or s.state = 'closed')
+                 and l.visibility <> 'private'
              )",
         ),
         (
@@ -198,13 +207,14 @@ enum Kind {
     Leavers,
     SessionsGo,
     Trimmer,
+    Totals,
 }
 
 impl Kind {
     fn is_gateway(self) -> bool {
         matches!(
             self,
-            Self::Batches | Self::Votes | Self::DueCloser | Self::Trimmer
+            Self::Batches | Self::Votes | Self::DueCloser | Self::Trimmer | Self::Totals
         )
     }
 }
@@ -225,7 +235,8 @@ async fn work(client: &Client, reader: &Client, kind: Kind, stage: &Stage) -> Ve
             | Kind::DueCloser
             | Kind::Ender
             | Kind::SessionsGo
-            | Kind::Trimmer => round >= ROUNDS && stage.over.load(Ordering::Acquire),
+            | Kind::Trimmer
+            | Kind::Totals => round >= ROUNDS && stage.over.load(Ordering::Acquire),
         };
         if is_over {
             break;
@@ -333,6 +344,7 @@ async fn turn(
         ),
         Kind::DueCloser => "select usher.close_due_votings()".to_owned(),
         Kind::Trimmer => "select usher.trim_events('1 hour', 200, 100)".to_owned(),
+        Kind::Totals => "select usher.update_vote_totals()".to_owned(),
         // All at once, with whatever is open there, and back again as only the owner can.
         Kind::Ender => format!(
             "update public.movie_sessions set status = 'ended' where id = any ('{{{0}}}');

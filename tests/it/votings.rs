@@ -100,7 +100,8 @@ async fn the_last_tally_comes_however_many_polls_changed_before_it() {
         "begin;
          select count(pg_notify('{chsamel}', gen_random_uuid()::text)) from generate_series(1, {polls});
          insert into public.votes (voting_session_id, user_id, movie_id)
-         values ('{voting}', '{}', '{}')",
+         values ('{voting}', '{}', '{}');
+         select usher.settle()",
         sam.id, movies[1]
     ))
     .await;
