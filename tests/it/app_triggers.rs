@@ -1,9 +1,8 @@
 //! Triggers of an app's own on Usher's tables: whatever they do, by plain SQL and by the socket the log is the same, and a
 //! text that one of them took back has never left the database.
 
-use std::sync::{Arc, Mutex};
-
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, NoTls};
 use uuid::Uuid;
@@ -84,7 +83,7 @@ async fn text_that_a_trigger_takes_back_never_leaves_the_database() {
          return null;",
     )
     .await;
-    let heard = overhear(&stage.db).await;
+    let heard = Overheard::start(&stage.db).await;
     let bodies = [
         "fine",
         "deleted secret",
@@ -100,7 +99,7 @@ async fn text_that_a_trigger_takes_back_never_leaves_the_database() {
         event("chat.created", "fine too"),
     ];
     assert_eq!(log_of(&stage, &bodies).await, expected);
-    let heard = heard.lock().unwrap();
+    let heard = heard.all().await;
     assert!(heard.contains("fine too"), "{heard}");
     assert!(!heard.contains("secret"), "{heard}");
 }
@@ -123,7 +122,7 @@ async fn a_deferred_trigger_takes_text_back_in_time_as_well() {
                for each row execute function public.late();",
         )
         .await;
-    let heard = overhear(&stage.db).await;
+    let heard = Overheard::start(&stage.db).await;
     let Stage { db, sam, .. } = &stage;
     // The second row's trigger runs after the first call to settle.
     let session = db.session(sam).await;
@@ -151,7 +150,7 @@ async fn a_deferred_trigger_takes_text_back_in_time_as_well() {
     assert_eq!(client.send(session, "secret").await["seq"], 1);
     assert_eq!(client.event(session, 1).await["data"]["body"], "***");
     client.has_the_whole_log(db, session).await;
-    let heard = heard.lock().unwrap();
+    let heard = heard.all().await;
     assert!(
         heard.contains("***") && !heard.contains("secret"),
         "{heard}"
@@ -377,7 +376,7 @@ async fn imported_deleted_messages_publish_no_text() {
     let stage = Stage::new().await;
     let Stage { db, sam, .. } = &stage;
     let session = db.session(sam).await;
-    let heard = overhear(db).await;
+    let heard = Overheard::start(db).await;
     let insert = format!(
         "insert into public.chat_messages (session_id, user_id, body) values ('{session}', '{}',",
         sam.id
@@ -420,7 +419,7 @@ async fn imported_deleted_messages_publish_no_text() {
     let log = db.log(session).await;
     assert!(log[1]["data"]["deleted_at"].is_string(), "{}", log[1]);
     assert_eq!(log[1]["data"]["author"]["username"], "sam");
-    let heard = heard.lock().unwrap();
+    let heard = heard.all().await;
     for (n, may_be_heard) in [
         (1, true),
         (2, false),
@@ -492,29 +491,55 @@ fn created(bodies: &[&str]) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// Everything that is said on the channel of events from now on.
-async fn overhear(db: &Database) -> Arc<Mutex<String>> {
-    let channel = db.channel("events").await;
-    let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
-    let heard = Arc::new(Mutex::new(String::new()));
-    let noted = Arc::clone(&heard);
-    tokio::spawn(async move {
-        while let Some(Ok(message)) =
-            std::future::poll_fn(|context| connection.poll_message(context)).await
-        {
-            if let AsyncMessage::Notification(notice) = message {
-                noted.lock().unwrap().push_str(notice.payload());
+/// What is said on the channel of events.
+struct Overheard<'a> {
+    db: &'a Database,
+    channel: String,
+    notices: mpsc::Receiver<String>,
+}
+
+impl<'a> Overheard<'a> {
+    async fn start(db: &'a Database) -> Self {
+        let channel = db.channel("events").await;
+        let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
+        let (sender, notices) = mpsc::channel(1_000);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) =
+                std::future::poll_fn(|context| connection.poll_message(context)).await
+            {
+                if let AsyncMessage::Notification(notice) = message {
+                    let _ = sender.send(notice.payload().to_owned()).await;
+                }
             }
+        });
+        client
+            .batch_execute(&format!("listen {channel}"))
+            .await
+            .unwrap();
+        // Listens as long as the test runs.
+        tokio::spawn(async move {
+            let _client = client;
+            std::future::pending::<()>().await;
+        });
+        Self {
+            db,
+            channel,
+            notices,
         }
-    });
-    client
-        .batch_execute(&format!("listen {channel}"))
-        .await
-        .unwrap();
-    // Listens as long as the test runs.
-    tokio::spawn(async move {
-        let _client = client;
-        std::future::pending::<()>().await;
-    });
-    heard
+    }
+
+    /// Everything that was said since the start.
+    async fn all(mut self) -> String {
+        self.db
+            .run(&format!("notify {}, 'over'", self.channel))
+            .await;
+        let mut heard = String::new();
+        while let Some(notice) = self.notices.recv().await {
+            if notice == "over" {
+                break;
+            }
+            heard.push_str(&notice);
+        }
+        heard
+    }
 }
