@@ -193,7 +193,7 @@ impl<'a> Header<'a> {
         }
         let is_long = |kid: &Cow<'_, str>| kid.len() > KEY_ID_BYTES_MAX;
         if header.kid.as_ref().is_some_and(is_long) {
-            return Err(wrong("has a kid that is too long for the name of a key"));
+            return Err(wrong("names a key with a name that is too long"));
         }
         Ok(header)
     }

@@ -113,7 +113,7 @@ async fn a_login_role_that_was_there_is_left_alone() {
     let row = client.query_one(settings, &[]).await.unwrap();
     assert_eq!(
         row.get::<_, &str>(0),
-        "statement_timeout=30s lock_timeout=3s"
+        "statement_timeout=30s lock_timeout=1s"
     );
 
     down(&mut client).await;
