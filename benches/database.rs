@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use hdrhistogram::Histogram;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
@@ -389,6 +389,15 @@ async fn read(arguments: &Arguments, stage: &Stage) -> anyhow::Result<()> {
         &admission,
     );
 
+    let checks = check_access(&client, arguments, stage).await?;
+    print_read("a check of access, 50 users in one query", BATCH, &checks);
+    // Each viewer is asked about in the last quarter of the interval.
+    let queries = 18_000.0 / (60.0 * 0.875) / BATCH as f64;
+    println!(
+        "18,000 signed-in viewers, each asked about within 60 s: {queries:.1} queries/s, {:.1} % of one connection",
+        queries * millis(&checks, 0.5) / 10.0
+    );
+
     let questions: [(&str, &str); 4] = [
         (
             "a page of 50 events",
@@ -457,6 +466,31 @@ async fn admit(
         let (admitted, snapshot): (Option<String>, Option<String>) =
             (admitted?.get(0), snapshot?.get(0));
         anyhow::ensure!(admitted.is_some() && snapshot.is_some(), "not admitted");
+    }
+    Ok(latency)
+}
+
+async fn check_access(
+    client: &Client,
+    arguments: &Arguments,
+    stage: &Stage,
+) -> anyhow::Result<Histogram<u64>> {
+    let sql = "select count(admission), count(failure) from usher.admit_many($1)";
+    let statement = client.prepare(sql).await?;
+    let mut latency = histogram();
+    for turn in 0..arguments.reads.div_ceil(10) {
+        let caller = |n: usize| {
+            let user = stage.users[(turn * BATCH + n) % USERS];
+            let claims = json!({"sub": user, "role": "authenticated"});
+            let session = stage.sessions[(turn + n) % SESSIONS];
+            json!({"role": "authenticated", "claims": claims, "session": session})
+        };
+        let batch: Value = (0..BATCH).map(caller).collect();
+        let started = Instant::now();
+        let row = client.query_one(&statement, &[&batch]).await?;
+        latency.record(micros(started.elapsed()))?;
+        let (admitted, failed): (i64, i64) = (row.get(0), row.get(1));
+        anyhow::ensure!((admitted, failed) == (50, 0), "{admitted} of 50 admitted");
     }
     Ok(latency)
 }

@@ -99,6 +99,17 @@ $$;
 
 COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its preferences, which no one else can read.';
 
+CREATE FUNCTION usher.access_changed(session uuid DEFAULT NULL::uuid, "user" uuid DEFAULT NULL::uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform usher.notify_access(access_changed.session, access_changed."user");
+end
+$$;
+
+COMMENT ON FUNCTION usher.access_changed(session uuid, "user" uuid) IS 'For triggers of the app: has the gateway ask again who may watch. A null is everybody, or every session.';
+
 CREATE FUNCTION usher.admit(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -132,6 +143,64 @@ begin
     -- A time-out ends by itself: then it is worth asking again.
     'ask_again_ms', ceil(1000 * extract(epoch from caller.ban_until - clock_timestamp()))
   ));
+end
+$$;
+
+CREATE FUNCTION usher.admit_many(batch jsonb) RETURNS TABLE(item integer, admission jsonb, failure text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  entry_role constant text := current_setting('role');
+  acting text := entry_role;
+  ignored text;
+  caller record;
+begin
+  ignored := set_config('request.jwt.claim.role', '', true);
+  ignored := set_config('request.jwt.claim.email', '', true);
+  for caller in
+    select
+      p.n::integer as n,
+      p.value ->> 'role' as role,
+      p.value ->> 'claims' as claims,
+      coalesce(p.value -> 'claims' ->> 'sub', '') as subject,
+      p.value ->> 'session' as session,
+      usher.check_author(p.value) is null
+        and coalesce(usher.is_uuid(p.value -> 'session'), false)
+        and p.value ->> 'role' in ('anon', 'authenticated') as is_caller
+    from jsonb_array_elements(batch) with ordinality as p (value, n)
+    order by p.n
+  loop
+    item := caller.n - 1;
+    admission := null;
+    failure := null;
+    if not caller.is_caller then
+      failure := '22023';
+      return next;
+      continue;
+    end if;
+    if acting <> caller.role then
+      acting := set_config('role', caller.role, true);
+    end if;
+    ignored := set_config('request.jwt.claims', caller.claims, true);
+    -- What auth.uid() looks for first: it need not parse the claims.
+    ignored := set_config('request.jwt.claim.sub', caller.subject, true);
+    begin
+      admission := usher.admit(caller.session::uuid);
+    exception
+      when others then
+        failure := sqlstate;
+        acting := set_config('role', entry_role, true);
+        if failure = '55P03' then
+          perform usher.wait_no_more();
+        end if;
+    end;
+    return next;
+  end loop;
+  ignored := set_config('role', entry_role, true);
+  ignored := set_config('request.jwt.claims', '', true);
+  ignored := set_config('request.jwt.claim.sub', '', true);
 end
 $$;
 
@@ -4021,9 +4090,16 @@ REVOKE ALL ON FUNCTION public.my_profile() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.my_profile() TO authenticated;
 GRANT ALL ON FUNCTION public.my_profile() TO service_role;
 
+REVOKE ALL ON FUNCTION usher.access_changed(session uuid, "user" uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.access_changed(session uuid, "user" uuid) TO authenticated;
+GRANT ALL ON FUNCTION usher.access_changed(session uuid, "user" uuid) TO service_role;
+
 REVOKE ALL ON FUNCTION usher.admit(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.admit(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.admit(session uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION usher.admit_many(batch jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.admit_many(batch jsonb) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.append_event(session uuid, type text, data json) FROM PUBLIC;
 

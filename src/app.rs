@@ -27,6 +27,7 @@ use crate::relay::peer::Rules;
 use crate::relay::resume::ResumeKey;
 use crate::relay::tally::Conflation;
 use crate::relay::write_queue::Bounds;
+use crate::server::access_checks::{AccessChecks, access_checks};
 use crate::server::admissions::Admissions;
 use crate::server::audience::Audience;
 use crate::server::certificates::Renewal;
@@ -163,6 +164,7 @@ impl Parts {
             throttle: Arc::clone(&throttle),
             drain: Drain::new(config.drain),
             admissions: Admissions::new(store.clone(), Arc::clone(&metrics)),
+            access_checks: spawn_checker(&store, &loops, &metrics, &mut tasks, &stop_listening),
             store,
             writer,
             is_listening,
@@ -232,6 +234,19 @@ fn spawn_renewal(
     Some(tls)
 }
 
+/// Starts what asks again who may still watch.
+fn spawn_checker(
+    store: &Store,
+    loops: &[mpsc::Sender<Command>],
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> AccessChecks {
+    let (checks, checker) = access_checks(store.clone(), loops.to_vec(), Arc::clone(metrics));
+    tasks.spawn(checker.run(stop.clone()));
+    checks
+}
+
 /// How the fan-out loops, and the reader of tallies, are reached.
 struct Loops {
     loops: Vec<mpsc::Sender<Command>>,
@@ -292,5 +307,6 @@ fn rules(config: &Config) -> Rules {
         resume_ttl: config.resume_ttl,
         heartbeat: config.heartbeat,
         allow_anonymous: config.is_anonymous_allowed,
+        access_check: config.access_check,
     }
 }

@@ -115,6 +115,17 @@ pub const MALFORMED_FRAMES_MAX: u32 = 5;
 /// How long a subscription waits before it asks again, when the database had no answer or the epochs disagree.
 pub const ADMISSION_RETRY: Duration = Duration::from_millis(1_000);
 
+/// Callers whose access is checked in one query: at some 0.1 ms each it keeps its connection for a few milliseconds.
+pub const ACCESS_CHECK_CALLERS_MAX: usize = 50;
+
+/// How long a check of access that is only due waits for company. With 18,000 viewers and an interval of a minute some thirty
+/// come together.
+pub const ACCESS_CHECK_GATHER: Duration = Duration::from_millis(100);
+
+/// Checks of access on their way to the task that gathers them, which always takes them at once; a connection waits for
+/// room.
+pub const ACCESS_CHECK_QUEUE_LEN: usize = 4_096;
+
 /// Users and sessions whose resume tokens are voided one by one; beyond it all tokens issued so far are void.
 pub const REVOCATIONS_MAX: usize = 10_000;
 

@@ -71,6 +71,9 @@ pub struct Metrics {
     pub fanout_rounds: Histogram,
     pub admissions: Histogram,
     pub shared_admissions: Counter,
+    pub access_checks: Counter,
+    pub access_checks_shared: Counter,
+    pub access_check_batches: Histogram,
     pub writes: Histogram,
     pub batch_items: Histogram,
     pub batches: Histogram,
@@ -333,6 +336,19 @@ impl Metrics {
             shared_admissions: r.counter(
                 "admissions_shared",
                 "Admissions served by a concurrent identical query (singleflight)",
+            ),
+            access_checks: r.counter(
+                "access_checks",
+                "Callers whose access to a session was checked again",
+            ),
+            access_checks_shared: r.counter(
+                "access_checks_shared",
+                "Access checks answered together with an identical one of another socket",
+            ),
+            access_check_batches: r.histogram(
+                "access_check_seconds",
+                "Time of a query that checks the access of many callers",
+                &SECONDS,
             ),
             writes: r.histogram(
                 "write_seconds",

@@ -43,7 +43,7 @@ select is(
     where p.pronamespace = 'usher'::regnamespace and has_function_privilege('usher_gateway', p.oid, 'execute')
   ),
   array[
-    'begin_batch', 'bucket_settings', 'cast_votes', 'channel_names', 'check_author', 'close_due_voting',
+    'admit_many', 'begin_batch', 'bucket_settings', 'cast_votes', 'channel_names', 'check_author', 'close_due_voting',
     'close_due_votings', 'due_votings', 'end_batch', 'epoch', 'events_after', 'heads', 'is_uuid', 'message_numbers',
     'post_messages', 'refusal_of', 'session_of', 'session_snapshot', 'settle', 'take_turns', 'tallies', 'trim_events',
     'update_vote_totals', 'wait_no_more'

@@ -228,6 +228,8 @@ values
   ('close_due_voting()', $$select usher.close_due_voting($id(bb,1))$$),
   ('events_after()', $$select usher.events_after($id(5e,3), 0, 9, 9999)$$),
   ('session_snapshot()', $$select usher.session_snapshot($id(5e,3))$$),
+  ('admit_many()', $$select 1 from usher.admit_many(jsonb_build_array(jsonb_build_object('role', 'authenticated', 'claims', jsonb_build_object('sub', $id(aa,2), 'role', 'authenticated'), 'session', $id(5e,1)))) as a where a.failure is null$$),
+  ('access_changed()', $$select usher.access_changed($id(5e,1), null)$$),
   ('trim_events()', $$select usher.trim_events(interval '1 hour', 100, 9)$$),
   ('settle()', $$select usher.settle()$$),
   ('update_vote_totals()', $$select usher.update_vote_totals()$$),
@@ -422,6 +424,8 @@ due_votings()                      -    -       -        -      -      -      - 
 close_due_voting()                 -    -       -        -      -      -      -        -     -     -     -      -     1       -
 events_after()                     -    -       -        -      -      -      -        -     -     -     -      -     4       -
 session_snapshot()                 -    -       -        -      -      -      -        -     -     -     -      -     1       -
+admit_many()                       -    -       -        -      -      -      -        -     -     -     -      -     1       -
+access_changed()                   -    -       1        1      1      1      1        1     1     1     1      1     -       1
 trim_events()                      -    -       -        -      -      -      -        -     -     -     -      -     1       -
 settle()                           -    -       -        -      -      -      -        -     -     -     -      -     1       -
 update_vote_totals()               -    -       -        -      -      -      -        -     -     -     -      -     1       -

@@ -47,6 +47,8 @@ pub struct Config {
     pub resume_secret: SecretString,
     /// How long a resume token spares its bearer the admission query, 10 s to a day; after it the database is asked.
     pub resume_ttl: Duration,
+    /// How old an admission may be before the database is asked again.
+    pub access_check: Duration,
     /// Whether a socket without a token is served as `anon`; otherwise it is closed with 4501 after ten seconds.
     pub is_anonymous_allowed: bool,
     /// The origins that browsers may connect from; others get 403.
@@ -174,6 +176,8 @@ impl Config {
         let listen = check.listen_address("USHER_LISTEN", &raw.listen);
         let tls = check.certificate(raw);
         let resume_ttl = check.number("USHER_RESUME_TTL", &raw.resume_ttl, 10..=86_400);
+        let seconds = &raw.access_check_seconds;
+        let access_check = check.number("USHER_ACCESS_CHECK_SECONDS", seconds, 5..=86_400);
         let anonymous = check.boolean("USHER_ALLOW_ANONYMOUS", &raw.allow_anonymous);
         let allowed_origins = check.origins(&raw.allowed_origins);
         let tally_hz = check.number("USHER_TALLY_HZ", &raw.tally_hz, 1..=20);
@@ -207,6 +211,7 @@ impl Config {
                 tls: tls?,
                 resume_secret: resume_secret?,
                 resume_ttl: Duration::from_secs(resume_ttl?),
+                access_check: Duration::from_secs(access_check?),
                 is_anonymous_allowed: anonymous?,
                 allowed_origins: allowed_origins?,
                 tally_hz: tally_hz?,

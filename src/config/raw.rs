@@ -151,6 +151,19 @@ pub struct Raw {
     )]
     pub resume_ttl: String,
 
+    /// Seconds after which the database is asked again whether a viewer may still watch, 5 to 86400.
+    ///
+    /// A policy of the app's own that hides a session ends its viewers' streams within this time; `usher.access_changed`
+    /// ends them within a second.
+    #[arg(
+        long,
+        env = "USHER_ACCESS_CHECK_SECONDS",
+        default_value = "60",
+        value_name = "SECONDS",
+        help_heading = "Identity"
+    )]
+    pub access_check_seconds: String,
+
     /// Whether viewers without a token are served, as the role anon: true or false.
     #[arg(
         long,

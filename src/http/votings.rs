@@ -57,7 +57,7 @@ pub async fn tally(
         let is_unseen = refusal.code == RefusalCode::NotFound;
         if is_unseen { none() } else { refusal }
     })?;
-    let frame = tally.frame(admission.can.moderate);
+    let frame = tally.frame(admission.access.can.moderate);
     Ok(reply::data_text(websocket::payload(frame)))
 }
 

@@ -8,6 +8,7 @@
 //! and for development and tests [`cluster`] (a Postgres of our own) with `server` (its process), [`binaries`] (where its
 //! programs come from), [`account`] (whom it runs as) and `watchdog` (what ends it, whatever happens to us).
 
+pub mod access;
 pub mod account;
 mod batch;
 pub mod batcher;

@@ -4,12 +4,10 @@
 //! as the gateway's own role through functions of schema `usher`. Each question is one round trip: the statements of a
 //! transaction are sent together.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
-use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -21,20 +19,21 @@ use crate::limits::{
     DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, LOCK_WAIT_APART, PAGE_BYTES_MAX,
     PAGE_EVENTS_MAX, QUERY_TIMEOUT, READ_LOCK_WAIT, TRIM_EVENTS_MAX,
 };
+use crate::postgres::access::access;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::moderation::Moderations;
 use crate::postgres::settings::BEGIN;
-use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
+use crate::protocol::id::{Seq, SessionId, VotingId};
 use crate::protocol::notify::{Channels, Event};
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::Can;
+use crate::protocol::refusal::Refusal;
 use crate::relay::holds::lock_wait;
 use crate::relay::router::LogPage;
 use crate::relay::snapshot::{Admission, Snapshot};
 use crate::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub const OWN_FUNCTIONS: [&str; 14] = [
+pub const OWN_FUNCTIONS: [&str; 15] = [
+    "admit_many",
     "cast_votes",
     "channel_names",
     "close_due_voting",
@@ -158,43 +157,12 @@ impl Store {
         session: SessionId,
         identity: &Identity,
     ) -> Result<Result<Admission, Refusal>, StoreError> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Admit {
-            Refused {
-                refused: String,
-            },
-            Admitted {
-                #[serde(flatten)]
-                can: Can,
-                mine: HashMap<VotingId, MovieId>,
-                #[serde(default)]
-                ask_again_ms: Option<u64>,
-            },
-        }
         let (admit, snapshot) = self.deadline(self.ask_admission(session, identity)).await?;
-        let (Some(admit), Some(snapshot)) = (admit, snapshot) else {
-            let message = "no such session, or not for this caller";
-            return Ok(Err(Refusal::new(RefusalCode::NotFound, message)));
+        let access = match access(admit.as_deref().filter(|_| snapshot.is_some()))? {
+            Ok(access) => access,
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        let shape = |source| StoreError::Shape {
-            what: "an admission",
-            source,
-        };
-        let (can, mine, ask_again) = match serde_json::from_str(&admit).map_err(shape)? {
-            Admit::Admitted {
-                can,
-                mine,
-                ask_again_ms,
-            } => (can, mine, ask_again_ms.map(Duration::from_millis)),
-            Admit::Refused { refused } => {
-                let code = RefusalCode::parse(&refused).unwrap_or(RefusalCode::Forbidden);
-                return Ok(Err(Refusal::new(
-                    code,
-                    "this session is closed to the caller",
-                )));
-            }
-        };
+        let snapshot = snapshot.unwrap_or_default();
         let snapshot: Snapshot =
             serde_json::from_str(&snapshot).map_err(|source| StoreError::Shape {
                 what: "a session",
@@ -202,9 +170,7 @@ impl Store {
             })?;
         Ok(Ok(Admission {
             session,
-            can,
-            mine,
-            ask_again,
+            access,
             snapshot: Arc::new(snapshot),
         }))
     }
@@ -460,7 +426,11 @@ impl Store {
         Ok((text(&admit), text(&snapshot)))
     }
 
-    async fn rows(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn rows(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         let rows = async {
             let client = self.client().await?;
             // Polled together, the statements travel together; where one fails, the commit becomes a rollback.

@@ -125,7 +125,7 @@ pub struct Notice {
 }
 
 /// A hint that somebody's access changed. Absent fields mean: every session, every user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct AccessChange {
     /// In which session.
     #[serde(default)]

@@ -10,15 +10,17 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`],
-//! [`opening`], `rights`, [`subscription`], [`may_write`], [`peer`], [`personal`], [`tally`], [`resume`],
+//! [`opening`], `rights`, [`subscription`], [`may_write`], [`peer`], [`personal`], `own_votes`, [`access_changes`], [`tally`], [`resume`],
 //! [`write_queue`], [`holds`].
 
+pub mod access_changes;
 mod backlog;
 pub mod history;
 pub mod holds;
 mod kept_tallies;
 pub mod may_write;
 pub mod opening;
+mod own_votes;
 pub mod peer;
 pub mod personal;
 mod redaction;

@@ -25,7 +25,7 @@ use crate::relay::may_write::may_write;
 use crate::relay::opening::Beginning;
 use crate::relay::resume::{Grant, ResumeKey};
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
-use crate::relay::snapshot::Admission;
+use crate::relay::snapshot::{Access, Admission};
 use crate::relay::subscription::{Scene, Step, Subscription};
 
 /// The time, on both clocks.
@@ -48,6 +48,8 @@ pub struct Rules {
     pub heartbeat: Duration,
     /// Whether a client may watch without a token.
     pub allow_anonymous: bool,
+    /// How old an admission may be before the database is asked again.
+    pub access_check: Duration,
 }
 
 /// What the shell around a peer shall do. An `attempt` goes back with the answer.
@@ -64,6 +66,12 @@ pub enum Effect {
     },
     /// Count how a subscription began.
     Began(Beginning),
+    /// Ask the database whether the peer may still do what it may: in turn, or soon, where something has changed.
+    CheckAccess {
+        session: SessionId,
+        attempt: u32,
+        is_urgent: bool,
+    },
     /// Send the close frame and end.
     Close(CloseCode),
     /// Tell the router who is behind the connection.
@@ -121,6 +129,8 @@ pub enum Write {
 #[derive(Debug)]
 pub struct Peer {
     rules: Arc<Rules>,
+    /// Another for each peer.
+    seed: u64,
     identity: Arc<Identity>,
     is_admitted: bool,
     is_proving: bool,
@@ -154,6 +164,7 @@ impl Peer {
             max_frame_bytes: FRAME_BYTES_MAX,
         };
         Self {
+            seed: connection.as_u64_pair().1,
             is_admitted: identity.is_some() || rules.allow_anonymous,
             identity: identity.unwrap_or_else(Identity::nobody),
             is_proving: false,
@@ -238,6 +249,19 @@ impl Peer {
     ) {
         self.step(session, attempt, now, |subscription, scene, effects| {
             subscription.on_admitted(answer, scene, effects)
+        });
+    }
+
+    /// The database answered an [`Effect::CheckAccess`]; `None` where it could not be asked.
+    pub fn on_checked(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        answer: Option<Result<Access, Refusal>>,
+        now: Moment,
+    ) {
+        self.step(session, attempt, now, |subscription, scene, effects| {
+            subscription.on_checked(answer, scene, effects)
         });
     }
 
@@ -334,7 +358,7 @@ impl Peer {
             user: identity.subject,
         });
         self.identity = Arc::new(identity);
-        let scene = scene(&self.identity, &self.rules, now);
+        let scene = scene(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
             subscription.recheck(&scene, &mut self.effects);
         }
@@ -371,7 +395,7 @@ impl Peer {
             self.ping_due = now.at + self.rules.heartbeat;
             self.effects.push(Effect::Send(websocket::ping()));
         }
-        let scene = scene(&self.identity, &self.rules, now);
+        let scene = scene(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
             subscription.on_deadline(&scene, &mut self.effects);
         }
@@ -471,7 +495,7 @@ impl Peer {
         }
         // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);
-        let scene = scene(&self.identity, &self.rules, now);
+        let scene = scene(&self.identity, &self.rules, self.seed, now);
         let was_withdrawn = self.withdrawn.contains(&wish.session);
         let (attempt, effects) = (self.counter, &mut self.effects);
         let subscription = Subscription::begin(wish, id, attempt, was_withdrawn, &scene, effects);
@@ -539,7 +563,7 @@ impl Peer {
         let Some(place) = self.subscriptions.iter().position(is_meant) else {
             return;
         };
-        let scene = scene(&self.identity, &self.rules, now);
+        let scene = scene(&self.identity, &self.rules, self.seed, now);
         match step(&mut self.subscriptions[place], &scene, &mut self.effects) {
             Step::Stay => {}
             Step::End => {
@@ -596,11 +620,13 @@ impl Peer {
     }
 }
 
-fn scene<'a>(identity: &'a Arc<Identity>, rules: &'a Rules, now: Moment) -> Scene<'a> {
+fn scene<'a>(identity: &'a Arc<Identity>, rules: &'a Rules, seed: u64, now: Moment) -> Scene<'a> {
     Scene {
         identity,
         key: &rules.resume_key,
         resume_ttl: rules.resume_ttl,
+        access_check: rules.access_check,
+        seed,
         now,
     }
 }

@@ -26,7 +26,7 @@ use crate::protocol::server::{Can, Done, StartReason};
 use crate::relay::peer::{Effect, Moment, Peer, Rules};
 use crate::relay::resume::ResumeKey;
 use crate::relay::router::{Attached, LogPage, Recall, TurnKind};
-use crate::relay::snapshot::{Admission, Snapshot};
+use crate::relay::snapshot::{Access, Admission, Snapshot};
 
 const S: SessionId = SessionId(Uuid::from_u128(7));
 const T: SessionId = SessionId(Uuid::from_u128(8));
@@ -72,6 +72,88 @@ fn an_own_vote_is_told_and_never_by_an_older_one_afterwards() {
             live
             voted
                 < mine movie=null voting="00000000-0000-0000-0000-000000000001""#]],
+    );
+}
+
+#[test]
+fn an_admission_is_checked_when_it_is_as_old_as_one_may_be() {
+    // The interval is an hour: each peer is asked about in the last quarter of it.
+    check(
+        "> subscribe S | joined | admitted head 0 | live || wait 2000 | wait 1600 | unavailable | wait 7 | admitted head 0 muted | \
+         wait 3600 | refused not_found",
+        expect![[r#"
+            wait 2000
+                < ping
+                < resume_token token="…"
+            wait 1600
+                < ping
+                < resume_token token="…"
+                check access
+            unavailable
+            wait 7
+                check access
+            admitted head 0 muted
+                sees hidden counts: false
+                < access can={"moderate":false,"send":false,"vote":false}
+                < resume_token token="…"
+            wait 3600
+                < ping
+                < resume_token token="…"
+                check access
+            refused not_found
+                leave
+                < unsubscribed reason="forbidden"
+                close 4503"#]],
+    );
+    check(
+        "> subscribe S | joined | admitted head 0 voted 5 | live || wait 3600 | voted for 6 | admitted head 0 voted 5 | \
+         wait 2 | admitted head 0 voted 7 | recheck | admitted head 0",
+        expect![[r#"
+            wait 3600
+                < ping
+                < resume_token token="…"
+                check access
+            voted for 6
+                < mine movie="00000000-0000-0000-0000-000000000006" voting="00000000-0000-0000-0000-000000000001"
+            admitted head 0 voted 5
+                < resume_token token="…"
+            wait 2
+                check access
+            admitted head 0 voted 7
+                < mine movie="00000000-0000-0000-0000-000000000007" voting="00000000-0000-0000-0000-000000000001"
+                < resume_token token="…"
+            recheck
+                check access soon
+            admitted head 0
+                < mine movie=null voting="00000000-0000-0000-0000-000000000001"
+                < resume_token token="…""#]],
+    );
+}
+
+#[test]
+fn a_token_is_asked_about_when_its_admission_is_that_old() {
+    check(
+        "grant | wait 599 | > subscribe S resume 5 | joined reach 3 head 9 | live | wait 5 | wait 2990 | wait 6 | admitted head 9",
+        expect![[r#"
+            grant
+            wait 599
+                < ping
+            > subscribe S resume 5
+                join with a grant
+            joined reach 3 head 9
+                count RecoveredFromMemory
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=9 id=1 reason=null recovered=true resume_token="…" seq=5 viewers=3
+                attach after 5 in e
+            live
+            wait 5
+                check access
+            wait 2990
+                < ping
+                < resume_token token="…"
+            wait 6
+            admitted head 9
+                < mine movie=null voting="00000000-0000-0000-0000-000000000001"
+                < resume_token token="…""#]],
     );
 }
 
@@ -315,7 +397,7 @@ fn a_token_rests_on_the_time_of_asking() {
             token age
                 305 s
             recheck
-                ask for admission
+                check access soon
             admitted head 0
                 < resume_token token="…"
             wait 0
@@ -355,7 +437,7 @@ fn a_token_made_while_access_is_in_doubt_is_void() {
                 count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":false,"vote":false} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
                 attach after 0 in e
-                ask for admission
+                check access soon
             token age
                 void
             admitted head 0
@@ -365,7 +447,7 @@ fn a_token_made_while_access_is_in_doubt_is_void() {
             token age
                 void
             recheck
-                ask for admission
+                check access soon
             wait 300
                 < ping
                 < resume_token token="…"
@@ -553,7 +635,7 @@ fn epochs_that_disagree_are_waited_out() {
         expect![[r#"
             stale
             recheck
-                ask for admission
+                check access soon
             wait 1
                 read the log after 5
             page head 5
@@ -565,23 +647,23 @@ fn epochs_that_disagree_are_waited_out() {
 #[test]
 fn a_time_out_is_told_and_the_subscription_goes_on() {
     check(
-        "> subscribe S history 0 | joined | admitted head 5 | live || recheck | admitted head 5 muted | recheck | admitted head 5 muted | recheck | unavailable | wait 1 | admitted head 5",
+        "> subscribe S history 0 | joined | admitted head 5 | live || recheck | admitted head 5 muted | recheck | admitted head 5 muted | recheck | unavailable | wait 6 | admitted head 5",
         expect![[r#"
             recheck
-                ask for admission
+                check access soon
             admitted head 5 muted
                 sees hidden counts: false
                 < access can={"moderate":false,"send":false,"vote":false}
                 < resume_token token="…"
             recheck
-                ask for admission
+                check access soon
             admitted head 5 muted
                 < resume_token token="…"
             recheck
-                ask for admission
+                check access soon
             unavailable
-            wait 1
-                ask for admission
+            wait 6
+                check access
             admitted head 5
                 sees hidden counts: false
                 < access can={"moderate":false,"send":true,"vote":true}
@@ -596,11 +678,11 @@ fn the_end_of_a_time_out_is_looked_for() {
         expect![[r#"
             wait 9
             wait 1
-                ask for admission
+                check access
             admitted head 5 muted for 3
                 < resume_token token="…"
             wait 3
-                ask for admission
+                check access
             admitted head 5
                 sees hidden counts: false
                 < access can={"moderate":false,"send":true,"vote":true}
@@ -624,7 +706,7 @@ fn whoever_moderates_sees_hidden_counts() {
                 attach after 5 in e sees hidden
             live
             recheck
-                ask for admission
+                check access soon
             admitted head 5
                 sees hidden counts: false
                 < access can={"moderate":false,"send":true,"vote":true}
@@ -647,12 +729,12 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
                 attach T after 1 in e
             live T
             recheck
-                ask for admission
+                check access soon
             refused banned
                 leave
                 < unsubscribed reason="banned"
             recheck T
-                ask for admission T
+                check access T soon
             refused T not_found
                 leave T
                 < unsubscribed reason="forbidden"
@@ -689,7 +771,7 @@ fn who_was_inside_is_refused_by_the_name_that_ended_it() {
         "> subscribe S history 0 | joined | admitted head 5 | live || > subscribe T history 0 | joined T | admitted T head 1 | live T || recheck | refused not_found | > subscribe S | joined | refused not_found | > subscribe S | joined | refused banned",
         expect![[r#"
             recheck
-                ask for admission
+                check access soon
             refused not_found
                 leave
                 < unsubscribed reason="forbidden"
@@ -724,14 +806,14 @@ fn of_two_questions_the_later_counts() {
                 count Unrecovered(Fresh)
                 < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=5 id=1 reason="fresh" recovered=false resume_token="…" seq=5 viewers=3
                 attach after 5 in e
-                ask for admission
+                check access soon
             live
             recheck
             recheck
             admitted head 5 muted
                 sees hidden counts: false
                 < access can={"moderate":false,"send":false,"vote":false}
-                ask for admission
+                check access soon
                 < resume_token token="…"
             refused banned
                 leave
@@ -929,7 +1011,7 @@ fn a_socket_shows_who_it_is() {
             > auth 1
                 < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
                 is 1
-                ask for admission
+                check access soon
             admitted head 5 muted
                 sees hidden counts: false
                 < access can={"moderate":false,"send":false,"vote":false}
@@ -1106,6 +1188,7 @@ struct Stage {
     base: Instant,
     elapsed_ms: u64,
     attempts: HashMap<SessionId, (u32, u32)>,
+    checks: Vec<(SessionId, u32)>,
     tickets: Vec<u32>,
     proof: Option<FrameId>,
     grant: Option<String>,
@@ -1137,6 +1220,7 @@ impl Stage {
             base,
             elapsed_ms: 0,
             attempts: HashMap::new(),
+            checks: Vec::new(),
             tickets: Vec::new(),
             proof: None,
             grant: None,
@@ -1256,15 +1340,16 @@ impl Stage {
                 };
                 let head = after(words, "head").unwrap();
                 let snapshot = snapshot(epoch(words), head, after(words, "floor").unwrap_or(0));
-                let admission = Admission {
-                    ask_again: after(words, "for").map(Duration::from_secs),
-                    session,
+                let mine = after(words, "voted").map(|movie| {
+                    let movie = MovieId(Uuid::from_u128(movie.into()));
+                    (VotingId(Uuid::from_u128(1)), movie)
+                });
+                let access = Access {
                     can,
-                    mine: HashMap::new(),
-                    snapshot,
+                    mine: mine.into_iter().collect(),
+                    ask_again: after(words, "for").map(Duration::from_secs),
                 };
-                self.peer
-                    .on_admitted(session, attempt, Some(Ok(admission)), now);
+                self.answer(session, attempt, Some(Ok((access, snapshot))));
             }
             "refused" if words[1] == "write" => {
                 let ticket = self.tickets.remove(0);
@@ -1275,10 +1360,9 @@ impl Stage {
             }
             "refused" => {
                 let code = RefusalCode::parse(words.last().unwrap()).unwrap();
-                self.peer
-                    .on_admitted(session, attempt, Some(Err(Refusal::new(code, "no"))), now);
+                self.answer(session, attempt, Some(Err(Refusal::new(code, "no"))));
             }
-            "unavailable" => self.peer.on_admitted(session, attempt, None, now),
+            "unavailable" => self.answer(session, attempt, None),
             "page" => self.peer.on_page(session, attempt, Some(page(words)), now),
             "no" => self.peer.on_page(session, attempt, None, now),
             "live" => self.peer.on_attached(session, attempt, Attached::Live, now),
@@ -1349,6 +1433,27 @@ impl Stage {
         }
     }
 
+    /// Answers what the database was asked last about a session: an admission or a check.
+    fn answer(
+        &mut self,
+        session: SessionId,
+        attempt: u32,
+        answer: Option<Result<(Access, Arc<Snapshot>), Refusal>>,
+    ) {
+        let now = self.now();
+        if self.checks.contains(&(session, attempt)) {
+            let answer = answer.map(|answer| answer.map(|(access, _)| access));
+            return self.peer.on_checked(session, attempt, answer, now);
+        }
+        let admission = |(access, snapshot)| Admission {
+            session,
+            access,
+            snapshot,
+        };
+        let answer = answer.map(|answer| answer.map(admission));
+        self.peer.on_admitted(session, attempt, answer, now);
+    }
+
     fn restart(&mut self, identity: Option<Identity>, allow_anonymous: bool) {
         self.identity = identity;
         self.rules = Arc::new(rules(allow_anonymous));
@@ -1410,7 +1515,19 @@ impl Stage {
     fn show(&mut self, effect: Effect) -> String {
         let name = |session| if session == T { " T" } else { "" };
         match effect {
-            Effect::Admit { session, .. } => format!("ask for admission{}", name(session)),
+            Effect::Admit { session, attempt } => {
+                self.checks.retain(|asked| *asked != (session, attempt));
+                format!("ask for admission{}", name(session))
+            }
+            Effect::CheckAccess {
+                session,
+                attempt,
+                is_urgent,
+            } => {
+                self.checks.push((session, attempt));
+                let how = if is_urgent { " soon" } else { "" };
+                format!("check access{}{how}", name(session))
+            }
             Effect::Attach { session, from, .. } => {
                 format!(
                     "attach{} after {} in {}{}",
@@ -1518,6 +1635,7 @@ fn rules(allow_anonymous: bool) -> Rules {
         resume_ttl: Duration::from_secs(600),
         heartbeat: Duration::from_secs(25),
         allow_anonymous,
+        access_check: Duration::from_secs(3_600),
     }
 }
 

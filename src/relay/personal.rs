@@ -3,6 +3,7 @@
 //! Finds the connections of a user by an index, so a vote does not look at everybody who watches.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -70,4 +71,38 @@ pub(super) fn tell_own_vote(
             });
         }
     }
+}
+
+/// Has one receiver of a session asked about.
+pub(super) fn ask_about(
+    topic: &mut Topic,
+    session: SessionId,
+    peer: PeerId,
+    turns: &mut VecDeque<Turn>,
+) {
+    if let Some(receiver) = topic.receiver(peer) {
+        turns.push_back(Turn {
+            peer,
+            session,
+            attempt: receiver.attempt,
+            kind: TurnKind::Recheck,
+        });
+    }
+}
+
+/// Has all receivers of a session asked about, each after a while. What is told about a session names nobody's rights: only
+/// a change for all can make it untrue.
+pub(super) fn ask_about_all(
+    topic: &mut Topic,
+    session: SessionId,
+    after: impl Fn(PeerId) -> Duration,
+    turns: &mut VecDeque<Turn>,
+) {
+    topic.forget_snapshot();
+    turns.extend(topic.receivers().iter().map(|receiver| Turn {
+        peer: receiver.peer,
+        session,
+        attempt: receiver.attempt,
+        kind: TurnKind::RecheckLater(after(receiver.peer)),
+    }));
 }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::id::SessionId;
 use crate::protocol::ms;
-use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Can;
 use crate::relay::peer::Moment;
 use crate::relay::resume::Grant;
-use crate::relay::snapshot::Admission;
+use crate::relay::snapshot::Access;
 use crate::relay::subscription::Scene;
 
 /// The rights of one subscription.
@@ -30,10 +29,16 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    /// Takes the word of a grant.
-    pub(super) fn on_grant(&mut self, grant: &Grant) {
+    /// Takes the word of a grant. The database is asked when its admission is as old as one may be, so a token that is shown
+    /// again and again hides nothing.
+    pub(super) fn on_grant(&mut self, grant: &Grant, scene: &Scene<'_>) {
         self.can = grant.can;
         self.admitted_at_ms = grant.issued_at_ms;
+        let age_ms = scene.now.unix_ms.saturating_sub(grant.issued_at_ms);
+        let left = scene
+            .access_check
+            .saturating_sub(Duration::from_millis(age_ms));
+        self.ask_within(left, scene.now);
     }
 
     /// Puts what stood in doubt. Says whether the database is to be asked at once; if not, it is asked once more after the
@@ -41,29 +46,36 @@ impl Rights {
     pub(super) fn ask(&mut self, now: Moment) -> bool {
         // It may be another identity's: a token made meanwhile rests on nothing.
         self.admitted_at_ms = 0;
+        self.check(now)
+    }
+
+    /// Has what stands confirmed. Says as [`Self::ask`] whether to ask at once.
+    pub(super) fn check(&mut self, now: Moment) -> bool {
         self.is_owed = self.asked_at_ms.is_some();
         self.asked_at_ms.get_or_insert(now.unix_ms);
         !self.is_owed
     }
 
     /// Notes that an answer came. Says whether the database must be asked once more.
-    pub(super) fn on_answer(&mut self, answer: Option<&Result<Admission, Refusal>>) -> bool {
+    pub(super) fn on_answer(&mut self, is_allowed: bool) -> bool {
         let asked_at_ms = self.asked_at_ms.take();
         let is_owed = std::mem::take(&mut self.is_owed);
-        if let (Some(Ok(_)), Some(asked_at_ms), false) = (answer, asked_at_ms, is_owed) {
+        if let (true, Some(asked_at_ms), false) = (is_allowed, asked_at_ms, is_owed) {
             self.admitted_at_ms = asked_at_ms;
         }
         is_owed
     }
 
     /// Takes what the database said. Says whether it is another thing than before.
-    pub(super) fn admit(&mut self, admission: &Admission, now: Moment) -> bool {
+    pub(super) fn admit(&mut self, access: &Access, scene: &Scene<'_>) -> bool {
+        let now = scene.now;
         // The token that was given says what was.
         self.token_due = self.token_due.map(|_| now.at);
-        if let Some(delay) = admission.ask_again {
+        self.ask_within(scene.next_check(), now);
+        if let Some(delay) = access.ask_again {
             self.ask_within(delay, now);
         }
-        std::mem::replace(&mut self.can, admission.can) != admission.can
+        std::mem::replace(&mut self.can, access.can) != access.can
     }
 
     /// Has the database asked in a while, or sooner if that is due already.

@@ -397,41 +397,31 @@ impl Router {
         personal::tell_own_vote(vote, &self.users, &mut self.topics, &mut self.turns);
     }
 
-    /// Asks everybody concerned by a change of access to be admitted again.
+    /// Has everybody who is concerned by a change of access asked about.
     pub fn on_access_change(&mut self, change: AccessChange) {
-        let is_everybody = change.session.is_none() && change.user.is_none();
-        let concerned = |topic: &mut Topic, session: SessionId, turns: &mut VecDeque<Turn>| {
-            // What is told about a session names nobody's rights: only a change for all can make it untrue.
-            if change.user.is_none() {
-                topic.forget_snapshot();
+        match (change.session, change.user) {
+            (_, Some(user)) => {
+                let (topics, turns) = (&mut self.topics, &mut self.turns);
+                for peer in self.users.of(user) {
+                    let watched = self.sessions_of.get(&peer).into_iter().flatten();
+                    let is_meant =
+                        |session: &&SessionId| change.session.is_none_or(|one| one == **session);
+                    for session in watched.filter(is_meant) {
+                        if let Some(topic) = topics.get_mut(session) {
+                            personal::ask_about(topic, *session, peer, turns);
+                        }
+                    }
+                }
             }
-            let is_meant = |user: Option<UserId>| change.user.is_none() || change.user == user;
-            for receiver in topic
-                .receivers()
-                .iter()
-                .filter(|receiver| is_meant(receiver.user))
-            {
-                let (peer, attempt) = (receiver.peer, receiver.attempt);
-                let kind = if is_everybody {
-                    TurnKind::RecheckLater(spread(peer))
-                } else {
-                    TurnKind::Recheck
-                };
-                turns.push_back(Turn {
-                    peer,
-                    session,
-                    attempt,
-                    kind,
-                });
+            (Some(session), None) => {
+                if let Some(topic) = self.topics.get_mut(&session) {
+                    personal::ask_about_all(topic, session, |_| Duration::ZERO, &mut self.turns);
+                }
             }
-        };
-        if let Some(session) = change.session {
-            if let Some(topic) = self.topics.get_mut(&session) {
-                concerned(topic, session, &mut self.turns);
-            }
-        } else {
-            for (session, topic) in &mut self.topics {
-                concerned(topic, *session, &mut self.turns);
+            (None, None) => {
+                for (session, topic) in &mut self.topics {
+                    personal::ask_about_all(topic, *session, spread, &mut self.turns);
+                }
             }
         }
     }

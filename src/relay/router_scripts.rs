@@ -513,7 +513,7 @@ fn tallies_reach_everybody_and_never_go_back() {
             tally 3: 1 < tally 3 hidden, 2 < tally 3
             tally 2
             tally 3: 1 < tally 3 hidden, 2 < tally 3
-            access all: 1 recheck, 2 recheck
+            access all: 1 recheck later, 2 recheck later
             tally 2
             tally 4: 1 < tally 4 hidden, 2 < tally 4"#]],
     );
@@ -650,7 +650,7 @@ fn a_change_of_access_asks_those_concerned_to_be_admitted_again() {
             join 2 user 2
             join 3
             access 1: 1 recheck
-            access all: 1 recheck, 2 recheck, 3 recheck
+            access all: 1 recheck later, 2 recheck later, 3 recheck later
             access 9"#]],
     );
 }
@@ -710,7 +710,7 @@ fn a_snapshot_is_recalled_until_something_changes() {
             attach 1 after 5 snapshot 5 version 1
             tally 3: 1 < tally 3 hidden
             join 2: recalls 5..5 version 3
-            access all: 1 recheck, 2 recheck
+            access all: 1 recheck later, 2 recheck later
             join 3
             attach 3 after 5 snapshot 5 version 3
             join 4: recalls 5..5 version 3

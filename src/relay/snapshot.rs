@@ -133,6 +133,12 @@ impl Snapshot {
             .max(Seq(self.head.0.saturating_sub(count.into())))
     }
 
+    /// Whether a voting is open.
+    #[must_use]
+    pub fn has_open_voting(&self) -> bool {
+        self.votings.iter().any(|voting| voting.status == "open")
+    }
+
     /// The votings as somebody with these rights may see them; `mine` gives the subscriber's own votes where known.
     pub fn views<'a>(
         &'a self,
@@ -166,17 +172,24 @@ impl Voting {
     }
 }
 
-/// What an admission found out: the session, and what the caller may do there.
+/// What a caller may do in a session, and did there.
 #[derive(Clone, Debug)]
-pub struct Admission {
-    /// The session.
-    pub session: SessionId,
+pub struct Access {
     /// What the caller may do.
     pub can: Can,
     /// The caller's own votes, by voting. A voting that is missing has none.
     pub mine: std::collections::HashMap<VotingId, MovieId>,
     /// When the answer may have become another by itself: a time-out ends.
     pub ask_again: Option<std::time::Duration>,
+}
+
+/// What an admission found out: the session, and what the caller may do there.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// The session.
+    pub session: SessionId,
+    /// What the caller may do.
+    pub access: Access,
     /// The session as everybody is told.
     pub snapshot: std::sync::Arc<Snapshot>,
 }

@@ -9,13 +9,14 @@
 //! back to an earlier state: behind to `CatchingUp`, lost to `Joining`. Invariant: `position` is the last number that was
 //! sent, and only consecutive numbers are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::auth::identity::Identity;
-use crate::limits::{ADMISSION_RETRY, TALLIES_PER_SESSION_MAX};
+use crate::limits::{ADMISSION_RETRY, RECHECK_SPREAD};
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::ms;
@@ -23,11 +24,12 @@ use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
 use crate::relay::opening::{Opening, Start};
+use crate::relay::own_votes::OwnVotes;
 use crate::relay::peer::{Effect, Moment};
 use crate::relay::resume::ResumeKey;
 use crate::relay::rights::Rights;
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
-use crate::relay::snapshot::{Admission, Snapshot};
+use crate::relay::snapshot::{Access, Admission, Snapshot};
 
 /// What every step of a subscription needs to know about its peer.
 #[derive(Debug)]
@@ -38,8 +40,28 @@ pub struct Scene<'a> {
     pub key: &'a ResumeKey,
     /// How long they live.
     pub resume_ttl: Duration,
+    /// How old an admission may be before the database is asked again.
+    pub access_check: Duration,
+    /// Another for each peer: spreads over time what all of them do.
+    pub seed: u64,
     /// The time.
     pub now: Moment,
+}
+
+impl Scene<'_> {
+    /// When access is checked next after it was: in the last quarter of the interval, each peer at another time.
+    #[must_use]
+    pub fn next_check(&self) -> Duration {
+        self.access_check * 3 / 4 + self.part_of(self.access_check / 4)
+    }
+
+    /// A part of a time, another for each peer and moment.
+    fn part_of(&self, time: Duration) -> Duration {
+        // Consecutive numbers land far from each other (Fibonacci hashing).
+        let mixed = (self.seed ^ self.now.unix_ms).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let part = u32::try_from(mixed >> 32).unwrap_or_default();
+        time.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    }
 }
 
 /// Whether a subscription goes on.
@@ -64,9 +86,7 @@ pub struct Subscription {
     rights: Rights,
     /// The epoch of its numbers.
     epoch: Box<str>,
-    /// Votes of the subscriber that were heard of before it was told where it begins, one a voting. What the database says
-    /// then may be older.
-    own_votes: Vec<(VotingId, Option<MovieId>)>,
+    own_votes: OwnVotes,
 }
 
 #[derive(Debug)]
@@ -138,7 +158,7 @@ impl Subscription {
             state: State::Joining(Box::new(start)),
             rights: Rights::default(),
             epoch: Box::default(),
-            own_votes: Vec::new(),
+            own_votes: OwnVotes::default(),
         }
     }
 
@@ -158,11 +178,14 @@ impl Subscription {
             && let Some(recall) = &recall
             && let Some(opening) = Opening::of_recall(&start, recall)
         {
-            self.rights.on_grant(grant);
+            self.rights.on_grant(grant, scene);
             self.epoch = recall.snapshot.epoch.as_str().into();
-            let own_votes = std::mem::take(&mut self.own_votes);
-            let mine = |voting| newest(&own_votes, voting);
-            self.announce(&start, &opening, mine, scene, effects);
+            self.announce(&start, &opening, None, scene, effects);
+            if scene.identity.subject.is_some() && recall.snapshot.has_open_voting() {
+                // Memory does not know how the subscriber voted.
+                let delay = scene.part_of(RECHECK_SPREAD);
+                self.rights.ask_within(delay, scene.now);
+            }
             let course = Course {
                 position: opening.position,
                 snapshot: Some(Arc::clone(&recall.snapshot)),
@@ -180,12 +203,26 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        let is_owed = self.rights.on_answer(answer.as_ref());
-        let step = if matches!(self.state, State::Authorizing(_)) {
-            self.on_authorized(answer, scene, effects)
-        } else {
-            self.on_rechecked(answer, scene, effects)
-        };
+        let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
+        if !matches!(self.state, State::Authorizing(_)) {
+            return Step::Stay;
+        }
+        let step = self.on_authorized(answer, scene, effects);
+        if step == Step::Stay && is_owed {
+            self.recheck(scene, effects);
+        }
+        step
+    }
+
+    /// The database says whether the peer may go on; `None` where it could not be asked.
+    pub fn on_checked(
+        &mut self,
+        answer: Option<Result<Access, Refusal>>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Step {
+        let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
+        let step = self.on_rechecked(answer, scene, effects);
         if step == Step::Stay && is_owed {
             self.recheck(scene, effects);
         }
@@ -296,12 +333,9 @@ impl Subscription {
 
     /// The subscriber voted, on this socket or another.
     fn on_own_vote(&mut self, voting: VotingId, movie: Option<MovieId>, effects: &mut Vec<Effect>) {
+        self.own_votes.on_vote(voting, movie);
         if self.is_beginning() {
-            self.own_votes.retain(|(other, _)| *other != voting);
-            if self.own_votes.len() == TALLIES_PER_SESSION_MAX {
-                self.own_votes.remove(0);
-            }
-            return self.own_votes.push((voting, movie));
+            return;
         }
         let session = self.session;
         let frame = ServerFrame::Mine {
@@ -325,7 +359,29 @@ impl Subscription {
             | State::CatchingUp(_)
             | State::Attaching(_)
             | State::Live
-            | State::Waiting { .. } => self.ask_admission(scene, effects),
+            | State::Waiting { .. } => {
+                let is_asked = self.rights.ask(scene.now);
+                self.check_access(is_asked, true, effects);
+            }
+        }
+    }
+
+    /// The same, in its turn: nothing says that the access has changed.
+    fn recheck_in_turn(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        let is_begun = !matches!(
+            self.state,
+            State::Joining(_)
+                | State::Authorizing(_)
+                | State::Waiting {
+                    next: Retry::Start(_),
+                    ..
+                }
+        );
+        if is_begun {
+            let is_asked = self.rights.check(scene.now);
+            self.check_access(is_asked, false, effects);
+        } else {
+            self.recheck(scene, effects);
         }
     }
 
@@ -337,7 +393,7 @@ impl Subscription {
             effects.push(Effect::Send(frame.encode()));
         }
         if self.rights.poll_question(scene.now) {
-            self.recheck(scene, effects);
+            self.recheck_in_turn(scene, effects);
         }
         if let State::Waiting { until, .. } = self.state
             && until <= scene.now.at
@@ -430,16 +486,21 @@ impl Subscription {
         effects: &mut Vec<Effect>,
     ) {
         let snapshot = &admission.snapshot;
-        self.rights.admit(admission, scene.now);
+        self.rights.admit(&admission.access, scene);
         self.epoch = snapshot.epoch.as_str().into();
         let opening = Opening::of_admission(start, snapshot);
         let position = opening.position;
-        let own_votes = std::mem::take(&mut self.own_votes);
-        let mine = |voting: VotingId| {
-            let read = || admission.mine.get(&voting).copied();
-            Some(newest(&own_votes, voting).unwrap_or_else(read))
-        };
-        self.announce(start, &opening, mine, scene, effects);
+        if self.own_votes.is_newer() {
+            // Which of the two is the later the next answer tells.
+            self.rights.ask_within(ADMISSION_RETRY, scene.now);
+        }
+        self.announce(
+            start,
+            &opening,
+            Some(&admission.access.mine),
+            scene,
+            effects,
+        );
         let course = Course {
             position,
             snapshot: Some(Arc::clone(snapshot)),
@@ -451,35 +512,47 @@ impl Subscription {
         }
     }
 
-    /// Tells the subscriber where it begins.
+    /// Tells the subscriber where it begins, with its votes as they were read, if they were.
     fn announce(
-        &self,
+        &mut self,
         start: &Start,
         opening: &Opening<'_>,
-        mine: impl Fn(VotingId) -> Option<Option<MovieId>>,
+        read: Option<&HashMap<VotingId, MovieId>>,
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) {
         let (session, can) = (self.session, self.rights.can());
         let token = self.rights.seal(session, scene);
+        let mine = |voting: VotingId| match read {
+            Some(read) => Some(self.own_votes.at_start(voting, read)),
+            None => self.own_votes.heard(voting),
+        };
         let votings = opening.snapshot.views(session, can, mine);
+        let told: Vec<_> = votings
+            .iter()
+            .map(|view| (view.voting, view.mine))
+            .collect();
         let frame = opening.frame(start, session, can, votings, &token);
         effects.push(Effect::Began(opening.beginning(start)));
         effects.push(Effect::Send(frame));
+        // Without an account there is no vote.
+        if scene.identity.subject.is_some() {
+            self.own_votes.begin(told.into_iter());
+        }
     }
 
-    /// An admission that was asked for again while the subscription went on.
+    /// Access was checked while the subscription went on.
     fn on_rechecked(
         &mut self,
-        answer: Option<Result<Admission, Refusal>>,
+        answer: Option<Result<Access, Refusal>>,
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
         let session = self.session;
         match answer {
-            Some(Ok(admission)) => {
-                if self.rights.admit(&admission, scene.now) {
-                    let can = admission.can;
+            Some(Ok(access)) => {
+                if self.rights.admit(&access, scene) {
+                    let can = access.can;
                     effects.push(Effect::SeesHidden {
                         session,
                         sees_hidden: can.moderate,
@@ -487,14 +560,37 @@ impl Subscription {
                     let frame = ServerFrame::Access { session, can };
                     effects.push(Effect::Send(frame.encode()));
                 }
+                self.tell_votes(&access.mine, scene, effects);
                 Step::Stay
             }
             Some(Err(refusal)) if is_judgement(refusal.code) => self.withdraw(&refusal, effects),
             // What was allowed stands until the database can be asked, and it is asked until it answers.
             Some(Err(_)) | None => {
-                self.rights.ask_within(ADMISSION_RETRY, scene.now);
+                let delay = ADMISSION_RETRY + scene.part_of(RECHECK_SPREAD);
+                self.rights.ask_within(delay, scene.now);
                 Step::Stay
             }
+        }
+    }
+
+    /// Tells the votes that were made past this gateway since they were told last.
+    fn tell_votes(
+        &mut self,
+        read: &HashMap<VotingId, MovieId>,
+        scene: &Scene<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let session = self.session;
+        let Some(changed) = self.own_votes.check(read) else {
+            return self.rights.ask_within(ADMISSION_RETRY, scene.now);
+        };
+        for (voting, movie) in changed {
+            let frame = ServerFrame::Mine {
+                session,
+                voting,
+                movie,
+            };
+            effects.push(Effect::Send(frame.encode()));
         }
     }
 
@@ -546,8 +642,20 @@ impl Subscription {
         self.state = State::Joining(start);
     }
 
+    fn check_access(&mut self, is_asked: bool, is_urgent: bool, effects: &mut Vec<Effect>) {
+        if is_asked {
+            self.own_votes.on_asked();
+            effects.push(Effect::CheckAccess {
+                session: self.session,
+                attempt: self.attempt,
+                is_urgent,
+            });
+        }
+    }
+
     fn ask_admission(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
         if self.rights.ask(scene.now) {
+            self.own_votes.on_asked();
             effects.push(Effect::Admit {
                 session: self.session,
                 attempt: self.attempt,
@@ -586,14 +694,9 @@ impl Subscription {
     }
 }
 
-/// The vote in a voting that was heard of last, if any was.
-fn newest(own_votes: &[(VotingId, Option<MovieId>)], voting: VotingId) -> Option<Option<MovieId>> {
-    let heard = own_votes.iter().find(|(other, _)| *other == voting);
-    heard.map(|(_, movie)| *movie)
-}
-
 /// Whether a refusal says that the caller may not, and not that something failed.
-fn is_judgement(code: RefusalCode) -> bool {
+#[must_use]
+pub fn is_judgement(code: RefusalCode) -> bool {
     matches!(
         code,
         RefusalCode::Banned | RefusalCode::Forbidden | RefusalCode::NotFound

@@ -268,6 +268,14 @@ impl Connection {
                 self.asked -= 1;
                 self.peer.on_admitted(session, attempt, answer, now);
             }
+            Answer::Checked {
+                session,
+                attempt,
+                answer,
+            } => {
+                self.asked -= 1;
+                self.peer.on_checked(session, attempt, answer, now);
+            }
             Answer::Page {
                 session,
                 attempt,
@@ -348,6 +356,17 @@ impl Connection {
             match effect {
                 Effect::Admit { session, attempt } => {
                     self.queue(Question::Admit { session, attempt });
+                }
+                Effect::CheckAccess {
+                    session,
+                    attempt,
+                    is_urgent,
+                } => {
+                    self.queue(Question::CheckAccess {
+                        session,
+                        attempt,
+                        is_urgent,
+                    });
                 }
                 Effect::ReadPage {
                     session,
@@ -461,6 +480,7 @@ impl Connection {
             },
             Effect::Admit { .. }
             | Effect::Began(_)
+            | Effect::CheckAccess { .. }
             | Effect::Close(_)
             | Effect::Prove { .. }
             | Effect::ReadPage { .. }

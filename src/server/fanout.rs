@@ -23,6 +23,7 @@ use crate::protocol::id::{SessionId, UserId, VotingId};
 use crate::protocol::notify::{AccessChange, Notice};
 use crate::protocol::server::ServerFrame;
 use crate::relay::PeerId;
+use crate::relay::access_changes::AccessChanges;
 use crate::relay::resume::{Grant, Revocations};
 use crate::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
 use crate::relay::tally::Tally;
@@ -86,6 +87,8 @@ pub enum Command {
     },
     /// Send counts to those who watch.
     Tally(Arc<Tally>),
+    /// Void resume tokens: whoever they name was found not to be let in any more.
+    Void(AccessChange),
     /// A connection finished what its socket had not taken.
     Writable { peer: PeerId },
 }
@@ -96,6 +99,7 @@ pub struct Fanout {
     router: Router,
     lines: Lines,
     revocations: Revocations,
+    access_changes: AccessChanges,
     audience: Arc<Audience>,
     told_viewers: FxHashMap<SessionId, u64>,
     store: Store,
@@ -129,6 +133,7 @@ impl Fanout {
                 written: Written::default(),
             },
             revocations: Revocations::default(),
+            access_changes: AccessChanges::default(),
             audience,
             told_viewers: FxHashMap::default(),
             store,
@@ -198,7 +203,9 @@ impl Fanout {
                     notices.extend_from_slice(events);
                     for change in access {
                         self.revocations.on_access_change(*change, began.unix_ms);
-                        self.router.on_access_change(*change);
+                        if self.access_changes.is_first(*change) {
+                            self.router.on_access_change(*change);
+                        }
                     }
                 }
             }
@@ -310,17 +317,22 @@ impl Fanout {
             } => {
                 self.router.set_sees_hidden(session, peer, sees_hidden);
             }
-            Command::Tally(tally) => self.router.on_tally(&tally, &mut self.lines),
-            Command::Writable { peer } => {
-                let flows = self
-                    .lines
-                    .lines
-                    .get_mut(&peer)
-                    .is_some_and(|line| line.on_writable(&mut self.lines.written));
-                if flows {
-                    self.router.catch_up(peer, &mut self.lines);
-                }
+            Command::Void(change) => {
+                self.revocations.on_access_change(change, moment().unix_ms);
             }
+            Command::Tally(tally) => self.router.on_tally(&tally, &mut self.lines),
+            Command::Writable { peer } => self.on_writable(peer),
+        }
+    }
+
+    fn on_writable(&mut self, peer: PeerId) {
+        let flows = self
+            .lines
+            .lines
+            .get_mut(&peer)
+            .is_some_and(|line| line.on_writable(&mut self.lines.written));
+        if flows {
+            self.router.catch_up(peer, &mut self.lines);
         }
     }
 
@@ -375,6 +387,9 @@ impl Fanout {
     }
 
     fn on_tick(&mut self) {
+        for change in self.access_changes.next_second() {
+            self.router.on_access_change(change);
+        }
         let Self {
             router,
             audience,

@@ -61,6 +61,7 @@ fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
         Effect::Admit { .. }
         | Effect::Attach { .. }
         | Effect::Began(_)
+        | Effect::CheckAccess { .. }
         | Effect::Close(_)
         | Effect::Identify { .. }
         | Effect::Join { .. }

@@ -8,10 +8,11 @@
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`], [`handshake`],
 //! [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`wire`], [`farewell`], `question`,
-//! [`admissions`], [`throttle`], [`meter`], [`socket`], [`secure`], [`fanout`], [`mod@line`], [`audience`], [`tally`],
+//! [`admissions`], [`access_checks`], [`throttle`], [`meter`], [`socket`], [`secure`], [`fanout`], [`mod@line`], [`audience`], [`tally`],
 //! [`keeper`], [`readiness`].
 
 pub mod accept;
+pub mod access_checks;
 pub mod admissions;
 pub mod answer;
 pub mod audience;
@@ -57,6 +58,7 @@ use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Done;
 use crate::relay::PeerId;
 use crate::relay::peer::{Moment, Rules, Write};
+use crate::server::access_checks::AccessChecks;
 use crate::server::admissions::Admissions;
 use crate::server::fanout::Command;
 use crate::server::readiness::{Checks, DatabaseState, Pulse};
@@ -85,6 +87,8 @@ pub struct Shared {
     pub store: Store,
     /// Those about who may watch.
     pub admissions: Admissions,
+    /// Those about who may still watch.
+    pub access_checks: AccessChecks,
     /// Writes to it.
     pub writer: Writer,
     /// Whether the LISTEN connection hears.

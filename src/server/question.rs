@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::auth::identity::Identity;
+use crate::postgres::access::AccessAnswer;
 use crate::protocol::client::FrameId;
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::Refusal;
@@ -20,6 +21,12 @@ use crate::server::{Shared, answered};
 pub(super) enum Question {
     /// May the peer watch, and what else may it do?
     Admit { session: SessionId, attempt: u32 },
+    /// May it still do what it may?
+    CheckAccess {
+        session: SessionId,
+        attempt: u32,
+        is_urgent: bool,
+    },
     /// What follows a position?
     Page {
         session: SessionId,
@@ -36,6 +43,12 @@ pub(super) enum Answer {
         session: SessionId,
         attempt: u32,
         answer: AdmissionAnswer,
+    },
+    /// To [`Question::CheckAccess`].
+    Checked {
+        session: SessionId,
+        attempt: u32,
+        answer: AccessAnswer,
     },
     /// To [`Question::Page`].
     Page {
@@ -60,6 +73,9 @@ impl Question {
     pub(super) fn subscription(&self) -> (SessionId, u32) {
         match self {
             Self::Admit { session, attempt }
+            | Self::CheckAccess {
+                session, attempt, ..
+            }
             | Self::Page {
                 session, attempt, ..
             } => (*session, *attempt),
@@ -77,6 +93,19 @@ impl Question {
             Self::Admit { session, attempt } => Box::pin(async move {
                 let answer = shared.admissions.ask(session, &identity).await;
                 Answer::Admitted {
+                    session,
+                    attempt,
+                    answer,
+                }
+            }),
+            Self::CheckAccess {
+                session,
+                attempt,
+                is_urgent,
+            } => Box::pin(async move {
+                let checks = &shared.access_checks;
+                let answer = checks.ask(session, identity, is_urgent).await;
+                Answer::Checked {
                     session,
                     attempt,
                     answer,

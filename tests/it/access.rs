@@ -443,8 +443,8 @@ async fn those_who_ask_the_same_at_once_are_answered_by_one_question() {
         viewer.subscribe(session).await;
         viewers.push(viewer);
     }
-    let asked = async || metric(gateway.at, "usher_admission_seconds_count").await;
-    let shared = async || metric(gateway.at, "usher_admissions_shared_total").await;
+    let asked = async || metric(gateway.at, "usher_access_checks_total").await;
+    let shared = async || metric(gateway.at, "usher_access_checks_shared_total").await;
     let (asked_before, shared_before) = (asked().await, shared().await);
 
     // Concerns everybody, and takes the session away from all of them.

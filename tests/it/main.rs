@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod access_checks;
 mod adopt;
 mod api;
 mod app_triggers;

@@ -183,7 +183,11 @@ impl Client {
                 };
             }
             ("error", _, _) => self.on_error(frame)?,
-            ("welcome" | "authenticated" | "viewers" | "token_expiring" | "pong", _, _) => {}
+            (
+                "welcome" | "authenticated" | "mine" | "viewers" | "token_expiring" | "pong",
+                _,
+                _,
+            ) => {}
             (other, _, _) => return Err(format!("a frame of type {other:?}")),
         }
         Ok(())

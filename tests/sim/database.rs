@@ -8,7 +8,7 @@ use usher::protocol::notify::Event;
 use usher::protocol::refusal::{Refusal, RefusalCode};
 use usher::protocol::server::Can;
 use usher::relay::router::LogPage;
-use usher::relay::snapshot::{Admission, Snapshot};
+use usher::relay::snapshot::{Access, Admission, Snapshot};
 use usher::relay::tally::Tally;
 use uuid::Uuid;
 
@@ -226,10 +226,12 @@ impl Database {
 /// What an admission is made of: the two statements of it see the database at two moments.
 pub(crate) fn admission(session: usize, can: Can, snapshot: Arc<Snapshot>) -> Admission {
     Admission {
-        ask_again: None,
         session: session_id(session),
-        can,
-        mine: HashMap::new(),
+        access: Access {
+            can,
+            mine: HashMap::new(),
+            ask_again: None,
+        },
         snapshot,
     }
 }

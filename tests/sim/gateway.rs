@@ -369,6 +369,7 @@ impl Connection {
             },
             Effect::Send(frame) => Command::Frame(frame),
             Effect::Admit { .. }
+            | Effect::CheckAccess { .. }
             | Effect::Close(_)
             | Effect::Prove { .. }
             | Effect::ReadPage { .. }

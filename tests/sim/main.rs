@@ -76,6 +76,7 @@ fn run(seed: u64, steps: Option<usize>, trace: bool) -> Result<u32, Failure> {
         resume_ttl: Duration::from_secs(4),
         heartbeat: Duration::from_secs(25),
         allow_anonymous: true,
+        access_check: Duration::from_secs(3),
     };
     let mut world = World::new(seed, steps, Arc::new(rules), start(), trace);
     // An assertion of the core that fails is a failure like others.

@@ -85,6 +85,7 @@ enum Task {
         peer: PeerId,
         session: SessionId,
         attempt: u32,
+        is_check: bool,
         user: Option<usize>,
         read: Option<Result<Can, Refusal>>,
         answer: Option<Option<Result<Admission, Refusal>>>,
@@ -749,6 +750,18 @@ impl World {
                 peer,
                 session,
                 attempt,
+                is_check: true,
+                answer,
+                ..
+            } => {
+                let answer = answer.expect("read before it is answered");
+                let answer = answer.map(|answer| answer.map(|admission| admission.access));
+                self.tell(peer, |peer| peer.on_checked(session, attempt, answer, now));
+            }
+            Task::Admit {
+                peer,
+                session,
+                attempt,
                 answer,
                 ..
             } => {
@@ -993,8 +1006,12 @@ impl World {
                 }
                 Err(effect) => effect,
             };
+            let is_check = matches!(effect, Effect::CheckAccess { .. });
             match effect {
-                Effect::Admit { session, attempt } => {
+                Effect::Admit { session, attempt }
+                | Effect::CheckAccess {
+                    session, attempt, ..
+                } => {
                     let user = user.map(|user| {
                         usize::try_from(user.0.as_u128() - 1_000).expect("a user of the simulation")
                     });
@@ -1002,6 +1019,7 @@ impl World {
                         peer: id,
                         session,
                         attempt,
+                        is_check,
                         user,
                         read: None,
                         answer: None,

@@ -1,0 +1,251 @@
+//! Asks the database again who may still watch: many callers in one query, identical callers once.
+//!
+//! ```text
+//! connections ─► requests ─► gathered by caller and session ─► one query of up to 50 callers at a time
+//! ```
+//!
+//! What follows a known change is asked first. What is only due waits for company, and leaves the database as long in peace
+//! as the last query took: it uses half of one connection at most, however many watch and however often an app calls
+//! `usher.access_changed`. A query that was sent takes in nobody, since what it reads may be older than the change.
+//!
+//! A refusal also voids the caller's resume tokens on this node, even where the socket that asked is gone: to reconnect
+//! quickly hides nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, pending};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::identity::Identity;
+use crate::limits::{ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN};
+use crate::metrics::Metrics;
+use crate::postgres::access::AccessAnswer;
+use crate::postgres::store::{Store, StoreError};
+use crate::protocol::id::SessionId;
+use crate::protocol::notify::AccessChange;
+use crate::relay::subscription::is_judgement;
+use crate::server::answered;
+use crate::server::fanout::Command;
+
+/// Where checks are asked for. Cloned into every connection.
+#[derive(Clone, Debug)]
+pub struct AccessChecks(mpsc::Sender<Request>);
+
+/// Whether one caller may still watch a session.
+#[derive(Debug)]
+struct Request {
+    session: SessionId,
+    identity: Arc<Identity>,
+    is_urgent: bool,
+    answer: oneshot::Sender<AccessAnswer>,
+}
+
+/// The task behind [`AccessChecks`].
+#[derive(Debug)]
+pub struct AccessChecker {
+    requests: mpsc::Receiver<Request>,
+    store: Store,
+    /// Which void resume tokens.
+    loops: Vec<mpsc::Sender<Command>>,
+    metrics: Arc<Metrics>,
+    waiting: HashMap<Key, Waiting>,
+    urgent: VecDeque<Key>,
+    routine: VecDeque<Key>,
+    /// When the next query may be sent that is not urgent.
+    routine_at: Instant,
+}
+
+/// Who asks, down to the last claim, and about what.
+type Key = (SessionId, Arc<str>);
+
+#[derive(Debug)]
+struct Waiting {
+    identity: Arc<Identity>,
+    is_urgent: bool,
+    answers: Vec<oneshot::Sender<AccessAnswer>>,
+}
+
+/// Callers of a query with who waits for each, what came of it, and when it was sent.
+type Asked = (
+    Vec<(Key, Waiting)>,
+    Result<Vec<AccessAnswer>, StoreError>,
+    Instant,
+);
+
+/// Makes the handle and the task behind it.
+#[must_use]
+pub fn access_checks(
+    store: Store,
+    loops: Vec<mpsc::Sender<Command>>,
+    metrics: Arc<Metrics>,
+) -> (AccessChecks, AccessChecker) {
+    let (sender, requests) = mpsc::channel(ACCESS_CHECK_QUEUE_LEN);
+    let checker = AccessChecker {
+        requests,
+        store,
+        loops,
+        metrics,
+        waiting: HashMap::new(),
+        urgent: VecDeque::new(),
+        routine: VecDeque::new(),
+        routine_at: Instant::now(),
+    };
+    (AccessChecks(sender), checker)
+}
+
+impl AccessChecks {
+    /// Asks, or waits with others who ask the same. What is read is read after this call. `None`: the database could not be
+    /// asked.
+    pub async fn ask(
+        &self,
+        session: SessionId,
+        identity: Arc<Identity>,
+        is_urgent: bool,
+    ) -> AccessAnswer {
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            session,
+            identity,
+            is_urgent,
+            answer,
+        };
+        self.0.send(request).await.ok()?;
+        answered.await.ok()?
+    }
+}
+
+impl AccessChecker {
+    /// Runs until it is told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut arrived = Vec::new();
+        let mut asking: Option<BoxFuture<'static, Asked>> = None;
+        loop {
+            let is_due = !self.routine.is_empty() && asking.is_none();
+            // Every arm is cancel-safe: what it has not returned it has not taken.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                asked = finished(&mut asking) => {
+                    asking = None;
+                    self.on_asked(asked).await;
+                }
+                count = self.requests.recv_many(&mut arrived, ACCESS_CHECK_QUEUE_LEN) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for request in arrived.drain(..) {
+                        self.take(request);
+                    }
+                }
+                () = sleep_until(self.routine_at), if is_due => {}
+            }
+            let may_send = !self.urgent.is_empty() || Instant::now() >= self.routine_at;
+            if asking.is_none() && may_send {
+                asking = self.next_query();
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        let key = (request.session, Arc::clone(&request.identity.claims));
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            self.metrics.access_checks_shared.inc();
+            waiting.answers.push(request.answer);
+            if request.is_urgent && !waiting.is_urgent {
+                waiting.is_urgent = true;
+                self.urgent.push_back(key);
+            }
+            return;
+        }
+        self.metrics.access_checks.inc();
+        if request.is_urgent {
+            self.urgent.push_back(key.clone());
+        } else {
+            if self.routine.is_empty() {
+                self.routine_at = self.routine_at.max(Instant::now() + ACCESS_CHECK_GATHER);
+            }
+            self.routine.push_back(key.clone());
+        }
+        let waiting = Waiting {
+            identity: request.identity,
+            is_urgent: request.is_urgent,
+            answers: vec![request.answer],
+        };
+        self.waiting.insert(key, waiting);
+    }
+
+    /// Asks for those who wait, the urgent ones first.
+    fn next_query(&mut self) -> Option<BoxFuture<'static, Asked>> {
+        let mut callers: Vec<(Key, Waiting)> = Vec::new();
+        while callers.len() < ACCESS_CHECK_CALLERS_MAX
+            && let Some(key) = self.urgent.pop_front().or_else(|| self.routine.pop_front())
+        {
+            // One that turned urgent stands in both lines.
+            callers.extend(self.waiting.remove_entry(&key));
+        }
+        if callers.is_empty() {
+            return None;
+        }
+        let asked: Vec<(SessionId, Arc<Identity>)> = callers
+            .iter()
+            .map(|((session, _), waiting)| (*session, Arc::clone(&waiting.identity)))
+            .collect();
+        let (store, began) = (self.store.clone(), Instant::now());
+        let query = async move {
+            let answers = store.check_access(&asked).await;
+            (callers, answers, began)
+        };
+        Some(query.boxed())
+    }
+
+    async fn on_asked(&mut self, (callers, answers, began): Asked) {
+        let took = began.elapsed();
+        self.metrics
+            .access_check_batches
+            .observe(took.as_secs_f64());
+        self.routine_at = Instant::now() + took;
+        let answers = answered(answers, "who may still watch", &self.store, &self.metrics);
+        let Some(answers) = answers else {
+            // Nobody is asked about while the database is away: each asks again later.
+            for waiting in self.waiting.drain().map(|(_, waiting)| waiting) {
+                drop(waiting.answers);
+            }
+            self.urgent.clear();
+            self.routine.clear();
+            return;
+        };
+        for (((session, _), waiting), answer) in callers.into_iter().zip(answers) {
+            if let Some(Err(refusal)) = &answer
+                && is_judgement(refusal.code)
+            {
+                self.void(session, &waiting.identity).await;
+            }
+            for waiting in waiting.answers {
+                // A connection that is gone needs no answer.
+                let _ = waiting.send(answer.clone());
+            }
+        }
+    }
+
+    /// Voids the resume tokens of a caller who may not watch any more; without an account, those of the session.
+    async fn void(&self, session: SessionId, identity: &Identity) {
+        let change = AccessChange {
+            session: Some(session),
+            user: identity.subject,
+        };
+        for fanout in &self.loops {
+            let _ = fanout.send(Command::Void(change)).await;
+        }
+    }
+}
+
+async fn finished(asking: &mut Option<BoxFuture<'static, Asked>>) -> Asked {
+    match asking {
+        Some(asking) => asking.await,
+        None => pending().await,
+    }
+}
