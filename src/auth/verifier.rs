@@ -184,9 +184,8 @@ impl<'a> Header<'a> {
         if !text.trim_start().starts_with('{') {
             return Err(wrong("is not a JSON object"));
         }
-        let header: Self = serde_json::from_str(text).map_err(|_| {
-            wrong("must be a JSON object with a text alg, and kid as a text if at all")
-        })?;
+        let header: Self = serde_json::from_str(text)
+            .map_err(|_| wrong("must be a JSON object whose fields are texts, with an alg"))?;
         if header.crit.is_some() {
             // RFC 7515 §4.1.11: an extension that is critical and not understood makes the token invalid.
             return Err(wrong("requires an extension (crit) that is not supported"));

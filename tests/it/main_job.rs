@@ -336,6 +336,9 @@ async fn nothing_is_shown_or_acknowledged_before_it_is_committed() {
     let writer = crate::database::connect(&db.url).await;
     writer.batch_execute("begin").await.unwrap();
     crate::database::say(&writer, session, &ben, "first").await;
+    // The commit takes the number; nobody else may take it until then.
+    let lock = format!("select from usher.session_heads where session_id = '{session}' for update");
+    writer.batch_execute(&lock).await.unwrap();
 
     author
         .say(&json!({"type": "send", "id": "s", "session": session, "body": "second"}))

@@ -60,6 +60,9 @@ async fn ours_gives_the_slow_writer_its_turn_and_the_reader_both() {
 
     slow.batch_execute("begin").await.unwrap();
     database::say(&slow, session, &ann, "slow").await;
+    // The commit takes the number; nobody else may take it until then.
+    let lock = format!("select from usher.session_heads where session_id = '{session}' for update");
+    slow.batch_execute(&lock).await.unwrap();
     // It takes its number behind the slow one, and so waits for it.
     let quick = database::connect(&db.url).await;
     let second = {
