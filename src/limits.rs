@@ -118,8 +118,8 @@ pub const ADMISSION_RETRY: Duration = Duration::from_millis(1_000);
 /// Callers whose access is checked in one query: at some 0.1 ms each it keeps its connection for a few milliseconds.
 pub const ACCESS_CHECK_CALLERS_MAX: usize = 50;
 
-/// How long a check of access that is only due waits for company. With 18,000 viewers and an interval of a minute some thirty
-/// come together.
+/// How long a check of access that is only due waits for company. With 18,000 viewers and an interval of a minute some
+/// thirty come together.
 pub const ACCESS_CHECK_GATHER: Duration = Duration::from_millis(100);
 
 /// Checks of access on their way to the task that gathers them, which always takes them at once; a connection waits for

@@ -62,6 +62,12 @@ impl RefusalCode {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
+    /// Whether it says that the caller may not, and not that something failed.
+    #[must_use]
+    pub fn is_judgement(self) -> bool {
+        matches!(self, Self::Banned | Self::Forbidden | Self::NotFound)
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -10,11 +10,12 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`],
-//! [`opening`], `rights`, [`subscription`], [`may_write`], [`peer`], [`personal`], `own_votes`, [`access_changes`], [`tally`], [`resume`],
-//! [`write_queue`], [`holds`].
+//! [`opening`], `rights`, [`scene`], `progress`, [`subscription`], [`may_write`], [`effect`], [`peer`], [`personal`],
+//! `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod access_changes;
 mod backlog;
+pub mod effect;
 pub mod history;
 pub mod holds;
 mod kept_tallies;
@@ -23,10 +24,12 @@ pub mod opening;
 mod own_votes;
 pub mod peer;
 pub mod personal;
+mod progress;
 mod redaction;
 pub mod resume;
 mod rights;
 pub mod router;
+pub mod scene;
 pub mod snapshot;
 pub mod subscription;
 pub mod tally;

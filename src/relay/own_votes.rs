@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 
 use crate::limits::TALLIES_PER_SESSION_MAX;
-use crate::protocol::id::{MovieId, VotingId};
+use crate::protocol::id::{MovieId, SessionId, VotingId};
+use crate::protocol::server::ServerFrame;
+use crate::relay::effect::Effect;
 
 /// The subscriber's own votes in one session.
 #[derive(Debug, Default)]
@@ -86,6 +88,16 @@ impl OwnVotes {
         }
         self.told.push((voting, told));
     }
+}
+
+/// Tells the subscriber how it voted.
+pub(super) fn told(session: SessionId, voting: VotingId, movie: Told) -> Effect {
+    let frame = ServerFrame::Mine {
+        session,
+        voting,
+        movie,
+    };
+    Effect::Send(frame.encode())
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::auth::identity::{Credential, Identity};
@@ -17,16 +16,17 @@ use crate::limits::{
 use crate::protocol::client::{
     ClientFrame, FrameId, Misunderstood, NewMessage, NewVote, Request, Subscribe,
 };
-use crate::protocol::id::{Seq, SessionId, UserId};
+use crate::protocol::id::SessionId;
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
 use crate::protocol::server::{Done, ServerFrame};
 use crate::protocol::{ms, websocket};
+use crate::relay::effect::Effect;
 use crate::relay::may_write::may_write;
-use crate::relay::opening::Beginning;
-use crate::relay::resume::{Grant, ResumeKey};
-use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
+use crate::relay::resume::ResumeKey;
+use crate::relay::router::{Attached, LogPage, Recall, TurnKind};
+use crate::relay::scene::Scene;
 use crate::relay::snapshot::{Access, Admission};
-use crate::relay::subscription::{Scene, Step, Subscription};
+use crate::relay::subscription::{Step, Subscription};
 
 /// The time, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -50,70 +50,6 @@ pub struct Rules {
     pub allow_anonymous: bool,
     /// How old an admission may be before the database is asked again.
     pub access_check: Duration,
-}
-
-/// What the shell around a peer shall do. An `attempt` goes back with the answer.
-#[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
-pub enum Effect {
-    /// Ask the database what the peer may do in a session.
-    Admit { session: SessionId, attempt: u32 },
-    /// Ask the router to deliver from a position on.
-    Attach {
-        session: SessionId,
-        attempt: u32,
-        from: Position,
-    },
-    /// Count how a subscription began.
-    Began(Beginning),
-    /// Ask the database whether the peer may still do what it may: in turn, or soon, where something has changed.
-    CheckAccess {
-        session: SessionId,
-        attempt: u32,
-        is_urgent: bool,
-    },
-    /// Send the close frame and end.
-    Close(CloseCode),
-    /// Tell the router who is behind the connection.
-    Identify { user: Option<UserId> },
-    /// Tell the router of an interest.
-    Join {
-        session: SessionId,
-        attempt: u32,
-        grant: Option<Grant>,
-    },
-    /// Tell the router that it is gone.
-    Leave { session: SessionId },
-    /// Ask who the bearer of a token is. Nothing more is taken from the client before [`Peer::on_proven`].
-    Prove {
-        id: Option<FrameId>,
-        token: Box<str>,
-    },
-    /// Read a page of the log.
-    ReadPage {
-        session: SessionId,
-        attempt: u32,
-        after: Seq,
-    },
-    /// Answer a frame with a refusal.
-    Refuse {
-        id: Option<FrameId>,
-        refusal: Refusal,
-    },
-    /// Tell the router whether hidden counts are shown.
-    SeesHidden {
-        session: SessionId,
-        sees_hidden: bool,
-    },
-    /// Send a frame.
-    Send(Bytes),
-    /// Write to the database; the answer names the ticket.
-    Write {
-        ticket: u32,
-        author: UserId,
-        write: Write,
-        is_moderator: bool,
-    },
 }
 
 /// Something a client wants written.
@@ -232,7 +168,7 @@ impl Peer {
         now: Moment,
     ) {
         self.step(session, attempt, now, |subscription, scene, effects| {
-            if subscription.is_joining() {
+            if subscription.state.is_joining() {
                 subscription.on_joined(recall, viewers, scene, effects);
             }
             Step::Stay
@@ -274,7 +210,7 @@ impl Peer {
         now: Moment,
     ) {
         self.step(session, attempt, now, |subscription, scene, effects| {
-            if subscription.is_catching_up() {
+            if subscription.state.is_catching_up() {
                 subscription.on_page(page, scene, effects);
             }
             Step::Stay
@@ -290,7 +226,7 @@ impl Peer {
         now: Moment,
     ) {
         self.step(session, attempt, now, |subscription, scene, effects| {
-            if subscription.is_attaching() {
+            if subscription.state.is_attaching() {
                 subscription.on_attached(attached, scene, effects);
             }
             Step::Stay
@@ -358,7 +294,7 @@ impl Peer {
             user: identity.subject,
         });
         self.identity = Arc::new(identity);
-        let scene = scene(&self.identity, &self.rules, self.seed, now);
+        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
             subscription.recheck(&scene, &mut self.effects);
         }
@@ -395,7 +331,7 @@ impl Peer {
             self.ping_due = now.at + self.rules.heartbeat;
             self.effects.push(Effect::Send(websocket::ping()));
         }
-        let scene = scene(&self.identity, &self.rules, self.seed, now);
+        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
             subscription.on_deadline(&scene, &mut self.effects);
         }
@@ -447,7 +383,7 @@ impl Peer {
     /// Whether every subscription is delivered to by the router.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.subscriptions.iter().all(Subscription::is_live)
+        self.subscriptions.iter().all(|one| one.state.is_live())
     }
 
     fn on_request(&mut self, request: Request, now: Moment) {
@@ -495,7 +431,7 @@ impl Peer {
         }
         // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);
-        let scene = scene(&self.identity, &self.rules, self.seed, now);
+        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
         let was_withdrawn = self.withdrawn.contains(&wish.session);
         let (attempt, effects) = (self.counter, &mut self.effects);
         let subscription = Subscription::begin(wish, id, attempt, was_withdrawn, &scene, effects);
@@ -563,7 +499,7 @@ impl Peer {
         let Some(place) = self.subscriptions.iter().position(is_meant) else {
             return;
         };
-        let scene = scene(&self.identity, &self.rules, self.seed, now);
+        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
         match step(&mut self.subscriptions[place], &scene, &mut self.effects) {
             Step::Stay => {}
             Step::End => {
@@ -617,16 +553,5 @@ impl Peer {
 
     fn close(&mut self, code: CloseCode) {
         self.effects.push(Effect::Close(code));
-    }
-}
-
-fn scene<'a>(identity: &'a Arc<Identity>, rules: &'a Rules, seed: u64, now: Moment) -> Scene<'a> {
-    Scene {
-        identity,
-        key: &rules.resume_key,
-        resume_ttl: rules.resume_ttl,
-        access_check: rules.access_check,
-        seed,
-        now,
     }
 }

@@ -10,8 +10,8 @@ use crate::protocol::ms;
 use crate::protocol::server::Can;
 use crate::relay::peer::Moment;
 use crate::relay::resume::Grant;
+use crate::relay::scene::Scene;
 use crate::relay::snapshot::Access;
-use crate::relay::subscription::Scene;
 
 /// The rights of one subscription.
 #[derive(Debug, Default)]

@@ -11,58 +11,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::auth::identity::Identity;
 use crate::limits::{ADMISSION_RETRY, RECHECK_SPREAD};
 use crate::protocol::client::{FrameId, Subscribe};
-use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
+use crate::protocol::id::{MovieId, SessionId, VotingId};
 use crate::protocol::ms;
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
+use crate::relay::effect::Effect;
 use crate::relay::opening::{Opening, Start};
-use crate::relay::own_votes::OwnVotes;
-use crate::relay::peer::{Effect, Moment};
-use crate::relay::resume::ResumeKey;
+use crate::relay::own_votes::{self, OwnVotes};
+use crate::relay::progress::{Course, Retry, State};
 use crate::relay::rights::Rights;
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
-use crate::relay::snapshot::{Access, Admission, Snapshot};
-
-/// What every step of a subscription needs to know about its peer.
-#[derive(Debug)]
-pub struct Scene<'a> {
-    /// Who the peer is.
-    pub identity: &'a Arc<Identity>,
-    /// Seals resume tokens.
-    pub key: &'a ResumeKey,
-    /// How long they live.
-    pub resume_ttl: Duration,
-    /// How old an admission may be before the database is asked again.
-    pub access_check: Duration,
-    /// Another for each peer: spreads over time what all of them do.
-    pub seed: u64,
-    /// The time.
-    pub now: Moment,
-}
-
-impl Scene<'_> {
-    /// When access is checked next after it was: in the last quarter of the interval, each peer at another time.
-    #[must_use]
-    pub fn next_check(&self) -> Duration {
-        self.access_check * 3 / 4 + self.part_of(self.access_check / 4)
-    }
-
-    /// A part of a time, another for each peer and moment.
-    fn part_of(&self, time: Duration) -> Duration {
-        // Consecutive numbers land far from each other (Fibonacci hashing).
-        let mixed = (self.seed ^ self.now.unix_ms).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let part = u32::try_from(mixed >> 32).unwrap_or_default();
-        time.mul_f64(f64::from(part) / f64::from(u32::MAX))
-    }
-}
+use crate::relay::scene::Scene;
+use crate::relay::snapshot::{Access, Admission};
 
 /// Whether a subscription goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,41 +49,11 @@ pub struct Subscription {
     pub session: SessionId,
     /// Told apart from earlier tries by answers that come late.
     pub attempt: u32,
-    state: State,
+    pub(super) state: State,
     rights: Rights,
     /// The epoch of its numbers.
     epoch: Box<str>,
     own_votes: OwnVotes,
-}
-
-#[derive(Debug)]
-enum State {
-    /// The router was told of the interest.
-    Joining(Box<Start>),
-    /// The database was asked.
-    Authorizing(Box<Start>),
-    /// A page of the log was asked for.
-    CatchingUp(Box<Course>),
-    /// The router was asked to go on from a position.
-    Attaching(Box<Course>),
-    /// The router delivers.
-    Live,
-    /// The database had no answer; asks again at a time.
-    Waiting { until: Instant, next: Retry },
-}
-
-#[derive(Debug)]
-enum Retry {
-    Start(Box<Start>),
-    Page(Box<Course>),
-}
-
-/// How far a subscription has come.
-#[derive(Debug)]
-struct Course {
-    position: Seq,
-    /// What the admission read, for the router to remember; without one after a page that followed being live.
-    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Subscription {
@@ -241,7 +178,7 @@ impl Subscription {
         match answer {
             Some(Ok(admission)) => self.admit(&start, &admission, scene, effects),
             // Whoever was live is told of a judgement alone.
-            Some(Err(refusal)) if start.lost.is_some() && !is_judgement(refusal.code) => {
+            Some(Err(refusal)) if start.lost.is_some() && !refusal.code.is_judgement() => {
                 self.wait(Retry::Start(start), scene);
             }
             Some(Err(refusal)) => return self.refuse(&start, &refusal, effects),
@@ -334,16 +271,9 @@ impl Subscription {
     /// The subscriber voted, on this socket or another.
     fn on_own_vote(&mut self, voting: VotingId, movie: Option<MovieId>, effects: &mut Vec<Effect>) {
         self.own_votes.on_vote(voting, movie);
-        if self.is_beginning() {
-            return;
+        if !self.state.is_beginning() {
+            effects.push(own_votes::told(self.session, voting, movie));
         }
-        let session = self.session;
-        let frame = ServerFrame::Mine {
-            session,
-            voting,
-            movie,
-        };
-        effects.push(Effect::Send(frame.encode()));
     }
 
     /// Asks the database again what the peer may do, where it will not be asked anyway.
@@ -368,21 +298,11 @@ impl Subscription {
 
     /// The same, in its turn: nothing says that the access has changed.
     fn recheck_in_turn(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
-        let is_begun = !matches!(
-            self.state,
-            State::Joining(_)
-                | State::Authorizing(_)
-                | State::Waiting {
-                    next: Retry::Start(_),
-                    ..
-                }
-        );
-        if is_begun {
-            let is_asked = self.rights.check(scene.now);
-            self.check_access(is_asked, false, effects);
-        } else {
-            self.recheck(scene, effects);
+        if self.state.is_beginning() {
+            return self.recheck(scene, effects);
         }
+        let is_asked = self.rights.check(scene.now);
+        self.check_access(is_asked, false, effects);
     }
 
     /// Does what is due at this time.
@@ -439,43 +359,6 @@ impl Subscription {
     #[must_use]
     pub fn moderates(&self) -> bool {
         self.rights.can().moderate
-    }
-
-    /// Whether the subscriber is yet to be told where it begins, or begins anew.
-    fn is_beginning(&self) -> bool {
-        matches!(
-            self.state,
-            State::Joining(_)
-                | State::Authorizing(_)
-                | State::Waiting {
-                    next: Retry::Start(_),
-                    ..
-                }
-        )
-    }
-
-    /// Whether an answer of the router to a join is awaited.
-    #[must_use]
-    pub fn is_joining(&self) -> bool {
-        matches!(self.state, State::Joining(_))
-    }
-
-    /// Whether a page of the log is awaited.
-    #[must_use]
-    pub fn is_catching_up(&self) -> bool {
-        matches!(self.state, State::CatchingUp(_))
-    }
-
-    /// Whether an answer of the router to a wish to go on is awaited.
-    #[must_use]
-    pub fn is_attaching(&self) -> bool {
-        matches!(self.state, State::Attaching(_))
-    }
-
-    /// Whether the router delivers to it.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        matches!(self.state, State::Live)
     }
 
     fn admit(
@@ -563,7 +446,7 @@ impl Subscription {
                 self.tell_votes(&access.mine, scene, effects);
                 Step::Stay
             }
-            Some(Err(refusal)) if is_judgement(refusal.code) => self.withdraw(&refusal, effects),
+            Some(Err(refusal)) if refusal.code.is_judgement() => self.withdraw(&refusal, effects),
             // What was allowed stands until the database can be asked, and it is asked until it answers.
             Some(Err(_)) | None => {
                 let delay = ADMISSION_RETRY + scene.part_of(RECHECK_SPREAD);
@@ -580,18 +463,11 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let session = self.session;
         let Some(changed) = self.own_votes.check(read) else {
             return self.rights.ask_within(ADMISSION_RETRY, scene.now);
         };
-        for (voting, movie) in changed {
-            let frame = ServerFrame::Mine {
-                session,
-                voting,
-                movie,
-            };
-            effects.push(Effect::Send(frame.encode()));
-        }
+        let told = |(voting, movie)| own_votes::told(self.session, voting, movie);
+        effects.extend(changed.into_iter().map(told));
     }
 
     fn refuse(&self, start: &Start, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
@@ -692,13 +568,4 @@ impl Subscription {
             next,
         };
     }
-}
-
-/// Whether a refusal says that the caller may not, and not that something failed.
-#[must_use]
-pub fn is_judgement(code: RefusalCode) -> bool {
-    matches!(
-        code,
-        RefusalCode::Banned | RefusalCode::Forbidden | RefusalCode::NotFound
-    )
 }

@@ -27,7 +27,6 @@ use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
 use crate::protocol::id::SessionId;
 use crate::protocol::notify::AccessChange;
-use crate::relay::subscription::is_judgement;
 use crate::server::answered;
 use crate::server::fanout::Command;
 
@@ -220,7 +219,7 @@ impl AccessChecker {
         };
         for (((session, _), waiting), answer) in callers.into_iter().zip(answers) {
             if let Some(Err(refusal)) = &answer
-                && is_judgement(refusal.code)
+                && refusal.code.is_judgement()
             {
                 self.void(session, &waiting.identity).await;
             }

@@ -24,7 +24,8 @@ use crate::protocol::id::UserId;
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::server;
 use crate::relay::PeerId;
-use crate::relay::peer::{Effect, Moment, Peer, Write};
+use crate::relay::effect::Effect;
+use crate::relay::peer::{Moment, Peer, Write};
 use crate::server::fanout::Command;
 use crate::server::inbound::{Heard, Inbound};
 use crate::server::line::Note;
@@ -354,30 +355,10 @@ impl Connection {
     async fn carry_out(&mut self) -> Option<End> {
         for effect in self.peer.take_effects() {
             match effect {
-                Effect::Admit { session, attempt } => {
-                    self.queue(Question::Admit { session, attempt });
-                }
-                Effect::CheckAccess {
-                    session,
-                    attempt,
-                    is_urgent,
-                } => {
-                    self.queue(Question::CheckAccess {
-                        session,
-                        attempt,
-                        is_urgent,
-                    });
-                }
-                Effect::ReadPage {
-                    session,
-                    attempt,
-                    after,
-                } => {
-                    self.queue(Question::Page {
-                        session,
-                        attempt,
-                        after,
-                    });
+                Effect::Admit { .. } | Effect::CheckAccess { .. } | Effect::ReadPage { .. } => {
+                    if let Some(question) = Question::of(&effect) {
+                        self.queue(question);
+                    }
                 }
                 Effect::Prove { id, token } => {
                     let answer = question::prove(&self.shared, id, token);

@@ -10,6 +10,7 @@ use crate::protocol::client::FrameId;
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::server::Done;
+use crate::relay::effect::Effect;
 use crate::relay::peer::Write;
 use crate::relay::router::LogPage;
 use crate::server::admissions::AdmissionAnswer;
@@ -69,6 +70,38 @@ pub(super) enum Answer {
 }
 
 impl Question {
+    /// What an effect asks of the database, if it does.
+    pub(super) fn of(effect: &Effect) -> Option<Self> {
+        if let Effect::Admit { session, attempt } = *effect {
+            return Some(Self::Admit { session, attempt });
+        }
+        if let Effect::CheckAccess {
+            session,
+            attempt,
+            is_urgent,
+        } = *effect
+        {
+            return Some(Self::CheckAccess {
+                session,
+                attempt,
+                is_urgent,
+            });
+        }
+        if let Effect::ReadPage {
+            session,
+            attempt,
+            after,
+        } = *effect
+        {
+            return Some(Self::Page {
+                session,
+                attempt,
+                after,
+            });
+        }
+        None
+    }
+
     /// For which try of which subscription it is asked.
     pub(super) fn subscription(&self) -> (SessionId, u32) {
         match self {

@@ -1,0 +1,75 @@
+//! How far a subscription has come.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::protocol::id::Seq;
+use crate::relay::opening::Start;
+use crate::relay::snapshot::Snapshot;
+
+/// What a subscription waits for.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The router was told of the interest.
+    Joining(Box<Start>),
+    /// The database was asked.
+    Authorizing(Box<Start>),
+    /// A page of the log was asked for.
+    CatchingUp(Box<Course>),
+    /// The router was asked to go on from a position.
+    Attaching(Box<Course>),
+    /// The router delivers.
+    Live,
+    /// The database had no answer; asks again at a time.
+    Waiting { until: Instant, next: Retry },
+}
+
+/// What is tried again.
+#[derive(Debug)]
+pub(super) enum Retry {
+    Start(Box<Start>),
+    Page(Box<Course>),
+}
+
+/// How far a subscription has come.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) position: Seq,
+    /// What the admission read, for the router to remember; without one after a page that followed being live.
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+}
+
+impl State {
+    /// Whether an answer of the router to a join is awaited.
+    pub(super) fn is_joining(&self) -> bool {
+        matches!(self, Self::Joining(_))
+    }
+
+    /// Whether a page of the log is awaited.
+    pub(super) fn is_catching_up(&self) -> bool {
+        matches!(self, Self::CatchingUp(_))
+    }
+
+    /// Whether an answer of the router to a wish to go on is awaited.
+    pub(super) fn is_attaching(&self) -> bool {
+        matches!(self, Self::Attaching(_))
+    }
+
+    /// Whether the router delivers.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Self::Live)
+    }
+
+    /// Whether the subscriber is yet to be told where it begins, or begins anew.
+    pub(super) fn is_beginning(&self) -> bool {
+        matches!(
+            self,
+            Self::Joining(_)
+                | Self::Authorizing(_)
+                | Self::Waiting {
+                    next: Retry::Start(_),
+                    ..
+                }
+        )
+    }
+}
