@@ -179,10 +179,15 @@ impl Conflation {
         taken
     }
 
-    /// When [`Self::take_due`] is next worth a call.
+    /// When [`Self::take_due`] is next worth a call: when a voting is due, or when one that rested makes the room that
+    /// others wait for.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        let due = self.due.first().map(|(due, _)| *due);
+        let is_short_of_room = self.has_overflowed || !self.has_room();
+        let rested = self.resting.front().filter(|_| is_short_of_room);
+        let rested = rested.map(|(read_at, _)| *read_at + self.interval);
+        due.into_iter().chain(rested).min()
     }
 
     /// A voting that was quiet for an interval owes no pause and is forgotten.
@@ -261,6 +266,21 @@ mod tests {
         assert_eq!(read[..3], [voting(0), voting(1), voting(2)]);
         assert!(read.len() >= DIRTY_VOTINGS_MAX / 2);
         assert!(!conflation.take_overflow(), "once");
+    }
+
+    #[test]
+    fn room_comes_although_all_was_read_at_once_and_nothing_changes_any_more() {
+        let (mut conflation, start) = (Conflation::new(Duration::from_millis(200)), now());
+        for number in 0..=DIRTY_VOTINGS_MAX as u128 {
+            conflation.on_change(voting(number), start);
+        }
+        while !conflation.take_due(start).is_empty() {}
+        assert!(!conflation.take_overflow(), "each still owes a pause");
+        let rested = start + Duration::from_millis(200);
+        assert_eq!(conflation.deadline(), Some(rested));
+        assert_eq!(conflation.take_due(rested), []);
+        assert!(conflation.take_overflow());
+        assert_eq!(conflation.deadline(), None);
     }
 
     #[test]

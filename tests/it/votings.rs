@@ -81,7 +81,6 @@ async fn tallies_equal_the_table_under_concurrent_voters() {
 }
 
 #[tokio::test]
-#[ignore = "passes alone; beside other tests the last tally may not come within 80 s, cause unknown"]
 async fn the_last_tally_comes_however_many_polls_changed_before_it() {
     let Stage {
         db,
