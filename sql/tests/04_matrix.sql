@@ -10,6 +10,8 @@
 --   helper    moderates them        streamer  owns all sessions here
 begin;
 create extension if not exists pgtap;
+-- As Storage's own API says it: Supabase refuses other deletes in storage, whoever tries.
+select set_config('storage.allow_delete_query', 'true', true);
 
 -- The stage --------------------------------------------------------------------------------------------------
 

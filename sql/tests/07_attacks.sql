@@ -70,7 +70,8 @@ select throws_ok($$create table usher.profiles (id uuid)$$, '42501', null, 'nor 
 
 -- A table of one's own before ours on the path: functions that run as their owner must not see it.
 create temp table profiles as select pg_temp.id('aa', 3) as id, 'admin'::text as role;
-set local search_path = pg_temp, public;
+-- With the caller's own path behind it: pgTAP may be in another schema.
+select set_config('search_path', 'pg_temp, ' || current_setting('search_path'), true);
 select is(usher.is_admin(), false, 'a profile of one''s own making is not asked');
 reset search_path;
 

@@ -21,6 +21,21 @@ pub(crate) const JWT_SECRET: &str = "the secret of all tests, 32 bytes or more";
 pub(crate) const GATEWAY_PASSWORD: &str = "a password for tests alone";
 const TEMPLATE: &str = "usher_template";
 
+/// What the platform does to keep files from being lost: nothing in storage is deleted by SQL.
+pub(crate) const PROTECT_DELETE: &str = "
+    create function storage.protect_delete() returns trigger language plpgsql as $$
+    begin
+        if coalesce(current_setting('storage.allow_delete_query', true), 'false') <> 'true' then
+            raise exception 'Direct deletion from storage tables is not allowed. Use the Storage API instead.'
+                using errcode = '42501';
+        end if;
+        return null;
+    end $$;
+    create trigger protect_buckets_delete before delete on storage.buckets
+        for each statement execute function storage.protect_delete();
+    create trigger protect_objects_delete before delete on storage.objects
+        for each statement execute function storage.protect_delete();";
+
 /// Never dropped: its watchdog ends it when the process does.
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 static SHARED_TEMPLATE: OnceCell<()> = OnceCell::const_new();

@@ -194,7 +194,7 @@ async fn the_golden_dump_is_what_the_migrations_make() {
 }
 
 /// The schema as text, and who is a member of what, without the record of migrations.
-async fn dump(url: &str) -> String {
+pub(crate) async fn dump(url: &str) -> String {
     dump_with(url, &["--exclude-schema=supabase_migrations"]).await
 }
 

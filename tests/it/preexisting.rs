@@ -4,22 +4,7 @@ use tokio_postgres::Client;
 use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations::{self, Down};
 
-use crate::database::{connect, fresh};
-
-/// What the platform does to keep files from being lost: nothing in storage is deleted by SQL.
-const PROTECT_DELETE: &str = "
-    create function storage.protect_delete() returns trigger language plpgsql as $$
-    begin
-        if coalesce(current_setting('storage.allow_delete_query', true), 'false') <> 'true' then
-            raise exception 'Direct deletion from storage tables is not allowed. Use the Storage API instead.'
-                using errcode = '42501';
-        end if;
-        return null;
-    end $$;
-    create trigger protect_buckets_delete before delete on storage.buckets
-        for each statement execute function storage.protect_delete();
-    create trigger protect_objects_delete before delete on storage.objects
-        for each statement execute function storage.protect_delete();";
+use crate::database::{PROTECT_DELETE, connect, fresh};
 
 #[tokio::test]
 async fn a_bucket_that_was_there_is_left_alone() {
