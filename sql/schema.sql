@@ -229,6 +229,7 @@ $$;
 CREATE FUNCTION usher.append_to_log(session uuid, type text, message uuid, data json) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET trace_notify TO 'off'
     SET enable_seqscan TO 'off'
     AS $$
 declare
@@ -263,6 +264,7 @@ $$;
 CREATE FUNCTION usher.append_to_logs(sessions uuid[], types text[], messages uuid[], datas json[], whole_events_max integer DEFAULT 20) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET trace_notify TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
@@ -353,6 +355,7 @@ $$;
 CREATE FUNCTION usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET trace_notify TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
@@ -740,7 +743,7 @@ declare
   wait_ms bigint;
 begin
   select * into bound from usher.write_limits l where l.kind = count_writes.kind;
-  if author is null or not found then
+  if not found then
     return;
   end if;
   size := make_interval(secs => bound.window_seconds);
@@ -750,18 +753,25 @@ begin
   for written in
     select s.session_id, count(*)::integer as count
     from unnest(sessions) as s (session_id)
-    where s.session_id is not null
+    -- Only sessions that exist, so that nobody fills the table with ids. The nil uuid stands for all of them.
+    where s.session_id = '00000000-0000-0000-0000-000000000000'
+      or exists (select 1 from public.movie_sessions m where m.id = s.session_id)
     group by s.session_id
     order by s.session_id
   loop
-    insert into usher.write_counts as c (author, session_id, kind, bucket_start, current, previous)
-    values (author, written.session_id, count_writes.kind, this_bucket, written.count, 0)
-    on conflict on constraint write_counts_pkey
-    do update set
-      bucket_start = this_bucket,
-      current = case c.bucket_start when this_bucket then c.current else 0 end + written.count,
-      previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end
-    returning c.* into counted;
+    if author is null then
+      counted.current := written.count;
+      counted.previous := 0;
+    else
+      insert into usher.write_counts as c (author, session_id, kind, bucket_start, current, previous)
+      values (author, written.session_id, count_writes.kind, this_bucket, written.count, 0)
+      on conflict on constraint write_counts_pkey
+      do update set
+        bucket_start = this_bucket,
+        current = case c.bucket_start when this_bucket then c.current else 0 end + written.count,
+        previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end
+      returning c.* into counted;
+    end if;
 
     rows_max := bound.rows_per_statement;
     window_max := bound.rows_per_window;
@@ -1751,6 +1761,7 @@ $$;
 CREATE FUNCTION usher.notify_access(session uuid, member uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET trace_notify TO 'off'
     AS $$
   select pg_notify(
     (select c.control from usher.channels c where c.only_row),
@@ -1845,7 +1856,7 @@ begin
     set constraints usher.pending_transactions_settled deferred;
   end if;
   update usher.pending_transactions t
-  set seen = l.n
+  set seen = case when not is_early then l.n end
   from (select coalesce(max(p.n), 0) as n from usher.pending_events p where p.xact = new.xact) as l
   where t.xact = new.xact and (t.seen is distinct from l.n or is_early);
   if not found then
@@ -1860,6 +1871,17 @@ CREATE FUNCTION usher.on_members_changed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if tg_op = 'UPDATE' then
+    -- An owner may give a membership to somebody else: then the one who had it loses access.
+    perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+    from (
+      select n.session_id, n.user_id from changed_rows n
+      union
+      select o.session_id, o.user_id from old_rows o
+    ) as c
+    having count(*) > 0;
+    return null;
+  end if;
   perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
   from changed_rows c
   having count(*) > 0;
@@ -1920,6 +1942,10 @@ CREATE FUNCTION usher.on_message_updated() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  -- The guard has refused it already, unless another BEFORE trigger came after the guard.
+  if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
+    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+  end if;
   if new.deleted_at is null then
     perform usher.expect_events();
     insert into usher.pending_events (session_id, type, subject)
@@ -1944,8 +1970,8 @@ begin
   for voting in
     select v.id, v.session_id
     from public.voting_sessions v
-    where v.id = case when tg_op = 'DELETE' then old.voting_session_id else new.voting_session_id end
-      and v.state = 'open'
+    -- Two where an owner moves an option to another ballot.
+    where v.id in (old.voting_session_id, new.voting_session_id) and v.state = 'open'
   loop
     perform usher.record_event(voting.session_id, 'voting.updated', voting.id, null);
     perform usher.record_vote(voting.id, '00000000-0000-0000-0000-000000000000', 0);
@@ -2560,7 +2586,7 @@ begin
   raise exception using
     errcode = 'feature_not_supported',
     message = format('%s is not to be truncated', tg_table_name),
-    hint = 'Use delete: the triggers then keep the event log and the tallies right.';
+    hint = 'Use delete: its triggers keep the event log, the tallies and live viewers right.';
 end
 $$;
 
@@ -3677,7 +3703,7 @@ CREATE TRIGGER "00_usher_cast" AFTER INSERT ON public.votes FOR EACH ROW EXECUTE
 
 CREATE TRIGGER "00_usher_changed" AFTER UPDATE ON public.session_bans FOR EACH ROW WHEN ((old.until IS DISTINCT FROM new.until)) EXECUTE FUNCTION usher.on_ban_changed();
 
-CREATE TRIGGER "00_usher_changed" AFTER UPDATE ON public.votes FOR EACH ROW WHEN ((old.movie_id IS DISTINCT FROM new.movie_id)) EXECUTE FUNCTION usher.on_vote_changed();
+CREATE TRIGGER "00_usher_changed" AFTER UPDATE ON public.votes FOR EACH ROW WHEN (((old.voting_session_id IS DISTINCT FROM new.voting_session_id) OR (old.movie_id IS DISTINCT FROM new.movie_id))) EXECUTE FUNCTION usher.on_vote_changed();
 
 CREATE TRIGGER "00_usher_created" AFTER INSERT ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.on_message_created();
 
@@ -3759,6 +3785,8 @@ CREATE TRIGGER overlay_tokens_logged_deleted AFTER DELETE ON public.overlay_toke
 
 CREATE TRIGGER overlay_tokens_logged_updated AFTER UPDATE ON public.overlay_tokens REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_overlay_tokens_changed();
 
+CREATE TRIGGER overlay_tokens_truncated BEFORE TRUNCATE ON public.overlay_tokens FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
+
 CREATE TRIGGER profiles_deleting BEFORE DELETE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.on_profile_deleting();
 
 CREATE TRIGGER profiles_guard BEFORE INSERT OR UPDATE OF display_name ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.guard_display_name();
@@ -3787,6 +3815,8 @@ CREATE TRIGGER session_bans_logged_updated AFTER UPDATE ON public.session_bans R
 
 CREATE TRIGGER session_bans_touch BEFORE UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
+CREATE TRIGGER session_bans_truncated BEFORE TRUNCATE ON public.session_bans FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
+
 CREATE TRIGGER session_members_bounded_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER session_members_bounded_removed AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
@@ -3797,9 +3827,11 @@ CREATE TRIGGER session_members_logged_created AFTER INSERT ON public.session_mem
 
 CREATE TRIGGER session_members_logged_deleted AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
 
-CREATE TRIGGER session_members_logged_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
+CREATE TRIGGER session_members_logged_updated AFTER UPDATE ON public.session_members REFERENCING OLD TABLE AS old_rows NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
 
 CREATE TRIGGER session_members_touch BEFORE UPDATE ON public.session_members FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
+
+CREATE TRIGGER session_members_truncated BEFORE TRUNCATE ON public.session_members FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
 CREATE TRIGGER votes_bounded_created AFTER INSERT ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
 
@@ -3832,6 +3864,8 @@ CREATE TRIGGER voting_sessions_guard_request BEFORE INSERT OR UPDATE ON public.v
 CREATE TRIGGER voting_sessions_lines BEFORE INSERT OR UPDATE OF question ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('question');
 
 CREATE CONSTRAINT TRIGGER pending_transactions_settled AFTER INSERT OR UPDATE OF seen ON usher.pending_transactions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION usher.on_commit();
+
+ALTER TABLE usher.pending_transactions ENABLE ALWAYS TRIGGER pending_transactions_settled;
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_deleted_by_fkey FOREIGN KEY (deleted_by) REFERENCES public.profiles(id) ON DELETE SET NULL;

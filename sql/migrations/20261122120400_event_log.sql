@@ -217,11 +217,15 @@ $$;
 
 -- Appends one event to a session's log and tells the listeners. Returns its number, or null where the session has no
 -- log: it was deleted. This and append_to_logs are the only writers of the log.
+--
+-- Every function that calls pg_notify turns trace_notify off. Any role may turn that setting on, and Postgres then sends the
+-- channel's name to the caller as a debug message.
 -- Security definer: called by usher.settle, append_to_logs and append_event; nobody else may.
 create function usher.append_to_log(session uuid, type text, message uuid, data json) returns bigint
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set trace_notify = off
 set enable_seqscan = off
 as $$
 declare
@@ -268,6 +272,7 @@ create function usher.append_to_logs(
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set trace_notify = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -739,8 +744,11 @@ end
 $$;
 
 -- Comes in between other deferred triggers, which may still write, and asks to be called again behind them. It settles when
--- nothing new was recorded since it was called before. Where somebody has made constraints immediate, it goes back to the
--- commit, so that no statement settles before its triggers have ended.
+-- nothing new was recorded since it was called before.
+--
+-- `set constraints … immediate` calls it before the commit. Its own update then calls it again, one trigger deeper. The
+-- deeper call makes the trigger deferred and clears `seen`. So no statement settles, however often it makes constraints
+-- immediate: what the transaction deletes after that must not have been sent.
 -- Security definer: runs as a trigger for whoever commits, who may not touch the log.
 create function usher.on_commit() returns trigger
 language plpgsql
@@ -755,7 +763,7 @@ begin
     set constraints usher.pending_transactions_settled deferred;
   end if;
   update usher.pending_transactions t
-  set seen = l.n
+  set seen = case when not is_early then l.n end
   from (select coalesce(max(p.n), 0) as n from usher.pending_events p where p.xact = new.xact) as l
   where t.xact = new.xact and (t.seen is distinct from l.n or is_early);
   if not found then
@@ -770,6 +778,10 @@ create constraint trigger pending_transactions_settled
   deferrable initially deferred
   for each row
   execute function usher.on_commit();
+
+-- Also where the transaction has set session_replication_role to replica since it recorded: without this, it would commit
+-- without settling.
+alter table usher.pending_transactions enable always trigger pending_transactions_settled;
 
 -- Sessions ---------------------------------------------------------------------------------------------------
 

@@ -279,6 +279,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- The guard has refused it already, unless another BEFORE trigger came after the guard.
+  if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
+    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+  end if;
   if new.deleted_at is null then
     perform usher.expect_events();
     insert into usher.pending_events (session_id, type, subject)
@@ -358,7 +362,8 @@ begin
 end
 $$;
 
--- A truncated table would leave a log and tallies that speak of rows that are gone.
+-- A truncated table would leave a log and tallies that speak of rows that are gone, and viewers with access that they have
+-- lost. Tables without such a trigger cannot be truncated without one that has it: foreign keys connect them.
 create function usher.refuse_truncate() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -367,7 +372,7 @@ begin
   raise exception using
     errcode = 'feature_not_supported',
     message = format('%s is not to be truncated', tg_table_name),
-    hint = 'Use delete: the triggers then keep the event log and the tallies right.';
+    hint = 'Use delete: its triggers keep the event log, the tallies and live viewers right.';
 end
 $$;
 

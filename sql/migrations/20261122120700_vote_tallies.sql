@@ -57,6 +57,7 @@ create function usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigin
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set trace_notify = off
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -280,7 +281,7 @@ create trigger "00_usher_cast"
 create trigger "00_usher_changed"
   after update on public.votes
   for each row
-  when (old.movie_id is distinct from new.movie_id)
+  when ((old.voting_session_id, old.movie_id) is distinct from (new.voting_session_id, new.movie_id))
   execute function usher.on_vote_changed();
 
 create trigger "00_usher_withdrawn"

@@ -114,8 +114,8 @@ begin
   for voting in
     select v.id, v.session_id
     from public.voting_sessions v
-    where v.id = case when tg_op = 'DELETE' then old.voting_session_id else new.voting_session_id end
-      and v.state = 'open'
+    -- Two where an owner moves an option to another ballot.
+    where v.id in (old.voting_session_id, new.voting_session_id) and v.state = 'open'
   loop
     perform usher.record_event(voting.session_id, 'voting.updated', voting.id, null);
     perform usher.record_vote(voting.id, '00000000-0000-0000-0000-000000000000', 0);
@@ -127,6 +127,7 @@ $$;
 create function usher.notify_access(session uuid, member uuid) returns void
 language sql
 set search_path = pg_catalog, pg_temp
+set trace_notify = off
 as $$
   select pg_notify(
     (select c.control from usher.channels c where c.only_row),
@@ -311,6 +312,17 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if tg_op = 'UPDATE' then
+    -- An owner may give a membership to somebody else: then the one who had it loses access.
+    perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
+    from (
+      select n.session_id, n.user_id from changed_rows n
+      union
+      select o.session_id, o.user_id from old_rows o
+    ) as c
+    having count(*) > 0;
+    return null;
+  end if;
   perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
   from changed_rows c
   having count(*) > 0;
@@ -405,7 +417,7 @@ create trigger session_members_logged_created
 
 create trigger session_members_logged_updated
   after update on public.session_members
-  referencing new table as changed_rows
+  referencing old table as old_rows new table as changed_rows
   for each statement
   execute function usher.on_members_changed();
 
@@ -420,3 +432,13 @@ create trigger profiles_logged_role
   for each row
   when (old.role is distinct from new.role)
   execute function usher.on_profile_role_changed();
+
+create trigger session_members_truncated
+  before truncate on public.session_members
+  for each statement
+  execute function usher.refuse_truncate();
+
+create trigger session_bans_truncated
+  before truncate on public.session_bans
+  for each statement
+  execute function usher.refuse_truncate();

@@ -178,3 +178,8 @@ create trigger overlay_tokens_logged_deleted
   referencing old table as changed_rows
   for each statement
   execute function usher.on_overlay_tokens_changed();
+
+create trigger overlay_tokens_truncated
+  before truncate on public.overlay_tokens
+  for each statement
+  execute function usher.refuse_truncate();

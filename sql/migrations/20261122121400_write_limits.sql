@@ -50,7 +50,8 @@ values
   ('votes', 60, 20, 60, 20, 60),
   ('moderation', 60, 50, 150, 200, 600);
 
--- Counts rows of the caller against the limits of a kind, and refuses them by name.
+-- Counts rows of the caller against the limits of a kind, and refuses them by name. Claims that name nobody have no window,
+-- and the limit of a statement all the same.
 -- Security definer: called by the triggers below as whoever writes; a caller can only use up their own window.
 create function usher.count_writes(kind text, sessions uuid[]) returns void
 language plpgsql
@@ -73,7 +74,7 @@ declare
   wait_ms bigint;
 begin
   select * into bound from usher.write_limits l where l.kind = count_writes.kind;
-  if author is null or not found then
+  if not found then
     return;
   end if;
   size := make_interval(secs => bound.window_seconds);
@@ -83,18 +84,25 @@ begin
   for written in
     select s.session_id, count(*)::integer as count
     from unnest(sessions) as s (session_id)
-    where s.session_id is not null
+    -- Only sessions that exist, so that nobody fills the table with ids. The nil uuid stands for all of them.
+    where s.session_id = '00000000-0000-0000-0000-000000000000'
+      or exists (select 1 from public.movie_sessions m where m.id = s.session_id)
     group by s.session_id
     order by s.session_id
   loop
-    insert into usher.write_counts as c (author, session_id, kind, bucket_start, current, previous)
-    values (author, written.session_id, count_writes.kind, this_bucket, written.count, 0)
-    on conflict on constraint write_counts_pkey
-    do update set
-      bucket_start = this_bucket,
-      current = case c.bucket_start when this_bucket then c.current else 0 end + written.count,
-      previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end
-    returning c.* into counted;
+    if author is null then
+      counted.current := written.count;
+      counted.previous := 0;
+    else
+      insert into usher.write_counts as c (author, session_id, kind, bucket_start, current, previous)
+      values (author, written.session_id, count_writes.kind, this_bucket, written.count, 0)
+      on conflict on constraint write_counts_pkey
+      do update set
+        bucket_start = this_bucket,
+        current = case c.bucket_start when this_bucket then c.current else 0 end + written.count,
+        previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end
+      returning c.* into counted;
+    end if;
 
     rows_max := bound.rows_per_statement;
     window_max := bound.rows_per_window;

@@ -1,5 +1,7 @@
 -- Takes the events beside the chat away; the log keeps what it has.
 
+drop trigger session_bans_truncated on public.session_bans;
+drop trigger session_members_truncated on public.session_members;
 drop trigger profiles_logged_role on public.profiles;
 drop trigger session_members_logged_deleted on public.session_members;
 drop trigger session_members_logged_updated on public.session_members;

@@ -1,7 +1,7 @@
 -- Who may touch what at all: grants, before any policy.
 begin;
 create extension if not exists pgtap;
-select plan(58);
+select plan(59);
 
 select ok(c.relrowsecurity, format('row level security is on for %s', c.oid::regclass))
 from pg_class c
@@ -63,6 +63,18 @@ select is_empty(
       and not coalesce(p.proconfig @> array['search_path=pg_catalog, pg_temp'], false)
   $$,
   'every function looks in pg_catalog first and in pg_temp last'
+);
+
+-- A caller who turns trace_notify on is sent the names of the channels.
+select is_empty(
+  $$
+    select p.oid::regprocedure
+    from pg_proc p
+    where p.pronamespace = 'usher'::regnamespace
+      and p.prosrc ~ '\mpg_notify\M'
+      and not coalesce(p.proconfig @> array['trace_notify=off'], false)
+  $$,
+  'no function that notifies names its channel to the caller'
 );
 
 select ok(not has_table_privilege(r.name, t.name, 'truncate'), format('%s may not truncate %s', r.name, t.name))

@@ -1,7 +1,7 @@
 -- What each trigger does: times and names that nobody can claim, events in the log, notices of changed access, totals.
 begin;
 create extension if not exists pgtap;
-select plan(50);
+select plan(59);
 
 -- What goes out by NOTIFY is not seen before the commit: here it is written down.
 create temp table notices (session_id uuid, user_id uuid);
@@ -72,6 +72,10 @@ select is(pg_temp.noticed(), '1 2', 'a new member may do more');
 update public.session_members set role = 'moderator' where user_id = pg_temp.id('aa', 2);
 select is(pg_temp.noticed(), '1 2', 'a promoted member may do more');
 select is((select updated_at from public.session_members where user_id = pg_temp.id('aa', 2)), now(), 'and the row says when');
+update public.session_members set user_id = pg_temp.id('aa', 3) where user_id = pg_temp.id('aa', 2);
+select is(pg_temp.noticed(), '1 2, 1 3', 'a membership given to another user changes the access of both');
+update public.session_members set user_id = pg_temp.id('aa', 2) where user_id = pg_temp.id('aa', 3);
+do $$ begin perform pg_temp.noticed(); end $$;
 delete from public.session_members where user_id = pg_temp.id('aa', 2);
 select is(pg_temp.noticed(), '1 2', 'who leaves may do less');
 insert into public.session_members (session_id, user_id)
@@ -130,6 +134,54 @@ delete from public.voting_options where movie_id = pg_temp.id('ff', 3);
 select is(pg_temp.said(1), 'voting.updated', 'an option that is taken away is said');
 select throws_ok($$truncate public.votes$$, '0A000', null, 'votes are not truncated');
 select throws_ok($$truncate public.chat_messages$$, '0A000', null, 'nor are messages');
+select throws_ok($$truncate public.session_members$$, '0A000', null, 'nor members');
+select throws_ok($$truncate public.session_bans$$, '0A000', null, 'nor bans');
+select throws_ok($$truncate public.overlay_tokens$$, '0A000', null, 'nor overlay tokens');
+select throws_ok(format('truncate %s cascade', t.name), '0A000', null, format('nor %s with what depends on them', t.name))
+from (values ('public.movie_sessions'), ('public.voting_options')) as t (name);
+
+-- A ballot that an owner gives another option from.
+insert into public.voting_sessions (id, session_id, question, state)
+values (pg_temp.id('bb', 4), pg_temp.id('5e', 2), 'which then?', 'open');
+do $$ begin perform pg_temp.said(2); end $$;
+insert into public.voting_options (voting_session_id, movie_id) values (pg_temp.id('bb', 4), pg_temp.id('ff', 3));
+do $$ begin perform pg_temp.said(2); end $$;
+update public.voting_options set voting_session_id = pg_temp.id('bb', 1) where movie_id = pg_temp.id('ff', 3);
+select is(pg_temp.said(1) || ', ' || pg_temp.said(2), 'voting.updated, voting.updated', 'an option that changes its ballot is said in both');
+
+-- Triggers of an app run after the guards and move a row.
+create function pg_temp.move() returns trigger language plpgsql as $$
+begin
+  if tg_table_name = 'votes' then
+    new.voting_session_id := 'bb000000-0000-4000-8000-000000000004';
+  else
+    new.session_id := '5e000000-0000-4000-8000-000000000002';
+  end if;
+  return new;
+end
+$$;
+insert into public.voting_options (voting_session_id, movie_id) values (pg_temp.id('bb', 4), pg_temp.id('ff', 1));
+create trigger zz_move before update on public.votes for each row execute function pg_temp.move();
+update public.votes set updated_at = now() where user_id = pg_temp.id('aa', 1);
+do $$ begin perform usher.settle(); end $$;
+select is(
+  (
+    select array_agg(t.votes order by t.id)
+    from (select voting_session_id as id, sum(votes) as votes from usher.vote_tallies where movie_id = pg_temp.id('ff', 1) group by 1) as t
+  ),
+  '{0,1}', 'a vote that a trigger moves leaves one tally and is in the other'
+);
+drop trigger zz_move on public.votes;
+insert into public.chat_messages (id, session_id, user_id, body) values (pg_temp.id('cc', 9), pg_temp.id('5e', 1), pg_temp.id('aa', 4), 'here');
+create trigger zz_move before update on public.chat_messages for each row execute function pg_temp.move();
+select throws_ok(
+  $$update public.chat_messages set body = 'there' where id = pg_temp.id('cc', 9)$$,
+  'US007', null, 'a message that a trigger moves is refused'
+);
+drop trigger zz_move on public.chat_messages;
+delete from public.chat_messages where id = pg_temp.id('cc', 9);
+delete from public.voting_sessions where id = pg_temp.id('bb', 4);
+do $$ begin perform pg_temp.said(1), pg_temp.said(2); end $$;
 
 insert into public.voting_sessions (id, session_id, question, state) values (pg_temp.id('bb', 2), pg_temp.id('5e', 2), 'at once?', 'open');
 select is(pg_temp.said(2), 'voting.opened', 'a voting that is born open is said');

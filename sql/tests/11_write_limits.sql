@@ -1,7 +1,7 @@
 -- Limits of writers that do not come through the gateway: rows of a statement, and a window for author and session.
 begin;
 create extension if not exists pgtap;
-select plan(56);
+select plan(58);
 
 create function pg_temp.id(kind text, n integer) returns uuid
 language sql
@@ -78,6 +78,27 @@ select is(pg_temp.say(21), 'US010 rows_max=20', 'nor does one that is emptied');
 select is(
   pg_temp.run($$insert into public.chat_messages (session_id, user_id, body) select s, auth.uid(), 'text' from unnest('{5e000000-0000-4000-8000-000000000001,5e000000-0000-4000-8000-000000000002}'::uuid[]) as s, generate_series(1, 11)$$),
   'US010 rows_max=20', 'two sessions in a request do not double its rows'
+);
+-- What a statement calls may write settings while it runs: the count at its end must not depend on them.
+select is(
+  pg_temp.run($$
+    with written as (
+      insert into public.chat_messages (session_id, user_id, body)
+      select '5e000000-0000-4000-8000-000000000001', auth.uid(), 'text'
+      from generate_series(1, 40) as n
+      where set_config('usher.rows_left', '', true) = ''
+      returning 1
+    )
+    select count(*), set_config('request.jwt.claims', '', true) from written
+  $$),
+  'US010 rows_max=20', 'nor do claims that a statement empties before it ends'
+);
+select pg_temp.be(3);
+select usher.count_writes('messages', array(select gen_random_uuid() from generate_series(1, 100)));
+set local role none;
+select is(
+  (select count(*) from usher.write_counts c where not exists (select from public.movie_sessions s where s.id = c.session_id)),
+  0::bigint, 'sessions that do not exist are not counted'
 );
 select pg_temp.be(4);
 select is(pg_temp.say(100), '100', 'a moderator writes more');

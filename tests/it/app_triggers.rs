@@ -157,6 +157,62 @@ async fn a_deferred_trigger_takes_text_back_in_time_as_well() {
     );
 }
 
+/// Each of these would settle before the commit, or not at all.
+#[tokio::test]
+async fn settings_of_a_transaction_do_not_move_its_settlement() {
+    let stage = Stage::new().await;
+    let Stage { db, sam, .. } = &stage;
+    let heard = Overheard::start(db).await;
+    let session = db.session(sam).await;
+    let insert = |body: &str| {
+        format!(
+            "insert into public.chat_messages (session_id, user_id, body) values ('{session}', '{}', '{body}');",
+            sam.id
+        )
+    };
+    let immediate = "set constraints all immediate;";
+    for transaction in [
+        format!(
+            "{} {immediate} {immediate} {immediate} delete from public.chat_messages where body = 'secret 1';",
+            insert("secret 1")
+        ),
+        format!(
+            "{immediate} {} set constraints all deferred; {immediate} {} {immediate}
+             update public.chat_messages set deleted_at = now() where body = 'secret 2';
+             update public.chat_messages set body = 'masked' where body = 'secret 3';",
+            insert("secret 2"),
+            insert("secret 3")
+        ),
+        format!(
+            "{} {immediate} savepoint s; {} {immediate} rollback to s; {immediate}",
+            insert("kept"),
+            insert("secret 4")
+        ),
+        // Supabase lets `postgres` set this. What was recorded before is settled all the same.
+        format!(
+            "{} set local session_replication_role = replica;",
+            insert("before replica")
+        ),
+    ] {
+        db.run(&format!("begin; {transaction} commit")).await;
+    }
+    assert_eq!(
+        events(db, session).await,
+        [
+            ("chat.created".to_owned(), Value::Null),
+            event("chat.created", "masked"),
+            ("chat.deleted".to_owned(), Value::Null),
+            event("chat.created", "kept"),
+            event("chat.created", "before replica"),
+        ]
+    );
+    let pending = "select count(*) from usher.pending_transactions";
+    assert_eq!(db.one::<i64>(pending).await, 0);
+    let heard = heard.all().await;
+    assert!(heard.contains("masked"), "{heard}");
+    assert!(!heard.contains("secret"), "{heard}");
+}
+
 #[tokio::test]
 async fn a_message_that_a_trigger_renames_is_acknowledged_by_its_real_id() {
     let stage = Stage::with_trigger(

@@ -1,6 +1,7 @@
 //! The NOTIFY channels: who can hear them, who can write to them, and what a forged event leads to.
 
 use serde_json::json;
+use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::client::Client;
 use crate::database::{Database, connect};
@@ -115,4 +116,54 @@ async fn channels_that_get_other_names_are_found_again() {
     db.say(session, &ann, "and another").await;
     viewer.event(session, 2).await;
     assert_eq!(viewer.received("reset"), 0);
+}
+
+/// `trace_notify` is anybody's to set, and has Postgres name the channel of each NOTIFY to whoever caused it.
+#[tokio::test]
+async fn debug_messages_do_not_name_the_channels() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let voting = db.voting(session, &db.movies(1).await, "").await;
+    let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
+    let told = tokio::spawn(async move {
+        let mut told = String::new();
+        while let Some(Ok(message)) =
+            std::future::poll_fn(|context| connection.poll_message(context)).await
+        {
+            if let AsyncMessage::Notice(notice) = message {
+                told.push_str(&format!("{notice} {:?}\n", notice.detail()));
+            }
+        }
+        told
+    });
+    client
+        .batch_execute(&format!(
+            "set role authenticated;
+             set request.jwt.claims = '{{\"sub\": \"{ann}\", \"role\": \"authenticated\"}}';
+             set client_min_messages = debug5;
+             set trace_notify = on; set debug_print_parse = on; set debug_print_rewritten = on; set debug_print_plan = on;
+             notify heard;
+             select usher.access_changed('{session}', null);
+             insert into public.votes (voting_session_id, movie_id)
+             select '{voting}', movie_id from public.voting_options;
+             insert into public.chat_messages (session_id, body) values ('{session}', 'one');
+             insert into public.chat_messages (session_id, body) select '{session}', 'of several' from generate_series(1, 3);
+             update public.chat_messages set deleted_at = now();",
+            ann = ann.id
+        ))
+        .await
+        .unwrap();
+    drop(client);
+    let told = told.await.unwrap();
+    assert!(told.contains("Async_Notify(heard)"), "{told:.1000}");
+    for kind in ["events", "votes", "control"] {
+        let name = db.channel(kind).await;
+        // As text, and as the bytes of a constant in a plan.
+        let (_, suffix) = name.rsplit_once('_').unwrap();
+        let bytes: Vec<String> = suffix.bytes().map(|byte| byte.to_string()).collect();
+        assert!(!told.contains(suffix), "{kind}");
+        assert!(!told.contains(&bytes.join(" ")), "{kind}");
+    }
+    assert!(db.head(session).await >= 5);
 }
