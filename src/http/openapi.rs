@@ -80,6 +80,8 @@ pub struct ErrorDetails {
     pub message: String,
     /// When to try again, where trying again can help.
     pub retry_after_ms: Option<u64>,
+    /// What is wrong with the token, such as `expired` or `issuer`, where it is that.
+    pub reason: Option<String>,
 }
 
 /// The names of all refusals, the same as on the socket.

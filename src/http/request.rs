@@ -20,7 +20,7 @@ use crate::auth::identity::Identity;
 use crate::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::postgres::store::StoreError;
 use crate::protocol::id::{Seq, UserId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use crate::relay::may_write::may_write;
 use crate::server::accept::PeerAddress;
 use crate::server::door::{self, Visitor};
@@ -195,7 +195,7 @@ impl<'a> Query<'a> {
 /// What somebody without a token is told who needs one.
 fn token_needed() -> Refusal {
     let message = "a token is needed: send Authorization: Bearer with one";
-    Refusal::new(RefusalCode::Unauthorized, message)
+    Refusal::of_token(TokenFlaw::Missing, message)
 }
 
 /// What the database said, or that it could not be asked.

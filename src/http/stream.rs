@@ -36,7 +36,9 @@ use crate::limits::{
     CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
     STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
 };
-use crate::protocol::event_stream::{self, CLIENT_PONG, Event, Frame, Frames};
+use crate::protocol::event_stream::{
+    self, CLIENT_PONG, Event, Frame, Frames, Ids, Place, Translator,
+};
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::accept::Stay;
@@ -52,9 +54,14 @@ pub struct StreamQuery {
     /// The last number that you have, to go on from; `Last-Event-ID` wins over it.
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     after: Option<Seq>,
-    /// The epoch of that number, from `subscribed`. Without it you are taken at your word.
+    /// The epoch of that number, from `subscribed`; one in `Last-Event-ID` wins over it. Without any you are taken at your
+    /// word.
     #[param(value_type = Option<String>)]
     epoch: Option<String>,
+    /// What the `id` of an event is: `seq` alone, or with `epoch` both (`1302@k3v9`). A browser sends the last `id` when it
+    /// reconnects, so with `epoch` it also notices a database that was taken back.
+    #[param(value_type = Option<String>, default = "seq")]
+    ids: Ids,
     /// How many of the newest events to begin with, where there is nothing to go on from.
     #[param(value_type = Option<u16>, maximum = 200, default = 50)]
     history: u16,
@@ -70,14 +77,26 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
         let query = Query::of(parts);
         let last = parts.headers.get("last-event-id");
         let last = last.filter(|last| !last.is_empty()).map(|last| {
-            let seq = last.to_str().ok().and_then(parse_seq);
-            let refusal =
-                || Refusal::bad_request("the header Last-Event-ID must be the number of an event");
-            seq.ok_or_else(refusal)
+            let place = last.to_str().ok().map(Place::parse);
+            let place = place.and_then(|place| Some((parse_seq(&place.seq)?, place.epoch)));
+            let refusal = || {
+                Refusal::bad_request(
+                    "the header Last-Event-ID must be the number of an event, or the id of one",
+                )
+            };
+            place.ok_or_else(refusal)
         });
+        let last = last.transpose()?;
+        let ids = match query.text("ids").as_deref() {
+            None | Some("seq") => Ids::Seq,
+            Some("epoch") => Ids::SeqAndEpoch,
+            Some(_) => return Err(Refusal::bad_request("ids must be seq or epoch").into()),
+        };
+        let (after, epoch) = last.map_or((None, None), |(seq, epoch)| (Some(seq), epoch));
         Ok(Self {
-            after: last.transpose()?.or(query.seq("after")?),
-            epoch: query.text("epoch"),
+            after: after.or(query.seq("after")?),
+            epoch: epoch.or(query.text("epoch")),
+            ids,
             history: query.count("history", 0..=HISTORY_MAX, HISTORY_DEFAULT)?,
         })
     }
@@ -94,7 +113,7 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
         ("id" = uuid::Uuid, Path, description = "The session."),
         StreamQuery,
         ("access_token" = Option<String>, Query, description = "The token, for browsers: an EventSource sets no headers."),
-        ("Last-Event-ID" = Option<u64>, Header, description = "The last number that you have.")
+        ("Last-Event-ID" = Option<String>, Header, description = "The last number that you have, or the last id.")
     ),
     responses(
         (status = 200, body = String, content_type = "text/event-stream", description = "The stream."),
@@ -141,7 +160,7 @@ pub async fn stream(
         }
     };
     shared.tasks.spawn(serving);
-    let mut stream = EventStream::new(theirs, seats);
+    let mut stream = EventStream::new(theirs, seats, Translator::new(query.ids));
     let first = match timeout(QUERY_TIMEOUT, stream.first()).await {
         Ok(first) => first?,
         Err(_) => return Err(Refusal::unavailable(CALL_RETRY_MS).into()),
@@ -189,15 +208,17 @@ impl StreamQuery {
 struct EventStream {
     socket: UnixStream,
     frames: Frames,
+    translator: Translator,
     is_over: bool,
     _seats: Seats,
 }
 
 impl EventStream {
-    fn new(socket: UnixStream, seats: Seats) -> Self {
+    fn new(socket: UnixStream, seats: Seats, translator: Translator) -> Self {
         Self {
             socket,
             frames: Frames::default(),
+            translator,
             is_over: false,
             _seats: seats,
         }
@@ -221,7 +242,7 @@ impl EventStream {
             while let Some(frame) = self.frames.next_frame() {
                 match frame {
                     Frame::Text(text) => {
-                        let event = event_stream::event(&text);
+                        let event = self.translator.event(&text);
                         if event != Event::Nothing {
                             return Poll::Ready(Ok(Some(event)));
                         }

@@ -31,7 +31,7 @@ use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::config::TokenKeys;
 use crate::keyring::refresher::Refresher;
 use crate::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 
 /// When somebody whose token cannot be judged may come back.
 const RETRY_AFTER_MS: u64 = 5_000;
@@ -182,7 +182,7 @@ impl Keyring {
                 "refused a token of another issuer: if it is yours, add it to USHER_ISSUER"
             );
         }
-        Refusal::new(RefusalCode::Unauthorized, error.to_string())
+        Refusal::of_token(flaw(error), error.to_string())
     }
 
     fn verify(&self, token: &str) -> Result<Identity, TokenError> {
@@ -196,6 +196,29 @@ impl fmt::Debug for Keyring {
         f.debug_tuple("Keyring")
             .field(&*self.state.borrow())
             .finish()
+    }
+}
+
+/// The name of what is wrong with a token, for clients.
+fn flaw(error: &TokenError) -> TokenFlaw {
+    match error {
+        TokenError::Malformed | TokenError::Header { .. } | TokenError::Payload => {
+            TokenFlaw::Malformed
+        }
+        TokenError::UnknownIssuer { .. }
+        | TokenError::Missing { claim: "iss", .. }
+        | TokenError::Wrong { claim: "iss", .. } => TokenFlaw::Issuer,
+        TokenError::Unstorable { .. } | TokenError::Missing { .. } | TokenError::Wrong { .. } => {
+            TokenFlaw::Claim
+        }
+        TokenError::TooLarge => TokenFlaw::TooLarge,
+        TokenError::SecretKey => TokenFlaw::SecretKey,
+        TokenError::WrongAlgorithm { .. } => TokenFlaw::Algorithm,
+        TokenError::UnknownKey => TokenFlaw::UnknownKey,
+        TokenError::BadSignature => TokenFlaw::Signature,
+        TokenError::RefusedRole { .. } => TokenFlaw::Role,
+        TokenError::Expired => TokenFlaw::Expired,
+        TokenError::NotYetValid => TokenFlaw::NotYetValid,
     }
 }
 

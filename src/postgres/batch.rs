@@ -182,9 +182,8 @@ pub(super) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
         (_, _, _) => default_message(code).to_owned(),
     };
     Some(Refusal {
-        code,
-        message: message.into(),
         retry_after_ms,
+        ..Refusal::new(code, message)
     })
 }
 

@@ -12,7 +12,7 @@ use crate::limits::{
     HISTORY_DEFAULT, HISTORY_MAX, RESUME_TOKEN_BYTES_MAX,
 };
 use crate::protocol::id::{MessageId, MovieId, Nonce, Seq, SessionId, VotingId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::text::has_ink;
 
 /// A frame as a client sent it, with the name the client gave it.
@@ -312,7 +312,10 @@ impl Fields {
         if token.len() > ACCESS_TOKEN_BYTES_MAX {
             // By a code of its own: to get a fresh token, or to try again, does not help.
             let message = format!("token must have at most {ACCESS_TOKEN_BYTES_MAX} bytes");
-            return Err(Refusal::new(RefusalCode::TooLarge, message));
+            return Err(Refusal {
+                reason: Some(TokenFlaw::TooLarge),
+                ..Refusal::new(RefusalCode::TooLarge, message)
+            });
         }
         Ok(token)
     }

@@ -3,10 +3,12 @@
 //! Takes the bytes that go to a WebSocket, however they are cut. The text of a frame becomes the `data` of an event, the
 //! newest number in it the event's `id`; a ping becomes a comment. What has no meaning without a way back is left out.
 
+use std::borrow::Cow;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::Deserialize;
 
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
@@ -84,32 +86,97 @@ pub enum Event {
     Nothing,
 }
 
-/// Makes an event of the text of a frame.
-#[must_use]
-pub fn event(text: &[u8]) -> Event {
-    #[derive(Deserialize)]
-    struct Outline<'a> {
-        r#type: &'a str,
-        #[serde(default)]
-        seq: Option<u64>,
-        #[serde(default)]
-        events: Vec<Numbered>,
-        #[serde(default)]
-        after_ms: Option<u64>,
-        #[serde(default)]
-        code: Option<&'a str>,
-        #[serde(default)]
-        message: Option<String>,
-        #[serde(default)]
-        retry_after_ms: Option<u64>,
+/// What the `id` of an event names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ids {
+    /// The newest number in the event.
+    #[default]
+    Seq,
+    /// The number and the epoch that it belongs to, as [`Place`] writes them.
+    SeqAndEpoch,
+}
+
+/// A number with its epoch, if one is given: `1302@k3v9`, or `1302`. What reads a number up to the first character that is
+/// none gets the number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The number, in digits.
+    pub seq: String,
+    /// The epoch.
+    pub epoch: Option<String>,
+}
+
+impl Place {
+    /// Takes the two apart.
+    #[must_use]
+    pub fn parse(id: &str) -> Self {
+        let (seq, epoch) = id.split_once(EPOCH_MARK).unwrap_or((id, ""));
+        Self {
+            seq: seq.to_owned(),
+            epoch: (!epoch.is_empty()).then(|| epoch.to_owned()),
+        }
     }
-    #[derive(Deserialize)]
-    struct Numbered {
-        seq: u64,
+}
+
+const EPOCH_MARK: char = '@';
+
+/// Makes events of frames, one stream's after the other.
+#[derive(Debug, Default)]
+pub struct Translator {
+    ids: Ids,
+    /// The epoch of the numbers that follow; only `subscribed` and `reset` name it.
+    epoch: Option<String>,
+}
+
+impl Translator {
+    /// For a stream whose events have such ids.
+    #[must_use]
+    pub fn new(ids: Ids) -> Self {
+        Self { ids, epoch: None }
     }
-    let Ok(frame) = serde_json::from_slice::<Outline<'_>>(text) else {
-        return Event::Nothing;
-    };
+
+    /// Makes an event of the text of a frame.
+    #[must_use]
+    pub fn event(&mut self, text: &[u8]) -> Event {
+        let Ok(frame) = serde_json::from_slice::<Outline<'_>>(text) else {
+            return Event::Nothing;
+        };
+        if self.ids == Ids::SeqAndEpoch
+            && let Some(epoch) = &frame.epoch
+        {
+            self.epoch = Some(epoch.to_string());
+        }
+        event(text, frame, self.epoch.as_deref())
+    }
+}
+
+#[derive(Deserialize)]
+struct Outline<'a> {
+    r#type: &'a str,
+    #[serde(default)]
+    seq: Option<u64>,
+    #[serde(borrow, default)]
+    epoch: Option<Cow<'a, str>>,
+    #[serde(default)]
+    events: Vec<Numbered>,
+    #[serde(default)]
+    after_ms: Option<u64>,
+    #[serde(default)]
+    code: Option<&'a str>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
+    #[serde(default)]
+    reason: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Numbered {
+    seq: u64,
+}
+
+fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> Event {
     let id = match frame.r#type {
         "welcome" | "resume_token" | "authenticated" | "ack" | "pong" => return Event::Nothing,
         "events" => frame.events.last().map(|event| event.seq),
@@ -121,7 +188,8 @@ pub fn event(text: &[u8]) -> Event {
         out.put_slice(format!("retry: {after_ms}\n").as_bytes());
     }
     if let Some(id) = id {
-        out.put_slice(format!("id: {id}\n").as_bytes());
+        let mark = epoch.map(|epoch| format!("{EPOCH_MARK}{epoch}"));
+        out.put_slice(format!("id: {id}{}\n", mark.unwrap_or_default()).as_bytes());
     }
     // Line breaks in JSON are white space between its parts, and each line of an event is said to be data.
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -138,6 +206,7 @@ pub fn event(text: &[u8]) -> Event {
     let message = frame.message.unwrap_or_default();
     let mut refusal = Refusal::new(code.unwrap_or(RefusalCode::Internal), message);
     refusal.retry_after_ms = frame.retry_after_ms;
+    refusal.reason = frame.reason.and_then(TokenFlaw::parse);
     Event::Refused { refusal, event }
 }
 
@@ -258,17 +327,53 @@ mod tests {
     fn what_means_nothing_here_is_left_out_and_a_refusal_is_told() {
         for kind in ["welcome", "resume_token", "pong"] {
             let text = format!(r#"{{"type":"{kind}"}}"#);
-            assert_eq!(event(text.as_bytes()), Event::Nothing);
+            assert_eq!(plain(text.as_bytes()), Event::Nothing);
         }
-        let refused = event(br#"{"type":"error","code":"banned","message":"out"}"#);
+        let refused = plain(br#"{"type":"error","code":"banned","message":"out"}"#);
         let Event::Refused { refusal, .. } = refused else {
             return assert_eq!(refused, Event::Nothing);
         };
         assert_eq!(refusal, Refusal::new(RefusalCode::Banned, "out"));
     }
 
+    #[test]
+    fn ids_with_an_epoch_are_read_back_and_those_without_too() {
+        let mut translator = Translator::new(Ids::SeqAndEpoch);
+        let mut ids = Vec::new();
+        for text in [
+            r#"{"type":"subscribed","seq":6,"epoch":"k3"}"#,
+            r#"{"type":"events","events":[{"seq":7}]}"#,
+            r#"{"type":"viewers","count":3}"#,
+            r#"{"type":"reset","seq":2,"epoch":"w@4"}"#,
+            r#"{"type":"events","events":[{"seq":3},{"seq":4}]}"#,
+        ] {
+            let Event::Send(event) = translator.event(text.as_bytes()) else {
+                panic!("nothing of {text}");
+            };
+            let event = String::from_utf8(event.to_vec()).expect("utf-8");
+            ids.extend(
+                event
+                    .lines()
+                    .find_map(|line| line.strip_prefix("id: ").map(str::to_owned)),
+            );
+        }
+        assert_eq!(ids, ["6@k3", "7@k3", "2@w@4", "4@w@4"]);
+        for (id, seq, epoch) in [
+            ("4@w@4", "4", Some("w@4")),
+            ("4", "4", None),
+            ("4@", "4", None),
+        ] {
+            let place = Place::parse(id);
+            assert_eq!((&*place.seq, place.epoch.as_deref()), (seq, epoch), "{id}");
+        }
+    }
+
+    fn plain(text: &[u8]) -> Event {
+        Translator::default().event(text)
+    }
+
     fn check(text: &str, expected: Expect) {
-        let Event::Send(event) = event(text.as_bytes()) else {
+        let Event::Send(event) = plain(text.as_bytes()) else {
             return expected.assert_eq("nothing");
         };
         expected.assert_eq(std::str::from_utf8(&event).expect("utf-8"));

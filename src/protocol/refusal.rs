@@ -90,6 +90,78 @@ impl RefusalCode {
     }
 }
 
+/// What is wrong with an access token. The names are part of the protocol, so that a client need not read the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenFlaw {
+    /// No key of the project uses the algorithm that the header names.
+    Algorithm,
+    /// A claim is missing, wrong, or not to be stored; the message names it.
+    Claim,
+    /// The time of the token is over: a fresh one helps.
+    Expired,
+    /// The gateway does not accept tokens of this issuer.
+    Issuer,
+    /// The text is not a token.
+    Malformed,
+    /// A token is needed, and there is none.
+    Missing,
+    /// The time of the token has not come.
+    NotYetValid,
+    /// The gateway does not act as the role of the token.
+    Role,
+    /// The text is one of the project's secret keys.
+    SecretKey,
+    /// The signature is not that of a key of the project.
+    Signature,
+    /// The token is larger than the limit.
+    TooLarge,
+    /// The project has no key with the name that the header gives: a fresh token helps.
+    UnknownKey,
+}
+
+impl TokenFlaw {
+    /// Every flaw, for tests.
+    pub const ALL: [Self; 12] = [
+        Self::Algorithm,
+        Self::Claim,
+        Self::Expired,
+        Self::Issuer,
+        Self::Malformed,
+        Self::Missing,
+        Self::NotYetValid,
+        Self::Role,
+        Self::SecretKey,
+        Self::Signature,
+        Self::TooLarge,
+        Self::UnknownKey,
+    ];
+
+    /// The flaw with this name on the wire.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|flaw| flaw.as_str() == name)
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Algorithm => "algorithm",
+            Self::Claim => "claim",
+            Self::Expired => "expired",
+            Self::Issuer => "issuer",
+            Self::Malformed => "malformed",
+            Self::Missing => "missing",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Role => "role",
+            Self::SecretKey => "secret_key",
+            Self::Signature => "signature",
+            Self::TooLarge => "too_large",
+            Self::UnknownKey => "unknown_key",
+        }
+    }
+}
+
 /// The answer to a frame that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -99,6 +171,8 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// When to try again, where trying again can help.
     pub retry_after_ms: Option<u64>,
+    /// What is wrong with the caller's token, where it is that.
+    pub reason: Option<TokenFlaw>,
 }
 
 impl Refusal {
@@ -108,6 +182,15 @@ impl Refusal {
             code,
             message: message.into(),
             retry_after_ms: None,
+            reason: None,
+        }
+    }
+
+    /// A token that is missing or not good.
+    pub fn of_token(reason: TokenFlaw, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::new(RefusalCode::Unauthorized, message)
         }
     }
 
@@ -120,9 +203,11 @@ impl Refusal {
     #[must_use]
     pub fn busy() -> Self {
         Self {
-            code: RefusalCode::Busy,
-            message: "an open transaction in the database locks what this needs, try again".into(),
             retry_after_ms: Some(BUSY_RETRY_MS),
+            ..Self::new(
+                RefusalCode::Busy,
+                "an open transaction in the database locks what this needs, try again",
+            )
         }
     }
 
@@ -130,9 +215,11 @@ impl Refusal {
     #[must_use]
     pub fn unavailable(retry_after_ms: u64) -> Self {
         Self {
-            code: RefusalCode::Unavailable,
-            message: "the database cannot be reached at the moment, try again".into(),
             retry_after_ms: Some(retry_after_ms),
+            ..Self::new(
+                RefusalCode::Unavailable,
+                "the database cannot be reached at the moment, try again",
+            )
         }
     }
 }
@@ -238,6 +325,10 @@ mod tests {
             assert_eq!(RefusalCode::parse(code.as_str()), Some(code));
         }
         assert_eq!(RefusalCode::parse("nonsense"), None);
+        for flaw in TokenFlaw::ALL {
+            assert_eq!(TokenFlaw::parse(flaw.as_str()), Some(flaw));
+        }
+        assert_eq!(TokenFlaw::parse("nonsense"), None);
     }
 
     #[test]

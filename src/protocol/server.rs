@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::limits::EVENTS_FRAME_BYTES_MAX;
 use crate::protocol::client::FrameId;
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
-use crate::protocol::refusal::Refusal;
+use crate::protocol::refusal::{Refusal, TokenFlaw};
 use crate::protocol::websocket::{self, HEADER_BYTES_MAX};
 
 /// Every frame but `events`, which [`events`] splices from what the database wrote.
@@ -40,6 +40,9 @@ pub enum ServerFrame<'a> {
         message: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
+        /// What is wrong with the token, where it is that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
     },
     Mine {
         session: SessionId,
@@ -205,6 +208,7 @@ pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Bytes {
         code: refusal.code.as_str(),
         message: &refusal.message,
         retry_after_ms: refusal.retry_after_ms,
+        reason: refusal.reason.map(TokenFlaw::as_str),
     }
     .encode()
 }

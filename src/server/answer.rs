@@ -38,6 +38,9 @@ pub fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
     if let Some(after) = refusal.retry_after_ms {
         error["retry_after_ms"] = after.into();
     }
+    if let Some(reason) = refusal.reason {
+        error["reason"] = reason.as_str().into();
+    }
     let mut response = json(status, &json!({ "error": error }));
     // For those who count.
     response.extensions_mut().insert(refusal.code);

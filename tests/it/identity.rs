@@ -374,6 +374,65 @@ async fn tokens_of_every_accepted_issuer_are_good_and_another_is_named_to_the_op
     }
 }
 
+#[tokio::test]
+async fn a_refused_token_is_named_by_a_reason_wherever_it_is_shown() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.token_keys.issuers = vec!["https://auth.example/auth/v1".to_owned()];
+    })
+    .await;
+    let at = gateway.at;
+    let of = |issuer: Option<&str>, ttl: Duration| {
+        let mut claims = Claims::user(UserId(ann.id));
+        claims.issuer = issuer.map(str::to_owned);
+        sign(JWT_SECRET, &claims, ttl)
+    };
+    let good = of(Some("https://auth.example/auth/v1"), HOUR);
+    let (message, _) = good.rsplit_once('.').unwrap();
+    let mut role = Claims::user(UserId(ann.id));
+    role.role = "service_role".to_owned();
+    let other_key = sign(&JWT_SECRET.replace("secret", "guess!"), &role, HOUR);
+    for (token, reason) in [
+        ("nonsense".to_owned(), "malformed"),
+        ("sb_secret_x".to_owned(), "secret_key"),
+        (format!("{message}."), "signature"),
+        (other_key, "signature"),
+        (
+            of(Some("https://auth.example/auth/v1"), Duration::ZERO),
+            "expired",
+        ),
+        (of(Some("https://other.example"), HOUR), "issuer"),
+        (of(None, HOUR), "issuer"),
+        (sign(JWT_SECRET, &role, HOUR), "role"),
+        (large_token(&ann, ACCESS_TOKEN_BYTES_MAX + 4), "too_large"),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let header = [("Authorization", bearer.as_str())];
+        let mut answers = vec![shake(at, "", &header).await.json()["error"].clone()];
+        for path in ["events", "stream"] {
+            let path = format!("/v1/sessions/{session}/{path}");
+            let answer = get(at, &path, &header).await;
+            answer.is_refusal(401, "unauthorized");
+            answers.push(answer.json()["error"].clone());
+        }
+        let mut client = Client::anonymous(at).await;
+        answers.push(client.ask(json!({"type": "auth", "token": token})).await);
+        for answer in &answers {
+            assert_eq!(answer["reason"], reason, "{answers:#?}");
+        }
+    }
+    // No token where one is needed; and what is not about a token has no reason.
+    let path = format!("/v1/sessions/{session}/messages");
+    let json = [("Content-Type", "application/json")];
+    let answer = http::call(at, "POST", &path, &json, r#"{"body":"x"}"#).await;
+    assert_eq!(answer.json()["error"]["reason"], "missing", "{answer:?}");
+    let answer = get(at, &format!("/v1/sessions/{}/events", Uuid::new_v4()), &[]).await;
+    answer.is_refusal(404, "not_found");
+    assert_eq!(answer.json()["error"].get("reason"), None);
+}
+
 /// A token of so many bytes, or up to three fewer: base64 has no other lengths.
 fn large_token(user: &User, bytes: usize) -> String {
     let with_name = |length: usize| {

@@ -21,6 +21,7 @@ pub(crate) struct Source {
     last_id: Option<String>,
     retry_ms: Option<u64>,
     comments: usize,
+    has_epochs: bool,
 }
 
 impl Source {
@@ -54,6 +55,7 @@ impl Source {
             last_id: last_id.map(str::to_owned),
             retry_ms: None,
             comments: 0,
+            has_epochs: path.contains("ids=epoch"),
         }
     }
 
@@ -89,7 +91,10 @@ impl Source {
         let frame: Value = serde_json::from_str(&data.join("\n")).ok()?;
         if frame["type"] == "events" {
             let newest = frame["events"].as_array().unwrap().last().unwrap()["seq"].to_string();
-            assert_eq!(self.last_id.as_deref(), Some(&*newest));
+            let last_id = self.last_id.as_deref().unwrap();
+            let seq = last_id.split('@').next().unwrap();
+            assert_eq!(seq, newest);
+            assert_eq!(last_id != newest, self.has_epochs, "{last_id}");
         }
         Some(frame)
     }
@@ -235,6 +240,63 @@ async fn whoever_comes_back_with_the_last_id_misses_nothing_also_after_a_crash()
     assert_eq!(other.frame().await.unwrap()["seq"].to_string(), last);
     let mut other = Source::open(at, &format!("{}?history=2", path(session)), None, None).await;
     assert_eq!(other.frame().await.unwrap()["seq"], 605);
+}
+
+#[tokio::test]
+async fn the_last_id_names_the_epoch_where_the_page_asks_for_it() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    for number in 0..3 {
+        db.say(session, &ann, &format!("message {number}")).await;
+    }
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let at = gateway.at;
+    let path = format!("{}?ids=epoch", path(session));
+    let mut source = Source::open(at, &path, None, None).await;
+    let epoch = source.expect("subscribed").await["epoch"].clone();
+    let epoch = epoch.as_str().unwrap();
+    assert_eq!(source.last_id, Some(format!("0@{epoch}")));
+    source.events(0, 3).await;
+    assert_eq!(source.last_id, Some(format!("3@{epoch}")));
+    // What the browser sends when it reconnects, after which the database is another.
+    let last = source.last_id.clone();
+    let mut source = Source::open(at, &path, None, last.as_deref()).await;
+    let again = source.expect("subscribed").await;
+    assert_eq!(
+        (&again["recovered"], &again["seq"]),
+        (&json!(true), &json!(3))
+    );
+    drop(source);
+    drop(gateway);
+    db.run("update usher.identity set id = gen_random_uuid()")
+        .await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let at = gateway.at;
+    db.say(session, &ann, "of the other life").await;
+    let mut source = Source::open(at, &path, None, last.as_deref()).await;
+    let other = source.expect("subscribed").await;
+    assert_eq!(
+        (&other["recovered"], &other["reason"], &other["seq"]),
+        (&json!(false), &json!("ahead"), &json!(0))
+    );
+    assert_eq!(
+        source.last_id,
+        Some(format!("0@{}", other["epoch"].as_str().unwrap()))
+    );
+    source.events(0, 4).await;
+    // A bare number is taken at its word, as ever. The id wins over the query.
+    let mut source = Source::open(at, &path, None, Some("3")).await;
+    assert_eq!(source.expect("subscribed").await["recovered"], true);
+    let asked = format!("{path}&epoch={}", other["epoch"].as_str().unwrap());
+    let mut source = Source::open(at, &asked, None, last.as_deref()).await;
+    assert_eq!(source.expect("subscribed").await["recovered"], false);
+    for (query, id) in [("?ids=both", "3"), ("", "@"), ("", "x@3"), ("", "-1@e")] {
+        let path = format!("{}{query}", crate::stream::path(session));
+        get(at, &path, &[("Last-Event-ID", id)])
+            .await
+            .is_refusal(400, "bad_request");
+    }
 }
 
 #[tokio::test]
