@@ -292,6 +292,10 @@ const _: () = assert!(
 /// Bytes of direct answers that wait for a stalled socket; beyond it the client is closed as too slow.
 pub const HELD_BYTES_MAX: usize = 512 * 1024;
 
+/// Answers to writes that come for a socket that is given up already, and are kept for its close: those of all writes that
+/// it may have under way, and as many refusals of other frames. Each has less than two KiB.
+pub const LATE_ANSWERS_MAX: usize = 2 * WRITES_IN_FLIGHT_PER_PEER_MAX;
+
 /// Commands that a fan-out loop takes at a time, before it looks for news again.
 pub const COMMANDS_TAKEN_MAX: usize = 256;
 

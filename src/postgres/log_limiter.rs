@@ -15,6 +15,7 @@ use crate::{
     causes::with_causes,
     limits::{LOG_KINDS_MAX, LOG_REPEAT_INTERVAL},
     postgres::store::StoreError,
+    protocol::id::SessionId,
 };
 
 /// The kind of all failures that a missing or outdated schema causes.
@@ -90,6 +91,19 @@ impl LogLimiter {
             error!(
                 name,
                 detail, unlogged, "a write was refused for a reason of our own"
+            );
+        }
+    }
+
+    /// Logs that events were shown that the log does not have. Whoever forges them may go on as fast as Postgres lets them.
+    pub fn on_forged(&self, session: SessionId, events: u64) {
+        if let Some(unlogged) = self.admit(("notifications", "forged"), Instant::now()) {
+            warn!(
+                %session,
+                events,
+                unlogged,
+                "an event that was shown is not in the log: a role other than Usher's own sends notifications; viewers start \
+                 over"
             );
         }
     }

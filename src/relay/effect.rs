@@ -16,6 +16,8 @@ use crate::relay::router::Position;
 pub enum Effect {
     /// Ask the database what the peer may do in a session.
     Admit { session: SessionId, attempt: u32 },
+    /// Send the answer to a write that is done.
+    Answer(Bytes),
     /// Ask the router to deliver from a position on.
     Attach {
         session: SessionId,

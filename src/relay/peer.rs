@@ -17,7 +17,7 @@ use crate::protocol::client::{
     ClientFrame, FrameId, Misunderstood, NewMessage, NewVote, Request, Subscribe,
 };
 use crate::protocol::id::SessionId;
-use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode};
+use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::server::{Done, ServerFrame};
 use crate::protocol::{ms, websocket};
 use crate::relay::effect::Effect;
@@ -249,10 +249,11 @@ impl Peer {
         };
         let (_, id) = self.writes.swap_remove(place);
         match outcome {
-            Ok(done) => self.send(&ServerFrame::Ack {
-                id: id.as_ref(),
-                done,
-            }),
+            Ok(done) => {
+                let id = id.as_ref();
+                let ack = ServerFrame::Ack { id, done };
+                self.effects.push(Effect::Answer(ack.encode()));
+            }
             Err(refusal) => self.refuse(id, refusal),
         }
     }
@@ -390,7 +391,7 @@ impl Peer {
         let Request { id, frame } = request;
         if !self.is_admitted && !matches!(frame, ClientFrame::Auth { .. } | ClientFrame::Ping) {
             let message = "send an auth frame with a token first";
-            return self.refuse(id, Refusal::new(RefusalCode::Unauthorized, message));
+            return self.refuse(id, Refusal::of_token(TokenFlaw::Missing, message));
         }
         match frame {
             ClientFrame::Auth { token } => self.on_auth(id, &token, now),
@@ -409,7 +410,7 @@ impl Peer {
             }
             Credential::Absent => {
                 let message = "token must be a user's access token";
-                self.refuse(id, Refusal::new(RefusalCode::Unauthorized, message));
+                self.refuse(id, Refusal::of_token(TokenFlaw::Missing, message));
             }
             Credential::Token(token) => {
                 self.is_proving = true;

@@ -1573,7 +1573,7 @@ impl Stage {
                 )
             }
             Effect::SeesHidden { sees_hidden, .. } => format!("sees hidden counts: {sees_hidden}"),
-            Effect::Send(bytes) => self.show_frame(&bytes),
+            Effect::Answer(bytes) | Effect::Send(bytes) => self.show_frame(&bytes),
             Effect::Began(beginning) => format!("count {beginning:?}"),
             Effect::Write { ticket, .. } => {
                 self.tickets.push(ticket);

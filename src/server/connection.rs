@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
@@ -28,7 +28,7 @@ use crate::relay::effect::Effect;
 use crate::relay::peer::{Moment, Peer, Write};
 use crate::server::fanout::Command;
 use crate::server::inbound::{Heard, Inbound};
-use crate::server::line::Note;
+use crate::server::line::{FrameKind, Note};
 use crate::server::meter::Meter;
 use crate::server::question::{self, Answer, Question};
 use crate::server::socket::Socket;
@@ -141,7 +141,8 @@ impl Connection {
                 Box::pin(self.farewell(code)).await;
             }
             End::Gone => {
-                let _ = self.fanout.send(Command::Close { peer: self.id }).await;
+                let (peer, held) = (self.id, None);
+                let _ = self.fanout.send(Command::Close { peer, held }).await;
             }
         }
         metrics.connections.dec();
@@ -232,8 +233,6 @@ impl Connection {
                 turn,
             } => self.peer.on_turn(session, attempt, turn, now),
             Note::Broken => return Some(End::Gone),
-            // A line that is closed is this task's to finish, and is not looked at here any more.
-            Note::Held(_) => {}
             Note::Written => self.receipts = self.receipts.saturating_sub(1),
         }
         None
@@ -320,7 +319,7 @@ impl Connection {
             Heard::Gone => return Some(End::Gone),
         }
         if let Some(reply) = self.inbound.take_reply().await {
-            self.send(reply).await;
+            self.send(reply, FrameKind::Plain).await;
         }
         end
     }
@@ -380,9 +379,15 @@ impl Connection {
                         .refusals
                         .get_or_create(&refusal.code.into())
                         .inc();
-                    self.send(server::error(id.as_ref(), &refusal)).await;
+                    let frame = server::error(id.as_ref(), &refusal);
+                    self.send(frame, FrameKind::Answer).await;
                 }
-                Effect::Send(frame) => self.send(frame).await,
+                Effect::Answer(frame) => self.send(frame, FrameKind::Answer).await,
+                Effect::Send(frame) if frame.len() >= RECEIPT_BYTES_MIN => {
+                    self.receipts += 1;
+                    self.send(frame, FrameKind::Receipted).await;
+                }
+                Effect::Send(frame) => self.send(frame, FrameKind::Plain).await,
                 // While a socket takes nothing, silence is no sign of death: it is slow.
                 Effect::Close(CloseCode::HeartbeatMissed) if self.unfinished.is_some() => {
                     return Some(End::Close(CloseCode::TooSlow));
@@ -460,6 +465,7 @@ impl Connection {
                 sees_hidden,
             },
             Effect::Admit { .. }
+            | Effect::Answer(_)
             | Effect::Began(_)
             | Effect::CheckAccess { .. }
             | Effect::Close(_)
@@ -500,39 +506,33 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, frame: Bytes) {
-        let wants_receipt = frame.len() >= RECEIPT_BYTES_MIN;
-        self.receipts += usize::from(wants_receipt);
-        let _ = self
-            .fanout
-            .send(Command::Frame {
-                peer: self.id,
-                frame,
-                wants_receipt,
-            })
-            .await;
+    async fn send(&mut self, frame: Bytes, kind: FrameKind) {
+        let peer = self.id;
+        let command = Command::Frame { peer, frame, kind };
+        let _ = self.fanout.send(command).await;
     }
 
     /// Takes the socket back from the fan-out loop, finishes what it was sending, answers the pending writes, and closes.
     async fn farewell(&mut self, code: CloseCode) {
-        let _ = self.fanout.send(Command::Close { peer: self.id }).await;
+        let (sender, held) = oneshot::channel();
+        let close = Command::Close {
+            peer: self.id,
+            held: Some(sender),
+        };
+        let _ = self.fanout.send(close).await;
         let unfinished = self.unfinished.take();
         let mut rest: VecDeque<Bytes> = unfinished
             .map(|unfinished| unfinished.bytes)
             .into_iter()
             .collect();
-        // The loop lets go of the notes when it has let go of the socket.
+        // The loop lets go of the notes when it has let go of the socket, or given the line up.
         while let Some(note) = self.notes.next().await {
-            match note {
-                Note::Finish(bytes) => rest.push_back(bytes),
-                Note::Held(frames) => rest.extend(frames),
-                Note::Attached { .. }
-                | Note::Broken
-                | Note::Joined { .. }
-                | Note::Turned { .. }
-                | Note::Written => {}
+            if let Note::Finish(bytes) = note {
+                rest.push_back(bytes);
             }
         }
+        // A loop that is gone has handed nothing over.
+        rest.extend(held.await.unwrap_or_default());
         let (peer, answers) = (&mut self.peer, &mut self.answers);
         let metrics = &self.shared.metrics;
         if farewell::answer(peer, answers, &mut rest, &self.socket, metrics)

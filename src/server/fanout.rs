@@ -12,8 +12,7 @@ use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::sync::mpsc;
-use tracing::warn;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
 use crate::metrics::Metrics;
@@ -29,7 +28,7 @@ use crate::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
 use crate::relay::tally::Tally;
 use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
-use crate::server::line::{Line, Note, Written};
+use crate::server::line::{FrameKind, Line, Note, Written};
 use crate::server::readiness::Pulse;
 use crate::server::shrink::Shrink;
 use crate::server::socket::Socket;
@@ -50,13 +49,16 @@ pub enum Command {
         attempt: u32,
         from: Position,
     },
-    /// Forget a connection.
-    Close { peer: PeerId },
+    /// Forget a connection, and hand over what waits for its socket.
+    Close {
+        peer: PeerId,
+        held: Option<oneshot::Sender<Vec<Bytes>>>,
+    },
     /// Send a frame that is for one connection.
     Frame {
         peer: PeerId,
         frame: Bytes,
-        wants_receipt: bool,
+        kind: FrameKind,
     },
     /// Note who is behind a connection.
     Identify { peer: PeerId, user: Option<UserId> },
@@ -246,11 +248,7 @@ impl Fanout {
                 self.router.on_page(&refill, &page, &mut self.lines);
                 let forgeries = self.router.take_forgeries();
                 if forgeries > 0 {
-                    warn!(
-                        session = %refill.session,
-                        "an event that was shown is not in the log: a role other than Usher's own sends notifications; \
-                         viewers start over"
-                    );
+                    self.store.log().on_forged(refill.session, forgeries);
                     self.metrics.forged_events.inc_by(forgeries);
                 }
             }
@@ -276,14 +274,10 @@ impl Fanout {
                     },
                 );
             }
-            Command::Close { peer } => self.on_close(peer),
-            Command::Frame {
-                peer,
-                frame,
-                wants_receipt,
-            } => {
+            Command::Close { peer, held } => self.on_close(peer, held),
+            Command::Frame { peer, frame, kind } => {
                 if let Some(line) = self.lines.lines.get_mut(&peer) {
-                    line.send(frame, wants_receipt, &mut self.lines.written);
+                    line.send(frame, kind, &mut self.lines.written);
                 }
             }
             Command::Identify { peer, user } => self.router.set_user(peer, user),
@@ -376,13 +370,17 @@ impl Fanout {
         }
     }
 
-    fn on_close(&mut self, peer: PeerId) {
+    fn on_close(&mut self, peer: PeerId, held: Option<oneshot::Sender<Vec<Bytes>>>) {
         for session in self.router.leave_all(peer, moment().at) {
             self.audience.leave(session);
             self.metrics.subscriptions.dec();
         }
         if let Some(line) = self.lines.lines.remove(&peer) {
-            line.close();
+            let frames = line.close();
+            if let Some(held) = held {
+                // A connection that is gone has no use for it.
+                let _ = held.send(frames);
+            }
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) async fn answer(
 /// The frames that a peer wants sent; nothing else that it wants is done any more.
 fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
     let frame = |effect| match effect {
-        Effect::Send(frame) => Some(frame),
+        Effect::Answer(frame) | Effect::Send(frame) => Some(frame),
         Effect::Refuse { id, refusal } => {
             metrics.refusals.get_or_create(&refusal.code.into()).inc();
             Some(server::error(id.as_ref(), &refusal))

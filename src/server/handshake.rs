@@ -181,7 +181,7 @@ pub fn serve(
         {
             error!(peer = peer.0, "a connection failed by a fault of ours");
             metrics.connections.dec();
-            let _ = fanout.send(Command::Close { peer }).await;
+            let _ = fanout.send(Command::Close { peer, held: None }).await;
         }
     }
 }

@@ -3,6 +3,9 @@
 //! A line is either flowing, then bytes go straight to the socket, or stalled, then the connection's task is finishing what
 //! the socket did not take. While it is stalled direct answers wait, up to a bound, and events are refused: the router
 //! remembers the position. Invariant: at any time one of the two writes to the socket, never both.
+//!
+//! A line that is given up, because too much waits or its connection does not listen, writes nothing more. It keeps what
+//! waited, and the answers to writes that still come, until its connection takes the socket back and closes it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
 
-use crate::limits::HELD_BYTES_MAX;
+use crate::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
 use crate::protocol::id::SessionId;
 use crate::relay::router::{Attached, Recall, TurnKind};
 use crate::server::shrink::Shrink;
@@ -32,8 +35,6 @@ pub enum Note {
     Broken,
     /// The socket did not take these bytes: finish them, then say so.
     Finish(Bytes),
-    /// What waited behind the bytes that the socket did not take, handed over as the line is closed.
-    Held(Vec<Bytes>),
     /// The interest is noted.
     Joined {
         session: SessionId,
@@ -49,6 +50,17 @@ pub enum Note {
     },
     /// Everything sent up to the frame that asked for this receipt was taken.
     Written,
+}
+
+/// What a frame that is for one connection is to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// The answer to a write, which comes before every close.
+    Answer,
+    /// Any other.
+    Plain,
+    /// One whose sender waits until the socket took it.
+    Receipted,
 }
 
 /// What the lines of a loop did in a turn.
@@ -76,8 +88,17 @@ pub struct Line {
 /// What waits behind the bytes that a socket did not take.
 #[derive(Debug, Default)]
 struct Held {
-    frames: VecDeque<(Bytes, bool)>,
+    frames: VecDeque<(Bytes, FrameKind)>,
     bytes: usize,
+    /// Answers that came after the line was given up.
+    late: usize,
+}
+
+impl Held {
+    fn push(&mut self, frame: Bytes, kind: FrameKind) {
+        self.bytes += frame.len();
+        self.frames.push_back((frame, kind));
+    }
 }
 
 impl Line {
@@ -93,22 +114,28 @@ impl Line {
     }
 
     /// Sends a frame that is for this connection alone, with a receipt if one is wanted.
-    pub fn send(&mut self, frame: Bytes, wants_receipt: bool, written: &mut Written) {
-        if self.notes.is_none() {
-            return;
-        }
+    pub fn send(&mut self, frame: Bytes, kind: FrameKind, written: &mut Written) {
+        let is_given_up = self.notes.is_none();
         if let Some(held) = &mut self.stalled {
-            held.bytes += frame.len();
-            held.frames.push_back((frame, wants_receipt));
-            if held.bytes > HELD_BYTES_MAX {
-                self.give_up();
+            if !is_given_up {
+                held.push(frame, kind);
+                if held.bytes > HELD_BYTES_MAX {
+                    self.give_up();
+                }
+            } else if kind == FrameKind::Answer && held.late < LATE_ANSWERS_MAX {
+                // Nothing else: events after a frame that is left out would make a gap.
+                held.late += 1;
+                held.push(frame, kind);
             }
             return;
         }
+        if is_given_up {
+            return;
+        }
         self.write(&frame, written);
-        if wants_receipt {
+        if kind == FrameKind::Receipted {
             match &mut self.stalled {
-                Some(held) => held.frames.push_back((Bytes::new(), true)),
+                Some(held) => held.push(Bytes::new(), kind),
                 None => self.tell(Note::Written),
             }
         }
@@ -136,27 +163,33 @@ impl Line {
         let Some(held) = self.stalled.take() else {
             return true;
         };
-        for (frame, wants_receipt) in held.frames {
-            self.send(frame, wants_receipt, written);
+        for (frame, kind) in held.frames {
+            match &mut self.stalled {
+                Some(behind) => behind.push(frame, kind),
+                None => self.send(frame, kind, written),
+            }
         }
-        self.stalled.is_none()
+        self.stalled.is_none() && self.notes.is_some()
     }
 
-    /// Ends the line: the connection's task has the socket to itself, and what waited for it.
-    pub fn close(mut self) {
-        let held = self.stalled.take().unwrap_or_default();
-        if !held.frames.is_empty() {
-            let frames = held.frames.into_iter().map(|(frame, _)| frame);
-            self.tell(Note::Held(frames.collect()));
-        }
+    /// Ends the line: the connection's task has the socket to itself, and gets what waited for it.
+    #[must_use]
+    pub fn close(self) -> Vec<Bytes> {
+        let held = self.stalled.unwrap_or_default();
+        held.frames.into_iter().map(|(frame, _)| frame).collect()
     }
 
     /// Tells the connection something. One that does not listen is given up.
     pub fn tell(&mut self, note: Note) {
-        if let Some(notes) = &mut self.notes
-            && notes.try_send(note).is_err()
-        {
+        let Some(notes) = &mut self.notes else {
+            return;
+        };
+        if let Err(untold) = notes.try_send(note) {
             self.give_up();
+            if let (Note::Finish(bytes), Some(held)) = (untold.into_inner(), &mut self.stalled) {
+                // The rest of a frame that is cut: whoever closes the socket finishes it first.
+                held.push(bytes, FrameKind::Plain);
+            }
         }
     }
 
@@ -170,7 +203,9 @@ impl Line {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
                 self.tell(Note::Broken);
-                return self.give_up();
+                self.give_up();
+                self.stalled = None;
+                return;
             }
         };
         written.bytes += count as u64;
@@ -181,9 +216,101 @@ impl Line {
         }
     }
 
-    /// Writes nothing any more. The connection's task sees the other end of the notes close.
+    /// Writes nothing any more. The connection's task sees the other end of the notes close, and closes the socket.
     fn give_up(&mut self) {
         self.notes = None;
-        self.stalled = None;
+        self.stalled.get_or_insert_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_holds_too_much_keeps_the_answers_for_the_close() {
+        let (mut line, mut notes, _theirs) = line(8);
+        fill(&mut line, &mut notes).await;
+        let (large, small) = (frame(b'l', HELD_BYTES_MAX), frame(b's', 100));
+        let (first, late) = (frame(b'1', 50), frame(b'2', 60));
+        let mut written = Written::default();
+        line.send(first.clone(), FrameKind::Answer, &mut written);
+        line.send(large.clone(), FrameKind::Plain, &mut written);
+        assert_eq!(notes.next().await.map(|_| ()), None, "it is given up");
+        line.send(small, FrameKind::Plain, &mut written);
+        line.send(late.clone(), FrameKind::Answer, &mut written);
+        for _ in 0..2 * LATE_ANSWERS_MAX {
+            line.send(late.clone(), FrameKind::Answer, &mut written);
+        }
+        assert!(!line.on_writable(&mut written));
+        let held = line.close();
+        assert_eq!(held[..3], [first, large, late]);
+        assert_eq!(held.len(), 2 + LATE_ANSWERS_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_cut_is_kept_where_the_connection_does_not_listen() {
+        let (mut line, mut notes, theirs) = line(0);
+        // There is room for one.
+        line.tell(Note::Written);
+        let (large, answer) = (frame(b'l', 4 << 20), frame(b'a', 50));
+        let mut written = Written::default();
+        line.send(large.clone(), FrameKind::Plain, &mut written);
+        line.send(answer.clone(), FrameKind::Answer, &mut written);
+        assert!(matches!(notes.next().await, Some(Note::Written)));
+        assert!(notes.next().await.is_none(), "it is given up");
+        let mut sent = read(&theirs, written.bytes).await;
+        sent.extend(line.close().concat());
+        assert_eq!(sent, [&large[..], &answer[..]].concat());
+    }
+
+    #[tokio::test]
+    async fn what_was_held_goes_out_in_order_once_the_socket_takes_it() {
+        let (mut line, mut notes, theirs) = line(8);
+        let taken = fill(&mut line, &mut notes).await;
+        let mut written = Written::default();
+        line.send(frame(b'1', 10), FrameKind::Answer, &mut written);
+        line.send(frame(b'2', 10), FrameKind::Receipted, &mut written);
+        assert_eq!(written.bytes, 0);
+        read(&theirs, taken).await;
+        line.socket.writable().await.expect("writable");
+        assert!(line.on_writable(&mut written));
+        assert!(matches!(notes.next().await, Some(Note::Written)));
+        assert_eq!(read(&theirs, 20).await, b"11111111112222222222");
+        assert!(line.close().is_empty());
+    }
+
+    fn line(notes: usize) -> (Line, channel::Receiver<Note>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (sender, notes) = channel::channel(notes);
+        let line = Line::new(Arc::new(Socket::Pair(ours)), false, sender);
+        (line, notes, theirs)
+    }
+
+    /// Sends until the socket takes no more; says how much it took.
+    async fn fill(line: &mut Line, notes: &mut channel::Receiver<Note>) -> u64 {
+        let mut written = Written::default();
+        while line.stalled.is_none() {
+            line.send(frame(b'x', 100_000), FrameKind::Plain, &mut written);
+        }
+        assert!(matches!(notes.next().await, Some(Note::Finish(_))));
+        written.bytes
+    }
+
+    async fn read(socket: &UnixStream, bytes: u64) -> Vec<u8> {
+        let mut sent = vec![0; usize::try_from(bytes).expect("a length")];
+        let mut count = 0;
+        while count < sent.len() {
+            socket.readable().await.expect("readable");
+            count += socket.try_read(&mut sent[count..]).unwrap_or(0);
+        }
+        sent
+    }
+
+    fn frame(letter: u8, length: usize) -> Bytes {
+        vec![letter; length].into()
     }
 }

@@ -368,7 +368,7 @@ impl Connection {
                 session,
                 sees_hidden,
             },
-            Effect::Send(frame) => Command::Frame(frame),
+            Effect::Answer(frame) | Effect::Send(frame) => Command::Frame(frame),
             Effect::Admit { .. }
             | Effect::CheckAccess { .. }
             | Effect::Close(_)
