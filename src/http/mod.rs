@@ -29,6 +29,7 @@ use axum::Router;
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::get;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi as _;
@@ -73,7 +74,20 @@ pub fn routes(shared: &Arc<Shared>) -> Router {
         ))
         // Leaves event streams alone, and what is small.
         .layer(CompressionLayer::new())
+        .layer(middleware::map_response(one_vary))
         .with_state(Arc::clone(shared))
+}
+
+/// Joins the lines of `Vary`, of which each layer adds its own: a cache that reads only the first would mix answers up.
+async fn one_vary(mut response: Response) -> Response {
+    let lines = response.headers().get_all(header::VARY).iter();
+    let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b", "[..]))
+    {
+        response.headers_mut().insert(header::VARY, joined);
+    }
+    response
 }
 
 /// The path is right, the method is not: axum says in `Allow` which are.

@@ -1,15 +1,21 @@
 //! The calls over HTTP: each answer and each refusal, as a client sees them.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::client::{Client, refused};
+use crate::client::{Client, PATIENCE, refused};
 use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
 use usher::auth::mint::Claims;
+use usher::config::AllowedOrigins;
 use usher::limits::FRAME_BYTES_MAX;
 use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
 use usher::protocol::id::{SessionId, UserId};
@@ -846,7 +852,7 @@ async fn pages_from_elsewhere_may_read_what_their_origin_allows() {
 
     let gateway = Gateway::start(&db, |config| {
         let origins = vec!["https://app.example".to_owned()];
-        config.allowed_origins = usher::config::AllowedOrigins::Only(origins);
+        config.allowed_origins = AllowedOrigins::Only(origins);
         config.rates.requests = None;
     })
     .await;
@@ -1032,4 +1038,80 @@ async fn a_body_that_does_not_come_is_not_waited_for_long() {
     );
     let answer = exchange(gateway.at, &request, false).await;
     answer.is_refusal(408, "bad_request");
+}
+
+#[tokio::test]
+async fn no_answer_gives_a_header_twice() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.allowed_origins = AllowedOrigins::Only(vec!["https://app.example".to_owned()]);
+    })
+    .await;
+    let events = format!("/v1/sessions/{session}/events");
+    let stream = format!("/v1/sessions/{session}/stream");
+    let mut seen = Vec::new();
+    for (method, path, more) in [
+        ("GET", "/", ""),
+        ("GET", "/studio", ""),
+        ("GET", "/overlay.js", ""),
+        ("GET", "/nothing", ""),
+        ("POST", "/", ""),
+        ("GET", "/healthz", ""),
+        ("GET", "/readyz", ""),
+        ("GET", "/metrics", ""),
+        (
+            "GET",
+            "/metrics",
+            "Accept: application/openmetrics-text\r\n",
+        ),
+        ("GET", "/openapi.json", ""),
+        ("GET", &events, ""),
+        ("GET", &events, "Authorization: Bearer x\r\n"),
+        ("DELETE", &events, ""),
+        ("HEAD", &stream, ""),
+        ("GET", &stream, ""),
+        (
+            "OPTIONS",
+            &events,
+            "Access-Control-Request-Method: POST\r\n",
+        ),
+        ("GET", "/v1/socket", ""),
+        (
+            "GET",
+            "/v1/socket",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: usher.v1\r\n",
+        ),
+    ] {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: gateway\r\nOrigin: https://app.example\r\n\
+             Accept-Encoding: gzip\r\n{more}\r\n"
+        );
+        let names = header_names(gateway.at, &request).await;
+        let once: BTreeSet<&String> = names.iter().collect();
+        if once.len() < names.len() {
+            seen.push(format!("{method} {path}: {names:?}"));
+        }
+    }
+    assert!(seen.is_empty(), "{seen:#?}");
+    let headers = [("Origin", "https://app.example")];
+    let answer = get(gateway.at, "/metrics", &headers).await;
+    assert_eq!(answer.headers["vary"], "accept, accept-encoding");
+    let answer = get(gateway.at, &events, &headers).await;
+    assert_eq!(answer.headers["vary"], "Origin, accept-encoding");
+}
+
+/// The names of the headers of an answer, in lower case and in their order.
+async fn header_names(at: SocketAddr, request: &str) -> Vec<String> {
+    let mut socket = TcpStream::connect(at).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, _)| name.to_lowercase()).collect()
 }

@@ -186,6 +186,27 @@ async fn settings_and_addresses_that_are_wrong_are_named_and_no_secret_is() {
 }
 
 #[tokio::test]
+async fn the_issuers_whose_tokens_are_accepted_are_named() {
+    let db = Database::create().await;
+    for (settings, words) in [
+        (
+            &[][..],
+            "any: neither SUPABASE_URL nor USHER_ISSUER names one",
+        ),
+        (
+            &[(
+                "USHER_ISSUER",
+                "https://auth.example.org/, https://b.example/auth/v1",
+            )],
+            "issued by https://auth.example.org/, https://b.example/auth/v1",
+        ),
+    ] {
+        let report = report(&doctor(&db, settings));
+        assert_finds(&report, "issuers", "ok", words);
+    }
+}
+
+#[tokio::test]
 async fn the_key_server_is_asked_for_keys_of_use() {
     let db = Database::create().await;
     let server = KeyServer::publish(&[&TestKey::es256("one")]).await;
