@@ -10,7 +10,7 @@ export interface ConnectionState {
   readonly online: boolean;
   /** Attempts that have failed in a row. */
   readonly failures: number;
-  /** When it is tried again, in milliseconds since 1970; null unless `waiting`. */
+  /** When it is tried again, in milliseconds since 1970 as `Usher.now` has them; null unless `waiting`. */
   readonly retryAt: number | null;
   /**
    * Why it is `stopped`. With any other status, a `TokenError`: there is no usable access token at the moment, and the

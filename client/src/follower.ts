@@ -8,6 +8,7 @@
  * number belong to an earlier subscription, whose end the gateway had not seen when it sent them. They are dropped.
  */
 
+import { advisedMs } from "./backoff.ts";
 import { PENDING_MAX } from "./chat.ts";
 import { resumePoint } from "./continuity.ts";
 import { AbandonedError, RefusedError, type TokenError, type UsherError } from "./errors.ts";
@@ -235,7 +236,8 @@ export class Follower {
   #onSubscribeRefused(answer: ErrorFrame): void {
     if (this.#isClosed) return;
     const again = answer.retry_after_ms ?? (["internal", "busy"].includes(answer.code) ? RETRY_SUBSCRIBE_MS : null);
-    if (again !== null) this.#retry = this.#line.world.setTimer(() => this.subscribe(), again);
+    const wait = advisedMs(again, BUSY_RETRY_MS_MIN);
+    if (again !== null) this.#retry = this.#line.world.setTimer(() => this.subscribe(), wait);
     else if (this.#line.trouble() && REFUSALS_FOR_LACK_OF_TOKEN.includes(answer.code)) this.dispatch({ type: "lost" });
     else this.stop(refusal(answer));
   }
@@ -281,7 +283,7 @@ export class Follower {
       if (answer.type !== "error" || answer.code !== "busy") return onAnswer(answer);
       errand.isAsked = false;
       errand.refusal = refusal(answer);
-      const wait = Math.max(BUSY_RETRY_MS_MIN, answer.retry_after_ms ?? BUSY_RETRY_MS_DEFAULT);
+      const wait = advisedMs(answer.retry_after_ms, BUSY_RETRY_MS_MIN, BUSY_RETRY_MS_DEFAULT);
       this.#again ??= this.#line.world.setTimer(() => {
         this.#again = null;
         this.#flush();

@@ -110,6 +110,14 @@ export class Usher {
     return this.#followers.get(normalId(id))?.follower.state ?? INITIAL_STATE;
   }
 
+  /**
+   * The time as the client measures it, in milliseconds since 1970. Compare `connection.retryAt` with this and not with the
+   * device clock, which may be set back.
+   */
+  now(): number {
+    return this.#world.now();
+  }
+
   /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
   wake(): void {
     this.#connection.on("wake");

@@ -124,9 +124,24 @@ export interface ErrorFrame {
   readonly code: string;
   readonly message?: string;
   readonly retry_after_ms?: number;
-  /** What about a token is wrong, such as `expired` or `issuer`. */
-  readonly reason?: string;
+  /** What about a token is wrong. A newer gateway may know more reasons. */
+  readonly reason?: TokenFlaw | (string & {});
 }
+
+/** What can be wrong with an access token. */
+export type TokenFlaw =
+  | "algorithm"
+  | "claim"
+  | "expired"
+  | "issuer"
+  | "malformed"
+  | "missing"
+  | "not_yet_valid"
+  | "role"
+  | "secret_key"
+  | "signature"
+  | "too_large"
+  | "unknown_key";
 
 /** `ack`: a message or a vote is committed. */
 export interface AckFrame {

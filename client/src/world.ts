@@ -40,6 +40,9 @@ export interface World {
   readonly watch: (on: (signal: Signal) => void) => () => void;
 }
 
+/** Browsers and Node run a timer of more than this at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 /** The world as it is. */
 export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}): World {
   return {
@@ -54,7 +57,7 @@ export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}):
     now: steadyClock(),
     random: () => Math.random(),
     uuid,
-    setTimer: (act, ms) => setTimeout(act, ms),
+    setTimer: (act, ms) => setTimeout(act, Math.min(ms, TIMER_MS_MAX)),
     clearTimer: (timer) => clearTimeout(timer as number),
     watch,
   };

@@ -113,11 +113,28 @@ test("the world as it is has such a clock", () => {
   }
 });
 
-test("nothing but the clock, and the dates of tokens, reads the device clock", () => {
-  const folder = new URL("../src/", import.meta.url);
-  const readers = readdirSync(folder, { recursive: true, encoding: "utf8" })
-    .filter((name) => name.endsWith(".ts"))
-    .filter((name) => /Date\.now|new Date\(\)/.test(readFileSync(new URL(name, folder), "utf8")));
+test("an app counts down to the next try by the same clock", async () => {
+  const device = new SteadyWorld();
+  const { world, usher } = inFakeWorld({}, device);
+  usher.session(SESSION);
+  await admit(world);
+  world.socket.cut();
+  device.setBackBy = HOUR;
+  const left = (usher.connection.retryAt ?? 0) - usher.now();
+  expect(left).toBeGreaterThan(0);
+  await world.pass(left - 1);
+  expect([world.sockets.length, (usher.connection.retryAt ?? 0) - usher.now()]).toEqual([1, 1]);
+  await world.pass(1);
+  expect(world.sockets).toHaveLength(2);
+});
+
+test("nothing but the clock, and the dates of tokens, reads the device clock, in the example too", () => {
+  const readers = ["../src/", "../example/src/"].flatMap((path) => {
+    const folder = new URL(path, import.meta.url);
+    return readdirSync(folder, { recursive: true, encoding: "utf8" })
+      .filter((name) => /\.tsx?$/.test(name))
+      .filter((name) => /Date\.now|new Date\(\)/.test(readFileSync(new URL(name, folder), "utf8")));
+  });
   expect(readers.toSorted()).toEqual(["clock.ts", "jwt.ts", "supabase.ts"]);
 });
 

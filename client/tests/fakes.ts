@@ -73,7 +73,9 @@ export class FakeWorld implements World {
   random = () => this.chance;
   uuid = () => `00000000-0000-4000-8000-${String((this.#uuids += 1)).padStart(12, "0")}`;
   setTimer = (act: () => void, ms: number) => {
-    this.#timers.set(this.#next, { at: this.time + ms, act });
+    // As browsers have it: no number, or one of more than 31 bits, is at once.
+    const wait = ms >= 0 && ms < 2 ** 31 ? ms : 0;
+    this.#timers.set(this.#next, { at: this.time + wait, act });
     return this.#next++;
   };
   clearTimer = (timer: unknown) => void this.#timers.delete(timer as number);

@@ -235,7 +235,7 @@ test("a token that has run out is named while the app has no other one, and publ
   const session = usher.session(SESSION);
   await settle();
   world.socket.say(WELCOME);
-  world.socket.say({ type: "error", id: 0, code: "unauthorized", message: "token has expired (claim exp)" });
+  world.socket.say({ type: "error", id: 0, code: "unauthorized", message: "no", reason: "expired" });
   await world.pass(250);
   expect(usher.connection).toMatchObject({ status: "waiting", error: { code: "token_expired" } });
   await world.pass(2000);
@@ -385,21 +385,39 @@ test("a message that is too large for a frame is refused by name, and the socket
   expect([world.socket.of("send").length, usher.connection.status]).toEqual([0, "open"]);
 });
 
-test("a gateway that gives no reason names the claim, which is as good", async () => {
-  const messages = {
-    "claim iss is wrong: this gateway does not accept tokens of that issuer": "issuer_not_accepted",
-    "claim iss is missing: it must be an issuer": "issuer_not_accepted",
-    "claim exp is missing: it must be a time": "unauthorized",
-    "signature does not match": "unauthorized",
-  };
-  for (const [message, code] of Object.entries(messages)) {
+test.each([
+  [{ reason: "issuer" }, "issuer_not_accepted"],
+  [{ reason: "too_large" }, "token_too_large"],
+  [{ code: "too_large" }, "token_too_large"],
+  [{ reason: "claim" }, "unauthorized"],
+  [{ reason: "what a newer gateway knows" }, "unauthorized"],
+  [{}, "unauthorized"],
+])("a refused token is named by the gateway's reason and not by its words: %o", async (said, code) => {
+  // The words of another reason.
+  for (const message of ["token has expired", "claim iss is wrong", "token is longer than 1 bytes", "geht nicht"]) {
     const { world, usher } = inFakeWorld({ getToken: () => token("me") });
     usher.session(SESSION);
     await settle();
     world.socket.say(WELCOME);
-    world.socket.say({ type: "error", id: 0, code: "unauthorized", message });
+    world.socket.say({ type: "error", id: 0, code: "unauthorized", message, ...said });
     await world.pass(60_000);
-    expect(usher.connection.error).toMatchObject({ code, message });
+    expect(usher.connection).toMatchObject({ status: "stopped", error: { code, message } });
+  }
+});
+
+test("a token that has run out is known by the reason, whatever the device clock makes of its date", async () => {
+  for (const [exp, reason, code] of [
+    [4_000_000_000, "expired", "token_expired"],
+    [1, "signature", "unauthorized"],
+    [1, undefined, "token_expired"],
+  ] as const) {
+    const { world, usher } = inFakeWorld({ getToken: () => token("me", { exp }) });
+    usher.session(SESSION);
+    await settle();
+    world.socket.say(WELCOME);
+    world.socket.say({ type: "error", id: 0, code: "unauthorized", message: "no", reason });
+    await world.pass(250);
+    expect([reason, usher.connection.error?.code]).toEqual([reason, code]);
   }
 });
 

@@ -3,12 +3,10 @@
 import { connect } from "./client/index.js";
 import { StoppedError } from "./client/errors.js";
 import { identityOf } from "./identity.js";
-import { now } from "./now.js";
+import { now, TIMER_MS_MAX } from "./now.js";
 import { initialRoom, reduce } from "./room.js";
 
 const WARN_EXPIRY_MS = 60_000;
-/** A longer timer fires at once. A page that is open for 24 days does without the warning. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /**
  * Follows a session. `draw(room)` is called once a frame in which something has changed. Gives {session, client, call,
@@ -31,6 +29,7 @@ export function followSession({ id, token, history, draw }) {
   dispatch({ type: "connection", state: client.connection });
   // One long timer, and not a look at the clock each second.
   const warnIn = me.expiresAt === null ? null : Math.max(0, me.expiresAt - WARN_EXPIRY_MS - now());
+  // A page that is open for 24 days does without the warning.
   if (warnIn !== null && warnIn <= TIMER_MS_MAX) setTimeout(warn, warnIn);
   return { session, dispatch, retry, room: () => room };
 

@@ -4,3 +4,6 @@ import { steadyClock } from "./client/clock.js";
 
 /** Milliseconds since 1970. */
 export const now = steadyClock();
+
+/** Browsers run a timer of more than this at once. */
+export const TIMER_MS_MAX = 2 ** 31 - 1;

@@ -9,7 +9,7 @@ import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { followSession } from "./follow.js";
 import { plural } from "./format.js";
 import { isSessionId, placeOf } from "./identity.js";
-import { now as time } from "./now.js";
+import { now as time, TIMER_MS_MAX } from "./now.js";
 import { currentVoting, stopCode } from "./room.js";
 import { settingsOf } from "./settings.js";
 
@@ -37,7 +37,7 @@ function draw(room) {
   const moments = [settings.votes ? drawVote(room, now) : null, settings.chat ? drawChat(room, now) : null];
   const next = Math.min(...moments.map((moment) => moment ?? Number.POSITIVE_INFINITY));
   clearTimeout(wake);
-  if (Number.isFinite(next)) wake = setTimeout(() => draw(follow.room()), next - now + 20);
+  if (Number.isFinite(next)) wake = setTimeout(() => draw(follow.room()), Math.min(next - now + 20, TIMER_MS_MAX));
 }
 
 /** Draws the voting; gives when it is to go. */

@@ -4,8 +4,8 @@ import { useEffect, useState } from "react";
 /** How the connection stands, and a button to reconnect at once. */
 export function Connection() {
   const connection = useConnection();
-  const { status, retryAt, retry } = connection;
-  const seconds = useSecondsUntil(retryAt);
+  const { status, retryAt, retry, now } = connection;
+  const seconds = useSecondsUntil(retryAt, now);
   return (
     <p className="connection" data-status={status}>
       {/* Not the seconds: they would be read aloud, one by one. */}
@@ -28,13 +28,14 @@ function wordsFor({ status, online, failures, error }: UseConnection): string {
   return failures > 0 ? "Reconnecting" : "Connecting";
 }
 
-function useSecondsUntil(time: number | null): number {
-  const [now, setNow] = useState(Date.now);
+/** Counts down by the client's clock. The device clock may be set back meanwhile, and the countdown would not end. */
+function useSecondsUntil(time: number | null, clock: () => number) {
+  const [now, setNow] = useState(clock);
   useEffect(() => {
     if (time === null) return;
-    setNow(Date.now());
-    const timer = setInterval(() => setNow(Date.now()), 500);
+    setNow(clock());
+    const timer = setInterval(() => setNow(clock()), 500);
     return () => clearInterval(timer);
-  }, [time]);
+  }, [time, clock]);
   return time === null ? 0 : Math.max(0, Math.ceil((time - now) / 1000));
 }

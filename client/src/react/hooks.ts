@@ -180,6 +180,8 @@ export function useVote(id: SessionId, voting?: string): UseVote {
 export interface UseConnection extends ConnectionState {
   /** Tries now what would be tried later. */
   readonly retry: () => void;
+  /** The time in milliseconds since 1970 by the clock of `retryAt`, which the device clock is not. */
+  readonly now: () => number;
 }
 
 /** How the connection stands. */
@@ -192,5 +194,6 @@ export function useConnection(): UseConnection {
     () => IDLE,
   );
   const retry = useCallback(() => usher.renewToken(), [usher]);
-  return useMemo(() => ({ ...state, retry }), [state, retry]);
+  const now = useCallback(() => usher.now(), [usher]);
+  return useMemo(() => ({ ...state, retry, now }), [state, retry, now]);
 }

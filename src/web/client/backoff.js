@@ -9,6 +9,8 @@ const BASE_MS = 500;
 const CAP_MS = 20_000;
 /** A gateway that asks for patience without saying how long is left alone at least this long. */
 const PATIENCE_MS = 5000;
+/** No gateway asks for more patience than this; a wrong clock or header might. */
+const ADVICE_MS_MAX = 5 * 60_000;
 /** Judges a close code. */
 export function verdict(code) {
     if (code === 4001 || code === 4501)
@@ -32,4 +34,12 @@ export function stopCode(code, withdrawal) {
 export function delayMs(failures, code, random) {
     const bound = Math.min(CAP_MS, BASE_MS * 2 ** Math.min(failures, 10));
     return Math.round((verdict(code) === "retry_later" ? PATIENCE_MS : 0) + random * bound);
+}
+/**
+ * A time that the gateway gives, from `least` up to five minutes; `otherwise` if it gives none. Every timer that the gateway
+ * has a say in takes its time from here: browsers run a timer of more than 2^31 ms at once.
+ */
+export function advisedMs(given, least, otherwise = least) {
+    const ms = typeof given === "number" && given >= 0 ? given : otherwise;
+    return Math.min(Math.max(least, ms), ADVICE_MS_MAX);
 }

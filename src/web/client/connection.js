@@ -9,7 +9,7 @@
  * If the app has no usable access token, the connection reads without one, so that public sessions stay visible. It keeps
  * asking for a token, and signs in on the open socket when there is one.
  */
-import { ACCESS_WITHDRAWN, delayMs, stopCode, verdict } from "./backoff.js";
+import { ACCESS_WITHDRAWN, advisedMs, delayMs, stopCode, verdict } from "./backoff.js";
 import { IDLE } from "./connection_state.js";
 import { StoppedError, TokenError } from "./errors.js";
 import { Timers } from "./timers.js";
@@ -37,8 +37,8 @@ const BLOCKED_AT_FIRST = 2;
 const BLOCKED_AFTER_SUCCESS = 6;
 /** Where WebSockets did not open they are left alone this long; then the network may be another one. */
 const BLOCKED_MS = 10 * 60_000;
-/** No gateway asks for more patience than this; a wrong clock or header might. */
-const ADVICE_MS_MAX = 5 * 60_000;
+/** A gateway's heartbeat is not shorter than this. */
+const HEARTBEAT_MS_MIN = 1000;
 /** One connection over many sockets. */
 export class Connection {
     #owner;
@@ -223,7 +223,7 @@ export class Connection {
             return;
         switch (frame.type) {
             case "welcome":
-                this.#heartbeatMs = frame.heartbeat_ms || HEARTBEAT_DEFAULT_MS;
+                this.#heartbeatMs = advisedMs(frame.heartbeat_ms || null, HEARTBEAT_MS_MIN, HEARTBEAT_DEFAULT_MS);
                 this.#frameBytesMax = frame.max_frame_bytes ?? Number.POSITIVE_INFINITY;
                 if (this.#state.transport === "websocket") {
                     this.#unopened = 0;
@@ -312,7 +312,7 @@ export class Connection {
                 return this.#fail(1013, wait);
             this.#used = this.#isUpgrading ? null : NO_TOKEN;
             this.#isUpgrading = false;
-            return this.#timers.after("token", wait, () => void this.#renew("once"));
+            return this.#timers.after("token", advisedMs(wait, TOKEN_PAUSE_MS_MIN), () => void this.#renew("once"));
         }
         this.#refused = { token: this.#used, error: refusalOfToken(answer, this.#used) };
         if (!this.#isReady || this.#isUpgrading)
@@ -371,7 +371,7 @@ export class Connection {
     }
     /** The gateway is leaving: go when it says, on our own if it does not close first. */
     #onAdvice(afterMs) {
-        const wait = Math.min(Math.max(0, afterMs), ADVICE_MS_MAX);
+        const wait = advisedMs(afterMs, 0);
         this.#notBefore = this.#owner.world.now() + wait;
         this.#timers.after("leave", wait, () => this.#fail(1012));
     }
@@ -413,7 +413,7 @@ export class Connection {
         const { world } = this.#owner;
         const now = world.now();
         if (retryAfterMs)
-            this.#notBefore = now + Math.min(retryAfterMs, ADVICE_MS_MAX);
+            this.#notBefore = now + advisedMs(retryAfterMs, 0);
         const { failures } = this.#state;
         const attempt = this.#attempt;
         this.#set({ failures: failures + 1 });

@@ -8,6 +8,7 @@
  * The number of its `subscribe` frame is the id of its subscription. Frames that arrive before the `subscribed` with this
  * number belong to an earlier subscription, whose end the gateway had not seen when it sent them. They are dropped.
  */
+import { advisedMs } from "./backoff.js";
 import { PENDING_MAX } from "./chat.js";
 import { resumePoint } from "./continuity.js";
 import { AbandonedError, RefusedError } from "./errors.js";
@@ -194,8 +195,9 @@ export class Follower {
         if (this.#isClosed)
             return;
         const again = answer.retry_after_ms ?? (["internal", "busy"].includes(answer.code) ? RETRY_SUBSCRIBE_MS : null);
+        const wait = advisedMs(again, BUSY_RETRY_MS_MIN);
         if (again !== null)
-            this.#retry = this.#line.world.setTimer(() => this.subscribe(), again);
+            this.#retry = this.#line.world.setTimer(() => this.subscribe(), wait);
         else if (this.#line.trouble() && REFUSALS_FOR_LACK_OF_TOKEN.includes(answer.code))
             this.dispatch({ type: "lost" });
         else
@@ -246,7 +248,7 @@ export class Follower {
                 return onAnswer(answer);
             errand.isAsked = false;
             errand.refusal = refusal(answer);
-            const wait = Math.max(BUSY_RETRY_MS_MIN, answer.retry_after_ms ?? BUSY_RETRY_MS_DEFAULT);
+            const wait = advisedMs(answer.retry_after_ms, BUSY_RETRY_MS_MIN, BUSY_RETRY_MS_DEFAULT);
             this.#again ??= this.#line.world.setTimer(() => {
                 this.#again = null;
                 this.#flush();

@@ -74,6 +74,13 @@ export class Usher {
     peek(id) {
         return this.#followers.get(normalId(id))?.follower.state ?? INITIAL_STATE;
     }
+    /**
+     * The time as the client measures it, in milliseconds since 1970. Compare `connection.retryAt` with this and not with the
+     * device clock, which may be set back.
+     */
+    now() {
+        return this.#world.now();
+    }
     /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
     wake() {
         this.#connection.on("wake");

@@ -2,6 +2,8 @@
 /** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
 import { steadyClock } from "./clock.js";
 import { StoppedError } from "./errors.js";
+/** Browsers and Node run a timer of more than this at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 /** The world as it is. */
 export function realWorld(own = {}) {
     return {
@@ -16,7 +18,7 @@ export function realWorld(own = {}) {
         now: steadyClock(),
         random: () => Math.random(),
         uuid,
-        setTimer: (act, ms) => setTimeout(act, ms),
+        setTimer: (act, ms) => setTimeout(act, Math.min(ms, TIMER_MS_MAX)),
         clearTimer: (timer) => clearTimeout(timer),
         watch,
     };
