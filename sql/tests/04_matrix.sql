@@ -10,6 +10,14 @@
 --   helper    moderates them        streamer  owns all sessions here
 begin;
 create extension if not exists pgtap;
+-- Whoever runs this plays the gateway. A superuser may already; Supabase's `postgres` has to join it first.
+do $$
+begin
+  if not pg_has_role(session_user, 'usher_gateway', 'member') then
+    execute format('grant usher_gateway to %I', session_user);
+  end if;
+end
+$$;
 -- As Storage's own API says it: Supabase refuses other deletes in storage, whoever tries.
 select set_config('storage.allow_delete_query', 'true', true);
 

@@ -4,6 +4,14 @@
 -- a trick, and the matrix of the batch functions, where the gateway names the author.
 begin;
 create extension if not exists pgtap;
+-- Whoever runs this plays the gateway. A superuser may already; Supabase's `postgres` has to join it first.
+do $$
+begin
+  if not pg_has_role(session_user, 'usher_gateway', 'member') then
+    execute format('grant usher_gateway to %I', session_user);
+  end if;
+end
+$$;
 select plan(46);
 
 create function pg_temp.id(kind text, n integer) returns uuid

@@ -9,6 +9,14 @@
 -- here. The last assertion lists functions that nothing here reaches; give those a line in `writes`.
 begin;
 create extension if not exists pgtap;
+-- Whoever runs this plays the gateway. A superuser may already; Supabase's `postgres` has to join it first.
+do $$
+begin
+  if not pg_has_role(session_user, 'usher_gateway', 'member') then
+    execute format('grant usher_gateway to %I', session_user);
+  end if;
+end
+$$;
 select plan(9);
 
 create function pg_temp.id(kind text, n integer) returns uuid
@@ -50,8 +58,14 @@ insert into public.chat_messages (id, session_id, user_id, body)
 select pg_temp.id('cc', n), pg_temp.id('5e', 1), pg_temp.id('aa', 1), 'text ' || n from generate_series(1, 3) as n;
 insert into public.overlay_tokens (id, session_id, label, expires_at)
 values (pg_temp.id('dd', 1), pg_temp.id('5e', 1), 'obs', now() + interval '1 day');
-grant insert, delete on auth.users to service_role;
-do $$ begin perform usher.settle(); end $$;
+do $$
+begin
+  if has_table_privilege('auth.users', 'insert with grant option') then
+    grant insert, delete on auth.users to service_role;
+  end if;
+  perform usher.settle();
+end
+$$;
 
 -- What is called ---------------------------------------------------------------------------------------------
 
@@ -343,9 +357,10 @@ begin
       perform set_config('request.jwt.claims', try.claims::text, true), set_config('role', attacker, true);
       perform set_config('search_path', attacked_path, true);
       execute try.statement;
-      -- What the commit would do: the first is the call before the last.
+      -- What the commit would do, which no role may do at another time.
       set constraints all immediate;
-      set constraints all immediate;
+      perform set_config('role', 'none', true);
+      perform usher.settle();
       raise exception using errcode = 'MX000';
     exception
       when others then
@@ -364,7 +379,14 @@ exception
 end
 $$;
 
-set local track_functions = 'all';
+-- A superuser's to set. Others try the same calls and do not learn what they have reached.
+do $$
+begin
+  set local track_functions = 'all';
+exception
+  when insufficient_privilege then null;
+end
+$$;
 
 select is(
   pg_temp.attack(r.role, a.kind, a.path), '',
@@ -373,7 +395,7 @@ select is(
 from (values ('usher_gateway'), ('anon'), ('authenticated'), ('service_role')) as r (role)
 cross join (values ('domains', '""'), ('types', 'pg_temp, pg_catalog')) as a (kind, path);
 
-select is_empty(
+select case when current_setting('track_functions') <> 'all' then skip('calls are not counted', 1) else is_empty(
   $$
     select p.oid::regprocedure
     from pg_proc p
@@ -390,7 +412,7 @@ select is_empty(
       )
   $$,
   'every function was reached'
-);
+) end;
 
 select * from finish();
 rollback;

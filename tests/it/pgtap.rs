@@ -1,8 +1,9 @@
 //! The pgTAP files of `sql/tests`, each in a database of its own.
 
+use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations::{self, Down};
 
-use crate::database::{Database, PROTECT_DELETE, connect, fresh};
+use crate::database::{Database, PROTECT_DELETE, connect, in_database};
 use crate::migrations::dump;
 use crate::tap;
 
@@ -24,23 +25,36 @@ async fn every_pgtap_file_passes() {
     assert!(failures.is_empty(), "{failures}");
 }
 
-/// A Supabase project has its extensions in a schema of their own, which only the API roles may use, and refuses deletes in
-/// storage.
+/// As on Supabase: who migrates and tests is no superuser, extensions are in a schema of their own that only the API roles may
+/// use, and storage refuses deletes.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_pgtap_file_passes_as_on_supabase() {
-    let url = fresh().await;
-    let mut client = connect(&url).await;
-    migrations::shim(&mut client).await.unwrap();
-    client.batch_execute(PROTECT_DELETE).await.unwrap();
-    client
+    // Roles belong to the cluster, and this one's owner makes the gateway's.
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    let superuser = connect(&cluster.superuser_url()).await;
+    superuser
+        .batch_execute("create role project_owner login createrole bypassrls password 'pw'")
+        .await
+        .unwrap();
+    superuser
+        .batch_execute("create database project owner project_owner")
+        .await
+        .unwrap();
+    let mut superuser = connect(&in_database(&cluster.superuser_url(), "project")).await;
+    migrations::shim(&mut superuser).await.unwrap();
+    superuser.batch_execute(PROTECT_DELETE).await.unwrap();
+    superuser
         .batch_execute(
             "create schema extensions;
+            grant all on schema extensions to project_owner;
             grant usage on schema extensions to anon, authenticated, service_role;
+            -- As supautils does for `postgres`.
+            grant set on parameter session_replication_role to project_owner;
+            alter role project_owner set search_path = \"$user\", public, extensions;
             do $$
             declare
               extension text;
             begin
-              execute format('alter database %I set search_path = \"$user\", public, extensions', current_database());
               -- Builds of Postgres that lack contrib have pgTAP all the same.
               for extension in
                 select a.name from pg_available_extensions a where a.name in ('pgtap', 'pgcrypto', 'uuid-ossp')
@@ -51,10 +65,12 @@ async fn every_pgtap_file_passes_as_on_supabase() {
         )
         .await
         .unwrap();
-    let before = dump(&url).await;
-    // From here on the path of the database is the connection's.
-    let mut client = connect(&url).await;
-    migrations::up(&mut client).await.unwrap();
+    let superuser_url = in_database(&cluster.superuser_url(), "project");
+    let before = dump(&superuser_url).await;
+
+    let url = cluster.url_for("project_owner", "pw", "project");
+    let mut owner = connect(&url).await;
+    migrations::up(&mut owner).await.unwrap();
     let mut failures = String::new();
     for file in tap::files() {
         let script = std::fs::read_to_string(&file).unwrap();
@@ -65,11 +81,13 @@ async fn every_pgtap_file_passes_as_on_supabase() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
+
     let all = Down::To("0".to_owned());
-    migrations::down(&mut client, &all).await.unwrap();
-    assert_eq!(dump(&url).await, before);
+    migrations::down(&mut owner, &all).await.unwrap();
+    assert_eq!(dump(&superuser_url).await, before);
     let buckets = "select count(*) from storage.buckets";
-    let buckets: i64 = client.query_one(buckets, &[]).await.unwrap().get(0);
+    let buckets: i64 = superuser.query_one(buckets, &[]).await.unwrap().get(0);
     assert_eq!(buckets, 0);
-    migrations::up(&mut client).await.unwrap();
+    migrations::up(&mut owner).await.unwrap();
+    cluster.stop().await;
 }
