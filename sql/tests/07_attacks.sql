@@ -7,7 +7,10 @@ create extension if not exists pgtap;
 -- Whoever runs this plays the gateway. A superuser may already; Supabase's `postgres` has to join it first.
 do $$
 begin
-  if not pg_has_role(session_user, 'usher_gateway', 'member') then
+  -- From Postgres 16 on, whoever made a role is a member that may not become it.
+  if not pg_has_role(
+    session_user, 'usher_gateway', case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end
+  ) then
     execute format('grant usher_gateway to %I', session_user);
   end if;
 end
