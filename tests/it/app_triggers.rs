@@ -2,14 +2,13 @@
 //! text that one of them took back has never left the database.
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_postgres::{AsyncMessage, NoTls};
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, refused, votes};
 use crate::database::{Database, User};
 use crate::gateway::Gateway;
+use crate::overheard::Overheard;
 
 /// Inserts messages one by one, by SQL in a session and by the socket in another, and gives what the log then has of each:
 /// the type and the text of every event. The two are the same.
@@ -545,57 +544,4 @@ fn created(bodies: &[&str]) -> Vec<(String, Value)> {
         .iter()
         .map(|body| event("chat.created", body))
         .collect()
-}
-
-/// What is said on the channel of events.
-struct Overheard<'a> {
-    db: &'a Database,
-    channel: String,
-    notices: mpsc::Receiver<String>,
-}
-
-impl<'a> Overheard<'a> {
-    async fn start(db: &'a Database) -> Self {
-        let channel = db.channel("events").await;
-        let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
-        let (sender, notices) = mpsc::channel(1_000);
-        tokio::spawn(async move {
-            while let Some(Ok(message)) =
-                std::future::poll_fn(|context| connection.poll_message(context)).await
-            {
-                if let AsyncMessage::Notification(notice) = message {
-                    let _ = sender.send(notice.payload().to_owned()).await;
-                }
-            }
-        });
-        client
-            .batch_execute(&format!("listen {channel}"))
-            .await
-            .unwrap();
-        // Listens as long as the test runs.
-        tokio::spawn(async move {
-            let _client = client;
-            std::future::pending::<()>().await;
-        });
-        Self {
-            db,
-            channel,
-            notices,
-        }
-    }
-
-    /// Everything that was said since the start.
-    async fn all(mut self) -> String {
-        self.db
-            .run(&format!("notify {}, 'over'", self.channel))
-            .await;
-        let mut heard = String::new();
-        while let Some(notice) = self.notices.recv().await {
-            if notice == "over" {
-                break;
-            }
-            heard.push_str(&notice);
-        }
-        heard
-    }
 }

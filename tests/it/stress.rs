@@ -14,10 +14,10 @@ use crate::database::{Database, User, connect};
 const ROUNDS: usize = 60;
 
 /// Deadlocks are found after `deadlock_timeout`, which is a second: a short one has them told soon.
-const SOON: &str = "set deadlock_timeout = '50ms'";
+pub(crate) const SOON: &str = "set deadlock_timeout = '50ms'";
 
 /// Who waits in a circle is told so; who waits for a slow machine, longer than the gateway's role would, is not.
-const PATIENT: &str = "set lock_timeout = '60s'; set statement_timeout = '120s'";
+pub(crate) const PATIENT: &str = "set lock_timeout = '60s'; set statement_timeout = '120s'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_writers_wait_for_each_other() {
@@ -86,17 +86,17 @@ async fn no_two_writers_wait_for_each_other() {
     let deadlocks = "select pg_stat_clear_snapshot(), deadlocks from pg_stat_database where datname = current_database()";
     let row = db.client.query_one(deadlocks, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(1), 0);
+    let events: i64 = db
+        .one("select sum(seq)::bigint from usher.session_heads")
+        .await;
+    assert!(events > 1_000, "{events}");
     balance(&db).await;
 }
 
 /// Numbers without holes that end at the head, tallies and totals as the tables have them.
 #[expect(clippy::too_many_lines, reason = "a table of statements")]
-async fn balance(db: &Database) {
+pub(crate) async fn balance(db: &Database) {
     while db.one::<i32>("select usher.update_vote_totals()").await > 0 {}
-    let events: i64 = db
-        .one("select sum(seq)::bigint from usher.session_heads")
-        .await;
-    assert!(events > 1_000, "{events}");
     let none = [
         (
             "something pending that no transaction has",
