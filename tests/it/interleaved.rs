@@ -257,8 +257,8 @@ impl<'a> Writer<'a> {
     async fn steps(&mut self) -> Result<(), ()> {
         self.run("begin").await?;
         let mut savepoints = 0;
-        for _ in 0..=self.dice.below(7) {
-            match self.dice.below(10) {
+        for _ in 0..=self.dice.below(12) {
+            match self.dice.below(16) {
                 0 | 1 => {
                     savepoints += 1;
                     self.run("savepoint s").await?;
@@ -298,7 +298,7 @@ impl<'a> Writer<'a> {
         let open = format!(
             "(select id from public.voting_sessions where session_id = '{session}' and state = 'open')"
         );
-        match self.dice.below(22) {
+        match self.dice.below(25) {
             0..=5 => format!(
                 "insert into public.chat_messages (session_id, user_id, body) values ('{session}', '{user}', '{text}')"
             ),
@@ -311,7 +311,7 @@ impl<'a> Writer<'a> {
                 )
             }
             7 => format!("update public.chat_messages set body = '{text}' where id = {any}"),
-            8 => format!("update public.chat_messages set deleted_at = now() where id = {any}"),
+            8 | 23 => format!("update public.chat_messages set deleted_at = now() where id = {any}"),
             9 => format!("delete from public.chat_messages where id = {any}"),
             // The same id again.
             10 => format!(
@@ -342,8 +342,8 @@ impl<'a> Writer<'a> {
                 "insert into public.session_bans (session_id, user_id, until) values ('{session}', '{user}', now() + interval '1 h')
                  on conflict (session_id, user_id) do update set until = excluded.until"
             ),
-            19 => "set constraints all immediate".to_owned(),
-            20 => "set constraints all deferred".to_owned(),
+            19..=21 => "set constraints all immediate".to_owned(),
+            22 => "set constraints all deferred".to_owned(),
             // A session that comes and goes.
             _ => format!(
                 "insert into public.movie_sessions (id, streamer_id, title, status)
