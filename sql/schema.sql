@@ -1415,6 +1415,16 @@ CREATE FUNCTION usher.is_line(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (usher.has_ink(value) AND (value !~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]'::text));
 
+CREATE FUNCTION usher.is_logged(message uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  return exists (select 1 from usher.session_events e where e.message_id = is_logged.message);
+end
+$$;
+
 CREATE FUNCTION usher.is_overlay(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1567,9 +1577,10 @@ CREATE FUNCTION usher.message_numbers(ids uuid[]) RETURNS TABLE(message_id uuid,
 #variable_conflict use_column
 begin
   return query
-    select e.message_id, e.seq
+    select e.message_id, (array_agg(e.seq order by e.at desc, e.seq desc))[1]
     from usher.session_events e
-    where e.message_id = any (ids) and e.type = 'chat.created';
+    where e.message_id = any (ids) and e.type = 'chat.created'
+    group by e.message_id;
 end
 $$;
 
@@ -1601,7 +1612,7 @@ begin
       select
         e.seq, e.message_id,
         e.type = 'chat.created' and (
-          select m.deleted_at is null
+          select m.deleted_at is null and m.session_id = e.session_id
           from public.chat_messages m
           where m.id = e.message_id
         ) as counts
@@ -2587,6 +2598,18 @@ begin
     errcode = 'feature_not_supported',
     message = format('%s is not to be truncated', tg_table_name),
     hint = 'Use delete: its triggers keep the event log, the tallies and live viewers right.';
+end
+$$;
+
+CREATE FUNCTION usher.refuse_used_id() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if row_security_active(tg_relid) and usher.is_logged(new.id) then
+    raise exception using errcode = 'US009', message = 'another message had this id';
+  end if;
+  return null;
 end
 $$;
 
@@ -3751,6 +3774,8 @@ CREATE TRIGGER chat_messages_guard BEFORE UPDATE ON public.chat_messages FOR EAC
 
 CREATE TRIGGER chat_messages_truncated BEFORE TRUNCATE ON public.chat_messages FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
+CREATE TRIGGER chat_messages_used_id AFTER INSERT ON public.chat_messages FOR EACH ROW WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.refuse_used_id();
+
 CREATE TRIGGER movie_sessions_bounded_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
 
 CREATE TRIGGER movie_sessions_bounded_removed AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
@@ -4264,6 +4289,9 @@ GRANT ALL ON FUNCTION usher.is_line(value text) TO anon;
 GRANT ALL ON FUNCTION usher.is_line(value text) TO authenticated;
 GRANT ALL ON FUNCTION usher.is_line(value text) TO service_role;
 
+REVOKE ALL ON FUNCTION usher.is_logged(message uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_logged(message uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION usher.is_overlay(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO authenticated;
@@ -4407,6 +4435,8 @@ GRANT ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT ref
 REVOKE ALL ON FUNCTION usher.refuse_blank_message() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.refuse_truncate() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.refuse_used_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) TO anon;

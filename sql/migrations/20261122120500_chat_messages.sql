@@ -362,6 +362,35 @@ begin
 end
 $$;
 
+-- Whether the log has an event of a message, of one that is gone by now too.
+-- Security definer: called by the trigger below as whoever writes, who may not read the log; tells that an id was used.
+create function usher.is_logged(message uuid) returns boolean
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return exists (select 1 from usher.session_events e where e.message_id = is_logged.message);
+end
+$$;
+
+-- Runs as the writer. Users choose the ids of their messages. With the id of a message that was removed for good, a new one
+-- would stand in the log twice, and in the history of the other's session. After the insert, when no other transaction
+-- can have the id any more.
+create function usher.refuse_used_id() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if row_security_active(tg_relid) and usher.is_logged(new.id) then
+    raise exception using errcode = 'US009', message = 'another message had this id';
+  end if;
+  return null;
+end
+$$;
+
 -- A truncated table would leave a log and tallies that speak of rows that are gone, and viewers with access that they have
 -- lost. Tables without such a trigger cannot be truncated without one that has it: foreign keys connect them.
 create function usher.refuse_truncate() returns trigger
@@ -378,8 +407,10 @@ $$;
 
 revoke execute on function
   usher.on_message_created(), usher.on_message_updated(), usher.on_message_removed(),
-  usher.redact(json, jsonb, boolean), usher.redact_messages(uuid[], jsonb), usher.refuse_truncate()
+  usher.redact(json, jsonb, boolean), usher.redact_messages(uuid[], jsonb), usher.is_logged(uuid),
+  usher.refuse_used_id(), usher.refuse_truncate()
   from public;
+grant execute on function usher.is_logged(uuid) to authenticated;
 
 create trigger "00_usher_created"
   after insert on public.chat_messages
@@ -396,6 +427,13 @@ create trigger "00_usher_removed"
   after delete on public.chat_messages
   for each row
   execute function usher.on_message_removed();
+
+-- The gateway's batches choose random ids.
+create trigger chat_messages_used_id
+  after insert on public.chat_messages
+  for each row
+  when (session_user <> 'usher_gateway')
+  execute function usher.refuse_used_id();
 
 create trigger chat_messages_truncated
   before truncate on public.chat_messages

@@ -64,7 +64,8 @@ return case
   when item ->> 'role' = 'authenticated' and not coalesce(usher.is_uuid(item -> 'claims' -> 'sub'), false) then 'claims'
 end;
 
--- The numbers under which messages are in the log; none for those that are not.
+-- The numbers under which messages are in the log; none for those that are not. The last one of an id that an owner has
+-- used again.
 -- Security definer: called by post_messages as usher_gateway; numbers alone.
 create function usher.message_numbers(ids uuid[]) returns table (message_id uuid, seq bigint)
 language plpgsql
@@ -79,9 +80,10 @@ as $$
 #variable_conflict use_column
 begin
   return query
-    select e.message_id, e.seq
+    select e.message_id, (array_agg(e.seq order by e.at desc, e.seq desc))[1]
     from usher.session_events e
-    where e.message_id = any (ids) and e.type = 'chat.created';
+    where e.message_id = any (ids) and e.type = 'chat.created'
+    group by e.message_id;
 end
 $$;
 

@@ -41,7 +41,7 @@ begin
       select
         e.seq, e.message_id,
         e.type = 'chat.created' and (
-          select m.deleted_at is null
+          select m.deleted_at is null and m.session_id = e.session_id
           from public.chat_messages m
           where m.id = e.message_id
         ) as counts

@@ -15,7 +15,7 @@ begin
   end if;
 end
 $$;
-select plan(46);
+select plan(50);
 
 create function pg_temp.id(kind text, n integer) returns uuid
 language sql
@@ -96,6 +96,54 @@ select lives_ok($$update public.chat_messages set deleted_at = 'infinity'$$, 'de
 select results_eq($$select id from public.chat_messages where deleted_at is not null$$, $$values ('cc000000-0000-4000-8000-000000000001'::uuid)$$, 'deletes one''s own');
 select ok((select deleted_at < now() + interval '1 minute' from public.chat_messages where id = pg_temp.id('cc', 1)), 'at a time that the database says');
 select throws_ok($$update public.chat_messages set deleted_at = null$$, 'US009', null, 'and for good');
+
+-- Users choose the ids of their messages. One that was removed for good belongs to the session whose log has it.
+set local role none;
+insert into public.chat_messages (id, session_id, user_id, body, nonce)
+values (pg_temp.id('cc', 7), pg_temp.id('5e', 1), pg_temp.id('aa', 3), 'removed', pg_temp.id('00', 7));
+do $$ begin perform usher.settle(); end $$;
+delete from public.chat_messages where id = pg_temp.id('cc', 7);
+do $$ begin perform usher.settle(); end $$;
+select pg_temp.be(3);
+select throws_ok(
+  $$insert into public.chat_messages (id, session_id, body) values ('cc000000-0000-4000-8000-000000000007', '5e000000-0000-4000-8000-000000000001', 'x')$$,
+  'US009', null, 'nobody writes under the id of a message that was removed'
+);
+select lives_ok(
+  $$insert into public.chat_messages (id, session_id, body) values ('cc000000-0000-4000-8000-000000000008', '5e000000-0000-4000-8000-000000000001', 'x')$$,
+  'a new id is fine'
+);
+-- An owner may. What is read then is the new message in its own place.
+set local role none;
+insert into public.movie_sessions (id, streamer_id, title, status)
+values (pg_temp.id('5e', 9), pg_temp.id('aa', 1), 'elsewhere', 'live');
+insert into public.chat_messages (id, session_id, user_id, body) values (pg_temp.id('cc', 7), pg_temp.id('5e', 9), pg_temp.id('aa', 3), 'moved here');
+do $$ begin perform usher.settle(); end $$;
+select pg_temp.be(3);
+select is_empty(
+  $$select 1 from usher.messages_before('5e000000-0000-4000-8000-000000000001', null, null, null, 50) as p cross join unnest(p.messages) as m where m like '%moved here%'$$,
+  'the history of a session has no message of another'
+);
+set local role none;
+delete from public.chat_messages where id = pg_temp.id('cc', 7);
+insert into public.chat_messages (id, session_id, user_id, body, nonce)
+values (pg_temp.id('cc', 7), pg_temp.id('5e', 9), pg_temp.id('aa', 3), 'once more', pg_temp.id('00', 7));
+do $$ begin perform usher.settle(); end $$;
+set local role usher_gateway;
+select results_eq(
+  $$
+    select item, seq, message from usher.post_messages(jsonb_build_array(jsonb_build_object(
+      'role', 'authenticated', 'claims', pg_temp.claims(pg_temp.id('aa', 3)), 'session', pg_temp.id('5e', 9),
+      'nonce', pg_temp.id('00', 7), 'body', 'once more'
+    )))
+  $$,
+  $$values (0, 3::bigint, 'cc000000-0000-4000-8000-000000000007'::uuid)$$,
+  'a message is acknowledged once, by its last number'
+);
+set local role none;
+delete from public.movie_sessions where id = pg_temp.id('5e', 9);
+delete from public.chat_messages where id = pg_temp.id('cc', 8);
+do $$ begin perform usher.settle(); end $$;
 
 -- A policy of the project's own that hides a session keeps writers out as well.
 set local role none;
