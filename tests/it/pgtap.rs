@@ -25,8 +25,8 @@ async fn every_pgtap_file_passes() {
     assert!(failures.is_empty(), "{failures}");
 }
 
-/// As on Supabase: who migrates and tests is no superuser, extensions are in a schema of their own that only the API roles may
-/// use, and storage refuses deletes.
+/// As on Supabase: who migrates and tests is no superuser, extensions are in a schema of their own that only the API roles
+/// may use, and storage refuses deletes.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_pgtap_file_passes_as_on_supabase() {
     // Roles belong to the cluster, and this one's owner makes the gateway's.
