@@ -129,7 +129,6 @@ delete from public.chat_messages where id = pg_temp.id('cc', 7);
 insert into public.chat_messages (id, session_id, user_id, body, nonce)
 values (pg_temp.id('cc', 7), pg_temp.id('5e', 9), pg_temp.id('aa', 3), 'once more', pg_temp.id('00', 7));
 do $$ begin perform usher.settle(); end $$;
-set local role usher_gateway;
 select results_eq(
   $$
     select item, seq, message from usher.post_messages(jsonb_build_array(jsonb_build_object(
@@ -140,7 +139,6 @@ select results_eq(
   $$values (0, 3::bigint, 'cc000000-0000-4000-8000-000000000007'::uuid)$$,
   'a message is acknowledged once, by its last number'
 );
-set local role none;
 delete from public.movie_sessions where id = pg_temp.id('5e', 9);
 delete from public.chat_messages where id = pg_temp.id('cc', 8);
 do $$ begin perform usher.settle(); end $$;
