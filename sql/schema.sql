@@ -2431,11 +2431,13 @@ $$;
 CREATE FUNCTION usher.prepare_settlement(tx xid8) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET trace_notify TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
 declare
   wanted record;
+  told bigint;
 begin
   perform usher.fold_events(tx);
   select
@@ -2459,8 +2461,19 @@ begin
     delete from usher.session_heads h
     where h.session_id = any (wanted.deleted_sessions)
       and not exists (select 1 from public.movie_sessions s where s.id = h.session_id);
-    -- A session that was inserted again goes on with its numbers.
-    update usher.session_heads h set floor = h.seq where h.session_id = any (wanted.deleted_sessions);
+    -- A session that was inserted again goes on with its numbers. It leaves one out: whoever watches it cannot continue from
+    -- before it, and starts over without the messages that are gone.
+    with again as (
+      update usher.session_heads h
+      set seq = h.seq + 1, floor = h.seq + 1
+      where h.session_id = any (wanted.deleted_sessions)
+      returning h.session_id, h.seq
+    )
+    select count(
+      pg_notify((select c.events from usher.channels c where c.only_row), '{"s":"' || a.session_id || '","q":' || a.seq || '}')
+    )
+    into told
+    from again a;
   end if;
   if wanted.people is not null then
     perform usher.forget_people(wanted.people);

@@ -420,3 +420,33 @@ async fn write(url: String, session: Uuid, author: User, count: usize) {
         database::say(&client, session, &author, &format!("written {n}")).await;
     }
 }
+
+/// In one transaction, so that nobody saw it gone. Its messages are gone all the same.
+#[tokio::test]
+async fn a_session_that_was_deleted_and_inserted_again_starts_over() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let mut viewer = Client::connect(gateway.at, &ann).await;
+    viewer.subscribe(session).await;
+    db.say(session, &ann, "gone").await;
+    viewer.event(session, 1).await;
+
+    db.run(&format!(
+        "begin;
+         delete from public.movie_sessions where id = '{session}';
+         insert into public.movie_sessions (id, streamer_id, title, status) values ('{session}', '{}', 'again', 'live');
+         commit",
+        ann.id
+    ))
+    .await;
+    let reset = viewer.expect("reset").await;
+    assert_eq!(
+        (&reset["reason"], &reset["seq"]),
+        (&json!("too_old"), &json!(2))
+    );
+    db.say(session, &ann, "new").await;
+    assert_eq!(viewer.event(session, 3).await["data"]["body"], "new");
+    viewer.has_the_whole_log(&db, session).await;
+}
