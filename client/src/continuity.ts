@@ -53,9 +53,13 @@ export function place(position: Continuity, frame: SubscribedFrame | ResetFrame)
   };
 }
 
-/** Whether what follows `frame` leaves a hole behind what was seen until `position`. */
-export function leavesHole(position: Continuity, frame: SubscribedFrame | ResetFrame): boolean {
-  return position.seq !== null && (frame.epoch !== position.epoch || frame.seq > position.seq);
+/**
+ * Whether what was seen until `position` is to be forgotten: a hole lies behind it, or it may not be in this log. `ahead`
+ * also says the latter within an epoch, where the gateway has shown an event that the log does not have.
+ */
+export function isForgotten(position: Continuity, frame: SubscribedFrame | ResetFrame): boolean {
+  const isOfThisLog = frame.epoch === position.epoch && frame.reason !== "ahead";
+  return position.seq !== null && !(isOfThisLog && frame.seq <= position.seq);
 }
 
 /** Advances over `events`; `fresh` are those that were not seen yet, in the order in which they came. */

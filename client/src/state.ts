@@ -19,7 +19,7 @@ import {
   type OlderPage,
   type PendingMessage,
 } from "./chat.ts";
-import { advance, type Continuity, leavesHole, place, UNPLACED } from "./continuity.ts";
+import { advance, type Continuity, isForgotten, place, UNPLACED } from "./continuity.ts";
 import type { UsherError } from "./errors.ts";
 import {
   confirmVote,
@@ -164,7 +164,7 @@ function onFrame(state: SessionState, frame: SessionFrame): SessionState {
 function onStart(state: SessionState, frame: SubscribedFrame | ResetFrame): SessionState {
   const head = frame.head ?? frame.seq;
   const isFirst = state.continuity.seq === null;
-  const isOther = isFirst || leavesHole(state.continuity, frame);
+  const isOther = isFirst || isForgotten(state.continuity, frame);
   // What has been sent was shown at its place; its place is not known any more.
   const pending = state.chat.pending.filter((item) => item.status !== "sent");
   const continuity = place(state.continuity, frame);

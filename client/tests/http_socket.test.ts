@@ -71,6 +71,19 @@ test("a stream goes on from its number and its epoch, so that a failover to anot
   expect(session.continuity).toMatchObject({ resets: 1, stale: 0 });
 });
 
+test("a stream that began afresh names its epoch, too, where a fresh token replaces it", async () => {
+  let current = token("me", { n: 1 });
+  const { world, usher, session, gateway } = blocked({ getToken: () => current });
+  await until(world, () => session.status === "live");
+  gateway.say(events(chat(1)), 1);
+  await until(world, () => session.continuity.seq === 1);
+  [current, gateway.epoch] = [token("me", { n: 2 }), "another"];
+  usher.renewToken();
+  await until(world, () => gateway.streams.length === 2 && session.continuity.resets === 1);
+  expect(gateway.streams.map(({ query }) => query)).toEqual(["?history=50", "?epoch=e1"]);
+  expect(session.continuity).toMatchObject({ epoch: "another", gaps: 0, duplicates: 0 });
+});
+
 test("a session that is left and entered again gets the frames of its own stream alone", async () => {
   const { world, usher, session, gateway } = blocked();
   await until(world, () => session.status === "live");

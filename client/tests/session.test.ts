@@ -436,3 +436,32 @@ function page(from: number, to: number, next: string | null) {
   for (let seq = to; seq >= from; seq -= 1) messages.push({ ...chat(seq).data, seq });
   return Response.json({ data: { messages, next } });
 }
+
+test("what the log does not have is forgotten at a reset, and what is on its way is not", async () => {
+  const { world, session } = await following({}, { votings: [voting()] });
+  world.socket.say(events(chat(1), chat(2)));
+  // The gateway shows what somebody forged, until the true event of that number arrives.
+  world.socket.say(events(chat(3, { id: "forged", body: "forged" })));
+  const [waiting, sent] = [session.send("waits for its answer"), session.send("is acknowledged")];
+  const [asked, other] = world.socket.of("send");
+  world.socket.say({ type: "ack", id: other?.id, seq: 4, message: "m4" });
+  world.socket.say({
+    ...subscribed({ seq: 0, head: 4, votings: [voting()] }),
+    type: "reset",
+    reason: "ahead",
+    id: undefined,
+  });
+  expect(session.pending.map(({ body, status }) => [body, status])).toEqual([["waits for its answer", "sending"]]);
+  world.socket.say(events(chat(1), chat(2), chat(3, { body: "true" }), chat(4, { nonce: other?.nonce })));
+  expect(session.messages.map(({ id, body }) => [id, body])).toEqual([
+    ["m1", "message 1"],
+    ["m2", "message 2"],
+    ["m3", "true"],
+    ["m4", "message 4"],
+  ]);
+  world.socket.say({ type: "ack", id: asked?.id, seq: 5, message: "m5" });
+  world.socket.say(events(chat(5, { nonce: asked?.nonce })));
+  expect((await Promise.all([waiting, sent])).map(({ seq }) => seq)).toEqual([5, 4]);
+  expect([session.pending.length, session.messages.length, world.socket.of("send").length]).toEqual([0, 5, 2]);
+  expect(session.continuity).toMatchObject({ resets: 1, gaps: 0, duplicates: 0 });
+});

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
 import { addPending, type Chat, emptyChat, foldEvents, foldOlder, MESSAGES_MAX, PENDING_MAX } from "../src/chat.ts";
-import { advance, leavesHole, place, resumePoint, UNPLACED } from "../src/continuity.ts";
+import { advance, isForgotten, place, resumePoint, UNPLACED } from "../src/continuity.ts";
 import { type Action, INITIAL_STATE, reduce, type SessionState } from "../src/state.ts";
 import { foldTally, foldVotingEvent, standing, VOTINGS_MAX, type Voting } from "../src/votings.ts";
 import type { LogEvent } from "../src/wire.ts";
@@ -49,12 +49,14 @@ describe("continuity", () => {
     expect(place(position, subscribed({ seq: 5, recovered: true }))).toMatchObject({ gaps: 0, resumes: 1, seq: 5 });
   });
 
-  test("a fresh start leaves a hole when it begins later, or in another epoch", () => {
+  test("a fresh start makes forget what was seen when it begins later, in another epoch, or says that it is not in the log", () => {
     const position = { ...UNPLACED, seq: 5, epoch: "e1" };
-    expect(leavesHole(position, subscribed({ seq: 5 }))).toBe(false);
-    expect(leavesHole(position, subscribed({ seq: 6 }))).toBe(true);
-    expect(leavesHole(position, subscribed({ seq: 2, epoch: "e2" }))).toBe(true);
-    expect(leavesHole(UNPLACED, subscribed({ seq: 6 }))).toBe(false);
+    expect(isForgotten(position, subscribed({ seq: 5 }))).toBe(false);
+    expect(isForgotten(position, subscribed({ seq: 6 }))).toBe(true);
+    expect(isForgotten(position, subscribed({ seq: 2, epoch: "e2" }))).toBe(true);
+    expect(isForgotten(position, subscribed({ seq: 2, reason: "ahead" }))).toBe(true);
+    expect(isForgotten(position, subscribed({ seq: 2, reason: "too_old" }))).toBe(false);
+    expect(isForgotten(UNPLACED, subscribed({ seq: 6 }))).toBe(false);
   });
 
   test("there is nothing to resume before the first subscription", () => {

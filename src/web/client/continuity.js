@@ -31,9 +31,13 @@ export function place(position, frame) {
         seq: Math.max(position.seq, frame.seq),
     };
 }
-/** Whether what follows `frame` leaves a hole behind what was seen until `position`. */
-export function leavesHole(position, frame) {
-    return position.seq !== null && (frame.epoch !== position.epoch || frame.seq > position.seq);
+/**
+ * Whether what was seen until `position` is to be forgotten: a hole lies behind it, or it may not be in this log. `ahead`
+ * also says the latter within an epoch, where the gateway has shown an event that the log does not have.
+ */
+export function isForgotten(position, frame) {
+    const isOfThisLog = frame.epoch === position.epoch && frame.reason !== "ahead";
+    return position.seq !== null && !(isOfThisLog && frame.seq <= position.seq);
 }
 /** Advances over `events`; `fresh` are those that were not seen yet, in the order in which they came. */
 export function advance(position, events) {

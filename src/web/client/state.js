@@ -6,7 +6,7 @@
  * talk to a newer gateway. What did not change keeps its identity.
  */
 import { acknowledge, addPending, dropPending, emptyChat, failPending, foldEvents, foldNewest, foldOlder, holdWindow, } from "./chat.js";
-import { advance, leavesHole, place, UNPLACED } from "./continuity.js";
+import { advance, isForgotten, place, UNPLACED } from "./continuity.js";
 import { confirmVote, foldMine, foldSnapshot, foldTally, foldVotingEvent, forgetVotes, refuseVote, wishVote, } from "./votings.js";
 const NOTHING = [];
 /** The state before anything has happened. */
@@ -86,7 +86,7 @@ function onFrame(state, frame) {
 function onStart(state, frame) {
     const head = frame.head ?? frame.seq;
     const isFirst = state.continuity.seq === null;
-    const isOther = isFirst || leavesHole(state.continuity, frame);
+    const isOther = isFirst || isForgotten(state.continuity, frame);
     // What has been sent was shown at its place; its place is not known any more.
     const pending = state.chat.pending.filter((item) => item.status !== "sent");
     const continuity = place(state.continuity, frame);
