@@ -8,6 +8,9 @@
 //! as the last query took: it uses half of one connection at most, however many watch and however often an app calls
 //! `usher.access_changed`. A query that was sent takes in nobody, since what it reads may be older than the change.
 //!
+//! A query that does not end in time asked about too many whose policies are slow: the next takes half as many, and each
+//! one that succeeds lets the next take one more. So slow policies of one session keep no other from being asked about.
+//!
 //! A refusal also voids the caller's resume tokens on this node, even where the socket that asked is gone: to reconnect
 //! quickly hides nothing.
 
@@ -21,7 +24,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::identity::Identity;
-use crate::limits::{ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN};
+use crate::limits::{
+    ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN, QUERY_TIMEOUT,
+};
 use crate::metrics::Metrics;
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
@@ -56,6 +61,8 @@ pub struct AccessChecker {
     routine: VecDeque<Key>,
     /// When the next query may be sent that is not urgent.
     routine_at: Instant,
+    /// Callers that the next query takes at most.
+    together: usize,
 }
 
 /// Who asks, down to the last claim, and about what.
@@ -92,6 +99,7 @@ pub fn access_checks(
         urgent: VecDeque::new(),
         routine: VecDeque::new(),
         routine_at: Instant::now(),
+        together: ACCESS_CHECK_CALLERS_MAX,
     };
     (AccessChecks(sender), checker)
 }
@@ -180,7 +188,7 @@ impl AccessChecker {
     /// Asks for those who wait, the urgent ones first.
     fn next_query(&mut self) -> Option<BoxFuture<'static, Asked>> {
         let mut callers: Vec<(Key, Waiting)> = Vec::new();
-        while callers.len() < ACCESS_CHECK_CALLERS_MAX
+        while callers.len() < self.together
             && let Some(key) = self.urgent.pop_front().or_else(|| self.routine.pop_front())
         {
             // One that turned urgent stands in both lines.
@@ -209,14 +217,19 @@ impl AccessChecker {
         self.routine_at = Instant::now() + took;
         let answers = answered(answers, "who may still watch", &self.store, &self.metrics);
         let Some(answers) = answers else {
-            // Nobody is asked about while the database is away: each asks again later.
-            for waiting in self.waiting.drain().map(|(_, waiting)| waiting) {
-                drop(waiting.answers);
+            // Policies that are slow for some must not keep all others from being asked about: fewer are asked about
+            // together, down to one.
+            self.together = (callers.len() / 2).max(1);
+            if 2 * took < QUERY_TIMEOUT {
+                // Nobody is asked about while the database is away: each asks again later.
+                self.waiting.clear();
+                self.urgent.clear();
+                self.routine.clear();
             }
-            self.urgent.clear();
-            self.routine.clear();
             return;
         };
+        // One more each time, so that most queries are well within what the slow ones allow.
+        self.together = (self.together + 1).min(ACCESS_CHECK_CALLERS_MAX);
         for (((session, _), waiting), answer) in callers.into_iter().zip(answers) {
             if let Some(Err(refusal)) = &answer
                 && refusal.code.is_judgement()
