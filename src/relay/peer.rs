@@ -294,10 +294,12 @@ impl Peer {
         self.effects.push(Effect::Identify {
             user: identity.subject,
         });
+        // A fresh token of the same user is no other identity: who shows one after the other must not escape every answer.
+        let is_another = identity.subject != self.identity.subject;
         self.identity = Arc::new(identity);
         let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
-            subscription.recheck(&scene, &mut self.effects);
+            subscription.on_token(is_another, &scene, &mut self.effects);
         }
     }
 

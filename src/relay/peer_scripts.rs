@@ -462,6 +462,58 @@ fn a_token_made_while_access_is_in_doubt_is_void() {
 }
 
 #[test]
+fn a_refusal_of_nobody_does_not_end_what_somebody_may_watch() {
+    check(
+        "anonymous | > subscribe S | joined | > auth 1 | refused not_found | admitted head 0 | live",
+        expect![[r#"
+            anonymous
+            > subscribe S
+                join
+            joined
+                ask for admission
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            refused not_found
+                ask for admission
+            admitted head 0
+                count Unrecovered(Fresh)
+                < subscribed can={"moderate":false,"send":true,"vote":true} epoch="e" head=0 id=1 reason="fresh" recovered=false resume_token="…" seq=0 viewers=3
+                attach after 0 in e
+            live"#]],
+    );
+    check(
+        "anonymous | > subscribe S | joined | admitted head 0 muted | live || recheck | > auth 1 | refused forbidden | admitted head 0",
+        expect![[r#"
+            recheck
+                check access soon
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            refused forbidden
+                check access soon
+            admitted head 0
+                sees hidden counts: false
+                < access can={"moderate":false,"send":true,"vote":true}
+                < resume_token token="…""#]],
+    );
+    // Whoever shows one token after the other is judged all the same.
+    check(
+        "> subscribe S | joined | admitted head 0 | live || recheck | > auth 1 | refused forbidden",
+        expect![[r#"
+            recheck
+                check access soon
+            > auth 1
+                < authenticated expires_at=1790086400 id=6 role="authenticated" sub="00000000-0000-0000-0000-000000000001"
+                is 1
+            refused forbidden
+                leave
+                < unsubscribed reason="forbidden"
+                close 4503"#]],
+    );
+}
+
+#[test]
 fn a_refusal_ends_the_subscription() {
     check(
         "> subscribe S | joined | refused banned | admitted head 5",

@@ -24,6 +24,8 @@ pub(super) struct Rights {
     asked_at_ms: Option<u64>,
     /// Something changed while it was under way: it must be asked for again.
     is_owed: bool,
+    /// What is under way was asked as somebody else.
+    is_of_another: bool,
     question_due: Option<Instant>,
     token_due: Option<Instant>,
 }
@@ -54,6 +56,16 @@ impl Rights {
         self.is_owed = self.asked_at_ms.is_some();
         self.asked_at_ms.get_or_insert(now.unix_ms);
         !self.is_owed
+    }
+
+    /// The subscriber is somebody else from here on: what is under way says nothing about them.
+    pub(super) fn on_other_identity(&mut self) {
+        self.is_of_another = self.asked_at_ms.is_some();
+    }
+
+    /// Whether the answer that came is about another identity, once.
+    pub(super) fn take_of_another(&mut self) -> bool {
+        std::mem::take(&mut self.is_of_another)
     }
 
     /// Notes that an answer came. Says whether the database must be asked once more.
@@ -94,6 +106,7 @@ impl Rights {
     pub(super) fn begin_anew(&mut self) {
         self.asked_at_ms = None;
         self.is_owed = false;
+        self.is_of_another = false;
         self.token_due = None;
     }
 

@@ -140,8 +140,13 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
+        let is_of_another = self.rights.take_of_another();
         let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
         if !matches!(self.state, State::Authorizing(_)) {
+            return Step::Stay;
+        }
+        if is_of_another && matches!(answer, Some(Err(_))) {
+            self.ask_admission(scene, effects);
             return Step::Stay;
         }
         let step = self.on_authorized(answer, scene, effects);
@@ -158,7 +163,12 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
+        let is_of_another = self.rights.take_of_another();
         let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
+        if is_of_another && matches!(answer, Some(Err(_))) {
+            self.recheck(scene, effects);
+            return Step::Stay;
+        }
         let step = self.on_rechecked(answer, scene, effects);
         if step == Step::Stay && is_owed {
             self.recheck(scene, effects);
@@ -274,6 +284,15 @@ impl Subscription {
         if !self.state.is_beginning() {
             effects.push(own_votes::told(self.session, voting, movie));
         }
+    }
+
+    /// The peer has shown another token: the database is asked what its bearer may do. A refusal that is still under way is
+    /// not about somebody who was nobody when it was asked for.
+    pub fn on_token(&mut self, is_another: bool, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+        if is_another {
+            self.rights.on_other_identity();
+        }
+        self.recheck(scene, effects);
     }
 
     /// Asks the database again what the peer may do, where it will not be asked anyway.
