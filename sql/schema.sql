@@ -1862,17 +1862,24 @@ CREATE FUNCTION usher.on_commit() RETURNS trigger
     AS $$
 declare
   is_early constant boolean := pg_trigger_depth() > 1;
+  last_command bigint;
+  this_command bigint;
 begin
   if is_early then
     set constraints usher.pending_transactions_settled deferred;
+  elsif new.was_called then
+    update usher.pending_transactions t
+    set depth = t.depth
+    from usher.pending_transactions o
+    where t.xact = new.xact and o.xact = new.xact
+    returning o.cmin::text::bigint, t.cmin::text::bigint
+    into last_command, this_command;
+    if this_command = last_command + 1 then
+      perform usher.settle();
+      return null;
+    end if;
   end if;
-  update usher.pending_transactions t
-  set seen = case when not is_early then l.n end
-  from (select coalesce(max(p.n), 0) as n from usher.pending_events p where p.xact = new.xact) as l
-  where t.xact = new.xact and (t.seen is distinct from l.n or is_early);
-  if not found then
-    perform usher.settle();
-  end if;
+  update usher.pending_transactions t set was_called = not is_early where t.xact = new.xact;
   return null;
 end
 $$;
@@ -3511,7 +3518,7 @@ CREATE UNLOGGED TABLE usher.pending_transactions (
     has_events boolean DEFAULT false NOT NULL,
     has_others boolean DEFAULT false NOT NULL,
     has_votes boolean DEFAULT false NOT NULL,
-    seen bigint
+    was_called boolean DEFAULT false NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -3901,7 +3908,7 @@ CREATE TRIGGER voting_sessions_guard_request BEFORE INSERT OR UPDATE ON public.v
 
 CREATE TRIGGER voting_sessions_lines BEFORE INSERT OR UPDATE OF question ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.guard_lines('question');
 
-CREATE CONSTRAINT TRIGGER pending_transactions_settled AFTER INSERT OR UPDATE OF seen ON usher.pending_transactions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION usher.on_commit();
+CREATE CONSTRAINT TRIGGER pending_transactions_settled AFTER INSERT OR UPDATE OF was_called ON usher.pending_transactions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION usher.on_commit();
 
 ALTER TABLE usher.pending_transactions ENABLE ALWAYS TRIGGER pending_transactions_settled;
 

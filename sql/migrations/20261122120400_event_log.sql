@@ -42,8 +42,8 @@ create unlogged table usher.pending_transactions (
   has_events boolean not null default false,
   has_others boolean not null default false,
   has_votes boolean not null default false,
-  -- The last number in usher.pending_events when the commit asked the last time.
-  seen bigint,
+  -- Whether the commit has called the trigger below before.
+  was_called boolean not null default false,
   constraint pending_transactions_pkey primary key (xact)
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
@@ -756,12 +756,15 @@ begin
 end
 $$;
 
--- Comes in between other deferred triggers, which may still write, and asks to be called again behind them. It settles when
--- nothing new was recorded since it was called before.
+-- Runs between other deferred triggers, which may still write, and asks to be called again behind them. It settles when no
+-- command of the transaction has written since it was called before: then the others have ended, however many of them call
+-- each other. What one of them deletes must not have been sent.
+--
+-- A row's cmin is the number of the command that wrote it. Whatever else updates this row, writes another one after it.
 --
 -- `set constraints … immediate` calls it before the commit. Its own update then calls it again, one trigger deeper. The
--- deeper call makes the trigger deferred and clears `seen`. So no statement settles, however often it makes constraints
--- immediate: what the transaction deletes after that must not have been sent.
+-- deeper call makes the trigger deferred and begins again. So no statement settles, however often it makes constraints
+-- immediate.
 -- Security definer: runs as a trigger for whoever commits, who may not touch the log.
 create function usher.on_commit() returns trigger
 language plpgsql
@@ -771,23 +774,30 @@ set enable_seqscan = off
 as $$
 declare
   is_early constant boolean := pg_trigger_depth() > 1;
+  last_command bigint;
+  this_command bigint;
 begin
   if is_early then
     set constraints usher.pending_transactions_settled deferred;
+  elsif new.was_called then
+    update usher.pending_transactions t
+    set depth = t.depth
+    from usher.pending_transactions o
+    where t.xact = new.xact and o.xact = new.xact
+    returning o.cmin::text::bigint, t.cmin::text::bigint
+    into last_command, this_command;
+    if this_command = last_command + 1 then
+      perform usher.settle();
+      return null;
+    end if;
   end if;
-  update usher.pending_transactions t
-  set seen = case when not is_early then l.n end
-  from (select coalesce(max(p.n), 0) as n from usher.pending_events p where p.xact = new.xact) as l
-  where t.xact = new.xact and (t.seen is distinct from l.n or is_early);
-  if not found then
-    perform usher.settle();
-  end if;
+  update usher.pending_transactions t set was_called = not is_early where t.xact = new.xact;
   return null;
 end
 $$;
 
 create constraint trigger pending_transactions_settled
-  after insert or update of seen on usher.pending_transactions
+  after insert or update of was_called on usher.pending_transactions
   deferrable initially deferred
   for each row
   execute function usher.on_commit();

@@ -156,6 +156,41 @@ async fn a_deferred_trigger_takes_text_back_in_time_as_well() {
     );
 }
 
+/// Each runs only after the one before has ended, and records nothing until the last.
+#[tokio::test]
+async fn however_many_deferred_triggers_call_each_other_they_are_in_time() {
+    let stage = Stage::new().await;
+    stage
+        .db
+        .run(
+            "create table public.moderation (message uuid, round integer);
+             create function public.review() returns trigger language plpgsql security definer set search_path = '' as $$
+             begin
+               if tg_table_name = 'chat_messages' then
+                 insert into public.moderation values (new.id, 1);
+               elsif new.round < 6 then
+                 insert into public.moderation values (new.message, new.round + 1);
+               else
+                 update public.chat_messages set body = '***' where id = new.message;
+               end if;
+               return null;
+             end $$;
+             create constraint trigger review after insert on public.chat_messages deferrable initially deferred
+               for each row execute function public.review();
+             create constraint trigger review after insert on public.moderation deferrable initially deferred
+               for each row execute function public.review();",
+        )
+        .await;
+    let heard = Overheard::start(&stage.db).await;
+    let bodies = ["secret", "secret too"];
+    assert_eq!(log_of(&stage, &bodies).await, created(&["***"; 2]));
+    let heard = heard.all().await;
+    assert!(
+        heard.contains("***") && !heard.contains("secret"),
+        "{heard}"
+    );
+}
+
 /// Each of these would settle before the commit, or not at all.
 #[tokio::test]
 async fn settings_of_a_transaction_do_not_move_its_settlement() {
