@@ -213,19 +213,6 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-begin
-  perform usher.append_to_logs(
-    array_fill(session, array[cardinality(datas)]), array_fill(append_events.type, array[cardinality(datas)]), messages, datas
-  );
-  return (select h.seq from usher.session_heads h where h.session_id = append_events.session);
-end
-$$;
-
 CREATE FUNCTION usher.append_to_log(session uuid, type text, message uuid, data json) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -233,17 +220,17 @@ CREATE FUNCTION usher.append_to_log(session uuid, type text, message uuid, data 
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- Postgres rolls the writer back at 8,000 bytes.
-  payload_bytes_max constant integer := 7900;
   last bigint;
+  channel text;
+  is_told boolean;
   stamp timestamptz;
-  hint text;
-  whole text;
+  event text;
 begin
   update usher.session_heads h
   set seq = h.seq + 1
   where h.session_id = append_to_log.session
-  returning h.seq into last;
+  returning h.seq, (select c.events from usher.channels c where c.only_row)
+  into last, channel;
   if not found then
     return null;
   end if;
@@ -251,12 +238,9 @@ begin
   stamp := clock_timestamp();
   insert into usher.session_events (session_id, seq, type, at, message_id, data)
   values (session, last, append_to_log.type, stamp, message, append_to_log.data);
-  hint := '{"s":"' || session || '","q":' || last;
-  whole := hint || ',"e":' || usher.wire_event(last, type, stamp, data) || '}';
-  perform pg_notify(
-    (select c.events from usher.channels c where c.only_row),
-    case when octet_length(whole) < payload_bytes_max then whole else hint || '}' end
-  );
+  event := usher.wire_event(last, type, stamp, data);
+  -- Assigned, as elsewhere on this path: `perform` runs a query, which costs more.
+  is_told := pg_notify(channel, usher.event_payload(session, last, event)) is not null;
   return last;
 end
 $$;
@@ -272,7 +256,6 @@ CREATE FUNCTION usher.append_to_logs(sessions uuid[], types text[], messages uui
     SET enable_material TO 'off'
     AS $$
 declare
-  payload_bytes_max constant integer := 7900;
   stamp timestamptz;
   -- The sessions by id, the events of each, and the number before them.
   logs uuid[];
@@ -335,16 +318,13 @@ begin
     from numbered n
   )
   select count(pg_notify(
-    (select c.events from usher.channels c where c.only_row),
-    case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end
+    (select c.events from usher.channels c where c.only_row), usher.event_payload(t.session_id, t.seq, t.event)
   ))
   into told
   from (
     select
-      '{"s":"' || n.session_id || '","q":' || n.seq || '}' as hint,
-      case when n.place <= whole_events_max then
-        '{"s":"' || n.session_id || '","q":' || n.seq || ',"e":' || usher.wire_event(n.seq, n.type, stamp, n.data) || '}'
-      end as whole
+      n.session_id, n.seq,
+      case when n.place <= whole_events_max then usher.wire_event(n.seq, n.type, stamp, n.data) end as event
     from numbered n
     where n.place <= whole_events_max or n.is_last
     order by n.session_id, n.seq
@@ -435,20 +415,6 @@ begin
     set_config('request.jwt.claim.sub', '', true),
     set_config('request.jwt.claim.role', '', true),
     set_config('request.jwt.claim.email', '', true);
-end
-$$;
-
-CREATE FUNCTION usher.begin_countdown() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if row_security_active(tg_relid) then
-    perform set_config('usher.rows_left', coalesce(usher.rows_allowed(tg_argv[0])::text, ''), true);
-  else
-    perform set_config('usher.rows_left', '', true);
-  end if;
-  return null;
 end
 $$;
 
@@ -685,27 +651,6 @@ CREATE FUNCTION usher.compact_results(results jsonb) RETURNS json
   )::json
 $$;
 
-CREATE FUNCTION usher.count_down() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  rows_left constant integer := current_setting('usher.rows_left')::integer;
-begin
-  if rows_left <= 0 then
-    raise exception using
-      errcode = 'US010',
-      message = format('a request writes at most %s rows of this kind', usher.rows_allowed(tg_argv[0])),
-      detail = 'rows_max=' || usher.rows_allowed(tg_argv[0]);
-  end if;
-  perform set_config('usher.rows_left', (rows_left - 1)::text, true);
-  if tg_op = 'DELETE' then
-    return old;
-  end if;
-  return new;
-end
-$$;
-
 CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -723,7 +668,7 @@ CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
   ) as c
 $$;
 
-CREATE FUNCTION usher.count_writes(kind text, sessions uuid[]) RETURNS void
+CREATE FUNCTION usher.count_writes(kind text, session uuid, rows integer, is_row boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -732,87 +677,87 @@ CREATE FUNCTION usher.count_writes(kind text, sessions uuid[]) RETURNS void
 #variable_conflict use_variable
 declare
   author constant uuid := auth.uid();
+  request constant timestamptz := statement_timestamp();
   bound usher.write_limits;
   size interval;
   this_bucket timestamptz;
   part numeric;
-  written record;
-  counted usher.write_counts;
+  current integer := rows;
+  previous integer := 0;
+  at_once integer := rows;
   rows_max integer;
   window_max integer;
   wait_ms bigint;
 begin
-  select * into bound from usher.write_limits l where l.kind = count_writes.kind;
+  select * into bound from usher.write_limits l where l.kind = kind;
   if not found then
-    return;
+    return true;
+  end if;
+  -- Only sessions that exist, so that nobody fills the table with ids. The nil uuid stands for all of them.
+  if not is_row and session is distinct from '00000000-0000-0000-0000-000000000000' then
+    perform 1 from public.movie_sessions m where m.id = session;
+    if not found then
+      return true;
+    end if;
   end if;
   size := make_interval(secs => bound.window_seconds);
   this_bucket := date_bin(size, clock_timestamp(), 'epoch');
-  part := extract(epoch from clock_timestamp() - this_bucket) / bound.window_seconds;
 
-  for written in
-    select s.session_id, count(*)::integer as count
-    from unnest(sessions) as s (session_id)
-    -- Only sessions that exist, so that nobody fills the table with ids. The nil uuid stands for all of them.
-    where s.session_id = '00000000-0000-0000-0000-000000000000'
-      or exists (select 1 from public.movie_sessions m where m.id = s.session_id)
-    group by s.session_id
-    order by s.session_id
-  loop
-    if author is null then
-      counted.current := written.count;
-      counted.previous := 0;
-    else
-      insert into usher.write_counts as c (author, session_id, kind, bucket_start, current, previous)
-      values (author, written.session_id, count_writes.kind, this_bucket, written.count, 0)
-      on conflict on constraint write_counts_pkey
-      do update set
-        bucket_start = this_bucket,
-        current = case c.bucket_start when this_bucket then c.current else 0 end + written.count,
-        previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end
-      returning c.* into counted;
-    end if;
+  if author is not null then
+    insert into usher.write_counts as c
+      (author, session_id, kind, bucket_start, current, previous, request_at, request_rows)
+    values (author, session, kind, this_bucket, rows, 0, request, rows)
+    on conflict on constraint write_counts_pkey
+    do update set
+      bucket_start = this_bucket,
+      current = case c.bucket_start when this_bucket then c.current else 0 end + rows,
+      previous = case c.bucket_start when this_bucket then c.previous when this_bucket - size then c.current else 0 end,
+      request_at = request,
+      request_rows = case c.request_at when request then c.request_rows else 0 end + rows
+    returning c.current, c.previous, case when is_row then c.request_rows else rows end
+    into current, previous, at_once;
+  end if;
 
+  if at_once > bound.rows_per_statement or current + previous > bound.rows_per_window then
     rows_max := bound.rows_per_statement;
     window_max := bound.rows_per_window;
-    if written.count <= rows_max and counted.current + counted.previous * (1 - part) <= window_max then
-      continue;
-    end if;
-    if coalesce((select s.moderator from usher.standing(written.session_id) s), usher.is_streamer()) then
+    if coalesce((select s.moderator from usher.standing(session) s), usher.is_streamer()) then
       rows_max := bound.moderator_rows_per_statement;
       window_max := bound.moderator_rows_per_window;
     end if;
-    if written.count > least(rows_max, window_max) then
+    -- How much of this bucket has passed: so much less of the one before counts.
+    part := extract(epoch from clock_timestamp() - this_bucket) / bound.window_seconds;
+    if at_once > least(rows_max, window_max) then
       raise exception using
         errcode = 'US010',
         message = format('a request writes at most %s rows of this kind in a session', least(rows_max, window_max)),
         detail = 'rows_max=' || least(rows_max, window_max);
-    elsif counted.current + counted.previous * (1 - part) > window_max then
+    elsif current + previous * (1 - part) > window_max then
       -- Until enough of the last bucket has left the window, or else of this one.
       wait_ms := ceil(1000 * bound.window_seconds * case
-        when counted.current <= window_max
-          then 1 - part - (window_max - counted.current)::numeric / counted.previous
-        else 2 - part - (window_max - written.count)::numeric / (counted.current - written.count)
+        when current <= window_max then 1 - part - (window_max - current)::numeric / previous
+        else 2 - part - (window_max - at_once)::numeric / (current - at_once)
       end);
       raise exception using
         errcode = 'US010',
         message = format('too many writes: wait %s s', ceil(wait_ms / 1000.0)),
         detail = 'retry_after_ms=' || wait_ms;
     end if;
-  end loop;
+  end if;
 
-  -- A new row takes some away that say nothing any more.
-  if counted.current = written.count and counted.previous = 0 then
+  -- One new row in ten takes some away that say nothing any more.
+  if current = rows and previous = 0 and random() < 0.1 then
     delete from usher.write_counts c
     where c.ctid = any (array(
       select d.ctid
       from usher.write_counts d
       where d.bucket_start < this_bucket - interval '2 hours'
       order by d.bucket_start
-      limit 10
+      limit 100
       for update skip locked
     ));
   end if;
+  return true;
 end
 $$;
 
@@ -981,6 +926,10 @@ begin
   return null;
 end
 $$;
+
+CREATE FUNCTION usher.event_payload(session uuid, seq bigint, event text) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN (((('{"s":"'::text || session) || '","q":'::text) || seq) || CASE WHEN (octet_length((((((('{"s":"'::text || session) || '","q":'::text) || seq) || ',"e":'::text) || event) || '}'::text)) < 7900) THEN ((',"e":'::text || event) || '}'::text) ELSE '}'::text END);
 
 CREATE FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) RETURNS TABLE(seq bigint, event text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1415,16 +1364,6 @@ CREATE FUNCTION usher.is_line(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (usher.has_ink(value) AND (value !~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb]'::text));
 
-CREATE FUNCTION usher.is_logged(message uuid) RETURNS boolean
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-begin
-  return exists (select 1 from usher.session_events e where e.message_id = is_logged.message);
-end
-$$;
-
 CREATE FUNCTION usher.is_overlay(session uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1438,6 +1377,16 @@ begin
       and t.revoked_at is null
       and t.expires_at > clock_timestamp()
   );
+end
+$$;
+
+CREATE FUNCTION usher.is_row_checked(setting text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return row_security_active('public.chat_messages')
+    and set_config(setting, (coalesce(nullif(current_setting(setting, true), ''), '0')::integer + 1)::text, true)::integer % 20 = 0;
 end
 $$;
 
@@ -1469,24 +1418,53 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.limit_writes() RETURNS trigger
+CREATE FUNCTION usher.limit_rows() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform usher.refuse_rows_above(tg_argv[0], current_setting(tg_argv[1])::integer);
+  if tg_op = 'DELETE' then
+    return old;
+  end if;
+  return new;
+end
+$$;
+
+CREATE FUNCTION usher.limit_writes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   sessions uuid[];
+  ignored text;
 begin
-  if not row_security_active(tg_relid) then
-    return null;
+  if tg_argv[1] = 'session_id' then
+    sessions := array(select c.session_id from changed_rows c);
+  elsif tg_argv[1] = 'voting_session_id' then
+    sessions := array(select usher.session_of((to_jsonb(c) ->> 'voting_session_id')::uuid) from changed_rows c);
+  elsif tg_argv[1] = '' then
+    sessions := array(select '00000000-0000-0000-0000-000000000000'::uuid from changed_rows);
+  else
+    sessions := array(select (to_jsonb(c) ->> tg_argv[1])::uuid from changed_rows c);
   end if;
-  sessions := case tg_argv[1]
-    when '' then array(select '00000000-0000-0000-0000-000000000000'::uuid from changed_rows)
-    when 'voting_session_id' then array(
-      select usher.session_of((to_jsonb(c) ->> 'voting_session_id')::uuid) from changed_rows c
-    )
-    else array(select (to_jsonb(c) ->> tg_argv[1])::uuid from changed_rows c)
-  end;
-  perform usher.count_writes(tg_argv[0], sessions);
+  if tg_nargs > 2 then
+    ignored := set_config(tg_argv[2], '0', true);
+    if cardinality(sessions) > 20 then
+      perform usher.refuse_rows_above(tg_argv[0], cardinality(sessions));
+    end if;
+  end if;
+  if cardinality(sessions) = 1 then
+    perform usher.count_writes(tg_argv[0], sessions[1], 1, false);
+  elsif cardinality(sessions) > 1 then
+    perform usher.count_writes(tg_argv[0], c.session_id, c.count, false)
+    from (
+      select s.session_id, count(*)::integer as count
+      from unnest(sessions) as s (session_id)
+      group by s.session_id
+      order by s.session_id
+    ) as c;
+  end if;
   return null;
 end
 $$;
@@ -1538,31 +1516,6 @@ begin
     where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = any (people::text[])
       and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
   );
-end
-$$;
-
-CREATE FUNCTION usher.message_data(message uuid) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-declare
-  is_deleted boolean;
-  data json;
-begin
-  select
-    m.deleted_at is not null,
-    left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
-      (
-        select row_to_json(a)::text
-        from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
-      ),
-      'null'
-    ) || '}'
-  into is_deleted, data
-  from public.chat_messages m
-  where m.id = message;
-  return case when is_deleted then usher.redact(data, null, false) else data end;
 end
 $$;
 
@@ -1726,6 +1679,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION usher.messages_of_request() RETURNS integer
+    LANGUAGE sql
+    RETURN (split_part(set_config('usher.messages_written'::text, ((statement_timestamp() || ' '::text) || (1 + CASE WHEN (current_setting('usher.messages_written'::text, true) ~~ (statement_timestamp() || ' %'::text)) THEN (split_part(current_setting('usher.messages_written'::text, true), ' '::text, 3))::integer ELSE 0 END)), true), ' '::text, 3))::integer;
+
 CREATE FUNCTION usher.moderated_sessions() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1858,12 +1815,14 @@ $$;
 CREATE FUNCTION usher.on_commit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
 declare
   is_early constant boolean := pg_trigger_depth() > 1;
   last_command bigint;
   this_command bigint;
+  ignored uuid[];
 begin
   if is_early then
     set constraints usher.pending_transactions_settled deferred;
@@ -1875,7 +1834,7 @@ begin
     returning o.cmin::text::bigint, t.cmin::text::bigint
     into last_command, this_command;
     if this_command = last_command + 1 then
-      perform usher.settle();
+      ignored := usher.settle();
       return null;
     end if;
   end if;
@@ -1915,6 +1874,10 @@ CREATE FUNCTION usher.on_message_created() RETURNS trigger
 declare
   has_events boolean;
 begin
+  -- Owners and service roles too, whom require_chatter does not ask.
+  if not usher.has_ink(new.body) then
+    perform usher.refuse_blank_message();
+  end if;
   select t.has_events into has_events from usher.pending_transactions t where t.xact = pg_current_xact_id();
   if not found then
     insert into usher.pending_transactions (depth, session_id, message_id)
@@ -1941,16 +1904,20 @@ CREATE FUNCTION usher.on_message_removed() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
+declare
+  has_others boolean;
 begin
-  perform 1 from public.movie_sessions s where s.id = old.session_id;
-  if found then
+  -- As usher.expect_events asks, which a cascade over thousands of messages need not call for each.
+  select t.has_others into has_others from usher.pending_transactions t where t.xact = pg_current_xact_id();
+  if has_others is not true then
     perform usher.expect_events();
-    insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
-    values (
-      old.session_id, 'chat.deleted', old.id, coalesce(old.deleted_at, now()),
-      case when old.deleted_at is null then auth.uid() else old.deleted_by end
-    );
   end if;
+  insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
+  select
+    s.id, 'chat.deleted', old.id, coalesce(old.deleted_at, now()),
+    case when old.deleted_at is null then auth.uid() else old.deleted_by end
+  from public.movie_sessions s
+  where s.id = old.session_id;
   return null;
 end
 $$;
@@ -1963,6 +1930,9 @@ begin
   -- The guard has refused it already, unless another BEFORE trigger came after the guard.
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
     raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+  end if;
+  if new.body is distinct from old.body and not usher.has_ink(new.body) then
+    perform usher.refuse_blank_message();
   end if;
   if new.deleted_at is null then
     perform usher.expect_events();
@@ -2600,12 +2570,28 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.refuse_blank_message() RETURNS trigger
+CREATE FUNCTION usher.refuse_blank_message() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
+end
+$$;
+
+CREATE FUNCTION usher.refuse_rows_above(kind text, count integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  rows_max constant integer := usher.rows_allowed(kind);
+begin
+  if count > rows_max then
+    raise exception using
+      errcode = 'US010',
+      message = format('a request writes at most %s rows of this kind', rows_max),
+      detail = 'rows_max=' || rows_max;
+  end if;
 end
 $$;
 
@@ -2622,11 +2608,14 @@ end
 $$;
 
 CREATE FUNCTION usher.refuse_used_id() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
     AS $$
 begin
-  if row_security_active(tg_relid) and usher.is_logged(new.id) then
+  perform 1 from usher.session_events e where e.message_id = new.id limit 1;
+  if found then
     raise exception using errcode = 'US009', message = 'another message had this id';
   end if;
   return null;
@@ -2640,11 +2629,13 @@ CREATE FUNCTION usher.require_chatter(session uuid, body text, is_new boolean) R
     AS $$
 declare
   author constant uuid := auth.uid();
+  is_limited constant boolean := is_new and session_user <> 'usher_gateway';
+  written integer;
   caller record;
   wait_ms integer;
 begin
   if body is null or not usher.has_ink(body) then
-    raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
+    perform usher.refuse_blank_message();
   elsif char_length(body) > 2000 then
     raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
   end if;
@@ -2659,33 +2650,39 @@ begin
     and s.slow_mode_seconds = 0
     and b.user_id is null;
   if found and author is not null then
-    return true;
-  end if;
-
-  select * into caller from usher.standing(require_chatter.session);
-  -- Only a refusal asks for its name.
-  if not found or caller.ban_until is not null or caller.ended or not caller.writer then
-    perform usher.require_writer(require_chatter.session);
-  end if;
-  if caller.moderator then
-    return true;
-  elsif not caller.chat_enabled then
-    raise exception using errcode = 'US004', message = 'the chat is switched off';
-  end if;
-
-  if is_new and caller.slow_mode_seconds > 0 then
-    -- An author passes one message at a time, so that two at once cannot both be the first.
-    perform pg_advisory_xact_lock(usher.pace_lock_key(session, author));
-    select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
-    into wait_ms
-    from public.chat_messages m
-    where m.user_id = author and m.session_id = require_chatter.session;
-    if wait_ms > 0 then
-      raise exception using
-        errcode = 'US001',
-        message = format('wait %s s before the next message', ceil(wait_ms / 1000.0)),
-        detail = 'retry_after_ms=' || wait_ms;
+    if not is_limited then
+      return true;
     end if;
+  else
+    select * into caller from usher.standing(require_chatter.session);
+    -- Only a refusal asks for its name.
+    if not found or caller.ban_until is not null or caller.ended or not caller.writer then
+      perform usher.require_writer(require_chatter.session);
+    end if;
+    if not caller.chat_enabled and not caller.moderator then
+      raise exception using errcode = 'US004', message = 'the chat is switched off';
+    elsif is_new and caller.slow_mode_seconds > 0 and not caller.moderator then
+      -- An author passes one message at a time, so that two at once cannot both be the first.
+      perform pg_advisory_xact_lock(usher.pace_lock_key(session, author));
+      select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
+      into wait_ms
+      from public.chat_messages m
+      where m.user_id = author and m.session_id = require_chatter.session;
+      if wait_ms > 0 then
+        raise exception using
+          errcode = 'US001',
+          message = format('wait %s s before the next message', ceil(wait_ms / 1000.0)),
+          detail = 'retry_after_ms=' || wait_ms;
+      end if;
+    end if;
+  end if;
+  if is_limited then
+    written := usher.messages_of_request();
+    -- At the first row too many, where the limit is a multiple of this, and not for each row.
+    if written % 20 = 1 and written > 1 then
+      perform usher.refuse_rows_above('messages', written);
+    end if;
+    return usher.count_writes('messages', session, 1, true);
   end if;
   return true;
 end
@@ -2811,7 +2808,9 @@ declare
   tx constant xid8 := pg_current_xact_id_if_assigned();
   pending record;
   votes record;
+  is_deleted boolean;
   data json;
+  ignored bigint;
 begin
   created := '{}';
   delete from usher.pending_transactions t
@@ -2832,9 +2831,24 @@ begin
     if pending.depth = 1 then
       created := array[pending.message_id];
     end if;
-    data := usher.message_data(pending.message_id);
+    -- The row as the Data API returns it, with its author. Without the text if the message is deleted by now.
+    select
+      m.deleted_at is not null,
+      left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
+        (
+          select row_to_json(a)::text
+          from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
+        ),
+        'null'
+      ) || '}'
+    into is_deleted, data
+    from public.chat_messages m
+    where m.id = pending.message_id;
+    if is_deleted then
+      data := usher.redact(data, null, false);
+    end if;
     if data is not null then
-      perform usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);
+      ignored := usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);
     end if;
   end if;
 
@@ -2897,7 +2911,7 @@ begin
         q.n, q.session_id, q.type, q.subject,
         case
           when q.type = 'chat.created' then (
-            -- As message_data has it, in place.
+            -- As usher.settle has it of one message.
             select
               case when m.deleted_at is null then d.data::json else usher.redact(d.data::json, null, false) end
             from public.chat_messages m
@@ -3319,7 +3333,7 @@ CREATE TABLE public.chat_messages (
     edited_at timestamp with time zone,
     deleted_at timestamp with time zone,
     deleted_by uuid,
-    CONSTRAINT chat_messages_body_check CHECK (((char_length(body) >= 1) AND (char_length(body) <= 2000))),
+    CONSTRAINT chat_messages_body_check CHECK ((char_length(body) <= 2000)),
     CONSTRAINT chat_messages_deleted_by_check CHECK (((deleted_by IS NULL) OR (deleted_at IS NOT NULL)))
 );
 
@@ -3602,7 +3616,9 @@ CREATE UNLOGGED TABLE usher.write_counts (
     kind text NOT NULL,
     bucket_start timestamp with time zone NOT NULL,
     current integer NOT NULL,
-    previous integer NOT NULL
+    previous integer NOT NULL,
+    request_at timestamp with time zone,
+    request_rows integer
 )
 WITH (fillfactor='50');
 
@@ -3768,39 +3784,25 @@ CREATE TRIGGER "00_usher_updated" AFTER UPDATE ON public.movie_sessions FOR EACH
 
 CREATE TRIGGER "00_usher_withdrawn" AFTER DELETE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.on_vote_withdrawn();
 
-CREATE TRIGGER chat_messages_a_row_created BEFORE INSERT ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('messages');
+CREATE TRIGGER chat_messages_a_row_removed BEFORE DELETE ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND usher.is_row_checked('usher.messages_changed'::text))) EXECUTE FUNCTION usher.limit_rows('message_changes', 'usher.messages_changed');
 
-CREATE TRIGGER chat_messages_a_row_removed BEFORE DELETE ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('message_changes');
+CREATE TRIGGER chat_messages_a_row_updated BEFORE UPDATE ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND usher.is_row_checked('usher.messages_changed'::text))) EXECUTE FUNCTION usher.limit_rows('message_changes', 'usher.messages_changed');
 
-CREATE TRIGGER chat_messages_a_row_updated BEFORE UPDATE ON public.chat_messages FOR EACH ROW WHEN (((COALESCE(current_setting('usher.rows_left'::text, true), ''::text) <> ''::text) AND (SESSION_USER <> 'usher_gateway'::name))) EXECUTE FUNCTION usher.count_down('message_changes');
+CREATE TRIGGER chat_messages_bounded_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.chat_messages'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id', 'usher.messages_changed');
 
-CREATE TRIGGER chat_messages_begin_created BEFORE INSERT ON public.chat_messages FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.begin_countdown('messages');
-
-CREATE TRIGGER chat_messages_begin_removed BEFORE DELETE ON public.chat_messages FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.begin_countdown('message_changes');
-
-CREATE TRIGGER chat_messages_begin_updated BEFORE UPDATE ON public.chat_messages FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.begin_countdown('message_changes');
-
-CREATE TRIGGER chat_messages_blank_created BEFORE INSERT ON public.chat_messages FOR EACH ROW WHEN ((NOT usher.has_ink(new.body))) EXECUTE FUNCTION usher.refuse_blank_message();
-
-CREATE TRIGGER chat_messages_blank_updated BEFORE UPDATE OF body ON public.chat_messages FOR EACH ROW WHEN (((new.body IS DISTINCT FROM old.body) AND (NOT usher.has_ink(new.body)))) EXECUTE FUNCTION usher.refuse_blank_message();
-
-CREATE TRIGGER chat_messages_bounded_created AFTER INSERT ON public.chat_messages REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('messages', 'session_id');
-
-CREATE TRIGGER chat_messages_bounded_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id');
-
-CREATE TRIGGER chat_messages_bounded_updated AFTER UPDATE ON public.chat_messages REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id');
+CREATE TRIGGER chat_messages_bounded_updated AFTER UPDATE ON public.chat_messages REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.chat_messages'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id', 'usher.messages_changed');
 
 CREATE TRIGGER chat_messages_guard BEFORE UPDATE ON public.chat_messages FOR EACH ROW EXECUTE FUNCTION usher.guard_chat_message();
 
 CREATE TRIGGER chat_messages_truncated BEFORE TRUNCATE ON public.chat_messages FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
-CREATE TRIGGER chat_messages_used_id AFTER INSERT ON public.chat_messages FOR EACH ROW WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.refuse_used_id();
+CREATE TRIGGER chat_messages_used_id AFTER INSERT ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.chat_messages'::regclass)::oid))) EXECUTE FUNCTION usher.refuse_used_id();
 
-CREATE TRIGGER movie_sessions_bounded_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
+CREATE TRIGGER movie_sessions_bounded_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.movie_sessions'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', '');
 
-CREATE TRIGGER movie_sessions_bounded_removed AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', '');
+CREATE TRIGGER movie_sessions_bounded_removed AFTER DELETE ON public.movie_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.movie_sessions'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', '');
 
-CREATE TRIGGER movie_sessions_bounded_updated AFTER UPDATE ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'id');
+CREATE TRIGGER movie_sessions_bounded_updated AFTER UPDATE ON public.movie_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.movie_sessions'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'id');
 
 CREATE TRIGGER movie_sessions_created AFTER INSERT ON public.movie_sessions REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_sessions_created();
 
@@ -3820,7 +3822,7 @@ CREATE TRIGGER movies_lines BEFORE INSERT OR UPDATE OF title ON public.movies FO
 
 CREATE TRIGGER movies_touch BEFORE UPDATE ON public.movies FOR EACH ROW WHEN ((NOT (old.vote_total IS DISTINCT FROM new.vote_total))) EXECUTE FUNCTION usher.touch_updated_at();
 
-CREATE TRIGGER overlay_tokens_bounded_updated AFTER UPDATE ON public.overlay_tokens REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER overlay_tokens_bounded_updated AFTER UPDATE ON public.overlay_tokens REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.overlay_tokens'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER overlay_tokens_guard BEFORE UPDATE ON public.overlay_tokens FOR EACH ROW EXECUTE FUNCTION usher.guard_overlay_token();
 
@@ -3842,11 +3844,11 @@ CREATE TRIGGER profiles_logged_role AFTER UPDATE ON public.profiles FOR EACH ROW
 
 CREATE TRIGGER profiles_touch BEFORE UPDATE ON public.profiles FOR EACH ROW EXECUTE FUNCTION usher.touch_updated_at();
 
-CREATE TRIGGER session_bans_bounded_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER session_bans_bounded_created AFTER INSERT ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.session_bans'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
-CREATE TRIGGER session_bans_bounded_removed AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER session_bans_bounded_removed AFTER DELETE ON public.session_bans REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.session_bans'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
-CREATE TRIGGER session_bans_bounded_updated AFTER UPDATE ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER session_bans_bounded_updated AFTER UPDATE ON public.session_bans REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.session_bans'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER session_bans_guard BEFORE INSERT OR UPDATE ON public.session_bans FOR EACH ROW EXECUTE FUNCTION usher.guard_session_ban();
 
@@ -3862,11 +3864,11 @@ CREATE TRIGGER session_bans_touch BEFORE UPDATE ON public.session_bans FOR EACH 
 
 CREATE TRIGGER session_bans_truncated BEFORE TRUNCATE ON public.session_bans FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
-CREATE TRIGGER session_members_bounded_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER session_members_bounded_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.session_members'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
-CREATE TRIGGER session_members_bounded_removed AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER session_members_bounded_removed AFTER DELETE ON public.session_members REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.session_members'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
-CREATE TRIGGER session_members_bounded_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER session_members_bounded_updated AFTER UPDATE ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.session_members'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER session_members_logged_created AFTER INSERT ON public.session_members REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT EXECUTE FUNCTION usher.on_members_changed();
 
@@ -3878,27 +3880,27 @@ CREATE TRIGGER session_members_touch BEFORE UPDATE ON public.session_members FOR
 
 CREATE TRIGGER session_members_truncated BEFORE TRUNCATE ON public.session_members FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
-CREATE TRIGGER votes_bounded_created AFTER INSERT ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
+CREATE TRIGGER votes_bounded_created AFTER INSERT ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.votes'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
 
-CREATE TRIGGER votes_bounded_removed AFTER DELETE ON public.votes REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
+CREATE TRIGGER votes_bounded_removed AFTER DELETE ON public.votes REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.votes'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
 
-CREATE TRIGGER votes_bounded_updated AFTER UPDATE ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
+CREATE TRIGGER votes_bounded_updated AFTER UPDATE ON public.votes REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.votes'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('votes', 'voting_session_id');
 
 CREATE TRIGGER votes_guard BEFORE INSERT OR DELETE OR UPDATE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.guard_vote();
 
 CREATE TRIGGER votes_truncated BEFORE TRUNCATE ON public.votes FOR EACH STATEMENT EXECUTE FUNCTION usher.refuse_truncate();
 
-CREATE TRIGGER voting_options_bounded_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
+CREATE TRIGGER voting_options_bounded_created AFTER INSERT ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.voting_options'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
 
-CREATE TRIGGER voting_options_bounded_removed AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
+CREATE TRIGGER voting_options_bounded_removed AFTER DELETE ON public.voting_options REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.voting_options'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
 
-CREATE TRIGGER voting_options_bounded_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
+CREATE TRIGGER voting_options_bounded_updated AFTER UPDATE ON public.voting_options REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.voting_options'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'voting_session_id');
 
-CREATE TRIGGER voting_sessions_bounded_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER voting_sessions_bounded_created AFTER INSERT ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.voting_sessions'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
-CREATE TRIGGER voting_sessions_bounded_removed AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER voting_sessions_bounded_removed AFTER DELETE ON public.voting_sessions REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.voting_sessions'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
-CREATE TRIGGER voting_sessions_bounded_updated AFTER UPDATE ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN ((SESSION_USER <> 'usher_gateway'::name)) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
+CREATE TRIGGER voting_sessions_bounded_updated AFTER UPDATE ON public.voting_sessions REFERENCING NEW TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.voting_sessions'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('moderation', 'session_id');
 
 CREATE TRIGGER voting_sessions_deleting BEFORE DELETE ON public.voting_sessions FOR EACH ROW EXECUTE FUNCTION usher.on_voting_deleting();
 
@@ -4182,8 +4184,6 @@ GRANT ALL ON FUNCTION usher.admit_many(batch jsonb) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.append_event(session uuid, type text, data json) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.append_events(session uuid, type text, messages uuid[], datas json[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION usher.append_to_log(session uuid, type text, message uuid, data json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.append_to_logs(sessions uuid[], types text[], messages uuid[], datas json[], whole_events_max integer) FROM PUBLIC;
@@ -4202,8 +4202,6 @@ GRANT ALL ON FUNCTION usher.banned_sessions() TO service_role;
 
 REVOKE ALL ON FUNCTION usher.begin_batch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.begin_batch() TO usher_gateway;
-
-REVOKE ALL ON FUNCTION usher.begin_countdown() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.bucket_settings(OUT name text, OUT is_public boolean, OUT bytes_max bigint, OUT mime_types text[]) TO usher_gateway;
@@ -4230,12 +4228,9 @@ REVOKE ALL ON FUNCTION usher.close_votings(votings uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.compact_results(results jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.count_down() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION usher.count_votes(voting uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.count_writes(kind text, sessions uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION usher.count_writes(kind text, sessions uuid[]) TO authenticated;
+REVOKE ALL ON FUNCTION usher.count_writes(kind text, session uuid, rows integer, is_row boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.create_profile(account uuid, metadata jsonb) FROM PUBLIC;
 
@@ -4254,6 +4249,8 @@ REVOKE ALL ON FUNCTION usher.epoch() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.epoch() TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.event_data(type text, subject uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.event_payload(session uuid, seq bigint, event text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer) TO usher_gateway;
@@ -4309,13 +4306,14 @@ GRANT ALL ON FUNCTION usher.is_line(value text) TO anon;
 GRANT ALL ON FUNCTION usher.is_line(value text) TO authenticated;
 GRANT ALL ON FUNCTION usher.is_line(value text) TO service_role;
 
-REVOKE ALL ON FUNCTION usher.is_logged(message uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION usher.is_logged(message uuid) TO authenticated;
-
 REVOKE ALL ON FUNCTION usher.is_overlay(session uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO anon;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO authenticated;
 GRANT ALL ON FUNCTION usher.is_overlay(session uuid) TO service_role;
+
+REVOKE ALL ON FUNCTION usher.is_row_checked(setting text) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.is_row_checked(setting text) TO authenticated;
+GRANT ALL ON FUNCTION usher.is_row_checked(setting text) TO service_role;
 
 REVOKE ALL ON FUNCTION usher.is_staff() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.is_staff() TO anon;
@@ -4332,13 +4330,13 @@ GRANT ALL ON FUNCTION usher.joined_sessions() TO anon;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO authenticated;
 GRANT ALL ON FUNCTION usher.joined_sessions() TO service_role;
 
+REVOKE ALL ON FUNCTION usher.limit_rows() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION usher.limit_writes() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.lock_for_deletion(sessions uuid[], account uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.logs_naming(people uuid[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION usher.message_data(message uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.message_numbers(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.message_numbers(ids uuid[]) TO usher_gateway;
@@ -4350,6 +4348,8 @@ GRANT ALL ON FUNCTION usher.message_positions(session uuid, before_seq bigint, b
 REVOKE ALL ON FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) TO anon;
 GRANT ALL ON FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer, OUT messages text[], OUT next text) TO authenticated;
+
+REVOKE ALL ON FUNCTION usher.messages_of_request() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.moderated_sessions() FROM PUBLIC;
 GRANT ALL ON FUNCTION usher.moderated_sessions() TO anon;
@@ -4453,6 +4453,9 @@ REVOKE ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT re
 GRANT ALL ON FUNCTION usher.refusal_of(state text, constraint_name text, OUT refusal text, OUT detail text) TO usher_gateway;
 
 REVOKE ALL ON FUNCTION usher.refuse_blank_message() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION usher.refuse_rows_above(kind text, count integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION usher.refuse_rows_above(kind text, count integer) TO authenticated;
 
 REVOKE ALL ON FUNCTION usher.refuse_truncate() FROM PUBLIC;
 

@@ -59,7 +59,6 @@ const EXPLAINED: &[(&str, &[&str])] = &[
         "called by functions that run as the owner already; marked all the same, so as not to depend on them",
         &[
             "usher.append_event(uuid,text,json): as its caller",
-            "usher.append_events(uuid,text,uuid[],json[]): as its caller",
             "usher.append_to_log(uuid,text,uuid,json): as its caller",
             "usher.append_to_logs(uuid[],text[],uuid[],json[],integer): as its caller",
             "usher.apply_votes(uuid[],uuid[],bigint[]): as its caller",

@@ -110,7 +110,7 @@ impl Peer {
             }
             Self::UsherEvents => {
                 "the same gateway with events of the size of the others' messages, put into its log by \
-                 `usher.append_events` without a row of chat: the fan-out alone"
+                 `usher.append_to_logs` without a row of chat: the fan-out alone"
             }
             Self::UWebSockets => {
                 "a hand-written gateway: `publish` to a topic, no compression, 1 MiB of backpressure. LISTEN with `pg`"

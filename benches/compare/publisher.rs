@@ -222,8 +222,8 @@ impl Door {
                 let client = connect(&database).await?;
                 let statement = client
                     .prepare(
-                        "select usher.append_events($1, 'chat.created', array_agg(null::uuid), \
-                         array_agg(to_json(text) order by place)) \
+                        "select usher.append_to_logs(array_agg($1::uuid), array_agg('chat.created'::text), \
+                         array_agg(null::uuid), array_agg(to_json(text) order by place)) \
                          from unnest($2::text[]) with ordinality as t(text, place)",
                     )
                     .await?;

@@ -139,6 +139,16 @@ return '{"seq":' || seq || ',"type":"' || type
   || '","at":"' || to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
   || '","data":' || data::text || '}';
 
+-- The payload that tells listeners of an event: its number, and the event itself if it is given and fits. Postgres rolls
+-- the writer back at 8,000 bytes. Called with plain variables it is inlined, as wire_event is.
+create function usher.event_payload(session uuid, seq bigint, event text) returns text
+language sql
+stable
+return '{"s":"' || session || '","q":' || seq || case
+  when octet_length('{"s":"' || session || '","q":' || seq || ',"e":' || event || '}') < 7900 then ',"e":' || event || '}'
+  else '}'
+end;
+
 -- Recording --------------------------------------------------------------------------------------------------
 
 -- Records an event of a session.
@@ -220,7 +230,7 @@ $$;
 --
 -- Every function that calls pg_notify turns trace_notify off. Any role may turn that setting on, and Postgres then sends the
 -- channel's name to the caller as a debug message.
--- Security definer: called by usher.settle, append_to_logs and append_event; nobody else may.
+-- Security definer: called by usher.settle and append_event; nobody else may.
 create function usher.append_to_log(session uuid, type text, message uuid, data json) returns bigint
 language plpgsql
 security definer
@@ -229,17 +239,17 @@ set trace_notify = off
 set enable_seqscan = off
 as $$
 declare
-  -- Postgres rolls the writer back at 8,000 bytes.
-  payload_bytes_max constant integer := 7900;
   last bigint;
+  channel text;
+  is_told boolean;
   stamp timestamptz;
-  hint text;
-  whole text;
+  event text;
 begin
   update usher.session_heads h
   set seq = h.seq + 1
   where h.session_id = append_to_log.session
-  returning h.seq into last;
+  returning h.seq, (select c.events from usher.channels c where c.only_row)
+  into last, channel;
   if not found then
     return null;
   end if;
@@ -247,12 +257,9 @@ begin
   stamp := clock_timestamp();
   insert into usher.session_events (session_id, seq, type, at, message_id, data)
   values (session, last, append_to_log.type, stamp, message, append_to_log.data);
-  hint := '{"s":"' || session || '","q":' || last;
-  whole := hint || ',"e":' || usher.wire_event(last, type, stamp, data) || '}';
-  perform pg_notify(
-    (select c.events from usher.channels c where c.only_row),
-    case when octet_length(whole) < payload_bytes_max then whole else hint || '}' end
-  );
+  event := usher.wire_event(last, type, stamp, data);
+  -- Assigned, as elsewhere on this path: `perform` runs a query, which costs more.
+  is_told := pg_notify(channel, usher.event_payload(session, last, event)) is not null;
   return last;
 end
 $$;
@@ -265,7 +272,7 @@ $$;
 -- again at every call, which costs more than the work. enable_seqscan = off: what is looked up by key stays so where
 -- a plan was made while the tables were small. For the same reason only nested loops are left as joins: the one join
 -- here goes from an array to the index of a table.
--- Security definer: called by usher.settle and append_events; nobody else may.
+-- Security definer: called by usher.settle; nobody else may.
 create function usher.append_to_logs(
   sessions uuid[], types text[], messages uuid[], datas json[], whole_events_max integer default 20
 ) returns void
@@ -280,7 +287,6 @@ set enable_mergejoin = off
 set enable_material = off
 as $$
 declare
-  payload_bytes_max constant integer := 7900;
   stamp timestamptz;
   -- The sessions by id, the events of each, and the number before them.
   logs uuid[];
@@ -343,16 +349,13 @@ begin
     from numbered n
   )
   select count(pg_notify(
-    (select c.events from usher.channels c where c.only_row),
-    case when octet_length(t.whole) < payload_bytes_max then t.whole else t.hint end
+    (select c.events from usher.channels c where c.only_row), usher.event_payload(t.session_id, t.seq, t.event)
   ))
   into told
   from (
     select
-      '{"s":"' || n.session_id || '","q":' || n.seq || '}' as hint,
-      case when n.place <= whole_events_max then
-        '{"s":"' || n.session_id || '","q":' || n.seq || ',"e":' || usher.wire_event(n.seq, n.type, stamp, n.data) || '}'
-      end as whole
+      n.session_id, n.seq,
+      case when n.place <= whole_events_max then usher.wire_event(n.seq, n.type, stamp, n.data) end as event
     from numbered n
     where n.place <= whole_events_max or n.is_last
     order by n.session_id, n.seq
@@ -360,22 +363,8 @@ begin
 end
 $$;
 
--- Appends events of one type to one session's log now. Returns the last number, or null where the session has no log.
--- Security definer (these two): for functions of the owner's; nobody else may.
-create function usher.append_events(session uuid, type text, messages uuid[], datas json[]) returns bigint
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-begin
-  perform usher.append_to_logs(
-    array_fill(session, array[cardinality(datas)]), array_fill(append_events.type, array[cardinality(datas)]), messages, datas
-  );
-  return (select h.seq from usher.session_heads h where h.session_id = append_events.session);
-end
-$$;
-
+-- Appends one event now.
+-- Security definer: for functions of the owner's; nobody else may.
 create function usher.append_event(session uuid, type text, data json) returns bigint
 language plpgsql
 security definer
@@ -540,35 +529,6 @@ begin
 end
 $$;
 
--- The data of an event that is about a message: its row as the Data API returns it, when it is created with its author.
--- Without the text where the message is deleted by now. Null where it is gone.
--- Called by usher.settle, which runs as the owner; nobody else may.
-create function usher.message_data(message uuid) returns json
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-declare
-  is_deleted boolean;
-  data json;
-begin
-  select
-    m.deleted_at is not null,
-    left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
-      (
-        select row_to_json(a)::text
-        from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
-      ),
-      'null'
-    ) || '}'
-  into is_deleted, data
-  from public.chat_messages m
-  where m.id = message;
-  return case when is_deleted then usher.redact(data, null, false) else data end;
-end
-$$;
-
 -- Settles many events, or others than new messages, as usher.settle says. Returns the messages of the transaction's own
 -- statements.
 -- Called by usher.settle, which runs as the owner; nobody else may.
@@ -611,7 +571,7 @@ begin
         q.n, q.session_id, q.type, q.subject,
         case
           when q.type = 'chat.created' then (
-            -- As message_data has it, in place.
+            -- As usher.settle has it of one message.
             select
               case when m.deleted_at is null then d.data::json else usher.redact(d.data::json, null, false) end
             from public.chat_messages m
@@ -709,7 +669,9 @@ declare
   tx constant xid8 := pg_current_xact_id_if_assigned();
   pending record;
   votes record;
+  is_deleted boolean;
   data json;
+  ignored bigint;
 begin
   created := '{}';
   delete from usher.pending_transactions t
@@ -730,9 +692,24 @@ begin
     if pending.depth = 1 then
       created := array[pending.message_id];
     end if;
-    data := usher.message_data(pending.message_id);
+    -- The row as the Data API returns it, with its author. Without the text if the message is deleted by now.
+    select
+      m.deleted_at is not null,
+      left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
+        (
+          select row_to_json(a)::text
+          from (select p.username, p.display_name, p.avatar_path, p.role from public.profiles p where p.id = m.user_id) as a
+        ),
+        'null'
+      ) || '}'
+    into is_deleted, data
+    from public.chat_messages m
+    where m.id = pending.message_id;
+    if is_deleted then
+      data := usher.redact(data, null, false);
+    end if;
     if data is not null then
-      perform usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);
+      ignored := usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);
     end if;
   end if;
 
@@ -770,12 +747,14 @@ create function usher.on_commit() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
   is_early constant boolean := pg_trigger_depth() > 1;
   last_command bigint;
   this_command bigint;
+  ignored uuid[];
 begin
   if is_early then
     set constraints usher.pending_transactions_settled deferred;
@@ -787,7 +766,7 @@ begin
     returning o.cmin::text::bigint, t.cmin::text::bigint
     into last_command, this_command;
     if this_command = last_command + 1 then
-      perform usher.settle();
+      ignored := usher.settle();
       return null;
     end if;
   end if;

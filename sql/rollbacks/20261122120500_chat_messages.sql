@@ -3,7 +3,6 @@
 drop table public.chat_messages;
 drop function usher.refuse_truncate();
 drop function usher.refuse_used_id();
-drop function usher.is_logged(uuid);
 drop function usher.redact_messages(uuid[], jsonb);
 drop function usher.redact(json, jsonb, boolean);
 drop function usher.on_message_removed();

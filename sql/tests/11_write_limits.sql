@@ -1,7 +1,7 @@
 -- Limits of writers that do not come through the gateway: rows of a statement, and a window for author and session.
 begin;
 create extension if not exists pgtap;
-select plan(58);
+select plan(59);
 
 create function pg_temp.id(kind text, n integer) returns uuid
 language sql
@@ -29,6 +29,9 @@ language plpgsql
 as $$
 begin
   perform set_config('role', 'none', true);
+  -- The next request: this file is a single one.
+  update usher.write_counts set request_at = '-infinity' where true;
+  perform set_config('usher.messages_written', '', true);
   perform set_config('request.jwt.claims', jsonb_build_object('sub', pg_temp.id('aa', who), 'role', role)::text, true),
     set_config('role', role, true);
 end
@@ -65,15 +68,19 @@ select pg_temp.be(2);
 select is(pg_temp.say(21), 'US010 rows_max=20', 'a request writes so many messages at most');
 select is(pg_temp.say(20000), 'US010 rows_max=20', 'however many it has');
 select is(pg_temp.say(20), '20', 'so many it may');
+select is(pg_temp.say(1), 'US010 rows_max=20', 'and not one more with another statement of the request');
+select pg_temp.be(2);
 select is(pg_temp.say(20), '20', 'and again');
+select pg_temp.be(2);
 select is(pg_temp.say(20), '20', 'up to those of a window');
+select pg_temp.be(2);
 select is(pg_temp.say(1), 'US010 retry_after_ms', 'then it is to wait');
 select is(pg_temp.say(20, 2), '20', 'another session has a window of its own');
 select pg_temp.be(3);
 select is(pg_temp.say(20), '20', 'and so has another author');
-select set_config('usher.rows_left', '9999', true);
+select set_config('usher.messages_written', statement_timestamp() || ' -9999', true);
 select is(pg_temp.say(21), 'US010 rows_max=20', 'a setting that the caller writes lets nothing more pass');
-select set_config('usher.rows_left', '', true);
+select set_config('usher.messages_written', '', true);
 select is(pg_temp.say(21), 'US010 rows_max=20', 'nor does one that is emptied');
 select is(
   pg_temp.run($$insert into public.chat_messages (session_id, user_id, body) select s, auth.uid(), 'text' from unnest('{5e000000-0000-4000-8000-000000000001,5e000000-0000-4000-8000-000000000002}'::uuid[]) as s, generate_series(1, 11)$$),
@@ -86,7 +93,7 @@ select is(
       insert into public.chat_messages (session_id, user_id, body)
       select '5e000000-0000-4000-8000-000000000001', auth.uid(), 'text'
       from generate_series(1, 40) as n
-      where set_config('usher.rows_left', '', true) = ''
+      where set_config('usher.messages_written', '', true) = ''
       returning 1
     )
     select count(*), set_config('request.jwt.claims', '', true) from written
@@ -94,8 +101,8 @@ select is(
   'US010 rows_max=20', 'nor do claims that a statement empties before it ends'
 );
 select pg_temp.be(3);
-select usher.count_writes('messages', array(select gen_random_uuid() from generate_series(1, 100)));
 set local role none;
+select usher.count_writes('votes', gen_random_uuid(), 1, false) from generate_series(1, 100);
 select is(
   (select count(*) from usher.write_counts c where not exists (select from public.movie_sessions s where s.id = c.session_id)),
   0::bigint, 'sessions that do not exist are not counted'
@@ -103,6 +110,7 @@ select is(
 select pg_temp.be(4);
 select is(pg_temp.say(100), '100', 'a moderator writes more');
 select is(pg_temp.say(101), 'US010 rows_max=100', 'but not everything');
+select pg_temp.be(4);
 select is(pg_temp.say(21, 2), 'US010 rows_max=20', 'and only where they moderate');
 select pg_temp.be(2, 'service_role');
 select is(

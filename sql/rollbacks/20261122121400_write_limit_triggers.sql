@@ -1,4 +1,4 @@
--- Takes the limits for writers beside the gateway away.
+-- Takes the limits of writers beside the gateway away, but for new messages.
 
 drop trigger movie_sessions_bounded_removed on public.movie_sessions;
 drop trigger movie_sessions_bounded_updated on public.movie_sessions;
@@ -21,17 +21,8 @@ drop trigger votes_bounded_updated on public.votes;
 drop trigger votes_bounded_created on public.votes;
 drop trigger chat_messages_bounded_removed on public.chat_messages;
 drop trigger chat_messages_bounded_updated on public.chat_messages;
-drop trigger chat_messages_bounded_created on public.chat_messages;
 drop trigger chat_messages_a_row_removed on public.chat_messages;
-drop trigger chat_messages_begin_removed on public.chat_messages;
 drop trigger chat_messages_a_row_updated on public.chat_messages;
-drop trigger chat_messages_begin_updated on public.chat_messages;
-drop trigger chat_messages_a_row_created on public.chat_messages;
-drop trigger chat_messages_begin_created on public.chat_messages;
 drop function usher.limit_writes();
-drop function usher.count_down();
-drop function usher.begin_countdown();
-drop function usher.rows_allowed(text);
-drop function usher.count_writes(text, uuid[]);
-drop table usher.write_counts;
-drop table usher.write_limits;
+drop function usher.limit_rows();
+drop function usher.is_row_checked(text);
