@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use crate::auth::identity::Identity;
 use crate::limits::LOCK_WAIT;
-use crate::postgres::store::{Parameter, Store, StoreError, may_pass, milliseconds};
+use crate::postgres::store::{Parameter, Store, StoreError, may_pass};
 use crate::protocol::id::{MovieId, SessionId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::Can;
@@ -88,12 +88,10 @@ impl Store {
             })
             .collect();
         let batch = serde_json::to_string(&batch).expect("ids, texts and JSON make JSON");
-        let lock_wait = milliseconds(LOCK_WAIT);
-        let sql = "select b.item, b.admission::text, b.failure \
-                   from (select set_config('lock_timeout', $2, true) as wait) as s \
-                   cross join lateral usher.admit_many(case when s.wait is not null then $1::jsonb end) as b";
-        let parameters: [Parameter<'_>; 2] = [(&batch, Type::TEXT), (&lock_wait, Type::TEXT)];
-        let rows = self.rows(sql, &parameters).await?;
+        let sql =
+            "select b.item, b.admission::text, b.failure from usher.admit_many($1::jsonb) as b";
+        let parameters: [Parameter<'_>; 1] = [(&batch, Type::TEXT)];
+        let rows = self.rows_within(LOCK_WAIT, sql, &parameters).await?;
         let mut answers: Vec<AccessAnswer> = vec![None; callers.len()];
         for row in &rows {
             let place = usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX);

@@ -105,20 +105,17 @@ pub(super) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
 }
 
 impl Kind {
-    /// The statement that takes a batch, and how long it may wait for a lock. The batch depends on the setting, so that it
-    /// is set first.
+    /// The statement that takes a batch.
     pub(super) fn sql(self) -> &'static str {
         match self {
             Self::Messages => {
                 "select b.item, b.seq, b.message, b.created, b.refusal, b.retry_after_ms, b.detail \
-                 from (select set_config('lock_timeout', $2, true) as wait) as s \
-                 cross join lateral usher.post_messages(case when s.wait is not null then $1::jsonb end) as b"
+                 from usher.post_messages($1::jsonb) as b"
             }
             Self::Votes => {
                 "select b.item, b.voting, b.movie, b.refusal, b.retry_after_ms, b.detail, \
                  case when b.refusal is null then usher.session_of(b.voting) end as session \
-                 from (select set_config('lock_timeout', $2, true) as wait) as s \
-                 cross join lateral usher.cast_votes(case when s.wait is not null then $1::jsonb end) as b"
+                 from usher.cast_votes($1::jsonb) as b"
             }
         }
     }

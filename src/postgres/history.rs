@@ -4,10 +4,8 @@ use tokio_postgres::types::Type;
 
 use crate::auth::identity::Identity;
 use crate::limits::READ_LOCK_WAIT;
-use crate::postgres::settings::BEGIN_READ_ONLY;
-use crate::postgres::store::{
-    Parameter, Store, StoreError, classify, milliseconds, not_begun, query,
-};
+use crate::postgres::settings::begin_read_only;
+use crate::postgres::store::{ACT_AS, Parameter, Store, StoreError, classify, not_begun, query};
 use crate::protocol::id::{MessageId, Seq, SessionId};
 
 /// Where a page of messages ends.
@@ -54,12 +52,8 @@ impl Store {
         };
         let count = i32::from(count);
         let (role, claims) = (identity.role.as_str(), &*identity.claims);
-        let lock_wait = milliseconds(READ_LOCK_WAIT);
-        let caller: [Parameter<'_>; 3] = [
-            (&role, Type::TEXT),
-            (&claims, Type::TEXT),
-            (&lock_wait, Type::TEXT),
-        ];
+        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let begin = begin_read_only(READ_LOCK_WAIT);
         let page: [Parameter<'_>; 5] = [
             (&session.0, Type::UUID),
             (&seq, Type::INT8),
@@ -71,13 +65,8 @@ impl Store {
             let client = self.client().await?;
             // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
             let (begun, acting, rows, committed) = futures::join!(
-                client.batch_execute(BEGIN_READ_ONLY),
-                query(
-                    &client,
-                    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
-                     set_config('lock_timeout', $3, true)",
-                    &caller,
-                ),
+                client.batch_execute(&begin),
+                query(&client, ACT_AS, &caller),
                 query(
                     &client,
                     "select messages, next from usher.messages_before($1, $2, $3, $4, $5)",

@@ -21,8 +21,8 @@ use crate::limits::{
     BUSY_AFTER, CALL_BANS_MAX, LOCK_PAUSE_MIN, LOCK_WAIT_MIN, MODERATIONS_IN_FLIGHT_MAX,
     READ_LOCK_WAIT,
 };
-use crate::postgres::settings::CALLERS;
-use crate::postgres::store::{Parameter, Store, StoreError, classify, milliseconds, not_begun};
+use crate::postgres::settings::of_callers;
+use crate::postgres::store::{ACT_AS, Parameter, Store, StoreError, classify, not_begun};
 use crate::protocol::id::{SessionId, UserId, VotingId};
 use crate::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
 use crate::protocol::refusal::{Refusal, RefusalCode};
@@ -101,8 +101,8 @@ impl Store {
         let done = async {
             let mut client = self.client().await?;
             // Dropped before the commit, it is rolled back.
-            let transaction = begin(&mut client).await?;
-            let outcome = match perform(&transaction, identity, act, lock_wait).await {
+            let transaction = begin(&mut client, lock_wait).await?;
+            let outcome = match perform(&transaction, identity, act).await {
                 Ok(outcome) => outcome,
                 Err(error) => return refused(error),
             };
@@ -174,10 +174,8 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let rows = async {
             let mut client = self.client().await?;
-            let transaction = begin(&mut client).await?;
-            act_as(&transaction, identity, READ_LOCK_WAIT)
-                .await
-                .map_err(classify)?;
+            let transaction = begin(&mut client, READ_LOCK_WAIT).await?;
+            act_as(&transaction, identity).await.map_err(classify)?;
             let rows = transaction.query_typed(sql, parameters).await;
             let rows = rows.map_err(classify)?;
             transaction.rollback().await.map_err(classify)?;
@@ -188,7 +186,7 @@ impl Store {
 }
 
 /// Begins a transaction of a caller, under the settings that the gateway relies on.
-async fn begin(client: &mut Client) -> Result<Transaction<'_>, StoreError> {
+async fn begin(client: &mut Client, lock_wait: Duration) -> Result<Transaction<'_>, StoreError> {
     let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::ReadCommitted)
@@ -197,7 +195,7 @@ async fn begin(client: &mut Client) -> Result<Transaction<'_>, StoreError> {
         .start()
         .await
         .map_err(not_begun)?;
-    let set = transaction.batch_execute(CALLERS).await;
+    let set = transaction.batch_execute(&of_callers(lock_wait)).await;
     set.map_err(classify)?;
     Ok(transaction)
 }
@@ -205,27 +203,18 @@ async fn begin(client: &mut Client) -> Result<Transaction<'_>, StoreError> {
 async fn act_as(
     transaction: &Transaction<'_>,
     identity: &Identity,
-    lock_wait: Duration,
 ) -> Result<(), tokio_postgres::Error> {
     let (role, claims) = (identity.role.as_str(), &*identity.claims);
-    let lock_wait = milliseconds(lock_wait);
-    let sql = "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
-               set_config('lock_timeout', $3, true)";
-    let caller: [Parameter<'_>; 3] = [
-        (&role, Type::TEXT),
-        (&claims, Type::TEXT),
-        (&lock_wait, Type::TEXT),
-    ];
-    transaction.query_typed(sql, &caller).await.map(drop)
+    let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+    transaction.query_typed(ACT_AS, &caller).await.map(drop)
 }
 
 async fn perform(
     transaction: &Transaction<'_>,
     identity: &Identity,
     act: &Act,
-    lock_wait: Duration,
 ) -> Result<Outcome, tokio_postgres::Error> {
-    act_as(transaction, identity, lock_wait).await?;
+    act_as(transaction, identity).await?;
     // What the caller may not see is not there; what it sees and cannot change is forbidden.
     if !is_seen(transaction, act).await? {
         let message = "no such thing, or not for this caller";

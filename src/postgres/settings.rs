@@ -4,50 +4,68 @@
 //! time zone, a time-out of its own. They are set for each transaction and not once a connection, since behind a
 //! transaction pooler the next transaction may be on another connection, and a pooler refuses startup parameters.
 
-/// The settings as a select list, since one statement is cheaper than one each. Time-outs are in milliseconds and end what
-/// nobody waits for any more; whoever waits for locks more shortly says so after this.
+use std::time::Duration;
+
+/// The settings, with a place for the lock timeout, which each transaction names. Timeouts are in milliseconds.
+/// `set local` costs the database less than `set_config` in a query; only the last two need a condition.
 macro_rules! settings {
     () => {
-        "pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), \
-         pg_catalog.set_config('TimeZone', 'UTC', true), \
-         pg_catalog.set_config('DateStyle', 'ISO, MDY', true), \
-         pg_catalog.set_config('IntervalStyle', 'postgres', true), \
-         pg_catalog.set_config('extra_float_digits', '1', true), \
-         pg_catalog.set_config('bytea_output', 'hex', true), \
-         pg_catalog.set_config('standard_conforming_strings', 'on', true), \
-         pg_catalog.set_config('transform_null_equals', 'off', true), \
-         pg_catalog.set_config('row_security', 'on', true), \
-         pg_catalog.set_config('jit', 'off', true), \
-         pg_catalog.set_config('lock_timeout', '0', true), \
-         pg_catalog.set_config('statement_timeout', '10000', true), \
-         pg_catalog.set_config('idle_in_transaction_session_timeout', '10000', true), \
-         case when pg_catalog.current_setting('transaction_timeout', true) is not null \
+        "set local search_path = pg_catalog, pg_temp; \
+         set local timezone = 'UTC'; \
+         set local datestyle = 'ISO, MDY'; \
+         set local intervalstyle = 'postgres'; \
+         set local extra_float_digits = 1; \
+         set local bytea_output = 'hex'; \
+         set local standard_conforming_strings = on; \
+         set local transform_null_equals = off; \
+         set local row_security = on; \
+         set local jit = off; \
+         set local lock_timeout = {}; \
+         set local statement_timeout = 10000; \
+         set local idle_in_transaction_session_timeout = 10000; \
+         select case when pg_catalog.current_setting('transaction_timeout', true) is not null \
            then pg_catalog.set_config('transaction_timeout', '0', true) end, \
          case when pg_catalog.current_setting('synchronous_commit') = 'off' \
            then pg_catalog.set_config('synchronous_commit', 'on', true) end"
     };
 }
 
-/// Begins a transaction. An acknowledgement means durable, so a commit that does not wait for the disk is not taken over;
-/// one that waits for more than the disk is.
-pub(super) const BEGIN: &str = concat!(
-    "begin isolation level read committed, read write, not deferrable; select ",
-    settings!()
-);
+/// Begins a transaction whose statements wait for a lock so long at most. An acknowledgement means durable, so a commit
+/// that does not wait for the disk is not taken over; one that waits for more than the disk is.
+pub(super) fn begin(lock_wait: Duration) -> String {
+    format!(
+        concat!(
+            "begin isolation level read committed, read write, not deferrable; ",
+            settings!()
+        ),
+        milliseconds(lock_wait)
+    )
+}
 
-/// Begins a transaction that writes nothing.
-pub(super) const BEGIN_READ_ONLY: &str = concat!(
-    "begin isolation level read committed, read only, not deferrable; select ",
-    settings!()
-);
+/// Begins a transaction that writes nothing, as [`begin`].
+pub(super) fn begin_read_only(lock_wait: Duration) -> String {
+    format!(
+        concat!(
+            "begin isolation level read committed, read only, not deferrable; ",
+            settings!()
+        ),
+        milliseconds(lock_wait)
+    )
+}
 
-/// Sets what a caller's own statements run under, in a transaction that has begun. They look where PostgREST lets them
-/// look, since an app's own triggers may rely on it.
-pub(super) const CALLERS: &str = concat!(
-    "select ",
-    settings!(),
-    "; set local search_path = public, extensions"
-);
+/// Sets what a caller's own statements run under, in a transaction that has begun; they wait for a lock so long at most.
+/// They look where PostgREST lets them look, since an app's own triggers may rely on it.
+pub(super) fn of_callers(lock_wait: Duration) -> String {
+    format!(
+        concat!(settings!(), "; set local search_path = public, extensions"),
+        milliseconds(lock_wait)
+    )
+}
+
+/// A lock timeout. Never 0, which would be none.
+fn milliseconds(lock_wait: Duration) -> u128 {
+    lock_wait.as_millis().max(1)
+}
 
 #[cfg(test)]
 mod tests {
@@ -56,7 +74,9 @@ mod tests {
 
     #[test]
     fn statements_end_when_nobody_waits_for_them_any_more() {
-        let timeout = format!("'{}'", QUERY_TIMEOUT.as_millis());
-        assert_eq!(BEGIN.matches(&timeout).count(), 2);
+        let timeout = format!("= {};", QUERY_TIMEOUT.as_millis());
+        let begin = begin(Duration::ZERO);
+        assert_eq!(begin.matches(&timeout).count(), 2, "{begin}");
+        assert!(begin.contains("lock_timeout = 1;"), "{begin}");
     }
 }

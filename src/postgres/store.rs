@@ -22,7 +22,7 @@ use crate::limits::{
 use crate::postgres::access::access;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::moderation::Moderations;
-use crate::postgres::settings::BEGIN;
+use crate::postgres::settings::begin;
 use crate::protocol::id::{Seq, SessionId, VotingId};
 use crate::protocol::notify::{Channels, Event};
 use crate::protocol::refusal::Refusal;
@@ -75,6 +75,10 @@ pub enum StoreError {
         source: serde_json::Error,
     },
 }
+
+/// Makes a caller of a transaction: its role and its claims.
+pub(super) const ACT_AS: &str =
+    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The columns of a [`Standing`], for a select list.
 pub(super) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
@@ -259,10 +263,8 @@ impl Store {
     /// Where the database cannot be asked, or one of them is locked: then none is closed.
     pub async fn close_due_votings(&self) -> Result<(), StoreError> {
         let _permit = self.write_permit().await;
-        let lock_wait = milliseconds(LOCK_WAIT);
-        let sql = "select usher.close_due_votings() \
-                   from (select set_config('lock_timeout', $1, true) as wait) as s where s.wait is not null";
-        self.rows(sql, &[(&lock_wait, Type::TEXT)]).await.map(drop)
+        let sql = "select usher.close_due_votings()";
+        self.rows_within(LOCK_WAIT, sql, &[]).await.map(drop)
     }
 
     /// Reads which votings are to be closed, at most [`DUE_VOTINGS_MAX`], the longest due first.
@@ -285,11 +287,11 @@ impl Store {
         lock_wait: Duration,
     ) -> Result<(), StoreError> {
         let _permit = self.write_permit().await;
-        let lock_wait = milliseconds(lock_wait);
-        let sql = "select usher.close_due_voting(case when s.wait is not null then $2 end) \
-                   from (select set_config('lock_timeout', $1, true) as wait) as s";
-        let parameters: [Parameter<'_>; 2] = [(&lock_wait, Type::TEXT), (&voting.0, Type::UUID)];
-        self.rows(sql, &parameters).await.map(drop)
+        let sql = "select usher.close_due_voting($1)";
+        let parameters: [Parameter<'_>; 1] = [(&voting.0, Type::UUID)];
+        self.rows_within(lock_wait, sql, &parameters)
+            .await
+            .map(drop)
     }
 
     /// Brings the movies' totals up to date with the tallies; returns how many changes were taken in, at most
@@ -331,9 +333,8 @@ impl Store {
         batch: &str,
         lock_wait: Duration,
     ) -> Result<Vec<Row>, StoreError> {
-        let lock_wait = milliseconds(lock_wait);
-        self.rows(sql, &[(&batch, Type::TEXT), (&lock_wait, Type::TEXT)])
-            .await
+        let parameters: [Parameter<'_>; 1] = [(&batch, Type::TEXT)];
+        self.rows_within(lock_wait, sql, &parameters).await
     }
 
     /// Leave to wait for locks over a connection. Whatever locks rows has one, and there is one less than connections: a
@@ -395,22 +396,13 @@ impl Store {
     ) -> Result<(Option<String>, Option<String>), StoreError> {
         let client = self.client().await?;
         let (role, claims) = (identity.role.as_str(), &*identity.claims);
-        let lock_wait = milliseconds(READ_LOCK_WAIT);
-        let caller: [Parameter<'_>; 3] = [
-            (&role, Type::TEXT),
-            (&claims, Type::TEXT),
-            (&lock_wait, Type::TEXT),
-        ];
+        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let begin = begin(READ_LOCK_WAIT);
         let subject: [Parameter<'_>; 1] = [(&session.0, Type::UUID)];
         // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
         let (begun, acting, admit, oneself, snapshot, committed) = futures::join!(
-            client.batch_execute(BEGIN),
-            query(
-                &client,
-                "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true), \
-                 set_config('lock_timeout', $3, true)",
-                &caller,
-            ),
+            client.batch_execute(&begin),
+            query(&client, ACT_AS, &caller),
             query(&client, "select usher.admit($1)::text", &subject),
             client.batch_execute("set local role none"),
             query(&client, "select usher.session_snapshot($1)::text", &subject),
@@ -426,16 +418,28 @@ impl Store {
         Ok((text(&admit), text(&snapshot)))
     }
 
+    /// Runs a statement that waits for no row: at most [`READ_LOCK_WAIT`] for a table.
     pub(super) async fn rows(
         &self,
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, StoreError> {
+        self.rows_within(READ_LOCK_WAIT, sql, parameters).await
+    }
+
+    /// Runs a statement that waits for each lock so long at most.
+    pub(super) async fn rows_within(
+        &self,
+        lock_wait: Duration,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let begin = begin(lock_wait);
         let rows = async {
             let client = self.client().await?;
             // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
             let (begun, rows, committed) = futures::join!(
-                client.batch_execute(BEGIN),
+                client.batch_execute(&begin),
                 query(&client, sql, parameters),
                 client.batch_execute("commit"),
             );
@@ -478,11 +482,6 @@ pub(super) async fn query(
 /// One is left to reads, where there is more than one.
 fn write_permits_max(pool: &Pool) -> usize {
     (pool.status().max_size - 1).max(1)
-}
-
-/// A time as `lock_timeout` takes it.
-pub(super) fn milliseconds(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
 }
 
 /// Tells what may pass from what will not.

@@ -4,6 +4,9 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
+use usher::postgres::connect::Target;
+use usher::postgres::store::{Store, StoreError};
+use usher::protocol::id::{Seq, SessionId, VotingId};
 use usher::relay::write_queue::Bounds;
 use uuid::Uuid;
 
@@ -405,6 +408,54 @@ async fn whoever_waits_for_a_locked_table_is_told_busy() {
     client.subscribe(session).await;
     client.send(session, "hello").await;
     client.has_the_whole_log(&db, session).await;
+}
+
+#[tokio::test]
+async fn no_read_waits_long_for_a_locked_table() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let voting = db.voting(session, &db.movies(2).await, "").await;
+    let said = db.say(session, &ann, "said before").await;
+    let target = Target::parse(&db.gateway_url.as_str().into(), None).unwrap();
+    let store = Store::new(target.pool(1));
+    for table in ["usher.session_events", "usher.vote_tallies"] {
+        let lock = lock(&db, &format!("lock table {table}")).await;
+        let is_locked = match table {
+            "usher.session_events" => {
+                let page = store.page(SessionId(session), Seq(0)).await;
+                matches!(page, Err(StoreError::Locked))
+            }
+            _ => {
+                let counts = store.tallies(&[VotingId(voting)]).await;
+                matches!(counts, Err(StoreError::Locked))
+            }
+        };
+        assert!(is_locked, "{table}");
+        lock.batch_execute("commit").await.unwrap();
+    }
+
+    // Through a gateway: readers of the one table keep nobody from the others, and what they missed follows.
+    let gateway = Gateway::start(&db, |_| {}).await;
+    let caller = Caller::new(&gateway, &ann);
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.subscribe(session).await;
+    let lock = lock(&db, "lock table usher.session_events").await;
+    let events = format!("/v1/sessions/{session}/events");
+    let calls = join_all((0..8).map(|_| caller.get(&events)));
+    for answer in calls.await {
+        answer.is_refusal(503, "busy");
+    }
+    lock.batch_execute("commit").await.unwrap();
+    data(&caller.get(&events).await, 200);
+    client.send(session, "said after").await;
+    client.has_the_whole_log(&db, session).await;
+    let page = caller
+        .get(&format!("/v1/sessions/{session}/messages"))
+        .await;
+    let page = data(&page, 200);
+    assert_eq!(page["messages"].as_array().unwrap().len(), 2, "{page}");
+    assert!(page.to_string().contains(&said.to_string()), "{page}");
 }
 
 struct Stage {
