@@ -61,8 +61,24 @@ pub struct AccessChecker {
     routine: VecDeque<Key>,
     /// When the next query may be sent that is not urgent.
     routine_at: Instant,
-    /// Callers that the next query takes at most.
-    together: usize,
+    batch_size: BatchSize,
+}
+
+/// How many callers the next query takes at most. Policies that are slow for some must not keep all others from being asked
+/// about.
+#[derive(Debug)]
+struct BatchSize(usize);
+
+impl BatchSize {
+    /// A query about so many failed: half of them, down to one, are asked about together.
+    fn on_failure(&mut self, callers: usize) {
+        self.0 = (callers / 2).max(1);
+    }
+
+    /// One more each time, so that most queries are well within what slow policies allow.
+    fn on_success(&mut self) {
+        self.0 = (self.0 + 1).min(ACCESS_CHECK_CALLERS_MAX);
+    }
 }
 
 /// Who asks, down to the last claim, and about what.
@@ -99,7 +115,7 @@ pub fn access_checks(
         urgent: VecDeque::new(),
         routine: VecDeque::new(),
         routine_at: Instant::now(),
-        together: ACCESS_CHECK_CALLERS_MAX,
+        batch_size: BatchSize(ACCESS_CHECK_CALLERS_MAX),
     };
     (AccessChecks(sender), checker)
 }
@@ -188,7 +204,7 @@ impl AccessChecker {
     /// Asks for those who wait, the urgent ones first.
     fn next_query(&mut self) -> Option<BoxFuture<'static, Asked>> {
         let mut callers: Vec<(Key, Waiting)> = Vec::new();
-        while callers.len() < self.together
+        while callers.len() < self.batch_size.0
             && let Some(key) = self.urgent.pop_front().or_else(|| self.routine.pop_front())
         {
             // One that turned urgent stands in both lines.
@@ -217,9 +233,7 @@ impl AccessChecker {
         self.routine_at = Instant::now() + took;
         let answers = answered(answers, "who may still watch", &self.store, &self.metrics);
         let Some(answers) = answers else {
-            // Policies that are slow for some must not keep all others from being asked about: fewer are asked about
-            // together, down to one.
-            self.together = (callers.len() / 2).max(1);
+            self.batch_size.on_failure(callers.len());
             if 2 * took < QUERY_TIMEOUT {
                 // Nobody is asked about while the database is away: each asks again later.
                 self.waiting.clear();
@@ -228,8 +242,7 @@ impl AccessChecker {
             }
             return;
         };
-        // One more each time, so that most queries are well within what the slow ones allow.
-        self.together = (self.together + 1).min(ACCESS_CHECK_CALLERS_MAX);
+        self.batch_size.on_success();
         for (((session, _), waiting), answer) in callers.into_iter().zip(answers) {
             if let Some(Err(refusal)) = &answer
                 && refusal.code.is_judgement()
@@ -259,5 +272,31 @@ async fn finished(asking: &mut Option<BoxFuture<'static, Asked>>) -> Asked {
     match asking {
         Some(asking) => asking.await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_callers_are_asked_about_together_while_their_policies_are_slow() {
+        let mut size = BatchSize(ACCESS_CHECK_CALLERS_MAX);
+        size.on_failure(50);
+        assert_eq!(size.0, 25);
+        // It took fewer than it might.
+        size.on_failure(8);
+        assert_eq!(size.0, 4);
+        size.on_success();
+        assert_eq!(size.0, 5);
+        for _ in 0..3 {
+            let callers = size.0;
+            size.on_failure(callers);
+        }
+        assert_eq!(size.0, 1, "one is always asked about");
+        for _ in 0..2 * ACCESS_CHECK_CALLERS_MAX {
+            size.on_success();
+        }
+        assert_eq!(size.0, ACCESS_CHECK_CALLERS_MAX);
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::api::Caller;
 use crate::client::{Client, refused, until};
-use crate::database::{Database, User, connect, token};
+use crate::database::{Database, User, connect};
 use crate::gateway::Gateway;
 use crate::http::metric;
 use crate::stream::Source;
@@ -194,46 +194,6 @@ async fn an_outage_during_a_check_keeps_those_who_watch() {
     assert_eq!(viewer.expect("unsubscribed").await["reason"], "forbidden");
     let mut stage = stage;
     stage.gateway.take_errors();
-}
-
-#[tokio::test]
-async fn a_slow_policy_of_one_session_keeps_no_other_from_being_checked() {
-    let stage = Stage::new(Duration::from_secs(2)).await;
-    let Stage {
-        db,
-        gateway,
-        session,
-        ann,
-        ben,
-    } = &stage;
-    let slow = db.session(ben).await;
-    let mut out = Client::connect(gateway.at, ann).await;
-    out.subscribe(*session).await;
-    // Each with a token of its own: identical callers would be asked about once.
-    let mut watching = Vec::new();
-    for number in 0..24 {
-        let token = token(ben.id, Duration::from_secs(3_600 + number));
-        let mut client = Client::open(gateway.at, "ben", Some(token)).await;
-        client.subscribe(slow).await;
-        watching.push(client);
-    }
-    // All of them together take longer than a query may.
-    db.run(&format!(
-        "create function public.pause() returns boolean language plpgsql as $$
-         begin perform pg_sleep(0.5); return true; end $$;
-         create policy slow on public.movie_sessions as restrictive for select to authenticated
-         using (id <> '{slow}' or public.pause())"
-    ))
-    .await;
-    let failures = metric(gateway.at, "usher_query_failures_total").await;
-    until("a check has failed", async || {
-        metric(gateway.at, "usher_query_failures_total").await > failures
-    })
-    .await;
-    stage.unpay(ann).await;
-    assert_eq!(out.closed_within(Duration::from_secs(60)).await, 4503);
-    let closed = metric(gateway.at, "usher_closes_total{kind=\"4503\"}").await;
-    assert_eq!(closed, 1.0, "who may watch goes on");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! An open transaction that holds a lock delays whoever needs that lock, and nobody else. The lock is held until the test
 //! lets go of it, so whatever is answered before that was not delayed by it.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
@@ -115,6 +117,68 @@ async fn what_waited_for_a_lock_is_written_once_and_in_order_when_it_is_gone() {
     assert_eq!(desk.number("usher_held_sessions"), 0.0);
     let all: i64 = db.one("select count(*) from public.chat_messages").await;
     assert_eq!(all, 61);
+}
+
+#[tokio::test]
+async fn a_write_that_was_busy_or_whose_author_hung_up_is_written_once() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let session = db.session(&ann).await;
+    let gateway = Gateway::start(&db, |config| {
+        config.rates.repeat_pause = Duration::from_secs(30);
+    })
+    .await;
+    let message = |body: &str| json!({"type": "send", "session": session, "body": body, "nonce": Uuid::new_v4()});
+    let (busy, first, second) = (message("busy"), message("first"), message("second"));
+    let lock = lock_logs(&db, &[session]).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    is_busy(client.ask(busy.clone()).await);
+    // Its author may say the same again: it was not written.
+    is_busy(client.ask(busy.clone()).await);
+    for frame in [&first, &second] {
+        client.say(frame).await;
+    }
+    until("both wait", async || {
+        metric(gateway.at, "usher_write_queue").await >= 1.0
+    })
+    .await;
+    drop(client);
+    lock.batch_execute("commit").await.unwrap();
+    until("both are written", async || db.head(session).await == 2).await;
+
+    let mut client = Client::connect(gateway.at, &ann).await;
+    for (frame, seq) in [(&busy, 3), (&first, 1), (&second, 2), (&busy, 3)] {
+        let ack = client.ask(frame.clone()).await;
+        assert_eq!((&ack["type"], &ack["seq"]), (&json!("ack"), &json!(seq)));
+    }
+    let bodies: String = db
+        .one("select string_agg(body, ' ' order by created_at, id) from public.chat_messages")
+        .await;
+    assert_eq!(bodies, "first second busy");
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_answers_what_waits_for_a_lock() {
+    let Stage {
+        db,
+        gateway,
+        ann,
+        blocked,
+        ..
+    } = stage().await;
+    let lock = lock_logs(&db, &[blocked]).await;
+    let mut client = Client::connect(gateway.at, &ann).await;
+    client.say(&message(blocked, 7)).await;
+    until("it is held apart", async || {
+        metric(gateway.at, "usher_held_sessions").await == 1.0
+    })
+    .await;
+    let stopping = tokio::spawn(gateway.stop());
+    is_busy(client.expect("error").await);
+    assert_eq!(client.closed().await, 1012);
+    stopping.await.unwrap();
+    drop(lock);
+    assert_eq!(db.head(blocked).await, 0);
 }
 
 #[tokio::test]
