@@ -22,11 +22,12 @@ use crate::protocol::server::{Done, ServerFrame};
 use crate::protocol::{ms, websocket};
 use crate::relay::effect::Effect;
 use crate::relay::may_write::may_write;
+use crate::relay::progress::Step;
 use crate::relay::resume::ResumeKey;
 use crate::relay::router::{Attached, LogPage, Recall, TurnKind};
 use crate::relay::scene::Scene;
 use crate::relay::snapshot::{Access, Admission};
-use crate::relay::subscription::{Step, Subscription};
+use crate::relay::subscription::Subscription;
 
 /// The time, on both clocks.
 #[derive(Clone, Copy, Debug)]

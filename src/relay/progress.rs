@@ -7,6 +7,17 @@ use crate::protocol::id::Seq;
 use crate::relay::opening::Start;
 use crate::relay::snapshot::Snapshot;
 
+/// Whether a subscription goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It does.
+    Stay,
+    /// It is over and was said to be.
+    End,
+    /// It is over because access was withdrawn.
+    Withdrawn,
+}
+
 /// What a subscription waits for.
 #[derive(Debug)]
 pub(super) enum State {

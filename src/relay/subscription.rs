@@ -25,22 +25,11 @@ use crate::protocol::server::{self, ServerFrame, StartReason};
 use crate::relay::effect::Effect;
 use crate::relay::opening::{Opening, Start};
 use crate::relay::own_votes::{self, OwnVotes};
-use crate::relay::progress::{Course, Retry, State};
+use crate::relay::progress::{Course, Retry, State, Step};
 use crate::relay::rights::Rights;
 use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
 use crate::relay::scene::Scene;
 use crate::relay::snapshot::{Access, Admission};
-
-/// Whether a subscription goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It does.
-    Stay,
-    /// It is over and was said to be.
-    End,
-    /// It is over because access was withdrawn.
-    Withdrawn,
-}
 
 /// One subscription of a peer.
 #[derive(Debug)]
@@ -163,12 +152,10 @@ impl Subscription {
         scene: &Scene<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
+        // A refusal of another identity is none: what changed since is asked about below.
         let is_of_another = self.rights.take_of_another();
+        let answer = answer.filter(|answer| answer.is_ok() || !is_of_another);
         let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
-        if is_of_another && matches!(answer, Some(Err(_))) {
-            self.recheck(scene, effects);
-            return Step::Stay;
-        }
         let step = self.on_rechecked(answer, scene, effects);
         if step == Step::Stay && is_owed {
             self.recheck(scene, effects);
