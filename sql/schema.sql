@@ -669,7 +669,7 @@ CREATE FUNCTION usher.count_votes(voting uuid) RETURNS jsonb
 $$;
 
 CREATE FUNCTION usher.count_writes(kind text, session uuid, rows integer, is_row boolean) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -1385,8 +1385,7 @@ CREATE FUNCTION usher.is_row_checked(setting text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  return row_security_active('public.chat_messages')
-    and set_config(setting, (coalesce(nullif(current_setting(setting, true), ''), '0')::integer + 1)::text, true)::integer % 20 = 0;
+  return set_config(setting, (coalesce(nullif(current_setting(setting, true), ''), '0')::integer + 1)::text, true)::integer % 20 = 0;
 end
 $$;
 
@@ -2496,21 +2495,14 @@ begin
 end
 $$;
 
-CREATE FUNCTION usher.redact(data json, deletion jsonb, is_gone boolean) RETURNS json
+CREATE FUNCTION usher.redact(data json) RETURNS json
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
     select '{' || string_agg(
-      to_json(f.key)::text || ':' || case
-        when f.key = 'body' then 'null'
-        when f.key in ('deleted_at', 'deleted_by') then coalesce((deletion -> f.key)::text, f.value::text)
-        when f.key = 'user_id' and is_gone then '"00000000-0000-0000-0000-000000000000"'
-        when f.key = 'author' and is_gone then 'null'
-        else f.value::text
-      end,
-      ',' order by f.n
+      to_json(f.key)::text || ':' || case when f.key = 'body' then 'null' else f.value::text end, ',' order by f.n
     ) || '}'
     from json_each(data) with ordinality as f (key, value, n)
   );
@@ -2525,9 +2517,22 @@ CREATE FUNCTION usher.redact_messages(ids uuid[], deletions jsonb) RETURNS void
     AS $$
 begin
   update usher.session_events e
-  set data = usher.redact(
-    e.data, deletions -> e.message_id::text,
-    not exists (select 1 from public.chat_messages m where m.id = e.message_id)
+  set data = (
+    select (
+      '{' || string_agg(
+        to_json(f.key)::text || ':' || case
+          when f.key = 'body' then 'null'
+          when f.key in ('deleted_at', 'deleted_by') then
+            coalesce((deletions -> e.message_id::text -> f.key)::text, f.value::text)
+          when f.key = 'user_id' and d.is_gone then '"00000000-0000-0000-0000-000000000000"'
+          when f.key = 'author' and d.is_gone then 'null'
+          else f.value::text
+        end,
+        ',' order by f.n
+      ) || '}'
+    )::json
+    from (select not exists (select 1 from public.chat_messages m where m.id = e.message_id) as is_gone offset 0) as d
+    cross join json_each(e.data) with ordinality as f (key, value, n)
   )
   where e.message_id = any (ids) and e.type in ('chat.created', 'chat.updated');
 end
@@ -2845,7 +2850,7 @@ begin
     from public.chat_messages m
     where m.id = pending.message_id;
     if is_deleted then
-      data := usher.redact(data, null, false);
+      data := usher.redact(data);
     end if;
     if data is not null then
       ignored := usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);
@@ -2913,7 +2918,7 @@ begin
           when q.type = 'chat.created' then (
             -- As usher.settle has it of one message.
             select
-              case when m.deleted_at is null then d.data::json else usher.redact(d.data::json, null, false) end
+              case when m.deleted_at is null then d.data::json else usher.redact(d.data::json) end
             from public.chat_messages m
             cross join lateral (
               select left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
@@ -3784,9 +3789,9 @@ CREATE TRIGGER "00_usher_updated" AFTER UPDATE ON public.movie_sessions FOR EACH
 
 CREATE TRIGGER "00_usher_withdrawn" AFTER DELETE ON public.votes FOR EACH ROW EXECUTE FUNCTION usher.on_vote_withdrawn();
 
-CREATE TRIGGER chat_messages_a_row_removed BEFORE DELETE ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND usher.is_row_checked('usher.messages_changed'::text))) EXECUTE FUNCTION usher.limit_rows('message_changes', 'usher.messages_changed');
+CREATE TRIGGER chat_messages_a_row_removed BEFORE DELETE ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.chat_messages'::regclass)::oid) AND usher.is_row_checked('usher.messages_changed'::text))) EXECUTE FUNCTION usher.limit_rows('message_changes', 'usher.messages_changed');
 
-CREATE TRIGGER chat_messages_a_row_updated BEFORE UPDATE ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND usher.is_row_checked('usher.messages_changed'::text))) EXECUTE FUNCTION usher.limit_rows('message_changes', 'usher.messages_changed');
+CREATE TRIGGER chat_messages_a_row_updated BEFORE UPDATE ON public.chat_messages FOR EACH ROW WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.chat_messages'::regclass)::oid) AND usher.is_row_checked('usher.messages_changed'::text))) EXECUTE FUNCTION usher.limit_rows('message_changes', 'usher.messages_changed');
 
 CREATE TRIGGER chat_messages_bounded_removed AFTER DELETE ON public.chat_messages REFERENCING OLD TABLE AS changed_rows FOR EACH STATEMENT WHEN (((SESSION_USER <> 'usher_gateway'::name) AND row_security_active(('public.chat_messages'::regclass)::oid))) EXECUTE FUNCTION usher.limit_writes('message_changes', 'session_id', 'usher.messages_changed');
 
@@ -4445,7 +4450,7 @@ REVOKE ALL ON FUNCTION usher.record_event(session uuid, type text, subject uuid,
 
 REVOKE ALL ON FUNCTION usher.record_vote(voting uuid, movie uuid, delta bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION usher.redact(data json, deletion jsonb, is_gone boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.redact(data json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION usher.redact_messages(ids uuid[], deletions jsonb) FROM PUBLIC;
 

@@ -573,7 +573,7 @@ begin
           when q.type = 'chat.created' then (
             -- As usher.settle has it of one message.
             select
-              case when m.deleted_at is null then d.data::json else usher.redact(d.data::json, null, false) end
+              case when m.deleted_at is null then d.data::json else usher.redact(d.data::json) end
             from public.chat_messages m
             cross join lateral (
               select left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
@@ -706,7 +706,7 @@ begin
     from public.chat_messages m
     where m.id = pending.message_id;
     if is_deleted then
-      data := usher.redact(data, null, false);
+      data := usher.redact(data);
     end if;
     if data is not null then
       ignored := usher.append_to_log(pending.session_id, 'chat.created', pending.message_id, data);

@@ -96,10 +96,9 @@ $$;
 -- Counts rows of the caller in a session against the limits of a kind, and refuses them by name. Claims that name nobody
 -- have no window, and the limit of a statement all the same. `is_row`: a request counts its rows one by one, in a session
 -- that exists. Returns true, so that a hot path can call it in an expression: `perform` runs a query, which costs more.
--- Security definer: called by require_chatter and limit_writes; nobody else may.
+-- Called by require_chatter and limit_writes, which run as the owner; nobody else may.
 create function usher.count_writes(kind text, session uuid, rows integer, is_row boolean) returns boolean
 language plpgsql
-security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

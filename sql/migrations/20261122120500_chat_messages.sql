@@ -323,10 +323,8 @@ begin
 end
 $$;
 
--- The data of an event of a message without the text, and as deleted where `deletion` says when and by whom. Where the
--- row is gone, its author's name and id go too: the nil uuid stands for somebody. A message that is only marked as
--- deleted keeps its author, for the moderators.
-create function usher.redact(data json, deletion jsonb, is_gone boolean) returns json
+-- The data of an event of a message without the text.
+create function usher.redact(data json) returns json
 language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
@@ -334,22 +332,17 @@ as $$
 begin
   return (
     select '{' || string_agg(
-      to_json(f.key)::text || ':' || case
-        when f.key = 'body' then 'null'
-        when f.key in ('deleted_at', 'deleted_by') then coalesce((deletion -> f.key)::text, f.value::text)
-        when f.key = 'user_id' and is_gone then '"00000000-0000-0000-0000-000000000000"'
-        when f.key = 'author' and is_gone then 'null'
-        else f.value::text
-      end,
-      ',' order by f.n
+      to_json(f.key)::text || ':' || case when f.key = 'body' then 'null' else f.value::text end, ',' order by f.n
     ) || '}'
     from json_each(data) with ordinality as f (key, value, n)
   );
 end
 $$;
 
--- Removes the text from the log's copies of deleted messages; everything else of them keeps its place. `deletions` has
--- the data of their deletions by id: joined to an array, a plan made for a few would compare each with each.
+-- Removes the text from the log's copies of deleted messages, and marks them as deleted. Everything else of them keeps its
+-- place. If the row is gone, its author's name and id go too: the nil uuid stands for somebody. A message that is only
+-- marked as deleted keeps its author, for the moderators. `deletions` has the data of their deletions by id: joined to an
+-- array, a plan made for a few would compare each with each. In one query: a function for each row would cost more.
 -- Security definer: called by usher.settle; nobody else may.
 create function usher.redact_messages(ids uuid[], deletions jsonb) returns void
 language plpgsql
@@ -360,9 +353,22 @@ set enable_seqscan = off
 as $$
 begin
   update usher.session_events e
-  set data = usher.redact(
-    e.data, deletions -> e.message_id::text,
-    not exists (select 1 from public.chat_messages m where m.id = e.message_id)
+  set data = (
+    select (
+      '{' || string_agg(
+        to_json(f.key)::text || ':' || case
+          when f.key = 'body' then 'null'
+          when f.key in ('deleted_at', 'deleted_by') then
+            coalesce((deletions -> e.message_id::text -> f.key)::text, f.value::text)
+          when f.key = 'user_id' and d.is_gone then '"00000000-0000-0000-0000-000000000000"'
+          when f.key = 'author' and d.is_gone then 'null'
+          else f.value::text
+        end,
+        ',' order by f.n
+      ) || '}'
+    )::json
+    from (select not exists (select 1 from public.chat_messages m where m.id = e.message_id) as is_gone offset 0) as d
+    cross join json_each(e.data) with ordinality as f (key, value, n)
   )
   where e.message_id = any (ids) and e.type in ('chat.created', 'chat.updated');
 end
@@ -404,7 +410,7 @@ $$;
 
 revoke execute on function
   usher.refuse_blank_message(), usher.on_message_created(), usher.on_message_updated(), usher.on_message_removed(),
-  usher.redact(json, jsonb, boolean), usher.redact_messages(uuid[], jsonb), usher.refuse_used_id(), usher.refuse_truncate()
+  usher.redact(json), usher.redact_messages(uuid[], jsonb), usher.refuse_used_id(), usher.refuse_truncate()
   from public;
 
 create trigger "00_usher_created"

@@ -4,7 +4,7 @@ drop table public.chat_messages;
 drop function usher.refuse_truncate();
 drop function usher.refuse_used_id();
 drop function usher.redact_messages(uuid[], jsonb);
-drop function usher.redact(json, jsonb, boolean);
+drop function usher.redact(json);
 drop function usher.on_message_removed();
 drop function usher.on_message_updated();
 drop function usher.on_message_created();

@@ -148,6 +148,7 @@ values
   ($$insert into public.chat_messages (session_id, user_id, body) values ($id(5e,1), $id(aa,1), 'new')$$),
   ($$insert into public.chat_messages (session_id, user_id, body) values ($id(5e,1), $id(aa,1), 'new'), ($id(5e,2), $id(aa,1), 'new')$$),
   ($$update public.chat_messages set body = 'edited'$$),
+  ($$insert into public.chat_messages (session_id, user_id, body, deleted_at) values ($id(5e,1), $id(aa,1), 'new', 'now')$$),
   -- As the 20th row of a statement.
   ($$update public.chat_messages set body = 'edited' where set_config('usher.messages_changed', '19', true) <> ''$$),
   ($$insert into public.chat_messages (session_id, user_id, body) values ($id(5e,1), $id(aa,1), ' ')$$),
