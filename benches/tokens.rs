@@ -16,12 +16,12 @@ use aws_lc_rs::rand::SystemRandom;
 use criterion::{Criterion, Throughput};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use usher::auth::key_set::KeySet;
-use usher::auth::signing::SigningKey;
-use usher::auth::verifier::{Verifier, VerifierKeys};
+use usher_core::auth::key_set::KeySet;
+use usher_core::auth::signing::SigningKey;
+use usher_core::auth::verifier::{Verifier, VerifierKeys};
 
 #[allow(dead_code, reason = "tests use all of it")]
-#[path = "../tests/it/keys.rs"]
+#[path = "../crates/core/tests/support/keys.rs"]
 mod keys;
 
 use keys::{TestKey, key_set};

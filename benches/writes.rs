@@ -30,17 +30,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
-use usher::auth::identity::{Identity, Role};
 use usher::metrics::Metrics;
 use usher::postgres::batcher::{Batchers, Writer, batchers};
 use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::connect::Target;
 use usher::postgres::migrations;
 use usher::postgres::store::Store;
-use usher::protocol::client::{Body, NewMessage, NewVote};
-use usher::protocol::id::{MovieId, SessionId, UserId, VotingId};
-use usher::relay::peer::Write;
-use usher::relay::write_queue::Bounds;
+use usher_core::auth::identity::{Identity, Role};
+use usher_core::protocol::client::{Body, NewMessage, NewVote};
+use usher_core::protocol::id::{MovieId, SessionId, UserId, VotingId};
+use usher_core::relay::peer::Write;
+use usher_core::relay::write_queue::Bounds;
 use uuid::Uuid;
 
 #[derive(Parser)]

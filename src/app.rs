@@ -17,16 +17,10 @@ use crate::causes::with_causes;
 use crate::config::Config;
 use crate::http;
 use crate::keyring::Keyring;
-use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
 use crate::metrics::Metrics;
 use crate::postgres::batcher;
 use crate::postgres::listener::{Heard, Listener};
 use crate::postgres::store::Store;
-use crate::protocol::id::VotingId;
-use crate::relay::peer::Rules;
-use crate::relay::resume::ResumeKey;
-use crate::relay::tally::Conflation;
-use crate::relay::write_queue::Bounds;
 use crate::server::access_checks::{AccessChecks, access_checks};
 use crate::server::admissions::Admissions;
 use crate::server::audience::Audience;
@@ -37,6 +31,12 @@ use crate::server::readiness::{self, DatabaseState, Pulse};
 use crate::server::tally::TallyReader;
 use crate::server::throttle::Throttle;
 use crate::server::{Drain, Shared, accept, moment};
+use usher_core::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
+use usher_core::protocol::id::VotingId;
+use usher_core::relay::peer::Rules;
+use usher_core::relay::resume::ResumeKey;
+use usher_core::relay::tally::Conflation;
+use usher_core::relay::write_queue::Bounds;
 
 /// Serves until told to stop. Calls `ready` with the address once a viewer would be served.
 ///

@@ -56,16 +56,6 @@
 //! options put to a session; its live counts are a **tally**. **connection**: a task around a socket. **peer**: one client
 //! as the pure core sees it. **refusal**: what a client is told when it may not.
 
-// The unit tests share helpers with `tests/it`, which names the crate.
-#[cfg(test)]
-extern crate self as usher;
-
-pub mod limits;
-pub mod protocol;
-
-pub mod auth;
-pub mod relay;
-
 pub mod causes;
 pub mod config;
 pub mod exposition;

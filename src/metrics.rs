@@ -14,10 +14,10 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::exposition::{Format, text_of};
 use crate::process_metrics::ProcessCollector;
-use crate::protocol::refusal::{CloseCode, RefusalCode};
-use crate::protocol::server::StartReason;
-use crate::relay::opening::Beginning;
-use crate::relay::router::RefillCause;
+use usher_core::protocol::refusal::{CloseCode, RefusalCode};
+use usher_core::protocol::server::StartReason;
+use usher_core::relay::opening::Beginning;
+use usher_core::relay::router::RefillCause;
 
 /// Seconds, from what a loopback takes to what a person gives up on.
 const SECONDS: [f64; 14] = [

@@ -11,9 +11,11 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    auth::mint::{Claims, UserMetadata, mint},
     cli::process,
     postgres::{connect::Target, migrations},
+};
+use usher_core::{
+    auth::mint::{Claims, UserMetadata, mint},
     protocol::id::{MovieId, SessionId, UserId, VotingId},
 };
 

@@ -9,16 +9,16 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-use crate::auth::mint::{Claims, mint};
 use crate::cli::command_line;
 use crate::cli::load::{LoadArgs, Way};
 use crate::cli::load_target::gateway;
 use crate::cli::process;
-use crate::limits::BODY_CHARS_MAX;
 use crate::load::database;
 use crate::load::plan::{Plan, Route, SearchPlan, Storm};
 use crate::postgres::connect::Target;
-use crate::protocol::id::UserId;
+use usher_core::auth::mint::{Claims, mint};
+use usher_core::limits::BODY_CHARS_MAX;
+use usher_core::protocol::id::UserId;
 
 /// Life of the tokens that a run mints for its users.
 const TOKEN_TTL: Duration = Duration::from_hours(24);

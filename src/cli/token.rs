@@ -10,12 +10,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    cli::process,
+    config::{SECRET_BYTES_MIN, raw::secret},
+};
+use usher_core::{
     auth::{
         mint::{Claims, payload},
         signing::SigningKey,
     },
-    cli::process,
-    config::{SECRET_BYTES_MIN, raw::secret},
     protocol::id::UserId,
 };
 

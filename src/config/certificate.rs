@@ -16,7 +16,7 @@ use rustls::{
 };
 use x509_cert::{Certificate as X509, der::Decode as _};
 
-use crate::limits::PEM_BYTES_MAX;
+use usher_core::limits::PEM_BYTES_MAX;
 
 /// Where the certificate and its key are.
 #[derive(Clone, Debug, PartialEq, Eq)]

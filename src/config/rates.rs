@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::config::address::LOCALHOST;
 use crate::config::check::Check;
-use crate::limits::FRAME_BYTES_MAX;
+use usher_core::limits::FRAME_BYTES_MAX;
 
 /// What `localhost` means among proxies.
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];

@@ -13,8 +13,8 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use crate::config::AllowedOrigins;
-use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::{Shared, answer};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 const HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match";

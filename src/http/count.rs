@@ -8,8 +8,8 @@ use axum::response::Response;
 use hyper::{Method, StatusCode};
 
 use crate::metrics::Call;
-use crate::protocol::refusal::RefusalCode;
 use crate::server::Shared;
+use usher_core::protocol::refusal::RefusalCode;
 
 /// Whatever is no call of ours: pages, preflights, wrong methods. A client cannot make up more names.
 const OTHER: &str = "other";

@@ -7,15 +7,15 @@ use axum::response::Response;
 use hyper::http::request::Parts;
 use serde_json::json;
 
-use crate::auth::identity::Identity;
 use crate::http::openapi::{EventsPage, Reading};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Caller, Id, Query, Refused, told};
-use crate::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX, CALL_RETRY_MS};
-use crate::protocol::id::{Seq, SessionId};
-use crate::protocol::refusal::Refusal;
-use crate::relay::snapshot::Admission;
 use crate::server::Shared;
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX, CALL_RETRY_MS};
+use usher_core::protocol::id::{Seq, SessionId};
+use usher_core::protocol::refusal::Refusal;
+use usher_core::relay::snapshot::Admission;
 
 /// Which page.
 #[derive(Debug, utoipa::IntoParams)]

@@ -14,14 +14,14 @@ use crate::http::log::admit;
 use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, parse_seq, told};
-use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use crate::postgres::history::{Before, MessagesPage};
-use crate::protocol::client;
-use crate::protocol::id::{Nonce, SessionId};
-use crate::protocol::refusal::Refusal;
-use crate::protocol::server::Done;
-use crate::relay::peer::Write;
 use crate::server::{Shared, moment};
+use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
+use usher_core::protocol::client;
+use usher_core::protocol::id::{Nonce, SessionId};
+use usher_core::protocol::refusal::Refusal;
+use usher_core::protocol::server::Done;
+use usher_core::relay::peer::Write;
 
 /// The client's own name for a message.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -37,8 +37,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::openapi::Document;
-use crate::protocol::refusal::Refusal;
 use crate::server::{Shared, answer};
+use usher_core::protocol::refusal::Refusal;
 
 /// Everything but the socket.
 pub fn routes(shared: &Arc<Shared>) -> Router {

@@ -8,8 +8,8 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use rust_embed::RustEmbed;
 
-use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::answer;
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// Nothing from elsewhere, nothing inline, no framing: hostile chat text finds nothing to work with.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \

@@ -16,15 +16,15 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::identity::Identity;
-use crate::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::postgres::store::StoreError;
-use crate::protocol::id::{Seq, UserId};
-use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
-use crate::relay::may_write::may_write;
 use crate::server::accept::PeerAddress;
 use crate::server::door::{self, Visitor};
 use crate::server::{Shared, answer, answered};
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
+use usher_core::protocol::id::{Seq, UserId};
+use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
+use usher_core::relay::may_write::may_write;
 
 /// A call that is not done.
 #[derive(Debug)]

@@ -32,20 +32,20 @@ use tokio_util::sync::CancellationToken;
 use crate::http::log::admit;
 use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, Query, Refused, parse_seq};
-use crate::limits::{
-    CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
-    STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
-};
-use crate::protocol::event_stream::{
-    self, CLIENT_PONG, Event, Frame, Frames, Ids, Place, Translator,
-};
-use crate::protocol::id::{Seq, SessionId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::accept::Stay;
 use crate::server::connection::Upgraded;
 use crate::server::door::{self, Seats};
 use crate::server::socket::Socket;
 use crate::server::{Shared, handshake, random_below};
+use usher_core::limits::{
+    CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
+    STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
+};
+use usher_core::protocol::event_stream::{
+    self, CLIENT_PONG, Event, Frame, Frames, Ids, Place, Translator,
+};
+use usher_core::protocol::id::{Seq, SessionId};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// Where to begin.
 #[derive(Debug, utoipa::IntoParams)]

@@ -12,12 +12,12 @@ use crate::http::messages::write;
 use crate::http::openapi::{Reading, Tally, Voted, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Author, Caller, Id, JsonText, Refused, told};
-use crate::protocol::client::{self, NewVote};
-use crate::protocol::id::VotingId;
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::websocket;
-use crate::relay::peer::Write;
 use crate::server::Shared;
+use usher_core::protocol::client::{self, NewVote};
+use usher_core::protocol::id::VotingId;
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::websocket;
+use usher_core::relay::peer::Write;
 
 /// A vote.
 #[derive(Debug, ToSchema)]

@@ -8,7 +8,7 @@
 //!
 //! Whoever has to know who the bearer of a token is asks [`Keyring::prove`]. A token of an unknown key may be of a new
 //! one: it waits for the next answer of the key server and is judged again, so that no client notices a rotation. One
-//! question is under way at a time, and the next comes [`crate::limits::KEYS_PAUSE`] after it at the soonest, whatever
+//! question is under way at a time, and the next comes [`usher_core::limits::KEYS_PAUSE`] after it at the soonest, whatever
 //! tokens come. The last good keys are kept while there are no better ones. Knows nothing of sockets. Read in this
 //! order: this, [`refresher`], `fetch`.
 
@@ -24,14 +24,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::auth::claims::TokenError;
-use crate::auth::identity::Identity;
-use crate::auth::key_set::KeySet;
-use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::config::TokenKeys;
 use crate::keyring::refresher::Refresher;
-use crate::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
-use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
+use usher_core::auth::claims::TokenError;
+use usher_core::auth::identity::Identity;
+use usher_core::auth::key_set::KeySet;
+use usher_core::auth::verifier::{Verifier, VerifierKeys};
+use usher_core::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
+use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 
 /// When somebody whose token cannot be judged may come back.
 const RETRY_AFTER_MS: u64 = 5_000;

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::auth::key_set::{KeySet, NotAKeySet};
-use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::causes::with_causes;
 use crate::keyring::State;
 use crate::keyring::fetch::{FetchError, fetch};
-use crate::limits::{KEYS_INTERVAL, KEYS_PAUSE, KEYS_RETRY_MAX};
 use crate::metrics::{KeyFetch, Metrics};
+use usher_core::auth::key_set::{KeySet, NotAKeySet};
+use usher_core::auth::verifier::{Verifier, VerifierKeys};
+use usher_core::limits::{KEYS_INTERVAL, KEYS_PAUSE, KEYS_RETRY_MAX};
 
 /// The pause after the first question without a good answer; it doubles with each.
 const RETRY_MIN: Duration = Duration::from_secs(1);

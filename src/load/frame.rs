@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::websocket;
+    use usher_core::protocol::websocket;
 
     #[test]
     fn a_frame_is_read_however_it_is_cut() {

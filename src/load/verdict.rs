@@ -272,7 +272,7 @@ mod tests {
     use super::*;
     use crate::load::example::outcome;
     use crate::load::interval::Tally;
-    use crate::protocol::refusal::RefusalCode;
+    use usher_core::protocol::refusal::RefusalCode;
 
     #[test]
     fn a_good_run_is_sound() {

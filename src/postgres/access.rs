@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 
-use crate::auth::identity::Identity;
-use crate::limits::LOCK_WAIT;
 use crate::postgres::store::{Parameter, Store, StoreError, may_pass};
-use crate::protocol::id::{MovieId, SessionId, VotingId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::Can;
-use crate::relay::snapshot::Access;
+use usher_core::auth::identity::Identity;
+use usher_core::limits::LOCK_WAIT;
+use usher_core::protocol::id::{MovieId, SessionId, VotingId};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::server::Can;
+use usher_core::relay::snapshot::Access;
 
 /// What the database says of one caller; `None` where it could not be asked about this one.
 pub type AccessAnswer = Option<Result<Access, Refusal>>;

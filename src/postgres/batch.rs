@@ -5,14 +5,14 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::auth::identity::Identity;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::store::may_pass;
-use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::Done;
-use crate::relay::peer::Write;
-use crate::relay::personal::OwnVote;
+use usher_core::auth::identity::Identity;
+use usher_core::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::server::Done;
+use usher_core::relay::peer::Write;
+use usher_core::relay::personal::OwnVote;
 
 /// When a write that may succeed later is worth another try.
 pub(super) const RETRY_AFTER_MS: u64 = 1_000;
@@ -206,7 +206,7 @@ fn default_message(code: RefusalCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::client::{ClientFrame, decode};
+    use usher_core::protocol::client::{ClientFrame, decode};
 
     #[test]
     fn claims_are_spliced_and_not_read() {

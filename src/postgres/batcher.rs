@@ -30,20 +30,20 @@ use tokio_postgres::Row;
 use tracing::error;
 use uuid::Uuid;
 
-use crate::auth::identity::Identity;
-#[cfg(doc)]
-use crate::limits::BUSY_AFTER;
-use crate::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN};
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
 use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
-use crate::protocol::client::{NewMessage, NewVote};
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::Done;
-use crate::relay::peer::Write;
-use crate::relay::personal::OwnVote;
-use crate::relay::write_queue::{Bounds, Full, Overdue, Place, Waiting, WriteQueue};
+use usher_core::auth::identity::Identity;
+#[cfg(doc)]
+use usher_core::limits::BUSY_AFTER;
+use usher_core::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN};
+use usher_core::protocol::client::{NewMessage, NewVote};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::server::Done;
+use usher_core::relay::peer::Write;
+use usher_core::relay::personal::OwnVote;
+use usher_core::relay::write_queue::{Bounds, Full, Overdue, Place, Waiting, WriteQueue};
 
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -19,15 +19,15 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::causes::with_causes;
-use crate::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::connect::{Link, SESSION_SETTINGS, Target};
 use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError, is_about_schema};
 use crate::postgres::trouble::ConnectError;
-use crate::protocol::id::VotingId;
-use crate::protocol::ms;
-use crate::protocol::notify::{self, AccessChange, Channels, Notice};
-use crate::relay::personal::OwnVote;
+use usher_core::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
+use usher_core::protocol::id::VotingId;
+use usher_core::protocol::ms;
+use usher_core::protocol::notify::{self, AccessChange, Channels, Notice};
+use usher_core::relay::personal::OwnVote;
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 

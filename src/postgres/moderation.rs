@@ -16,16 +16,16 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
-use crate::auth::identity::Identity;
-use crate::limits::{
+use crate::postgres::settings::of_callers;
+use crate::postgres::store::{ACT_AS, Parameter, Store, StoreError, classify, not_begun};
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{
     BUSY_AFTER, CALL_BANS_MAX, LOCK_PAUSE_MIN, LOCK_WAIT_MIN, MODERATIONS_IN_FLIGHT_MAX,
     READ_LOCK_WAIT,
 };
-use crate::postgres::settings::of_callers;
-use crate::postgres::store::{ACT_AS, Parameter, Store, StoreError, classify, not_begun};
-use crate::protocol::id::{SessionId, UserId, VotingId};
-use crate::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::id::{SessionId, UserId, VotingId};
+use usher_core::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// What a statement under the caller's rights came to.
 type Outcome = Result<Value, Refusal>;

@@ -14,22 +14,22 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::auth::identity::Identity;
-use crate::limits::{
-    DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, LOCK_WAIT_APART, PAGE_BYTES_MAX,
-    PAGE_EVENTS_MAX, QUERY_TIMEOUT, READ_LOCK_WAIT, TRIM_EVENTS_MAX,
-};
 use crate::postgres::access::access;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::moderation::Moderations;
 use crate::postgres::settings::begin;
-use crate::protocol::id::{Seq, SessionId, VotingId};
-use crate::protocol::notify::{Channels, Event};
-use crate::protocol::refusal::Refusal;
-use crate::relay::holds::lock_wait;
-use crate::relay::router::LogPage;
-use crate::relay::snapshot::{Admission, Snapshot};
-use crate::relay::tally::Tally;
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{
+    DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, LOCK_WAIT_APART, PAGE_BYTES_MAX,
+    PAGE_EVENTS_MAX, QUERY_TIMEOUT, READ_LOCK_WAIT, TRIM_EVENTS_MAX,
+};
+use usher_core::protocol::id::{Seq, SessionId, VotingId};
+use usher_core::protocol::notify::{Channels, Event};
+use usher_core::protocol::refusal::Refusal;
+use usher_core::relay::holds::lock_wait;
+use usher_core::relay::router::LogPage;
+use usher_core::relay::snapshot::{Admission, Snapshot};
+use usher_core::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
 pub const OWN_FUNCTIONS: [&str; 15] = [
@@ -295,7 +295,7 @@ impl Store {
     }
 
     /// Brings the movies' totals up to date with the tallies; returns how many changes were taken in, at most
-    /// [`crate::limits::TOTAL_CHANGES_MAX`].
+    /// [`usher_core::limits::TOTAL_CHANGES_MAX`].
     ///
     /// # Errors
     /// Where the database cannot be asked.

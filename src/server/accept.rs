@@ -25,14 +25,14 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::causes::with_causes;
-use crate::limits::{
-    ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
-    REQUEST_HEAD_TIMEOUT,
-};
 use crate::server::handshake::SOCKET_PATH;
 use crate::server::lobby::{Lobby, Place};
 use crate::server::socket::Socket;
 use crate::server::{Shared, certificates, handshake};
+use usher_core::limits::{
+    ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
+    REQUEST_HEAD_TIMEOUT,
+};
 
 /// How long accepting pauses when the process has no file left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);

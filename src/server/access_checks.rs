@@ -23,17 +23,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::identity::Identity;
-use crate::limits::{
-    ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN, QUERY_TIMEOUT,
-};
 use crate::metrics::Metrics;
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
-use crate::protocol::id::SessionId;
-use crate::protocol::notify::AccessChange;
 use crate::server::answered;
 use crate::server::fanout::Command;
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{
+    ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN, QUERY_TIMEOUT,
+};
+use usher_core::protocol::id::SessionId;
+use usher_core::protocol::notify::AccessChange;
 
 /// Where checks are asked for. Cloned into every connection.
 #[derive(Clone, Debug)]

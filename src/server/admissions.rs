@@ -12,13 +12,13 @@ use dashmap::DashMap;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
-use crate::auth::identity::Identity;
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
-use crate::protocol::id::SessionId;
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::relay::snapshot::Admission;
 use crate::server::{answered, moment};
+use usher_core::auth::identity::Identity;
+use usher_core::protocol::id::SessionId;
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::relay::snapshot::Admission;
 
 /// The database's word; `None` where it could not be asked.
 pub type AdmissionAnswer = Option<Result<Admission, Refusal>>;

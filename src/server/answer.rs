@@ -5,7 +5,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-use crate::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// The status of a refusal by its code. What HTTP itself has to refuse (a method, a media type) has its own.
 #[must_use]

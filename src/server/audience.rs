@@ -3,7 +3,7 @@
 use dashmap::DashMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::protocol::id::SessionId;
+use usher_core::protocol::id::SessionId;
 
 /// The counts. Never held over an await.
 #[derive(Debug, Default)]

@@ -17,15 +17,6 @@ use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::auth::identity::Identity;
-use crate::limits::{NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX};
-use crate::protocol::client::{self, FrameId, Misunderstood, Request};
-use crate::protocol::id::UserId;
-use crate::protocol::refusal::CloseCode;
-use crate::protocol::server;
-use crate::relay::PeerId;
-use crate::relay::effect::Effect;
-use crate::relay::peer::{Moment, Peer, Write};
 use crate::server::fanout::Command;
 use crate::server::inbound::{Heard, Inbound};
 use crate::server::line::{FrameKind, Note};
@@ -33,6 +24,17 @@ use crate::server::meter::Meter;
 use crate::server::question::{self, Answer, Question};
 use crate::server::socket::Socket;
 use crate::server::{Shared, farewell, moment, random_below};
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{
+    NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX,
+};
+use usher_core::protocol::client::{self, FrameId, Misunderstood, Request};
+use usher_core::protocol::id::UserId;
+use usher_core::protocol::refusal::CloseCode;
+use usher_core::protocol::server;
+use usher_core::relay::PeerId;
+use usher_core::relay::effect::Effect;
+use usher_core::relay::peer::{Moment, Peer, Write};
 
 /// One connection.
 pub struct Connection {

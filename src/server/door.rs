@@ -9,12 +9,12 @@ use hyper::header::{self, HeaderMap};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
-use crate::auth::identity::{Credential, Identity};
 use crate::metrics::HandshakeRefusal;
-use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::server::Shared;
 use crate::server::client_address::AddressKey;
 use crate::server::throttle::{AddressSeat, ms_rounded_up};
+use usher_core::auth::identity::{Credential, Identity};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 const RETRY_AFTER_MS: u64 = 2_000;
 

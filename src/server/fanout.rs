@@ -14,25 +14,25 @@ use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
-use crate::protocol::id::{SessionId, UserId, VotingId};
-use crate::protocol::notify::{AccessChange, Notice};
-use crate::protocol::server::ServerFrame;
-use crate::relay::PeerId;
-use crate::relay::access_changes::AccessChanges;
-use crate::relay::resume::{Grant, Revocations};
-use crate::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
-use crate::relay::tally::Tally;
-use crate::relay::topic::Receiver;
 use crate::server::audience::Audience;
 use crate::server::line::{FrameKind, Line, Note, Written};
 use crate::server::readiness::Pulse;
 use crate::server::shrink::Shrink;
 use crate::server::socket::Socket;
 use crate::server::{answered, moment};
+use usher_core::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
+use usher_core::protocol::id::{SessionId, UserId, VotingId};
+use usher_core::protocol::notify::{AccessChange, Notice};
+use usher_core::protocol::server::ServerFrame;
+use usher_core::relay::PeerId;
+use usher_core::relay::access_changes::AccessChanges;
+use usher_core::relay::resume::{Grant, Revocations};
+use usher_core::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
+use usher_core::relay::tally::Tally;
+use usher_core::relay::topic::Receiver;
 
 /// How often counts of viewers are compared and told.
 const TICK: Duration = Duration::from_secs(1);

@@ -11,16 +11,16 @@ use futures::stream::FuturesUnordered;
 use tokio::io::ReadBuf;
 use tokio::time::{sleep_until, timeout};
 
-use crate::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use crate::metrics::Metrics;
-use crate::protocol::refusal::CloseCode;
-use crate::protocol::{server, websocket};
-use crate::relay::effect::Effect;
-use crate::relay::peer::Peer;
 use crate::server::inbound::{Heard, Inbound};
 use crate::server::moment;
 use crate::server::question::Answer;
 use crate::server::socket::Socket;
+use usher_core::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
+use usher_core::protocol::refusal::CloseCode;
+use usher_core::protocol::{server, websocket};
+use usher_core::relay::effect::Effect;
+use usher_core::relay::peer::Peer;
 
 /// Waits for the answers to the pending writes of a peer, at most [`ANSWERS_TIMEOUT`], and adds them to what is to be sent.
 /// Meanwhile it sends what the socket takes.

@@ -17,16 +17,16 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tracing::{debug, error};
 
-use crate::auth::identity::Identity;
 use crate::causes::with_causes;
 use crate::metrics::HandshakeRefusal;
-use crate::protocol::deflate;
-use crate::protocol::refusal::Refusal;
 use crate::server::connection::{Connection, Upgraded};
 use crate::server::door::{Seats, TurnedAway};
 use crate::server::fanout::Command;
 use crate::server::socket::Socket;
 use crate::server::{Shared, answer, door};
+use usher_core::auth::identity::Identity;
+use usher_core::protocol::deflate;
+use usher_core::protocol::refusal::Refusal;
 
 /// Where the socket is.
 pub const SOCKET_PATH: &str = "/v1/socket";

@@ -12,10 +12,10 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
-use crate::limits::{FRAME_BYTES_MAX, READ_BUFFER_BYTES};
-use crate::protocol::refusal::CloseCode;
 use crate::server::socket::Socket;
 use crate::server::wire::Wire;
+use usher_core::limits::{FRAME_BYTES_MAX, READ_BUFFER_BYTES};
+use usher_core::protocol::refusal::CloseCode;
 
 /// The read side of one socket.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{TOTAL_CHANGES_MAX, TRIM_EVENTS_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
 use crate::server::answered;
+use usher_core::limits::{TOTAL_CHANGES_MAX, TRIM_EVENTS_MAX};
 
 const CLOSE_INTERVAL: Duration = Duration::from_secs(1);
 /// How far `movies.vote_total` may be behind the votes.

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
 
-use crate::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
-use crate::protocol::id::SessionId;
-use crate::relay::router::{Attached, Recall, TurnKind};
 use crate::server::shrink::Shrink;
 use crate::server::socket::Socket;
+use usher_core::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
+use usher_core::protocol::id::SessionId;
+use usher_core::relay::router::{Attached, Recall, TurnKind};
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
 /// and every connection has one.

@@ -8,9 +8,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::rates::{Rate, Rates};
-use crate::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
-use crate::protocol::client::{ClientFrame, Misunderstood, Request};
 use crate::server::throttle::{ms_rounded_up, quota};
+use usher_core::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
+use usher_core::protocol::client::{ClientFrame, Misunderstood, Request};
 
 type Limiter = RateLimiter<
     NotKeyed,

@@ -45,24 +45,24 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::identity::Identity;
 use crate::config::AllowedOrigins;
 use crate::config::rates::Rates;
 use crate::keyring::Keyring;
-use crate::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use crate::metrics::Metrics;
 use crate::postgres::batcher::Writer;
 use crate::postgres::store::{Store, StoreError};
-use crate::protocol::ms;
-use crate::protocol::refusal::Refusal;
-use crate::protocol::server::Done;
-use crate::relay::PeerId;
-use crate::relay::peer::{Moment, Rules, Write};
 use crate::server::access_checks::AccessChecks;
 use crate::server::admissions::Admissions;
 use crate::server::fanout::Command;
 use crate::server::readiness::{Checks, DatabaseState, Pulse};
 use crate::server::throttle::{Passed, Throttle};
+use usher_core::auth::identity::Identity;
+use usher_core::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
+use usher_core::protocol::ms;
+use usher_core::protocol::refusal::Refusal;
+use usher_core::protocol::server::Done;
+use usher_core::relay::PeerId;
+use usher_core::relay::peer::{Moment, Rules, Write};
 
 /// What every part of the server shares.
 #[derive(Debug)]

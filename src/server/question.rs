@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::auth::identity::Identity;
 use crate::postgres::access::AccessAnswer;
-use crate::protocol::client::FrameId;
-use crate::protocol::id::{Seq, SessionId};
-use crate::protocol::refusal::Refusal;
-use crate::protocol::server::Done;
-use crate::relay::effect::Effect;
-use crate::relay::peer::Write;
-use crate::relay::router::LogPage;
 use crate::server::admissions::AdmissionAnswer;
 use crate::server::throttle::Passed;
 use crate::server::{Shared, answered};
+use usher_core::auth::identity::Identity;
+use usher_core::protocol::client::FrameId;
+use usher_core::protocol::id::{Seq, SessionId};
+use usher_core::protocol::refusal::Refusal;
+use usher_core::protocol::server::Done;
+use usher_core::relay::effect::Effect;
+use usher_core::relay::peer::Write;
+use usher_core::relay::router::LogPage;
 
 /// A question to the database.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::limits::{PACKED_BYTES_MIN, PACKED_FORMS_MAX};
-use crate::protocol::deflate::Packer;
+use usher_core::limits::{PACKED_BYTES_MIN, PACKED_FORMS_MAX};
+use usher_core::protocol::deflate::Packer;
 
 /// The compressed forms made last. A receiver's turn comes right after another's with the same bytes, so a few are enough.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Shrink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::websocket;
+    use usher_core::protocol::websocket;
 
     #[test]
     fn the_same_bytes_are_compressed_once_and_others_never_taken_for_them() {

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
-use crate::protocol::id::VotingId;
-use crate::relay::tally::{Conflation, Tally};
 use crate::server::fanout::Command;
 use crate::server::{answered, moment};
+use usher_core::protocol::id::VotingId;
+use usher_core::relay::tally::{Conflation, Tally};
 
 const IDLE: Duration = Duration::from_secs(3_600);
 

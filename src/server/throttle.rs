@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::rates::{Rate, Rates};
-use crate::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
-use crate::protocol::client::NewMessage;
-use crate::protocol::id::{SessionId, UserId};
-use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::relay::peer::Write;
 use crate::server::client_address::{self, AddressKey};
 use crate::server::moment;
+use usher_core::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
+use usher_core::protocol::client::NewMessage;
+use usher_core::protocol::id::{SessionId, UserId};
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::relay::peer::Write;
 
 /// The rates of a node, and who has used how much of them.
 #[derive(Debug)]
@@ -431,7 +431,7 @@ mod tests {
     use governor::clock::FakeRelativeClock;
 
     use super::*;
-    use crate::protocol::client::{ClientFrame, decode};
+    use usher_core::protocol::client::{ClientFrame, decode};
 
     const RATE: Rate = Rate {
         count: NonZero::new(3).unwrap(),

@@ -11,11 +11,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::limits::READ_BUFFER_BYTES;
-use crate::protocol::deflate::Unpacker;
-use crate::protocol::framing::Framing;
-use crate::protocol::refusal::CloseCode;
 use crate::server::socket::Socket;
+use usher_core::limits::READ_BUFFER_BYTES;
+use usher_core::protocol::deflate::Unpacker;
+use usher_core::protocol::framing::Framing;
+use usher_core::protocol::refusal::CloseCode;
 
 /// One socket, for reading.
 #[derive(Debug)]

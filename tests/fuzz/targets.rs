@@ -17,26 +17,26 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
-use usher::auth::identity::{Credential, Identity, Role};
-use usher::auth::key_set::KeySet;
-use usher::auth::verifier::{Verifier, VerifierKeys};
-use usher::limits::{
+use usher::server::door::credential;
+use usher::server::handshake::offered_subprotocol;
+use usher_core::auth::identity::{Credential, Identity, Role};
+use usher_core::auth::key_set::KeySet;
+use usher_core::auth::verifier::{Verifier, VerifierKeys};
+use usher_core::limits::{
     ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, FRAME_BYTES_MAX, HISTORY_MAX,
     KEY_ID_BYTES_MAX, RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
 };
-use usher::protocol::client::{ClientFrame, Misunderstood, Request, decode};
-use usher::protocol::deflate::Unpacker;
-use usher::protocol::framing::{Framing, Part};
-use usher::protocol::id::{Seq, SessionId, UserId, VotingId};
-use usher::protocol::notify::{parse_access_change, parse_notice, parse_voting};
-use usher::protocol::refusal::Refusal;
-use usher::protocol::server::Can;
-use usher::protocol::websocket::HEADER_BYTES_MAX;
-use usher::relay::resume::ResumeKey;
-use usher::relay::snapshot::{Continuity, Snapshot};
-use usher::relay::tally::Tally;
-use usher::server::door::credential;
-use usher::server::handshake::offered_subprotocol;
+use usher_core::protocol::client::{ClientFrame, Misunderstood, Request, decode};
+use usher_core::protocol::deflate::Unpacker;
+use usher_core::protocol::framing::{Framing, Part};
+use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
+use usher_core::protocol::notify::{parse_access_change, parse_notice, parse_voting};
+use usher_core::protocol::refusal::Refusal;
+use usher_core::protocol::server::Can;
+use usher_core::protocol::websocket::HEADER_BYTES_MAX;
+use usher_core::relay::resume::ResumeKey;
+use usher_core::relay::snapshot::{Continuity, Snapshot};
+use usher_core::relay::tally::Tally;
 use uuid::Uuid;
 
 const SECRET: &str = "the secret of the fuzzer, 32 bytes or more";

@@ -14,11 +14,11 @@ use crate::client::{Client, PATIENCE, refused};
 use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
-use usher::auth::mint::Claims;
 use usher::config::AllowedOrigins;
-use usher::limits::FRAME_BYTES_MAX;
 use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
-use usher::protocol::id::{SessionId, UserId};
+use usher_core::auth::mint::Claims;
+use usher_core::limits::FRAME_BYTES_MAX;
+use usher_core::protocol::id::{SessionId, UserId};
 
 /// Somebody who calls.
 pub(crate) struct Caller<'a> {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
 use usher::postgres::connect::Target;
 use usher::postgres::store::{Store, StoreError};
-use usher::protocol::id::{Seq, SessionId, VotingId};
-use usher::relay::write_queue::Bounds;
+use usher_core::protocol::id::{Seq, SessionId, VotingId};
+use usher_core::relay::write_queue::Bounds;
 use uuid::Uuid;
 
 use crate::api::{Caller, data};

@@ -9,8 +9,8 @@ use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::protocol::Message;
 use usher::config::rates::Rate;
-use usher::limits::{FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX};
-use usher::protocol::refusal::CloseCode;
+use usher_core::limits::{FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX};
+use usher_core::protocol::refusal::CloseCode;
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, until};

@@ -17,11 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use usher::protocol::deflate::{self, Packer};
-use usher::protocol::websocket;
 use usher::server::farewell;
 use usher::server::inbound::{Heard, Inbound};
 use usher::server::socket::Socket;
+use usher_core::protocol::deflate::{self, Packer};
+use usher_core::protocol::websocket;
 
 /// What a gateway has no room for, by intent: messages beyond `max_frame_bytes`. And 12.5, where Kosoku trips over its own
 /// feet.

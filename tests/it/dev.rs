@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
-use usher::auth::{
+use usher_core::auth::{
     identity::Role,
     verifier::{Verifier, VerifierKeys},
 };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
-use usher::auth::mint::{self, Claims};
-use usher::protocol::id::UserId;
+use usher_core::auth::mint::{self, Claims};
+use usher_core::protocol::id::UserId;
 
 use crate::client::{Client, refused};
 use crate::database::{Database, JWT_SECRET, User};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use usher::limits::FRAME_BYTES_MAX;
+use usher_core::limits::FRAME_BYTES_MAX;
 use uuid::Uuid;
 
 use crate::client::{Client, refused};

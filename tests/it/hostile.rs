@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use usher::limits::{FRAME_BYTES_MAX, PLAIN_CONNECTIONS_MAX};
+use usher_core::limits::{FRAME_BYTES_MAX, PLAIN_CONNECTIONS_MAX};
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, until};

@@ -5,11 +5,11 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use usher::auth::mint::{self, Claims};
-use usher::auth::signing::SigningKey;
 use usher::config::AllowedOrigins;
-use usher::limits::ACCESS_TOKEN_BYTES_MAX;
-use usher::protocol::id::UserId;
+use usher_core::auth::mint::{self, Claims};
+use usher_core::auth::signing::SigningKey;
+use usher_core::limits::ACCESS_TOKEN_BYTES_MAX;
+use usher_core::protocol::id::UserId;
 use uuid::Uuid;
 
 use crate::client::{Client, refused};

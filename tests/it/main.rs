@@ -25,7 +25,7 @@ mod compression;
 mod conformance;
 mod database;
 mod dev;
-#[path = "../sim/dice.rs"]
+#[path = "../../crates/core/tests/sim/dice.rs"]
 mod dice;
 mod doctor;
 mod epoch;
@@ -49,6 +49,7 @@ mod identity;
 mod ids;
 mod interleaved;
 mod key_server;
+#[path = "../../crates/core/tests/support/keys.rs"]
 mod keys;
 mod life;
 mod limits;

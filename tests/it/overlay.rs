@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
-use usher::auth::mint::Claims;
-use usher::protocol::id::{SessionId, UserId};
+use usher_core::auth::mint::Claims;
+use usher_core::protocol::id::{SessionId, UserId};
 use uuid::Uuid;
 
 use crate::client::{Client, refused};

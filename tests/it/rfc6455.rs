@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
-use usher::limits::FRAGMENTS_MAX;
+use usher_core::limits::FRAGMENTS_MAX;
 
 use crate::client::PATIENCE;
 use crate::database::Database;

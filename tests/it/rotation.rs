@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use usher::auth::mint::{self, Claims};
-use usher::protocol::id::UserId;
+use usher_core::auth::mint::{self, Claims};
+use usher_core::protocol::id::UserId;
 use uuid::Uuid;
 
 use crate::client::{Client, refused, until};

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde_json::json;
-use usher::protocol::text::{has_ink, is_line};
+use usher_core::protocol::text::{has_ink, is_line};
 
 use crate::api::Caller;
 use crate::client::{Client, refused};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use usher::limits::DIRTY_VOTINGS_MAX;
+use usher_core::limits::DIRTY_VOTINGS_MAX;
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, refused, until, votes};

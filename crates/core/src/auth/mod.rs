@@ -20,5 +20,5 @@ pub mod verifier;
 
 #[cfg(test)]
 #[allow(dead_code, reason = "the tests from outside use all of it")]
-#[path = "../../tests/it/keys.rs"]
+#[path = "../../tests/support/keys.rs"]
 mod test_keys;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use usher::protocol::id::{Seq, SessionId, UserId, VotingId};
-use usher::protocol::notify::Event;
-use usher::protocol::refusal::{Refusal, RefusalCode};
-use usher::protocol::server::Can;
-use usher::relay::router::LogPage;
-use usher::relay::snapshot::{Access, Admission, Snapshot};
-use usher::relay::tally::Tally;
+use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
+use usher_core::protocol::notify::Event;
+use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::server::Can;
+use usher_core::relay::router::LogPage;
+use usher_core::relay::snapshot::{Access, Admission, Snapshot};
+use usher_core::relay::tally::Tally;
 use uuid::Uuid;
 
 /// Every session with its log, and who may do what.

@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use usher::protocol::id::{SessionId, UserId, VotingId};
-use usher::protocol::notify::{AccessChange, Notice};
-use usher::relay::PeerId;
-use usher::relay::effect::Effect;
-use usher::relay::peer::{Moment, Peer};
-use usher::relay::resume::{Grant, Revocations};
-use usher::relay::router::{Attached, Outlet, Position, Recall, Refill, Router, Turn, TurnKind};
-use usher::relay::tally::Tally;
-use usher::relay::topic::Receiver;
+use usher_core::protocol::id::{SessionId, UserId, VotingId};
+use usher_core::protocol::notify::{AccessChange, Notice};
+use usher_core::relay::PeerId;
+use usher_core::relay::effect::Effect;
+use usher_core::relay::peer::{Moment, Peer};
+use usher_core::relay::resume::{Grant, Revocations};
+use usher_core::relay::router::{
+    Attached, Outlet, Position, Recall, Refill, Router, Turn, TurnKind,
+};
+use usher_core::relay::tally::Tally;
+use usher_core::relay::topic::Receiver;
 
 use crate::dice::Dice;
 
@@ -247,7 +249,7 @@ impl Loop {
     pub(crate) fn on_page(
         &mut self,
         refill: &Refill,
-        page: &usher::relay::router::LogPage,
+        page: &usher_core::relay::router::LogPage,
         lines: &mut Lines<'_>,
     ) -> Vec<Question> {
         self.router.on_page(refill, page, lines);
@@ -359,7 +361,7 @@ impl Connection {
             },
             Effect::Leave { session } => Command::Leave { session },
             Effect::Refuse { id, refusal } => {
-                Command::Frame(usher::protocol::server::error(id.as_ref(), &refusal))
+                Command::Frame(usher_core::protocol::server::error(id.as_ref(), &refusal))
             }
             Effect::SeesHidden {
                 session,

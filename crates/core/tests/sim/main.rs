@@ -19,8 +19,8 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use usher::relay::peer::Rules;
-use usher::relay::resume::ResumeKey;
+use usher_core::relay::peer::Rules;
+use usher_core::relay::resume::ResumeKey;
 
 use crate::world::World;
 

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde_json::{Value, json};
 
-use usher::auth::signing::SigningKey;
+use usher_core::auth::signing::SigningKey;
 
 /// A pair of keys.
 pub(crate) struct TestKey {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use usher::protocol::id::SessionId;
-use usher::protocol::server::Can;
+use usher_core::protocol::id::SessionId;
+use usher_core::protocol::server::Can;
 
 use crate::database::{self, Database};
 use crate::dice::Dice;
