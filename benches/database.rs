@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
 
 #[derive(Parser)]

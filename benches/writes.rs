@@ -32,7 +32,6 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 use usher::metrics::Metrics;
 use usher::postgres::batcher::{Batchers, Writer, batchers};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::connect::Target;
 use usher::postgres::migrations;
 use usher::postgres::store::Store;
@@ -41,6 +40,7 @@ use usher_core::protocol::client::{Body, NewMessage, NewVote};
 use usher_core::protocol::id::{MovieId, SessionId, UserId, VotingId};
 use usher_core::relay::peer::Write;
 use usher_core::relay::write_queue::Bounds;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
 
 #[derive(Parser)]

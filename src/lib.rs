@@ -66,7 +66,6 @@ pub mod process_metrics;
 pub mod server;
 
 pub mod http;
-pub mod load;
 
 pub mod app;
 pub mod cli;

@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio_postgres::{Client, NoTls};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 
 #[path = "it/tap.rs"]
 mod tap;

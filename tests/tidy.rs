@@ -1,4 +1,4 @@
-//! Holds the tree to what no compiler checks: layers, purity, lengths, stray markers, undocumented bounds.
+//! Holds the tree to what no compiler checks: lengths, stray markers, undocumented bounds, migrations without rollbacks.
 //!
 //! Reads the sources as text with the standard library alone, so that it runs in no time. Each test lists everything
 //! that it finds, with file and line, and says what would be right.
@@ -13,129 +13,6 @@ use std::{
 #[path = "tidy/sql.rs"]
 mod sql;
 
-/// What each module may use besides itself. The longest name that fits a path decides, on both sides.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("limits", &[]),
-    ("causes", &[]),
-    ("protocol", &["limits"]),
-    ("auth", &["limits", "protocol::id"]),
-    ("relay", &["limits", "protocol", "auth"]),
-    // The two files that settings are parsed with, and which therefore know no settings.
-    ("postgres::tls", &["limits"]),
-    ("postgres::trouble", &["limits"]),
-    (
-        "postgres::connect",
-        &["limits", "postgres::tls", "postgres::trouble"],
-    ),
-    (
-        "config",
-        &["limits", "causes", "postgres::connect", "postgres::tls"],
-    ),
-    ("exposition", &[]),
-    ("process_metrics", &[]),
-    (
-        "metrics",
-        &[
-            "limits",
-            "protocol",
-            "auth",
-            "relay",
-            "exposition",
-            "process_metrics",
-        ],
-    ),
-    (
-        "postgres",
-        &[
-            "limits", "protocol", "auth", "relay", "causes", "config", "metrics",
-        ],
-    ),
-    (
-        "keyring",
-        &["limits", "protocol", "auth", "causes", "config", "metrics"],
-    ),
-    (
-        "server",
-        &[
-            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
-            "keyring",
-        ],
-    ),
-    // It drives any gateway from outside, and must see what a client sees.
-    (
-        "load",
-        &[
-            "limits",
-            "protocol",
-            "postgres::connect",
-            "postgres::tls",
-            "postgres::trouble",
-        ],
-    ),
-    (
-        "http",
-        &[
-            "exposition",
-            "limits",
-            "protocol",
-            "auth",
-            "relay",
-            "causes",
-            "config",
-            "metrics",
-            "postgres",
-            "keyring",
-            "server",
-        ],
-    ),
-    (
-        "app",
-        &[
-            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
-            "keyring", "server", "http",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "limits", "protocol", "auth", "relay", "causes", "config", "metrics", "postgres",
-            "keyring", "server", "http", "app", "load",
-        ],
-    ),
-    ("main", &["cli"]),
-];
-
-/// The layers below the line.
-const PURE: &[&str] = &["limits", "protocol", "auth", "relay"];
-
-/// What a pure layer does not know, and why.
-const IMPURE: &[(&str, &str)] = &[
-    ("async", "the core never waits"),
-    ("await", "the core never waits"),
-    ("tokio", "the core never waits"),
-    ("futures", "the core never waits"),
-    ("tracing", "the core does not log"),
-    ("println", "the core does not log"),
-    ("eprintln", "the core does not log"),
-    ("Instant::now", "the core is told the time"),
-    ("SystemTime", "the core is told the time"),
-    (
-        "std::env",
-        "the environment is read once, by the command line",
-    ),
-    (
-        "env::var",
-        "the environment is read once, by the command line",
-    ),
-    ("std::fs", "the core touches nothing"),
-    ("std::net", "the core touches nothing"),
-    ("std::thread", "every value has one owner task"),
-    ("Mutex", "every value has one owner task"),
-    ("RwLock", "every value has one owner task"),
-    ("new_v4", "the core is given its randomness"),
-    ("SystemRandom", "the core is given its randomness"),
-];
-
 /// Lines of code before the tests, beyond which a file is to be split.
 const CODE_LINES_MAX: usize = 500;
 
@@ -145,14 +22,15 @@ const LONG_FILES: &[(&str, usize)] = &[];
 /// Columns of a comment's text; its indentation and marker are not counted.
 const COMMENT_COLUMNS_MAX: usize = 120;
 
-/// Columns of code without text literals. `rustfmt` makes it 100, but leaves the insides of some macros alone.
-const CODE_COLUMNS_MAX: usize = 120;
+/// Where the bounds of the core are.
+const LIMITS: &str = "crates/core/src/limits.rs";
 
 /// Where our own text files are.
 const TREE: &[&str] = &[
     ".ci",
     "benches",
     "client",
+    "crates",
     "deploy",
     "docs",
     "sql",
@@ -165,61 +43,6 @@ const TREE: &[&str] = &[
     "deny.toml",
     "rustfmt.toml",
 ];
-
-#[test]
-fn a_module_uses_only_what_is_below_it() {
-    let mut problems = Problems::default();
-    for source in sources() {
-        let Some((owner, allowed)) = layer(&source.module) else {
-            problems.add(
-                &source.path,
-                1,
-                format!(
-                    "`{}` is in no layer: add it to LAYERS here and to src/lib.rs",
-                    source.module
-                ),
-            );
-            continue;
-        };
-        for (line, used) in source.uses() {
-            let is_own = top(&used) == top(owner) && top(owner) == owner;
-            let is_allowed = is_own
-                || starts_with_path(&used, owner)
-                || allowed.iter().any(|path| starts_with_path(&used, path));
-            if !is_allowed {
-                let may = if allowed.is_empty() {
-                    "nothing".into()
-                } else {
-                    allowed.join(", ")
-                };
-                problems.add(
-                    &source.path,
-                    line,
-                    format!("`{owner}` uses `{used}`, but may use only itself and: {may}"),
-                );
-            }
-        }
-    }
-    problems.expect_none("the layers of src/lib.rs are broken");
-}
-
-#[test]
-fn below_the_line_there_is_no_clock_no_waiting_and_no_lock() {
-    let mut problems = Problems::default();
-    for source in sources() {
-        if !PURE.contains(&top(&source.module)) {
-            continue;
-        }
-        for (line, code) in source.code_before_tests() {
-            for (word, why) in IMPURE {
-                if holds_word(code, word) {
-                    problems.add(&source.path, line, format!("`{word}`: {why}"));
-                }
-            }
-        }
-    }
-    problems.expect_none("a pure layer does what only a shell may");
-}
 
 #[test]
 fn every_module_begins_with_what_it_is_for() {
@@ -251,8 +74,8 @@ fn paths_are_spelled_out() {
                     "a glob import hides where a name comes from",
                 );
             }
-            if code.trim_start().starts_with("pub use ") && source.module != "lib" {
-                problems.add(&source.path, line, "only src/lib.rs re-exports");
+            if code.trim_start().starts_with("pub use ") && !source.path.ends_with("/lib.rs") {
+                problems.add(&source.path, line, "only lib.rs re-exports");
             }
         }
     }
@@ -263,7 +86,10 @@ fn paths_are_spelled_out() {
 fn files_can_be_read_in_one_sitting() {
     let mut problems = Problems::default();
     for source in sources() {
-        let is_code = |(_, code): &(usize, &str)| !code.trim().is_empty();
+        let is_code = |(_, line): &(usize, &str)| {
+            let line = line.trim();
+            !line.is_empty() && !line.starts_with("//")
+        };
         let lines = source
             .code_before_tests()
             .into_iter()
@@ -292,63 +118,30 @@ fn files_can_be_read_in_one_sitting() {
     problems.expect_none("a file is too long, or LONG_FILES is out of date");
 }
 
-/// `tests/broken` breaks each rule by replacing its text, which must therefore be there once.
 #[test]
-fn every_rule_that_can_be_broken_is_there() {
-    let list = read("tests/broken.txt");
-    let mut problems = Problems::default();
-    let mut rules = 0;
-    for rule in list.split("\n== ").skip(1) {
-        rules += 1;
-        let (head, texts) = rule.split_once("\n---\n").expect("a rule has a text");
-        let (name, file) = head.split_once('\n').expect("a rule names its file");
-        let file = file.lines().next().unwrap_or_default();
-        let (text, _) = texts
-            .split_once("\n+++")
-            .expect("a rule says how it is broken");
-        let count = read(file).matches(text.trim_matches('\n')).count();
-        if count != 1 {
-            problems.add(file, 1, format!("{count} times: the text of {name}"));
-        }
-    }
-    assert!(rules > 80, "only {rules} rules");
-    problems.expect_none("tests/broken.txt breaks what is not there once");
-}
-
-#[test]
-fn lines_fit_the_page() {
+fn comments_fit_the_page() {
     let mut problems = Problems::default();
     for path in tree().into_iter().filter(|path| has_extension(path, "rs")) {
-        let text = read(&path);
-        for (number, (line, code)) in text.lines().zip(blank(&text).lines()).enumerate() {
-            let comment = line
-                .trim_start()
-                .strip_prefix("//")
-                .filter(|_| code.trim().is_empty());
-            let comment = comment.map(|text| text.trim_start_matches(['/', '!']).trim_start());
-            let (columns, max) = match comment {
-                Some(text) => (text.chars().count(), COMMENT_COLUMNS_MAX),
-                None if code == line => (line.chars().count(), CODE_COLUMNS_MAX),
-                // A text literal is as long as it is.
-                None => continue,
+        for (number, line) in read(&path).lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else {
+                continue;
             };
-            if columns > max {
-                problems.add(
-                    &path,
-                    number + 1,
-                    format!("{columns} columns, more than {max}"),
-                );
+            let text = comment.trim_start_matches(['/', '!']).trim_start();
+            let columns = text.chars().count();
+            if columns > COMMENT_COLUMNS_MAX {
+                let problem = format!("{columns} columns, more than {COMMENT_COLUMNS_MAX}");
+                problems.add(&path, number + 1, problem);
             }
         }
     }
-    problems.expect_none("a line is too long");
+    problems.expect_none("a comment is too wide");
 }
 
 #[test]
 fn a_log_line_has_the_causes_of_its_error() {
     let mut problems = Problems::default();
     for_each_line(|path, number, line| {
-        if path.starts_with("src/") && line.contains("error = &") {
+        if (path.starts_with("src/") || path.starts_with("crates/")) && line.contains("error = &") {
             problems.add(
                 path,
                 number,
@@ -402,18 +195,14 @@ fn the_tree_stands_on_its_own() {
 #[test]
 fn every_bound_has_its_reason() {
     let mut problems = Problems::default();
-    let limits = read("src/limits.rs");
+    let limits = read(LIMITS);
     let mut is_documented = false;
     for (number, line) in limits.lines().enumerate() {
         let line = line.trim_start();
         if line.starts_with("///") {
             is_documented = true;
         } else if line.starts_with("pub const") && !is_documented {
-            problems.add(
-                "src/limits.rs",
-                number + 1,
-                "a bound needs a `///` with its reason",
-            );
+            problems.add(LIMITS, number + 1, "a bound needs a `///` with its reason");
         }
         if !line.starts_with("///") && !line.starts_with("#[") {
             is_documented = false;
@@ -449,179 +238,44 @@ fn every_migration_can_be_taken_back() {
     problems.expect_none("migrations and rollbacks do not match");
 }
 
-#[test]
-fn the_readers_of_this_test_are_right() {
-    let text = "let a = \"tokio\"; // tokio\nlet b = 'x'; let c: &'static str = r#\"a \" tokio\"#; b\"\\\"\"; d";
-    let blanked = blank(text);
-    assert!(!blanked.contains("tokio"), "{blanked}");
-    assert!(
-        blanked.contains("&'static str") && blanked.ends_with("d"),
-        "{blanked}"
-    );
-    assert_eq!(blanked.lines().count(), 2);
-
-    assert!(holds_word("a.await", "await") && !holds_word("awaited", "await"));
-    assert!(holds_word("std::env::args()", "std::env") && !holds_word("env!(\"A\")", "std::env"));
-
-    let text = "use crate::{\n    auth::identity,\n    relay::{self, router::Router as R},\n};\n\
-        fn f() { crate::server::g() } // crate::app";
-    let source = Source::new("src/relay/example.rs", text.to_owned());
-    let used: Vec<_> = source.uses().into_iter().map(|(_, path)| path).collect();
-    assert_eq!(
-        used,
-        [
-            "auth::identity",
-            "relay",
-            "relay::router::Router",
-            "server::g"
-        ]
-    );
-    assert_eq!(layer("postgres::connect").unwrap().0, "postgres::connect");
-    assert_eq!(layer("postgres::store").unwrap().0, "postgres");
-}
-
 // ---- the tree ----
 
-/// One file of `src`.
+/// One file of Rust that is built into the product.
 struct Source {
     path: String,
-    /// Its path in the crate, such as `relay::router`; a folder's `mod.rs` is the folder.
-    module: String,
     text: String,
-    /// The text without comments and the insides of literals.
-    code: String,
-    /// Whether the whole file is compiled for tests alone.
-    is_test: bool,
 }
 
 impl Source {
-    fn new(path: &str, text: String) -> Self {
-        let stem = path["src/".len()..].trim_end_matches(".rs");
-        Self {
-            path: path.to_owned(),
-            module: stem.trim_end_matches("/mod").replace('/', "::"),
-            code: blank(&text),
-            text,
-            is_test: false,
-        }
-    }
-
-    /// The lines of code before `mod tests`, numbered.
+    /// The lines before `mod tests`, numbered. A file of scripts is nothing but tests.
     fn code_before_tests(&self) -> Vec<(usize, &str)> {
-        if self.is_test {
+        if self.path.ends_with("_scripts.rs") {
             return Vec::new();
         }
-        let mut lines: Vec<_> = (1..).zip(self.code.lines()).collect();
-        let tests = lines
-            .iter()
-            .position(|(_, line)| line.starts_with("mod tests {"));
-        lines.truncate(tests.unwrap_or(lines.len()));
+        let lines = (1..).zip(self.text.lines());
         lines
-    }
-
-    /// The paths within the crate that the code before the tests names, with the lines they begin on.
-    fn uses(&self) -> Vec<(usize, String)> {
-        let mut found = Vec::new();
-        let root = if self.module == "main" {
-            "usher::"
-        } else {
-            "crate::"
-        };
-        let lines = self.code_before_tests();
-        let code: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
-        for (at, _) in code.match_indices(root) {
-            let is_inside =
-                code[..at].ends_with(|c: char| c.is_alphanumeric() || "_:$".contains(c));
-            if !is_inside {
-                let line = code[..at].matches('\n').count() + 1;
-                let mut paths = Vec::new();
-                expand(&code[at + root.len()..], "", &mut paths);
-                found.extend(paths.into_iter().map(|path| (line, path)));
-            }
-        }
-        // From a folder's own document or a file of the root, `super` is the root.
-        let is_folder = self.path.ends_with("/mod.rs") || !self.module.contains("::");
-        if is_folder {
-            for (line, code) in lines {
-                if code.contains("super::") && !code.contains("pub(super)") {
-                    found.push((line, "super".into()));
-                }
-            }
-        }
-        found
-    }
-}
-
-/// Expands `a::{b, c::{self, d}}` into `a::b`, `a::c`, `a::c::d`; returns what follows the path.
-fn expand<'a>(text: &'a str, prefix: &str, paths: &mut Vec<String>) -> &'a str {
-    let text = text.trim_start();
-    if let Some(mut rest) = text.strip_prefix('{') {
-        loop {
-            rest = rest.trim_start();
-            if let Some(after) = rest.strip_prefix('}') {
-                return after;
-            }
-            if let Some(after) = rest.strip_prefix(',') {
-                rest = after;
-                continue;
-            }
-            let before = rest.len();
-            rest = expand(rest, prefix, paths);
-            assert!(
-                rest.len() < before,
-                "a use that this test cannot read: {rest:.60}"
-            );
-        }
-    }
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*'));
-    let (name, rest) = text.split_at(end.unwrap_or(text.len()));
-    let path = match (prefix, name) {
-        (prefix, "self") => prefix.to_owned(),
-        ("", name) => name.to_owned(),
-        (prefix, name) => format!("{prefix}::{name}"),
-    };
-    if let Some(rest) = rest.strip_prefix("::") {
-        return if rest.starts_with('<') {
-            paths.push(path);
-            rest
-        } else {
-            expand(rest, &path, paths)
-        };
-    }
-    paths.push(path);
-    match rest.trim_start().strip_prefix("as ") {
-        Some(renamed) => {
-            let end = renamed.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-            &renamed[end.unwrap_or(renamed.len())..]
-        }
-        None => rest,
+            .take_while(|(_, line)| *line != "mod tests {")
+            .collect()
     }
 }
 
 fn sources() -> Vec<Source> {
-    let paths = walk("src")
-        .into_iter()
-        .filter(|path| has_extension(path, "rs"));
-    let mut sources: Vec<Source> = paths
-        .map(|path| Source::new(&path, read(&path)))
-        .filter(|source| source.module != "lib")
+    let crates = [
+        "src",
+        "crates/core/src",
+        "crates/load/src",
+        "crates/devdb/src",
+    ];
+    let paths = crates.iter().flat_map(|folder| walk(folder));
+    let sources: Vec<Source> = paths
+        .filter(|path| has_extension(path, "rs"))
+        .map(|path| Source {
+            text: read(&path),
+            path,
+        })
         .collect();
-    let test_modules: BTreeSet<String> = sources.iter().flat_map(test_modules).collect();
-    for source in &mut sources {
-        source.is_test = test_modules.contains(&source.module);
-    }
-    assert!(sources.len() > 10, "src was not found");
+    assert!(sources.len() > 100, "the sources were not found");
     sources
-}
-
-/// The modules that a file declares with `#[cfg(test)] mod name;`.
-fn test_modules(source: &Source) -> Vec<String> {
-    let lines: Vec<_> = source.text.lines().map(str::trim).collect();
-    let pairs = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
-    let names = pairs.filter_map(|pair| pair[1].strip_suffix(';')?.rsplit_once("mod "));
-    names
-        .map(|(_, name)| format!("{}::{name}", source.module))
-        .collect()
 }
 
 fn tree() -> Vec<String> {
@@ -677,108 +331,12 @@ fn has_extension(path: &str, extension: &str) -> bool {
         .is_some_and(|found| found == extension)
 }
 
-// ---- words and paths ----
-
-fn layer(module: &str) -> Option<(&'static str, &'static [&'static str])> {
-    let fits = LAYERS
-        .iter()
-        .filter(|(owner, _)| starts_with_path(module, owner));
-    fits.max_by_key(|(owner, _)| owner.len()).copied()
-}
-
-fn top(path: &str) -> &str {
-    path.split("::").next().unwrap_or(path)
-}
-
-fn starts_with_path(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
 fn holds_word(text: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {
         let goes_on = word.ends_with(is_part) && text[at + word.len()..].starts_with(is_part);
         !goes_on && !text[..at].ends_with(is_part)
     })
-}
-
-/// The text with comments and the insides of literals blanked out, line for line.
-fn blank(text: &str) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while at < chars.len() {
-        let end = comment_end(&chars, at).or_else(|| literal_end(&chars, at));
-        let Some(end) = end else {
-            out.push(chars[at]);
-            at += 1;
-            continue;
-        };
-        for c in &chars[at..end] {
-            out.push(if *c == '\n' { '\n' } else { ' ' });
-        }
-        at = end;
-    }
-    out
-}
-
-fn comment_end(chars: &[char], at: usize) -> Option<usize> {
-    match chars.get(at..at + 2)? {
-        ['/', '/'] => {
-            let line_end = chars[at..].iter().position(|c| *c == '\n');
-            Some(line_end.map_or(chars.len(), |length| at + length))
-        }
-        ['/', '*'] => {
-            let (mut depth, mut here) = (1, at + 2);
-            while depth > 0 && here < chars.len() {
-                match chars.get(here..here + 2) {
-                    Some(['/', '*']) => (depth, here) = (depth + 1, here + 2),
-                    Some(['*', '/']) => (depth, here) = (depth - 1, here + 2),
-                    Some(_) | None => here += 1,
-                }
-            }
-            Some(here)
-        }
-        _ => None,
-    }
-}
-
-fn literal_end(chars: &[char], at: usize) -> Option<usize> {
-    let is_in_name = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
-    match chars[at] {
-        '"' => Some(quoted_end(chars, at + 1, '"')),
-        '\'' => {
-            let is_escaped = chars.get(at + 1) == Some(&'\\');
-            let is_char = is_escaped || chars.get(at + 2) == Some(&'\'');
-            is_char.then(|| quoted_end(chars, at + 1, '\''))
-        }
-        'r' if !is_in_name || chars[at - 1] == 'b' => {
-            let hashes = chars[at + 1..].iter().take_while(|c| **c == '#').count();
-            let open = at + 1 + hashes;
-            if chars.get(open) != Some(&'"') {
-                return None;
-            }
-            let is_end = |here: &usize| {
-                chars[*here] == '"'
-                    && chars[here + 1..].iter().take_while(|c| **c == '#').count() >= hashes
-            };
-            let end = (open + 1..chars.len()).find(is_end);
-            Some(end.map_or(chars.len(), |end| end + 1 + hashes))
-        }
-        _ => None,
-    }
-}
-
-fn quoted_end(chars: &[char], mut here: usize, quote: char) -> usize {
-    while here < chars.len() {
-        match chars[here] {
-            '\\' => here += 2,
-            c if c == quote => return here + 1,
-            _ => here += 1,
-        }
-    }
-    chars.len()
 }
 
 /// What a test found.

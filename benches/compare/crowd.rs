@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::Clock;
 use crate::marks::Marks;
-use usher::load::frame::{Frame, Frames, put_pong, put_text};
+use usher_load::frame::{Frame, Frames, put_pong, put_text};
 
 /// Handshakes under way at a time: fewer than any server's backlog.
 const ARRIVING_MAX: usize = 64;

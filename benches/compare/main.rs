@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
 
 use clock::Clock;

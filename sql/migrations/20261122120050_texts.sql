@@ -1,6 +1,6 @@
 -- What texts may hold: messages have to show, names and titles have to show as one line, names are no addresses.
 --
--- The gateway states the first two rules as well (src/protocol/text.rs); a test compares them over all characters.
+-- The gateway states the first two rules as well (crates/core/src/protocol/text.rs); a test compares them over all characters.
 --
 -- Triggers and not constraints ask: a row that broke a rule before the rule was there can still be read, changed in its
 -- other columns and deleted.

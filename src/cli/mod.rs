@@ -1,22 +1,19 @@
 //! The command line: what each command takes, and in which order it does things.
 //!
 //! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
-//! [`serve`], [`dev`] with `demo` (what it shows), [`migrate`], [`doctor`] with `examine` and
-//! `examine_database` (what it looks at) and `finding` (what it says), [`token`],
-//! [`load`] with `load_plan`, `load_target` and `command_line` (what a report shows of it), `environment` (misspelt
-//! settings), `process` (signals, logs, limits, clock).
+//! [`serve`], `dev`, [`migrate`], [`doctor`] with `examine` and
+//! `examine_database` (what it looks at) and `finding` (what it says), [`token`], `load`, `environment` (misspelt
+//! settings), `process` (signals, logs, limits, clock). `dev` and `load` are features.
 
-mod command_line;
-mod demo;
+#[cfg(feature = "dev")]
 pub mod dev;
 pub mod doctor;
 mod environment;
 mod examine;
 mod examine_database;
 mod finding;
+#[cfg(feature = "load")]
 pub mod load;
-mod load_plan;
-mod load_target;
 pub mod migrate;
 mod process;
 pub mod serve;
@@ -49,6 +46,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything on this machine: a throwaway Postgres, the schema, a demo, the gateway, the pages.
+    #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
     /// Run the gateway in front of a database.
     Serve(Box<serve::ServeArgs>),
@@ -59,7 +57,8 @@ enum Command {
     /// Mint an access token for development.
     Token(token::TokenArgs),
     /// Drive a gateway with viewers and writers, and report what they saw.
-    Load(Box<load::LoadArgs>),
+    #[cfg(feature = "load")]
+    Load(Box<load::args::LoadArgs>),
 }
 
 /// Runs the command; says what the process ends with.
@@ -69,20 +68,27 @@ enum Command {
 /// Whatever ends it, with what was attempted.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // Those that log, or report, say it there.
-    if matches!(
-        cli.command,
-        Command::Migrate(_) | Command::Token(_) | Command::Load(_)
-    ) {
+    let warns_here = match cli.command {
+        Command::Migrate(_) | Command::Token(_) => true,
+        #[cfg(feature = "load")]
+        Command::Load(_) => true,
+        #[cfg(feature = "dev")]
+        Command::Dev(_) => false,
+        Command::Serve(_) | Command::Doctor(_) => false,
+    };
+    if warns_here {
         for warning in environment::warnings() {
             process::warn(&warning);
         }
     }
     match cli.command {
+        #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args).await?,
         Command::Serve(args) => serve::run(*args).await?,
         Command::Migrate(args) => migrate::run(args).await?,
         Command::Doctor(args) => doctor::run(*args).await?,
         Command::Token(args) => token::run(&args)?,
+        #[cfg(feature = "load")]
         Command::Load(args) => return load::run(*args).await,
     }
     Ok(ExitCode::SUCCESS)

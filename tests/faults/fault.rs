@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use rustix::process::{Signal, kill_process};
 use tokio::time::sleep;
 use tokio_postgres::Client;
-use usher::postgres::cluster::StopMode;
+use usher_devdb::cluster::StopMode;
 
 use crate::evening::Evening;
 use crate::netfilter::Silence;

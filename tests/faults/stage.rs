@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations;
 use usher_core::auth::mint::{Claims, mint};
 use usher_core::protocol::id::UserId;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
 
 use crate::ledger::{Row, fingerprint};

@@ -15,10 +15,10 @@ use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
 use usher::config::AllowedOrigins;
-use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
 use usher_core::auth::mint::Claims;
 use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::id::{SessionId, UserId};
+use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
 
 /// Somebody who calls.
 pub(crate) struct Caller<'a> {

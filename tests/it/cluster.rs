@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-use usher::postgres::{
+use usher::postgres::{connect::Target, trouble::ConnectError};
+use usher_devdb::{
+    ClusterError,
     binaries::Search,
-    cluster::{Cluster, ClusterError, ClusterOptions, StopMode},
-    connect::Target,
-    trouble::ConnectError,
+    cluster::{Cluster, ClusterOptions, StopMode},
 };
 
 use crate::database::connect;

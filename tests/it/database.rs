@@ -8,11 +8,11 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::connect::Target;
 use usher::postgres::migrations;
 use usher_core::auth::mint::{Claims, mint};
 use usher_core::protocol::id::UserId;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
 
 /// What signs the users' tokens in every test.

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use usher::postgres::account::Account;
-use usher::postgres::binaries::{Binaries, Search};
-use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
+use usher_devdb::account::Account;
+use usher_devdb::binaries::{Binaries, Search};
+use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
 use uuid::Uuid;
 
 use crate::client::Client;

@@ -14,7 +14,7 @@ use crate::client::{Client, refused, until};
 use crate::database::{self, Database, User};
 use crate::gateway::{Gateway, Process};
 use crate::http::{get, metric};
-use usher::postgres::cluster::{Cluster, ClusterOptions, StopMode};
+use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
 
 const ANYWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);

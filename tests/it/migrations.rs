@@ -4,10 +4,10 @@ use std::process::Command;
 
 use expect_test::expect_file;
 use tokio::task::JoinSet;
-use usher::postgres::{
+use usher::postgres::migrations::{self, Down, MigrationError, State};
+use usher_devdb::{
     account::Account,
     binaries::{Binaries, Search},
-    migrations::{self, Down, MigrationError, State},
 };
 
 use crate::database::{connect, fresh};

@@ -10,8 +10,8 @@ use crate::client::until;
 use crate::database::{Database, JWT_SECRET, connect, fresh, in_database};
 use crate::gateway::Process;
 use crate::http::{get, metric};
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_usher");
 

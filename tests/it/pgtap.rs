@@ -1,7 +1,7 @@
 //! The pgTAP files of `sql/tests`, each in a database of its own.
 
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations::{self, Down};
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 
 use crate::database::{Database, PROTECT_DELETE, connect, in_database};
 use crate::migrations::dump;

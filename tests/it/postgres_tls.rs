@@ -4,9 +4,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::connect::Target;
 use usher::postgres::trouble::ConnectError;
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 
 use crate::certificates::{Authority, Pair, self_signed};
 use crate::client::{Client, until};

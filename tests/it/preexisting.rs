@@ -1,8 +1,8 @@
 //! The migrations leave what was there before them as it was: buckets, their policies and files, the login role.
 
 use tokio_postgres::Client;
-use usher::postgres::cluster::{Cluster, ClusterOptions};
 use usher::postgres::migrations::{self, Down};
+use usher_devdb::cluster::{Cluster, ClusterOptions};
 
 use crate::database::{PROTECT_DELETE, connect, fresh};
 

@@ -5,9 +5,9 @@
 //! notes, bytes on a socket. The clients decode what arrives and hold it against what was committed.
 //!
 //! ```text
-//! cargo test --test sim                                a budget of a few seconds
-//! USHER_SIM_RUNS=100000 cargo test --release --test sim
-//! USHER_SIM_SEED=7 cargo test --test sim -- --nocapture    one run, told step by step
+//! cargo test -p usher-core --test sim                                a budget of a few seconds
+//! USHER_SIM_RUNS=100000 cargo test -p usher-core --release --test sim
+//! USHER_SIM_SEED=7 cargo test -p usher-core --test sim -- --nocapture    one run, told step by step
 //! ```
 
 mod client;
@@ -61,7 +61,7 @@ fn fail(seed: u64, failure: &Failure) -> ! {
         (steps, shorter.why)
     });
     panic!(
-        "{why}\n\nto see it: USHER_SIM_SEED={seed} USHER_SIM_STEPS={steps} cargo test --test sim -- --nocapture"
+        "{why}\n\nto see it: USHER_SIM_SEED={seed} USHER_SIM_STEPS={steps} cargo test -p usher-core --test sim -- --nocapture"
     );
 }
 

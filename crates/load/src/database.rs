@@ -1,0 +1,175 @@
+//! What a load tester asks of a database: to insert messages, to name the heads of the logs, to make users.
+
+use std::error::Error;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::desk::Desk;
+use crate::interval::count;
+use crate::pacer::Due;
+use crate::scan;
+
+/// Connections that insert. Messages of one session queue behind its number whatever their connection.
+pub(crate) const CONNECTIONS: u32 = 4;
+
+/// Rows of one INSERT, where more than one is due: a statement of more would not notify of each.
+const ROWS_MAX: usize = 20;
+
+/// The pause before a connection that was lost is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+const INSERT: &str = "insert into public.chat_messages (session_id, user_id, body)
+    select * from unnest($1::uuid[], $2::uuid[], $3::text[])";
+
+/// Opens a connection to the database. The caller knows its URL and whom to trust.
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ConnectError>> + Send + Sync>;
+
+/// Why there is no connection.
+pub type ConnectError = Box<dyn Error + Send + Sync>;
+
+/// Why the database cannot be used for the run.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// It cannot be reached.
+    #[error("{0}")]
+    Connect(#[source] ConnectError),
+    /// It was reached, and refused.
+    #[error("{attempt}")]
+    Query {
+        /// What was attempted.
+        attempt: &'static str,
+        /// What it said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// A session that is not there.
+    #[error("there is no session {0} in the database: is it the database of that gateway?")]
+    NoSession(Uuid),
+}
+
+/// Inserts what is due, until its task is dropped.
+pub(crate) async fn insert(
+    desk: Rc<Desk>,
+    connect: Connect,
+    authors: Rc<[Uuid]>,
+    mut dues: mpsc::Receiver<Due>,
+) {
+    let mut batch = Vec::new();
+    loop {
+        match connect().await {
+            Ok(client) => {
+                if let Err(error) =
+                    insert_with(&client, &desk, &authors, &mut dues, &mut batch).await
+                {
+                    let code = error.code().map_or("connection lost", |code| code.code());
+                    let refused = &mut desk.interval.borrow_mut().messages.refused;
+                    for _ in batch.drain(..) {
+                        count(refused, code);
+                    }
+                } else {
+                    return;
+                }
+            }
+            Err(error) => desk.on_failure(&format!("the database: {error}")),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn insert_with(
+    client: &Client,
+    desk: &Desk,
+    authors: &[Uuid],
+    dues: &mut mpsc::Receiver<Due>,
+    batch: &mut Vec<Due>,
+) -> Result<(), tokio_postgres::Error> {
+    let statement = client.prepare(INSERT).await?;
+    let shared = &desk.shared;
+    let sessions = &shared.plan.sessions;
+    while dues.recv_many(batch, ROWS_MAX).await > 0 {
+        let place = |due: &Due| usize::try_from(due.number).unwrap_or_default() % sessions.len();
+        let row_sessions: Vec<Uuid> = batch.iter().map(|due| sessions[place(due)]).collect();
+        let row_authors: Vec<Uuid> = batch.iter().map(|due| authors[place(due)]).collect();
+        let size = shared.plan.message_characters;
+        let bodies: Vec<String> = batch
+            .iter()
+            .map(|due| scan::body(&shared.run, due.number, due.at_us, size))
+            .collect();
+        desk.interval.borrow_mut().messages.sent += batch.len() as u64;
+        client
+            .execute(&statement, &[&row_sessions, &row_authors, &bodies])
+            .await?;
+        let now_us = shared.clock.now_us();
+        let mut interval = desk.interval.borrow_mut();
+        interval.messages.acknowledged += batch.len() as u64;
+        for due in batch.drain(..) {
+            if shared.window.holds(due.at_us) {
+                interval.insert.record(now_us.saturating_sub(due.at_us));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The streamer of each session, who may write there.
+pub(crate) async fn authors(
+    connect: &Connect,
+    sessions: &[Uuid],
+) -> Result<Vec<Uuid>, DatabaseError> {
+    let attempt = "read public.movie_sessions";
+    let client = connect().await.map_err(DatabaseError::Connect)?;
+    let sql = "select streamer_id from public.movie_sessions where id = $1";
+    let mut authors = Vec::new();
+    for session in sessions {
+        let row = client.query_opt(sql, &[session]).await;
+        let row = row.map_err(|source| DatabaseError::Query { attempt, source })?;
+        authors.push(row.ok_or(DatabaseError::NoSession(*session))?.get(0));
+    }
+    Ok(authors)
+}
+
+/// The newest number of each session's log.
+pub(crate) async fn heads(connect: &Connect, sessions: &[Uuid]) -> Result<Vec<u64>, DatabaseError> {
+    let attempt = "read usher.session_heads";
+    let client = connect().await.map_err(DatabaseError::Connect)?;
+    let sql = "select seq from usher.session_heads where session_id = $1";
+    let mut heads = Vec::new();
+    for session in sessions {
+        let row = client.query_opt(sql, &[session]).await;
+        let row = row.map_err(|source| DatabaseError::Query { attempt, source })?;
+        let seq: i64 = row.map_or(0, |row| row.get(0));
+        heads.push(u64::try_from(seq).unwrap_or_default());
+    }
+    Ok(heads)
+}
+
+/// Makes users for a run, or finds those of the last one: `load_000001` and so on.
+///
+/// # Errors
+///
+/// Where the database cannot be reached, or its role may not write to `auth.users`.
+pub async fn make_users(connect: &Connect, count: u32) -> Result<Vec<Uuid>, DatabaseError> {
+    let attempt =
+        "make users for the run: the database's role must be allowed to write to auth.users";
+    let client = connect().await.map_err(DatabaseError::Connect)?;
+    let make = "insert into auth.users (id, aud, role, raw_user_meta_data)
+        select gen_random_uuid(), 'authenticated', 'authenticated', jsonb_build_object('username', name)
+        from (select 'load_' || lpad(n::text, 6, '0') from generate_series(1, $1::int4) n) as wanted (name)
+        where not exists (select from public.profiles p where p.username = wanted.name)";
+    let read = "select id from public.profiles where username like 'load\\_______' order by username limit $1";
+    let error = |source| DatabaseError::Query { attempt, source };
+    let users = i32::try_from(count).unwrap_or(i32::MAX);
+    client.execute(make, &[&users]).await.map_err(error)?;
+    let rows = client
+        .query(read, &[&i64::from(count)])
+        .await
+        .map_err(error)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}

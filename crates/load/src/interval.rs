@@ -1,0 +1,355 @@
+//! What one worker counted since it was last asked, and how such intervals add up.
+//!
+//! Histograms are merged, never averaged: the percentiles of a run are those of all its deliveries.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::audit::Audit;
+
+/// Microseconds, to three digits.
+#[derive(Clone, Debug)]
+pub struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Histogram::new(3).expect("three digits are allowed"))
+    }
+}
+
+impl Times {
+    pub(crate) fn record(&mut self, us: u64) {
+        self.record_many(us, 1);
+    }
+
+    pub(crate) fn record_many(&mut self, us: u64, count: u64) {
+        // It grows by itself, so it takes every value.
+        let _ = self.0.record_n(us.max(1), count);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    pub(crate) fn ms_at(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// The figures that a table shows; `None` where nothing was measured.
+    #[must_use]
+    pub fn spread(&self) -> Option<Spread> {
+        (!self.0.is_empty()).then(|| Spread {
+            count: self.0.len(),
+            mean_ms: self.0.mean() / 1e3,
+            min_ms: self.0.min() as f64 / 1e3,
+            p50_ms: self.ms_at(0.5),
+            p90_ms: self.ms_at(0.9),
+            p99_ms: self.ms_at(0.99),
+            p999_ms: self.ms_at(0.999),
+            max_ms: self.0.max() as f64 / 1e3,
+        })
+    }
+
+    /// How the times are spread, in bars whose bounds grow by the same factor.
+    #[must_use]
+    pub fn bars(&self, count: usize) -> Vec<Bar> {
+        let (low, high) = (self.0.min().max(1) as f64, self.0.max() as f64 + 1.0);
+        let factor = (high / low).powf(1.0 / count as f64).max(1.000_001);
+        self.fill(
+            (0..=count)
+                .map(|bound| low * factor.powf(bound as f64))
+                .collect(),
+        )
+    }
+
+    /// How the times are spread, in bars of the same width, from zero on.
+    #[must_use]
+    pub fn even_bars(&self, count: usize) -> Vec<Bar> {
+        let width = (self.0.max() as f64 + 1.0) / count as f64;
+        self.fill((0..=count).map(|bound| width * bound as f64).collect())
+    }
+
+    fn fill(&self, bounds_us: Vec<f64>) -> Vec<Bar> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let bounds = bounds_us.windows(2);
+        let mut bars: Vec<Bar> = bounds
+            .map(|bound| Bar {
+                from_ms: bound[0] / 1e3,
+                to_ms: bound[1] / 1e3,
+                count: 0,
+            })
+            .collect();
+        for value in self.0.iter_recorded() {
+            let ms = value.value_iterated_to() as f64 / 1e3;
+            let place = bars.iter().position(|bar| ms < bar.to_ms);
+            let place = place.unwrap_or(bars.len() - 1);
+            bars[place].count += value.count_since_last_iteration();
+        }
+        bars
+    }
+
+    /// The curve of percentiles, denser towards the end, where it matters.
+    #[must_use]
+    pub fn curve(&self) -> Vec<Point> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let mut quantiles = vec![0.0, 0.1, 0.25, 0.5, 0.75];
+        let mut rest = 0.25;
+        // As far as there are values to speak of.
+        while rest * self.0.len() as f64 >= 1.0 && rest > 1e-6 {
+            rest /= 1.5;
+            quantiles.push(1.0 - rest);
+        }
+        quantiles
+            .into_iter()
+            .map(|quantile| Point {
+                quantile,
+                ms: self.ms_at(quantile),
+            })
+            .collect()
+    }
+}
+
+impl AddAssign<&Self> for Times {
+    fn add_assign(&mut self, other: &Self) {
+        // It grows by itself, so it takes every value.
+        let _ = self.0.add(&other.0);
+    }
+}
+
+/// The percentiles of something, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// How many were measured.
+    pub count: u64,
+    /// The mean.
+    pub mean_ms: f64,
+    /// The least.
+    pub min_ms: f64,
+    /// Half were faster.
+    pub p50_ms: f64,
+    /// One in ten was slower.
+    pub p90_ms: f64,
+    /// One in a hundred was slower.
+    pub p99_ms: f64,
+    /// One in a thousand was slower.
+    pub p999_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+}
+
+/// How many were between two times.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bar {
+    /// From here.
+    pub from_ms: f64,
+    /// To here.
+    pub to_ms: f64,
+    /// So many.
+    pub count: u64,
+}
+
+/// One point of the curve of percentiles.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// From 0 to 1.
+    pub quantile: f64,
+    /// So many were within this time.
+    pub ms: f64,
+}
+
+/// How often something happened, by its name.
+pub type Tally = BTreeMap<String, u64>;
+
+/// What happened within a time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interval {
+    /// From when a message was due to its arrival at each viewer; only those that are measured.
+    pub(crate) latency: Times,
+    /// From when a message or vote was due to its acknowledgement; only those that are measured.
+    pub(crate) ack: Times,
+    pub(crate) vote_ack: Times,
+    /// From when a message was due until its INSERT was committed; only those that are measured.
+    pub(crate) insert: Times,
+    /// From when a viewer was due to come until its socket was open.
+    pub(crate) connect: Times,
+    /// From `subscribe` to `subscribed`.
+    pub(crate) join: Times,
+    /// Of viewers that were dropped on purpose: until each was whole again.
+    pub(crate) recovery: Times,
+    pub(crate) audit: Audit,
+    /// Events that arrived, doubles included.
+    pub(crate) deliveries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) frames: u64,
+    pub(crate) messages: Writes,
+    pub(crate) votes: Writes,
+    /// Sockets that ended, by close code or by what went wrong.
+    pub(crate) closes: Tally,
+    /// Attempts to connect that failed, by reason.
+    pub(crate) failures: Tally,
+    /// How many of the viewers that were told to read nothing were sent away for it.
+    pub(crate) evicted: u64,
+    /// Viewers that watch at the end of the interval.
+    pub(crate) watching: u64,
+}
+
+/// What became of messages or votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Writes {
+    /// That were due.
+    pub due: u64,
+    /// That left for the gateway or the database.
+    pub sent: u64,
+    /// That were acknowledged, or committed.
+    pub acknowledged: u64,
+    /// That were refused, by name.
+    pub refused: Tally,
+}
+
+impl Writes {
+    /// That left and were neither acknowledged nor refused.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        let refused: u64 = self.refused.values().sum();
+        self.sent.saturating_sub(self.acknowledged + refused)
+    }
+}
+
+impl AddAssign<&Self> for Writes {
+    fn add_assign(&mut self, other: &Self) {
+        self.due += other.due;
+        self.sent += other.sent;
+        self.acknowledged += other.acknowledged;
+        add(&mut self.refused, &other.refused);
+    }
+}
+
+impl AddAssign<&Self> for Interval {
+    fn add_assign(&mut self, other: &Self) {
+        self.latency += &other.latency;
+        self.ack += &other.ack;
+        self.vote_ack += &other.vote_ack;
+        self.insert += &other.insert;
+        self.connect += &other.connect;
+        self.join += &other.join;
+        self.recovery += &other.recovery;
+        self.audit += other.audit;
+        self.deliveries += other.deliveries;
+        self.bytes += other.bytes;
+        self.frames += other.frames;
+        self.messages += &other.messages;
+        self.votes += &other.votes;
+        add(&mut self.closes, &other.closes);
+        add(&mut self.failures, &other.failures);
+        self.evicted += other.evicted;
+        self.watching += other.watching;
+    }
+}
+
+/// Counts one more.
+pub(crate) fn count(tally: &mut Tally, name: &str) {
+    match tally.get_mut(name) {
+        Some(count) => *count += 1,
+        None => {
+            tally.insert(name.to_owned(), 1);
+        }
+    }
+}
+
+fn add(tally: &mut Tally, other: &Tally) {
+    for (name, count) in other {
+        *tally.entry(name.clone()).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_a_sum_are_those_of_all_values() {
+        let (mut fast, mut slow) = (Times::default(), Times::default());
+        for _ in 0..990 {
+            fast.record(1_000);
+        }
+        for _ in 0..10 {
+            slow.record(500_000);
+        }
+        fast += &slow;
+        let spread = fast.spread().unwrap();
+        assert_eq!(spread.count, 1_000);
+        let near = |a: f64, b: f64| (a - b).abs() < b * 0.001;
+        assert!(
+            near(spread.p50_ms, 1.0) && near(spread.p99_ms, 1.0),
+            "{spread:?}"
+        );
+        // The mean of two p99s would have said 250.
+        assert!(
+            near(spread.p999_ms, 500.0) && near(spread.max_ms, 500.0),
+            "{spread:?}"
+        );
+    }
+
+    #[test]
+    fn bars_and_curve_hold_every_value_once() {
+        let mut times = Times::default();
+        for us in 1..=10_000 {
+            times.record(us * 7);
+        }
+        let bars = times.bars(30);
+        assert_eq!(bars.len(), 30);
+        assert_eq!(bars.iter().map(|bar| bar.count).sum::<u64>(), 10_000);
+        assert!(
+            bars.windows(2)
+                .all(|pair| (pair[0].to_ms - pair[1].from_ms).abs() < 1e-9)
+        );
+        let curve = times.curve();
+        assert!(
+            curve
+                .windows(2)
+                .all(|pair| pair[0].quantile < pair[1].quantile && pair[0].ms <= pair[1].ms)
+        );
+        assert!(curve.last().unwrap().quantile > 0.999);
+    }
+
+    #[test]
+    fn nothing_measured_has_no_percentiles() {
+        let times = Times::default();
+        assert_eq!(times.spread(), None);
+        assert!(times.bars(10).is_empty() && times.curve().is_empty());
+        let mut one = Times::default();
+        one.record(0);
+        assert_eq!(one.bars(10).iter().map(|bar| bar.count).sum::<u64>(), 1);
+        assert_eq!(one.spread().unwrap().count, 1);
+    }
+
+    #[test]
+    fn names_are_summed() {
+        let mut total = Writes::default();
+        for code in ["rate_limited", "slow_mode", "rate_limited"] {
+            let mut part = Writes {
+                due: 2,
+                sent: 2,
+                acknowledged: 1,
+                ..Writes::default()
+            };
+            count(&mut part.refused, code);
+            total += &part;
+        }
+        assert_eq!(
+            total.refused,
+            Tally::from([("rate_limited".into(), 2), ("slow_mode".into(), 1)])
+        );
+        assert_eq!(
+            (total.sent, total.acknowledged, total.unanswered()),
+            (6, 3, 0)
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Says when messages are due, from a thread that does nothing else.
+//!
+//! A thread of its own sleeps to within a tenth of a millisecond; the runtime's timers are a millisecond wide, and late
+//! when the runtime is busy. What is due and cannot be handed on, since a writer is that far behind, is counted.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::interval::Times;
+use crate::plan::Clock;
+use crate::schedule::Pace;
+
+/// Messages that wait for one writer. When it is full a message is not sent at all, and counted as due and unsent.
+pub(crate) const DUES_LEN: usize = 16 * 1024;
+
+/// The longest sleep, so that a pacer that is to stop does.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+
+/// The shortest sleep: beats that are closer together leave together, each measured from its own time.
+const SLEEP_MIN: Duration = Duration::from_micros(200);
+
+/// A message that is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    pub(crate) number: u64,
+    pub(crate) at_us: u64,
+}
+
+/// What a pacer did.
+#[derive(Debug, Default)]
+pub(crate) struct Paced {
+    /// Beats that were due.
+    pub(crate) due: u64,
+    /// Beats that a writer took.
+    pub(crate) dealt: u64,
+    /// How late each was handed on.
+    pub(crate) lateness: Times,
+}
+
+/// Deals beats to outlets in turn until they are all due.
+pub(crate) fn start(
+    pace: Pace,
+    outlets: Vec<mpsc::Sender<Due>>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<Paced>> {
+    thread::Builder::new()
+        .name("load-pacer".to_owned())
+        .spawn(move || run(pace, &outlets, clock, &stop))
+}
+
+fn run(pace: Pace, outlets: &[mpsc::Sender<Due>], clock: Clock, stop: &CancellationToken) -> Paced {
+    let mut paced = Paced::default();
+    for index in 0..pace.count {
+        let at_us = pace.due_us(index);
+        let mut now_us = clock.now_us();
+        while now_us < at_us {
+            if stop.is_cancelled() {
+                return paced;
+            }
+            let wait = Duration::from_micros(at_us - now_us);
+            thread::sleep(wait.clamp(SLEEP_MIN, SLEEP_MAX));
+            now_us = clock.now_us();
+        }
+        if stop.is_cancelled() {
+            return paced;
+        }
+        let number = pace.first + index;
+        let place = usize::try_from(number).unwrap_or_default() % outlets.len();
+        paced.due += 1;
+        paced.lateness.record(now_us - at_us);
+        // A writer that is so far behind loses this one; it stays due and unsent.
+        let is_taken = outlets[place].try_send(Due { number, at_us }).is_ok();
+        paced.dealt += u64::from(is_taken);
+    }
+    paced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_are_dealt_in_turn_with_the_times_they_were_due() {
+        let (first, mut first_dues) = mpsc::channel(8);
+        let (second, mut second_dues) = mpsc::channel(8);
+        let pace = Pace::lasting(0, 1_000.0, 0.006, 10);
+        let clock = Clock::start();
+        let paced = run(pace, &[first, second], clock, &CancellationToken::new());
+        assert_eq!((paced.due, paced.lateness.count()), (6, 6));
+        let mut taken = Vec::new();
+        for dues in [&mut first_dues, &mut second_dues] {
+            while let Ok(due) = dues.try_recv() {
+                taken.push((due.number, due.at_us));
+            }
+        }
+        assert_eq!(
+            taken,
+            [
+                (10, 0),
+                (12, 2_000),
+                (14, 4_000),
+                (11, 1_000),
+                (13, 3_000),
+                (15, 5_000)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_full_writer_does_not_hold_up_the_others() {
+        let (full, _dues) = mpsc::channel(1);
+        let pace = Pace::lasting(0, 1e6, 0.000_1, 0);
+        let paced = run(pace, &[full], Clock::start(), &CancellationToken::new());
+        assert_eq!((paced.due, paced.dealt), (100, 1));
+    }
+
+    #[test]
+    fn a_pacer_that_is_told_to_stop_does() {
+        let (outlet, _dues) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let pace = Pace::lasting(3_600_000_000, 1.0, 10.0, 0);
+        assert_eq!(run(pace, &[outlet], Clock::start(), &stop).due, 0);
+    }
+}

@@ -1,0 +1,335 @@
+//! What a run is to do, checked, and what all its threads share.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::database::Connect;
+use crate::scan::Scanner;
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The command line, without secrets, for the report.
+    pub command: String,
+    /// Where the gateway is.
+    pub gateway: Gateway,
+    /// The sessions that are watched and written to.
+    pub sessions: Vec<Uuid>,
+    /// Viewers over all sessions.
+    pub viewers: u32,
+    /// Of them, those who read nothing while it is measured.
+    pub slow_readers: u32,
+    /// Tokens of users, for those who write and, if they are to be signed in, for viewers.
+    pub tokens: Vec<SecretString>,
+    /// Whether viewers bear tokens too.
+    pub are_viewers_signed_in: bool,
+    /// Sockets that write messages.
+    pub chatters: u32,
+    /// Sockets that vote.
+    pub voters: u32,
+    /// Messages a second, by everybody together.
+    pub rate: f64,
+    /// Votes a second, by everybody together.
+    pub vote_rate: f64,
+    /// Characters of a message.
+    pub message_characters: usize,
+    /// How messages get in.
+    pub route: Route,
+    /// Viewers that come a second.
+    pub ramp: f64,
+    /// Time whose messages are not measured.
+    pub warm_up: Duration,
+    /// Time whose messages are measured.
+    pub measured: Duration,
+    /// How long the last message may take to reach everybody.
+    pub drain: Duration,
+    /// Viewers to be dropped at once.
+    pub storm: Option<Storm>,
+    /// Look for the highest rate.
+    pub search: Option<SearchPlan>,
+    /// Threads that hold the sockets.
+    pub threads: usize,
+    /// Source addresses, where the gateway is on loopback.
+    pub addresses: u32,
+    /// Whether each viewer says that it comes from an address of its own, as behind a proxy.
+    pub is_forwarded: bool,
+    /// The gateway's process, to watch its CPU and memory; looked for where it is on this machine.
+    pub gateway_pid: Option<u32>,
+}
+
+impl Plan {
+    /// How long the viewers take to come and the messages to be measured; a search ends when it has found its rate.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        let ramp = Duration::from_secs_f64(f64::from(self.viewers) / self.ramp);
+        self.search
+            .is_none()
+            .then(|| ramp + self.warm_up + self.measured)
+    }
+
+    /// The session of a viewer, or of somebody who writes.
+    pub(crate) fn session_of(&self, number: u32) -> usize {
+        number as usize % self.sessions.len()
+    }
+
+    /// The token of somebody who writes, or of a viewer that is signed in.
+    pub(crate) fn token_of(&self, number: u32) -> Option<&SecretString> {
+        let place = (number as usize).checked_rem(self.tokens.len())?;
+        self.tokens.get(place)
+    }
+
+    /// The address that a socket comes from, where one has to be chosen.
+    pub(crate) fn source_of(&self, number: u32) -> Option<IpAddr> {
+        if self.addresses <= 1 || !self.gateway.address.ip().is_loopback() {
+            return None;
+        }
+        let place = number % self.addresses;
+        let [_, high, middle, low] = (place + 1).to_be_bytes();
+        Some(Ipv4Addr::new(127, high, middle, low).into())
+    }
+
+    /// The address that a socket says it comes from.
+    pub(crate) fn forwarded_for(&self, number: u32) -> Option<Ipv4Addr> {
+        // A private range: sixteen million addresses that are no proxy that anybody trusts by default.
+        let [_, high, middle, low] = number.to_be_bytes();
+        self.is_forwarded
+            .then(|| Ipv4Addr::new(10, high, middle, low))
+    }
+}
+
+/// Where the gateway is.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// As its user wrote it, without a query.
+    pub url: String,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// What to call it.
+    pub host: String,
+    /// The path of its socket.
+    pub path: String,
+    /// Whom to expect and whom to trust, where it is spoken to with TLS.
+    pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+}
+
+/// How messages get in.
+#[derive(Clone)]
+pub enum Route {
+    /// By chatters, through the gateway.
+    Gateway,
+    /// As rows that are inserted with SQL.
+    Database(Connect),
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Route {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Database(_) => "database",
+        }
+    }
+}
+
+/// Viewers that are dropped at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Storm {
+    /// How many.
+    pub viewers: u32,
+    /// When, into the measured time.
+    pub at: Duration,
+}
+
+/// A search for the highest rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchPlan {
+    /// The bound on p99.
+    pub bound: Duration,
+    /// How long each rate is measured.
+    pub step: Duration,
+}
+
+/// What all threads of a run share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    /// The random mark in the run's messages.
+    pub(crate) run: String,
+    pub(crate) clock: Clock,
+    /// Seconds since 1970.
+    pub(crate) started_at: u64,
+    pub(crate) window: Window,
+    pub(crate) scanner: Scanner,
+    /// Of each session: the highest number that anybody has seen.
+    pub(crate) heads: Box<[AtomicU64]>,
+    pub(crate) ballots: Vec<Ballot>,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: Plan, run: String, clock: Clock, ballots: Vec<Ballot>) -> Self {
+        Self {
+            started_at: unix_now(),
+            heads: plan.sessions.iter().map(|_| AtomicU64::new(0)).collect(),
+            scanner: Scanner::new(&run),
+            window: Window::default(),
+            plan,
+            run,
+            clock,
+            ballots,
+        }
+    }
+
+    /// Somebody has seen this number.
+    pub(crate) fn note_head(&self, session: usize, seq: u64) {
+        // Most have seen no more than others, and then need not fight for the cache line.
+        if self.head(session) < seq {
+            self.heads[session].fetch_max(seq, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn head(&self, session: usize) -> u64 {
+        self.heads[session].load(Ordering::Relaxed)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a run says when it was made")]
+fn unix_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// What can be voted for.
+#[derive(Clone, Debug)]
+pub(crate) struct Ballot {
+    pub(crate) voting: Uuid,
+    pub(crate) movies: Vec<Uuid>,
+}
+
+/// The one clock of a run: microseconds since it began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one clock of the load tester"
+    )]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now_us(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn at(self, us: u64) -> Instant {
+        self.0 + Duration::from_micros(us)
+    }
+}
+
+/// Whose latency is measured: messages that were due in this time.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    from_us: AtomicU64,
+    until_us: AtomicU64,
+}
+
+impl Window {
+    pub(crate) fn open(&self, from_us: u64, until_us: u64) {
+        self.until_us.store(0, Ordering::Relaxed);
+        self.from_us.store(from_us, Ordering::Relaxed);
+        self.until_us.store(until_us, Ordering::Relaxed);
+    }
+
+    pub(crate) fn holds(&self, due_us: u64) -> bool {
+        due_us >= self.from_us.load(Ordering::Relaxed)
+            && due_us < self.until_us.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn viewers_are_dealt_to_sessions_addresses_and_tokens() {
+        let mut plan = plan();
+        assert_eq!(
+            [0, 1, 2, 3].map(|viewer| plan.session_of(viewer)),
+            [0, 1, 0, 1]
+        );
+        assert!(plan.token_of(3).is_none());
+        assert_eq!(plan.source_of(7), None);
+        assert_eq!(plan.forwarded_for(7), None);
+
+        (plan.addresses, plan.is_forwarded) = (300, true);
+        let source = |viewer| plan.source_of(viewer).unwrap().to_string();
+        assert_eq!(
+            [source(0), source(1), source(299), source(300)],
+            ["127.0.0.1", "127.0.0.2", "127.0.1.44", "127.0.0.1"]
+        );
+        assert_eq!(
+            plan.forwarded_for(66_000).unwrap().to_string(),
+            "10.1.1.208"
+        );
+    }
+
+    #[test]
+    fn a_window_holds_what_was_due_in_it() {
+        let window = Window::default();
+        assert!(!window.holds(0) && !window.holds(5));
+        window.open(5, 10);
+        assert_eq!(
+            [4, 5, 9, 10].map(|us| window.holds(us)),
+            [false, true, true, false]
+        );
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            command: "usher load".to_owned(),
+            gateway: Gateway {
+                url: "ws://127.0.0.1:1".to_owned(),
+                address: ([127, 0, 0, 1], 1).into(),
+                host: "127.0.0.1:1".to_owned(),
+                path: "/v1/socket".to_owned(),
+                tls: None,
+            },
+            sessions: vec![Uuid::from_u128(1), Uuid::from_u128(2)],
+            viewers: 10,
+            slow_readers: 0,
+            tokens: vec![],
+            are_viewers_signed_in: false,
+            chatters: 0,
+            voters: 0,
+            rate: 1.0,
+            vote_rate: 0.0,
+            message_characters: 100,
+            route: Route::Gateway,
+            ramp: 100.0,
+            warm_up: Duration::ZERO,
+            measured: Duration::from_secs(1),
+            drain: Duration::from_secs(1),
+            storm: None,
+            search: None,
+            threads: 1,
+            addresses: 1,
+            is_forwarded: false,
+            gateway_pid: None,
+        }
+    }
+}

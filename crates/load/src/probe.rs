@@ -1,0 +1,196 @@
+//! One look at the gateway before thousands are sent: is it there, is it an Usher, does it know these sessions?
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::LoadError;
+use crate::frame::{self, Frame, Frames};
+use crate::plan::{Ballot, Plan};
+use crate::scan::{self, Text, Voting};
+use crate::socket::{self, Caller, OpenError, Stream};
+
+/// How long the gateway may take to say what it is, and to admit to one session.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What the gateway says it is.
+    pub(crate) server: String,
+    /// Of each session that has one: what can be voted for.
+    pub(crate) ballots: Vec<Ballot>,
+    /// What would spoil the run.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Looks at the gateway, as the first of the viewers would.
+pub(crate) async fn look(plan: &Plan) -> Result<Found, LoadError> {
+    let caller = Caller {
+        number: 0,
+        token: plan.token_of(0),
+        is_slow: false,
+    };
+    let opened = socket::open(plan, &caller)
+        .await
+        .map_err(|error| unreachable(plan, &error))?;
+    let mut probe = Probe {
+        stream: opened.stream,
+        frames: Frames::default(),
+        heard: Vec::new(),
+        end: None,
+    };
+    probe.on_bytes(&opened.rest);
+    let looking = async {
+        let welcome = probe.until(|heard| heard.kind == "welcome").await?;
+        let mut found = Found {
+            server: welcome.server,
+            ballots: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for session in &plan.sessions {
+            probe.subscribe(plan, *session, &mut found).await?;
+        }
+        Ok(found)
+    };
+    timeout(ANSWER_TIMEOUT, looking).await.unwrap_or_else(|_| {
+        Err(LoadError::Gateway(format!(
+            "{} takes the connection, but does not answer within {} s: is its database well? See /readyz there",
+            plan.gateway.url,
+            ANSWER_TIMEOUT.as_secs()
+        )))
+    })
+}
+
+fn unreachable(plan: &Plan, error: &OpenError) -> LoadError {
+    let url = &plan.gateway.url;
+    let advice = match error {
+        OpenError::Refused => {
+            "; is the gateway running there? `usher dev` starts one on ws://127.0.0.1:4000"
+        }
+        OpenError::Timeout => "; is the address right, and no firewall in between?",
+        OpenError::Tls(_) => {
+            "; is it wss there? --root-cert gives the authority of a certificate of your own making"
+        }
+        OpenError::NotHttp => {
+            "; is the port right, and is it ws rather than wss, or the other way round?"
+        }
+        OpenError::Broken(_) => "; is it wss there?",
+        OpenError::NoAddress(_) | OpenError::NoFile | OpenError::Status { .. } => "",
+    };
+    LoadError::Gateway(format!("{url} cannot be used: {error}{advice}"))
+}
+
+struct Probe {
+    stream: Stream,
+    frames: Frames,
+    heard: Vec<Heard>,
+    end: Option<String>,
+}
+
+/// A frame that was heard.
+struct Heard {
+    kind: String,
+    server: String,
+    refusal: String,
+    slow_mode_seconds: u32,
+    is_chat_enabled: bool,
+    votings: Vec<Voting>,
+}
+
+impl Probe {
+    async fn subscribe(
+        &mut self,
+        plan: &Plan,
+        session: Uuid,
+        found: &mut Found,
+    ) -> Result<(), LoadError> {
+        let mut out = Vec::new();
+        let text = format!(r#"{{"type":"subscribe","id":1,"session":"{session}","history":0}}"#);
+        frame::put_text(&mut out, &text, [0; 4]);
+        let url = &plan.gateway.url;
+        if self.stream.write_all(&out).await.is_err() || self.stream.flush().await.is_err() {
+            return Err(LoadError::Gateway(format!("{url} closed the connection")));
+        }
+        let answer = self
+            .until(|heard| heard.kind == "subscribed" || heard.kind == "error")
+            .await?;
+        if answer.kind == "error" {
+            return Err(LoadError::Gateway(format!(
+                "the session {session} cannot be watched there: {}",
+                answer.refusal
+            )));
+        }
+        let open = answer
+            .votings
+            .into_iter()
+            .find(|voting| voting.status == "open");
+        found.ballots.extend(open.map(|voting| Ballot {
+            voting: voting.voting,
+            movies: voting.options.iter().map(|choice| choice.movie).collect(),
+        }));
+        if plan.chatters > 0 && answer.slow_mode_seconds > 0 {
+            found.warnings.push(format!(
+                "the session {session} is in slow mode: a user may write every {} s, and is refused in between",
+                answer.slow_mode_seconds
+            ));
+        }
+        if plan.chatters > 0 && !answer.is_chat_enabled {
+            found.warnings.push(format!(
+                "the chat of session {session} is switched off: messages will be refused"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn until(&mut self, is_it: impl Fn(&Heard) -> bool) -> Result<Heard, LoadError> {
+        let mut buffer = Vec::with_capacity(16 * 1024);
+        loop {
+            if let Some(place) = self.heard.iter().position(&is_it) {
+                return Ok(self.heard.swap_remove(place));
+            }
+            if let Some(end) = self.end.take() {
+                return Err(LoadError::Gateway(end));
+            }
+            buffer.clear();
+            match self.stream.read_buf(&mut buffer).await {
+                Ok(count) if count > 0 => self.on_bytes(&buffer),
+                Ok(_) | Err(_) => self.end = Some("the gateway broke the connection".to_owned()),
+            }
+        }
+    }
+
+    fn on_bytes(&mut self, bytes: &[u8]) {
+        let Self { heard, end, .. } = self;
+        let fed = self.frames.feed(bytes, |frame| match frame {
+            Frame::Text(text) => {
+                if let Text::Said(said) = scan::read(text) {
+                    let code = said.code.unwrap_or_default();
+                    heard.push(Heard {
+                        kind: said.kind.into_owned(),
+                        server: said.server.unwrap_or_default(),
+                        refusal: format!("{code} \"{}\"", said.message.unwrap_or_default()),
+                        slow_mode_seconds: said
+                            .info
+                            .as_ref()
+                            .map_or(0, |info| info.slow_mode_seconds),
+                        is_chat_enabled: said
+                            .info
+                            .and_then(|info| info.chat_enabled)
+                            .unwrap_or(true),
+                        votings: said.votings,
+                    });
+                }
+            }
+            Frame::Close(code) => {
+                *end = Some(format!("the gateway closed the connection with {code}"))
+            }
+            Frame::Ping(_) | Frame::Other => {}
+        });
+        if fed.is_err() {
+            *end = Some("what answers there does not speak usher.v1: is it an Usher?".to_owned());
+        }
+    }
+}

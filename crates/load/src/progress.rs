@@ -1,0 +1,195 @@
+//! What a waiting user sees: a bar and a line that move at a terminal, a line now and then elsewhere.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::outcome::Tick;
+
+/// Seconds between lines where nobody watches them move.
+const LINE_SECONDS: f64 = 5.0;
+
+/// Columns of a terminal that does not say how wide it is.
+const COLUMNS_DEFAULT: usize = 80;
+
+/// Columns of the bar and the spaces around it.
+const BAR_COLUMNS: usize = 14;
+
+/// Where progress goes: standard error, since standard output is for results.
+#[derive(Debug)]
+pub enum Progress {
+    /// A line that moves.
+    Live {
+        /// The line.
+        bar: ProgressBar,
+        /// How long the run takes, where that is known.
+        total: Option<Duration>,
+    },
+    /// A line now and then; the second of the last.
+    Lines {
+        /// When the next is due.
+        next_seconds: f64,
+        /// What was going on at the last.
+        phase: &'static str,
+        /// How long the run takes, where that is known.
+        total: Option<Duration>,
+    },
+    /// Nothing but warnings.
+    Quiet,
+}
+
+impl Progress {
+    /// What fits whoever watches a run that takes `total`.
+    #[must_use]
+    pub fn new(is_quiet: bool, total: Option<Duration>) -> Self {
+        if is_quiet {
+            return Self::Quiet;
+        }
+        if std::io::stderr().is_terminal() {
+            let (bar, template) = match total {
+                Some(total) => (
+                    ProgressBar::new(total.as_secs().max(1)),
+                    "{bar:12.cyan/dim} {msg}",
+                ),
+                None => (ProgressBar::new_spinner(), "{spinner:.cyan} {msg}"),
+            };
+            let style = ProgressStyle::with_template(template);
+            bar.set_style(style.expect("the template is fixed").progress_chars("━━─"));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            return Self::Live { bar, total };
+        }
+        Self::Lines {
+            next_seconds: 0.0,
+            phase: "",
+            total,
+        }
+    }
+
+    /// Something that stays.
+    pub fn say(&self, text: &str) {
+        match self {
+            Self::Live { bar, .. } => bar.suspend(|| line(text)),
+            Self::Lines { .. } | Self::Quiet => line(text),
+        }
+    }
+
+    /// A second has passed.
+    pub(crate) fn tick(&mut self, tick: &Tick) {
+        match self {
+            Self::Live { bar, total } => {
+                if let Some(total) = total {
+                    let at = Duration::try_from_secs_f64(tick.at_seconds).unwrap_or_default();
+                    bar.set_position(at.min(*total).as_secs());
+                }
+                let columns = terminal_size::terminal_size_of(std::io::stderr());
+                let columns = columns.map_or(COLUMNS_DEFAULT, |(width, _)| width.0.into());
+                let room = columns.saturating_sub(BAR_COLUMNS);
+                bar.set_message(fitting(&describe(tick, *total), room));
+            }
+            Self::Lines {
+                next_seconds,
+                phase,
+                total,
+            } => {
+                if tick.at_seconds >= *next_seconds || tick.phase != *phase {
+                    line(&fitting(&describe(tick, *total), usize::MAX));
+                    (*next_seconds, *phase) = (tick.at_seconds + LINE_SECONDS, tick.phase);
+                }
+            }
+            Self::Quiet => {}
+        }
+    }
+
+    /// Nothing more will come.
+    pub fn finish(&self) {
+        if let Self::Live { bar, .. } = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(text: &str) {
+    // That nobody reads it any more is no reason to end.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// What there is to say, the most important first: what does not fit the line is left out from the end.
+fn describe(tick: &Tick, total: Option<Duration>) -> Vec<String> {
+    let at = tick.at_seconds;
+    let mut parts = vec![match total {
+        Some(total) => format!("{at:>3.0}/{} s {}", total.as_secs(), tick.phase),
+        None => format!("{at:>3.0} s {}", tick.phase),
+    }];
+    if let (Some(p50), Some(p99)) = (tick.p50_ms, tick.p99_ms) {
+        parts.push(format!("p50 {p50:.1} p99 {p99:.1} ms"));
+    }
+    parts.extend([
+        format!("lost {}", tick.lost),
+        format!("{} viewers", tick.watching),
+        format!("{:.0} sent/s", tick.sent),
+        format!("{:.0} deliveries/s", tick.deliveries),
+        format!("generator {:.0} %", tick.generator_busy * 100.0),
+    ]);
+    if let Some(cores) = tick.gateway_cores {
+        parts.push(format!("gateway {cores:.2} cores"));
+    }
+    parts
+}
+
+/// As many parts as fit into so many columns, and at least the first.
+fn fitting(parts: &[String], columns: usize) -> String {
+    let mut text = String::new();
+    for part in parts {
+        if !text.is_empty() && text.chars().count() + 2 + part.chars().count() > columns {
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str("  ");
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[test]
+    fn a_second_is_one_line_of_what_fits() {
+        let tick = Tick {
+            at_seconds: 12.0,
+            phase: "measuring",
+            watching: 1_000,
+            sent: 20.0,
+            deliveries: 20_000.0,
+            p50_ms: Some(2.13),
+            p99_ms: Some(8.4),
+            generator_busy: 0.31,
+            gateway_cores: Some(0.5),
+            ..Tick::default()
+        };
+        let total = Some(Duration::from_secs(35));
+        let check = |columns, expected: Expect| {
+            let line = fitting(&describe(&tick, total), columns);
+            assert!(columns < 20 || line.chars().count() <= columns, "{line}");
+            expected.assert_eq(&line);
+        };
+        check(
+            usize::MAX,
+            expect![
+                " 12/35 s measuring  p50 2.1 p99 8.4 ms  lost 0  1000 viewers  20 sent/s  20000 deliveries/s  generator 31 %  gateway 0.50 cores"
+            ],
+        );
+        // A terminal of 80 columns, without the bar.
+        check(
+            COLUMNS_DEFAULT - BAR_COLUMNS,
+            expect![" 12/35 s measuring  p50 2.1 p99 8.4 ms  lost 0  1000 viewers"],
+        );
+        check(45, expect![" 12/35 s measuring  p50 2.1 p99 8.4 ms"]);
+        check(5, expect![" 12/35 s measuring"]);
+    }
+}

@@ -1,0 +1,295 @@
+//! A viewer: comes, subscribes, checks every number, answers pings, and comes back with its position.
+//!
+//! Its task is one small state machine over a buffer that it shares with all others of its thread: an idle viewer is a
+//! socket, a task and a few numbers.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::desk::{Desk, Order, Seat};
+use crate::frame::{self, Frame, Frames};
+use crate::interval::Interval;
+use crate::scan::{self, Said, Text};
+use crate::socket::{self, Caller, Opened, Stream};
+
+/// The longest pause before a viewer that was cut off tries again.
+const PAUSE_MS_MAX: u64 = 4_000;
+
+/// Close codes from here on tell a client not to come back.
+const FINAL_CODES: u16 = 4_500;
+
+/// What a viewer brings along when it comes back.
+#[derive(Default)]
+struct Standing {
+    epoch: Option<String>,
+    token: Option<String>,
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+enum End {
+    /// We dropped it.
+    Dropped,
+    Closed(u16),
+    /// For a reason of its own.
+    Failed(String),
+}
+
+/// Watches until its task is dropped.
+pub(crate) async fn run(desk: Rc<Desk>, seat: Rc<Seat>, due_us: u64) {
+    let mut standing = Standing::default();
+    let mut failures = 0;
+    let mut due_us = Some(due_us);
+    loop {
+        // Boxed, since a viewer spends its life in what follows.
+        let opened = Box::pin(open(&desk, &seat)).await;
+        let mut pause = pause(failures);
+        match opened {
+            Ok(opened) => {
+                if let Some(due_us) = due_us.take() {
+                    let now_us = desk.shared.clock.now_us();
+                    desk.interval
+                        .borrow_mut()
+                        .connect
+                        .record(now_us.saturating_sub(due_us));
+                }
+                let mut watcher = Watcher::new(&desk, &seat, &mut standing, opened);
+                let end = std::future::poll_fn(|context| watcher.poll(context)).await;
+                if let Some(advice) = watcher.advice {
+                    pause = advice;
+                }
+                if seat.is_watching.replace(false) {
+                    failures = 0;
+                }
+                match end {
+                    End::Dropped => continue,
+                    End::Closed(code) => {
+                        desk.on_close(&code.to_string());
+                        desk.interval.borrow_mut().evicted += u64::from(seat.is_slow);
+                        if code >= FINAL_CODES {
+                            return;
+                        }
+                    }
+                    End::Failed(reason) => desk.on_failure(&reason),
+                }
+            }
+            Err(error) => desk.on_failure(&error.to_string()),
+        }
+        failures += 1;
+        sleep(pause).await;
+    }
+}
+
+async fn open(desk: &Desk, seat: &Seat) -> Result<Opened, socket::OpenError> {
+    let plan = &desk.shared.plan;
+    let token = plan
+        .token_of(seat.number)
+        .filter(|_| plan.are_viewers_signed_in);
+    let caller = Caller {
+        number: seat.number,
+        token,
+        is_slow: seat.is_slow,
+    };
+    socket::open(plan, &caller).await
+}
+
+/// A random part of a time that doubles with every failure.
+fn pause(failures: u32) -> Duration {
+    let ceiling = (250_u64 << failures.min(6)).min(PAUSE_MS_MAX);
+    Duration::from_millis(50 + Uuid::new_v4().as_u64_pair().1 % ceiling)
+}
+
+/// A connection that watches.
+struct Watcher<'a> {
+    desk: &'a Desk,
+    seat: &'a Seat,
+    standing: &'a mut Standing,
+    stream: Stream,
+    frames: Frames,
+    /// Came with the handshake's answer.
+    rest: Vec<u8>,
+    /// Waits to be written.
+    out: Vec<u8>,
+    mask: [u8; 4],
+    subscribed_at_us: u64,
+    /// When the gateway wants us back.
+    advice: Option<Duration>,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(desk: &'a Desk, seat: &'a Seat, standing: &'a mut Standing, opened: Opened) -> Self {
+        let mask = Desk::mask();
+        let mut out = Vec::new();
+        frame::put_text(&mut out, &subscribe(desk, seat, standing), mask);
+        Self {
+            desk,
+            seat,
+            standing,
+            stream: opened.stream,
+            frames: Frames::default(),
+            rest: opened.rest,
+            out,
+            mask,
+            subscribed_at_us: desk.shared.clock.now_us(),
+            advice: None,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let rest = std::mem::take(&mut self.rest);
+        if let Some(end) = self.on_bytes(&rest) {
+            return Poll::Ready(end);
+        }
+        let mut scratch = self.desk.scratch.borrow_mut();
+        loop {
+            match self.seat.take_order(context) {
+                Order::Watch => {}
+                Order::Drop => return Poll::Ready(End::Dropped),
+                Order::Stall => return Poll::Pending,
+            }
+            if let Some(end) = self.write(context) {
+                return Poll::Ready(end);
+            }
+            // The runtime's budget ends this loop for a socket that always has more.
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    if let Some(end) = self.on_bytes(buffer.filled()) {
+                        return Poll::Ready(end);
+                    }
+                }
+                Ok(()) | Err(_) => return Poll::Ready(End::Closed(1006)),
+            }
+        }
+    }
+
+    /// Writes what the socket takes; the rest when it takes more.
+    fn write(&mut self, context: &mut Context<'_>) -> Option<End> {
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, &self.out) {
+                Poll::Ready(Ok(written)) if written > 0 => drop(self.out.drain(..written)),
+                Poll::Ready(Ok(_) | Err(_)) => return Some(End::Closed(1006)),
+                Poll::Pending => return None,
+            }
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(Err(_)) => Some(End::Closed(1006)),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        }
+    }
+
+    fn on_bytes(&mut self, bytes: &[u8]) -> Option<End> {
+        if bytes.is_empty() {
+            return None;
+        }
+        let now_us = self.desk.shared.clock.now_us();
+        let mut interval = self.desk.interval.borrow_mut();
+        interval.bytes += bytes.len() as u64;
+        let mut end = None;
+        let mut frames = std::mem::take(&mut self.frames);
+        let fed = frames.feed(bytes, |frame| {
+            interval.frames += 1;
+            match frame {
+                Frame::Text(text) => match scan::read(text) {
+                    Text::Events => self.on_events(text, &mut interval, now_us),
+                    Text::Counts => {}
+                    Text::Said(said) => {
+                        end = end.take().or(self.on_said(*said, &mut interval, now_us))
+                    }
+                    Text::Unknown => {
+                        end = Some(End::Failed(
+                            "what answers does not speak usher.v1".to_owned(),
+                        ))
+                    }
+                },
+                Frame::Ping(payload) => frame::put_pong(&mut self.out, payload, self.mask),
+                Frame::Close(code) => end = end.take().or(Some(End::Closed(code))),
+                Frame::Other => {}
+            }
+        });
+        self.frames = frames;
+        fed.err()
+            .map(|error| End::Failed(error.to_string()))
+            .or(end)
+    }
+
+    fn on_events(&self, text: &[u8], interval: &mut Interval, now_us: u64) {
+        let Desk { shared, .. } = self.desk;
+        let counts_from_us = self.seat.counts_from_us.get();
+        let mut ledger = self.seat.ledger.borrow_mut();
+        shared.scanner.events(text, |event| {
+            interval.deliveries += 1;
+            ledger.on_event(event.seq, &mut interval.audit);
+            if let Some(due_us) = event.due_us
+                && due_us >= counts_from_us
+                && shared.window.holds(due_us)
+            {
+                interval.latency.record(now_us.saturating_sub(due_us));
+            }
+        });
+        let last = ledger.last().unwrap_or_default();
+        drop(ledger);
+        shared.note_head(self.seat.session, last);
+        self.seat.note_whole(shared, interval, now_us);
+    }
+
+    fn on_said(&mut self, said: Said<'_>, interval: &mut Interval, now_us: u64) -> Option<End> {
+        let shared = &self.desk.shared;
+        match said.kind.as_ref() {
+            "subscribed" | "reset" => {
+                let seq = said.seq.unwrap_or_default();
+                let mut ledger = self.seat.ledger.borrow_mut();
+                if said.kind == "subscribed" && ledger.last().is_none() {
+                    interval.join.record(now_us - self.subscribed_at_us);
+                }
+                ledger.on_start(seq, said.recovered == Some(true), &mut interval.audit);
+                drop(ledger);
+                shared.note_head(self.seat.session, seq);
+                self.standing.epoch = said.epoch.or(self.standing.epoch.take());
+                self.standing.token = said.resume_token.or(self.standing.token.take());
+                self.seat.is_watching.set(true);
+                self.seat.note_whole(shared, interval, now_us);
+                None
+            }
+            "resume_token" => {
+                self.standing.token = said.token;
+                None
+            }
+            "reconnect" => {
+                self.advice = said.after_ms.map(Duration::from_millis);
+                None
+            }
+            "error" => {
+                let code = said.code.unwrap_or_default();
+                let message = said.message.unwrap_or_default();
+                Some(End::Failed(format!(
+                    "subscribe was refused as {code} \"{message}\""
+                )))
+            }
+            "unsubscribed" => {
+                let reason = said.reason.unwrap_or_default();
+                Some(End::Failed(format!("the subscription was ended: {reason}")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Asks for what comes, or for what came since.
+fn subscribe(desk: &Desk, seat: &Seat, standing: &Standing) -> String {
+    let session = desk.shared.plan.sessions[seat.session];
+    match seat.ledger.borrow().last() {
+        None => format!(r#"{{"type":"subscribe","id":1,"session":"{session}","history":0}}"#),
+        Some(seq) => {
+            let resume =
+                serde_json::json!({"seq": seq, "epoch": standing.epoch, "token": standing.token});
+            format!(r#"{{"type":"subscribe","id":1,"session":"{session}","resume":{resume}}}"#)
+        }
+    }
+}

