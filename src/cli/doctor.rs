@@ -8,14 +8,10 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use crate::{
-    cli::{
-        examine,
-        finding::{Finding, Verdict},
-        process,
-    },
-    config::raw::Raw,
-};
+use crate::cli::examine;
+use crate::cli::finding::{Finding, Verdict};
+use crate::cli::process;
+use crate::config::raw::Raw;
 
 const EXAMPLE: &str = "\
 Takes the settings of `usher serve`, from the environment and as flags, and ends with 1 where something failed:

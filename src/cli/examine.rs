@@ -3,17 +3,16 @@
 use rustls::pki_types::CertificateDer;
 use tokio_postgres::Client;
 
-use crate::{
-    causes::with_causes,
-    cli::{
-        environment, examine_database,
-        finding::{Finding, expires, failed, ok, warning},
-        process,
-    },
-    config::{Config, certificate, raw::Raw},
-    keyring,
-    postgres::{checkup, connect::Target},
-};
+use crate::causes::with_causes;
+use crate::cli::environment;
+use crate::cli::examine_database;
+use crate::cli::finding::{Finding, expires, failed, ok, warning};
+use crate::cli::process;
+use crate::config::raw::Raw;
+use crate::config::{Config, certificate};
+use crate::keyring;
+use crate::postgres::checkup;
+use crate::postgres::connect::Target;
 
 /// Files of the process that are no sockets.
 const FILES_BESIDE: u64 = 128;

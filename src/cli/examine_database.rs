@@ -4,18 +4,12 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::Client;
 
-use crate::{
-    causes::with_causes,
-    cli::{
-        finding::{Finding, failed, ok, warning},
-        process,
-    },
-    postgres::{
-        checkup::{self, Bucket, Function, Objects, Role, Server},
-        expected::Expected,
-        store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS},
-    },
-};
+use crate::causes::with_causes;
+use crate::cli::finding::{Finding, failed, ok, warning};
+use crate::cli::process;
+use crate::postgres::checkup::{self, Bucket, Function, Objects, Role, Server};
+use crate::postgres::expected::Expected;
+use crate::postgres::store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS};
 
 /// What tells the gateway's role of the buckets, which it may not read.
 const BUCKET_SETTINGS: &str = "usher.bucket_settings";

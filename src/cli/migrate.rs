@@ -7,14 +7,10 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::Client;
 
-use crate::{
-    cli::process,
-    config::raw::secret,
-    postgres::{
-        connect::Target,
-        migrations::{self, Down, Migration, State},
-    },
-};
+use crate::cli::process;
+use crate::config::raw::secret;
+use crate::postgres::connect::Target;
+use crate::postgres::migrations::{self, Down, Migration, State};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -4,12 +4,12 @@ use clap::Args;
 use sd_notify::NotifyState;
 use tracing::{debug, info};
 
-use crate::{
-    app,
-    cli::{environment, process},
-    config::{Config, raw::Raw},
-    server::handshake::SOCKET_PATH,
-};
+use crate::app;
+use crate::cli::environment;
+use crate::cli::process;
+use crate::config::Config;
+use crate::config::raw::Raw;
+use crate::server::handshake::SOCKET_PATH;
 
 const EXAMPLE: &str = "\
 Example:

@@ -9,10 +9,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{
-    cli::process,
-    config::{SECRET_BYTES_MIN, raw::secret},
-};
+use crate::cli::process;
+use crate::config::SECRET_BYTES_MIN;
+use crate::config::raw::secret;
 use usher_core::{
     auth::{
         mint::{Claims, payload},

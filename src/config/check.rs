@@ -12,20 +12,15 @@ use std::{
 use hyper::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::{
-    causes::with_causes,
-    config::{
-        AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys,
-        address::{LOCALHOST, parse_listen},
-        certificate::{Certificate, CertificateFiles},
-        random_secret,
-        raw::Raw,
-    },
-    postgres::{
-        connect::{Target, TargetError},
-        tls::SslMode,
-    },
+use crate::causes::with_causes;
+use crate::config::address::{LOCALHOST, parse_listen};
+use crate::config::certificate::{Certificate, CertificateFiles};
+use crate::config::raw::Raw;
+use crate::config::{
+    AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys, random_secret,
 };
+use crate::postgres::connect::{Target, TargetError};
+use crate::postgres::tls::SslMode;
 
 /// Where the keys are published that sign access tokens.
 enum KeysUrl {

@@ -17,15 +17,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::Uri;
 use secrecy::SecretString;
 
-use crate::{
-    config::{
-        certificate::{Certificate, CertificateFiles},
-        check::Check,
-        rates::Rates,
-        raw::Raw,
-    },
-    postgres::connect::Target,
-};
+use crate::config::certificate::{Certificate, CertificateFiles};
+use crate::config::check::Check;
+use crate::config::rates::Rates;
+use crate::config::raw::Raw;
+use crate::postgres::connect::Target;
 
 /// Bytes of a secret: what RFC 7518 §3.2 asks of HS256, and what nobody guesses.
 pub(crate) const SECRET_BYTES_MIN: usize = 32;

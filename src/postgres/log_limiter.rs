@@ -11,7 +11,8 @@ use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::{causes::with_causes, postgres::store::StoreError};
+use crate::causes::with_causes;
+use crate::postgres::store::StoreError;
 use usher_core::{
     limits::{LOG_KINDS_MAX, LOG_REPEAT_INTERVAL},
     protocol::id::SessionId,

@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use usher::postgres::{connect::Target, trouble::ConnectError};
+use usher::postgres::connect::Target;
+use usher::postgres::trouble::ConnectError;
 use usher_devdb::{
     ClusterError,
     binaries::Search,

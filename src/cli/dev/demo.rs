@@ -10,10 +10,9 @@ use serde::Serialize;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::{
-    cli::process,
-    postgres::{connect::Target, migrations},
-};
+use crate::cli::process;
+use crate::postgres::connect::Target;
+use crate::postgres::migrations;
 use usher_core::{
     auth::mint::{Claims, UserMetadata, mint},
     protocol::id::{MovieId, SessionId, UserId, VotingId},

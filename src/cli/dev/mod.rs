@@ -19,12 +19,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{
-    app,
-    cli::{dev::demo::Demo, environment, process},
-    config::{Config, LogFormat, LogSettings, address::parse_listen, random_secret, raw::Raw},
-    server::accept::BindError,
-};
+use crate::app;
+use crate::cli::dev::demo::Demo;
+use crate::cli::environment;
+use crate::cli::process;
+use crate::config::address::parse_listen;
+use crate::config::raw::Raw;
+use crate::config::{Config, LogFormat, LogSettings, random_secret};
+use crate::server::accept::BindError;
 use usher_devdb::{
     binaries::Search,
     cluster::{Cluster, ClusterOptions},
