@@ -61,9 +61,9 @@ pub mod config;
 pub mod exposition;
 pub mod keyring;
 pub mod metrics;
+pub mod net;
 pub mod postgres;
 pub mod process_metrics;
-pub mod server;
 
 pub mod http;
 

@@ -9,7 +9,7 @@ use crate::cli::environment;
 use crate::cli::process;
 use crate::config::Config;
 use crate::config::raw::Raw;
-use crate::server::handshake::SOCKET_PATH;
+use crate::net::accept::handshake::SOCKET_PATH;
 
 const EXAMPLE: &str = "\
 Example:

@@ -13,7 +13,8 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use crate::config::AllowedOrigins;
-use crate::server::{Shared, answer};
+use crate::http::error_response;
+use crate::net::Shared;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
@@ -38,7 +39,7 @@ pub async fn cors(State(shared): State<Arc<Shared>>, request: Request, next: Nex
         (true, Some(_)) => preflight(),
         (true, None) => {
             let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
-            answer::refused(&refusal)
+            error_response::refused(&refusal)
         }
         (false, _) => next.run(request).await,
     };

@@ -8,7 +8,7 @@ use axum::response::Response;
 use hyper::{Method, StatusCode};
 
 use crate::metrics::Call;
-use crate::server::Shared;
+use crate::net::Shared;
 use usher_core::protocol::refusal::RefusalCode;
 
 /// Whatever is no call of ours: pages, preflights, wrong methods. A client cannot make up more names.

@@ -10,8 +10,9 @@ use hyper::header;
 use serde_json::json;
 
 use crate::exposition::Format;
+use crate::http::error_response;
 use crate::http::openapi::Readiness;
-use crate::server::{Shared, answer};
+use crate::net::Shared;
 
 /// Alive
 ///
@@ -49,7 +50,7 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    answer::json(status, &json!({ "ready": is_ready, "checks": checks }))
+    error_response::json(status, &json!({ "ready": is_ready, "checks": checks }))
 }
 
 /// Metrics

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::http::openapi::{EventsPage, Reading};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Caller, Id, Query, Refused, told};
-use crate::server::Shared;
+use crate::net::Shared;
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX, CALL_RETRY_MS};
 use usher_core::protocol::id::{Seq, SessionId};

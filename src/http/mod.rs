@@ -12,6 +12,7 @@
 
 pub mod cors;
 pub mod count;
+pub mod error_response;
 pub mod health;
 pub mod log;
 pub mod messages;
@@ -37,7 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::openapi::Document;
-use crate::server::{Shared, answer};
+use crate::net::Shared;
 use usher_core::protocol::refusal::Refusal;
 
 /// Everything but the socket.
@@ -93,7 +94,7 @@ async fn one_vary(mut response: Response) -> Response {
 /// The path is right, the method is not: axum says in `Allow` which are.
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = format!("{method} is not for {}: see the Allow header", uri.path());
-    answer::refused_with(
+    error_response::refused_with(
         StatusCode::METHOD_NOT_ALLOWED,
         &Refusal::bad_request(message),
     )

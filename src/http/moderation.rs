@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::http::openapi::{Reading, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, TokenBearer, told};
-use crate::server::Shared;
+use crate::net::Shared;
 use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use usher_core::protocol::id::{MessageId, SessionId, UserId, VotingId};
 use usher_core::protocol::moderation::{self, Act};

@@ -10,7 +10,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoResponses, Modify, ToSchema};
 use uuid::Uuid;
 
-use crate::server::answer;
+use crate::http::error_response;
 
 /// The document, to which the routes add themselves.
 #[derive(Debug, utoipa::OpenApi)]
@@ -59,7 +59,7 @@ pub fn text(document: &OpenApi) -> Bytes {
 /// The answer with the document.
 #[must_use]
 pub fn page(text: Bytes) -> Response {
-    answer::json_text(StatusCode::OK, Body::from(text))
+    error_response::json_text(StatusCode::OK, Body::from(text))
 }
 
 /// What every refusal looks like.

@@ -8,7 +8,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use rust_embed::RustEmbed;
 
-use crate::server::answer;
+use crate::http::error_response;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// Nothing from elsewhere, nothing inline, no framing: hostile chat text finds nothing to work with.
@@ -26,11 +26,11 @@ pub async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = path.as_ref();
     let Some(file) = Files::get(path) else {
         let refusal = Refusal::new(RefusalCode::NotFound, "there is nothing at this path");
-        return answer::refused(&refusal);
+        return error_response::refused(&refusal);
     };
     if method != Method::GET && method != Method::HEAD {
         let refusal = Refusal::bad_request("a page is there to be read: use GET or HEAD");
-        let mut response = answer::refused_with(StatusCode::METHOD_NOT_ALLOWED, &refusal);
+        let mut response = error_response::refused_with(StatusCode::METHOD_NOT_ALLOWED, &refusal);
         let allowed = HeaderValue::from_static("GET, HEAD");
         response.headers_mut().insert(header::ALLOW, allowed);
         return response;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::server::answer;
+use crate::http::error_response;
 
 /// What every answer that is no refusal looks like.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,7 +20,7 @@ pub struct Data<T> {
 /// An answer of values.
 #[must_use]
 pub fn data<T: Serialize>(status: StatusCode, data: &T) -> Response {
-    answer::json(status, &json!({ "data": data }))
+    error_response::json(status, &json!({ "data": data }))
 }
 
 /// An answer that is JSON text already, such as the database wrote.
@@ -30,7 +30,7 @@ pub fn data_text(data: &[u8]) -> Response {
     text.put_slice(br#"{"data":"#);
     text.put_slice(data);
     text.put_slice(b"}\n");
-    answer::json_text(StatusCode::OK, Body::from(text.freeze()))
+    error_response::json_text(StatusCode::OK, Body::from(text.freeze()))
 }
 
 /// An object of a list, whose JSON text is spliced, and of other fields, an object of at least one.

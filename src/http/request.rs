@@ -16,10 +16,11 @@ use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use tokio::time::timeout;
 
+use crate::http::error_response;
+use crate::net::accept::PeerAddress;
+use crate::net::accept::handshake_auth::{self, Visitor};
+use crate::net::{Shared, answered};
 use crate::postgres::store::StoreError;
-use crate::server::accept::PeerAddress;
-use crate::server::door::{self, Visitor};
-use crate::server::{Shared, answer, answered};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use usher_core::protocol::id::{Seq, UserId};
@@ -46,8 +47,8 @@ impl From<Refusal> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         match self.status {
-            Some(status) => answer::refused_with(status, &self.refusal),
-            None => answer::refused(&self.refusal),
+            Some(status) => error_response::refused_with(status, &self.refusal),
+            None => error_response::refused(&self.refusal),
         }
     }
 }
@@ -72,7 +73,8 @@ impl FromRequestParts<Arc<Shared>> for Caller {
             .extensions
             .get()
             .expect("every request is accepted with its address");
-        let visitor = door::knock(shared, address, &parts.headers, parts.uri.query()).await;
+        let visitor =
+            handshake_auth::knock(shared, address, &parts.headers, parts.uri.query()).await;
         let visitor = visitor.map_err(|(_, refusal)| refusal)?;
         if visitor.identity.is_none() && !shared.rules.allow_anonymous {
             return Err(token_needed().into());

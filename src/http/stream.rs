@@ -32,11 +32,12 @@ use tokio_util::sync::CancellationToken;
 use crate::http::log::admit;
 use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, Query, Refused, parse_seq};
-use crate::server::accept::Stay;
-use crate::server::connection::Upgraded;
-use crate::server::door::{self, Seats};
-use crate::server::socket::Socket;
-use crate::server::{Shared, handshake, random_below};
+use crate::net::accept::Stay;
+use crate::net::accept::handshake;
+use crate::net::accept::handshake_auth::{self, Seats};
+use crate::net::connection::Upgraded;
+use crate::net::socket::Socket;
+use crate::net::{Shared, random_below};
 use usher_core::limits::{
     CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
     STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
@@ -134,7 +135,7 @@ pub async fn stream(
         admit(&shared, session, &caller.identity).await?;
         return Ok(answer(Body::empty()));
     }
-    let seats = door::seats(&shared, &caller.visitor, FILES_PER_STREAM);
+    let seats = handshake_auth::seats(&shared, &caller.visitor, FILES_PER_STREAM);
     let seats = seats.map_err(|(_, refusal)| refusal)?;
     let pair = UnixStream::pair().and_then(|(ours, theirs)| {
         // The kernel doubles it, and takes what it needs itself from that.

@@ -12,7 +12,7 @@ use crate::http::messages::write;
 use crate::http::openapi::{Reading, Tally, Voted, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Author, Caller, Id, JsonText, Refused, told};
-use crate::server::Shared;
+use crate::net::Shared;
 use usher_core::protocol::client::{self, NewVote};
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};

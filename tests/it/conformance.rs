@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use usher::server::farewell;
-use usher::server::inbound::{Heard, Inbound};
-use usher::server::socket::Socket;
+use usher::net::socket::Socket;
+use usher::net::socket::close;
+use usher::net::socket::inbound::{Heard, Inbound};
 use usher_core::protocol::deflate::{self, Packer};
 use usher_core::protocol::websocket;
 
@@ -129,7 +129,7 @@ async fn echo(mut socket: TcpStream) {
             Heard::Control => {}
             Heard::Goodbye => is_over = true,
             Heard::Breach(code) => {
-                return farewell::say(code, [].into(), &socket, &mut inbound).await;
+                return close::say(code, [].into(), &socket, &mut inbound).await;
             }
             Heard::Gone => return,
         }

@@ -18,8 +18,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use usher::config::certificate::CertificateFiles;
 use usher::metrics::Metrics;
-use usher::server::certificates::Renewal;
-use usher::server::secure::Secure;
+use usher::net::accept::tls::Renewal;
+use usher::net::socket::tls_stream::Secure;
 
 use crate::certificates::{Authority, Files, Pair};
 use crate::client::{Client, PATIENCE};

@@ -26,7 +26,7 @@ use crate::cli::process;
 use crate::config::address::parse_listen;
 use crate::config::raw::Raw;
 use crate::config::{Config, LogFormat, LogSettings, random_secret};
-use crate::server::accept::BindError;
+use crate::net::accept::BindError;
 use usher_devdb::{
     binaries::Search,
     cluster::{Cluster, ClusterOptions},

@@ -12,9 +12,9 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::net::fanout::Command;
+use crate::net::{answered, moment};
 use crate::postgres::store::{Store, StoreError};
-use crate::server::fanout::Command;
-use crate::server::{answered, moment};
 use usher_core::protocol::id::VotingId;
 use usher_core::relay::tally::{Conflation, Tally};
 

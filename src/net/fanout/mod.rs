@@ -3,6 +3,9 @@
 //! On each turn it takes everything that waits, decides with its router, and writes. What comes while it writes becomes
 //! one chunk of the next round: batches grow with the load, without a timer. The loops share nothing but counts.
 
+pub mod tally_reader;
+pub mod viewer_counts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +18,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
+use crate::net::fanout::viewer_counts::Audience;
+use crate::net::readiness::Pulse;
+use crate::net::socket::Socket;
+use crate::net::socket::compression_cache::Shrink;
+use crate::net::socket::outbound::{FrameKind, Line, Note, Written};
+use crate::net::{answered, moment};
 use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
-use crate::server::audience::Audience;
-use crate::server::line::{FrameKind, Line, Note, Written};
-use crate::server::readiness::Pulse;
-use crate::server::shrink::Shrink;
-use crate::server::socket::Socket;
-use crate::server::{answered, moment};
 use usher_core::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
 use usher_core::protocol::id::{SessionId, UserId, VotingId};
 use usher_core::protocol::notify::{AccessChange, Notice};

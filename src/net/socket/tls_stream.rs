@@ -51,7 +51,7 @@ impl Secure {
         Ok(secure)
     }
 
-    /// As [`Socket::try_write`](crate::server::socket::Socket::try_write).
+    /// As [`Socket::try_write`](crate::net::socket::Socket::try_write).
     ///
     /// # Errors
     /// As there.
@@ -82,7 +82,7 @@ impl Secure {
         Ok(count)
     }
 
-    /// As [`Socket::writable`](crate::server::socket::Socket::writable).
+    /// As [`Socket::writable`](crate::net::socket::Socket::writable).
     ///
     /// # Errors
     /// As there.
@@ -90,7 +90,7 @@ impl Secure {
         self.tcp.poll_write_ready(cx)
     }
 
-    /// As [`Socket::poll_read`](crate::server::socket::Socket::poll_read).
+    /// As [`Socket::poll_read`](crate::net::socket::Socket::poll_read).
     pub fn poll_read(
         &self,
         cx: &mut Context<'_>,
@@ -107,7 +107,7 @@ impl Secure {
     }
 
     /// Writes, or waits until it can.
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             match self.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -119,7 +119,7 @@ impl Secure {
     }
 
     /// Sends what is encrypted.
-    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut channel = self.channel()?;
             match channel.send(&self.tcp) {
@@ -132,7 +132,7 @@ impl Secure {
     }
 
     /// Ends the stream of bytes, and then TCP's.
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.channel()?.close();
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)

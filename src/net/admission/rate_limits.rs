@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::rates::{Rate, Rates};
-use crate::server::client_address::{self, AddressKey};
-use crate::server::moment;
+use crate::net::accept::client_address::{self, AddressKey};
+use crate::net::moment;
 use usher_core::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
 use usher_core::protocol::client::NewMessage;
 use usher_core::protocol::id::{SessionId, UserId};
@@ -229,13 +229,13 @@ fn limited(message: String, wait: Duration) -> Refusal {
 }
 
 /// Rounded up, so that whoever waits so long is let through.
-pub(super) fn ms_rounded_up(wait: Duration) -> u64 {
+pub(crate) fn ms_rounded_up(wait: Duration) -> u64 {
     let ms = wait.as_nanos().div_ceil(1_000_000);
     u64::try_from(ms).unwrap_or(u64::MAX)
 }
 
 /// The allowance of a rate.
-pub(super) fn quota(rate: Rate) -> Quota {
+pub(crate) fn quota(rate: Rate) -> Quota {
     Quota::with_period(rate.period / rate.count.get())
         .unwrap_or_else(|| Quota::per_second(rate.count))
         .allow_burst(rate.count)

@@ -18,12 +18,14 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tracing::{debug, error};
 
 use crate::causes::with_causes;
+use crate::http::error_response;
 use crate::metrics::HandshakeRefusal;
-use crate::server::connection::{Connection, Upgraded};
-use crate::server::door::{Seats, TurnedAway};
-use crate::server::fanout::Command;
-use crate::server::socket::Socket;
-use crate::server::{Shared, answer, door};
+use crate::net::Shared;
+use crate::net::accept::handshake_auth;
+use crate::net::accept::handshake_auth::{Seats, TurnedAway};
+use crate::net::connection::{Connection, Upgraded};
+use crate::net::fanout::Command;
+use crate::net::socket::Socket;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::deflate;
 use usher_core::protocol::refusal::Refusal;
@@ -50,7 +52,7 @@ pub async fn respond<B>(
                 .handshake_refusals
                 .get_or_create(&why.into())
                 .inc();
-            return answer::refused(&refusal);
+            return error_response::refused(&refusal);
         }
     };
     let protocol = offered_subprotocol(&parts.headers);
@@ -64,7 +66,7 @@ pub async fn respond<B>(
         let refusal = Refusal::bad_request(
             "this is a websocket: send GET with Upgrade: websocket, version 13",
         );
-        let mut response = answer::refused_with(StatusCode::UPGRADE_REQUIRED, &refusal);
+        let mut response = error_response::refused_with(StatusCode::UPGRADE_REQUIRED, &refusal);
         response
             .headers_mut()
             .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -101,11 +103,12 @@ async fn admit(
     address: IpAddr,
     request: &Parts,
 ) -> Result<(Option<Arc<Identity>>, Seats), TurnedAway> {
-    let visitor = door::knock(shared, address, &request.headers, request.uri.query()).await?;
+    let visitor =
+        handshake_auth::knock(shared, address, &request.headers, request.uri.query()).await?;
     if let Some(flaw) = flaw(request) {
         return Err((HandshakeRefusal::Malformed, Refusal::bad_request(flaw)));
     }
-    let seats = door::seats(shared, &visitor, 1)?;
+    let seats = handshake_auth::seats(shared, &visitor, 1)?;
     Ok((visitor.identity, seats))
 }
 

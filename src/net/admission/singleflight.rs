@@ -13,8 +13,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::metrics::Metrics;
+use crate::net::{answered, moment};
 use crate::postgres::store::{Store, StoreError};
-use crate::server::{answered, moment};
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::SessionId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::net::answered;
 use crate::postgres::store::{Store, StoreError};
-use crate::server::answered;
 use usher_core::limits::{TOTAL_CHANGES_MAX, TRIM_EVENTS_MAX};
 
 const CLOSE_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,7 +7,15 @@
 //!   count, or [`io::ErrorKind::WouldBlock`] for none at all, means that the socket is full.
 //! - [`Socket::writable`] ends when a write is worth another try. It may end too early, so whoever waits tries again.
 //! - The next write begins with the first byte that was not taken: a part of what follows may be under way already.
-//! - One writes at a time, and one reads; [`line`](mod@crate::server::line) says who.
+//! - One writes at a time, and one reads; [`line`](mod@crate::net::socket::outbound) says who.
+
+pub mod close;
+pub mod compression_cache;
+pub mod inbound;
+pub mod inbound_io;
+pub mod outbound;
+pub mod socket_limits;
+pub mod tls_stream;
 
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::server::secure::Secure;
+use crate::net::socket::tls_stream::Secure;
 
 /// One client's socket.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::server::socket::Socket;
+use crate::net::socket::Socket;
 use usher_core::limits::READ_BUFFER_BYTES;
 use usher_core::protocol::deflate::Unpacker;
 use usher_core::protocol::framing::Framing;

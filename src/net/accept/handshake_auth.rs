@@ -10,9 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use crate::metrics::HandshakeRefusal;
-use crate::server::Shared;
-use crate::server::client_address::AddressKey;
-use crate::server::throttle::{AddressSeat, ms_rounded_up};
+use crate::net::Shared;
+use crate::net::accept::client_address::AddressKey;
+use crate::net::admission::rate_limits::{AddressSeat, ms_rounded_up};
 use usher_core::auth::identity::{Credential, Identity};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 

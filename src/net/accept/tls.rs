@@ -21,9 +21,9 @@ use tracing::{debug, info, warn};
 use crate::causes::with_causes;
 use crate::config::certificate::{Certificate, CertificateError, CertificateFiles, Fingerprint};
 use crate::metrics::{Metrics, TlsFailure};
-use crate::server::moment;
-use crate::server::secure::Secure;
-use crate::server::socket::Socket;
+use crate::net::moment;
+use crate::net::socket::Socket;
+use crate::net::socket::tls_stream::Secure;
 use usher_core::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_RELOAD_INTERVAL};
 
 /// What a client gets that speaks HTTP to a listener that speaks TLS.
@@ -140,7 +140,7 @@ impl ResolvesServerCert for Current {
 }
 
 /// Shakes hands with a client that has just connected. `None` where that fails, which is counted.
-pub(super) async fn secured(
+pub(crate) async fn secured(
     tcp: TcpStream,
     config: &Arc<ServerConfig>,
     metrics: &Metrics,

@@ -3,6 +3,8 @@
 //! Writes to the socket only what the fan-out loop could not finish, and the farewell. Takes nothing more from a client
 //! that does not take what it is sent: the socket fills, and after [`STALL_MAX`] the client is closed as too slow.
 
+pub mod query;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,13 +19,14 @@ use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::server::fanout::Command;
-use crate::server::inbound::{Heard, Inbound};
-use crate::server::line::{FrameKind, Note};
-use crate::server::meter::Meter;
-use crate::server::question::{self, Answer, Question};
-use crate::server::socket::Socket;
-use crate::server::{Shared, farewell, moment, random_below};
+use crate::net::connection::query::{Answer, Question};
+use crate::net::fanout::Command;
+use crate::net::socket::Socket;
+use crate::net::socket::close;
+use crate::net::socket::inbound::{Heard, Inbound};
+use crate::net::socket::outbound::{FrameKind, Note};
+use crate::net::socket::socket_limits::Meter;
+use crate::net::{Shared, moment, random_below};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
     NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX,
@@ -362,7 +365,7 @@ impl Connection {
                     }
                 }
                 Effect::Prove { id, token } => {
-                    let answer = question::prove(&self.shared, id, token);
+                    let answer = query::prove(&self.shared, id, token);
                     self.answers.push(answer);
                 }
                 Effect::Write {
@@ -414,7 +417,7 @@ impl Connection {
         match admitted {
             Ok(passed) => self
                 .answers
-                .push(question::write(shared, ticket, write, identity, passed)),
+                .push(query::write(shared, ticket, write, identity, passed)),
             Err(refusal) => {
                 let outcome = Err(refusal);
                 let answer = std::future::ready(Answer::Written { ticket, outcome });
@@ -537,11 +540,11 @@ impl Connection {
         rest.extend(held.await.unwrap_or_default());
         let (peer, answers) = (&mut self.peer, &mut self.answers);
         let metrics = &self.shared.metrics;
-        if farewell::answer(peer, answers, &mut rest, &self.socket, metrics)
+        if close::answer(peer, answers, &mut rest, &self.socket, metrics)
             .await
             .is_ok()
         {
-            farewell::say(code, rest, &self.socket, &mut self.inbound).await;
+            close::say(code, rest, &self.socket, &mut self.inbound).await;
         }
     }
 }
@@ -558,7 +561,7 @@ fn id_of(frame: Result<Request, Misunderstood>) -> Option<FrameId> {
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
 async fn finish(socket: &Socket, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
     match unfinished {
-        Some(unfinished) => farewell::write_some(socket, &mut unfinished.bytes).await,
+        Some(unfinished) => close::write_some(socket, &mut unfinished.bytes).await,
         None => Ok(0),
     }
 }

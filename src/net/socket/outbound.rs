@@ -14,8 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
 
-use crate::server::shrink::Shrink;
-use crate::server::socket::Socket;
+use crate::net::socket::Socket;
+use crate::net::socket::compression_cache::Shrink;
 use usher_core::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
 use usher_core::protocol::id::SessionId;
 use usher_core::relay::router::{Attached, Recall, TurnKind};

@@ -12,10 +12,10 @@ use tokio::io::ReadBuf;
 use tokio::time::{sleep_until, timeout};
 
 use crate::metrics::Metrics;
-use crate::server::inbound::{Heard, Inbound};
-use crate::server::moment;
-use crate::server::question::Answer;
-use crate::server::socket::Socket;
+use crate::net::connection::query::Answer;
+use crate::net::moment;
+use crate::net::socket::Socket;
+use crate::net::socket::inbound::{Heard, Inbound};
 use usher_core::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::{server, websocket};
@@ -27,7 +27,7 @@ use usher_core::relay::peer::Peer;
 ///
 /// # Errors
 /// Where the socket is broken.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     peer: &mut Peer,
     answers: &mut FuturesUnordered<BoxFuture<'static, Answer>>,
     rest: &mut VecDeque<Bytes>,
@@ -118,7 +118,7 @@ async fn answered(socket: &Socket, inbound: &mut Inbound) {
 }
 
 /// Writes some of the first of the frames. Cancel-safe, as [`write_some`].
-pub(super) async fn write_first(socket: &Socket, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
+pub(crate) async fn write_first(socket: &Socket, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
     let Some(first) = frames.front_mut() else {
         return Ok(());
     };
@@ -132,7 +132,7 @@ pub(super) async fn write_first(socket: &Socket, frames: &mut VecDeque<Bytes>) -
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
-pub(super) async fn write_some(socket: &Socket, bytes: &mut Bytes) -> io::Result<usize> {
+pub(crate) async fn write_some(socket: &Socket, bytes: &mut Bytes) -> io::Result<usize> {
     loop {
         socket.writable().await?;
         match socket.try_write(bytes) {

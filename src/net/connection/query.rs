@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::net::admission::rate_limits::Passed;
+use crate::net::admission::singleflight::AdmissionAnswer;
+use crate::net::{Shared, answered};
 use crate::postgres::access::AccessAnswer;
-use crate::server::admissions::AdmissionAnswer;
-use crate::server::throttle::Passed;
-use crate::server::{Shared, answered};
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::client::FrameId;
 use usher_core::protocol::id::{Seq, SessionId};
@@ -19,7 +19,7 @@ use usher_core::relay::router::LogPage;
 
 /// A question to the database.
 #[derive(Debug)]
-pub(super) enum Question {
+pub(crate) enum Question {
     /// May the peer watch, and what else may it do?
     Admit { session: SessionId, attempt: u32 },
     /// May it still do what it may?
@@ -38,7 +38,7 @@ pub(super) enum Question {
 
 /// What was said; `None` where the database could not be asked.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// To [`Question::Admit`].
     Admitted {
         session: SessionId,
@@ -71,7 +71,7 @@ pub(super) enum Answer {
 
 impl Question {
     /// What an effect asks of the database, if it does.
-    pub(super) fn of(effect: &Effect) -> Option<Self> {
+    pub(crate) fn of(effect: &Effect) -> Option<Self> {
         if let Effect::Admit { session, attempt } = *effect {
             return Some(Self::Admit { session, attempt });
         }
@@ -103,7 +103,7 @@ impl Question {
     }
 
     /// For which try of which subscription it is asked.
-    pub(super) fn subscription(&self) -> (SessionId, u32) {
+    pub(crate) fn subscription(&self) -> (SessionId, u32) {
         match self {
             Self::Admit { session, attempt }
             | Self::CheckAccess {
@@ -116,7 +116,7 @@ impl Question {
     }
 
     /// Asks, as somebody.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         self,
         shared: &Arc<Shared>,
         identity: &Arc<Identity>,
@@ -162,7 +162,7 @@ impl Question {
 }
 
 /// Asks who the bearer of a token is.
-pub(super) fn prove(
+pub(crate) fn prove(
     shared: &Arc<Shared>,
     id: Option<FrameId>,
     token: Box<str>,
@@ -175,7 +175,7 @@ pub(super) fn prove(
 }
 
 /// Writes something for somebody; the answer names the ticket.
-pub(super) fn write(
+pub(crate) fn write(
     shared: &Arc<Shared>,
     ticket: u32,
     write: Write,

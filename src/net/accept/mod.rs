@@ -1,5 +1,11 @@
 //! Accepts connections and serves HTTP on them until they are upgraded or closed.
 
+pub mod client_address;
+pub mod handshake;
+pub mod handshake_auth;
+pub mod pending_connections;
+pub mod tls;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,10 +31,10 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::causes::with_causes;
-use crate::server::handshake::SOCKET_PATH;
-use crate::server::lobby::{Lobby, Place};
-use crate::server::socket::Socket;
-use crate::server::{Shared, certificates, handshake};
+use crate::net::Shared;
+use crate::net::accept::handshake::SOCKET_PATH;
+use crate::net::accept::pending_connections::{Lobby, Place};
+use crate::net::socket::Socket;
 use usher_core::limits::{
     ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
     REQUEST_HEAD_TIMEOUT,
@@ -188,7 +194,7 @@ async fn serve(
     let _ = SockRef::from(&socket).set_keepalive(true);
     let socket = match &shared.tls {
         None => Socket::Plain(socket),
-        Some(tls) => match certificates::secured(socket, tls, &shared.metrics).await {
+        Some(tls) => match tls::secured(socket, tls, &shared.metrics).await {
             Some(socket) => socket,
             None => return,
         },

@@ -8,7 +8,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::rates::{Rate, Rates};
-use crate::server::throttle::{ms_rounded_up, quota};
+use crate::net::admission::rate_limits::{ms_rounded_up, quota};
 use usher_core::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
 use usher_core::protocol::client::{ClientFrame, Misunderstood, Request};
 

@@ -24,10 +24,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::net::answered;
+use crate::net::fanout::Command;
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
-use crate::server::answered;
-use crate::server::fanout::Command;
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
     ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN, QUERY_TIMEOUT,

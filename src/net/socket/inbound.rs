@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
-use crate::server::socket::Socket;
-use crate::server::wire::Wire;
+use crate::net::socket::Socket;
+use crate::net::socket::inbound_io::Wire;
 use usher_core::limits::{FRAME_BYTES_MAX, READ_BUFFER_BYTES};
 use usher_core::protocol::refusal::CloseCode;
 
