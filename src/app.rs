@@ -160,7 +160,7 @@ impl Parts {
             rules: Arc::new(rules(config)),
             keyring,
             allowed_origins: config.allowed_origins.clone(),
-            seats: Arc::new(Semaphore::new(config.connections_max)),
+            permits: Arc::new(Semaphore::new(config.connections_max)),
             rates: config.rates.clone(),
             throttle: Arc::clone(&throttle),
             drain: Drain::new(config.drain),

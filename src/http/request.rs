@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::http::error_response;
 use crate::net::accept::PeerAddress;
-use crate::net::accept::handshake_auth::{self, Visitor};
+use crate::net::accept::handshake_auth::{self, AuthenticatedClient};
 use crate::net::{Shared, answered};
 use crate::postgres::store::StoreError;
 use usher_core::auth::identity::Identity;
@@ -59,7 +59,7 @@ pub struct Caller {
     /// As whom the database is asked.
     pub identity: Arc<Identity>,
     /// What the door knows of it.
-    pub visitor: Visitor,
+    pub client: AuthenticatedClient,
 }
 
 impl FromRequestParts<Arc<Shared>> for Caller {
@@ -73,14 +73,14 @@ impl FromRequestParts<Arc<Shared>> for Caller {
             .extensions
             .get()
             .expect("every request is accepted with its address");
-        let visitor =
-            handshake_auth::knock(shared, address, &parts.headers, parts.uri.query()).await;
-        let visitor = visitor.map_err(|(_, refusal)| refusal)?;
-        if visitor.identity.is_none() && !shared.rules.allow_anonymous {
+        let client =
+            handshake_auth::authenticate(shared, address, &parts.headers, parts.uri.query()).await;
+        let client = client.map_err(|(_, refusal)| refusal)?;
+        if client.identity.is_none() && !shared.rules.allow_anonymous {
             return Err(token_needed().into());
         }
-        let identity = visitor.identity.clone().unwrap_or_else(Identity::nobody);
-        Ok(Self { identity, visitor })
+        let identity = client.identity.clone().unwrap_or_else(Identity::nobody);
+        Ok(Self { identity, client })
     }
 }
 
@@ -119,7 +119,7 @@ impl FromRequestParts<Arc<Shared>> for TokenBearer {
         shared: &Arc<Shared>,
     ) -> Result<Self, Self::Rejection> {
         let caller = Caller::from_request_parts(parts, shared).await?;
-        if caller.visitor.identity.is_none() {
+        if caller.client.identity.is_none() {
             return Err(token_needed().into());
         }
         Ok(Self(caller))

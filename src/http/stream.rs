@@ -34,7 +34,7 @@ use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, Query, Refused, parse_seq};
 use crate::net::accept::Stay;
 use crate::net::accept::handshake;
-use crate::net::accept::handshake_auth::{self, Seats};
+use crate::net::accept::handshake_auth::{self, ConnectionPermits};
 use crate::net::connection::Upgraded;
 use crate::net::socket::Socket;
 use crate::net::{Shared, random_below};
@@ -135,8 +135,8 @@ pub async fn stream(
         admit(&shared, session, &caller.identity).await?;
         return Ok(answer(Body::empty()));
     }
-    let seats = handshake_auth::seats(&shared, &caller.visitor, FILES_PER_STREAM);
-    let seats = seats.map_err(|(_, refusal)| refusal)?;
+    let permits = handshake_auth::permits(&shared, &caller.client, FILES_PER_STREAM);
+    let permits = permits.map_err(|(_, refusal)| refusal)?;
     let pair = UnixStream::pair().and_then(|(ours, theirs)| {
         // The kernel doubles it, and takes what it needs itself from that.
         SockRef::from(&ours).set_send_buffer_size(STREAM_BUFFER_BYTES / 2)?;
@@ -161,7 +161,7 @@ pub async fn stream(
         }
     };
     shared.tasks.spawn(serving);
-    let mut stream = EventStream::new(theirs, seats, Translator::new(query.ids));
+    let mut stream = EventStream::new(theirs, permits, Translator::new(query.ids));
     let first = match timeout(QUERY_TIMEOUT, stream.first()).await {
         Ok(first) => first?,
         Err(_) => return Err(Refusal::unavailable(CALL_RETRY_MS).into()),
@@ -211,17 +211,17 @@ struct EventStream {
     frames: Frames,
     translator: Translator,
     is_over: bool,
-    _seats: Seats,
+    _seats: ConnectionPermits,
 }
 
 impl EventStream {
-    fn new(socket: UnixStream, seats: Seats, translator: Translator) -> Self {
+    fn new(socket: UnixStream, permits: ConnectionPermits, translator: Translator) -> Self {
         Self {
             socket,
             frames: Frames::default(),
             translator,
             is_over: false,
-            _seats: seats,
+            _seats: permits,
         }
     }
 

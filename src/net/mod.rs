@@ -58,7 +58,7 @@ pub struct Shared {
     /// How clients are spoken to, where that is TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Room for sockets; each holds its seat from the handshake on.
-    pub seats: Arc<Semaphore>,
+    pub permits: Arc<Semaphore>,
     /// When clients leave and come back, once the gateway stops.
     pub drain: Drain,
     /// What each socket may say.
@@ -154,7 +154,7 @@ impl Shared {
     /// Whether another socket may be opened.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.seats.available_permits() > 0
+        self.permits.available_permits() > 0
     }
 
     /// Writes something for somebody who is within the limits; an answer means committed.

@@ -296,23 +296,23 @@ async fn an_address_knocks_so_often_and_holds_so_many_sockets() {
     })
     .await;
     let from = |address: &'static str| [("X-Forwarded-For", address)];
-    let knock = async |headers: &[(&str, &str)]| shake(gateway.at, "", headers).await;
+    let authenticate = async |headers: &[(&str, &str)]| shake(gateway.at, "", headers).await;
     // The tests come from a loopback address, which is taken for a proxy: it is believed, and is not limited itself.
     for _ in 0..10 {
-        assert_eq!(knock(&[]).await.status, 101);
+        assert_eq!(authenticate(&[]).await.status, 101);
     }
     for _ in 0..4 {
-        assert_eq!(knock(&from("192.0.2.1")).await.status, 101);
+        assert_eq!(authenticate(&from("192.0.2.1")).await.status, 101);
     }
-    let answer = knock(&from("192.0.2.1")).await;
+    let answer = authenticate(&from("192.0.2.1")).await;
     answer.is_refusal(429, "rate_limited");
     let seconds: u64 = answer.headers["retry-after"].parse().unwrap();
     assert!((1..=15).contains(&seconds), "{answer:?}");
     // What the client itself writes there does not help it.
-    knock(&from("203.0.113.9, 192.0.2.1"))
+    authenticate(&from("203.0.113.9, 192.0.2.1"))
         .await
         .is_refusal(429, "rate_limited");
-    assert_eq!(knock(&from("192.0.2.2")).await.status, 101);
+    assert_eq!(authenticate(&from("192.0.2.2")).await.status, 101);
     assert!(
         metric(
             gateway.at,
@@ -332,7 +332,7 @@ async fn an_address_counts_in_every_form_and_those_that_cannot_be_read_count_tog
     })
     .await;
     let path = format!("/v1/sessions/{}/events", Uuid::new_v4());
-    let knock = async |header: &'static str, said: &str| {
+    let authenticate = async |header: &'static str, said: &str| {
         get(gateway.at, &path, &[(header, said)]).await.status
     };
     let with_a_port = [
@@ -352,14 +352,21 @@ async fn an_address_counts_in_every_form_and_those_that_cannot_be_read_count_tog
     let unreadable = ["unknown", "_hidden", "", "unix:", "192.0.2.1, -"];
     for forms in [with_a_port, of_a_network, unreadable] {
         for form in &forms[..4] {
-            assert_eq!(knock("X-Forwarded-For", form).await, 404, "{form}");
+            assert_eq!(authenticate("X-Forwarded-For", form).await, 404, "{form}");
         }
-        assert_eq!(knock("X-Forwarded-For", forms[4]).await, 429, "{forms:?}");
+        assert_eq!(
+            authenticate("X-Forwarded-For", forms[4]).await,
+            429,
+            "{forms:?}"
+        );
     }
     // In the other header as well, where that one is not there.
-    assert_eq!(knock("Forwarded", "for=\"192.0.2.1:4713\"").await, 429);
-    assert_eq!(knock("Forwarded", "for=\"_secret\"").await, 429);
-    assert_eq!(knock("Forwarded", "for=192.0.2.2").await, 404);
+    assert_eq!(
+        authenticate("Forwarded", "for=\"192.0.2.1:4713\"").await,
+        429
+    );
+    assert_eq!(authenticate("Forwarded", "for=\"_secret\"").await, 429);
+    assert_eq!(authenticate("Forwarded", "for=192.0.2.2").await, 404);
     let log = gateway.log();
     let told = log.matches("client addresses that cannot be read").count();
     assert_eq!(told, 1, "{log}");

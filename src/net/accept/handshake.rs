@@ -22,7 +22,7 @@ use crate::http::error_response;
 use crate::metrics::HandshakeRefusal;
 use crate::net::Shared;
 use crate::net::accept::handshake_auth;
-use crate::net::accept::handshake_auth::{Seats, TurnedAway};
+use crate::net::accept::handshake_auth::{ConnectionPermits, HandshakeRejection};
 use crate::net::connection::{Connection, Upgraded};
 use crate::net::fanout::Command;
 use crate::net::socket::Socket;
@@ -44,7 +44,7 @@ pub async fn respond<B>(
 ) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
-    let (identity, seats) = match admit(shared, address, &parts).await {
+    let (identity, permits) = match admit(shared, address, &parts).await {
         Ok(admitted) => admitted,
         Err((why, refusal)) => {
             shared
@@ -81,7 +81,7 @@ pub async fn respond<B>(
         upgrade,
         extension.is_some(),
         identity,
-        seats,
+        permits,
     ));
     let mut response = response.map(|()| Body::empty());
     if let Some(protocol) = protocol {
@@ -102,14 +102,15 @@ async fn admit(
     shared: &Shared,
     address: IpAddr,
     request: &Parts,
-) -> Result<(Option<Arc<Identity>>, Seats), TurnedAway> {
-    let visitor =
-        handshake_auth::knock(shared, address, &request.headers, request.uri.query()).await?;
+) -> Result<(Option<Arc<Identity>>, ConnectionPermits), HandshakeRejection> {
+    let client =
+        handshake_auth::authenticate(shared, address, &request.headers, request.uri.query())
+            .await?;
     if let Some(flaw) = flaw(request) {
         return Err((HandshakeRefusal::Malformed, Refusal::bad_request(flaw)));
     }
-    let seats = handshake_auth::seats(shared, &visitor, 1)?;
-    Ok((visitor.identity, seats))
+    let permits = handshake_auth::permits(shared, &client, 1)?;
+    Ok((client.identity, permits))
 }
 
 /// What makes a request one that two readers, a proxy and this gateway, could read in two ways (RFC 9112 §11).
@@ -154,14 +155,14 @@ async fn connect(
     upgrade: OnUpgrade,
     is_packed: bool,
     identity: Option<Arc<Identity>>,
-    seats: Seats,
+    permits: ConnectionPermits,
 ) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(error = with_causes(&error), "upgrade failed"),
     };
     serve(shared, unwrap(upgraded, is_packed), identity).await;
-    drop(seats);
+    drop(permits);
 }
 
 /// Serves a client over a socket until one of the two leaves.
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
         fn size<F: Future>(
-            _: impl Fn(Arc<Shared>, OnUpgrade, bool, Option<Arc<Identity>>, Seats) -> F,
+            _: impl Fn(Arc<Shared>, OnUpgrade, bool, Option<Arc<Identity>>, ConnectionPermits) -> F,
         ) -> usize {
             size_of::<F>()
         }

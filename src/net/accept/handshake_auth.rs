@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::metrics::HandshakeRefusal;
 use crate::net::Shared;
 use crate::net::accept::client_address::AddressKey;
-use crate::net::admission::rate_limits::{AddressSeat, ms_rounded_up};
+use crate::net::admission::rate_limits::{AddressPermit, ms_rounded_up};
 use usher_core::auth::identity::{Credential, Identity};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
@@ -23,7 +23,7 @@ const SOCKET_PAUSE: Duration = Duration::from_secs(10);
 
 /// Somebody who may come in.
 #[derive(Debug)]
-pub struct Visitor {
+pub struct AuthenticatedClient {
     /// Who it is; `None` for somebody without a token.
     pub identity: Option<Arc<Identity>>,
     /// Where it comes from, as far as that counts.
@@ -32,24 +32,24 @@ pub struct Visitor {
 
 /// A connection's places, given back when it ends.
 #[derive(Debug)]
-pub struct Seats {
+pub struct ConnectionPermits {
     _at_node: OwnedSemaphorePermit,
-    _at_address: AddressSeat,
+    _at_address: AddressPermit,
 }
 
 /// Why somebody may not come in, as it is counted and as it is told.
-pub type TurnedAway = (HandshakeRefusal, Refusal);
+pub type HandshakeRejection = (HandshakeRefusal, Refusal);
 
 /// Looks at who knocks.
 ///
 /// # Errors
 /// Where the address knocks too often, the page is not allowed, or the token does not hold.
-pub async fn knock(
+pub async fn authenticate(
     shared: &Shared,
     address: IpAddr,
     headers: &HeaderMap,
     query: Option<&str>,
-) -> Result<Visitor, TurnedAway> {
+) -> Result<AuthenticatedClient, HandshakeRejection> {
     let client = shared.throttle.client(address, headers);
     if client == Some(AddressKey::Unreadable) && shared.metrics.unreadable_addresses.inc() == 0 {
         warn!(
@@ -73,7 +73,7 @@ pub async fn knock(
             Some(shared.keyring.prove(token).await.map_err(unproven)?)
         }
     };
-    Ok(Visitor {
+    Ok(AuthenticatedClient {
         identity: identity.map(Arc::new),
         client,
     })
@@ -83,26 +83,30 @@ pub async fn knock(
 ///
 /// # Errors
 /// Where the gateway is stopping or full, or the address has all its sockets.
-pub fn seats(shared: &Shared, visitor: &Visitor, files: u32) -> Result<Seats, TurnedAway> {
+pub fn permits(
+    shared: &Shared,
+    client: &AuthenticatedClient,
+    files: u32,
+) -> Result<ConnectionPermits, HandshakeRejection> {
     if shared.stopping.is_cancelled() {
         let refusal = Refusal::unavailable(RETRY_AFTER_MS);
         return Err((HandshakeRefusal::Draining, refusal));
     }
-    let Some(at_address) = shared.throttle.socket(visitor.client) else {
+    let Some(at_address) = shared.throttle.socket(client.client) else {
         return Err(too_many("too many sockets from this address", SOCKET_PAUSE));
     };
-    let Ok(at_node) = Arc::clone(&shared.seats).try_acquire_many_owned(files) else {
+    let Ok(at_node) = Arc::clone(&shared.permits).try_acquire_many_owned(files) else {
         let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
         refusal.retry_after_ms = Some(RETRY_AFTER_MS);
         return Err((HandshakeRefusal::Full, refusal));
     };
-    Ok(Seats {
+    Ok(ConnectionPermits {
         _at_node: at_node,
         _at_address: at_address,
     })
 }
 
-fn unproven(refusal: Refusal) -> TurnedAway {
+fn unproven(refusal: Refusal) -> HandshakeRejection {
     if refusal.code == RefusalCode::Unavailable {
         (HandshakeRefusal::Keys, refusal)
     } else {
@@ -110,7 +114,7 @@ fn unproven(refusal: Refusal) -> TurnedAway {
     }
 }
 
-fn too_many(message: &'static str, wait: Duration) -> TurnedAway {
+fn too_many(message: &'static str, wait: Duration) -> HandshakeRejection {
     let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
     refusal.retry_after_ms = Some(ms_rounded_up(wait));
     (HandshakeRefusal::Address, refusal)

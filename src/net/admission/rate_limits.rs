@@ -143,16 +143,16 @@ impl Throttle {
 
     /// A place for a socket; `None` where the address has too many.
     #[must_use]
-    pub fn socket(&self, client: Option<AddressKey>) -> Option<AddressSeat> {
+    pub fn socket(&self, client: Option<AddressKey>) -> Option<AddressPermit> {
         let (Some(client), Some(max)) = (client, self.sockets_max) else {
-            return Some(AddressSeat { taken: None });
+            return Some(AddressPermit { taken: None });
         };
         let mut count = self.sockets.entry(client).or_default();
         if *count >= max {
             return None;
         }
         *count += 1;
-        Some(AddressSeat {
+        Some(AddressPermit {
             taken: Some((client, Arc::clone(&self.sockets))),
         })
     }
@@ -207,11 +207,11 @@ pub struct Passed {
 
 /// A socket's place among those of its address. Dropping it gives it back.
 #[derive(Debug)]
-pub struct AddressSeat {
+pub struct AddressPermit {
     taken: Option<(AddressKey, Arc<DashMap<AddressKey, u32>>)>,
 }
 
-impl Drop for AddressSeat {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         if let Some((client, sockets)) = &self.taken {
             sockets.remove_if_mut(client, |_, count| {
