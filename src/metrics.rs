@@ -49,7 +49,7 @@ pub struct Metrics {
     pub starts: Family<Label<Beginning>, Counter>,
     pub frames_received: Counter,
     pub control_frames_received: Counter,
-    pub turned_out: Counter,
+    pub evicted: Counter,
     pub bytes_sent: Counter,
     pub deliveries: Counter,
     pub stalls: Counter,
@@ -266,7 +266,7 @@ impl Metrics {
                 "control_frames_received",
                 "Ping and pong frames received from clients",
             ),
-            turned_out: r.counter(
+            evicted: r.counter(
                 "turned_out",
                 "Pending connections evicted to make room before they were upgraded",
             ),

@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 use crate::causes::with_causes;
 use crate::net::Shared;
 use crate::net::accept::handshake::SOCKET_PATH;
-use crate::net::accept::pending_connections::{Lobby, Place};
+use crate::net::accept::pending_connections::{PendingConnections, Slot};
 use crate::net::socket::Socket;
 use usher_core::limits::{
     ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
@@ -145,7 +145,7 @@ impl<S: Sync> FromRequestParts<S> for Stay {
 /// Accepts until the gateway stops; `routes` answer whatever does not ask for the socket.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
     // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
-    let mut lobby = Lobby::default();
+    let mut pending = PendingConnections::default();
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -157,14 +157,14 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
             Ok((socket, address)) => {
                 is_failing = false;
                 let client = shared.throttle.client(address.ip(), &HeaderMap::new());
-                let (place, turned_out) = lobby.enter(client);
-                shared.metrics.turned_out.inc_by(turned_out.into());
+                let (slot, evicted) = pending.enter(client);
+                shared.metrics.evicted.inc_by(evicted.into());
                 let serving = serve(
                     socket,
                     address.ip(),
                     Arc::clone(&shared),
                     routes.clone(),
-                    place,
+                    slot,
                 );
                 shared.tasks.spawn(serving);
             }
@@ -187,7 +187,7 @@ async fn serve(
     address: IpAddr,
     shared: Arc<Shared>,
     routes: Router,
-    place: Place,
+    slot: Slot,
 ) {
     let _ = socket.set_nodelay(true);
     // A client whose machine vanished is noticed by the heartbeat; the keepalive is for the requests before it.
@@ -215,7 +215,7 @@ async fn serve(
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
-    let (mut is_stopping, mut stream, mut place) = (false, None, Some(place));
+    let (mut is_stopping, mut stream, mut slot) = (false, None, Some(slot));
     // A client that does not read its answers must not keep its place for good: it is let go after its request, and left
     // where that does not end. An upgrade ends this well before.
     let too_long = sleep(PLAIN_CONNECTION_MAX);
@@ -233,10 +233,10 @@ async fn serve(
                 connection.as_mut().graceful_shutdown();
                 too_long.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
             }
-            () = turned_out(place.as_ref()) => break Ok(()),
+            () = evicted(slot.as_ref()) => break Ok(()),
             Ok(()) = streams.changed() => {
                 stream.clone_from(&streams.borrow_and_update());
-                place = None;
+                slot = None;
             }
             () = over(stream.as_ref()) => {
                 // Whoever does not take the end of a stream is left.
@@ -249,16 +249,16 @@ async fn serve(
             }
         }
     };
-    drop(place);
+    drop(slot);
     if let Err(error) = outcome {
         debug!(error = with_causes(&error), "connection ended early");
     }
 }
 
 /// Waits until the place is needed by somebody else; for good where there is none. Cancel-safe.
-async fn turned_out(place: Option<&Place>) {
-    match place {
-        Some(place) => place.turned_out().await,
+async fn evicted(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => slot.evicted().await,
         None => std::future::pending().await,
     }
 }
