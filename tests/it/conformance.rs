@@ -129,7 +129,7 @@ async fn echo(mut socket: TcpStream) {
             Heard::Control => {}
             Heard::Goodbye => is_over = true,
             Heard::Breach(code) => {
-                return close::say(code, [].into(), &socket, &mut inbound).await;
+                return close::close(code, [].into(), &socket, &mut inbound).await;
             }
             Heard::Gone => return,
         }

@@ -540,11 +540,11 @@ impl Connection {
         rest.extend(held.await.unwrap_or_default());
         let (peer, answers) = (&mut self.peer, &mut self.answers);
         let metrics = &self.shared.metrics;
-        if close::answer(peer, answers, &mut rest, &self.socket, metrics)
+        if close::answer_pending(peer, answers, &mut rest, &self.socket, metrics)
             .await
             .is_ok()
         {
-            close::say(code, rest, &self.socket, &mut self.inbound).await;
+            close::close(code, rest, &self.socket, &mut self.inbound).await;
         }
     }
 }

@@ -27,7 +27,7 @@ use usher_core::relay::peer::Peer;
 ///
 /// # Errors
 /// Where the socket is broken.
-pub(crate) async fn answer(
+pub(crate) async fn answer_pending(
     peer: &mut Peer,
     answers: &mut FuturesUnordered<BoxFuture<'static, Answer>>,
     rest: &mut VecDeque<Bytes>,
@@ -76,7 +76,7 @@ fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
 }
 
 /// Says goodbye over a socket that nobody else writes to any more; `rest` is what it had not taken.
-pub async fn say(
+pub async fn close(
     code: CloseCode,
     mut rest: VecDeque<Bytes>,
     socket: &Socket,
