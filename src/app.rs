@@ -26,7 +26,7 @@ use crate::net::admission::singleflight::Admissions;
 use crate::net::fanout::tally_reader::TallyReader;
 use crate::net::fanout::viewer_counts::Audience;
 use crate::net::fanout::{Command, Fanout};
-use crate::net::maintenance::Keeper;
+use crate::net::maintenance::Maintenance;
 use crate::net::readiness::{self, DatabaseState, Pulse};
 use crate::net::{Drain, Shared, moment};
 use crate::postgres::batcher;
@@ -133,13 +133,13 @@ impl Parts {
             looked,
             stop_listening.clone(),
         ));
-        let keeper = Keeper {
+        let maintenance = Maintenance {
             store: store.clone(),
             age_max: config.log_retention,
             events_max: config.log_retention_events,
             metrics: Arc::clone(&metrics),
         };
-        tasks.spawn(keeper.run(stop_listening.clone()));
+        tasks.spawn(maintenance.run(stop_listening.clone()));
         let listener = Listener {
             target: config.listen_database.clone(),
             store: store.clone(),

@@ -19,7 +19,7 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the keeper needs.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Maintenance {
     /// Where the chores are done.
     pub store: Store,
     /// Age beyond which an event leaves the log.
@@ -30,7 +30,7 @@ pub struct Keeper {
     pub metrics: Arc<Metrics>,
 }
 
-impl Keeper {
+impl Maintenance {
     /// Runs until the gateway stops.
     pub async fn run(self, stop: CancellationToken) {
         let mut close = tokio::time::interval(CLOSE_INTERVAL);

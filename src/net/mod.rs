@@ -9,7 +9,7 @@
 //! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`],
 //! [`handshake`], [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`wire`], [`farewell`],
 //! `question`, [`admissions`], [`access_checks`], [`throttle`], [`meter`], [`socket`], [`secure`], [`fanout`],
-//! [`mod@line`], [`audience`], [`tally`], [`keeper`], [`readiness`].
+//! [`mod@line`], [`audience`], [`tally`], [`maintenance`], [`readiness`].
 
 pub mod accept;
 pub mod admission;
