@@ -7,7 +7,7 @@
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`],
-//! [`handshake`], [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`wire`], [`farewell`],
+//! [`handshake`], [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`io`], [`farewell`],
 //! `question`, [`admissions`], [`access_checks`], [`throttle`], [`meter`], [`socket`], [`secure`], [`fanout`],
 //! [`mod@line`], [`audience`], [`tally`], [`maintenance`], [`readiness`].
 

@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 use usher::config::certificate::CertificateFiles;
 use usher::metrics::Metrics;
 use usher::net::accept::tls::Renewal;
-use usher::net::socket::tls_stream::Secure;
+use usher::net::socket::tls_stream::TlsStream as ServerTls;
 
 use crate::certificates::{Authority, Files, Pair};
 use crate::client::{Client, PATIENCE};
@@ -340,7 +340,7 @@ async fn tunnel(at: SocketAddr, config: ClientConfig) -> SocketAddr {
 async fn pair(
     authority: &Authority,
     versions: &[&'static SupportedProtocolVersion],
-) -> (Secure, TlsStream<TcpStream>) {
+) -> (ServerTls, TlsStream<TcpStream>) {
     let files = Files::new(&authority.issue(&["localhost"]));
     let files = CertificateFiles {
         chain: files.chain.clone(),
@@ -361,7 +361,7 @@ async fn pair(
     let at = listener.local_addr().unwrap();
     let accepting = async {
         let (tcp, _) = listener.accept().await.unwrap();
-        Secure::accept(tcp, config).await.unwrap()
+        ServerTls::accept(tcp, config).await.unwrap()
     };
     let (server, client) = tokio::join!(accepting, connect(at, client_config(authority, versions)));
     (server, client.unwrap())

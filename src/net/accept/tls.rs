@@ -23,7 +23,7 @@ use crate::config::certificate::{Certificate, CertificateError, CertificateFiles
 use crate::metrics::{Metrics, TlsFailure};
 use crate::net::moment;
 use crate::net::socket::Socket;
-use crate::net::socket::tls_stream::Secure;
+use crate::net::socket::tls_stream::TlsStream;
 use usher_core::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_RELOAD_INTERVAL};
 
 /// What a client gets that speaks HTTP to a listener that speaks TLS.
@@ -148,7 +148,7 @@ pub(crate) async fn secured(
     let error = match timeout(TLS_HANDSHAKE_TIMEOUT, shake_hands(tcp, config)).await {
         Ok(Ok(secure)) => {
             metrics.tls_handshakes.inc();
-            return Some(Socket::Secure(Box::new(secure)));
+            return Some(Socket::TlsStream(Box::new(secure)));
         }
         Ok(Err(error)) => error,
         Err(_elapsed) => io::ErrorKind::TimedOut.into(),
@@ -159,7 +159,7 @@ pub(crate) async fn secured(
     None
 }
 
-async fn shake_hands(mut tcp: TcpStream, config: &Arc<ServerConfig>) -> io::Result<Secure> {
+async fn shake_hands(mut tcp: TcpStream, config: &Arc<ServerConfig>) -> io::Result<TlsStream> {
     let mut first = [0];
     if tcp.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
         // A person who forgot a letter is told so; anybody else does not read it.
@@ -170,7 +170,7 @@ async fn shake_hands(mut tcp: TcpStream, config: &Arc<ServerConfig>) -> io::Resu
         }
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    Secure::accept(tcp, Arc::clone(config)).await
+    TlsStream::accept(tcp, Arc::clone(config)).await
 }
 
 fn failure(error: &io::Error) -> TlsFailure {

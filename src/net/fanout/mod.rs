@@ -22,7 +22,7 @@ use crate::net::fanout::viewer_counts::Audience;
 use crate::net::readiness::Pulse;
 use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::Shrink;
-use crate::net::socket::outbound::{FrameKind, Line, Note, Written};
+use crate::net::socket::outbound::{FrameKind, Note, Outbound, Written};
 use crate::net::{answered, moment};
 use crate::postgres::listener::Heard;
 use crate::postgres::store::{Store, StoreError};
@@ -102,7 +102,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Fanout {
     router: Router,
-    lines: Lines,
+    outbounds: Outbounds,
     revocations: Revocations,
     access_changes: AccessChanges,
     audience: Arc<Audience>,
@@ -131,8 +131,8 @@ impl Fanout {
     ) -> Self {
         Self {
             router: Router::new(ring_events_max),
-            lines: Lines {
-                lines: FxHashMap::default(),
+            outbounds: Outbounds {
+                outbounds: FxHashMap::default(),
                 metrics: Arc::clone(&metrics),
                 shrink: Shrink::default(),
                 written: Written::default(),
@@ -196,7 +196,7 @@ impl Fanout {
         for heard in news {
             match &**heard {
                 Heard::Back { epoch } => {
-                    self.router.publish(notices.drain(..), &mut self.lines);
+                    self.router.publish(notices.drain(..), &mut self.outbounds);
                     self.on_back(epoch);
                 }
                 Heard::OwnVotes(votes) => {
@@ -219,7 +219,7 @@ impl Fanout {
             .iter()
             .rev()
             .find_map(|notice| notice.event.as_ref()?.at_ms);
-        self.router.publish(notices, &mut self.lines);
+        self.router.publish(notices, &mut self.outbounds);
         if let Some(at_ms) = newest {
             let lag = Duration::from_millis(began.unix_ms.saturating_sub(at_ms));
             self.metrics.lag.observe(lag.as_secs_f64());
@@ -248,7 +248,7 @@ impl Fanout {
     fn on_page(&mut self, refill: Refill, page: Result<LogPage, StoreError>) {
         match answered(page, "what was missed", &self.store, &self.metrics) {
             Some(page) => {
-                self.router.on_page(&refill, &page, &mut self.lines);
+                self.router.on_page(&refill, &page, &mut self.outbounds);
                 let forgeries = self.router.take_forgeries();
                 if forgeries > 0 {
                     self.store.log().on_forged(refill.session, forgeries);
@@ -267,8 +267,10 @@ impl Fanout {
                 attempt,
                 from,
             } => {
-                let attached = self.router.attach(session, peer, &from, &mut self.lines);
-                self.lines.tell(
+                let attached = self
+                    .router
+                    .attach(session, peer, &from, &mut self.outbounds);
+                self.outbounds.tell(
                     peer,
                     Note::Attached {
                         session,
@@ -279,8 +281,8 @@ impl Fanout {
             }
             Command::Close { peer, held } => self.on_close(peer, held),
             Command::Frame { peer, frame, kind } => {
-                if let Some(line) = self.lines.lines.get_mut(&peer) {
-                    line.send(frame, kind, &mut self.lines.written);
+                if let Some(outbound) = self.outbounds.outbounds.get_mut(&peer) {
+                    outbound.send(frame, kind, &mut self.outbounds.written);
                 }
             }
             Command::Identify { peer, user } => self.router.set_user(peer, user),
@@ -304,8 +306,8 @@ impl Fanout {
                 is_packed,
                 notes,
             } => {
-                let line = Line::new(socket, is_packed, notes);
-                self.lines.lines.insert(peer, line);
+                let outbound = Outbound::new(socket, is_packed, notes);
+                self.outbounds.outbounds.insert(peer, outbound);
             }
             Command::SeesHidden {
                 peer,
@@ -317,19 +319,19 @@ impl Fanout {
             Command::Void(change) => {
                 self.revocations.on_access_change(change, moment().unix_ms);
             }
-            Command::Tally(tally) => self.router.on_tally(&tally, &mut self.lines),
+            Command::Tally(tally) => self.router.on_tally(&tally, &mut self.outbounds),
             Command::Writable { peer } => self.on_writable(peer),
         }
     }
 
     fn on_writable(&mut self, peer: PeerId) {
         let flows = self
-            .lines
-            .lines
+            .outbounds
+            .outbounds
             .get_mut(&peer)
-            .is_some_and(|line| line.on_writable(&mut self.lines.written));
+            .is_some_and(|outbound| outbound.on_writable(&mut self.outbounds.written));
         if flows {
-            self.router.catch_up(peer, &mut self.lines);
+            self.router.catch_up(peer, &mut self.outbounds);
         }
     }
 
@@ -341,7 +343,7 @@ impl Fanout {
         user: Option<UserId>,
         grant: Option<&Grant>,
     ) {
-        if !self.lines.lines.contains_key(&peer) {
+        if !self.outbounds.outbounds.contains_key(&peer) {
             return;
         }
         if !self.router.is_watching(session, peer) {
@@ -354,7 +356,7 @@ impl Fanout {
         let holds = grant.is_some_and(|grant| self.revocations.allows(grant));
         let recall = recall.filter(|_| holds).map(Box::new);
         let viewers = self.audience.count(session);
-        self.lines.tell(
+        self.outbounds.tell(
             peer,
             Note::Joined {
                 session,
@@ -378,8 +380,8 @@ impl Fanout {
             self.audience.leave(session);
             self.metrics.subscriptions.dec();
         }
-        if let Some(line) = self.lines.lines.remove(&peer) {
-            let frames = line.close();
+        if let Some(outbound) = self.outbounds.outbounds.remove(&peer) {
+            let frames = outbound.close();
             if let Some(held) = held {
                 // A connection that is gone has no use for it.
                 let _ = held.send(frames);
@@ -419,7 +421,7 @@ impl Fanout {
                     count,
                 }
                 .encode();
-                self.router.broadcast(*session, &frame, &mut self.lines);
+                self.router.broadcast(*session, &frame, &mut self.outbounds);
             }
         }
     }
@@ -444,7 +446,7 @@ impl Fanout {
     fn drain(&mut self) {
         let recounts: Vec<VotingId> = std::iter::from_fn(|| self.router.poll_recount()).collect();
         self.recount(recounts);
-        self.lines.count();
+        self.outbounds.count();
         while let Some(refill) = self.router.poll_refill() {
             self.metrics
                 .refills
@@ -459,7 +461,7 @@ impl Fanout {
             kind,
         }) = self.router.poll_turn()
         {
-            self.lines.tell(
+            self.outbounds.tell(
                 peer,
                 Note::Turned {
                     session,
@@ -487,14 +489,14 @@ fn gauge(count: usize) -> i64 {
 
 /// The lines of all connections of a loop.
 #[derive(Debug)]
-struct Lines {
-    lines: FxHashMap<PeerId, Line>,
+struct Outbounds {
+    outbounds: FxHashMap<PeerId, Outbound>,
     metrics: Arc<Metrics>,
     shrink: Shrink,
     written: Written,
 }
 
-impl Lines {
+impl Outbounds {
     /// Adds what was written to the metrics: once a turn, since they are shared between cores.
     fn count(&mut self) {
         let Written {
@@ -508,16 +510,16 @@ impl Lines {
     }
 
     fn tell(&mut self, peer: PeerId, note: Note) {
-        if let Some(line) = self.lines.get_mut(&peer) {
-            line.tell(note);
+        if let Some(outbound) = self.outbounds.get_mut(&peer) {
+            outbound.tell(note);
         }
     }
 }
 
-impl Outlet for Lines {
+impl Outlet for Outbounds {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
-        self.lines
+        self.outbounds
             .get_mut(&peer)
-            .is_some_and(|line| line.offer(bytes, &mut self.shrink, &mut self.written))
+            .is_some_and(|outbound| outbound.offer(bytes, &mut self.shrink, &mut self.written))
     }
 }

@@ -13,14 +13,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use crate::net::socket::Socket;
-use crate::net::socket::inbound_io::Wire;
+use crate::net::socket::inbound_io::InboundIo;
 use usher_core::limits::{FRAME_BYTES_MAX, READ_BUFFER_BYTES};
 use usher_core::protocol::refusal::CloseCode;
 
 /// The read side of one socket.
 #[derive(Debug)]
 pub struct Inbound {
-    stream: WebSocketStream<Wire>,
+    stream: WebSocketStream<InboundIo>,
 }
 
 /// What came.
@@ -49,9 +49,9 @@ impl Inbound {
             .write_buffer_size(0)
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
-        let wire = Wire::new(socket, read, is_packed);
+        let io = InboundIo::new(socket, read, is_packed);
         Self {
-            stream: WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await,
+            stream: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
         }
     }
 

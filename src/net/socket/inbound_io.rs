@@ -19,7 +19,7 @@ use usher_core::protocol::refusal::CloseCode;
 
 /// One socket, for reading.
 #[derive(Debug)]
-pub struct Wire {
+pub struct InboundIo {
     socket: Arc<Socket>,
     /// What was read already and is still to be handed on.
     read: Bytes,
@@ -36,11 +36,11 @@ enum Outlines {
     Packed(Box<Unpacker>),
 }
 
-impl Wire {
+impl InboundIo {
     /// Reads from a socket that somebody else writes to, after `read`, which was read already.
     #[must_use]
     pub fn new(socket: Arc<Socket>, read: Vec<u8>, is_packed: bool) -> Self {
-        let mut wire = Self {
+        let mut io = Self {
             socket,
             read: read.into(),
             outlines: Outlines::Plain(Framing::default()),
@@ -48,10 +48,10 @@ impl Wire {
         };
         if is_packed {
             let mut unpacker = Box::<Unpacker>::default();
-            wire.read = unpacked(&mut unpacker, &wire.read);
-            wire.outlines = Outlines::Packed(unpacker);
+            io.read = unpacked(&mut unpacker, &io.read);
+            io.outlines = Outlines::Packed(unpacker);
         }
-        wire
+        io
     }
 
     /// With which code the client must be closed for the frames that it sends; reading fails from then on.
@@ -80,24 +80,24 @@ fn unpacked(unpacker: &mut Unpacker, bytes: &[u8]) -> Bytes {
     out.freeze()
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for InboundIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let wire = &mut *self;
-        match &mut wire.outlines {
+        let io = &mut *self;
+        match &mut io.outlines {
             Outlines::Plain(framing) => {
                 // What was good before a breach is handed on first; what comes after it is not even waited for.
                 if framing.breach().is_some() {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 let before = buffer.filled().len();
-                if wire.read.is_empty() {
-                    ready!(wire.socket.poll_read(cx, buffer))?;
+                if io.read.is_empty() {
+                    ready!(io.socket.poll_read(cx, buffer))?;
                 } else {
-                    hand_on(&mut wire.read, buffer);
+                    hand_on(&mut io.read, buffer);
                 }
                 let passed = framing.pass(&buffer.filled()[before..]);
                 // None at all would be taken for the end of the socket.
@@ -107,26 +107,26 @@ impl AsyncRead for Wire {
                 buffer.set_filled(before + passed);
             }
             Outlines::Packed(unpacker) => {
-                while wire.read.is_empty() {
+                while io.read.is_empty() {
                     if unpacker.breach().is_some() {
                         return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                     }
                     let mut raw = [0; READ_BUFFER_BYTES];
                     let mut raw = ReadBuf::new(&mut raw);
-                    ready!(wire.socket.poll_read(cx, &mut raw))?;
+                    ready!(io.socket.poll_read(cx, &mut raw))?;
                     if raw.filled().is_empty() {
                         return Poll::Ready(Ok(()));
                     }
-                    wire.read = unpacked(unpacker, raw.filled());
+                    io.read = unpacked(unpacker, raw.filled());
                 }
-                hand_on(&mut wire.read, buffer);
+                hand_on(&mut io.read, buffer);
             }
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for InboundIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,

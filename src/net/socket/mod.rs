@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::net::socket::tls_stream::Secure;
+use crate::net::socket::tls_stream::TlsStream;
 
 /// One client's socket.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub enum Socket {
     /// TCP alone.
     Plain(TcpStream),
     /// TLS over it. Boxed: it is the rarer and the larger.
-    Secure(Box<Secure>),
+    TlsStream(Box<TlsStream>),
     /// One end of a pair, whose other end translates for a client of another kind.
     Pair(UnixStream),
 }
@@ -46,7 +46,7 @@ impl Socket {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.try_write(bytes),
-            Self::Secure(secure) => secure.try_write(bytes),
+            Self::TlsStream(secure) => secure.try_write(bytes),
             Self::Pair(pair) => pair.try_write(bytes),
         }
     }
@@ -59,7 +59,7 @@ impl Socket {
         // Polled, since the futures of tokio are several times as large, and every connection has room for one.
         poll_fn(|cx| match self {
             Self::Plain(tcp) => tcp.poll_write_ready(cx),
-            Self::Secure(secure) => secure.poll_writable(cx),
+            Self::TlsStream(secure) => secure.poll_writable(cx),
             Self::Pair(pair) => pair.poll_write_ready(cx),
         })
         .await
@@ -78,7 +78,7 @@ impl Socket {
                 |cx| tcp.poll_read_ready(cx),
                 |into| tcp.try_read(into),
             ),
-            Self::Secure(secure) => secure.poll_read(cx, buffer),
+            Self::TlsStream(secure) => secure.poll_read(cx, buffer),
             Self::Pair(pair) => poll_read_ready(
                 cx,
                 buffer,
@@ -92,7 +92,7 @@ impl Socket {
     pub fn close(&self) {
         match self {
             Self::Plain(_) | Self::Pair(_) => {}
-            Self::Secure(secure) => secure.close(),
+            Self::TlsStream(secure) => secure.close(),
         }
     }
 }
@@ -135,7 +135,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Secure(secure) => secure.poll_write(cx, bytes),
+            Self::TlsStream(secure) => secure.poll_write(cx, bytes),
             Self::Pair(pair) => Pin::new(pair).poll_write(cx, bytes),
         }
     }
@@ -147,7 +147,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, buffers),
-            Self::Secure(secure) => {
+            Self::TlsStream(secure) => {
                 let first = buffers.iter().find(|buffer| !buffer.is_empty());
                 secure.poll_write(cx, first.map_or(&[], |buffer| buffer))
             }
@@ -158,7 +158,7 @@ impl AsyncWrite for Socket {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
-            Self::Secure(_) => false,
+            Self::TlsStream(_) => false,
             Self::Pair(pair) => pair.is_write_vectored(),
         }
     }
@@ -166,7 +166,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Secure(secure) => secure.poll_flush(cx),
+            Self::TlsStream(secure) => secure.poll_flush(cx),
             Self::Pair(pair) => Pin::new(pair).poll_flush(cx),
         }
     }
@@ -174,7 +174,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Secure(secure) => secure.poll_shutdown(cx),
+            Self::TlsStream(secure) => secure.poll_shutdown(cx),
             Self::Pair(pair) => Pin::new(pair).poll_shutdown(cx),
         }
     }

@@ -76,32 +76,32 @@ pub struct Written {
 
 /// The write side of one connection.
 #[derive(Debug)]
-pub struct Line {
+pub struct Outbound {
     socket: Arc<Socket>,
     /// Whether it is given shared frames in their compressed form.
     is_packed: bool,
     /// `None` once the connection is given up: its task sees the other end close.
     notes: Option<channel::Sender<Note>>,
-    stalled: Option<Held>,
+    stalled: Option<HeldFrames>,
 }
 
 /// What waits behind the bytes that a socket did not take.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldFrames {
     frames: VecDeque<(Bytes, FrameKind)>,
     bytes: usize,
     /// Answers that came after the line was given up.
     late: usize,
 }
 
-impl Held {
+impl HeldFrames {
     fn push(&mut self, frame: Bytes, kind: FrameKind) {
         self.bytes += frame.len();
         self.frames.push_back((frame, kind));
     }
 }
 
-impl Line {
+impl Outbound {
     /// The write side of a socket whose connection hears by `notes`.
     #[must_use]
     pub fn new(socket: Arc<Socket>, is_packed: bool, notes: channel::Sender<Note>) -> Self {
@@ -211,7 +211,7 @@ impl Line {
         written.bytes += count as u64;
         if count < bytes.len() {
             written.stalls += 1;
-            self.stalled = Some(Held::default());
+            self.stalled = Some(HeldFrames::default());
             self.tell(Note::Finish(bytes.slice(count..)));
         }
     }
@@ -232,69 +232,69 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_holds_too_much_keeps_the_answers_for_the_close() {
-        let (mut line, mut notes, _theirs) = line(8);
-        fill(&mut line, &mut notes).await;
+        let (mut outbound, mut notes, _theirs) = outbound(8);
+        fill(&mut outbound, &mut notes).await;
         let (large, small) = (frame(b'l', HELD_BYTES_MAX), frame(b's', 100));
         let (first, late) = (frame(b'1', 50), frame(b'2', 60));
         let mut written = Written::default();
-        line.send(first.clone(), FrameKind::Answer, &mut written);
-        line.send(large.clone(), FrameKind::Plain, &mut written);
+        outbound.send(first.clone(), FrameKind::Answer, &mut written);
+        outbound.send(large.clone(), FrameKind::Plain, &mut written);
         assert_eq!(notes.next().await.map(|_| ()), None, "it is given up");
-        line.send(small, FrameKind::Plain, &mut written);
-        line.send(late.clone(), FrameKind::Answer, &mut written);
+        outbound.send(small, FrameKind::Plain, &mut written);
+        outbound.send(late.clone(), FrameKind::Answer, &mut written);
         for _ in 0..2 * LATE_ANSWERS_MAX {
-            line.send(late.clone(), FrameKind::Answer, &mut written);
+            outbound.send(late.clone(), FrameKind::Answer, &mut written);
         }
-        assert!(!line.on_writable(&mut written));
-        let held = line.close();
+        assert!(!outbound.on_writable(&mut written));
+        let held = outbound.close();
         assert_eq!(held[..3], [first, large, late]);
         assert_eq!(held.len(), 2 + LATE_ANSWERS_MAX);
     }
 
     #[tokio::test]
     async fn a_frame_that_is_cut_is_kept_where_the_connection_does_not_listen() {
-        let (mut line, mut notes, theirs) = line(0);
+        let (mut outbound, mut notes, theirs) = outbound(0);
         // There is room for one.
-        line.tell(Note::Written);
+        outbound.tell(Note::Written);
         let (large, answer) = (frame(b'l', 4 << 20), frame(b'a', 50));
         let mut written = Written::default();
-        line.send(large.clone(), FrameKind::Plain, &mut written);
-        line.send(answer.clone(), FrameKind::Answer, &mut written);
+        outbound.send(large.clone(), FrameKind::Plain, &mut written);
+        outbound.send(answer.clone(), FrameKind::Answer, &mut written);
         assert!(matches!(notes.next().await, Some(Note::Written)));
         assert!(notes.next().await.is_none(), "it is given up");
         let mut sent = read(&theirs, written.bytes).await;
-        sent.extend(line.close().concat());
+        sent.extend(outbound.close().concat());
         assert_eq!(sent, [&large[..], &answer[..]].concat());
     }
 
     #[tokio::test]
     async fn what_was_held_goes_out_in_order_once_the_socket_takes_it() {
-        let (mut line, mut notes, theirs) = line(8);
-        let taken = fill(&mut line, &mut notes).await;
+        let (mut outbound, mut notes, theirs) = outbound(8);
+        let taken = fill(&mut outbound, &mut notes).await;
         let mut written = Written::default();
-        line.send(frame(b'1', 10), FrameKind::Answer, &mut written);
-        line.send(frame(b'2', 10), FrameKind::Receipted, &mut written);
+        outbound.send(frame(b'1', 10), FrameKind::Answer, &mut written);
+        outbound.send(frame(b'2', 10), FrameKind::Receipted, &mut written);
         assert_eq!(written.bytes, 0);
         read(&theirs, taken).await;
-        line.socket.writable().await.expect("writable");
-        assert!(line.on_writable(&mut written));
+        outbound.socket.writable().await.expect("writable");
+        assert!(outbound.on_writable(&mut written));
         assert!(matches!(notes.next().await, Some(Note::Written)));
         assert_eq!(read(&theirs, 20).await, b"11111111112222222222");
-        assert!(line.close().is_empty());
+        assert!(outbound.close().is_empty());
     }
 
-    fn line(notes: usize) -> (Line, channel::Receiver<Note>, UnixStream) {
+    fn outbound(notes: usize) -> (Outbound, channel::Receiver<Note>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let (sender, notes) = channel::channel(notes);
-        let line = Line::new(Arc::new(Socket::Pair(ours)), false, sender);
-        (line, notes, theirs)
+        let outbound = Outbound::new(Arc::new(Socket::Pair(ours)), false, sender);
+        (outbound, notes, theirs)
     }
 
     /// Sends until the socket takes no more; says how much it took.
-    async fn fill(line: &mut Line, notes: &mut channel::Receiver<Note>) -> u64 {
+    async fn fill(outbound: &mut Outbound, notes: &mut channel::Receiver<Note>) -> u64 {
         let mut written = Written::default();
-        while line.stalled.is_none() {
-            line.send(frame(b'x', 100_000), FrameKind::Plain, &mut written);
+        while outbound.stalled.is_none() {
+            outbound.send(frame(b'x', 100_000), FrameKind::Plain, &mut written);
         }
         assert!(matches!(notes.next().await, Some(Note::Finish(_))));
         written.bytes

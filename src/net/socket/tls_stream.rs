@@ -31,13 +31,13 @@ use tokio::net::TcpStream;
 use usher_core::limits::{TLS_INCOMING_BYTES_MAX, TLS_READ_BYTES, TLS_RECORD_BYTES};
 
 /// A socket under TLS.
-pub struct Secure {
+pub struct TlsStream {
     tcp: TcpStream,
     #[expect(clippy::disallowed_types, reason = "as above")]
     channel: Mutex<Channel>,
 }
 
-impl Secure {
+impl TlsStream {
     /// Shakes hands with a client that has just connected.
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl Secure {
     }
 }
 
-impl fmt::Debug for Secure {
+impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Secure").field(&self.tcp).finish()
     }
