@@ -154,7 +154,7 @@ pub async fn stream(
             let socket = Upgraded {
                 socket: Socket::Pair(ours),
                 read: subscribe,
-                is_packed: false,
+                is_compressed: false,
             };
             handshake::serve(shared, socket, identity).await;
             drop(ending);

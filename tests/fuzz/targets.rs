@@ -27,7 +27,7 @@ use usher_core::limits::{
     KEY_ID_BYTES_MAX, RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
 };
 use usher_core::protocol::client::{ClientFrame, Misunderstood, Request, decode};
-use usher_core::protocol::deflate::Unpacker;
+use usher_core::protocol::deflate::Decompressor;
 use usher_core::protocol::framing::{Framing, Part};
 use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::notify::{parse_access_change, parse_notice, parse_voting};
@@ -188,7 +188,7 @@ pub(crate) fn packed(data: &[u8]) {
         return;
     };
     let read = |cut: usize| {
-        let mut unpacker = Unpacker::default();
+        let mut unpacker = Decompressor::default();
         let mut out = BytesMut::new();
         for piece in bytes.chunks(cut.max(1)) {
             unpacker.pass(piece, &mut out);

@@ -148,9 +148,9 @@ fn deflate_bytes(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What a browser does: a fresh window for each message, since no context is taken over.
-fn inflate(packed: &[u8]) -> Vec<u8> {
+fn inflate(compressed: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 << 20);
-    let whole = [packed, &[0, 0, 0xff, 0xff]].concat();
+    let whole = [compressed, &[0, 0, 0xff, 0xff]].concat();
     Decompress::new(false)
         .decompress_vec(&whole, &mut out, FlushDecompress::Sync)
         .unwrap();

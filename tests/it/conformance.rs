@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use usher::net::socket::Socket;
 use usher::net::socket::close;
 use usher::net::socket::inbound::{Heard, Inbound};
-use usher_core::protocol::deflate::{self, Packer};
+use usher_core::protocol::deflate::{self, Compressor};
 use usher_core::protocol::websocket;
 
 /// What a gateway has no room for, by intent: messages beyond `max_frame_bytes`. And 12.5, where Kosoku trips over its own
@@ -119,7 +119,7 @@ async fn echo(mut socket: TcpStream) {
     socket.write_all(answer.as_bytes()).await.unwrap();
     let socket = Arc::new(Socket::Plain(socket));
     let mut inbound = Inbound::new(Arc::clone(&socket), Vec::new(), extension.is_some()).await;
-    let mut packer = extension.map(|_| Packer::default());
+    let mut compressor = extension.map(|_| Compressor::default());
     loop {
         let mut frames = Vec::new();
         let mut is_over = false;
@@ -133,8 +133,11 @@ async fn echo(mut socket: TcpStream) {
             }
             Heard::Gone => return,
         }
-        if let Some(packer) = &mut packer {
-            frames = frames.iter().map(|frame| packer.pack(frame)).collect();
+        if let Some(compressor) = &mut compressor {
+            frames = frames
+                .iter()
+                .map(|frame| compressor.compress(frame))
+                .collect();
         }
         frames.extend(inbound.take_reply().await);
         for frame in frames {

@@ -153,7 +153,7 @@ fn accepted_extension(headers: &HeaderMap) -> Option<HeaderValue> {
 async fn connect(
     shared: Arc<Shared>,
     upgrade: OnUpgrade,
-    is_packed: bool,
+    is_compressed: bool,
     identity: Option<Arc<Identity>>,
     permits: ConnectionPermits,
 ) {
@@ -161,7 +161,7 @@ async fn connect(
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(error = with_causes(&error), "upgrade failed"),
     };
-    serve(shared, unwrap(upgraded, is_packed), identity).await;
+    serve(shared, unwrap(upgraded, is_compressed), identity).await;
     drop(permits);
 }
 
@@ -191,7 +191,7 @@ pub fn serve(
 }
 
 /// Takes hyper's wrapping off a socket, so that its buffers go.
-fn unwrap(upgraded: hyper::upgrade::Upgraded, is_packed: bool) -> Upgraded {
+fn unwrap(upgraded: hyper::upgrade::Upgraded, is_compressed: bool) -> Upgraded {
     let parts = upgraded
         .downcast::<TokioIo<Socket>>()
         .expect("every connection is served over a socket of ours");
@@ -199,7 +199,7 @@ fn unwrap(upgraded: hyper::upgrade::Upgraded, is_packed: bool) -> Upgraded {
     Upgraded {
         socket: parts.io.into_inner(),
         read: parts.read_buf.to_vec(),
-        is_packed,
+        is_compressed,
     }
 }
 

@@ -64,7 +64,7 @@ pub struct Upgraded {
     /// What came after the handshake already.
     pub read: Vec<u8>,
     /// Whether compression was agreed on.
-    pub is_packed: bool,
+    pub is_compressed: bool,
 }
 
 /// What a full socket did not take.
@@ -91,12 +91,12 @@ impl Connection {
         let Upgraded {
             socket,
             read,
-            is_packed,
+            is_compressed,
         } = socket;
         let (id, fanout) = shared.enrol();
         let (note_sender, notes) = channel::channel(NOTE_QUEUE_LEN);
         let socket = Arc::new(socket);
-        let inbound = Inbound::new(Arc::clone(&socket), read, is_packed).await;
+        let inbound = Inbound::new(Arc::clone(&socket), read, is_compressed).await;
         let peer = Peer::new(
             Arc::clone(&shared.rules),
             identity,
@@ -106,7 +106,7 @@ impl Connection {
         let open = Command::Open {
             peer: id,
             socket: Arc::clone(&socket),
-            is_packed,
+            is_compressed,
             notes: note_sender,
         };
         // A loop that is gone closes the other end of the notes, which ends this task.

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::net::fanout::viewer_counts::Audience;
 use crate::net::readiness::Pulse;
 use crate::net::socket::Socket;
-use crate::net::socket::compression_cache::Shrink;
+use crate::net::socket::compression_cache::CompressionCache;
 use crate::net::socket::outbound::{FrameKind, Note, Outbound, Written};
 use crate::net::{answered, moment};
 use crate::postgres::listener::Heard;
@@ -81,7 +81,7 @@ pub enum Command {
     Open {
         peer: PeerId,
         socket: Arc<Socket>,
-        is_packed: bool,
+        is_compressed: bool,
         notes: channel::Sender<Note>,
     },
     /// Show, or hide, counts that others may not see.
@@ -134,7 +134,7 @@ impl Fanout {
             outbounds: Outbounds {
                 outbounds: FxHashMap::default(),
                 metrics: Arc::clone(&metrics),
-                shrink: Shrink::default(),
+                compression_cache: CompressionCache::default(),
                 written: Written::default(),
             },
             revocations: Revocations::default(),
@@ -303,10 +303,10 @@ impl Fanout {
             Command::Open {
                 peer,
                 socket,
-                is_packed,
+                is_compressed,
                 notes,
             } => {
-                let outbound = Outbound::new(socket, is_packed, notes);
+                let outbound = Outbound::new(socket, is_compressed, notes);
                 self.outbounds.outbounds.insert(peer, outbound);
             }
             Command::SeesHidden {
@@ -492,7 +492,7 @@ fn gauge(count: usize) -> i64 {
 struct Outbounds {
     outbounds: FxHashMap<PeerId, Outbound>,
     metrics: Arc<Metrics>,
-    shrink: Shrink,
+    compression_cache: CompressionCache,
     written: Written,
 }
 
@@ -518,8 +518,8 @@ impl Outbounds {
 
 impl Outlet for Outbounds {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
-        self.outbounds
-            .get_mut(&peer)
-            .is_some_and(|outbound| outbound.offer(bytes, &mut self.shrink, &mut self.written))
+        self.outbounds.get_mut(&peer).is_some_and(|outbound| {
+            outbound.offer(bytes, &mut self.compression_cache, &mut self.written)
+        })
     }
 }

@@ -43,13 +43,13 @@ pub enum Heard {
 impl Inbound {
     /// Reads from a socket that somebody else writes to; `read` is what came after the handshake already, and messages may
     /// be compressed where that was agreed on.
-    pub async fn new(socket: Arc<Socket>, read: Vec<u8>, is_packed: bool) -> Self {
+    pub async fn new(socket: Arc<Socket>, read: Vec<u8>, is_compressed: bool) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
-        let io = InboundIo::new(socket, read, is_packed);
+        let io = InboundIo::new(socket, read, is_compressed);
         Self {
             stream: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
         }

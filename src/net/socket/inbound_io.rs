@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::socket::Socket;
 use usher_core::limits::READ_BUFFER_BYTES;
-use usher_core::protocol::deflate::Unpacker;
+use usher_core::protocol::deflate::Decompressor;
 use usher_core::protocol::framing::Framing;
 use usher_core::protocol::refusal::CloseCode;
 
@@ -33,23 +33,23 @@ enum Outlines {
     /// Handed on as it comes.
     Plain(Framing),
     /// Messages may be compressed, and are handed on as if they were not. Boxed, as it is the larger.
-    Packed(Box<Unpacker>),
+    Packed(Box<Decompressor>),
 }
 
 impl InboundIo {
     /// Reads from a socket that somebody else writes to, after `read`, which was read already.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, read: Vec<u8>, is_packed: bool) -> Self {
+    pub fn new(socket: Arc<Socket>, read: Vec<u8>, is_compressed: bool) -> Self {
         let mut io = Self {
             socket,
             read: read.into(),
             outlines: Outlines::Plain(Framing::default()),
             out: Vec::new(),
         };
-        if is_packed {
-            let mut unpacker = Box::<Unpacker>::default();
-            io.read = unpacked(&mut unpacker, &io.read);
-            io.outlines = Outlines::Packed(unpacker);
+        if is_compressed {
+            let mut decompressor = Box::<Decompressor>::default();
+            io.read = decompressed(&mut decompressor, &io.read);
+            io.outlines = Outlines::Packed(decompressor);
         }
         io
     }
@@ -59,7 +59,7 @@ impl InboundIo {
     pub fn breach(&self) -> Option<CloseCode> {
         match &self.outlines {
             Outlines::Plain(framing) => framing.breach(),
-            Outlines::Packed(unpacker) => unpacker.breach(),
+            Outlines::Packed(decompressor) => decompressor.breach(),
         }
     }
 
@@ -74,9 +74,9 @@ fn hand_on(read: &mut Bytes, buffer: &mut ReadBuf<'_>) {
     buffer.put_slice(&read.split_to(count));
 }
 
-fn unpacked(unpacker: &mut Unpacker, bytes: &[u8]) -> Bytes {
+fn decompressed(decompressor: &mut Decompressor, bytes: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
-    unpacker.pass(bytes, &mut out);
+    decompressor.pass(bytes, &mut out);
     out.freeze()
 }
 
@@ -106,9 +106,9 @@ impl AsyncRead for InboundIo {
                 }
                 buffer.set_filled(before + passed);
             }
-            Outlines::Packed(unpacker) => {
+            Outlines::Packed(decompressor) => {
                 while io.read.is_empty() {
-                    if unpacker.breach().is_some() {
+                    if decompressor.breach().is_some() {
                         return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                     }
                     let mut raw = [0; READ_BUFFER_BYTES];
@@ -117,7 +117,7 @@ impl AsyncRead for InboundIo {
                     if raw.filled().is_empty() {
                         return Poll::Ready(Ok(()));
                     }
-                    io.read = unpacked(unpacker, raw.filled());
+                    io.read = decompressed(decompressor, raw.filled());
                 }
                 hand_on(&mut io.read, buffer);
             }

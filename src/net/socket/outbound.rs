@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::channel::mpsc as channel;
 
 use crate::net::socket::Socket;
-use crate::net::socket::compression_cache::Shrink;
+use crate::net::socket::compression_cache::CompressionCache;
 use usher_core::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
 use usher_core::protocol::id::SessionId;
 use usher_core::relay::router::{Attached, Recall, TurnKind};
@@ -79,7 +79,7 @@ pub struct Written {
 pub struct Outbound {
     socket: Arc<Socket>,
     /// Whether it is given shared frames in their compressed form.
-    is_packed: bool,
+    is_compressed: bool,
     /// `None` once the connection is given up: its task sees the other end close.
     notes: Option<channel::Sender<Note>>,
     stalled: Option<HeldFrames>,
@@ -104,10 +104,10 @@ impl HeldFrames {
 impl Outbound {
     /// The write side of a socket whose connection hears by `notes`.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, is_packed: bool, notes: channel::Sender<Note>) -> Self {
+    pub fn new(socket: Arc<Socket>, is_compressed: bool, notes: channel::Sender<Note>) -> Self {
         Self {
             socket,
-            is_packed,
+            is_compressed,
             notes: Some(notes),
             stalled: None,
         }
@@ -142,12 +142,17 @@ impl Outbound {
     }
 
     /// Offers what many are sent. False where the line is stalled.
-    pub fn offer(&mut self, chunk: &Bytes, shrink: &mut Shrink, written: &mut Written) -> bool {
+    pub fn offer(
+        &mut self,
+        chunk: &Bytes,
+        compression_cache: &mut CompressionCache,
+        written: &mut Written,
+    ) -> bool {
         if self.stalled.is_some() || self.notes.is_none() {
             return false;
         }
-        if self.is_packed {
-            self.write(&shrink.form(chunk), written);
+        if self.is_compressed {
+            self.write(&compression_cache.form(chunk), written);
         } else {
             self.write(chunk, written);
         }

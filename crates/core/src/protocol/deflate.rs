@@ -1,8 +1,8 @@
 //! Compression of messages: `permessage-deflate` (RFC 7692) without context takeover.
 //!
 //! Each message is compressed by itself, so one compressed frame serves every receiver, and a connection that says nothing
-//! has no compressor and no window to keep in memory. [`accept`] is the word of the handshake, [`Packer`] the way out,
-//! [`Unpacker`] the way in: it turns what a client compressed into the frames that it would have sent otherwise, so that
+//! has no compressor and no window to keep in memory. [`accept`] is the word of the handshake, [`Compressor`] the way out,
+//! [`Decompressor`] the way in: it turns what a client compressed into the frames that it would have sent otherwise, so that
 //! nobody behind it needs to know.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -78,11 +78,11 @@ fn is_window(bits: &str) -> bool {
 
 /// Compresses frames of ours.
 #[derive(Debug)]
-pub struct Packer {
+pub struct Compressor {
     compress: Compress,
 }
 
-impl Default for Packer {
+impl Default for Compressor {
     fn default() -> Self {
         Self {
             compress: Compress::new(Compression::default(), false),
@@ -90,18 +90,18 @@ impl Default for Packer {
     }
 }
 
-impl Packer {
+impl Compressor {
     /// The same messages, each compressed where that makes it shorter.
-    pub fn pack(&mut self, frames: &Bytes) -> Bytes {
+    pub fn compress(&mut self, frames: &Bytes) -> Bytes {
         let mut out = BytesMut::with_capacity(frames.len() / 2);
         let mut rest = &frames[..];
         while !rest.is_empty() {
             let (frame, later) = websocket::split_first(rest);
             let payload = websocket::payload(frame);
             match self.deflate(payload) {
-                Some(packed) => {
-                    websocket::put_packed_header(&mut out, frame[0], packed.len());
-                    out.put_slice(&packed);
+                Some(compressed) => {
+                    websocket::put_compressed_header(&mut out, frame[0], compressed.len());
+                    out.put_slice(&compressed);
                 }
                 None => out.put_slice(frame),
             }
@@ -133,7 +133,7 @@ impl Packer {
 
 /// Puts compressed messages of a client back into what they were.
 #[derive(Debug, Default)]
-pub struct Unpacker {
+pub struct Decompressor {
     framing: Framing,
     message: Option<Message>,
     /// With what the frame under way is masked, where it is a part of the message.
@@ -155,7 +155,7 @@ struct Masked {
     at: usize,
 }
 
-impl Unpacker {
+impl Decompressor {
     /// Appends to `out` the frames that tell the same as the next bytes of the client. What follows a breach is not looked
     /// at: [`Self::breach`].
     pub fn pass(&mut self, bytes: &[u8], out: &mut BytesMut) {
@@ -237,13 +237,13 @@ impl Unpacker {
 }
 
 /// The bytes that were compressed, at most [`FRAME_BYTES_MAX`].
-fn inflate(mut packed: Vec<u8>) -> Result<Vec<u8>, CloseCode> {
-    packed.extend_from_slice(&FLUSHED);
+fn inflate(mut compressed: Vec<u8>) -> Result<Vec<u8>, CloseCode> {
+    compressed.extend_from_slice(&FLUSHED);
     let mut inflater = Decompress::new(false);
     let mut plain = Vec::new();
     loop {
         let read = usize::try_from(inflater.total_in()).unwrap_or(usize::MAX);
-        let rest = packed.get(read..).unwrap_or_default();
+        let rest = compressed.get(read..).unwrap_or_default();
         let before = plain.len();
         if before > FRAME_BYTES_MAX {
             return Err(CloseCode::TooBig);
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn frames_shrink_where_it_pays_and_nothing_else_happens_to_them() {
-        let mut packer = Packer::default();
+        let mut compressor = Compressor::default();
         let frames = [
             "short".to_owned(),
             "long ".repeat(6_000),
@@ -325,10 +325,10 @@ mod tests {
             .flat_map(|text| websocket::text(text))
             .collect();
         let frames = frames.freeze();
-        let packed = packer.pack(&frames);
-        assert!(packed.len() < frames.len() / 50);
+        let compressed = compressor.compress(&frames);
+        assert!(compressed.len() < frames.len() / 50);
         assert_eq!(
-            read(&as_client(&packed), usize::MAX).unwrap(),
+            read(&as_client(&compressed), usize::MAX).unwrap(),
             as_client(&frames)
         );
         // What does not shrink goes as it is.
@@ -337,14 +337,14 @@ mod tests {
         websocket::put_text_header(&mut frame, 400);
         frame.extend(noise);
         let frame = frame.freeze();
-        assert_eq!(packer.pack(&frame), frame);
+        assert_eq!(compressor.compress(&frame), frame);
     }
 
     #[test]
     fn what_breaks_a_rule_is_a_breach() {
-        let hello = packed("hello");
-        let far = packed(&"x".repeat(FRAME_BYTES_MAX));
-        let too_far = packed(&"x".repeat(FRAME_BYTES_MAX + 1));
+        let hello = compressed("hello");
+        let far = compressed(&"x".repeat(FRAME_BYTES_MAX));
+        let too_far = compressed(&"x".repeat(FRAME_BYTES_MAX + 1));
         let mut unfinished = as_client(&websocket::text("x"));
         unfinished[0] = 0x41;
         for (what, bytes, expected) in [
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn control_frames_pass_between_the_pieces_of_a_message() {
-        let body = packed(&"hello ".repeat(50));
+        let body = compressed(&"hello ".repeat(50));
         let (head, tail) = body.split_at(5);
         let ping = client_frame(0x89, b"hi");
         let bytes = [
@@ -415,19 +415,19 @@ mod tests {
         ) {
             let frames: BytesMut = texts.iter().flat_map(|text| websocket::text(text)).collect();
             let frames = frames.freeze();
-            let sent = as_client(&Packer::default().pack(&frames));
+            let sent = as_client(&Compressor::default().compress(&frames));
             prop_assert_eq!(read(&sent, cut).unwrap(), as_client(&frames));
         }
     }
 
-    /// What whoever reads behind an [`Unpacker`] sees, with every mask taken off.
+    /// What whoever reads behind an [`Decompressor`] sees, with every mask taken off.
     fn read(bytes: &[u8], cut: usize) -> Result<Vec<u8>, CloseCode> {
-        let mut unpacker = Unpacker::default();
+        let mut decompressor = Decompressor::default();
         let mut out = BytesMut::new();
         for piece in bytes.chunks(cut.min(bytes.len()).max(1)) {
-            unpacker.pass(piece, &mut out);
+            decompressor.pass(piece, &mut out);
         }
-        match unpacker.breach() {
+        match decompressor.breach() {
             Some(breach) => Err(breach),
             None => Ok(out.to_vec()),
         }
@@ -452,7 +452,7 @@ mod tests {
         out.to_vec()
     }
 
-    fn packed(text: &str) -> Vec<u8> {
+    fn compressed(text: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len() + 64);
         let mut compress = Compress::new(Compression::default(), false);
         compress

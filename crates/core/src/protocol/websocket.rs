@@ -80,7 +80,7 @@ pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
 
 /// Writes the header of a message whose payload is compressed (RFC 7692 §6); `first` is its first byte as it would be
 /// without.
-pub fn put_packed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
+pub fn put_compressed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
     put_header(out, first | PACKED, 0, payload_bytes);
 }
 
