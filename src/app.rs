@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::net::accept;
 use crate::net::accept::tls::Renewal;
 use crate::net::admission::access_checks::{AccessChecks, access_checks};
-use crate::net::admission::rate_limits::Throttle;
+use crate::net::admission::rate_limits::RateLimits;
 use crate::net::admission::singleflight::Admissions;
 use crate::net::fanout::tally_reader::TallyReader;
 use crate::net::fanout::viewer_counts::Audience;
@@ -149,8 +149,8 @@ impl Parts {
             metrics: Arc::clone(&metrics),
         };
         tasks.spawn(listener.run(stop_listening.clone()));
-        let throttle = Arc::new(Throttle::new(&config.rates));
-        tasks.spawn(Arc::clone(&throttle).sweep(stop_listening.clone()));
+        let rate_limits = Arc::new(RateLimits::new(&config.rates));
+        tasks.spawn(Arc::clone(&rate_limits).sweep(stop_listening.clone()));
         let (keyring, refresher) = Keyring::new(&config.token_keys, || moment().unix_ms / 1_000);
         if let Some(refresher) = refresher {
             tasks.spawn(refresher.run(Arc::clone(&metrics), stop_listening.clone()));
@@ -162,7 +162,7 @@ impl Parts {
             allowed_origins: config.allowed_origins.clone(),
             permits: Arc::new(Semaphore::new(config.connections_max)),
             rates: config.rates.clone(),
-            throttle: Arc::clone(&throttle),
+            rate_limits: Arc::clone(&rate_limits),
             drain: Drain::new(config.drain),
             admissions: Admissions::new(store.clone(), Arc::clone(&metrics)),
             access_checks: spawn_checker(&store, &loops, &metrics, &mut tasks, &stop_listening),

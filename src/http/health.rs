@@ -74,7 +74,7 @@ pub async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> R
     metrics.is_ready.set(i64::from(shared.checks().are_good()));
     let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
     metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
-    metrics.throttle_keys.set(gauge(shared.throttle.keys()));
+    metrics.throttle_keys.set(gauge(shared.rate_limits.keys()));
     metrics.query_queue.set(gauge(shared.store.waiting()));
     let accept: Vec<&str> = headers
         .get_all(header::ACCEPT)

@@ -148,7 +148,7 @@ pub async fn post_message(
 pub async fn write(shared: &Shared, author: Author, write: Write) -> Result<Done, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.
     let passed = shared
-        .throttle
+        .rate_limits
         .admit(author.user, &write, false, moment().at)?;
     shared.write(write, author.identity, passed).await
 }

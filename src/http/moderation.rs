@@ -427,7 +427,7 @@ async fn moderate(
     act: Act,
     status: StatusCode,
 ) -> Result<Response, Refused> {
-    shared.throttle.moderate(author.user)?;
+    shared.rate_limits.moderate(author.user)?;
     let outcome = shared.store.moderate(&author.identity, &act).await;
     let done = told(outcome, "an act of moderation", shared)??;
     Ok(reply::data(status, &done))

@@ -8,7 +8,7 @@
 //! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
 //! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`],
 //! [`handshake`], [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`io`], [`farewell`],
-//! `question`, [`admissions`], [`access_checks`], [`throttle`], [`meter`], [`socket`], [`secure`], [`fanout`],
+//! `question`, [`admissions`], [`access_checks`], [`rate_limits`], [`meter`], [`socket`], [`secure`], [`fanout`],
 //! [`mod@line`], [`audience`], [`tally`], [`maintenance`], [`readiness`].
 
 pub mod accept;
@@ -32,7 +32,7 @@ use crate::config::rates::Rates;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::net::admission::access_checks::AccessChecks;
-use crate::net::admission::rate_limits::{Passed, Throttle};
+use crate::net::admission::rate_limits::{Passed, RateLimits};
 use crate::net::admission::singleflight::Admissions;
 use crate::net::fanout::Command;
 use crate::net::readiness::{Checks, DatabaseState, Pulse};
@@ -64,7 +64,7 @@ pub struct Shared {
     /// What each socket may say.
     pub rates: Rates,
     /// What users, sessions and addresses may ask for.
-    pub throttle: Arc<Throttle>,
+    pub rate_limits: Arc<RateLimits>,
     /// Questions to the database.
     pub store: Store,
     /// Those about who may watch.
@@ -170,7 +170,7 @@ impl Shared {
         let began = moment().at;
         let outcome = self.writer.write(write.clone(), identity).await;
         if outcome.is_err() {
-            self.throttle.on_refused(passed, &write);
+            self.rate_limits.on_refused(passed, &write);
         }
         let took = (moment().at - began).as_secs_f64();
         self.metrics.writes.observe(took);

@@ -50,14 +50,14 @@ pub async fn authenticate(
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<AuthenticatedClient, HandshakeRejection> {
-    let client = shared.throttle.client(address, headers);
+    let client = shared.rate_limits.client(address, headers);
     if client == Some(AddressKey::Unreadable) && shared.metrics.unreadable_addresses.inc() == 0 {
         warn!(
             "a trusted proxy gives client addresses that cannot be read; all of them share the limits of one address. \
              Let it set X-Forwarded-For to the address that it sees"
         );
     }
-    if let Err(wait) = shared.throttle.request(client) {
+    if let Err(wait) = shared.rate_limits.request(client) {
         return Err(too_many("too many attempts from this address", wait));
     }
     let origin = headers.get(header::ORIGIN);
@@ -92,7 +92,7 @@ pub fn permits(
         let refusal = Refusal::unavailable(RETRY_AFTER_MS);
         return Err((HandshakeRefusal::Draining, refusal));
     }
-    let Some(at_address) = shared.throttle.socket(client.client) else {
+    let Some(at_address) = shared.rate_limits.socket(client.client) else {
         return Err(too_many("too many sockets from this address", SOCKET_PAUSE));
     };
     let Ok(at_node) = Arc::clone(&shared.permits).try_acquire_many_owned(files) else {

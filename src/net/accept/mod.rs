@@ -156,7 +156,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
         match accepted {
             Ok((socket, address)) => {
                 is_failing = false;
-                let client = shared.throttle.client(address.ip(), &HeaderMap::new());
+                let client = shared.rate_limits.client(address.ip(), &HeaderMap::new());
                 let (slot, evicted) = pending.enter(client);
                 shared.metrics.evicted.inc_by(evicted.into());
                 let serving = serve(

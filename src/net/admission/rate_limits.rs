@@ -30,7 +30,7 @@ use usher_core::relay::peer::Write;
 
 /// The rates of a node, and who has used how much of them.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct RateLimits {
     messages: Keyed<UserId>,
     moderator_messages: Keyed<UserId>,
     votes: Keyed<UserId>,
@@ -43,7 +43,7 @@ pub struct Throttle {
     trusted_proxies: Vec<IpNet>,
 }
 
-impl Throttle {
+impl RateLimits {
     /// Nobody has used anything.
     #[must_use]
     pub fn new(rates: &Rates) -> Self {
@@ -500,18 +500,18 @@ mod tests {
     #[test]
     fn a_retry_that_fails_does_not_free_the_words_of_what_was_written() {
         let now = moment().at;
-        let throttle = Throttle::new(&Rates {
+        let rate_limits = RateLimits::new(&Rates {
             repeat_pause: Duration::from_secs(30),
             ..rates()
         });
         let say = |nonce| {
             let write = Write::Message(message("hi", nonce));
-            let passed = throttle.admit(user(1), &write, false, now);
+            let passed = rate_limits.admit(user(1), &write, false, now);
             passed.map(|passed| (passed, write))
         };
         let _written = say(1).unwrap();
         let (again, write) = say(1).unwrap();
-        throttle.on_refused(again, &write);
+        rate_limits.on_refused(again, &write);
         assert!(say(2).is_err());
     }
 
@@ -556,20 +556,20 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_sockets_and_gets_them_back() {
-        let throttle = Throttle {
+        let rate_limits = RateLimits {
             sockets_max: Some(2),
-            ..Throttle::new(&rates())
+            ..RateLimits::new(&rates())
         };
         let client = Some(AddressKey::from(IpAddr::from([192, 0, 2, 1])));
-        let first = throttle.socket(client).unwrap();
-        let _second = throttle.socket(client).unwrap();
-        assert!(throttle.socket(client).is_none());
-        assert!(throttle.socket(None).is_some());
+        let first = rate_limits.socket(client).unwrap();
+        let _second = rate_limits.socket(client).unwrap();
+        assert!(rate_limits.socket(client).is_none());
+        assert!(rate_limits.socket(None).is_some());
         drop(first);
-        let third = throttle.socket(client);
+        let third = rate_limits.socket(client);
         assert!(third.is_some());
         drop((third, _second));
-        assert_eq!(throttle.keys(), 0);
+        assert_eq!(rate_limits.keys(), 0);
     }
 
     fn rates() -> Rates {

@@ -25,7 +25,7 @@ use crate::net::socket::Socket;
 use crate::net::socket::close;
 use crate::net::socket::inbound::{Heard, Inbound};
 use crate::net::socket::outbound::{FrameKind, Note};
-use crate::net::socket::socket_limits::Meter;
+use crate::net::socket::socket_limits::SocketLimits;
 use crate::net::{Shared, moment, random_below};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
@@ -53,7 +53,7 @@ pub struct Connection {
     asked: usize,
     receipts: usize,
     unfinished: Option<Unfinished>,
-    meter: Meter,
+    limits: SocketLimits,
 }
 
 /// A socket on which WebSocket frames follow.
@@ -112,7 +112,7 @@ impl Connection {
         // A loop that is gone closes the other end of the notes, which ends this task.
         let _ = fanout.send(open).await;
         Self {
-            meter: Meter::new(&shared.rates),
+            limits: SocketLimits::new(&shared.rates),
             shared,
             id,
             peer,
@@ -302,7 +302,7 @@ impl Connection {
             Heard::Text(text) => {
                 self.shared.metrics.frames_received.inc();
                 let frame = client::decode(&text);
-                match self.meter.frame(text.len(), &frame) {
+                match self.limits.frame(text.len(), &frame) {
                     Ok(()) => self.peer.on_frame(frame, now),
                     Err(retry_after_ms) => self.refuse_excess(id_of(frame), retry_after_ms),
                 }
@@ -313,7 +313,7 @@ impl Connection {
             }
             Heard::Control => {
                 self.shared.metrics.control_frames_received.inc();
-                if let Err(retry_after_ms) = self.meter.control_frame() {
+                if let Err(retry_after_ms) = self.limits.control_frame() {
                     self.refuse_excess(None, retry_after_ms);
                     // RFC 6455 §5.5.3 lets a ping go without a pong where another follows.
                     let _ = self.inbound.take_reply().await;
@@ -412,7 +412,7 @@ impl Connection {
     fn write(&mut self, ticket: u32, author: UserId, write: Write, is_moderator: bool) {
         let (shared, identity) = (&self.shared, Arc::clone(self.peer.identity()));
         let admitted = shared
-            .throttle
+            .rate_limits
             .admit(author, &write, is_moderator, moment().at);
         match admitted {
             Ok(passed) => self
@@ -429,7 +429,7 @@ impl Connection {
 
     /// Something was refused for its rate: a client that goes on regardless is closed.
     fn note_excess(&mut self) {
-        if !self.meter.forgives() {
+        if !self.limits.forgives() {
             self.peer.on_flood();
         }
     }

@@ -21,14 +21,14 @@ type Limiter = RateLimiter<
 
 /// What one socket has used of its rates.
 #[derive(Debug)]
-pub struct Meter {
+pub struct SocketLimits {
     frames: Option<Limiter>,
     bytes: Option<Limiter>,
     joins: Option<Limiter>,
     refusals: Limiter,
 }
 
-impl Meter {
+impl SocketLimits {
     /// Nothing is used.
     #[must_use]
     pub fn new(rates: &Rates) -> Self {
