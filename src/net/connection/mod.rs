@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::net::connection::query::{Answer, Question};
+use crate::net::connection::query::{Query, QueryResult};
 use crate::net::fanout::Command;
 use crate::net::socket::Socket;
 use crate::net::socket::close;
@@ -48,8 +48,8 @@ pub struct Connection {
     inbound: Inbound,
     fanout: mpsc::Sender<Command>,
     notes: channel::Receiver<Note>,
-    answers: FuturesUnordered<BoxFuture<'static, Answer>>,
-    questions: VecDeque<Question>,
+    answers: FuturesUnordered<BoxFuture<'static, QueryResult>>,
+    queries: VecDeque<Query>,
     asked: usize,
     receipts: usize,
     unfinished: Option<Unfinished>,
@@ -121,7 +121,7 @@ impl Connection {
             fanout,
             notes,
             answers: FuturesUnordered::new(),
-            questions: VecDeque::new(),
+            queries: VecDeque::new(),
             asked: 0,
             receipts: 0,
             unfinished: None,
@@ -262,10 +262,10 @@ impl Connection {
         None
     }
 
-    fn on_answer(&mut self, answer: Answer) {
+    fn on_answer(&mut self, answer: QueryResult) {
         let now = moment();
         match answer {
-            Answer::Admitted {
+            QueryResult::Admitted {
                 session,
                 attempt,
                 answer,
@@ -273,7 +273,7 @@ impl Connection {
                 self.asked -= 1;
                 self.peer.on_admitted(session, attempt, answer, now);
             }
-            Answer::Checked {
+            QueryResult::Checked {
                 session,
                 attempt,
                 answer,
@@ -281,7 +281,7 @@ impl Connection {
                 self.asked -= 1;
                 self.peer.on_checked(session, attempt, answer, now);
             }
-            Answer::Page {
+            QueryResult::Page {
                 session,
                 attempt,
                 page,
@@ -289,8 +289,8 @@ impl Connection {
                 self.asked -= 1;
                 self.peer.on_page(session, attempt, page, now);
             }
-            Answer::Proven { id, outcome } => self.peer.on_proven(id, outcome, now),
-            Answer::Written { ticket, outcome } => self.peer.on_written(ticket, outcome),
+            QueryResult::Proven { id, outcome } => self.peer.on_proven(id, outcome, now),
+            QueryResult::Written { ticket, outcome } => self.peer.on_written(ticket, outcome),
         }
     }
 
@@ -360,8 +360,8 @@ impl Connection {
         for effect in self.peer.take_effects() {
             match effect {
                 Effect::Admit { .. } | Effect::CheckAccess { .. } | Effect::ReadPage { .. } => {
-                    if let Some(question) = Question::of(&effect) {
-                        self.queue(question);
+                    if let Some(query) = Query::of(&effect) {
+                        self.queue(query);
                     }
                 }
                 Effect::Prove { id, token } => {
@@ -420,7 +420,7 @@ impl Connection {
                 .push(query::write(shared, ticket, write, identity, passed)),
             Err(refusal) => {
                 let outcome = Err(refusal);
-                let answer = std::future::ready(Answer::Written { ticket, outcome });
+                let answer = std::future::ready(QueryResult::Written { ticket, outcome });
                 self.answers.push(Box::pin(answer));
                 self.note_excess();
             }
@@ -485,13 +485,13 @@ impl Connection {
     }
 
     /// Lets a question wait its turn. Those of an earlier try of the session have nobody left who waits for the answer.
-    fn queue(&mut self, question: Question) {
-        let (session, attempt) = question.subscription();
-        self.questions.retain(|waiting| {
+    fn queue(&mut self, query: Query) {
+        let (session, attempt) = query.subscription();
+        self.queries.retain(|waiting| {
             let (asked, earlier) = waiting.subscription();
             asked != session || earlier == attempt
         });
-        self.questions.push_back(question);
+        self.queries.push_back(query);
     }
 
     /// Asks the database what waits to be asked, a few questions at a time, and none while the client is behind with
@@ -499,15 +499,15 @@ impl Connection {
     fn ask(&mut self) {
         while self.asked < QUERIES_IN_FLIGHT_PER_PEER_MAX
             && self.receipts == 0
-            && let Some(question) = self.questions.pop_front()
+            && let Some(query) = self.queries.pop_front()
         {
             self.asked += 1;
             self.answers
-                .push(question.ask(&self.shared, self.peer.identity()));
+                .push(query.ask(&self.shared, self.peer.identity()));
         }
-        if self.questions.is_empty() {
+        if self.queries.is_empty() {
             // Its memory as well: most connections never have another.
-            self.questions = VecDeque::new();
+            self.queries = VecDeque::new();
         }
     }
 

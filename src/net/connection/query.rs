@@ -19,7 +19,7 @@ use usher_core::relay::router::LogPage;
 
 /// A question to the database.
 #[derive(Debug)]
-pub(crate) enum Question {
+pub(crate) enum Query {
     /// May the peer watch, and what else may it do?
     Admit { session: SessionId, attempt: u32 },
     /// May it still do what it may?
@@ -38,20 +38,20 @@ pub(crate) enum Question {
 
 /// What was said; `None` where the database could not be asked.
 #[derive(Debug)]
-pub(crate) enum Answer {
-    /// To [`Question::Admit`].
+pub(crate) enum QueryResult {
+    /// To [`Query::Admit`].
     Admitted {
         session: SessionId,
         attempt: u32,
         answer: AdmissionAnswer,
     },
-    /// To [`Question::CheckAccess`].
+    /// To [`Query::CheckAccess`].
     Checked {
         session: SessionId,
         attempt: u32,
         answer: AccessAnswer,
     },
-    /// To [`Question::Page`].
+    /// To [`Query::Page`].
     Page {
         session: SessionId,
         attempt: u32,
@@ -69,7 +69,7 @@ pub(crate) enum Answer {
     },
 }
 
-impl Question {
+impl Query {
     /// What an effect asks of the database, if it does.
     pub(crate) fn of(effect: &Effect) -> Option<Self> {
         if let Effect::Admit { session, attempt } = *effect {
@@ -120,12 +120,12 @@ impl Question {
         self,
         shared: &Arc<Shared>,
         identity: &Arc<Identity>,
-    ) -> BoxFuture<'static, Answer> {
+    ) -> BoxFuture<'static, QueryResult> {
         let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
         match self {
             Self::Admit { session, attempt } => Box::pin(async move {
                 let answer = shared.admissions.ask(session, &identity).await;
-                Answer::Admitted {
+                QueryResult::Admitted {
                     session,
                     attempt,
                     answer,
@@ -138,7 +138,7 @@ impl Question {
             } => Box::pin(async move {
                 let checks = &shared.access_checks;
                 let answer = checks.ask(session, identity, is_urgent).await;
-                Answer::Checked {
+                QueryResult::Checked {
                     session,
                     attempt,
                     answer,
@@ -151,7 +151,7 @@ impl Question {
             } => Box::pin(async move {
                 let page = shared.store.page(session, after).await;
                 let page = answered(page, "a page of the log", &shared.store, &shared.metrics);
-                Answer::Page {
+                QueryResult::Page {
                     session,
                     attempt,
                     page,
@@ -166,11 +166,11 @@ pub(crate) fn prove(
     shared: &Arc<Shared>,
     id: Option<FrameId>,
     token: Box<str>,
-) -> BoxFuture<'static, Answer> {
+) -> BoxFuture<'static, QueryResult> {
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let outcome = shared.keyring.prove(&token).await;
-        Answer::Proven { id, outcome }
+        QueryResult::Proven { id, outcome }
     })
 }
 
@@ -181,10 +181,10 @@ pub(crate) fn write(
     write: Write,
     identity: Arc<Identity>,
     passed: Passed,
-) -> BoxFuture<'static, Answer> {
+) -> BoxFuture<'static, QueryResult> {
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let outcome = shared.write(write, identity, passed).await;
-        Answer::Written { ticket, outcome }
+        QueryResult::Written { ticket, outcome }
     })
 }

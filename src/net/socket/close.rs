@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 use tokio::time::{sleep_until, timeout};
 
 use crate::metrics::Metrics;
-use crate::net::connection::query::Answer;
+use crate::net::connection::query::QueryResult;
 use crate::net::moment;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound::{Heard, Inbound};
@@ -29,7 +29,7 @@ use usher_core::relay::peer::Peer;
 /// Where the socket is broken.
 pub(crate) async fn answer_pending(
     peer: &mut Peer,
-    answers: &mut FuturesUnordered<BoxFuture<'static, Answer>>,
+    answers: &mut FuturesUnordered<BoxFuture<'static, QueryResult>>,
     rest: &mut VecDeque<Bytes>,
     socket: &Socket,
     metrics: &Metrics,
@@ -41,7 +41,7 @@ pub(crate) async fn answer_pending(
         tokio::select! {
             biased;
             written = write_first(socket, rest), if !rest.is_empty() => written?,
-            Some(answer) = answers.next() => if let Answer::Written { ticket, outcome } = answer {
+            Some(answer) = answers.next() => if let QueryResult::Written { ticket, outcome } = answer {
                 peer.on_written(ticket, outcome);
                 rest.extend(frames(peer, metrics));
             },
