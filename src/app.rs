@@ -22,9 +22,9 @@ use crate::net::accept;
 use crate::net::accept::tls::Renewal;
 use crate::net::admission::access_checks::{AccessChecks, access_checks};
 use crate::net::admission::rate_limits::RateLimits;
-use crate::net::admission::singleflight::Admissions;
+use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::fanout::tally_reader::TallyReader;
-use crate::net::fanout::viewer_counts::Audience;
+use crate::net::fanout::viewer_counts::ViewerCounts;
 use crate::net::fanout::{Command, Fanout};
 use crate::net::maintenance::Maintenance;
 use crate::net::readiness::{self, DatabaseState, Pulse};
@@ -164,7 +164,7 @@ impl Parts {
             rates: config.rates.clone(),
             rate_limits: Arc::clone(&rate_limits),
             drain: Drain::new(config.drain),
-            admissions: Admissions::new(store.clone(), Arc::clone(&metrics)),
+            admissions: AdmissionQueries::new(store.clone(), Arc::clone(&metrics)),
             access_checks: spawn_checker(&store, &loops, &metrics, &mut tasks, &stop_listening),
             store,
             writer,
@@ -264,7 +264,7 @@ fn spawn_loops(
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Loops {
-    let audience = Arc::new(Audience::default());
+    let viewer_counts = Arc::new(ViewerCounts::default());
     let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
     let (recount, recounts) = mpsc::channel(HEARD_QUEUE_LEN);
     let (mut loops, mut hearers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
@@ -274,7 +274,7 @@ fn spawn_loops(
         let pulse = Arc::new(Pulse::new(moment()));
         let fanout = Fanout::new(
             config.ring_events,
-            Arc::clone(&audience),
+            Arc::clone(&viewer_counts),
             store.clone(),
             recount.clone(),
             Arc::clone(metrics),

@@ -9,7 +9,7 @@
 //! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`],
 //! [`handshake`], [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`io`], [`farewell`],
 //! `question`, [`admissions`], [`access_checks`], [`rate_limits`], [`meter`], [`socket`], [`secure`], [`fanout`],
-//! [`mod@line`], [`audience`], [`tally`], [`maintenance`], [`readiness`].
+//! [`mod@line`], [`viewer_counts`], [`tally`], [`maintenance`], [`readiness`].
 
 pub mod accept;
 pub mod admission;
@@ -33,7 +33,7 @@ use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::net::admission::access_checks::AccessChecks;
 use crate::net::admission::rate_limits::{Passed, RateLimits};
-use crate::net::admission::singleflight::Admissions;
+use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::fanout::Command;
 use crate::net::readiness::{Checks, DatabaseState, Pulse};
 use crate::postgres::batcher::Writer;
@@ -68,7 +68,7 @@ pub struct Shared {
     /// Questions to the database.
     pub store: Store,
     /// Those about who may watch.
-    pub admissions: Admissions,
+    pub admissions: AdmissionQueries,
     /// Those about who may still watch.
     pub access_checks: AccessChecks,
     /// Writes to it.

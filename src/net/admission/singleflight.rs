@@ -33,27 +33,27 @@ type Key = (SessionId, Arc<str>);
 
 /// The questions under way. An entry lives as long as somebody waits for an answer, so those who wait bound the map.
 #[derive(Clone, Debug)]
-pub struct Admissions {
+pub struct AdmissionQueries {
     store: Store,
     metrics: Arc<Metrics>,
-    slots: Arc<DashMap<Key, Slot>>,
+    slots: Arc<DashMap<Key, Queries>>,
     counter: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct Queries {
     sent: Option<(u64, Asked)>,
     waiting: Option<(u64, Asked)>,
 }
 
 /// The place of a question. It goes with the question: when that is answered, or nobody waits for it any more.
-struct Place {
-    slots: Arc<DashMap<Key, Slot>>,
+struct QueryTicket {
+    slots: Arc<DashMap<Key, Queries>>,
     key: Key,
     number: u64,
 }
 
-impl Place {
+impl QueryTicket {
     fn on_sent(&self) {
         if let Some(mut slot) = self.slots.get_mut(&self.key) {
             slot.sent = slot.waiting.take();
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueryTicket {
     fn drop(&mut self) {
         // No question is dropped in here, which would come back for the same lock: the slot holds none, only where it is.
         self.slots.remove_if_mut(&self.key, |_, slot| {
@@ -72,7 +72,7 @@ impl Drop for Place {
     }
 }
 
-impl Admissions {
+impl AdmissionQueries {
     /// Asks a store.
     #[must_use]
     pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
@@ -100,7 +100,7 @@ impl Admissions {
         }
         let (admissions, identity) = (self.clone(), Arc::clone(identity));
         let earlier = living(&slot.sent);
-        let place = Place {
+        let place = QueryTicket {
             slots: Arc::clone(&self.slots),
             key,
             number: self.counter.fetch_add(1, Ordering::Relaxed),

@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
-use crate::net::fanout::viewer_counts::Audience;
+use crate::net::fanout::viewer_counts::ViewerCounts;
 use crate::net::readiness::Pulse;
 use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
@@ -105,7 +105,7 @@ pub struct Fanout {
     outbounds: Outbounds,
     revocations: Revocations,
     access_changes: AccessChanges,
-    audience: Arc<Audience>,
+    viewer_counts: Arc<ViewerCounts>,
     told_viewers: FxHashMap<SessionId, u64>,
     store: Store,
     recounts: mpsc::Sender<Vec<VotingId>>,
@@ -123,7 +123,7 @@ impl Fanout {
     #[must_use]
     pub fn new(
         ring_events_max: usize,
-        audience: Arc<Audience>,
+        viewer_counts: Arc<ViewerCounts>,
         store: Store,
         recounts: mpsc::Sender<Vec<VotingId>>,
         metrics: Arc<Metrics>,
@@ -139,7 +139,7 @@ impl Fanout {
             },
             revocations: Revocations::default(),
             access_changes: AccessChanges::default(),
-            audience,
+            viewer_counts,
             told_viewers: FxHashMap::default(),
             store,
             recounts,
@@ -347,7 +347,7 @@ impl Fanout {
             return;
         }
         if !self.router.is_watching(session, peer) {
-            self.audience.enter(session);
+            self.viewer_counts.enter(session);
             self.metrics.subscriptions.inc();
         }
         let recall = self
@@ -355,7 +355,7 @@ impl Fanout {
             .join(session, Receiver::new(peer, attempt, user));
         let holds = grant.is_some_and(|grant| self.revocations.allows(grant));
         let recall = recall.filter(|_| holds).map(Box::new);
-        let viewers = self.audience.count(session);
+        let viewers = self.viewer_counts.count(session);
         self.outbounds.tell(
             peer,
             Note::Joined {
@@ -370,14 +370,14 @@ impl Fanout {
     fn on_leave(&mut self, peer: PeerId, session: SessionId) {
         if self.router.is_watching(session, peer) {
             self.router.leave(session, peer, moment().at);
-            self.audience.leave(session);
+            self.viewer_counts.leave(session);
             self.metrics.subscriptions.dec();
         }
     }
 
     fn on_close(&mut self, peer: PeerId, held: Option<oneshot::Sender<Vec<Bytes>>>) {
         for session in self.router.leave_all(peer, moment().at) {
-            self.audience.leave(session);
+            self.viewer_counts.leave(session);
             self.metrics.subscriptions.dec();
         }
         if let Some(outbound) = self.outbounds.outbounds.remove(&peer) {
@@ -395,7 +395,7 @@ impl Fanout {
         }
         let Self {
             router,
-            audience,
+            viewer_counts,
             told_viewers,
             ..
         } = self;
@@ -411,10 +411,10 @@ impl Fanout {
             .inc_by(bytes - self.told_window_bytes);
         (self.told_windows, self.told_window_bytes) = (count, bytes);
         // A session that several loops serve counts once.
-        self.metrics.sessions.set(gauge(audience.sessions()));
-        told_viewers.retain(|session, _| audience.count(*session) > 0);
+        self.metrics.sessions.set(gauge(viewer_counts.sessions()));
+        told_viewers.retain(|session, _| viewer_counts.count(*session) > 0);
         for session in &sessions {
-            let count = self.audience.count(*session);
+            let count = self.viewer_counts.count(*session);
             if count > 0 && self.told_viewers.insert(*session, count) != Some(count) {
                 let frame = ServerFrame::Viewers {
                     session: *session,

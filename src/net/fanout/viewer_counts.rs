@@ -7,11 +7,11 @@ use usher_core::protocol::id::SessionId;
 
 /// The counts. Never held over an await.
 #[derive(Debug, Default)]
-pub struct Audience {
+pub struct ViewerCounts {
     counts: DashMap<SessionId, u64, FxBuildHasher>,
 }
 
-impl Audience {
+impl ViewerCounts {
     /// One more.
     pub fn enter(&self, session: SessionId) {
         *self.counts.entry(session).or_insert(0) += 1;
