@@ -30,7 +30,7 @@ use crate::net::maintenance::Maintenance;
 use crate::net::readiness::{self, DatabaseState, Pulse};
 use crate::net::{Drain, Shared, moment};
 use crate::postgres::batcher;
-use crate::postgres::listener::{Heard, Listener};
+use crate::postgres::listener::{ListenEvent, Listener};
 use crate::postgres::store::Store;
 use usher_core::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
 use usher_core::protocol::id::VotingId;
@@ -122,10 +122,11 @@ impl Parts {
         let Loops {
             loops,
             pulses,
-            hearers,
+            subscribers,
             changed_votings,
         } = spawn_loops(config, &store, &metrics, &mut tasks, &stop_listening);
-        let (writer, batchers) = batcher::batchers(&store, Bounds::default(), &hearers, &metrics);
+        let (writer, batchers) =
+            batcher::batchers(&store, Bounds::default(), &subscribers, &metrics);
         tasks.spawn(batchers.run());
         let (looked, database) = watch::channel(DatabaseState::default());
         tasks.spawn(readiness::watch_database(
@@ -143,7 +144,7 @@ impl Parts {
         let listener = Listener {
             target: config.listen_database.clone(),
             store: store.clone(),
-            hearers,
+            subscribers,
             changed_votings,
             is_listening: listening,
             metrics: Arc::clone(&metrics),
@@ -252,7 +253,7 @@ fn spawn_checker(
 struct Loops {
     loops: Vec<mpsc::Sender<Command>>,
     pulses: Vec<Arc<Pulse>>,
-    hearers: Vec<mpsc::Sender<Arc<Heard>>>,
+    subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     changed_votings: mpsc::Sender<Vec<VotingId>>,
 }
 
@@ -267,9 +268,9 @@ fn spawn_loops(
     let viewer_counts = Arc::new(ViewerCounts::default());
     let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
     let (recount, recounts) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (mut loops, mut hearers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut loops, mut subscribers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..config.fanout_loops {
-        let (hearer, heard) = mpsc::channel(HEARD_QUEUE_LEN);
+        let (subscriber, heard) = mpsc::channel(HEARD_QUEUE_LEN);
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
         let pulse = Arc::new(Pulse::new(moment()));
         let fanout = Fanout::new(
@@ -283,7 +284,7 @@ fn spawn_loops(
         pulses.push(pulse);
         tasks.spawn(fanout.run(heard, commands));
         loops.push(sender);
-        hearers.push(hearer);
+        subscribers.push(subscriber);
     }
     let reader = TallyReader {
         conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
@@ -297,7 +298,7 @@ fn spawn_loops(
     Loops {
         loops,
         pulses,
-        hearers,
+        subscribers,
         changed_votings,
     }
 }

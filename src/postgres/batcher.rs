@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
-use crate::postgres::listener::Heard;
+use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
 #[cfg(doc)]
@@ -109,16 +109,16 @@ struct Poster {
     kind: Kind,
     store: Store,
     /// Who wants to hear of votes. They never wait for a batch.
-    hearers: Vec<mpsc::Sender<Arc<Heard>>>,
+    subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     metrics: Arc<Metrics>,
 }
 
-/// Makes a writer and the tasks behind it. `hearers` hear of every vote, in the order of the commits.
+/// Makes a writer and the tasks behind it. `subscribers` hear of every vote, in the order of the commits.
 #[must_use]
 pub fn batchers(
     store: &Store,
     bounds: Bounds,
-    hearers: &[mpsc::Sender<Arc<Heard>>],
+    subscribers: &[mpsc::Sender<Arc<ListenEvent>>],
     metrics: &Arc<Metrics>,
 ) -> (Writer, Batchers) {
     let batcher = |kind| {
@@ -126,7 +126,7 @@ pub fn batchers(
         let poster = Poster {
             kind,
             store: store.clone(),
-            hearers: hearers.to_vec(),
+            subscribers: subscribers.to_vec(),
             metrics: Arc::clone(metrics),
         };
         let batcher = Batcher {
@@ -397,10 +397,10 @@ impl Poster {
         if votes.is_empty() {
             return;
         }
-        let heard = Arc::new(Heard::OwnVotes(votes));
-        for hearer in &self.hearers {
+        let heard = Arc::new(ListenEvent::OwnVotes(votes));
+        for subscriber in &self.subscribers {
             // A hearer that is gone has stopped, and so will we.
-            let _ = hearer.send(Arc::clone(&heard)).await;
+            let _ = subscriber.send(Arc::clone(&heard)).await;
         }
     }
 

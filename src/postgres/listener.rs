@@ -33,9 +33,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// What the listener hands on.
 #[derive(Debug)]
-pub enum Heard {
+pub enum ListenEvent {
     /// Listening, from now on; anything may have been missed before.
-    Back {
+    Reconnected {
         /// Which life of the database this is.
         epoch: String,
     },
@@ -58,7 +58,7 @@ pub struct Listener {
     /// Sends the probes: over other connections, so that a pooler cannot pretend.
     pub store: Store,
     /// Who wants to hear. A full queue makes the listener wait, and Postgres keeps the rest.
-    pub hearers: Vec<mpsc::Sender<Arc<Heard>>>,
+    pub subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     /// Who wants to know which votings' counts changed.
     pub changed_votings: mpsc::Sender<Vec<VotingId>>,
     /// Whether it listens.
@@ -183,7 +183,7 @@ impl Listener {
                     let away_ms = away_since.take().map(|since| ms(since.elapsed()));
                     info!(away_ms, "listening");
                     let epoch = standing.epoch.clone();
-                    self.hand_on(Heard::Back { epoch }).await;
+                    self.hand_on(ListenEvent::Reconnected { epoch }).await;
                     self.is_listening.send_replace(true);
                 }
             }
@@ -210,7 +210,7 @@ impl Listener {
             }
         }
         if !(events.is_empty() && access.is_empty()) {
-            self.hand_on(Heard::Notices { events, access }).await;
+            self.hand_on(ListenEvent::Notices { events, access }).await;
         }
         if !votings.is_empty() {
             // A reader that is gone has stopped, and so will we.
@@ -218,11 +218,11 @@ impl Listener {
         }
     }
 
-    async fn hand_on(&self, heard: Heard) {
+    async fn hand_on(&self, heard: ListenEvent) {
         let heard = Arc::new(heard);
-        for hearer in &self.hearers {
+        for subscriber in &self.subscribers {
             // A hearer that is gone has stopped, and so will we.
-            let _ = hearer.send(Arc::clone(&heard)).await;
+            let _ = subscriber.send(Arc::clone(&heard)).await;
         }
     }
 }

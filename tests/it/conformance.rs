@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use usher::net::socket::Socket;
 use usher::net::socket::close;
-use usher::net::socket::inbound::{Heard, Inbound};
+use usher::net::socket::inbound::{Inbound, Incoming};
 use usher_core::protocol::deflate::{self, Compressor};
 use usher_core::protocol::websocket;
 
@@ -124,14 +124,14 @@ async fn echo(mut socket: TcpStream) {
         let mut frames = Vec::new();
         let mut is_over = false;
         match inbound.next().await {
-            Heard::Text(text) => frames.push(websocket::text(&text)),
-            Heard::Binary(bytes) => frames.push(binary(&bytes)),
-            Heard::Control => {}
-            Heard::Goodbye => is_over = true,
-            Heard::Breach(code) => {
+            Incoming::Text(text) => frames.push(websocket::text(&text)),
+            Incoming::Binary(bytes) => frames.push(binary(&bytes)),
+            Incoming::Control => {}
+            Incoming::Goodbye => is_over = true,
+            Incoming::Breach(code) => {
                 return close::close(code, [].into(), &socket, &mut inbound).await;
             }
-            Heard::Gone => return,
+            Incoming::Gone => return,
         }
         if let Some(compressor) = &mut compressor {
             frames = frames

@@ -23,8 +23,8 @@ use crate::net::connection::query::{Query, QueryResult};
 use crate::net::fanout::Command;
 use crate::net::socket::Socket;
 use crate::net::socket::close;
-use crate::net::socket::inbound::{Heard, Inbound};
-use crate::net::socket::outbound::{FrameKind, Note};
+use crate::net::socket::inbound::{Inbound, Incoming};
+use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
 use crate::net::socket::socket_limits::SocketLimits;
 use crate::net::{Shared, moment, random_below};
 use usher_core::auth::identity::Identity;
@@ -47,7 +47,7 @@ pub struct Connection {
     socket: Arc<Socket>,
     inbound: Inbound,
     fanout: mpsc::Sender<Command>,
-    notes: channel::Receiver<Note>,
+    events: channel::Receiver<ConnectionEvent>,
     answers: FuturesUnordered<BoxFuture<'static, QueryResult>>,
     queries: VecDeque<Query>,
     asked: usize,
@@ -94,7 +94,7 @@ impl Connection {
             is_compressed,
         } = socket;
         let (id, fanout) = shared.enrol();
-        let (note_sender, notes) = channel::channel(NOTE_QUEUE_LEN);
+        let (event_sender, events) = channel::channel(NOTE_QUEUE_LEN);
         let socket = Arc::new(socket);
         let inbound = Inbound::new(Arc::clone(&socket), read, is_compressed).await;
         let peer = Peer::new(
@@ -107,7 +107,7 @@ impl Connection {
             peer: id,
             socket: Arc::clone(&socket),
             is_compressed,
-            notes: note_sender,
+            connection_events: event_sender,
         };
         // A loop that is gone closes the other end of the notes, which ends this task.
         let _ = fanout.send(open).await;
@@ -119,7 +119,7 @@ impl Connection {
             socket,
             inbound,
             fanout,
-            notes,
+            events,
             answers: FuturesUnordered::new(),
             queries: VecDeque::new(),
             asked: 0,
@@ -185,8 +185,8 @@ impl Connection {
                     leave_at = Some(now.at + wait);
                     None
                 }
-                note = self.notes.next() => match note {
-                    Some(note) => self.on_note(note),
+                event = self.events.next() => match event {
+                    Some(event) => self.on_note(event),
                     None => Some(End::Close(CloseCode::TooSlow)),
                 },
                 finished = finish(&self.socket, &mut self.unfinished), if self.unfinished.is_some() => {
@@ -207,23 +207,23 @@ impl Connection {
         }
     }
 
-    fn on_note(&mut self, note: Note) -> Option<End> {
+    fn on_note(&mut self, event: ConnectionEvent) -> Option<End> {
         let now = moment();
-        match note {
-            Note::Attached {
+        match event {
+            ConnectionEvent::Attached {
                 session,
                 attempt,
                 attached,
             } => {
                 self.peer.on_attached(session, attempt, attached, now);
             }
-            Note::Finish(bytes) => {
+            ConnectionEvent::Finish(bytes) => {
                 self.unfinished = Some(Unfinished {
                     bytes,
                     since: now.at,
                 })
             }
-            Note::Joined {
+            ConnectionEvent::Joined {
                 session,
                 attempt,
                 recall,
@@ -232,13 +232,13 @@ impl Connection {
                 self.peer
                     .on_joined(session, attempt, recall.map(|recall| *recall), viewers, now);
             }
-            Note::Turned {
+            ConnectionEvent::Turned {
                 session,
                 attempt,
                 turn,
             } => self.peer.on_turn(session, attempt, turn, now),
-            Note::Broken => return Some(End::Gone),
-            Note::Written => self.receipts = self.receipts.saturating_sub(1),
+            ConnectionEvent::Broken => return Some(End::Gone),
+            ConnectionEvent::Written => self.receipts = self.receipts.saturating_sub(1),
         }
         None
     }
@@ -294,12 +294,12 @@ impl Connection {
         }
     }
 
-    async fn on_heard(&mut self, heard: Heard) -> Option<End> {
+    async fn on_heard(&mut self, heard: Incoming) -> Option<End> {
         let now = moment();
         self.peer.on_heard(now);
         let mut end = None;
         match heard {
-            Heard::Text(text) => {
+            Incoming::Text(text) => {
                 self.shared.metrics.frames_received.inc();
                 let frame = client::decode(&text);
                 match self.limits.frame(text.len(), &frame) {
@@ -307,11 +307,11 @@ impl Connection {
                     Err(retry_after_ms) => self.refuse_excess(id_of(frame), retry_after_ms),
                 }
             }
-            Heard::Binary(_) => {
+            Incoming::Binary(_) => {
                 self.shared.metrics.frames_received.inc();
                 self.peer.on_malformed();
             }
-            Heard::Control => {
+            Incoming::Control => {
                 self.shared.metrics.control_frames_received.inc();
                 if let Err(retry_after_ms) = self.limits.control_frame() {
                     self.refuse_excess(None, retry_after_ms);
@@ -319,9 +319,9 @@ impl Connection {
                     let _ = self.inbound.take_reply().await;
                 }
             }
-            Heard::Goodbye => end = Some(End::Gone),
-            Heard::Breach(code) => return Some(End::Close(code)),
-            Heard::Gone => return Some(End::Gone),
+            Incoming::Goodbye => end = Some(End::Gone),
+            Incoming::Breach(code) => return Some(End::Close(code)),
+            Incoming::Gone => return Some(End::Gone),
         }
         if let Some(reply) = self.inbound.take_reply().await {
             self.send(reply, FrameKind::Plain).await;
@@ -531,8 +531,8 @@ impl Connection {
             .into_iter()
             .collect();
         // The loop lets go of the notes when it has let go of the socket, or given the line up.
-        while let Some(note) = self.notes.next().await {
-            if let Note::Finish(bytes) = note {
+        while let Some(event) = self.events.next().await {
+            if let ConnectionEvent::Finish(bytes) = event {
                 rest.push_back(bytes);
             }
         }

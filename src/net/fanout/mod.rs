@@ -22,9 +22,9 @@ use crate::net::fanout::viewer_counts::ViewerCounts;
 use crate::net::readiness::Pulse;
 use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
-use crate::net::socket::outbound::{FrameKind, Note, Outbound, Written};
+use crate::net::socket::outbound::{ConnectionEvent, FrameKind, Outbound, Written};
 use crate::net::{answered, moment};
-use crate::postgres::listener::Heard;
+use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
 use usher_core::protocol::id::{SessionId, UserId, VotingId};
@@ -82,7 +82,7 @@ pub enum Command {
         peer: PeerId,
         socket: Arc<Socket>,
         is_compressed: bool,
-        notes: channel::Sender<Note>,
+        connection_events: channel::Sender<ConnectionEvent>,
     },
     /// Show, or hide, counts that others may not see.
     SeesHidden {
@@ -156,7 +156,7 @@ impl Fanout {
     /// Runs until nobody can ask anything any more.
     pub async fn run(
         mut self,
-        mut heard: mpsc::Receiver<Arc<Heard>>,
+        mut heard: mpsc::Receiver<Arc<ListenEvent>>,
         mut commands: mpsc::Receiver<Command>,
     ) {
         let mut tick = tokio::time::interval(TICK);
@@ -190,21 +190,21 @@ impl Fanout {
         }
     }
 
-    fn on_heard(&mut self, news: &[Arc<Heard>]) {
+    fn on_heard(&mut self, news: &[Arc<ListenEvent>]) {
         let began = moment();
         let mut notices: Vec<Notice> = Vec::new();
         for heard in news {
             match &**heard {
-                Heard::Back { epoch } => {
+                ListenEvent::Reconnected { epoch } => {
                     self.router.publish(notices.drain(..), &mut self.outbounds);
                     self.on_back(epoch);
                 }
-                Heard::OwnVotes(votes) => {
+                ListenEvent::OwnVotes(votes) => {
                     for vote in votes {
                         self.router.on_own_vote(vote);
                     }
                 }
-                Heard::Notices { events, access, .. } => {
+                ListenEvent::Notices { events, access, .. } => {
                     notices.extend_from_slice(events);
                     for change in access {
                         self.revocations.on_access_change(*change, began.unix_ms);
@@ -272,7 +272,7 @@ impl Fanout {
                     .attach(session, peer, &from, &mut self.outbounds);
                 self.outbounds.tell(
                     peer,
-                    Note::Attached {
+                    ConnectionEvent::Attached {
                         session,
                         attempt,
                         attached,
@@ -304,9 +304,9 @@ impl Fanout {
                 peer,
                 socket,
                 is_compressed,
-                notes,
+                connection_events,
             } => {
-                let outbound = Outbound::new(socket, is_compressed, notes);
+                let outbound = Outbound::new(socket, is_compressed, connection_events);
                 self.outbounds.outbounds.insert(peer, outbound);
             }
             Command::SeesHidden {
@@ -358,7 +358,7 @@ impl Fanout {
         let viewers = self.viewer_counts.count(session);
         self.outbounds.tell(
             peer,
-            Note::Joined {
+            ConnectionEvent::Joined {
                 session,
                 attempt,
                 recall,
@@ -463,7 +463,7 @@ impl Fanout {
         {
             self.outbounds.tell(
                 peer,
-                Note::Turned {
+                ConnectionEvent::Turned {
                     session,
                     attempt,
                     turn: kind,
@@ -509,7 +509,7 @@ impl Outbounds {
         self.metrics.stalls.inc_by(stalls);
     }
 
-    fn tell(&mut self, peer: PeerId, note: Note) {
+    fn tell(&mut self, peer: PeerId, note: ConnectionEvent) {
         if let Some(outbound) = self.outbounds.get_mut(&peer) {
             outbound.tell(note);
         }

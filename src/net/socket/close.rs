@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::net::connection::query::QueryResult;
 use crate::net::moment;
 use crate::net::socket::Socket;
-use crate::net::socket::inbound::{Heard, Inbound};
+use crate::net::socket::inbound::{Inbound, Incoming};
 use usher_core::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::{server, websocket};
@@ -100,9 +100,9 @@ async fn answered(socket: &Socket, inbound: &mut Inbound) {
     // What the client was saying comes before its answer, which may be in the same packet.
     loop {
         match inbound.next().await {
-            Heard::Goodbye | Heard::Gone => return,
-            Heard::Breach(_) => break,
-            Heard::Text(_) | Heard::Binary(_) | Heard::Control => {}
+            Incoming::Goodbye | Incoming::Gone => return,
+            Incoming::Breach(_) => break,
+            Incoming::Text(_) | Incoming::Binary(_) | Incoming::Control => {}
         }
     }
     // Past a breach there are no frames to tell apart any more.

@@ -25,7 +25,7 @@ pub struct Inbound {
 
 /// What came.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Incoming {
     /// A text message, whole.
     Text(Utf8Bytes),
     /// A binary message, whole.
@@ -56,14 +56,14 @@ impl Inbound {
     }
 
     /// Waits for the next message. Cancel-safe: what has come of it is kept.
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> Incoming {
         match self.stream.next().await {
-            Some(Ok(Message::Text(text))) => Heard::Text(text),
-            Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Heard::Control,
-            Some(Ok(Message::Close(_))) => Heard::Goodbye,
+            Some(Ok(Message::Text(text))) => Incoming::Text(text),
+            Some(Ok(Message::Binary(bytes))) => Incoming::Binary(bytes),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Control,
+            Some(Ok(Message::Close(_))) => Incoming::Goodbye,
             Some(Err(error)) => self.on_error(&error),
-            None => Heard::Gone,
+            None => Incoming::Gone,
         }
     }
 
@@ -74,17 +74,17 @@ impl Inbound {
         self.stream.get_mut().take_out()
     }
 
-    fn on_error(&self, error: &Error) -> Heard {
+    fn on_error(&self, error: &Error) -> Incoming {
         if let Some(code) = self.stream.get_ref().breach() {
-            return Heard::Breach(code);
+            return Incoming::Breach(code);
         }
         match error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-                Heard::Breach(CloseCode::TooBig)
+                Incoming::Breach(CloseCode::TooBig)
             }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Gone,
-            Error::Protocol(_) | Error::AttackAttempt => Heard::Breach(CloseCode::ProtocolError),
-            Error::Utf8(_) => Heard::Breach(CloseCode::InvalidText),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
+            Error::Protocol(_) | Error::AttackAttempt => Incoming::Breach(CloseCode::ProtocolError),
+            Error::Utf8(_) => Incoming::Breach(CloseCode::InvalidText),
             Error::AlreadyClosed
             | Error::Capacity(CapacityError::TooManyHeaders)
             | Error::ConnectionClosed
@@ -93,7 +93,7 @@ impl Inbound {
             | Error::Io(_)
             | Error::Tls(_)
             | Error::Url(_)
-            | Error::WriteBufferFull(_) => Heard::Gone,
+            | Error::WriteBufferFull(_) => Incoming::Gone,
         }
     }
 }

@@ -24,7 +24,7 @@ use usher_core::relay::router::{Attached, Recall, TurnKind};
 /// and every connection has one.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
-pub enum Note {
+pub enum ConnectionEvent {
     /// The answer to a wish to go on from a position.
     Attached {
         session: SessionId,
@@ -81,7 +81,7 @@ pub struct Outbound {
     /// Whether it is given shared frames in their compressed form.
     is_compressed: bool,
     /// `None` once the connection is given up: its task sees the other end close.
-    notes: Option<channel::Sender<Note>>,
+    events: Option<channel::Sender<ConnectionEvent>>,
     stalled: Option<HeldFrames>,
 }
 
@@ -102,20 +102,24 @@ impl HeldFrames {
 }
 
 impl Outbound {
-    /// The write side of a socket whose connection hears by `notes`.
+    /// The write side of a socket whose connection hears by `events`.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, is_compressed: bool, notes: channel::Sender<Note>) -> Self {
+    pub fn new(
+        socket: Arc<Socket>,
+        is_compressed: bool,
+        events: channel::Sender<ConnectionEvent>,
+    ) -> Self {
         Self {
             socket,
             is_compressed,
-            notes: Some(notes),
+            events: Some(events),
             stalled: None,
         }
     }
 
     /// Sends a frame that is for this connection alone, with a receipt if one is wanted.
     pub fn send(&mut self, frame: Bytes, kind: FrameKind, written: &mut Written) {
-        let is_given_up = self.notes.is_none();
+        let is_given_up = self.events.is_none();
         if let Some(held) = &mut self.stalled {
             if !is_given_up {
                 held.push(frame, kind);
@@ -136,7 +140,7 @@ impl Outbound {
         if kind == FrameKind::Receipted {
             match &mut self.stalled {
                 Some(held) => held.push(Bytes::new(), kind),
-                None => self.tell(Note::Written),
+                None => self.tell(ConnectionEvent::Written),
             }
         }
     }
@@ -148,7 +152,7 @@ impl Outbound {
         compression_cache: &mut CompressionCache,
         written: &mut Written,
     ) -> bool {
-        if self.stalled.is_some() || self.notes.is_none() {
+        if self.stalled.is_some() || self.events.is_none() {
             return false;
         }
         if self.is_compressed {
@@ -162,7 +166,7 @@ impl Outbound {
 
     /// The connection finished what the socket had not taken. True where the line flows again.
     pub fn on_writable(&mut self, written: &mut Written) -> bool {
-        if self.notes.is_none() {
+        if self.events.is_none() {
             return false;
         }
         let Some(held) = self.stalled.take() else {
@@ -174,7 +178,7 @@ impl Outbound {
                 None => self.send(frame, kind, written),
             }
         }
-        self.stalled.is_none() && self.notes.is_some()
+        self.stalled.is_none() && self.events.is_some()
     }
 
     /// Ends the line: the connection's task has the socket to itself, and gets what waited for it.
@@ -185,13 +189,15 @@ impl Outbound {
     }
 
     /// Tells the connection something. One that does not listen is given up.
-    pub fn tell(&mut self, note: Note) {
-        let Some(notes) = &mut self.notes else {
+    pub fn tell(&mut self, event: ConnectionEvent) {
+        let Some(events) = &mut self.events else {
             return;
         };
-        if let Err(untold) = notes.try_send(note) {
+        if let Err(untold) = events.try_send(event) {
             self.give_up();
-            if let (Note::Finish(bytes), Some(held)) = (untold.into_inner(), &mut self.stalled) {
+            if let (ConnectionEvent::Finish(bytes), Some(held)) =
+                (untold.into_inner(), &mut self.stalled)
+            {
                 // The rest of a frame that is cut: whoever closes the socket finishes it first.
                 held.push(bytes, FrameKind::Plain);
             }
@@ -207,7 +213,7 @@ impl Outbound {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
-                self.tell(Note::Broken);
+                self.tell(ConnectionEvent::Broken);
                 self.give_up();
                 self.stalled = None;
                 return;
@@ -217,13 +223,13 @@ impl Outbound {
         if count < bytes.len() {
             written.stalls += 1;
             self.stalled = Some(HeldFrames::default());
-            self.tell(Note::Finish(bytes.slice(count..)));
+            self.tell(ConnectionEvent::Finish(bytes.slice(count..)));
         }
     }
 
     /// Writes nothing any more. The connection's task sees the other end of the notes close, and closes the socket.
     fn give_up(&mut self) {
-        self.notes = None;
+        self.events = None;
         self.stalled.get_or_insert_default();
     }
 }
@@ -237,14 +243,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_holds_too_much_keeps_the_answers_for_the_close() {
-        let (mut outbound, mut notes, _theirs) = outbound(8);
-        fill(&mut outbound, &mut notes).await;
+        let (mut outbound, mut events, _theirs) = outbound(8);
+        fill(&mut outbound, &mut events).await;
         let (large, small) = (frame(b'l', HELD_BYTES_MAX), frame(b's', 100));
         let (first, late) = (frame(b'1', 50), frame(b'2', 60));
         let mut written = Written::default();
         outbound.send(first.clone(), FrameKind::Answer, &mut written);
         outbound.send(large.clone(), FrameKind::Plain, &mut written);
-        assert_eq!(notes.next().await.map(|_| ()), None, "it is given up");
+        assert_eq!(events.next().await.map(|_| ()), None, "it is given up");
         outbound.send(small, FrameKind::Plain, &mut written);
         outbound.send(late.clone(), FrameKind::Answer, &mut written);
         for _ in 0..2 * LATE_ANSWERS_MAX {
@@ -258,15 +264,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_that_is_cut_is_kept_where_the_connection_does_not_listen() {
-        let (mut outbound, mut notes, theirs) = outbound(0);
+        let (mut outbound, mut events, theirs) = outbound(0);
         // There is room for one.
-        outbound.tell(Note::Written);
+        outbound.tell(ConnectionEvent::Written);
         let (large, answer) = (frame(b'l', 4 << 20), frame(b'a', 50));
         let mut written = Written::default();
         outbound.send(large.clone(), FrameKind::Plain, &mut written);
         outbound.send(answer.clone(), FrameKind::Answer, &mut written);
-        assert!(matches!(notes.next().await, Some(Note::Written)));
-        assert!(notes.next().await.is_none(), "it is given up");
+        assert!(matches!(
+            events.next().await,
+            Some(ConnectionEvent::Written)
+        ));
+        assert!(events.next().await.is_none(), "it is given up");
         let mut sent = read(&theirs, written.bytes).await;
         sent.extend(outbound.close().concat());
         assert_eq!(sent, [&large[..], &answer[..]].concat());
@@ -274,8 +283,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_held_goes_out_in_order_once_the_socket_takes_it() {
-        let (mut outbound, mut notes, theirs) = outbound(8);
-        let taken = fill(&mut outbound, &mut notes).await;
+        let (mut outbound, mut events, theirs) = outbound(8);
+        let taken = fill(&mut outbound, &mut events).await;
         let mut written = Written::default();
         outbound.send(frame(b'1', 10), FrameKind::Answer, &mut written);
         outbound.send(frame(b'2', 10), FrameKind::Receipted, &mut written);
@@ -283,25 +292,31 @@ mod tests {
         read(&theirs, taken).await;
         outbound.socket.writable().await.expect("writable");
         assert!(outbound.on_writable(&mut written));
-        assert!(matches!(notes.next().await, Some(Note::Written)));
+        assert!(matches!(
+            events.next().await,
+            Some(ConnectionEvent::Written)
+        ));
         assert_eq!(read(&theirs, 20).await, b"11111111112222222222");
         assert!(outbound.close().is_empty());
     }
 
-    fn outbound(notes: usize) -> (Outbound, channel::Receiver<Note>, UnixStream) {
+    fn outbound(events: usize) -> (Outbound, channel::Receiver<ConnectionEvent>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let (sender, notes) = channel::channel(notes);
+        let (sender, events) = channel::channel(events);
         let outbound = Outbound::new(Arc::new(Socket::Pair(ours)), false, sender);
-        (outbound, notes, theirs)
+        (outbound, events, theirs)
     }
 
     /// Sends until the socket takes no more; says how much it took.
-    async fn fill(outbound: &mut Outbound, notes: &mut channel::Receiver<Note>) -> u64 {
+    async fn fill(outbound: &mut Outbound, events: &mut channel::Receiver<ConnectionEvent>) -> u64 {
         let mut written = Written::default();
         while outbound.stalled.is_none() {
             outbound.send(frame(b'x', 100_000), FrameKind::Plain, &mut written);
         }
-        assert!(matches!(notes.next().await, Some(Note::Finish(_))));
+        assert!(matches!(
+            events.next().await,
+            Some(ConnectionEvent::Finish(_))
+        ));
         written.bytes
     }
 
