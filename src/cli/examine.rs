@@ -11,8 +11,8 @@ use crate::cli::process;
 use crate::config::raw::Raw;
 use crate::config::{Config, certificate};
 use crate::keyring;
-use crate::postgres::checkup;
 use crate::postgres::connect::Target;
+use crate::postgres::introspect;
 
 /// Files of the process that are no sockets.
 const FILES_BESIDE: u64 = 128;
@@ -189,9 +189,9 @@ async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Findin
         }
         return;
     };
-    let mut heard = checkup::drive(link);
+    let mut heard = introspect::drive(link);
     tokio::spawn(other.drive());
-    let pooled = checkup::is_pooled_by_transaction(&listener, &notifier).await;
+    let pooled = introspect::is_pooled_by_transaction(&listener, &notifier).await;
     if matches!(pooled, Ok(true)) {
         findings.push(failed(
             "listen",
@@ -204,7 +204,7 @@ async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Findin
         queries(database, findings).await;
     }
     let began = process::unix_now_ms();
-    let outcome = checkup::echo(&listener, &mut heard, &notifier).await;
+    let outcome = introspect::echo(&listener, &mut heard, &notifier).await;
     findings.push(match outcome {
         Ok(true) => ok(
             "listen",
@@ -232,7 +232,7 @@ async fn queries(database: &Target, findings: &mut Vec<Finding>) {
     tokio::spawn(link.drive());
     tokio::spawn(other_link.drive());
     if matches!(
-        checkup::is_pooled_by_transaction(&one, &other).await,
+        introspect::is_pooled_by_transaction(&one, &other).await,
         Ok(true)
     ) {
         let found = format!("{database} is a transaction pooler, which is fine for queries");

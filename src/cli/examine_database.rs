@@ -7,8 +7,8 @@ use tokio_postgres::Client;
 use crate::causes::with_causes;
 use crate::cli::finding::{Finding, failed, ok, warning};
 use crate::cli::process;
-use crate::postgres::checkup::{self, Bucket, Function, Objects, Role, Server};
-use crate::postgres::expected::Expected;
+use crate::postgres::expected_schema::ExpectedSchema;
+use crate::postgres::introspect::{self, Bucket, Function, Objects, Role, Server};
 use crate::postgres::store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS};
 
 /// What tells the gateway's role of the buckets, which it may not read.
@@ -25,11 +25,11 @@ const SKEW_MAX_MS: u64 = 1_000;
 /// Checks what is in a database, as the role that the client is.
 pub(super) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
     let asked = async {
-        let server = checkup::server(client).await?;
+        let server = introspect::server(client).await?;
         let now = process::unix_now_ms();
         let (role, objects) = (
-            checkup::role(client).await?,
-            checkup::objects(client).await?,
+            introspect::role(client).await?,
+            introspect::objects(client).await?,
         );
         Ok::<_, tokio_postgres::Error>((server, now, role, objects))
     };
@@ -43,10 +43,10 @@ pub(super) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Fi
             grants(&objects, findings);
             row_level_security(&objects, findings);
             triggers(&objects, findings);
-            isolation(checkup::isolation(client).await, findings);
+            isolation(introspect::isolation(client).await, findings);
             let may_ask = objects.functions.get(BUCKET_SETTINGS);
             if may_ask.is_some_and(|function| function.is_executable) {
-                buckets(checkup::buckets(client).await, findings);
+                buckets(introspect::buckets(client).await, findings);
             }
         }
         Err(error) => findings.push(failed(
@@ -228,7 +228,7 @@ fn role(role: &Role, findings: &mut Vec<Finding>) {
 
 /// Whether everything is as the migrations make it; names those that made what is missing.
 fn schema(objects: &Objects, findings: &mut Vec<Finding>) {
-    let expected = Expected::of_migrations();
+    let expected = ExpectedSchema::of_migrations();
     let mut lacking: BTreeSet<&str> = BTreeSet::new();
     for (name, (body, file)) in &expected.functions {
         if objects
@@ -298,7 +298,7 @@ fn grants(objects: &Objects, findings: &mut Vec<Finding>) {
 }
 
 fn row_level_security(objects: &Objects, findings: &mut Vec<Finding>) {
-    let expected = Expected::of_migrations();
+    let expected = ExpectedSchema::of_migrations();
     let off = objects.tables.iter().filter(|(_, is_on)| !**is_on);
     let (ours, others): (Vec<&str>, Vec<&str>) = off
         .map(|(name, _)| name.as_str())
@@ -325,7 +325,7 @@ fn row_level_security(objects: &Objects, findings: &mut Vec<Finding>) {
 }
 
 fn triggers(objects: &Objects, findings: &mut Vec<Finding>) {
-    let expected = Expected::of_migrations();
+    let expected = ExpectedSchema::of_migrations();
     let silent: Vec<_> = expected
         .triggers
         .keys()

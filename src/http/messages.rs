@@ -15,7 +15,7 @@ use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, parse_seq, told};
 use crate::net::{Shared, moment};
-use crate::postgres::history::{Before, MessagesPage};
+use crate::postgres::chat_history::{Before, MessagesPage};
 use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};

@@ -22,8 +22,8 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::postgres::connect_error::ConnectError;
 use crate::postgres::tls::{self, SslMode, TlsError};
-use crate::postgres::trouble::ConnectError;
 
 /// After this long without a sign of life a server is taken for dead.
 pub const DEAD_PEER: Duration = Duration::from_secs(15);

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use usher::postgres::connect::Target;
-use usher::postgres::trouble::ConnectError;
+use usher::postgres::connect_error::ConnectError;
 use usher_devdb::{
     ClusterError,
     binaries::Search,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use usher::postgres::connect::Target;
-use usher::postgres::trouble::ConnectError;
+use usher::postgres::connect_error::ConnectError;
 use usher_devdb::cluster::{Cluster, ClusterOptions};
 
 use crate::certificates::{Authority, Pair, self_signed};

@@ -8,7 +8,7 @@ use crate::postgres::migrations;
 
 /// The objects of a database that has all migrations, each with the file of the one that made it as it is.
 #[derive(Debug, Default)]
-pub struct Expected {
+pub struct ExpectedSchema {
     /// Functions by name, with the text between the dollars; one that is a single expression has none.
     pub functions: BTreeMap<String, (Option<String>, String)>,
     /// Tables by name.
@@ -17,7 +17,7 @@ pub struct Expected {
     pub triggers: BTreeMap<(String, String), String>,
 }
 
-impl Expected {
+impl ExpectedSchema {
     /// What all embedded migrations make.
     #[must_use]
     pub fn of_migrations() -> Self {
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_function_has_the_text_of_its_migration() {
-        let expected = Expected::of_migrations();
+        let expected = ExpectedSchema::of_migrations();
         let (body, file) = &expected.functions["usher.close_due_votings"];
         assert_eq!(file, "20261122120900_gateway_reads.sql");
         let body = body.as_deref().unwrap();
