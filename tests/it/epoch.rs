@@ -8,9 +8,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use usher_devdb::account::Account;
 use usher_devdb::binaries::{Binaries, Search};
 use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
+use usher_devdb::os_user::OsUser;
 use uuid::Uuid;
 
 use crate::client::Client;
@@ -258,7 +258,7 @@ async fn restore(url: &str, dump: &tempfile::NamedTempFile, options: &[&str]) {
 }
 
 async fn program(name: &str) -> PathBuf {
-    let binaries = Binaries::find(&Search::default(), Account::for_server()).await;
+    let binaries = Binaries::find(&Search::default(), OsUser::for_server()).await;
     binaries.unwrap().program(name)
 }
 

@@ -6,8 +6,8 @@ use expect_test::expect_file;
 use tokio::task::JoinSet;
 use usher::postgres::migrations::{self, Down, MigrationError, State};
 use usher_devdb::{
-    account::Account,
     binaries::{Binaries, Search},
+    os_user::OsUser,
 };
 
 use crate::database::{connect, fresh};
@@ -200,9 +200,7 @@ pub(crate) async fn dump(url: &str) -> String {
 
 async fn dump_with(url: &str, options: &[&str]) -> String {
     let search = Search::default();
-    let binaries = Binaries::find(&search, Account::for_server())
-        .await
-        .unwrap();
+    let binaries = Binaries::find(&search, OsUser::for_server()).await.unwrap();
     let output = Command::new(binaries.program("pg_dump"))
         .args(["--schema-only", "--dbname", url])
         .args(options)

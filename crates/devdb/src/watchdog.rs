@@ -48,7 +48,7 @@ fi
 
 /// How a child is asked to end, before it is told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Farewell {
+pub(crate) enum FirstSignal {
     /// An interrupt: a server's fast shutdown.
     Interrupt,
     /// None, for what makes only what will be removed.
@@ -92,14 +92,18 @@ impl Watchdog {
     /// # Panics
     ///
     /// When there is a child already.
-    pub(crate) fn spawn(&mut self, command: &mut Command, farewell: Farewell) -> io::Result<()> {
+    pub(crate) fn spawn(
+        &mut self,
+        command: &mut Command,
+        first_signal: FirstSignal,
+    ) -> io::Result<()> {
         assert!(self.child.is_none(), "one child at a time");
         let child = command.current_dir("/").process_group(0).spawn()?;
         let group = child.id();
         self.child = Some(child);
-        let first = match farewell {
-            Farewell::Interrupt => "INT",
-            Farewell::Kill => "KILL",
+        let first = match first_signal {
+            FirstSignal::Interrupt => "INT",
+            FirstSignal::Kill => "KILL",
         };
         self.tell(&format!("{group} {first}"))
     }
@@ -202,7 +206,7 @@ mod tests {
         fs::write(directory.join("file"), "x").unwrap();
         let mut watchdog = Watchdog::start(Some(directory.clone())).unwrap();
         watchdog
-            .spawn(Command::new("sleep").arg("100"), Farewell::Interrupt)
+            .spawn(Command::new("sleep").arg("100"), FirstSignal::Interrupt)
             .unwrap();
         let pid = watchdog.pid().unwrap();
 
@@ -216,14 +220,14 @@ mod tests {
     fn a_child_that_has_ended_is_forgotten() {
         let mut watchdog = Watchdog::start(None).unwrap();
         watchdog
-            .spawn(&mut Command::new("true"), Farewell::Kill)
+            .spawn(&mut Command::new("true"), FirstSignal::Kill)
             .unwrap();
         while watchdog.poll_exit().unwrap().is_none() {
             thread::sleep(POLL);
         }
         assert_eq!(watchdog.pid(), None);
         watchdog
-            .spawn(&mut Command::new("true"), Farewell::Kill)
+            .spawn(&mut Command::new("true"), FirstSignal::Kill)
             .unwrap();
     }
 }

@@ -11,14 +11,14 @@ const NOBODY: u32 = 65_534;
 
 /// An unprivileged account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct OsUser {
     /// Its user id.
     pub uid: u32,
     /// Its group id.
     pub gid: u32,
 }
 
-impl Account {
+impl OsUser {
     /// Whom to become: nobody else, unless we are root; then the system's `postgres`, or `nobody`.
     #[must_use]
     pub fn for_server() -> Option<Self> {
@@ -73,10 +73,10 @@ mod tests {
     fn the_account_is_found_by_its_whole_name() {
         let passwd =
             "root:x:0:0::/root:/bin/sh\npostgresx:x:1:1::/:\npostgres:x:101:104:,,,:/:/bin/sh\n";
-        let postgres = Account { uid: 101, gid: 104 };
-        assert_eq!(Account::from_passwd(passwd, "postgres"), Some(postgres));
-        assert_eq!(Account::from_passwd(passwd, "root"), None);
-        assert_eq!(Account::from_passwd("postgres:x", "postgres"), None);
+        let postgres = OsUser { uid: 101, gid: 104 };
+        assert_eq!(OsUser::from_passwd(passwd, "postgres"), Some(postgres));
+        assert_eq!(OsUser::from_passwd(passwd, "root"), None);
+        assert_eq!(OsUser::from_passwd("postgres:x", "postgres"), None);
     }
 
     #[test]
@@ -85,7 +85,7 @@ mod tests {
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
             .unwrap();
-        let stranger = Account {
+        let stranger = OsUser {
             uid: 12_345,
             gid: 12_345,
         };
