@@ -9,9 +9,6 @@
 pub mod dev;
 pub mod doctor;
 mod environment;
-mod examine;
-mod examine_database;
-mod finding;
 #[cfg(feature = "load")]
 pub mod load;
 pub mod migrate;

@@ -4,9 +4,9 @@ use rustls::pki_types::CertificateDer;
 use tokio_postgres::Client;
 
 use crate::causes::with_causes;
+use crate::cli::doctor::database;
+use crate::cli::doctor::finding::{Finding, expires, failed, ok, warning};
 use crate::cli::environment;
-use crate::cli::examine_database;
-use crate::cli::finding::{Finding, expires, failed, ok, warning};
 use crate::cli::process;
 use crate::config::raw::Raw;
 use crate::config::{Config, certificate};
@@ -18,7 +18,7 @@ use crate::postgres::introspect;
 const FILES_BESIDE: u64 = 128;
 
 /// Checks everything that can be checked.
-pub(super) async fn all(raw: &Raw) -> Vec<Finding> {
+pub(crate) async fn all(raw: &Raw) -> Vec<Finding> {
     let mut findings = Vec::new();
     let config = Config::from_raw(raw);
     settings(&config, &mut findings);
@@ -37,7 +37,7 @@ pub(super) async fn all(raw: &Raw) -> Vec<Finding> {
     if let Some((database, listen)) = Config::databases(raw) {
         if let Some(client) = reach("database", &database, &mut findings).await {
             let pool_size = config.as_ref().map_or(4, |config| config.pool_size);
-            examine_database::all(&client, pool_size, &mut findings).await;
+            database::all(&client, pool_size, &mut findings).await;
         }
         listening(&listen, &database, &mut findings).await;
     }

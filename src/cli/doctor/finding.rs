@@ -12,7 +12,7 @@ const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Ok,
     Warning,
     Failed,
@@ -20,14 +20,14 @@ pub(super) enum Verdict {
 
 /// What a check found.
 #[derive(Debug, Serialize)]
-pub(super) struct Finding {
-    pub(super) check: &'static str,
-    pub(super) verdict: Verdict,
-    pub(super) found: String,
-    pub(super) advice: Option<String>,
+pub(crate) struct Finding {
+    pub(crate) check: &'static str,
+    pub(crate) verdict: Verdict,
+    pub(crate) found: String,
+    pub(crate) advice: Option<String>,
 }
 
-pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+pub(crate) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
     Finding {
         check,
         verdict: Verdict::Ok,
@@ -36,7 +36,7 @@ pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
     }
 }
 
-pub(super) fn warning(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
+pub(crate) fn warning(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
     Finding {
         verdict: Verdict::Warning,
         advice: Some(advice.to_owned()),
@@ -44,14 +44,14 @@ pub(super) fn warning(check: &'static str, found: impl Into<String>, advice: &st
     }
 }
 
-pub(super) fn failed(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
+pub(crate) fn failed(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
     Finding {
         verdict: Verdict::Failed,
         ..warning(check, found, advice)
     }
 }
 
-pub(super) fn expires(check: &'static str, at: Duration, about: &str, advice: &str) -> Finding {
+pub(crate) fn expires(check: &'static str, at: Duration, about: &str, advice: &str) -> Finding {
     let left = at.saturating_sub(Duration::from_millis(process::unix_now_ms()));
     let found = format!("{about}has {} days left", left.as_secs() / 86_400);
     match left {

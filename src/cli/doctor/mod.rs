@@ -2,14 +2,17 @@
 //!
 //! Uses what `usher serve` would use, and changes nothing. It runs for the operator: hosts show, secrets never do.
 
+mod checks;
+mod database;
+mod finding;
+
 use std::io::{IsTerminal as _, stdout};
 
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::examine;
-use crate::cli::finding::{Finding, Verdict};
+use crate::cli::doctor::finding::{Finding, Verdict};
 use crate::cli::process;
 use crate::config::raw::Raw;
 
@@ -41,7 +44,7 @@ struct Report<'a> {
 /// # Errors
 /// Where a check failed.
 pub async fn run(args: DoctorArgs) -> anyhow::Result<()> {
-    let findings = examine::all(&args.raw).await;
+    let findings = checks::all(&args.raw).await;
     let failed = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Failed)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 use crate::causes::with_causes;
-use crate::cli::finding::{Finding, failed, ok, warning};
+use crate::cli::doctor::finding::{Finding, failed, ok, warning};
 use crate::cli::process;
 use crate::postgres::expected_schema::ExpectedSchema;
 use crate::postgres::introspect::{self, Bucket, Function, Objects, Role, Server};
@@ -23,7 +23,7 @@ const VERSION_MIN: i32 = 150_000;
 const SKEW_MAX_MS: u64 = 1_000;
 
 /// Checks what is in a database, as the role that the client is.
-pub(super) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
+pub(crate) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
     let asked = async {
         let server = introspect::server(client).await?;
         let now = process::unix_now_ms();
