@@ -11,10 +11,10 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::desk::Desk;
 use crate::interval::count;
 use crate::pacer::Due;
 use crate::scan;
+use crate::worker_state::WorkerState;
 
 /// Connections that insert. Messages of one session queue behind its number whatever their connection.
 pub(crate) const CONNECTIONS: u32 = 4;
@@ -56,7 +56,7 @@ pub enum DatabaseError {
 
 /// Inserts what is due, until its task is dropped.
 pub(crate) async fn insert(
-    desk: Rc<Desk>,
+    state: Rc<WorkerState>,
     connect: Connect,
     authors: Rc<[Uuid]>,
     mut dues: mpsc::Receiver<Due>,
@@ -66,10 +66,10 @@ pub(crate) async fn insert(
         match connect().await {
             Ok(client) => {
                 if let Err(error) =
-                    insert_with(&client, &desk, &authors, &mut dues, &mut batch).await
+                    insert_with(&client, &state, &authors, &mut dues, &mut batch).await
                 {
                     let code = error.code().map_or("connection lost", |code| code.code());
-                    let refused = &mut desk.interval.borrow_mut().messages.refused;
+                    let refused = &mut state.interval.borrow_mut().messages.refused;
                     for _ in batch.drain(..) {
                         count(refused, code);
                     }
@@ -77,7 +77,7 @@ pub(crate) async fn insert(
                     return;
                 }
             }
-            Err(error) => desk.on_failure(&format!("the database: {error}")),
+            Err(error) => state.on_failure(&format!("the database: {error}")),
         }
         sleep(PAUSE).await;
     }
@@ -85,13 +85,13 @@ pub(crate) async fn insert(
 
 async fn insert_with(
     client: &Client,
-    desk: &Desk,
+    state: &WorkerState,
     authors: &[Uuid],
     dues: &mut mpsc::Receiver<Due>,
     batch: &mut Vec<Due>,
 ) -> Result<(), tokio_postgres::Error> {
     let statement = client.prepare(INSERT).await?;
-    let shared = &desk.shared;
+    let shared = &state.shared;
     let sessions = &shared.plan.sessions;
     while dues.recv_many(batch, ROWS_MAX).await > 0 {
         let place = |due: &Due| usize::try_from(due.number).unwrap_or_default() % sessions.len();
@@ -102,12 +102,12 @@ async fn insert_with(
             .iter()
             .map(|due| scan::body(&shared.run, due.number, due.at_us, size))
             .collect();
-        desk.interval.borrow_mut().messages.sent += batch.len() as u64;
+        state.interval.borrow_mut().messages.sent += batch.len() as u64;
         client
             .execute(&statement, &[&row_sessions, &row_authors, &bodies])
             .await?;
         let now_us = shared.clock.now_us();
-        let mut interval = desk.interval.borrow_mut();
+        let mut interval = state.interval.borrow_mut();
         interval.messages.acknowledged += batch.len() as u64;
         for due in batch.drain(..) {
             if shared.window.holds(due.at_us) {

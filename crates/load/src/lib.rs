@@ -16,16 +16,13 @@
 //!
 //! Pure, and read first: `schedule`, `frame`, `scan`, `audit`, [`interval`], [`verdict`], then [`outcome`] with
 //! [`table`], `plot`, `charts` and [`page`]. The shells: `socket`, `viewer`, `writer` and [`database`] on a `worker`'s
-//! `desk`, the `pacer`, and the `conductor`, which leads them through the phases of a [`plan`] and keeps the `books`.
+//! `worker_state`, the `pacer`, and the `runner`, which leads them through the phases of a [`plan`] and keeps the `recorder`.
 
 mod audit;
-mod books;
 mod charts;
-mod conductor;
 pub mod database;
-mod desk;
 #[cfg(test)]
-mod example;
+mod fixtures;
 pub mod frame;
 pub mod interval;
 mod machine;
@@ -34,8 +31,10 @@ mod pacer;
 pub mod page;
 pub mod plan;
 mod plot;
-mod probe;
+mod preflight;
 pub mod progress;
+mod recorder;
+mod runner;
 mod scan;
 mod schedule;
 mod socket;
@@ -43,6 +42,7 @@ pub mod table;
 pub mod verdict;
 mod viewer;
 mod worker;
+mod worker_state;
 mod writer;
 
 use tokio_util::sync::CancellationToken;
@@ -102,5 +102,5 @@ pub async fn run(
     progress: &mut Progress,
     stop: CancellationToken,
 ) -> Result<Outcome, LoadError> {
-    conductor::run(plan, progress, stop).await
+    runner::run(plan, progress, stop).await
 }

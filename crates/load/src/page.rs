@@ -364,11 +364,11 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::example;
+    use crate::fixtures;
 
     #[test]
     fn the_page_is_complete_in_itself_and_holds_every_plot() {
-        let page = render(&example::outcome_with_everything());
+        let page = render(&fixtures::outcome_with_everything());
         for outside in ["http://", "https://", "src=", "href=", "@import", "url("] {
             let found = page.match_indices(outside).next();
             assert!(found.is_none(), "{outside} at {found:?}");
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_to_slow_readers() {
-        let mut outcome = example::outcome();
+        let mut outcome = fixtures::outcome();
         (outcome.run.viewers, outcome.run.slow_readers) = (1_000, 100);
         (outcome.run.rate, outcome.run.sessions) = (20.0, 1);
         let page = render(&outcome);
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn the_command_is_in_the_report() {
-        let mut outcome = example::outcome();
+        let mut outcome = fixtures::outcome();
         outcome.run.command = "usher load --url 'ws://<host>'".to_owned();
         let page = render(&outcome);
         assert!(page.contains(
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_a_gateway_says_cannot_become_markup() {
-        let mut outcome = example::outcome();
+        let mut outcome = fixtures::outcome();
         outcome.run.server = "<script>alert(1)</script>".to_owned();
         outcome.verdict.remarks = vec!["<img src=x>".to_owned()];
         let page = render(&outcome);
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn loss_is_shown_where_the_eye_falls() {
-        let mut outcome = example::outcome();
+        let mut outcome = fixtures::outcome();
         outcome.audit.lost = 1_234;
         outcome.verdict = crate::verdict::judge(&outcome);
         let page = render(&outcome);
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_run_that_measured_nothing_still_makes_a_page() {
-        let mut outcome = example::outcome();
+        let mut outcome = fixtures::outcome();
         outcome.latency = None;
         outcome.latency_curve.clear();
         outcome.latency_bars.clear();

@@ -325,7 +325,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::example;
+    use crate::fixtures;
 
     #[test]
     fn numbers_are_written_for_people() {
@@ -369,6 +369,6 @@ mod tests {
             limit         nothing: there was room to spare
 
             SOUND: nothing was lost, and the generator had room
-        "#]].assert_eq(&render(&example::outcome()));
+        "#]].assert_eq(&render(&fixtures::outcome()));
     }
 }

@@ -270,7 +270,7 @@ fn on_close(code: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::example::outcome;
+    use crate::fixtures::outcome;
     use crate::interval::Tally;
     use usher_core::protocol::refusal::RefusalCode;
 
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_search_that_the_generator_ended_is_void() {
-        let mut run = crate::example::outcome_with_everything();
+        let mut run = crate::fixtures::outcome_with_everything();
         run.resources.generator_busy = 1.0;
         assert_eq!(judge(&run).class, Class::Sound);
         run.search.as_mut().unwrap().limited_by = format!("{GENERATOR}; p99 was 900 ms");

@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::desk::{Desk, Order, Seat};
 use crate::frame::{self, Frame, Frames};
 use crate::interval::Interval;
 use crate::scan::{self, Said, Text};
 use crate::socket::{self, Caller, Opened, Stream};
+use crate::worker_state::{Order, ViewerState, WorkerState};
 
 /// The longest pause before a viewer that was cut off tries again.
 const PAUSE_MS_MAX: u64 = 4_000;
@@ -42,59 +42,63 @@ enum End {
 }
 
 /// Watches until its task is dropped.
-pub(crate) async fn run(desk: Rc<Desk>, seat: Rc<Seat>, due_us: u64) {
+pub(crate) async fn run(state: Rc<WorkerState>, viewer_state: Rc<ViewerState>, due_us: u64) {
     let mut standing = Standing::default();
     let mut failures = 0;
     let mut due_us = Some(due_us);
     loop {
         // Boxed, since a viewer spends its life in what follows.
-        let opened = Box::pin(open(&desk, &seat)).await;
+        let opened = Box::pin(open(&state, &viewer_state)).await;
         let mut pause = pause(failures);
         match opened {
             Ok(opened) => {
                 if let Some(due_us) = due_us.take() {
-                    let now_us = desk.shared.clock.now_us();
-                    desk.interval
+                    let now_us = state.shared.clock.now_us();
+                    state
+                        .interval
                         .borrow_mut()
                         .connect
                         .record(now_us.saturating_sub(due_us));
                 }
-                let mut watcher = Watcher::new(&desk, &seat, &mut standing, opened);
+                let mut watcher = Watcher::new(&state, &viewer_state, &mut standing, opened);
                 let end = std::future::poll_fn(|context| watcher.poll(context)).await;
                 if let Some(advice) = watcher.advice {
                     pause = advice;
                 }
-                if seat.is_watching.replace(false) {
+                if viewer_state.is_watching.replace(false) {
                     failures = 0;
                 }
                 match end {
                     End::Dropped => continue,
                     End::Closed(code) => {
-                        desk.on_close(&code.to_string());
-                        desk.interval.borrow_mut().evicted += u64::from(seat.is_slow);
+                        state.on_close(&code.to_string());
+                        state.interval.borrow_mut().evicted += u64::from(viewer_state.is_slow);
                         if code >= FINAL_CODES {
                             return;
                         }
                     }
-                    End::Failed(reason) => desk.on_failure(&reason),
+                    End::Failed(reason) => state.on_failure(&reason),
                 }
             }
-            Err(error) => desk.on_failure(&error.to_string()),
+            Err(error) => state.on_failure(&error.to_string()),
         }
         failures += 1;
         sleep(pause).await;
     }
 }
 
-async fn open(desk: &Desk, seat: &Seat) -> Result<Opened, socket::OpenError> {
-    let plan = &desk.shared.plan;
+async fn open(
+    state: &WorkerState,
+    viewer_state: &ViewerState,
+) -> Result<Opened, socket::OpenError> {
+    let plan = &state.shared.plan;
     let token = plan
-        .token_of(seat.number)
+        .token_of(viewer_state.number)
         .filter(|_| plan.are_viewers_signed_in);
     let caller = Caller {
-        number: seat.number,
+        number: viewer_state.number,
         token,
-        is_slow: seat.is_slow,
+        is_slow: viewer_state.is_slow,
     };
     socket::open(plan, &caller).await
 }
@@ -107,8 +111,8 @@ fn pause(failures: u32) -> Duration {
 
 /// A connection that watches.
 struct Watcher<'a> {
-    desk: &'a Desk,
-    seat: &'a Seat,
+    state: &'a WorkerState,
+    viewer_state: &'a ViewerState,
     standing: &'a mut Standing,
     stream: Stream,
     frames: Frames,
@@ -123,20 +127,25 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(desk: &'a Desk, seat: &'a Seat, standing: &'a mut Standing, opened: Opened) -> Self {
-        let mask = Desk::mask();
+    fn new(
+        state: &'a WorkerState,
+        viewer_state: &'a ViewerState,
+        standing: &'a mut Standing,
+        opened: Opened,
+    ) -> Self {
+        let mask = WorkerState::mask();
         let mut out = Vec::new();
-        frame::put_text(&mut out, &subscribe(desk, seat, standing), mask);
+        frame::put_text(&mut out, &subscribe(state, viewer_state, standing), mask);
         Self {
-            desk,
-            seat,
+            state,
+            viewer_state,
             standing,
             stream: opened.stream,
             frames: Frames::default(),
             rest: opened.rest,
             out,
             mask,
-            subscribed_at_us: desk.shared.clock.now_us(),
+            subscribed_at_us: state.shared.clock.now_us(),
             advice: None,
         }
     }
@@ -146,9 +155,9 @@ impl<'a> Watcher<'a> {
         if let Some(end) = self.on_bytes(&rest) {
             return Poll::Ready(end);
         }
-        let mut scratch = self.desk.scratch.borrow_mut();
+        let mut scratch = self.state.scratch.borrow_mut();
         loop {
-            match self.seat.take_order(context) {
+            match self.viewer_state.take_order(context) {
                 Order::Watch => {}
                 Order::Drop => return Poll::Ready(End::Dropped),
                 Order::Stall => return Poll::Pending,
@@ -188,8 +197,8 @@ impl<'a> Watcher<'a> {
         if bytes.is_empty() {
             return None;
         }
-        let now_us = self.desk.shared.clock.now_us();
-        let mut interval = self.desk.interval.borrow_mut();
+        let now_us = self.state.shared.clock.now_us();
+        let mut interval = self.state.interval.borrow_mut();
         interval.bytes += bytes.len() as u64;
         let mut end = None;
         let mut frames = std::mem::take(&mut self.frames);
@@ -220,9 +229,9 @@ impl<'a> Watcher<'a> {
     }
 
     fn on_events(&self, text: &[u8], interval: &mut Interval, now_us: u64) {
-        let Desk { shared, .. } = self.desk;
-        let counts_from_us = self.seat.counts_from_us.get();
-        let mut ledger = self.seat.ledger.borrow_mut();
+        let WorkerState { shared, .. } = self.state;
+        let counts_from_us = self.viewer_state.counts_from_us.get();
+        let mut ledger = self.viewer_state.ledger.borrow_mut();
         shared.scanner.events(text, |event| {
             interval.deliveries += 1;
             ledger.on_event(event.seq, &mut interval.audit);
@@ -235,26 +244,26 @@ impl<'a> Watcher<'a> {
         });
         let last = ledger.last().unwrap_or_default();
         drop(ledger);
-        shared.note_head(self.seat.session, last);
-        self.seat.note_whole(shared, interval, now_us);
+        shared.note_head(self.viewer_state.session, last);
+        self.viewer_state.note_whole(shared, interval, now_us);
     }
 
     fn on_said(&mut self, said: Said<'_>, interval: &mut Interval, now_us: u64) -> Option<End> {
-        let shared = &self.desk.shared;
+        let shared = &self.state.shared;
         match said.kind.as_ref() {
             "subscribed" | "reset" => {
                 let seq = said.seq.unwrap_or_default();
-                let mut ledger = self.seat.ledger.borrow_mut();
+                let mut ledger = self.viewer_state.ledger.borrow_mut();
                 if said.kind == "subscribed" && ledger.last().is_none() {
                     interval.join.record(now_us - self.subscribed_at_us);
                 }
                 ledger.on_start(seq, said.recovered == Some(true), &mut interval.audit);
                 drop(ledger);
-                shared.note_head(self.seat.session, seq);
+                shared.note_head(self.viewer_state.session, seq);
                 self.standing.epoch = said.epoch.or(self.standing.epoch.take());
                 self.standing.token = said.resume_token.or(self.standing.token.take());
-                self.seat.is_watching.set(true);
-                self.seat.note_whole(shared, interval, now_us);
+                self.viewer_state.is_watching.set(true);
+                self.viewer_state.note_whole(shared, interval, now_us);
                 None
             }
             "resume_token" => {
@@ -282,9 +291,9 @@ impl<'a> Watcher<'a> {
 }
 
 /// Asks for what comes, or for what came since.
-fn subscribe(desk: &Desk, seat: &Seat, standing: &Standing) -> String {
-    let session = desk.shared.plan.sessions[seat.session];
-    match seat.ledger.borrow().last() {
+fn subscribe(state: &WorkerState, viewer_state: &ViewerState, standing: &Standing) -> String {
+    let session = state.shared.plan.sessions[viewer_state.session];
+    match viewer_state.ledger.borrow().last() {
         None => format!(r#"{{"type":"subscribe","id":1,"session":"{session}","history":0}}"#),
         Some(seq) => {
             let resume =

@@ -11,11 +11,11 @@ use tokio::task::{JoinSet, LocalSet};
 use uuid::Uuid;
 
 use crate::database::{self, Connect};
-use crate::desk::{Desk, Order, Seat};
 use crate::interval::Interval;
 use crate::pacer::Due;
 use crate::plan::Shared;
 use crate::viewer;
+use crate::worker_state::{Order, ViewerState, WorkerState};
 use crate::writer::Writer;
 
 /// Commands that wait for a worker. When it is full the conductor waits.
@@ -76,17 +76,17 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Worker> {
 }
 
 async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>) {
-    let desk = Rc::new(Desk::new(shared));
+    let state = Rc::new(WorkerState::new(shared));
     let mut tasks = JoinSet::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Join { viewer, due_us } => {
-                let seat = Rc::new(Seat::new(&desk.shared, viewer));
-                desk.seats.borrow_mut().push(Rc::clone(&seat));
-                tasks.spawn_local(viewer::run(Rc::clone(&desk), seat, due_us));
+                let viewer_state = Rc::new(ViewerState::new(&state.shared, viewer));
+                state.seats.borrow_mut().push(Rc::clone(&viewer_state));
+                tasks.spawn_local(viewer::run(Rc::clone(&state), viewer_state, due_us));
             }
             Command::Open(writer) => {
-                tasks.spawn_local(writer.run(Rc::clone(&desk)));
+                tasks.spawn_local(writer.run(Rc::clone(&state)));
             }
             Command::Insert {
                 connect,
@@ -94,39 +94,45 @@ async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>) {
                 dues,
             } => {
                 tasks.spawn_local(database::insert(
-                    Rc::clone(&desk),
+                    Rc::clone(&state),
                     connect,
                     authors.into(),
                     dues,
                 ));
             }
             Command::Order { viewers, order } => {
-                let now_us = desk.shared.clock.now_us();
-                let seats = desk.seats.borrow();
-                for seat in seats.iter().filter(|seat| viewers.contains(&seat.number)) {
-                    seat.tell(order, now_us);
+                let now_us = state.shared.clock.now_us();
+                let seats = state.seats.borrow();
+                for viewer_state in seats
+                    .iter()
+                    .filter(|viewer_state| viewers.contains(&viewer_state.number))
+                {
+                    viewer_state.tell(order, now_us);
                 }
             }
             Command::Collect(reply) => {
-                let _ = reply.send(collect(&desk));
+                let _ = reply.send(collect(&state));
             }
             Command::Behind(reply) => {
-                let _ = reply.send(behind(&desk));
+                let _ = reply.send(behind(&state));
             }
             Command::End(reply) => {
                 tasks.shutdown().await;
-                close_books(&desk);
-                let _ = reply.send(collect(&desk));
+                close_books(&state);
+                let _ = reply.send(collect(&state));
                 return;
             }
         }
     }
 }
 
-fn collect(desk: &Desk) -> Collected {
-    let mut interval = desk.interval.take();
-    let seats = desk.seats.borrow();
-    interval.watching = seats.iter().filter(|seat| seat.is_watching.get()).count() as u64;
+fn collect(state: &WorkerState) -> Collected {
+    let mut interval = state.interval.take();
+    let seats = state.seats.borrow();
+    interval.watching = seats
+        .iter()
+        .filter(|viewer_state| viewer_state.is_watching.get())
+        .count() as u64;
     let worked = clock_gettime(ClockId::ThreadCPUTime);
     Collected {
         interval,
@@ -135,20 +141,21 @@ fn collect(desk: &Desk) -> Collected {
     }
 }
 
-fn behind(desk: &Desk) -> u64 {
-    let is_behind = |seat: &&Rc<Seat>| {
-        let last = seat.ledger.borrow().last();
-        last < Some(desk.shared.head(seat.session))
+fn behind(state: &WorkerState) -> u64 {
+    let is_behind = |viewer_state: &&Rc<ViewerState>| {
+        let last = viewer_state.ledger.borrow().last();
+        last < Some(state.shared.head(viewer_state.session))
     };
-    desk.seats.borrow().iter().filter(is_behind).count() as u64
+    state.seats.borrow().iter().filter(is_behind).count() as u64
 }
 
 /// What has not come by now does not count as late any more, but as lost.
-fn close_books(desk: &Desk) {
-    let mut interval = desk.interval.borrow_mut();
-    for seat in desk.seats.borrow().iter() {
-        seat.ledger
+fn close_books(state: &WorkerState) {
+    let mut interval = state.interval.borrow_mut();
+    for viewer_state in state.seats.borrow().iter() {
+        viewer_state
+            .ledger
             .borrow()
-            .on_end(desk.shared.head(seat.session), &mut interval.audit);
+            .on_end(state.shared.head(viewer_state.session), &mut interval.audit);
     }
 }

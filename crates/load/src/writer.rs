@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::desk::Desk;
 use crate::frame::{self, Frame, Frames};
 use crate::interval::{Interval, Writes, count};
 use crate::pacer::Due;
 use crate::scan::{self, Text};
 use crate::socket::{self, Caller, Opened};
+use crate::worker_state::WorkerState;
 
 /// Bytes that are read at a time: a writer subscribes to nothing, and hears little.
 const READ_BYTES: usize = 2 * 1024;
@@ -45,21 +45,21 @@ type Pending = HashMap<u64, u64, FxBuildHasher>;
 
 impl Writer {
     /// Writes until its task is dropped.
-    pub(crate) async fn run(mut self, desk: Rc<Desk>) {
+    pub(crate) async fn run(mut self, state: Rc<WorkerState>) {
         loop {
-            match Box::pin(self.open(&desk)).await {
+            match Box::pin(self.open(&state)).await {
                 Ok(opened) => {
-                    let reason = self.write(&desk, opened).await;
-                    desk.on_close(&reason);
+                    let reason = self.write(&state, opened).await;
+                    state.on_close(&reason);
                 }
-                Err(error) => desk.on_failure(&format!("a writer's: {error}")),
+                Err(error) => state.on_failure(&format!("a writer's: {error}")),
             }
             sleep(PAUSE).await;
         }
     }
 
-    async fn open(&self, desk: &Desk) -> Result<Opened, socket::OpenError> {
-        let plan = &desk.shared.plan;
+    async fn open(&self, state: &WorkerState) -> Result<Opened, socket::OpenError> {
+        let plan = &state.shared.plan;
         let caller = Caller {
             number: self.number,
             token: plan.token_of(self.number),
@@ -69,9 +69,9 @@ impl Writer {
     }
 
     /// Gives the reason for which it ended.
-    async fn write(&mut self, desk: &Desk, opened: Opened) -> String {
+    async fn write(&mut self, state: &WorkerState, opened: Opened) -> String {
         let Opened { mut stream, rest } = opened;
-        let mask = Desk::mask();
+        let mask = WorkerState::mask();
         let mut frames = Frames::default();
         let mut pending = Pending::default();
         let mut out = Vec::new();
@@ -80,7 +80,7 @@ impl Writer {
         buffer.extend_from_slice(&rest);
         loop {
             if let Some(reason) =
-                self.on_bytes(desk, &buffer, &mut frames, &mut pending, (&mut out, mask))
+                self.on_bytes(state, &buffer, &mut frames, &mut pending, (&mut out, mask))
             {
                 return reason;
             }
@@ -105,17 +105,17 @@ impl Writer {
                         std::future::pending::<()>().await;
                     }
                     for due in taken.drain(..) {
-                        frame::put_text(&mut out, &self.frame(desk, due), mask);
+                        frame::put_text(&mut out, &self.frame(state, due), mask);
                         pending.insert(due.number, due.at_us);
                     }
-                    self.writes(&mut desk.interval.borrow_mut()).sent += count as u64;
+                    self.writes(&mut state.interval.borrow_mut()).sent += count as u64;
                 }
             }
         }
     }
 
-    fn frame(&self, desk: &Desk, due: Due) -> String {
-        let shared = &desk.shared;
+    fn frame(&self, state: &WorkerState, due: Due) -> String {
+        let shared = &state.shared;
         let number = due.number;
         let place = shared.plan.session_of(self.number);
         match self.kind {
@@ -148,15 +148,15 @@ impl Writer {
 
     fn on_bytes(
         &self,
-        desk: &Desk,
+        state: &WorkerState,
         bytes: &[u8],
         frames: &mut Frames,
         pending: &mut Pending,
         (out, mask): (&mut Vec<u8>, [u8; 4]),
     ) -> Option<String> {
-        let now_us = desk.shared.clock.now_us();
+        let now_us = state.shared.clock.now_us();
         let mut end = None;
-        let mut interval = desk.interval.borrow_mut();
+        let mut interval = state.interval.borrow_mut();
         interval.bytes += bytes.len() as u64;
         let fed = frames.feed(bytes, |frame| {
             interval.frames += 1;
@@ -170,7 +170,7 @@ impl Writer {
                     };
                     if said.kind == "ack" {
                         self.writes(&mut interval).acknowledged += 1;
-                        self.on_ack(desk, &mut interval, said.seq, due_us, now_us);
+                        self.on_ack(state, &mut interval, said.seq, due_us, now_us);
                     } else {
                         let code = said.code.as_deref().unwrap_or("unknown");
                         count(&mut self.writes(&mut interval).refused, code);
@@ -186,13 +186,13 @@ impl Writer {
 
     fn on_ack(
         &self,
-        desk: &Desk,
+        state: &WorkerState,
         interval: &mut Interval,
         seq: Option<u64>,
         due_us: u64,
         now_us: u64,
     ) {
-        let shared = &desk.shared;
+        let shared = &state.shared;
         if let (Kind::Message, Some(seq)) = (self.kind, seq) {
             shared.note_head(shared.plan.session_of(self.number), seq);
         }

@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::LoadError;
-use crate::books::{Books, Part};
 use crate::database::{self, CONNECTIONS};
-use crate::desk::Order;
 use crate::outcome::{Outcome, Step};
 use crate::pacer::{self, DUES_LEN, Due, Paced};
 use crate::plan::{Clock, Plan, Route, SearchPlan, Shared};
-use crate::probe::{self, Found};
+use crate::preflight::{self, Found};
 use crate::progress::Progress;
+use crate::recorder::{Part, Recorder};
 use crate::schedule::{Pace, Search};
 use crate::verdict::limit;
 use crate::worker::{self, Command, Worker};
+use crate::worker_state::Order;
 use crate::writer::{Kind, Writer};
 
 /// How long, beyond their schedule, viewers may take to come.
@@ -42,31 +42,31 @@ pub(crate) async fn run(
     progress: &mut Progress,
     stop: CancellationToken,
 ) -> Result<Outcome, LoadError> {
-    let found = probe::look(&plan).await?;
+    let found = preflight::look(&plan).await?;
     for warning in &found.warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    let mut conductor = Conductor::start(plan, found, progress, stop).await?;
-    conductor.ramp().await?;
-    match conductor.shared.plan.search {
-        Some(search) => conductor.search(search).await?,
-        None => conductor.measure().await?,
+    let mut runner = Runner::start(plan, found, progress, stop).await?;
+    runner.ramp().await?;
+    match runner.shared.plan.search {
+        Some(search) => runner.search(search).await?,
+        None => runner.measure().await?,
     }
-    conductor.end().await
+    runner.end().await
 }
 
-struct Conductor<'a> {
+struct Runner<'a> {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     messages: Vec<mpsc::Sender<Due>>,
     votes: Vec<mpsc::Sender<Due>>,
-    books: Books,
+    recorder: Recorder,
     progress: &'a mut Progress,
     stop: CancellationToken,
     next_number: u64,
 }
 
-impl<'a> Conductor<'a> {
+impl<'a> Runner<'a> {
     async fn start(
         plan: Plan,
         found: Found,
@@ -88,8 +88,8 @@ impl<'a> Conductor<'a> {
         let workers: Result<Vec<Worker>, _> = (0..shared.plan.threads)
             .map(|number| worker::start(number, Arc::clone(&shared)))
             .collect();
-        let mut conductor = Self {
-            books: Books::open(&shared, found.server),
+        let mut runner = Self {
+            recorder: Recorder::open(&shared, found.server),
             workers: workers?,
             messages: Vec::new(),
             votes: Vec::new(),
@@ -98,8 +98,8 @@ impl<'a> Conductor<'a> {
             stop,
             next_number: 0,
         };
-        conductor.open_writers(authors).await?;
-        Ok(conductor)
+        runner.open_writers(authors).await?;
+        Ok(runner)
     }
 
     async fn open_writers(&mut self, authors: Vec<Uuid>) -> Result<(), LoadError> {
@@ -139,7 +139,7 @@ impl<'a> Conductor<'a> {
 
     /// Viewers come at a steady rate, whether or not those before them have been admitted.
     async fn ramp(&mut self) -> Result<(), LoadError> {
-        self.books.phase = "joining";
+        self.recorder.phase = "joining";
         let (clock, viewers) = (self.shared.clock, self.shared.plan.viewers);
         let pace = Pace {
             start_us: clock.now_us(),
@@ -149,7 +149,7 @@ impl<'a> Conductor<'a> {
         };
         let deadline = clock.at(pace.due_us(pace.count)) + RAMP_GRACE;
         let mut come = 0;
-        while self.books.watching < u64::from(viewers) {
+        while self.recorder.watching < u64::from(viewers) {
             if self.stop.is_cancelled() {
                 return Err(LoadError::Stopped);
             }
@@ -168,8 +168,8 @@ impl<'a> Conductor<'a> {
                 come += 1;
             }
             if clock.at(now_us) > deadline {
-                let reasons = self.books.whole.failures.clone();
-                let came = self.books.watching;
+                let reasons = self.recorder.whole.failures.clone();
+                let came = self.recorder.watching;
                 return Err(LoadError::Ramp {
                     came,
                     wanted: viewers,
@@ -180,10 +180,10 @@ impl<'a> Conductor<'a> {
             sleep_until(next.into()).await;
             self.tick_if_due().await?;
             if come == viewers {
-                self.books.watching = self.watching().await?;
+                self.recorder.watching = self.watching().await?;
             }
         }
-        self.books.on_everybody_there();
+        self.recorder.on_everybody_there();
         Ok(())
     }
 
@@ -195,37 +195,37 @@ impl<'a> Conductor<'a> {
         let start_us = self.shared.clock.now_us() + 10_000;
         let pacers = self.pace(start_us, rate, vote_rate, warm_up + measured)?;
         let from_us = start_us + us(warm_up);
-        self.books.open_part();
+        self.recorder.open_part();
         self.shared.window.open(from_us, from_us + us(measured));
 
-        self.books.phase = "warming";
+        self.recorder.phase = "warming";
         self.pass_until(from_us).await?;
-        self.books.phase = "measuring";
-        self.books.begin_part();
+        self.recorder.phase = "measuring";
+        self.recorder.begin_part();
         if !slow.is_empty() {
             self.order(slow.clone(), Order::Stall).await?;
         }
         if let Some(storm) = storm {
             self.pass_until(from_us + us(storm.at)).await?;
             if !self.stop.is_cancelled() {
-                self.books.on_storm();
+                self.recorder.on_storm();
                 self.order(0..storm.viewers, Order::Drop).await?;
             }
         }
         self.pass_until(from_us + us(measured)).await?;
-        self.books.end_part();
+        self.recorder.end_part();
         if self.stop.is_cancelled() {
             self.progress
                 .say("stopped early: what was measured so far counts");
         }
         self.finish(pacers).await;
-        self.books.phase = "draining";
+        self.recorder.phase = "draining";
         if !slow.is_empty() {
             self.order(slow, Order::Watch).await?;
         }
         self.drain(self.shared.plan.drain).await?;
-        let part = self.books.take_part();
-        self.books.keep(part);
+        let part = self.recorder.take_part();
+        self.recorder.keep(part);
         Ok(())
     }
 
@@ -244,11 +244,11 @@ impl<'a> Conductor<'a> {
             }
             search.on_step(step.is_good);
             if step.is_good && search.knee() == Some(rate) {
-                self.books.keep(part);
+                self.recorder.keep(part);
             }
             steps.push(step);
         }
-        self.books
+        self.recorder
             .on_search(bound_ms, steps, search.knee(), limited_by);
         Ok(())
     }
@@ -260,22 +260,22 @@ impl<'a> Conductor<'a> {
         measured: Duration,
         bound_ms: f64,
     ) -> Result<(Step, String, Part), LoadError> {
-        self.books.phase = "searching";
+        self.recorder.phase = "searching";
         let start_us = self.shared.clock.now_us() + 10_000;
         let pacers = self.pace(start_us, rate, 0.0, STEP_WARM_UP + measured)?;
         let from_us = start_us + us(STEP_WARM_UP);
-        self.books.open_part();
+        self.recorder.open_part();
         self.shared.window.open(from_us, from_us + us(measured));
         self.pass_until(from_us).await?;
-        self.books.begin_part();
+        self.recorder.begin_part();
         self.pass_until(from_us + us(measured)).await?;
-        self.books.end_part();
+        self.recorder.end_part();
         self.finish(pacers).await;
         let is_digested = self.drain(STEP_DRAIN).await?;
-        let part = self.books.take_part();
+        let part = self.recorder.take_part();
 
         let latency = part.interval.latency.spread();
-        let cores = self.books.gateway_cores_max;
+        let cores = self.recorder.gateway_cores_max;
         let limited_by = limit(&part.resources, cores);
         let plan = &self.shared.plan;
         let offered = rate * f64::from(plan.viewers) / plan.sessions.len() as f64;
@@ -320,7 +320,7 @@ impl<'a> Conductor<'a> {
     /// Asks for the true heads, closes the books, and sees the threads out.
     async fn end(mut self) -> Result<Outcome, LoadError> {
         self.collect().await?;
-        let absent = u64::from(self.shared.plan.viewers).saturating_sub(self.books.watching);
+        let absent = u64::from(self.shared.plan.viewers).saturating_sub(self.recorder.watching);
         if let Route::Database(connect) = &self.shared.plan.route {
             match database::heads(connect, &self.shared.plan.sessions).await {
                 Ok(heads) => {
@@ -335,14 +335,14 @@ impl<'a> Conductor<'a> {
         }
         for place in 0..self.workers.len() {
             let collected = self.ask(place, Command::End).await?;
-            self.books.take(place, collected);
+            self.recorder.take(place, collected);
         }
         for worker in self.workers {
             drop(worker.commands);
             worker.thread.join().map_err(|_| LoadError::Worker)?;
         }
         self.progress.finish();
-        Ok(self.books.close(&self.shared, absent))
+        Ok(self.recorder.close(&self.shared, absent))
     }
 
     // What phases are made of --------------------------------------------------------------------------------
@@ -382,14 +382,14 @@ impl<'a> Conductor<'a> {
             )
         });
         if let Ok((messages, votes)) = joining.await {
-            self.books.on_paced(&messages, &votes);
+            self.recorder.on_paced(&messages, &votes);
         }
     }
 
     async fn pass_until(&mut self, until_us: u64) -> Result<(), LoadError> {
         let clock = self.shared.clock;
         while clock.now_us() < until_us && !self.stop.is_cancelled() {
-            let next = clock.at(until_us.min(self.books.next_tick_us()));
+            let next = clock.at(until_us.min(self.recorder.next_tick_us()));
             let stop = self.stop.clone();
             tokio::select! {
                 biased;
@@ -410,7 +410,7 @@ impl<'a> Conductor<'a> {
                 behind += self.ask(place, Command::Behind).await?;
             }
             self.collect().await?;
-            if behind == 0 && self.books.is_answered() {
+            if behind == 0 && self.recorder.is_answered() {
                 return Ok(true);
             }
             let now = self.shared.clock.at(self.shared.clock.now_us());
@@ -423,9 +423,9 @@ impl<'a> Conductor<'a> {
     }
 
     async fn tick_if_due(&mut self) -> Result<(), LoadError> {
-        if self.shared.clock.now_us() >= self.books.next_tick_us() {
+        if self.shared.clock.now_us() >= self.recorder.next_tick_us() {
             self.collect().await?;
-            let tick = self.books.tick();
+            let tick = self.recorder.tick();
             self.progress.tick(tick);
         }
         Ok(())
@@ -436,15 +436,15 @@ impl<'a> Conductor<'a> {
         for place in 0..self.workers.len() {
             let collected = self.ask(place, Command::Collect).await?;
             watching += collected.interval.watching;
-            self.books.take(place, collected);
+            self.recorder.take(place, collected);
         }
-        self.books.watching = watching;
+        self.recorder.watching = watching;
         Ok(())
     }
 
     async fn watching(&mut self) -> Result<u64, LoadError> {
         self.collect().await?;
-        Ok(self.books.watching)
+        Ok(self.recorder.watching)
     }
 
     async fn order(&self, viewers: std::ops::Range<u32>, order: Order) -> Result<(), LoadError> {

@@ -15,15 +15,15 @@ use crate::plan::Shared;
 const READ_BYTES: usize = 256 * 1024;
 
 /// One worker's own.
-pub(crate) struct Desk {
+pub(crate) struct WorkerState {
     pub(crate) shared: Arc<Shared>,
     /// What was counted since somebody asked.
     pub(crate) interval: RefCell<Interval>,
     pub(crate) scratch: RefCell<Box<[u8]>>,
-    pub(crate) seats: RefCell<Vec<Rc<Seat>>>,
+    pub(crate) seats: RefCell<Vec<Rc<ViewerState>>>,
 }
 
-impl Desk {
+impl WorkerState {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
@@ -62,7 +62,7 @@ pub(crate) enum Order {
 }
 
 /// One viewer, as its worker sees it.
-pub(crate) struct Seat {
+pub(crate) struct ViewerState {
     pub(crate) number: u32,
     pub(crate) session: usize,
     pub(crate) is_slow: bool,
@@ -76,7 +76,7 @@ pub(crate) struct Seat {
     waker: AtomicWaker,
 }
 
-impl Seat {
+impl ViewerState {
     pub(crate) fn new(shared: &Shared, number: u32) -> Self {
         let is_slow = number >= shared.plan.viewers - shared.plan.slow_readers;
         Self {

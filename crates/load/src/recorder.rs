@@ -50,7 +50,7 @@ struct Mark {
 }
 
 /// The figures of a run.
-pub(crate) struct Books {
+pub(crate) struct Recorder {
     pub(crate) phase: &'static str,
     pub(crate) whole: Interval,
     pub(crate) watching: u64,
@@ -74,7 +74,7 @@ pub(crate) struct Books {
     timeline: Vec<Tick>,
 }
 
-impl Books {
+impl Recorder {
     pub(crate) fn open(shared: &Shared, server: String) -> Self {
         let gateway = shared
             .plan

@@ -36,7 +36,7 @@ pub(crate) async fn look(plan: &Plan) -> Result<Found, LoadError> {
     let opened = socket::open(plan, &caller)
         .await
         .map_err(|error| unreachable(plan, &error))?;
-    let mut probe = Probe {
+    let mut probe = Preflight {
         stream: opened.stream,
         frames: Frames::default(),
         heard: Vec::new(),
@@ -83,15 +83,15 @@ fn unreachable(plan: &Plan, error: &OpenError) -> LoadError {
     LoadError::Gateway(format!("{url} cannot be used: {error}{advice}"))
 }
 
-struct Probe {
+struct Preflight {
     stream: Stream,
     frames: Frames,
-    heard: Vec<Heard>,
+    heard: Vec<Answer>,
     end: Option<String>,
 }
 
 /// A frame that was heard.
-struct Heard {
+struct Answer {
     kind: String,
     server: String,
     refusal: String,
@@ -100,7 +100,7 @@ struct Heard {
     votings: Vec<Voting>,
 }
 
-impl Probe {
+impl Preflight {
     async fn subscribe(
         &mut self,
         plan: &Plan,
@@ -145,7 +145,7 @@ impl Probe {
         Ok(())
     }
 
-    async fn until(&mut self, is_it: impl Fn(&Heard) -> bool) -> Result<Heard, LoadError> {
+    async fn until(&mut self, is_it: impl Fn(&Answer) -> bool) -> Result<Answer, LoadError> {
         let mut buffer = Vec::with_capacity(16 * 1024);
         loop {
             if let Some(place) = self.heard.iter().position(&is_it) {
@@ -168,7 +168,7 @@ impl Probe {
             Frame::Text(text) => {
                 if let Text::Said(said) = scan::read(text) {
                     let code = said.code.unwrap_or_default();
-                    heard.push(Heard {
+                    heard.push(Answer {
                         kind: said.kind.into_owned(),
                         server: said.server.unwrap_or_default(),
                         refusal: format!("{code} \"{}\"", said.message.unwrap_or_default()),
