@@ -25,7 +25,7 @@ use usher_core::protocol::server::Can;
 use usher_core::protocol::{client, server};
 use usher_core::relay::PeerId;
 use usher_core::relay::resume::ResumeKey;
-use usher_core::relay::router::{Attached, Outlet, Position, Router};
+use usher_core::relay::router::{Attached, Position, Router, Sink};
 use usher_core::relay::snapshot::Snapshot;
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
@@ -76,7 +76,7 @@ fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish");
     for receivers in [1_u64, 100, 5_000] {
         let mut router = Router::new(RING_EVENTS);
-        let mut outlet = Counted::default();
+        let mut sink = Counted::default();
         router.resync(EPOCH);
         let start = Position {
             seq: Seq(0),
@@ -86,7 +86,7 @@ fn publish(criterion: &mut Criterion) {
         };
         for peer in (0..receivers).map(PeerId) {
             router.join(SESSION, Receiver::new(peer, 0, None));
-            let attached = router.attach(SESSION, peer, &start, &mut outlet);
+            let attached = router.attach(SESSION, peer, &start, &mut sink);
             assert_eq!(attached, Attached::Live);
         }
         let mut seq = 0;
@@ -97,15 +97,11 @@ fn publish(criterion: &mut Criterion) {
                     seq += 1;
                     notice(seq)
                 },
-                |notice| router.publish([notice], &mut outlet),
+                |notice| router.publish([notice], &mut sink),
                 BatchSize::PerIteration,
             );
         });
-        assert_eq!(
-            outlet.offers,
-            seq * receivers,
-            "each receiver had each event"
-        );
+        assert_eq!(sink.offers, seq * receivers, "each receiver had each event");
     }
     group.finish();
 }
@@ -205,7 +201,7 @@ struct Counted {
     offers: u64,
 }
 
-impl Outlet for Counted {
+impl Sink for Counted {
     fn offer(&mut self, _peer: PeerId, bytes: &Bytes) -> bool {
         self.offers += 1;
         black_box(bytes);

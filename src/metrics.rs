@@ -16,8 +16,8 @@ use crate::exposition::{Format, text_of};
 use crate::process_metrics::ProcessCollector;
 use usher_core::protocol::refusal::{CloseCode, RefusalCode};
 use usher_core::protocol::server::StartReason;
-use usher_core::relay::opening::Beginning;
 use usher_core::relay::router::RefillCause;
+use usher_core::relay::start_point::StartOutcome;
 
 /// Seconds, from what a loopback takes to what a person gives up on.
 const SECONDS: [f64; 14] = [
@@ -46,7 +46,7 @@ pub struct Metrics {
     pub closes: Family<Label<CloseCode>, Counter>,
     pub refusals: Family<Label<RefusalCode>, Counter>,
     pub calls: Family<Call, Counter>,
-    pub starts: Family<Label<Beginning>, Counter>,
+    pub starts: Family<Label<StartOutcome>, Counter>,
     pub frames_received: Counter,
     pub control_frames_received: Counter,
     pub evicted: Counter,
@@ -515,7 +515,7 @@ impl LabelName for WriteRefusal {
     }
 }
 
-impl LabelName for Beginning {
+impl LabelName for StartOutcome {
     fn label(&self) -> &'static str {
         match self {
             Self::RecoveredFromMemory => "recovered_from_memory",

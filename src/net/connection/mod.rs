@@ -226,11 +226,11 @@ impl Connection {
             ConnectionEvent::Joined {
                 session,
                 attempt,
-                recall,
+                cached,
                 viewers,
             } => {
                 self.peer
-                    .on_joined(session, attempt, recall.map(|recall| *recall), viewers, now);
+                    .on_joined(session, attempt, cached.map(|cached| *cached), viewers, now);
             }
             ConnectionEvent::Turned {
                 session,

@@ -33,7 +33,7 @@ use usher_core::protocol::server::ServerFrame;
 use usher_core::relay::PeerId;
 use usher_core::relay::access_changes::AccessChanges;
 use usher_core::relay::resume::{Grant, Revocations};
-use usher_core::relay::router::{LogPage, Outlet, Position, Refill, Router, Turn};
+use usher_core::relay::router::{LogPage, Position, Refill, Router, Sink, Turn};
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
 
@@ -350,18 +350,18 @@ impl Fanout {
             self.viewer_counts.enter(session);
             self.metrics.subscriptions.inc();
         }
-        let recall = self
+        let cached = self
             .router
             .join(session, Receiver::new(peer, attempt, user));
         let holds = grant.is_some_and(|grant| self.revocations.allows(grant));
-        let recall = recall.filter(|_| holds).map(Box::new);
+        let cached = cached.filter(|_| holds).map(Box::new);
         let viewers = self.viewer_counts.count(session);
         self.outbounds.tell(
             peer,
             ConnectionEvent::Joined {
                 session,
                 attempt,
-                recall,
+                cached,
                 viewers,
             },
         );
@@ -516,7 +516,7 @@ impl Outbounds {
     }
 }
 
-impl Outlet for Outbounds {
+impl Sink for Outbounds {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
         self.outbounds.get_mut(&peer).is_some_and(|outbound| {
             outbound.offer(bytes, &mut self.compression_cache, &mut self.written)

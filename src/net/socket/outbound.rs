@@ -18,7 +18,7 @@ use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
 use usher_core::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
 use usher_core::protocol::id::SessionId;
-use usher_core::relay::router::{Attached, Recall, TurnKind};
+use usher_core::relay::router::{Attached, CachedState, TurnKind};
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
 /// and every connection has one.
@@ -39,7 +39,7 @@ pub enum ConnectionEvent {
     Joined {
         session: SessionId,
         attempt: u32,
-        recall: Option<Box<Recall>>,
+        cached: Option<Box<CachedState>>,
         viewers: u64,
     },
     /// Something happened to a subscription.

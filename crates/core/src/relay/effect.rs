@@ -5,10 +5,10 @@ use bytes::Bytes;
 use crate::protocol::client::FrameId;
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal};
-use crate::relay::opening::Beginning;
 use crate::relay::peer::Write;
 use crate::relay::resume::Grant;
 use crate::relay::router::Position;
+use crate::relay::start_point::StartOutcome;
 
 /// What the shell around a peer shall do. An `attempt` goes back with the answer.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub enum Effect {
         from: Position,
     },
     /// Count how a subscription began.
-    Began(Beginning),
+    Began(StartOutcome),
     /// Ask the database whether the peer may still do what it may: in turn, or soon, where something has changed.
     CheckAccess {
         session: SessionId,

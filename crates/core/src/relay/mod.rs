@@ -10,7 +10,7 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`],
-//! [`opening`], `rights`, [`scene`], `progress`, [`subscription`], [`may_write`], [`effect`], [`peer`], [`personal`],
+//! [`start_point`], `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`], [`effect`], [`peer`], [`personal`],
 //! `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod access_changes;
@@ -20,17 +20,17 @@ pub mod history;
 pub mod holds;
 mod kept_tallies;
 pub mod may_write;
-pub mod opening;
 mod own_votes;
 pub mod peer;
+pub mod peer_context;
+mod permissions;
 pub mod personal;
 mod progress;
 mod redaction;
 pub mod resume;
-mod rights;
 pub mod router;
-pub mod scene;
 pub mod snapshot;
+pub mod start_point;
 pub mod subscription;
 pub mod tally;
 pub mod topic;

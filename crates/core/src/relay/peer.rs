@@ -22,10 +22,10 @@ use crate::protocol::server::{Done, ServerFrame};
 use crate::protocol::{ms, websocket};
 use crate::relay::effect::Effect;
 use crate::relay::may_write::may_write;
+use crate::relay::peer_context::PeerContext;
 use crate::relay::progress::Step;
 use crate::relay::resume::ResumeKey;
-use crate::relay::router::{Attached, LogPage, Recall, TurnKind};
-use crate::relay::scene::Scene;
+use crate::relay::router::{Attached, CachedState, LogPage, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
 use crate::relay::subscription::Subscription;
 
@@ -164,13 +164,13 @@ impl Peer {
         &mut self,
         session: SessionId,
         attempt: u32,
-        recall: Option<Recall>,
+        cached: Option<CachedState>,
         viewers: u64,
         now: Moment,
     ) {
-        self.step(session, attempt, now, |subscription, scene, effects| {
+        self.step(session, attempt, now, |subscription, context, effects| {
             if subscription.state.is_joining() {
-                subscription.on_joined(recall, viewers, scene, effects);
+                subscription.on_joined(cached, viewers, context, effects);
             }
             Step::Stay
         });
@@ -184,8 +184,8 @@ impl Peer {
         answer: Option<Result<Admission, Refusal>>,
         now: Moment,
     ) {
-        self.step(session, attempt, now, |subscription, scene, effects| {
-            subscription.on_admitted(answer, scene, effects)
+        self.step(session, attempt, now, |subscription, context, effects| {
+            subscription.on_admitted(answer, context, effects)
         });
     }
 
@@ -197,8 +197,8 @@ impl Peer {
         answer: Option<Result<Access, Refusal>>,
         now: Moment,
     ) {
-        self.step(session, attempt, now, |subscription, scene, effects| {
-            subscription.on_checked(answer, scene, effects)
+        self.step(session, attempt, now, |subscription, context, effects| {
+            subscription.on_checked(answer, context, effects)
         });
     }
 
@@ -210,9 +210,9 @@ impl Peer {
         page: Option<LogPage>,
         now: Moment,
     ) {
-        self.step(session, attempt, now, |subscription, scene, effects| {
+        self.step(session, attempt, now, |subscription, context, effects| {
             if subscription.state.is_catching_up() {
-                subscription.on_page(page, scene, effects);
+                subscription.on_page(page, context, effects);
             }
             Step::Stay
         });
@@ -226,9 +226,9 @@ impl Peer {
         attached: Attached,
         now: Moment,
     ) {
-        self.step(session, attempt, now, |subscription, scene, effects| {
+        self.step(session, attempt, now, |subscription, context, effects| {
             if subscription.state.is_attaching() {
-                subscription.on_attached(attached, scene, effects);
+                subscription.on_attached(attached, context, effects);
             }
             Step::Stay
         });
@@ -236,8 +236,8 @@ impl Peer {
 
     /// Something happened to a subscription.
     pub fn on_turn(&mut self, session: SessionId, attempt: u32, turn: TurnKind, now: Moment) {
-        self.step(session, attempt, now, |subscription, scene, effects| {
-            subscription.on_turn(turn, scene, effects);
+        self.step(session, attempt, now, |subscription, context, effects| {
+            subscription.on_turn(turn, context, effects);
             Step::Stay
         });
     }
@@ -298,9 +298,9 @@ impl Peer {
         // A fresh token of the same user is no other identity: who shows one after the other must not escape every answer.
         let is_another = identity.subject != self.identity.subject;
         self.identity = Arc::new(identity);
-        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
+        let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
-            subscription.on_token(is_another, &scene, &mut self.effects);
+            subscription.on_token(is_another, &context, &mut self.effects);
         }
     }
 
@@ -335,9 +335,9 @@ impl Peer {
             self.ping_due = now.at + self.rules.heartbeat;
             self.effects.push(Effect::Send(websocket::ping()));
         }
-        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
+        let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {
-            subscription.on_deadline(&scene, &mut self.effects);
+            subscription.on_deadline(&context, &mut self.effects);
         }
     }
 
@@ -435,10 +435,10 @@ impl Peer {
         }
         // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);
-        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
+        let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
         let was_withdrawn = self.withdrawn.contains(&wish.session);
         let (attempt, effects) = (self.counter, &mut self.effects);
-        let subscription = Subscription::begin(wish, id, attempt, was_withdrawn, &scene, effects);
+        let subscription = Subscription::begin(wish, id, attempt, was_withdrawn, &context, effects);
         // Most have one: a vector's own growth would begin with four.
         self.subscriptions.reserve_exact(1);
         self.subscriptions.push(subscription);
@@ -495,7 +495,7 @@ impl Peer {
         session: SessionId,
         attempt: u32,
         now: Moment,
-        step: impl FnOnce(&mut Subscription, &Scene<'_>, &mut Vec<Effect>) -> Step,
+        step: impl FnOnce(&mut Subscription, &PeerContext<'_>, &mut Vec<Effect>) -> Step,
     ) {
         let is_meant = |subscription: &Subscription| {
             subscription.session == session && subscription.attempt == attempt
@@ -503,8 +503,8 @@ impl Peer {
         let Some(place) = self.subscriptions.iter().position(is_meant) else {
             return;
         };
-        let scene = Scene::new(&self.identity, &self.rules, self.seed, now);
-        match step(&mut self.subscriptions[place], &scene, &mut self.effects) {
+        let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
+        match step(&mut self.subscriptions[place], &context, &mut self.effects) {
             Step::Stay => {}
             Step::End => {
                 self.subscriptions.swap_remove(place);

@@ -26,7 +26,7 @@ use crate::protocol::server::{Can, Done, StartReason};
 use crate::relay::effect::Effect;
 use crate::relay::peer::{Moment, Peer, Rules};
 use crate::relay::resume::ResumeKey;
-use crate::relay::router::{Attached, LogPage, Recall, TurnKind};
+use crate::relay::router::{Attached, CachedState, LogPage, TurnKind};
 use crate::relay::snapshot::{Access, Admission, Snapshot};
 
 const S: SessionId = SessionId(Uuid::from_u128(7));
@@ -1378,12 +1378,12 @@ impl Stage {
                     );
             }
             "joined" => {
-                let recall = after(words, "reach").map(|reach| Recall {
+                let cached = after(words, "reach").map(|reach| CachedState {
                     snapshot: snapshot("e", reach + 1, 0),
                     reach: Seq(reach),
                     head: Seq(after(words, "head").unwrap()),
                 });
-                self.peer.on_joined(session, attempt, recall, 3, now);
+                self.peer.on_joined(session, attempt, cached, 3, now);
             }
             "admitted" => {
                 let can = Can {
@@ -1626,7 +1626,7 @@ impl Stage {
             }
             Effect::SeesHidden { sees_hidden, .. } => format!("sees hidden counts: {sees_hidden}"),
             Effect::Answer(bytes) | Effect::Send(bytes) => self.show_frame(&bytes),
-            Effect::Began(beginning) => format!("count {beginning:?}"),
+            Effect::Began(outcome) => format!("count {outcome:?}"),
             Effect::Write { ticket, .. } => {
                 self.tickets.push(ticket);
                 "write".to_owned()

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::protocol::id::Seq;
-use crate::relay::opening::Start;
 use crate::relay::snapshot::Snapshot;
+use crate::relay::start_point::Start;
 
 /// Whether a subscription goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub(super) enum State {
     /// The database was asked.
     Authorizing(Box<Start>),
     /// A page of the log was asked for.
-    CatchingUp(Box<Course>),
+    CatchingUp(Box<CatchUp>),
     /// The router was asked to go on from a position.
-    Attaching(Box<Course>),
+    Attaching(Box<CatchUp>),
     /// The router delivers.
     Live,
     /// The database had no answer; asks again at a time.
@@ -39,12 +39,12 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) enum Retry {
     Start(Box<Start>),
-    Page(Box<Course>),
+    Page(Box<CatchUp>),
 }
 
 /// How far a subscription has come.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct CatchUp {
     pub(super) position: Seq,
     /// What the admission read, for the router to remember; without one after a page that followed being live.
     pub(super) snapshot: Option<Arc<Snapshot>>,

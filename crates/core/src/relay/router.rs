@@ -23,7 +23,7 @@ use crate::relay::tally::Tally;
 use crate::relay::topic::{Broken, Level, Receiver, Topic};
 
 /// Where bytes for a receiver go.
-pub trait Outlet {
+pub trait Sink {
     /// Offers bytes to a receiver. False: it cannot take anything at the moment and nothing was taken; it will say when
     /// it can, and [`Router::catch_up`] then goes on from its cursor.
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool;
@@ -116,7 +116,7 @@ pub enum TurnKind {
 
 /// What is remembered of a session that is already watched here.
 #[derive(Clone, Debug)]
-pub struct Recall {
+pub struct CachedState {
     /// What a new subscriber is told.
     pub snapshot: Arc<Snapshot>,
     /// The lowest position that can be gone on from without the log.
@@ -169,7 +169,7 @@ impl Router {
     }
 
     /// Takes hints, in the order in which they came, and flushes.
-    pub fn publish(&mut self, notices: impl IntoIterator<Item = Notice>, outlet: &mut impl Outlet) {
+    pub fn publish(&mut self, notices: impl IntoIterator<Item = Notice>, sink: &mut impl Sink) {
         for notice in notices {
             let Some(topic) = self.topics.get_mut(&notice.session) else {
                 continue;
@@ -178,16 +178,16 @@ impl Router {
                 topic.ask(notice.session, cause, &mut self.refills);
             }
             if topic.is_full() {
-                topic.flush(notice.session, self.ring_events_max, outlet);
+                topic.flush(notice.session, self.ring_events_max, sink);
             } else if topic.is_dirty() {
                 self.dirty.push(notice.session);
             }
         }
-        self.flush(outlet);
+        self.flush(sink);
     }
 
     /// Takes the answer to a [`Refill`].
-    pub fn on_page(&mut self, refill: &Refill, page: &LogPage, outlet: &mut impl Outlet) {
+    pub fn on_page(&mut self, refill: &Refill, page: &LogPage, sink: &mut impl Sink) {
         let Some(topic) = self
             .topics
             .get_mut(&refill.session)
@@ -198,7 +198,7 @@ impl Router {
         let same_epoch = self.epoch.as_deref() == Some(page.epoch.as_str());
         match topic.on_page(page, same_epoch) {
             Ok(more) => {
-                topic.flush(refill.session, self.ring_events_max, outlet);
+                topic.flush(refill.session, self.ring_events_max, sink);
                 // Whoever missed what a voting did may have missed the hints about its counts, too.
                 let votings = page.events.iter().filter_map(|event| event.voting);
                 self.recounts.extend(votings);
@@ -232,7 +232,7 @@ impl Router {
 
     /// Notes the interest of a receiver. From now on the session's window remembers what arrives; nothing is delivered
     /// before [`Self::attach`].
-    pub fn join(&mut self, session: SessionId, receiver: Receiver) -> Option<Recall> {
+    pub fn join(&mut self, session: SessionId, receiver: Receiver) -> Option<CachedState> {
         let generation = &mut self.generation;
         let topic = self.topics.entry(session).or_insert_with(|| {
             *generation += 1;
@@ -244,7 +244,7 @@ impl Router {
         }
         self.users.add(receiver.user, receiver.peer);
         topic.join(receiver);
-        topic.recall()
+        topic.cached()
     }
 
     /// Lets a receiver go on from a position in an epoch.
@@ -253,7 +253,7 @@ impl Router {
         session: SessionId,
         peer: PeerId,
         from: &Position,
-        outlet: &mut impl Outlet,
+        sink: &mut impl Sink,
     ) -> Attached {
         // A peer that left while its wish was under way has no use for the answer.
         let Some(topic) = self.topics.get_mut(&session) else {
@@ -262,7 +262,7 @@ impl Router {
         if self.epoch.as_deref() != Some(&*from.epoch) {
             return Attached::Stale;
         }
-        let attached = topic.attach(session, peer, from, &mut self.recounts, outlet);
+        let attached = topic.attach(session, peer, from, &mut self.recounts, sink);
         if attached == Attached::Live {
             topic.ask_if_owed(session, &mut self.refills);
         }
@@ -270,13 +270,13 @@ impl Router {
     }
 
     /// A receiver that could not take anything can again.
-    pub fn catch_up(&mut self, peer: PeerId, outlet: &mut impl Outlet) {
+    pub fn catch_up(&mut self, peer: PeerId, sink: &mut impl Sink) {
         for session in self.sessions_of.get(&peer).into_iter().flatten() {
             let topic = self
                 .topics
                 .get_mut(session)
                 .expect("a receiver's sessions have topics");
-            let level = topic.level(*session, peer, &mut self.recounts, outlet);
+            let level = topic.level(*session, peer, &mut self.recounts, sink);
             if let Level::Behind { attempt, position } = level {
                 let kind = TurnKind::Behind(position);
                 self.turns.push_back(Turn {
@@ -376,19 +376,19 @@ impl Router {
 
     /// Sends a tally to everybody live in its session. One of another epoch was on its way while the database went
     /// back in time, and what is true is read again.
-    pub fn on_tally(&mut self, tally: &Tally, outlet: &mut impl Outlet) {
+    pub fn on_tally(&mut self, tally: &Tally, sink: &mut impl Sink) {
         if self.epoch.as_deref() != Some(&*tally.epoch) {
             return;
         }
         if let Some(topic) = self.topics.get_mut(&tally.session) {
-            topic.on_tally(tally, outlet);
+            topic.on_tally(tally, sink);
         }
     }
 
     /// Sends a frame that is state, not an event, to everybody live in a session.
-    pub fn broadcast(&mut self, session: SessionId, frame: &Bytes, outlet: &mut impl Outlet) {
+    pub fn broadcast(&mut self, session: SessionId, frame: &Bytes, sink: &mut impl Sink) {
         if let Some(topic) = self.topics.get_mut(&session) {
-            topic.broadcast(frame, outlet);
+            topic.broadcast(frame, sink);
         }
     }
 
@@ -489,10 +489,10 @@ impl Router {
         }
     }
 
-    fn flush(&mut self, outlet: &mut impl Outlet) {
+    fn flush(&mut self, sink: &mut impl Sink) {
         for session in self.dirty.drain(..) {
             if let Some(topic) = self.topics.get_mut(&session) {
-                topic.flush(session, self.ring_events_max, outlet);
+                topic.flush(session, self.ring_events_max, sink);
             }
         }
     }

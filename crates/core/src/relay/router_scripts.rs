@@ -17,7 +17,7 @@ use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::relay::PeerId;
 use crate::relay::personal::OwnVote;
-use crate::relay::router::{Attached, LogPage, Outlet, Position, Refill, Router, TurnKind};
+use crate::relay::router::{Attached, LogPage, Position, Refill, Router, Sink, TurnKind};
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 use crate::relay::topic::Receiver;
@@ -801,10 +801,10 @@ fn leaving_everything_frees_everything() {
 fn the_window_stays_within_its_bytes() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0");
-    stage.router.publish(long_events(500), &mut stage.outlet);
+    stage.router.publish(long_events(500), &mut stage.sink);
     assert!(stage.router.window_bytes() <= RING_BYTES_MAX);
     assert!(
-        stage.outlet.said.len() > 1,
+        stage.sink.said.len() > 1,
         "a burst is written out before it outgrows the bound"
     );
 }
@@ -813,11 +813,11 @@ fn the_window_stays_within_its_bytes() {
 fn whoever_is_behind_is_given_so_much_at_a_time() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
-    stage.router.publish(long_events(30), &mut stage.outlet);
-    stage.outlet.stalled.clear();
-    stage.router.catch_up(PeerId(1), &mut stage.outlet);
+    stage.router.publish(long_events(30), &mut stage.sink);
+    stage.sink.stalled.clear();
+    stage.router.catch_up(PeerId(1), &mut stage.sink);
     let runs = 30_usize.div_ceil(RUN_BYTES_MAX / LONG_EVENT_BYTES_MIN);
-    assert_eq!(stage.outlet.said.len(), runs);
+    assert_eq!(stage.sink.said.len(), runs);
 }
 
 #[test]
@@ -834,18 +834,18 @@ fn so_many_tallies_are_remembered_and_no_more() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
     for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
-        stage.router.on_tally(&tally(voting, 1), &mut stage.outlet);
+        stage.router.on_tally(&tally(voting, 1), &mut stage.sink);
     }
-    stage.outlet.stalled.clear();
-    stage.router.catch_up(PeerId(1), &mut stage.outlet);
-    assert_eq!(stage.outlet.said.len(), TALLIES_PER_SESSION_MAX);
+    stage.sink.stalled.clear();
+    stage.router.catch_up(PeerId(1), &mut stage.sink);
+    assert_eq!(stage.sink.said.len(), TALLIES_PER_SESSION_MAX);
     // The others are read again for it, and for nobody after it.
     let recounts = std::iter::from_fn(|| stage.router.poll_recount());
     assert_eq!(recounts.count(), TALLIES_PER_SESSION_MAX);
     for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
-        stage.router.on_tally(&tally(voting, 2), &mut stage.outlet);
+        stage.router.on_tally(&tally(voting, 2), &mut stage.sink);
     }
-    stage.router.catch_up(PeerId(1), &mut stage.outlet);
+    stage.router.catch_up(PeerId(1), &mut stage.sink);
     assert_eq!(stage.router.poll_recount(), None);
 }
 
@@ -865,7 +865,7 @@ fn sessions_that_do_not_exist_push_out_none_that_does() {
 
 struct Stage {
     router: Router,
-    outlet: Mouths,
+    sink: Mouths,
     asked: Option<Refill>,
     kept: Option<Refill>,
     attempts: u32,
@@ -880,7 +880,7 @@ struct Mouths {
     said: Vec<String>,
 }
 
-impl Outlet for Mouths {
+impl Sink for Mouths {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
         let takes = !self.stalled.contains(&peer);
         if takes {
@@ -897,7 +897,7 @@ impl Stage {
         let now = start();
         Self {
             router,
-            outlet: Mouths::default(),
+            sink: Mouths::default(),
             asked: None,
             kept: None,
             attempts: 0,
@@ -911,7 +911,7 @@ impl Stage {
         for line in script.split('|').map(str::trim) {
             let before = self.told.len();
             self.step(line);
-            self.told.append(&mut self.outlet.said);
+            self.told.append(&mut self.sink.said);
             while let Some(refill) = self.router.poll_refill() {
                 self.told
                     .push(format!("ask after {} ({:?})", refill.after, refill.cause));
@@ -956,35 +956,35 @@ impl Stage {
             "page" => {
                 let refill = self.asked.take().expect("the log was asked");
                 self.router
-                    .on_page(&refill, &words.page(epoch), &mut self.outlet);
+                    .on_page(&refill, &words.page(epoch), &mut self.sink);
             }
             "keep" => self.kept = self.asked.take(),
             "late" => {
                 let refill = self.kept.take().expect("a question was kept");
                 self.router
-                    .on_page(&refill, &words.page(epoch), &mut self.outlet);
+                    .on_page(&refill, &words.page(epoch), &mut self.sink);
             }
             "resync" => self.router.resync(words.0[1]),
             "join" => {
                 self.attempts += 1;
                 self.latest.insert(peer, self.attempts);
                 let user = words.after("user").map(user);
-                let recall = self
+                let cached = self
                     .router
                     .join(SESSION, Receiver::new(peer, self.attempts, user));
-                self.told.extend(recall.map(|recall| {
-                    let version = recall.snapshot.votings[0].version;
+                self.told.extend(cached.map(|cached| {
+                    let version = cached.snapshot.votings[0].version;
                     format!(
                         "recalls {}..{} version {version}",
-                        recall.reach, recall.head
+                        cached.reach, cached.head
                     )
                 }));
             }
             "attach" => self.attach(peer, &words, epoch),
-            "stall" => drop(self.outlet.stalled.insert(peer)),
+            "stall" => drop(self.sink.stalled.insert(peer)),
             "flow" => {
-                self.outlet.stalled.remove(&peer);
-                self.router.catch_up(peer, &mut self.outlet);
+                self.sink.stalled.remove(&peer);
+                self.router.catch_up(peer, &mut self.sink);
             }
             "leave" if words.0[1] == "all" => {
                 let left = self
@@ -1003,12 +1003,12 @@ impl Stage {
                 self.told
                     .push(format!("{} sessions", self.router.sessions().count()));
             }
-            "tally" => self.router.on_tally(&tally(0, peer.0), &mut self.outlet),
+            "tally" => self.router.on_tally(&tally(0, peer.0), &mut self.sink),
             "hide" => self.router.set_sees_hidden(SESSION, peer, false),
             "viewers" => self.router.broadcast(
                 SESSION,
                 &Bytes::from_static(b"\x81\x07viewers"),
-                &mut self.outlet,
+                &mut self.sink,
             ),
             "forgeries" => {
                 let forgeries = self.router.take_forgeries();
@@ -1042,7 +1042,7 @@ impl Stage {
             let peer = PeerId(99);
             self.router.join(session, Receiver::new(peer, 1, None));
             if let Some(from) = &from {
-                self.router.attach(session, peer, from, &mut self.outlet);
+                self.router.attach(session, peer, from, &mut self.sink);
             }
             self.router.leave(session, peer, self.now);
         }
@@ -1061,7 +1061,7 @@ impl Stage {
             sees_hidden: words.0.contains(&"sees"),
             ..position(seq, epoch)
         };
-        let attached = self.router.attach(SESSION, peer, &from, &mut self.outlet);
+        let attached = self.router.attach(SESSION, peer, &from, &mut self.sink);
         if attached != Attached::Live {
             self.told.push(format!("{attached:?}"));
         }
@@ -1076,7 +1076,7 @@ impl Stage {
                 event: has_event.then(|| event(*seq, kind)),
             })
             .collect();
-        self.router.publish(notices, &mut self.outlet);
+        self.router.publish(notices, &mut self.sink);
     }
 }
 

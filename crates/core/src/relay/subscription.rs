@@ -23,13 +23,13 @@ use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
 use crate::relay::effect::Effect;
-use crate::relay::opening::{Opening, Start};
 use crate::relay::own_votes::{self, OwnVotes};
-use crate::relay::progress::{Course, Retry, State, Step};
-use crate::relay::rights::Rights;
-use crate::relay::router::{Attached, LogPage, Position, Recall, TurnKind};
-use crate::relay::scene::Scene;
+use crate::relay::peer_context::PeerContext;
+use crate::relay::permissions::Permissions;
+use crate::relay::progress::{CatchUp, Retry, State, Step};
+use crate::relay::router::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
+use crate::relay::start_point::{Start, StartPoint};
 
 /// One subscription of a peer.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Subscription {
     /// Told apart from earlier tries by answers that come late.
     pub attempt: u32,
     pub(super) state: State,
-    rights: Rights,
+    permissions: Permissions,
     /// The epoch of its numbers.
     epoch: Box<str>,
     own_votes: OwnVotes,
@@ -52,7 +52,7 @@ impl Subscription {
         id: Option<FrameId>,
         attempt: u32,
         was_withdrawn: bool,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Self {
         let session = wish.session;
@@ -61,9 +61,9 @@ impl Subscription {
             .as_ref()
             .and_then(|resume| resume.token.as_deref());
         let grant = token.and_then(|token| {
-            scene
+            context
                 .key
-                .open(token, scene.identity, session, scene.now.unix_ms)
+                .open(token, context.identity, session, context.now.unix_ms)
         });
         effects.push(Effect::Join {
             session,
@@ -82,7 +82,7 @@ impl Subscription {
             session,
             attempt,
             state: State::Joining(Box::new(start)),
-            rights: Rights::default(),
+            permissions: Permissions::default(),
             epoch: Box::default(),
             own_votes: OwnVotes::default(),
         }
@@ -91,9 +91,9 @@ impl Subscription {
     /// The router noted the interest, and says what it remembers if the grant still holds.
     pub fn on_joined(
         &mut self,
-        recall: Option<Recall>,
+        cached: Option<CachedState>,
         viewers: u64,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
         let State::Joining(mut start) = std::mem::replace(&mut self.state, State::Live) else {
@@ -101,46 +101,46 @@ impl Subscription {
         };
         start.viewers = viewers;
         if let Some(grant) = &start.grant
-            && let Some(recall) = &recall
-            && let Some(opening) = Opening::of_recall(&start, recall)
+            && let Some(cached) = &cached
+            && let Some(opening) = StartPoint::of_cached(&start, cached)
         {
-            self.rights.on_grant(grant, scene);
-            self.epoch = recall.snapshot.epoch.as_str().into();
-            self.announce(&start, &opening, None, scene, effects);
-            if scene.identity.subject.is_some() && recall.snapshot.has_open_voting() {
+            self.permissions.on_grant(grant, context);
+            self.epoch = cached.snapshot.epoch.as_str().into();
+            self.announce(&start, &opening, None, context, effects);
+            if context.identity.subject.is_some() && cached.snapshot.has_open_voting() {
                 // Memory does not know how the subscriber voted.
-                let delay = scene.part_of(RECHECK_SPREAD);
-                self.rights.ask_within(delay, scene.now);
+                let delay = context.part_of(RECHECK_SPREAD);
+                self.permissions.ask_within(delay, context.now);
             }
-            let course = Course {
+            let catch_up = CatchUp {
                 position: opening.position,
-                snapshot: Some(Arc::clone(&recall.snapshot)),
+                snapshot: Some(Arc::clone(&cached.snapshot)),
             };
-            return self.attach(course, effects);
+            return self.attach(catch_up, effects);
         }
         self.state = State::Authorizing(start);
-        self.ask_admission(scene, effects);
+        self.ask_admission(context, effects);
     }
 
     /// The database says whether the peer is admitted; `None` where it could not be asked.
     pub fn on_admitted(
         &mut self,
         answer: Option<Result<Admission, Refusal>>,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        let is_of_another = self.rights.take_of_another();
-        let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
+        let is_of_another = self.permissions.take_of_another();
+        let is_owed = self.permissions.on_answer(matches!(answer, Some(Ok(_))));
         if !matches!(self.state, State::Authorizing(_)) {
             return Step::Stay;
         }
         if is_of_another && matches!(answer, Some(Err(_))) {
-            self.ask_admission(scene, effects);
+            self.ask_admission(context, effects);
             return Step::Stay;
         }
-        let step = self.on_authorized(answer, scene, effects);
+        let step = self.on_authorized(answer, context, effects);
         if step == Step::Stay && is_owed {
-            self.recheck(scene, effects);
+            self.recheck(context, effects);
         }
         step
     }
@@ -149,16 +149,16 @@ impl Subscription {
     pub fn on_checked(
         &mut self,
         answer: Option<Result<Access, Refusal>>,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
         // A refusal of another identity is none: what changed since is asked about below.
-        let is_of_another = self.rights.take_of_another();
+        let is_of_another = self.permissions.take_of_another();
         let answer = answer.filter(|answer| answer.is_ok() || !is_of_another);
-        let is_owed = self.rights.on_answer(matches!(answer, Some(Ok(_))));
-        let step = self.on_rechecked(answer, scene, effects);
+        let is_owed = self.permissions.on_answer(matches!(answer, Some(Ok(_))));
+        let step = self.on_rechecked(answer, context, effects);
         if step == Step::Stay && is_owed {
-            self.recheck(scene, effects);
+            self.recheck(context, effects);
         }
         step
     }
@@ -166,45 +166,51 @@ impl Subscription {
     fn on_authorized(
         &mut self,
         answer: Option<Result<Admission, Refusal>>,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
         let State::Authorizing(start) = std::mem::replace(&mut self.state, State::Live) else {
             unreachable!("matched above");
         };
         match answer {
-            Some(Ok(admission)) => self.admit(&start, &admission, scene, effects),
+            Some(Ok(admission)) => self.admit(&start, &admission, context, effects),
             // Whoever was live is told of a judgement alone.
             Some(Err(refusal)) if start.lost.is_some() && !refusal.code.is_judgement() => {
-                self.wait(Retry::Start(start), scene);
+                self.wait(Retry::Start(start), context);
             }
             Some(Err(refusal)) => return self.refuse(&start, &refusal, effects),
             None if start.lost.is_none() => {
                 let refusal = Refusal::unavailable(ms(ADMISSION_RETRY));
                 return self.refuse(&start, &refusal, effects);
             }
-            None => self.wait(Retry::Start(start), scene),
+            None => self.wait(Retry::Start(start), context),
         }
         Step::Stay
     }
 
     /// A page of the log came; `None` where the database could not be asked.
-    pub fn on_page(&mut self, page: Option<LogPage>, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
-        let State::CatchingUp(mut course) = std::mem::replace(&mut self.state, State::Live) else {
+    pub fn on_page(
+        &mut self,
+        page: Option<LogPage>,
+        context: &PeerContext<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let State::CatchingUp(mut catch_up) = std::mem::replace(&mut self.state, State::Live)
+        else {
             unreachable!("a peer passes on the answer to the latest page only");
         };
         let Some(page) = page else {
-            return self.wait(Retry::Page(course), scene);
+            return self.wait(Retry::Page(catch_up), context);
         };
-        if *page.epoch != *self.epoch || page.head < course.position {
+        if *page.epoch != *self.epoch || page.head < catch_up.position {
             return self.restart(StartReason::Ahead, effects);
         }
-        let from = course.position;
+        let from = catch_up.position;
         // Events that a trim took are missed here and seen below.
         let follows = |event: &&Event| {
-            let is_next = event.seq == course.position.next();
+            let is_next = event.seq == catch_up.position.next();
             if is_next {
-                course.position = event.seq;
+                catch_up.position = event.seq;
             }
             is_next
         };
@@ -220,10 +226,10 @@ impl Subscription {
                 events.into_iter(),
             )));
         }
-        match (course.position < page.head, from < course.position) {
-            (true, true) => self.read_page(course, effects),
+        match (catch_up.position < page.head, from < catch_up.position) {
+            (true, true) => self.read_page(catch_up, effects),
             (true, false) => self.restart(StartReason::TooOld, effects),
-            (false, _) => self.attach(*course, effects),
+            (false, _) => self.attach(*catch_up, effects),
         }
     }
 
@@ -231,27 +237,32 @@ impl Subscription {
     pub fn on_attached(
         &mut self,
         attached: Attached,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let State::Attaching(course) = std::mem::replace(&mut self.state, State::Live) else {
+        let State::Attaching(catch_up) = std::mem::replace(&mut self.state, State::Live) else {
             unreachable!("a peer passes on the answer to the latest wish only");
         };
         match attached {
-            Attached::Live => self.rights.renew_tokens(scene),
-            Attached::Behind => self.read_page(course, effects),
+            Attached::Live => self.permissions.renew_tokens(context),
+            Attached::Behind => self.read_page(catch_up, effects),
             // The epochs of the admission and of the router differ; one of them is about to learn of it.
             // Until then nothing is lost: the next page tells whether the position still leads somewhere.
-            Attached::Stale => self.wait(Retry::Page(course), scene),
+            Attached::Stale => self.wait(Retry::Page(catch_up), context),
         }
     }
 
     /// Something happened that the subscription did not ask for.
-    pub fn on_turn(&mut self, turn: TurnKind, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+    pub fn on_turn(
+        &mut self,
+        turn: TurnKind,
+        context: &PeerContext<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
         match turn {
             TurnKind::Behind(position) => {
                 self.read_page(
-                    Box::new(Course {
+                    Box::new(CatchUp {
                         position,
                         snapshot: None,
                     }),
@@ -259,8 +270,8 @@ impl Subscription {
                 );
             }
             TurnKind::Lost(reason) => self.restart(reason, effects),
-            TurnKind::Recheck => self.recheck(scene, effects),
-            TurnKind::RecheckLater(delay) => self.rights.ask_within(delay, scene.now),
+            TurnKind::Recheck => self.recheck(context, effects),
+            TurnKind::RecheckLater(delay) => self.permissions.ask_within(delay, context.now),
             TurnKind::OwnVote(voting, movie) => self.on_own_vote(voting, movie, effects),
         }
     }
@@ -275,15 +286,20 @@ impl Subscription {
 
     /// The peer has shown another token: the database is asked what its bearer may do. A refusal that is still under way is
     /// not about somebody who was nobody when it was asked for.
-    pub fn on_token(&mut self, is_another: bool, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+    pub fn on_token(
+        &mut self,
+        is_another: bool,
+        context: &PeerContext<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
         if is_another {
-            self.rights.on_other_identity();
+            self.permissions.on_other_identity();
         }
-        self.recheck(scene, effects);
+        self.recheck(context, effects);
     }
 
     /// Asks the database again what the peer may do, where it will not be asked anyway.
-    pub fn recheck(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+    pub fn recheck(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         match &mut self.state {
             // The proof may be another's, or of what was; the ordinary way is open.
             State::Joining(start) => start.grant = None,
@@ -296,38 +312,38 @@ impl Subscription {
             | State::Attaching(_)
             | State::Live
             | State::Waiting { .. } => {
-                let is_asked = self.rights.ask(scene.now);
+                let is_asked = self.permissions.ask(context.now);
                 self.check_access(is_asked, true, effects);
             }
         }
     }
 
     /// The same, in its turn: nothing says that the access has changed.
-    fn recheck_in_turn(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+    fn recheck_in_turn(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         if self.state.is_beginning() {
-            return self.recheck(scene, effects);
+            return self.recheck(context, effects);
         }
-        let is_asked = self.rights.check(scene.now);
+        let is_asked = self.permissions.check(context.now);
         self.check_access(is_asked, false, effects);
     }
 
     /// Does what is due at this time.
-    pub fn on_deadline(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
+    pub fn on_deadline(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         let session = self.session;
-        if let Some(token) = &self.rights.poll_token(session, scene) {
+        if let Some(token) = &self.permissions.poll_token(session, context) {
             let frame = ServerFrame::ResumeToken { session, token };
             effects.push(Effect::Send(frame.encode()));
         }
-        if self.rights.poll_question(scene.now) {
-            self.recheck_in_turn(scene, effects);
+        if self.permissions.poll_question(context.now) {
+            self.recheck_in_turn(context, effects);
         }
         if let State::Waiting { until, .. } = self.state
-            && until <= scene.now.at
+            && until <= context.now.at
             && let State::Waiting { next, .. } = std::mem::replace(&mut self.state, State::Live)
         {
             match next {
                 Retry::Start(start) => self.join(start, effects),
-                Retry::Page(course) => self.read_page(course, effects),
+                Retry::Page(catch_up) => self.read_page(catch_up, effects),
             }
         }
     }
@@ -358,46 +374,46 @@ impl Subscription {
         } else {
             None
         };
-        waiting.into_iter().chain(self.rights.deadline()).min()
+        waiting.into_iter().chain(self.permissions.deadline()).min()
     }
 
     /// Whether the subscriber may moderate the session, as far as is known.
     #[must_use]
     pub fn moderates(&self) -> bool {
-        self.rights.can().moderate
+        self.permissions.can().moderate
     }
 
     fn admit(
         &mut self,
         start: &Start,
         admission: &Admission,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
         let snapshot = &admission.snapshot;
-        self.rights.admit(&admission.access, scene);
+        self.permissions.admit(&admission.access, context);
         self.epoch = snapshot.epoch.as_str().into();
-        let opening = Opening::of_admission(start, snapshot);
+        let opening = StartPoint::of_admission(start, snapshot);
         let position = opening.position;
         if self.own_votes.is_newer() {
             // Which of the two is the later the next answer tells.
-            self.rights.ask_within(ADMISSION_RETRY, scene.now);
+            self.permissions.ask_within(ADMISSION_RETRY, context.now);
         }
         self.announce(
             start,
             &opening,
             Some(&admission.access.mine),
-            scene,
+            context,
             effects,
         );
-        let course = Course {
+        let catch_up = CatchUp {
             position,
             snapshot: Some(Arc::clone(snapshot)),
         };
         if position < snapshot.head {
-            self.read_page(Box::new(course), effects);
+            self.read_page(Box::new(catch_up), effects);
         } else {
-            self.attach(course, effects);
+            self.attach(catch_up, effects);
         }
     }
 
@@ -405,13 +421,13 @@ impl Subscription {
     fn announce(
         &mut self,
         start: &Start,
-        opening: &Opening<'_>,
+        opening: &StartPoint<'_>,
         read: Option<&HashMap<VotingId, MovieId>>,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let (session, can) = (self.session, self.rights.can());
-        let token = self.rights.seal(session, scene);
+        let (session, can) = (self.session, self.permissions.can());
+        let token = self.permissions.seal(session, context);
         let mine = |voting: VotingId| match read {
             Some(read) => Some(self.own_votes.at_start(voting, read)),
             None => self.own_votes.heard(voting),
@@ -422,10 +438,10 @@ impl Subscription {
             .map(|view| (view.voting, view.mine))
             .collect();
         let frame = opening.frame(start, session, can, votings, &token);
-        effects.push(Effect::Began(opening.beginning(start)));
+        effects.push(Effect::Began(opening.outcome(start)));
         effects.push(Effect::Send(frame));
         // Without an account there is no vote.
-        if scene.identity.subject.is_some() {
+        if context.identity.subject.is_some() {
             self.own_votes.begin(told.into_iter());
         }
     }
@@ -434,13 +450,13 @@ impl Subscription {
     fn on_rechecked(
         &mut self,
         answer: Option<Result<Access, Refusal>>,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
         let session = self.session;
         match answer {
             Some(Ok(access)) => {
-                if self.rights.admit(&access, scene) {
+                if self.permissions.admit(&access, context) {
                     let can = access.can;
                     effects.push(Effect::SeesHidden {
                         session,
@@ -449,14 +465,14 @@ impl Subscription {
                     let frame = ServerFrame::Access { session, can };
                     effects.push(Effect::Send(frame.encode()));
                 }
-                self.tell_votes(&access.mine, scene, effects);
+                self.tell_votes(&access.mine, context, effects);
                 Step::Stay
             }
             Some(Err(refusal)) if refusal.code.is_judgement() => self.withdraw(&refusal, effects),
             // What was allowed stands until the database can be asked, and it is asked until it answers.
             Some(Err(_)) | None => {
-                let delay = ADMISSION_RETRY + scene.part_of(RECHECK_SPREAD);
-                self.rights.ask_within(delay, scene.now);
+                let delay = ADMISSION_RETRY + context.part_of(RECHECK_SPREAD);
+                self.permissions.ask_within(delay, context.now);
                 Step::Stay
             }
         }
@@ -466,11 +482,11 @@ impl Subscription {
     fn tell_votes(
         &mut self,
         read: &HashMap<VotingId, MovieId>,
-        scene: &Scene<'_>,
+        context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(changed) = self.own_votes.check(read) else {
-            return self.rights.ask_within(ADMISSION_RETRY, scene.now);
+            return self.permissions.ask_within(ADMISSION_RETRY, context.now);
         };
         let told = |(voting, movie)| own_votes::told(self.session, voting, movie);
         effects.extend(changed.into_iter().map(told));
@@ -515,7 +531,7 @@ impl Subscription {
 
     fn join(&mut self, start: Box<Start>, effects: &mut Vec<Effect>) {
         self.attempt = self.attempt.wrapping_add(1);
-        self.rights.begin_anew();
+        self.permissions.begin_anew();
         effects.push(Effect::Join {
             session: self.session,
             attempt: self.attempt,
@@ -535,8 +551,8 @@ impl Subscription {
         }
     }
 
-    fn ask_admission(&mut self, scene: &Scene<'_>, effects: &mut Vec<Effect>) {
-        if self.rights.ask(scene.now) {
+    fn ask_admission(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
+        if self.permissions.ask(context.now) {
             self.own_votes.on_asked();
             effects.push(Effect::Admit {
                 session: self.session,
@@ -545,32 +561,32 @@ impl Subscription {
         }
     }
 
-    fn read_page(&mut self, course: Box<Course>, effects: &mut Vec<Effect>) {
+    fn read_page(&mut self, catch_up: Box<CatchUp>, effects: &mut Vec<Effect>) {
         effects.push(Effect::ReadPage {
             session: self.session,
             attempt: self.attempt,
-            after: course.position,
+            after: catch_up.position,
         });
-        self.state = State::CatchingUp(course);
+        self.state = State::CatchingUp(catch_up);
     }
 
-    fn attach(&mut self, course: Course, effects: &mut Vec<Effect>) {
+    fn attach(&mut self, catch_up: CatchUp, effects: &mut Vec<Effect>) {
         effects.push(Effect::Attach {
             session: self.session,
             attempt: self.attempt,
             from: Position {
-                seq: course.position,
+                seq: catch_up.position,
                 epoch: self.epoch.clone(),
-                snapshot: course.snapshot.clone(),
-                sees_hidden: self.rights.can().moderate,
+                snapshot: catch_up.snapshot.clone(),
+                sees_hidden: self.permissions.can().moderate,
             },
         });
-        self.state = State::Attaching(Box::new(course));
+        self.state = State::Attaching(Box::new(catch_up));
     }
 
-    fn wait(&mut self, next: Retry, scene: &Scene<'_>) {
+    fn wait(&mut self, next: Retry, context: &PeerContext<'_>) {
         self.state = State::Waiting {
-            until: scene.now.at + ADMISSION_RETRY,
+            until: context.now.at + ADMISSION_RETRY,
             next,
         };
     }

@@ -25,7 +25,7 @@ use crate::relay::history::{History, Origin};
 use crate::relay::kept_tallies::KeptTallies;
 use crate::relay::redaction::is_same_or_redacted;
 use crate::relay::router::{
-    Attached, LogPage, Outlet, Position, Recall, Refill, RefillCause, TurnKind,
+    Attached, CachedState, LogPage, Position, Refill, RefillCause, Sink, TurnKind,
 };
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
@@ -218,7 +218,7 @@ impl Topic {
         &mut self,
         session: SessionId,
         ring_events_max: usize,
-        outlet: &mut impl Outlet,
+        sink: &mut impl Sink,
     ) {
         let Some(history) = &mut self.history else {
             return;
@@ -234,12 +234,12 @@ impl Topic {
                     continue;
                 };
                 let taken = if cursor == from {
-                    outlet.offer(receiver.peer, &chunk)
+                    sink.offer(receiver.peer, &chunk)
                 } else if from < cursor && cursor < head {
                     let rest = history
                         .after(cursor)
                         .expect("the window keeps what was not flushed");
-                    outlet.offer(receiver.peer, &server::events(session, rest))
+                    sink.offer(receiver.peer, &server::events(session, rest))
                 } else {
                     false
                 };
@@ -285,7 +285,7 @@ impl Topic {
         peer: PeerId,
         from: &Position,
         recounts: &mut VecDeque<VotingId>,
-        outlet: &mut impl Outlet,
+        sink: &mut impl Sink,
     ) -> Attached {
         let position = from.seq;
         if !self.places.contains_key(&peer) {
@@ -312,7 +312,7 @@ impl Topic {
                 recounts.extend(votings.map(|voting| voting.voting));
             }
         }
-        let level = self.level(session, peer, recounts, outlet);
+        let level = self.level(session, peer, recounts, sink);
         assert_eq!(
             level,
             Level::Served,
@@ -327,7 +327,7 @@ impl Topic {
         session: SessionId,
         peer: PeerId,
         recounts: &mut VecDeque<VotingId>,
-        outlet: &mut impl Outlet,
+        sink: &mut impl Sink,
     ) -> Level {
         let (Some(place), Some(history)) = (self.places.get(&peer), &self.history) else {
             return Level::Served;
@@ -353,7 +353,7 @@ impl Topic {
                 self.backlog = Some(Backlog::new(session, cursor, rest));
             }
             let backlog = self.backlog.as_ref().expect("made above");
-            if !outlet.offer(peer, &backlog.bytes) {
+            if !sink.offer(peer, &backlog.bytes) {
                 return Level::Served;
             }
             cursor = backlog.to;
@@ -363,7 +363,7 @@ impl Topic {
             receiver.missed_tally = !self
                 .tallies
                 .iter()
-                .all(|tally| outlet.offer(peer, tally.frame(receiver.sees_hidden)));
+                .all(|tally| sink.offer(peer, tally.frame(receiver.sees_hidden)));
             if !receiver.missed_tally {
                 recounts.extend(self.tallies.forgotten());
             }
@@ -371,7 +371,7 @@ impl Topic {
         Level::Served
     }
 
-    pub(super) fn on_tally(&mut self, tally: &Tally, outlet: &mut impl Outlet) {
+    pub(super) fn on_tally(&mut self, tally: &Tally, sink: &mut impl Sink) {
         let read = self.snapshot.iter().flat_map(|snapshot| &snapshot.votings);
         let told = read
             .map(|voting| (voting.voting, voting.version))
@@ -390,20 +390,20 @@ impl Topic {
             .push(tally, self.receivers.iter().any(has_missed));
         for receiver in &mut self.receivers {
             let frame = tally.frame(receiver.sees_hidden);
-            if receiver.cursor.is_none() || !outlet.offer(receiver.peer, frame) {
+            if receiver.cursor.is_none() || !sink.offer(receiver.peer, frame) {
                 receiver.missed_tally = true;
             }
         }
     }
 
-    pub(super) fn broadcast(&mut self, frame: &Bytes, outlet: &mut impl Outlet) {
+    pub(super) fn broadcast(&mut self, frame: &Bytes, sink: &mut impl Sink) {
         for receiver in self
             .receivers
             .iter()
             .filter(|receiver| receiver.cursor.is_some())
         {
             // State that a stalled receiver misses is told again with the next change.
-            outlet.offer(receiver.peer, frame);
+            sink.offer(receiver.peer, frame);
         }
     }
 
@@ -520,9 +520,9 @@ impl Topic {
         self.receivers.get_mut(place)
     }
 
-    pub(super) fn recall(&self) -> Option<Recall> {
+    pub(super) fn cached(&self) -> Option<CachedState> {
         let history = self.history.as_ref().filter(|_| self.is_current)?;
-        Some(Recall {
+        Some(CachedState {
             snapshot: Arc::clone(self.snapshot.as_ref()?),
             reach: history.reach(),
             head: history.head(),

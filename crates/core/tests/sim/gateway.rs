@@ -13,7 +13,7 @@ use usher_core::relay::effect::Effect;
 use usher_core::relay::peer::{Moment, Peer};
 use usher_core::relay::resume::{Grant, Revocations};
 use usher_core::relay::router::{
-    Attached, Outlet, Position, Recall, Refill, Router, Turn, TurnKind,
+    Attached, CachedState, Position, Refill, Router, Sink, Turn, TurnKind,
 };
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
@@ -85,7 +85,7 @@ pub(crate) enum Note {
     Joined {
         session: SessionId,
         attempt: u32,
-        recall: Option<Recall>,
+        cached: Option<CachedState>,
     },
     Turned {
         session: SessionId,
@@ -217,17 +217,17 @@ impl Loop {
                 grant,
             } => {
                 if lines.connections.contains_key(&peer) {
-                    let recall = self
+                    let cached = self
                         .router
                         .join(session, Receiver::new(peer, attempt, user));
                     let holds = grant.is_some_and(|grant| self.revocations.allows(&grant));
-                    let recall = recall.filter(|_| holds);
+                    let cached = cached.filter(|_| holds);
                     lines.tell(
                         peer,
                         Note::Joined {
                             session,
                             attempt,
-                            recall,
+                            cached,
                         },
                     );
                 }
@@ -320,7 +320,7 @@ impl Lines<'_> {
     }
 }
 
-impl Outlet for Lines<'_> {
+impl Sink for Lines<'_> {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
         let Some(connection) = self.connections.get_mut(&peer) else {
             return false;

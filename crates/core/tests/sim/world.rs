@@ -968,8 +968,8 @@ impl World {
             Some(Note::Joined {
                 session,
                 attempt,
-                recall,
-            }) => peer.on_joined(session, attempt, recall, 0, now),
+                cached,
+            }) => peer.on_joined(session, attempt, cached, 0, now),
             Some(Note::Turned {
                 session,
                 attempt,

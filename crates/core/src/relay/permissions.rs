@@ -9,13 +9,13 @@ use crate::protocol::id::SessionId;
 use crate::protocol::ms;
 use crate::protocol::server::Can;
 use crate::relay::peer::Moment;
+use crate::relay::peer_context::PeerContext;
 use crate::relay::resume::Grant;
-use crate::relay::scene::Scene;
 use crate::relay::snapshot::Access;
 
 /// The rights of one subscription.
 #[derive(Debug, Default)]
-pub(super) struct Rights {
+pub(super) struct Permissions {
     can: Can,
     /// When the admission that stands was asked for, or 0 while it is in doubt. What is voided later voids the tokens that
     /// rest on it; those that rest on 0 are void from the start.
@@ -30,17 +30,17 @@ pub(super) struct Rights {
     token_due: Option<Instant>,
 }
 
-impl Rights {
+impl Permissions {
     /// Takes the word of a grant. The database is asked when its admission is as old as one may be, so a token that is shown
     /// again and again hides nothing.
-    pub(super) fn on_grant(&mut self, grant: &Grant, scene: &Scene<'_>) {
+    pub(super) fn on_grant(&mut self, grant: &Grant, context: &PeerContext<'_>) {
         self.can = grant.can;
         self.admitted_at_ms = grant.issued_at_ms;
-        let age_ms = scene.now.unix_ms.saturating_sub(grant.issued_at_ms);
-        let left = scene
+        let age_ms = context.now.unix_ms.saturating_sub(grant.issued_at_ms);
+        let left = context
             .access_check
             .saturating_sub(Duration::from_millis(age_ms));
-        self.ask_within(left, scene.now);
+        self.ask_within(left, context.now);
     }
 
     /// Puts what stood in doubt. Says whether the database is to be asked at once; if not, it is asked once more after the
@@ -79,11 +79,11 @@ impl Rights {
     }
 
     /// Takes what the database said. Says whether it is another thing than before.
-    pub(super) fn admit(&mut self, access: &Access, scene: &Scene<'_>) -> bool {
-        let now = scene.now;
+    pub(super) fn admit(&mut self, access: &Access, context: &PeerContext<'_>) -> bool {
+        let now = context.now;
         // The token that was given says what was.
         self.token_due = self.token_due.map(|_| now.at);
-        self.ask_within(scene.next_check(), now);
+        self.ask_within(context.next_check(), now);
         if let Some(delay) = access.ask_again {
             self.ask_within(delay, now);
         }
@@ -97,9 +97,9 @@ impl Rights {
     }
 
     /// Begins to renew the token, where that has not begun: who is behind again and again still gets it in time.
-    pub(super) fn renew_tokens(&mut self, scene: &Scene<'_>) {
+    pub(super) fn renew_tokens(&mut self, context: &PeerContext<'_>) {
         self.token_due
-            .get_or_insert(scene.now.at + scene.resume_ttl / 2);
+            .get_or_insert(context.now.at + context.resume_ttl / 2);
     }
 
     /// Forgets what is under way: the subscription begins anew, and what it asked has another's number.
@@ -116,10 +116,14 @@ impl Rights {
     }
 
     /// A fresh token, where it is time for one.
-    pub(super) fn poll_token(&mut self, session: SessionId, scene: &Scene<'_>) -> Option<String> {
-        self.token_due.take_if(|due| *due <= scene.now.at)?;
-        self.renew_tokens(scene);
-        Some(self.seal(session, scene))
+    pub(super) fn poll_token(
+        &mut self,
+        session: SessionId,
+        context: &PeerContext<'_>,
+    ) -> Option<String> {
+        self.token_due.take_if(|due| *due <= context.now.at)?;
+        self.renew_tokens(context);
+        Some(self.seal(session, context))
     }
 
     /// When something is next due.
@@ -133,10 +137,10 @@ impl Rights {
     }
 
     /// A token that says so.
-    pub(super) fn seal(&self, session: SessionId, scene: &Scene<'_>) -> String {
-        let expires_at_ms = scene.now.unix_ms.saturating_add(ms(scene.resume_ttl));
-        scene.key.seal(
-            scene.identity,
+    pub(super) fn seal(&self, session: SessionId, context: &PeerContext<'_>) -> String {
+        let expires_at_ms = context.now.unix_ms.saturating_add(ms(context.resume_ttl));
+        context.key.seal(
+            context.identity,
             session,
             self.can,
             self.admitted_at_ms,

@@ -11,7 +11,7 @@ use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, Reset, ServerFrame, StartReason, Subscribed, VotingView};
 use crate::relay::resume::Grant;
-use crate::relay::router::Recall;
+use crate::relay::router::CachedState;
 use crate::relay::snapshot::{Continuity, Snapshot};
 
 /// What a subscriber asked for, and what has happened since.
@@ -64,7 +64,7 @@ impl Start {
 
 /// How a subscription began, or began anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Beginning {
+pub enum StartOutcome {
     /// Where the client stood, without a question to the database.
     RecoveredFromMemory,
     /// Where the client stood, after an admission.
@@ -77,7 +77,7 @@ pub enum Beginning {
 
 /// Where a subscription begins.
 #[derive(Debug)]
-pub struct Opening<'a> {
+pub struct StartPoint<'a> {
     /// What everybody is told about the session.
     pub snapshot: &'a Snapshot,
     /// The last number that the subscriber has.
@@ -90,7 +90,7 @@ pub struct Opening<'a> {
     pub is_from_memory: bool,
 }
 
-impl<'a> Opening<'a> {
+impl<'a> StartPoint<'a> {
     /// Judges a position by what an admission read.
     #[must_use]
     pub fn of_admission(start: &Start, snapshot: &'a Snapshot) -> Self {
@@ -117,17 +117,17 @@ impl<'a> Opening<'a> {
 
     /// Goes on from the position that was given, if what is remembered leads on from there.
     #[must_use]
-    pub fn of_recall(start: &Start, recall: &'a Recall) -> Option<Self> {
+    pub fn of_cached(start: &Start, cached: &'a CachedState) -> Option<Self> {
         let resume = start.wish.resume.as_ref()?;
         let same_epoch = resume
             .epoch
             .as_deref()
-            .is_none_or(|epoch| epoch == recall.snapshot.epoch);
-        let is_held = recall.reach <= resume.seq && resume.seq <= recall.head;
+            .is_none_or(|epoch| epoch == cached.snapshot.epoch);
+        let is_held = cached.reach <= resume.seq && resume.seq <= cached.head;
         (same_epoch && is_held).then_some(Self {
-            snapshot: &recall.snapshot,
+            snapshot: &cached.snapshot,
             position: resume.seq,
-            head: recall.head,
+            head: cached.head,
             reason: None,
             is_from_memory: true,
         })
@@ -135,12 +135,12 @@ impl<'a> Opening<'a> {
 
     /// What it is counted as.
     #[must_use]
-    pub fn beginning(&self, start: &Start) -> Beginning {
+    pub fn outcome(&self, start: &Start) -> StartOutcome {
         match (start.lost, self.reason) {
-            (Some(lost), _) => Beginning::Reset(lost),
-            (None, Some(reason)) => Beginning::Unrecovered(reason),
-            (None, None) if self.is_from_memory => Beginning::RecoveredFromMemory,
-            (None, None) => Beginning::RecoveredFromLog,
+            (Some(lost), _) => StartOutcome::Reset(lost),
+            (None, Some(reason)) => StartOutcome::Unrecovered(reason),
+            (None, None) if self.is_from_memory => StartOutcome::RecoveredFromMemory,
+            (None, None) => StartOutcome::RecoveredFromLog,
         }
     }
 

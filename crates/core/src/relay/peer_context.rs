@@ -9,7 +9,7 @@ use crate::relay::resume::ResumeKey;
 
 /// What every step of a subscription needs to know about its peer.
 #[derive(Debug)]
-pub struct Scene<'a> {
+pub struct PeerContext<'a> {
     /// Who the peer is.
     pub identity: &'a Arc<Identity>,
     /// Seals resume tokens.
@@ -24,7 +24,7 @@ pub struct Scene<'a> {
     pub now: Moment,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> PeerContext<'a> {
     /// What a peer knows of itself at a time.
     #[must_use]
     pub fn new(identity: &'a Arc<Identity>, rules: &'a Rules, seed: u64, now: Moment) -> Self {
