@@ -20,7 +20,7 @@ use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};
 use usher_core::protocol::refusal::Refusal;
-use usher_core::protocol::server::Done;
+use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::peer::Write;
 
 /// The client's own name for a message.
@@ -132,7 +132,7 @@ pub async fn post_message(
 ) -> Result<Response, Refused> {
     let message = client::message(session, nonce(&headers)?, &text)?;
     let done = write(&shared, author, Write::Message(message)).await?;
-    let is_new = matches!(done, Done::Sent { is_new: true, .. });
+    let is_new = matches!(done, WriteOutcome::Sent { is_new: true, .. });
     let status = if is_new {
         StatusCode::CREATED
     } else {
@@ -145,7 +145,7 @@ pub async fn post_message(
 ///
 /// # Errors
 /// What the limits or the database say against it.
-pub async fn write(shared: &Shared, author: Author, write: Write) -> Result<Done, Refusal> {
+pub async fn write(shared: &Shared, author: Author, write: Write) -> Result<WriteOutcome, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.
     let passed = shared
         .rate_limits

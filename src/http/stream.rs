@@ -42,11 +42,9 @@ use usher_core::limits::{
     CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
     STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
 };
-use usher_core::protocol::event_stream::{
-    self, CLIENT_PONG, Event, Frame, Frames, Ids, Place, Translator,
-};
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::sse::{self, CLIENT_PONG, Event, Frame, Frames, Ids, Place, Translator};
 
 /// Where to begin.
 #[derive(Debug, utoipa::IntoParams)]
@@ -167,7 +165,7 @@ pub async fn stream(
         Err(_) => return Err(Refusal::unavailable(CALL_RETRY_MS).into()),
     };
     stay.until(over);
-    let retry = event_stream::retry(
+    let retry = sse::retry(
         STREAM_RETURN_MS.start + random_below(STREAM_RETURN_MS.end - STREAM_RETURN_MS.start),
     );
     let start = futures::stream::iter([Ok(retry), Ok(first)]);
@@ -200,7 +198,7 @@ impl StreamQuery {
             Some(seq) => frame["resume"] = json!({ "seq": seq, "epoch": self.epoch }),
             None => frame["history"] = self.history.into(),
         }
-        event_stream::client_text(&frame.to_string())
+        sse::client_text(&frame.to_string())
     }
 }
 
@@ -251,7 +249,7 @@ impl EventStream {
                     Frame::Ping => {
                         // Where the connection does not read, it takes the reading of this end for a sign of life.
                         let _ = self.socket.try_write(&CLIENT_PONG);
-                        return Poll::Ready(Ok(Some(Event::Send(event_stream::comment()))));
+                        return Poll::Ready(Ok(Some(Event::Send(sse::comment()))));
                     }
                     Frame::Close => self.is_over = true,
                     Frame::Other => {}

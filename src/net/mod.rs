@@ -42,7 +42,7 @@ use usher_core::auth::identity::Identity;
 use usher_core::limits::{RETURN_SPREAD_MIN, RETURNS_PER_SECOND_MAX};
 use usher_core::protocol::ms;
 use usher_core::protocol::refusal::Refusal;
-use usher_core::protocol::server::Done;
+use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::PeerId;
 use usher_core::relay::peer::{Moment, Rules, Write};
 
@@ -166,7 +166,7 @@ impl Shared {
         write: Write,
         identity: Arc<Identity>,
         passed: Passed,
-    ) -> Result<Done, Refusal> {
+    ) -> Result<WriteOutcome, Refusal> {
         let began = moment().at;
         let outcome = self.writer.write(write.clone(), identity).await;
         if outcome.is_err() {

@@ -10,7 +10,7 @@ use crate::postgres::store::may_pass;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::server::Done;
+use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::peer::Write;
 use usher_core::relay::personal::OwnVote;
 
@@ -121,9 +121,9 @@ impl Kind {
     }
 
     /// What a row says was done.
-    pub(super) fn done(self, row: &Row) -> Done {
+    pub(super) fn done(self, row: &Row) -> WriteOutcome {
         match self {
-            Self::Messages => Done::Sent {
+            Self::Messages => WriteOutcome::Sent {
                 seq: row
                     .get::<_, Option<i64>>("seq")
                     .and_then(|seq| u64::try_from(seq).ok())
@@ -131,7 +131,7 @@ impl Kind {
                 message: MessageId(row.get("message")),
                 is_new: row.get("created"),
             },
-            Self::Votes => Done::Voted {
+            Self::Votes => WriteOutcome::Voted {
                 voting: VotingId(row.get("voting")),
                 movie: row.get::<_, Option<Uuid>>("movie").map(MovieId),
             },

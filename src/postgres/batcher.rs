@@ -40,7 +40,7 @@ use usher_core::limits::BUSY_AFTER;
 use usher_core::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN};
 use usher_core::protocol::client::{NewMessage, NewVote};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::server::Done;
+use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::peer::Write;
 use usher_core::relay::personal::OwnVote;
 use usher_core::relay::write_queue::{Bounds, Full, Overdue, Place, Waiting, WriteQueue};
@@ -73,7 +73,7 @@ struct Item {
     identity: Arc<Identity>,
     /// Whether an earlier try, whose answer was lost, may have done it.
     is_again: bool,
-    answer: oneshot::Sender<Result<Done, Refusal>>,
+    answer: oneshot::Sender<Result<WriteOutcome, Refusal>>,
 }
 
 /// Writes that go together.
@@ -152,7 +152,11 @@ pub fn batchers(
 impl Writer {
     /// Writes something for somebody. The answer comes after the commit, or as soon as it is known that there will be
     /// none.
-    pub async fn write(&self, write: Write, identity: Arc<Identity>) -> Result<Done, Refusal> {
+    pub async fn write(
+        &self,
+        write: Write,
+        identity: Arc<Identity>,
+    ) -> Result<WriteOutcome, Refusal> {
         let (inbox, place, nonce, text_bytes) = match &write {
             Write::Message(NewMessage {
                 session,

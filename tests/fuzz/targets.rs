@@ -26,7 +26,7 @@ use usher_core::limits::{
     ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, FRAME_BYTES_MAX, HISTORY_MAX,
     KEY_ID_BYTES_MAX, RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
 };
-use usher_core::protocol::client::{ClientFrame, Misunderstood, Request, decode};
+use usher_core::protocol::client::{ClientFrame, DecodeError, Request, decode};
 use usher_core::protocol::deflate::Decompressor;
 use usher_core::protocol::framing::{Framing, Part};
 use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
@@ -63,8 +63,8 @@ pub(crate) fn frames(data: &[u8]) {
             }
             is_within_bounds(&request.frame);
         }
-        Err(Misunderstood::NotAnObject) => assert!(!value.is_some_and(|value| value.is_object())),
-        Err(Misunderstood::Refused { id, refusal }) => {
+        Err(DecodeError::NotAnObject) => assert!(!value.is_some_and(|value| value.is_object())),
+        Err(DecodeError::Refused { id, refusal }) => {
             is_a_named_refusal(&refusal);
             assert!(id.is_none_or(|id| id.as_json().len() <= 6 * 64 + 2));
         }

@@ -17,7 +17,7 @@ use usher_core::auth::identity::{Identity, Role};
 use usher_core::protocol::client::{Body, NewMessage};
 use usher_core::protocol::id::{SessionId, UserId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::server::Done;
+use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::peer::Write;
 use usher_core::relay::write_queue::Bounds;
 use uuid::Uuid;
@@ -100,7 +100,7 @@ async fn a_flooded_session_leaves_room_for_others() {
     until("the flood is in", async || desk.refusals("session") > 5.0).await;
     assert!(desk.number("usher_write_queue_bytes") < 70_000.0);
     let quiet = desk.write(&ann, "{}", elsewhere, &body).await.unwrap();
-    assert!(matches!(quiet, Ok(Done::Sent { .. })), "{quiet:?}");
+    assert!(matches!(quiet, Ok(WriteOutcome::Sent { .. })), "{quiet:?}");
     open_gate(&db).await;
     let mut written = 0;
     for outcome in flood {
@@ -406,7 +406,7 @@ impl Desk {
         more_claims: &str,
         session: Uuid,
         body: &str,
-    ) -> JoinHandle<Result<Done, Refusal>> {
+    ) -> JoinHandle<Result<WriteOutcome, Refusal>> {
         let (write, identity) = parts(user, more_claims, session, body);
         let writer = self.writer.clone();
         tokio::spawn(async move { writer.write(write, identity).await })
@@ -418,7 +418,7 @@ impl Desk {
         user: &User,
         session: Uuid,
         bodies: Vec<String>,
-    ) -> JoinHandle<Vec<Result<Done, Refusal>>> {
+    ) -> JoinHandle<Vec<Result<WriteOutcome, Refusal>>> {
         let (writer, user) = (self.writer.clone(), user.clone());
         tokio::spawn(async move {
             let writing = bodies.iter().map(|body| {

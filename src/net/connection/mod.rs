@@ -31,7 +31,7 @@ use usher_core::auth::identity::Identity;
 use usher_core::limits::{
     NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX,
 };
-use usher_core::protocol::client::{self, FrameId, Misunderstood, Request};
+use usher_core::protocol::client::{self, DecodeError, FrameId, Request};
 use usher_core::protocol::id::UserId;
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::server;
@@ -550,11 +550,11 @@ impl Connection {
 }
 
 /// The name that the client gave a frame, as far as it could be read.
-fn id_of(frame: Result<Request, Misunderstood>) -> Option<FrameId> {
+fn id_of(frame: Result<Request, DecodeError>) -> Option<FrameId> {
     match frame {
         Ok(request) => request.id,
-        Err(Misunderstood::Refused { id, .. }) => id,
-        Err(Misunderstood::NotAnObject) => None,
+        Err(DecodeError::Refused { id, .. }) => id,
+        Err(DecodeError::NotAnObject) => None,
     }
 }
 

@@ -12,7 +12,7 @@ use usher_core::auth::identity::Identity;
 use usher_core::protocol::client::FrameId;
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::Refusal;
-use usher_core::protocol::server::Done;
+use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::effect::Effect;
 use usher_core::relay::peer::Write;
 use usher_core::relay::router::LogPage;
@@ -65,7 +65,7 @@ pub(crate) enum QueryResult {
     /// What became of a write.
     Written {
         ticket: u32,
-        outcome: Result<Done, Refusal>,
+        outcome: Result<WriteOutcome, Refusal>,
     },
 }
 

@@ -10,7 +10,7 @@ use governor::{Quota, RateLimiter};
 use crate::config::rates::{Rate, Rates};
 use crate::net::admission::rate_limits::{ms_rounded_up, quota};
 use usher_core::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
-use usher_core::protocol::client::{ClientFrame, Misunderstood, Request};
+use usher_core::protocol::client::{ClientFrame, DecodeError, Request};
 
 type Limiter = RateLimiter<
     NotKeyed,
@@ -49,7 +49,7 @@ impl SocketLimits {
     ///
     /// # Errors
     /// The time to wait.
-    pub fn frame(&self, bytes: usize, frame: &Result<Request, Misunderstood>) -> Result<(), u64> {
+    pub fn frame(&self, bytes: usize, frame: &Result<Request, DecodeError>) -> Result<(), u64> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         check(self.frames.as_ref(), 1)?;
         check(self.bytes.as_ref(), bytes)?;

@@ -143,7 +143,7 @@ impl FrameId {
 
 /// Why a frame could not be understood.
 #[derive(Debug, PartialEq)]
-pub enum Misunderstood {
+pub enum DecodeError {
     /// Not a JSON object: perhaps not this protocol at all.
     NotAnObject,
     /// An object, but not a frame; the refusal says why.
@@ -159,16 +159,16 @@ pub enum Misunderstood {
 ///
 /// # Errors
 /// What is not a JSON object, and what is one but not a frame of this protocol.
-pub fn decode(text: &str) -> Result<Request, Misunderstood> {
-    let (object, flaw) = object(text).ok_or(Misunderstood::NotAnObject)?;
+pub fn decode(text: &str) -> Result<Request, DecodeError> {
+    let (object, flaw) = object(text).ok_or(DecodeError::NotAnObject)?;
     let mut fields = Fields(object);
     let id = match fields.id() {
         Ok(id) => id,
-        Err(refusal) => return Err(Misunderstood::Refused { id: None, refusal }),
+        Err(refusal) => return Err(DecodeError::Refused { id: None, refusal }),
     };
     match flaw.map_or_else(|| fields.frame(), Err) {
         Ok(frame) => Ok(Request { id, frame }),
-        Err(refusal) => Err(Misunderstood::Refused { id, refusal }),
+        Err(refusal) => Err(DecodeError::Refused { id, refusal }),
     }
 }
 
@@ -523,7 +523,7 @@ mod tests {
                 format!(r#"{{"type":"subscribe","id":3,"session":"S","resume":{deep}}}"#),
             ),
         ] {
-            let Err(Misunderstood::Refused { id, refusal }) = decode(&text) else {
+            let Err(DecodeError::Refused { id, refusal }) = decode(&text) else {
                 panic!("{text}");
             };
             assert_eq!(id.as_ref().map(FrameId::as_json), Some("3"), "{text}");
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_told_apart() {
         for text in ["", "[]", "7", "null", "{", "\"ping\"", &"[".repeat(10_000)] {
-            assert_eq!(decode(text), Err(Misunderstood::NotAnObject), "{text}");
+            assert_eq!(decode(text), Err(DecodeError::NotAnObject), "{text}");
         }
     }
 
@@ -567,8 +567,8 @@ mod tests {
         let show_id = |id: Option<FrameId>| id.map_or("-".to_owned(), |id| id.as_json().to_owned());
         let shown = match decode(&text.replace("\"S\"", &format!("\"{SESSION}\""))) {
             Ok(request) => format!("{} {:?}", show_id(request.id), request.frame),
-            Err(Misunderstood::NotAnObject) => "not an object".to_owned(),
-            Err(Misunderstood::Refused { id, refusal }) => {
+            Err(DecodeError::NotAnObject) => "not an object".to_owned(),
+            Err(DecodeError::Refused { id, refusal }) => {
                 format!(
                     "{} {}: {}",
                     show_id(id),

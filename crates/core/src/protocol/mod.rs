@@ -1,17 +1,17 @@
 //! The words on the wire: what clients say, what the gateway answers, and how both look as bytes.
 //!
 //! Knows nothing of sockets, sessions or clocks. Read in this order: [`id`], [`refusal`], [`text`], [`client`],
-//! [`moderation`], [`server`], [`websocket`], [`framing`], [`deflate`], [`event_stream`], [`notify`].
+//! [`moderation`], [`server`], [`websocket`], [`framing`], [`deflate`], [`sse`], [`notify`].
 
 pub mod client;
 pub mod deflate;
-pub mod event_stream;
 pub mod framing;
 pub mod id;
 pub mod moderation;
 pub mod notify;
 pub mod refusal;
 pub mod server;
+pub mod sse;
 pub mod text;
 pub mod websocket;
 

@@ -24,7 +24,7 @@ pub enum ServerFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a FrameId>,
         #[serde(flatten)]
-        done: Done,
+        done: WriteOutcome,
     },
     Authenticated {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,7 +167,7 @@ pub enum StartReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[expect(missing_docs, reason = "the fields are those of the protocol")]
-pub enum Done {
+pub enum WriteOutcome {
     /// A message, with the number of its event; without, where the log has been trimmed since.
     Sent {
         seq: Option<Seq>,
@@ -284,7 +284,7 @@ mod tests {
         check(
             &ServerFrame::Ack {
                 id,
-                done: Done::Sent {
+                done: WriteOutcome::Sent {
                     seq: Some(Seq(7)),
                     message: MessageId(uuid),
                     is_new: true,
@@ -297,7 +297,7 @@ mod tests {
         check(
             &ServerFrame::Ack {
                 id: None,
-                done: Done::Voted {
+                done: WriteOutcome::Voted {
                     voting: VotingId(uuid),
                     movie: None,
                 },

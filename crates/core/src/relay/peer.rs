@@ -14,11 +14,11 @@ use crate::limits::{
     WRITES_IN_FLIGHT_PER_PEER_MAX,
 };
 use crate::protocol::client::{
-    ClientFrame, FrameId, Misunderstood, NewMessage, NewVote, Request, Subscribe,
+    ClientFrame, DecodeError, FrameId, NewMessage, NewVote, Request, Subscribe,
 };
 use crate::protocol::id::SessionId;
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode, TokenFlaw};
-use crate::protocol::server::{Done, ServerFrame};
+use crate::protocol::server::{ServerFrame, WriteOutcome};
 use crate::protocol::{ms, websocket};
 use crate::relay::effect::Effect;
 use crate::relay::may_write::may_write;
@@ -126,11 +126,11 @@ impl Peer {
     }
 
     /// A text frame came from the client.
-    pub fn on_frame(&mut self, frame: Result<Request, Misunderstood>, now: Moment) {
+    pub fn on_frame(&mut self, frame: Result<Request, DecodeError>, now: Moment) {
         match frame {
             Ok(request) => self.on_request(request, now),
-            Err(Misunderstood::Refused { id, refusal }) => self.refuse(id, refusal),
-            Err(Misunderstood::NotAnObject) => self.on_malformed(),
+            Err(DecodeError::Refused { id, refusal }) => self.refuse(id, refusal),
+            Err(DecodeError::NotAnObject) => self.on_malformed(),
         }
     }
 
@@ -243,7 +243,7 @@ impl Peer {
     }
 
     /// A write was done or refused.
-    pub fn on_written(&mut self, ticket: u32, outcome: Result<Done, Refusal>) {
+    pub fn on_written(&mut self, ticket: u32, outcome: Result<WriteOutcome, Refusal>) {
         let is_meant = |(waiting, _): &(u32, Option<FrameId>)| *waiting == ticket;
         let Some(place) = self.writes.iter().position(is_meant) else {
             return;

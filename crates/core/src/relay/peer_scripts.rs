@@ -22,7 +22,7 @@ use crate::protocol::client::{self, FrameId};
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::{Can, Done, StartReason};
+use crate::protocol::server::{Can, StartReason, WriteOutcome};
 use crate::relay::effect::Effect;
 use crate::relay::peer::{Moment, Peer, Rules};
 use crate::relay::resume::ResumeKey;
@@ -1455,7 +1455,7 @@ impl Stage {
                 let seq = Some(Seq(words[1].parse().unwrap()));
                 self.peer.on_written(
                     ticket,
-                    Ok(Done::Sent {
+                    Ok(WriteOutcome::Sent {
                         seq,
                         message: MessageId(Uuid::nil()),
                         is_new: true,
