@@ -3,8 +3,6 @@
 //! Writes to the socket only what the fan-out loop could not finish, and the farewell. Takes nothing more from a client
 //! that does not take what it is sent: the socket fills, and after [`STALL_MAX`] the client is closed as too slow.
 
-pub mod query;
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,14 +17,13 @@ use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::net::connection::query::{Query, QueryResult};
 use crate::net::fanout::Command;
 use crate::net::socket::Socket;
 use crate::net::socket::close;
 use crate::net::socket::inbound::{Inbound, Incoming};
 use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
 use crate::net::socket::socket_limits::SocketLimits;
-use crate::net::{Shared, moment, random_below};
+use crate::net::{Shared, answered, moment, random_below};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
     NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX,
@@ -36,7 +33,7 @@ use usher_core::protocol::id::UserId;
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::server;
 use usher_core::relay::PeerId;
-use usher_core::relay::effect::Effect;
+use usher_core::relay::message::{Effect, Query, QueryResult};
 use usher_core::relay::peer::{Moment, Peer, Write};
 
 /// One connection.
@@ -193,7 +190,8 @@ impl Connection {
                     Box::pin(self.on_finished(finished)).await
                 }
                 Some(answer) = self.answers.next(), if takes => {
-                    self.on_answer(answer);
+                    self.asked -= usize::from(answer.is_to_query());
+                    self.peer.on_query_result(answer, moment());
                     None
                 }
                 heard = self.inbound.next(), if takes && !self.peer.is_proving() => {
@@ -210,33 +208,13 @@ impl Connection {
     fn on_note(&mut self, event: ConnectionEvent) -> Option<End> {
         let now = moment();
         match event {
-            ConnectionEvent::Attached {
-                session,
-                attempt,
-                attached,
-            } => {
-                self.peer.on_attached(session, attempt, attached, now);
-            }
             ConnectionEvent::Finish(bytes) => {
                 self.unfinished = Some(Unfinished {
                     bytes,
                     since: now.at,
                 })
             }
-            ConnectionEvent::Joined {
-                session,
-                attempt,
-                cached,
-                viewers,
-            } => {
-                self.peer
-                    .on_joined(session, attempt, cached.map(|cached| *cached), viewers, now);
-            }
-            ConnectionEvent::Turned {
-                session,
-                attempt,
-                turn,
-            } => self.peer.on_turn(session, attempt, turn, now),
+            ConnectionEvent::Reply(reply) => self.peer.on_router_reply(reply, now),
             ConnectionEvent::Broken => return Some(End::Gone),
             ConnectionEvent::Written => self.receipts = self.receipts.saturating_sub(1),
         }
@@ -260,38 +238,6 @@ impl Connection {
             }
         }
         None
-    }
-
-    fn on_answer(&mut self, answer: QueryResult) {
-        let now = moment();
-        match answer {
-            QueryResult::Admitted {
-                session,
-                attempt,
-                answer,
-            } => {
-                self.asked -= 1;
-                self.peer.on_admitted(session, attempt, answer, now);
-            }
-            QueryResult::Checked {
-                session,
-                attempt,
-                answer,
-            } => {
-                self.asked -= 1;
-                self.peer.on_checked(session, attempt, answer, now);
-            }
-            QueryResult::Page {
-                session,
-                attempt,
-                page,
-            } => {
-                self.asked -= 1;
-                self.peer.on_page(session, attempt, page, now);
-            }
-            QueryResult::Proven { id, outcome } => self.peer.on_proven(id, outcome, now),
-            QueryResult::Written { ticket, outcome } => self.peer.on_written(ticket, outcome),
-        }
     }
 
     async fn on_heard(&mut self, heard: Incoming) -> Option<End> {
@@ -359,14 +305,18 @@ impl Connection {
     async fn carry_out(&mut self) -> Option<End> {
         for effect in self.peer.take_effects() {
             match effect {
-                Effect::Admit { .. } | Effect::CheckAccess { .. } | Effect::ReadPage { .. } => {
-                    if let Some(query) = Query::of(&effect) {
-                        self.queue(query);
-                    }
-                }
+                Effect::Query(query) => self.queue(query),
                 Effect::Prove { id, token } => {
-                    let answer = query::prove(&self.shared, id, token);
-                    self.answers.push(answer);
+                    let shared = Arc::clone(&self.shared);
+                    self.answers.push(Box::pin(async move {
+                        let outcome = shared.keyring.prove(&token).await;
+                        QueryResult::Proven { id, outcome }
+                    }));
+                }
+                Effect::Router(request) => {
+                    let peer = self.id;
+                    // A loop that is gone closes the other end of the events, which ends this task.
+                    let _ = self.fanout.send(Command::Request { peer, request }).await;
                 }
                 Effect::Write {
                     ticket,
@@ -398,11 +348,6 @@ impl Connection {
                     return Some(End::Close(CloseCode::TooSlow));
                 }
                 Effect::Close(code) => return Some(End::Close(code)),
-                Effect::Attach { .. }
-                | Effect::Identify { .. }
-                | Effect::Join { .. }
-                | Effect::Leave { .. }
-                | Effect::SeesHidden { .. } => self.tell_fanout(effect).await,
             }
         }
         None
@@ -410,20 +355,20 @@ impl Connection {
 
     /// Writes, unless it is one too many.
     fn write(&mut self, ticket: u32, author: UserId, write: Write, is_moderator: bool) {
-        let (shared, identity) = (&self.shared, Arc::clone(self.peer.identity()));
+        let (shared, identity) = (Arc::clone(&self.shared), Arc::clone(self.peer.identity()));
         let admitted = shared
             .rate_limits
             .admit(author, &write, is_moderator, moment().at);
-        match admitted {
-            Ok(passed) => self
-                .answers
-                .push(query::write(shared, ticket, write, identity, passed)),
-            Err(refusal) => {
-                let outcome = Err(refusal);
-                let answer = std::future::ready(QueryResult::Written { ticket, outcome });
-                self.answers.push(Box::pin(answer));
-                self.note_excess();
-            }
+        let is_excess = admitted.is_err();
+        self.answers.push(Box::pin(async move {
+            let outcome = match admitted {
+                Ok(passed) => shared.write(write, identity, passed).await,
+                Err(refusal) => Err(refusal),
+            };
+            QueryResult::Written { ticket, outcome }
+        }));
+        if is_excess {
+            self.note_excess();
         }
     }
 
@@ -432,56 +377,6 @@ impl Connection {
         if !self.limits.forgives() {
             self.peer.on_flood();
         }
-    }
-
-    /// Passes on what the peer wants of the router.
-    async fn tell_fanout(&mut self, effect: Effect) {
-        let (peer, user) = (self.id, self.peer.identity().subject);
-        let command = match effect {
-            Effect::Attach {
-                session,
-                attempt,
-                from,
-            } => Command::Attach {
-                peer,
-                session,
-                attempt,
-                from,
-            },
-            Effect::Identify { user } => Command::Identify { peer, user },
-            Effect::Join {
-                session,
-                attempt,
-                grant,
-            } => Command::Join {
-                peer,
-                session,
-                attempt,
-                user,
-                grant,
-            },
-            Effect::Leave { session } => Command::Leave { peer, session },
-            Effect::SeesHidden {
-                session,
-                sees_hidden,
-            } => Command::SeesHidden {
-                peer,
-                session,
-                sees_hidden,
-            },
-            Effect::Admit { .. }
-            | Effect::Answer(_)
-            | Effect::Began(_)
-            | Effect::CheckAccess { .. }
-            | Effect::Close(_)
-            | Effect::Prove { .. }
-            | Effect::ReadPage { .. }
-            | Effect::Refuse { .. }
-            | Effect::Send(_)
-            | Effect::Write { .. } => return,
-        };
-        // A loop that is gone closes the other end of the notes, which ends this task.
-        let _ = self.fanout.send(command).await;
     }
 
     /// Lets a question wait its turn. Those of an earlier try of the session have nobody left who waits for the answer.
@@ -503,7 +398,7 @@ impl Connection {
         {
             self.asked += 1;
             self.answers
-                .push(query.ask(&self.shared, self.peer.identity()));
+                .push(ask(query, &self.shared, self.peer.identity()));
         }
         if self.queries.is_empty() {
             // Its memory as well: most connections never have another.
@@ -546,6 +441,44 @@ impl Connection {
         {
             close::close(code, rest, &self.socket, &mut self.inbound).await;
         }
+    }
+}
+
+/// Asks the database for somebody.
+fn ask(
+    query: Query,
+    shared: &Arc<Shared>,
+    identity: &Arc<Identity>,
+) -> BoxFuture<'static, QueryResult> {
+    let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
+    let (session, attempt) = query.subscription();
+    // Each is boxed by itself, so that it takes no more memory than it needs.
+    match query {
+        Query::Admit { .. } => Box::pin(async move {
+            let answer = shared.admissions.ask(session, &identity).await;
+            QueryResult::Admitted {
+                session,
+                attempt,
+                answer,
+            }
+        }),
+        Query::CheckAccess { is_urgent, .. } => Box::pin(async move {
+            let answer = shared.access_checks.ask(session, identity, is_urgent).await;
+            QueryResult::Checked {
+                session,
+                attempt,
+                answer,
+            }
+        }),
+        Query::ReadPage { after, .. } => Box::pin(async move {
+            let page = shared.store.page(session, after).await;
+            let page = answered(page, "a page of the log", &shared.store, &shared.metrics);
+            QueryResult::Page {
+                session,
+                attempt,
+                page,
+            }
+        }),
     }
 }
 

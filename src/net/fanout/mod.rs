@@ -27,13 +27,14 @@ use crate::net::{answered, moment};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
-use usher_core::protocol::id::{SessionId, UserId, VotingId};
+use usher_core::protocol::id::{SessionId, VotingId};
 use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::protocol::server::ServerFrame;
 use usher_core::relay::PeerId;
 use usher_core::relay::access_changes::AccessChanges;
-use usher_core::relay::resume::{Grant, Revocations};
-use usher_core::relay::router::{LogPage, Position, Refill, Router, Sink, Turn};
+use usher_core::relay::message::{RouterReply, RouterRequest};
+use usher_core::relay::resume::{Grant, GrantVerdict, Revocations};
+use usher_core::relay::router::{LogPage, Refill, Router, Sink, Turn};
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
 
@@ -45,13 +46,6 @@ const REFILL_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum Command {
-    /// Deliver from a position on.
-    Attach {
-        peer: PeerId,
-        session: SessionId,
-        attempt: u32,
-        from: Position,
-    },
     /// Forget a connection, and hand over what waits for its socket.
     Close {
         peer: PeerId,
@@ -63,20 +57,8 @@ pub enum Command {
         frame: Bytes,
         kind: FrameKind,
     },
-    /// Note who is behind a connection.
-    Identify { peer: PeerId, user: Option<UserId> },
-    /// Note an interest.
-    Join {
-        peer: PeerId,
-        session: SessionId,
-        attempt: u32,
-        user: Option<UserId>,
-        grant: Option<Grant>,
-    },
     /// Have the counts of every voting that is watched read again.
     Recount,
-    /// Forget it.
-    Leave { peer: PeerId, session: SessionId },
     /// Take over the write side of a connection.
     Open {
         peer: PeerId,
@@ -84,11 +66,10 @@ pub enum Command {
         is_compressed: bool,
         connection_events: channel::Sender<ConnectionEvent>,
     },
-    /// Show, or hide, counts that others may not see.
-    SeesHidden {
+    /// Do what a connection's peer asks of its router.
+    Request {
         peer: PeerId,
-        session: SessionId,
-        sees_hidden: bool,
+        request: RouterRequest,
     },
     /// Send counts to those who watch.
     Tally(Arc<Tally>),
@@ -261,41 +242,12 @@ impl Fanout {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Attach {
-                peer,
-                session,
-                attempt,
-                from,
-            } => {
-                let attached = self
-                    .router
-                    .attach(session, peer, &from, &mut self.outbounds);
-                self.outbounds.tell(
-                    peer,
-                    ConnectionEvent::Attached {
-                        session,
-                        attempt,
-                        attached,
-                    },
-                );
-            }
             Command::Close { peer, held } => self.on_close(peer, held),
             Command::Frame { peer, frame, kind } => {
                 if let Some(outbound) = self.outbounds.outbounds.get_mut(&peer) {
                     outbound.send(frame, kind, &mut self.outbounds.written);
                 }
             }
-            Command::Identify { peer, user } => self.router.set_user(peer, user),
-            Command::Join {
-                peer,
-                session,
-                attempt,
-                user,
-                grant,
-            } => {
-                self.on_join(peer, session, attempt, user, grant.as_ref());
-            }
-            Command::Leave { peer, session } => self.on_leave(peer, session),
             Command::Recount => {
                 let votings: Vec<VotingId> = self.router.votings().collect();
                 self.recount(votings);
@@ -309,18 +261,48 @@ impl Fanout {
                 let outbound = Outbound::new(socket, is_compressed, connection_events);
                 self.outbounds.outbounds.insert(peer, outbound);
             }
-            Command::SeesHidden {
-                peer,
-                session,
-                sees_hidden,
-            } => {
-                self.router.set_sees_hidden(session, peer, sees_hidden);
-            }
+            Command::Request { peer, request } => self.on_request(peer, request),
             Command::Void(change) => {
                 self.revocations.on_access_change(change, moment().unix_ms);
             }
             Command::Tally(tally) => self.router.on_tally(&tally, &mut self.outbounds),
             Command::Writable { peer } => self.on_writable(peer),
+        }
+    }
+
+    fn on_request(&mut self, peer: PeerId, request: RouterRequest) {
+        match request {
+            RouterRequest::Attach {
+                session,
+                attempt,
+                from,
+            } => {
+                let attached = self
+                    .router
+                    .attach(session, peer, &from, &mut self.outbounds);
+                let reply = RouterReply::Attached {
+                    session,
+                    attempt,
+                    attached,
+                };
+                self.outbounds.tell(peer, ConnectionEvent::Reply(reply));
+            }
+            RouterRequest::Identify { user } => self.router.set_user(peer, user),
+            RouterRequest::Join {
+                session,
+                attempt,
+                user,
+                grant,
+            } => {
+                self.on_join(session, Receiver::new(peer, attempt, user), grant.as_ref());
+            }
+            RouterRequest::Leave { session } => self.on_leave(peer, session),
+            RouterRequest::SeesHidden {
+                session,
+                sees_hidden,
+            } => {
+                self.router.set_sees_hidden(session, peer, sees_hidden);
+            }
         }
     }
 
@@ -335,14 +317,8 @@ impl Fanout {
         }
     }
 
-    fn on_join(
-        &mut self,
-        peer: PeerId,
-        session: SessionId,
-        attempt: u32,
-        user: Option<UserId>,
-        grant: Option<&Grant>,
-    ) {
+    fn on_join(&mut self, session: SessionId, receiver: Receiver, grant: Option<&Grant>) {
+        let (peer, attempt) = (receiver.peer, receiver.attempt);
         if !self.outbounds.outbounds.contains_key(&peer) {
             return;
         }
@@ -350,21 +326,18 @@ impl Fanout {
             self.viewer_counts.enter(session);
             self.metrics.subscriptions.inc();
         }
-        let cached = self
-            .router
-            .join(session, Receiver::new(peer, attempt, user));
-        let holds = grant.is_some_and(|grant| self.revocations.allows(grant));
-        let cached = cached.filter(|_| holds).map(Box::new);
-        let viewers = self.viewer_counts.count(session);
-        self.outbounds.tell(
-            peer,
-            ConnectionEvent::Joined {
-                session,
-                attempt,
-                cached,
-                viewers,
-            },
-        );
+        let cached = self.router.join(session, receiver);
+        let grant = grant.map(|grant| self.revocations.judge(grant));
+        // Most have no grant, and then no use for it.
+        let cached = cached.filter(|_| grant == Some(GrantVerdict::Holds));
+        let reply = RouterReply::Joined {
+            session,
+            attempt,
+            cached: cached.map(Box::new),
+            grant,
+            viewers: self.viewer_counts.count(session),
+        };
+        self.outbounds.tell(peer, ConnectionEvent::Reply(reply));
     }
 
     fn on_leave(&mut self, peer: PeerId, session: SessionId) {
@@ -461,14 +434,12 @@ impl Fanout {
             kind,
         }) = self.router.poll_turn()
         {
-            self.outbounds.tell(
-                peer,
-                ConnectionEvent::Turned {
-                    session,
-                    attempt,
-                    turn: kind,
-                },
-            );
+            let reply = RouterReply::Turned {
+                session,
+                attempt,
+                turn: kind,
+            };
+            self.outbounds.tell(peer, ConnectionEvent::Reply(reply));
         }
     }
 

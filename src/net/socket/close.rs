@@ -12,14 +12,13 @@ use tokio::io::ReadBuf;
 use tokio::time::{sleep_until, timeout};
 
 use crate::metrics::Metrics;
-use crate::net::connection::query::QueryResult;
 use crate::net::moment;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound::{Inbound, Incoming};
 use usher_core::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::{server, websocket};
-use usher_core::relay::effect::Effect;
+use usher_core::relay::message::{Effect, QueryResult};
 use usher_core::relay::peer::Peer;
 
 /// Waits for the answers to the pending writes of a peer, at most [`ANSWERS_TIMEOUT`], and adds them to what is to be sent.
@@ -41,8 +40,8 @@ pub(crate) async fn answer_pending(
         tokio::select! {
             biased;
             written = write_first(socket, rest), if !rest.is_empty() => written?,
-            Some(answer) = answers.next() => if let QueryResult::Written { ticket, outcome } = answer {
-                peer.on_written(ticket, outcome);
+            Some(answer) = answers.next() => if matches!(answer, QueryResult::Written { .. }) {
+                peer.on_query_result(answer, moment());
                 rest.extend(frames(peer, metrics));
             },
             () = sleep_until(due.into()) => break,
@@ -59,17 +58,11 @@ fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
             metrics.refusals.get_or_create(&refusal.code.into()).inc();
             Some(server::error(id.as_ref(), &refusal))
         }
-        Effect::Admit { .. }
-        | Effect::Attach { .. }
-        | Effect::Began(_)
-        | Effect::CheckAccess { .. }
+        Effect::Began(_)
         | Effect::Close(_)
-        | Effect::Identify { .. }
-        | Effect::Join { .. }
-        | Effect::Leave { .. }
         | Effect::Prove { .. }
-        | Effect::ReadPage { .. }
-        | Effect::SeesHidden { .. }
+        | Effect::Query(_)
+        | Effect::Router(_)
         | Effect::Write { .. } => None,
     };
     peer.take_effects().into_iter().filter_map(frame).collect()

@@ -17,37 +17,19 @@ use futures::channel::mpsc as channel;
 use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
 use usher_core::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
-use usher_core::protocol::id::SessionId;
-use usher_core::relay::router::{Attached, CachedState, TurnKind};
+use usher_core::relay::message::RouterReply;
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
 /// and every connection has one.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum ConnectionEvent {
-    /// The answer to a wish to go on from a position.
-    Attached {
-        session: SessionId,
-        attempt: u32,
-        attached: Attached,
-    },
     /// The socket is broken.
     Broken,
     /// The socket did not take these bytes: finish them, then say so.
     Finish(Bytes),
-    /// The interest is noted.
-    Joined {
-        session: SessionId,
-        attempt: u32,
-        cached: Option<Box<CachedState>>,
-        viewers: u64,
-    },
-    /// Something happened to a subscription.
-    Turned {
-        session: SessionId,
-        attempt: u32,
-        turn: TurnKind,
-    },
+    /// The router tells the peer something.
+    Reply(RouterReply),
     /// Everything sent up to the frame that asked for this receipt was taken.
     Written,
 }

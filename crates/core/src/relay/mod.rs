@@ -10,16 +10,16 @@
 //!
 //! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
 //! Read in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`],
-//! [`start_point`], `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`], [`effect`], [`peer`], [`personal`],
+//! [`start_point`], `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`], [`message`], [`peer`], [`personal`],
 //! `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod access_changes;
 mod backlog;
-pub mod effect;
 pub mod history;
 pub mod holds;
 mod kept_tallies;
 pub mod may_write;
+pub mod message;
 mod own_votes;
 pub mod peer;
 pub mod peer_context;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use crate::limits::TALLIES_PER_SESSION_MAX;
 use crate::protocol::id::{MovieId, SessionId, VotingId};
 use crate::protocol::server::ServerFrame;
-use crate::relay::effect::Effect;
+use crate::relay::message::Effect;
 
 /// The subscriber's own votes in one session.
 #[derive(Debug, Default)]

@@ -20,13 +20,11 @@ use crate::protocol::id::SessionId;
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::server::{ServerFrame, WriteOutcome};
 use crate::protocol::{ms, websocket};
-use crate::relay::effect::Effect;
 use crate::relay::may_write::may_write;
+use crate::relay::message::{Effect, QueryResult, RouterReply, RouterRequest};
 use crate::relay::peer_context::PeerContext;
 use crate::relay::progress::Step;
 use crate::relay::resume::ResumeKey;
-use crate::relay::router::{Attached, CachedState, LogPage, TurnKind};
-use crate::relay::snapshot::{Access, Admission};
 use crate::relay::subscription::Subscription;
 
 /// The time, on both clocks.
@@ -159,91 +157,76 @@ impl Peer {
         }
     }
 
-    /// The router noted an interest.
-    pub fn on_joined(
-        &mut self,
-        session: SessionId,
-        attempt: u32,
-        cached: Option<CachedState>,
-        viewers: u64,
-        now: Moment,
-    ) {
-        self.step(session, attempt, now, |subscription, context, effects| {
-            if subscription.state.is_joining() {
-                subscription.on_joined(cached, viewers, context, effects);
-            }
-            Step::Stay
-        });
+    /// The router answered a request, or something happened to a subscription.
+    pub fn on_router_reply(&mut self, reply: RouterReply, now: Moment) {
+        match reply {
+            RouterReply::Attached {
+                session,
+                attempt,
+                attached,
+            } => self.step(session, attempt, now, |subscription, context, effects| {
+                if subscription.state.is_attaching() {
+                    subscription.on_attached(attached, context, effects);
+                }
+                Step::Stay
+            }),
+            RouterReply::Joined {
+                session,
+                attempt,
+                cached,
+                grant,
+                viewers,
+            } => self.step(session, attempt, now, |subscription, context, effects| {
+                if subscription.state.is_joining() {
+                    subscription.on_joined(cached.as_deref(), grant, viewers, context, effects);
+                }
+                Step::Stay
+            }),
+            RouterReply::Turned {
+                session,
+                attempt,
+                turn,
+            } => self.step(session, attempt, now, |subscription, context, effects| {
+                subscription.on_turn(turn, context, effects);
+                Step::Stay
+            }),
+        }
     }
 
-    /// The database answered an [`Effect::Admit`]; `None` where it could not be asked.
-    pub fn on_admitted(
-        &mut self,
-        session: SessionId,
-        attempt: u32,
-        answer: Option<Result<Admission, Refusal>>,
-        now: Moment,
-    ) {
-        self.step(session, attempt, now, |subscription, context, effects| {
-            subscription.on_admitted(answer, context, effects)
-        });
-    }
-
-    /// The database answered an [`Effect::CheckAccess`]; `None` where it could not be asked.
-    pub fn on_checked(
-        &mut self,
-        session: SessionId,
-        attempt: u32,
-        answer: Option<Result<Access, Refusal>>,
-        now: Moment,
-    ) {
-        self.step(session, attempt, now, |subscription, context, effects| {
-            subscription.on_checked(answer, context, effects)
-        });
-    }
-
-    /// The database answered an [`Effect::ReadPage`]; `None` where it could not be asked.
-    pub fn on_page(
-        &mut self,
-        session: SessionId,
-        attempt: u32,
-        page: Option<LogPage>,
-        now: Moment,
-    ) {
-        self.step(session, attempt, now, |subscription, context, effects| {
-            if subscription.state.is_catching_up() {
-                subscription.on_page(page, context, effects);
-            }
-            Step::Stay
-        });
-    }
-
-    /// The router answered an [`Effect::Attach`].
-    pub fn on_attached(
-        &mut self,
-        session: SessionId,
-        attempt: u32,
-        attached: Attached,
-        now: Moment,
-    ) {
-        self.step(session, attempt, now, |subscription, context, effects| {
-            if subscription.state.is_attaching() {
-                subscription.on_attached(attached, context, effects);
-            }
-            Step::Stay
-        });
-    }
-
-    /// Something happened to a subscription.
-    pub fn on_turn(&mut self, session: SessionId, attempt: u32, turn: TurnKind, now: Moment) {
-        self.step(session, attempt, now, |subscription, context, effects| {
-            subscription.on_turn(turn, context, effects);
-            Step::Stay
-        });
+    /// A query, the verification of a token, or a write came to its end.
+    pub fn on_query_result(&mut self, result: QueryResult, now: Moment) {
+        match result {
+            QueryResult::Admitted {
+                session,
+                attempt,
+                answer,
+            } => self.step(session, attempt, now, |subscription, context, effects| {
+                subscription.on_admitted(answer, context, effects)
+            }),
+            QueryResult::Checked {
+                session,
+                attempt,
+                answer,
+            } => self.step(session, attempt, now, |subscription, context, effects| {
+                subscription.on_checked(answer, context, effects)
+            }),
+            QueryResult::Page {
+                session,
+                attempt,
+                page,
+            } => self.step(session, attempt, now, |subscription, context, effects| {
+                if subscription.state.is_catching_up() {
+                    subscription.on_page(page, context, effects);
+                }
+                Step::Stay
+            }),
+            QueryResult::Proven { id, outcome } => self.on_proven(id, outcome, now),
+            QueryResult::Written { ticket, outcome } => self.on_written(ticket, outcome),
+        }
     }
 
     /// A write was done or refused.
-    pub fn on_written(&mut self, ticket: u32, outcome: Result<WriteOutcome, Refusal>) {
+    fn on_written(&mut self, ticket: u32, outcome: Result<WriteOutcome, Refusal>) {
         let is_meant = |(waiting, _): &(u32, Option<FrameId>)| *waiting == ticket;
         let Some(place) = self.writes.iter().position(is_meant) else {
             return;
@@ -260,12 +243,7 @@ impl Peer {
     }
 
     /// The bearer of a token from an `auth` frame is known, or the token is refused.
-    pub fn on_proven(
-        &mut self,
-        id: Option<FrameId>,
-        outcome: Result<Identity, Refusal>,
-        now: Moment,
-    ) {
+    fn on_proven(&mut self, id: Option<FrameId>, outcome: Result<Identity, Refusal>, now: Moment) {
         self.is_proving = false;
         // Nothing was taken from the client meanwhile, so that its silence says nothing.
         self.heard_at = now.at;
@@ -292,9 +270,9 @@ impl Peer {
             role: identity.role.as_str(),
             expires_at: identity.expires_at,
         });
-        self.effects.push(Effect::Identify {
+        self.effects.push(Effect::Router(RouterRequest::Identify {
             user: identity.subject,
-        });
+        }));
         // A fresh token of the same user is no other identity: who shows one after the other must not escape every answer.
         let is_another = identity.subject != self.identity.subject;
         self.identity = Arc::new(identity);
@@ -446,7 +424,8 @@ impl Peer {
 
     fn on_unsubscribe(&mut self, id: Option<FrameId>, session: SessionId) {
         self.end_subscription(session);
-        self.effects.push(Effect::Leave { session });
+        self.effects
+            .push(Effect::Router(RouterRequest::Leave { session }));
         self.send(&ServerFrame::Unsubscribed {
             id: id.as_ref(),
             session,

@@ -23,9 +23,9 @@ use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, StartReason, WriteOutcome};
-use crate::relay::effect::Effect;
+use crate::relay::message::{Effect, Query, QueryResult, RouterReply, RouterRequest};
 use crate::relay::peer::{Moment, Peer, Rules};
-use crate::relay::resume::ResumeKey;
+use crate::relay::resume::{GrantVerdict, ResumeKey};
 use crate::relay::router::{Attached, CachedState, LogPage, TurnKind};
 use crate::relay::snapshot::{Access, Admission, Snapshot};
 
@@ -1341,7 +1341,9 @@ impl Stage {
         let verifier = Verifier::new(VerifierKeys::from_secret(&secret()));
         let outcome = verifier.verify(token, self.now().unix_ms / 1_000);
         let refuse = |error: TokenError| Refusal::new(RefusalCode::Unauthorized, error.to_string());
-        self.peer.on_proven(id, outcome.map_err(refuse), self.now());
+        let outcome = outcome.map_err(refuse);
+        self.peer
+            .on_query_result(QueryResult::Proven { id, outcome }, self.now());
         self.drain();
     }
 
@@ -1361,11 +1363,15 @@ impl Stage {
             "nobody" => self.restart(None, false),
             "proven" => {
                 let id = self.proof.take();
-                self.peer.on_proven(id, Ok(user(1)), now);
+                let outcome = Ok(user(1));
+                self.peer
+                    .on_query_result(QueryResult::Proven { id, outcome }, now);
             }
             "unproven" => {
                 let (id, refusal) = (self.proof.take(), Refusal::unavailable(1_000));
-                self.peer.on_proven(id, Err(refusal), now);
+                let outcome = Err(refusal);
+                self.peer
+                    .on_query_result(QueryResult::Proven { id, outcome }, now);
             }
             "grant" => {
                 let identity = self.peer.identity();
@@ -1383,7 +1389,14 @@ impl Stage {
                     reach: Seq(reach),
                     head: Seq(after(words, "head").unwrap()),
                 });
-                self.peer.on_joined(session, attempt, cached, 3, now);
+                let reply = RouterReply::Joined {
+                    session,
+                    attempt,
+                    grant: cached.as_ref().map(|_| GrantVerdict::Holds),
+                    cached: cached.map(Box::new),
+                    viewers: 3,
+                };
+                self.peer.on_router_reply(reply, now);
             }
             "admitted" => {
                 let can = Can {
@@ -1406,30 +1419,42 @@ impl Stage {
             }
             "refused" if words[1] == "write" => {
                 let ticket = self.tickets.remove(0);
-                self.peer.on_written(
-                    ticket,
-                    Err(Refusal::new(RefusalCode::parse(words[2]).unwrap(), "wait")),
-                );
+                let refusal = Refusal::new(RefusalCode::parse(words[2]).unwrap(), "wait");
+                let outcome = Err(refusal);
+                self.peer
+                    .on_query_result(QueryResult::Written { ticket, outcome }, now);
             }
             "refused" => {
                 let code = RefusalCode::parse(words.last().unwrap()).unwrap();
                 self.answer(session, attempt, Some(Err(Refusal::new(code, "no"))));
             }
             "unavailable" => self.answer(session, attempt, None),
-            "page" => self.peer.on_page(session, attempt, Some(page(words)), now),
-            "no" => self.peer.on_page(session, attempt, None, now),
-            "live" => self.peer.on_attached(session, attempt, Attached::Live, now),
-            "behind" => self
-                .peer
-                .on_attached(session, attempt, Attached::Behind, now),
-            "stale" => self
-                .peer
-                .on_attached(session, attempt, Attached::Stale, now),
-            "turn" => self.peer.on_turn(
+            "page" | "no" => {
+                let page = (words[0] == "page").then(|| page(words));
+                let result = QueryResult::Page {
+                    session,
+                    attempt,
+                    page,
+                };
+                self.peer.on_query_result(result, now);
+            }
+            "live" | "behind" | "stale" => {
+                let attached = match words[0] {
+                    "live" => Attached::Live,
+                    "behind" => Attached::Behind,
+                    _ => Attached::Stale,
+                };
+                let reply = RouterReply::Attached {
+                    session,
+                    attempt,
+                    attached,
+                };
+                self.peer.on_router_reply(reply, now);
+            }
+            "turn" => self.turn(
                 session,
                 attempt,
                 TurnKind::Behind(Seq(after(words, "behind").unwrap())),
-                now,
             ),
             "lost" => {
                 let reason = if words[1] == "Ahead" {
@@ -1437,15 +1462,14 @@ impl Stage {
                 } else {
                     StartReason::TooOld
                 };
-                self.peer
-                    .on_turn(session, attempt, TurnKind::Lost(reason), now);
+                self.turn(session, attempt, TurnKind::Lost(reason));
             }
             "voted" => {
                 let movie = after(words, "for").map(|movie| MovieId(Uuid::from_u128(movie.into())));
                 let kind = TurnKind::OwnVote(VotingId(Uuid::from_u128(1)), movie);
-                self.peer.on_turn(session, attempt, kind, now);
+                self.turn(session, attempt, kind);
             }
-            "recheck" => self.peer.on_turn(session, attempt, TurnKind::Recheck, now),
+            "recheck" => self.turn(session, attempt, TurnKind::Recheck),
             "written" => {
                 let ticket = if self.tickets.is_empty() {
                     0
@@ -1453,14 +1477,13 @@ impl Stage {
                     self.tickets.remove(0)
                 };
                 let seq = Some(Seq(words[1].parse().unwrap()));
-                self.peer.on_written(
-                    ticket,
-                    Ok(WriteOutcome::Sent {
-                        seq,
-                        message: MessageId(Uuid::nil()),
-                        is_new: true,
-                    }),
-                );
+                let outcome = Ok(WriteOutcome::Sent {
+                    seq,
+                    message: MessageId(Uuid::nil()),
+                    is_new: true,
+                });
+                self.peer
+                    .on_query_result(QueryResult::Written { ticket, outcome }, now);
             }
             "token" => {
                 let token = self.token.as_ref().expect("a token was given");
@@ -1496,7 +1519,12 @@ impl Stage {
         let now = self.now();
         if self.checks.contains(&(session, attempt)) {
             let answer = answer.map(|answer| answer.map(|(access, _)| access));
-            return self.peer.on_checked(session, attempt, answer, now);
+            let result = QueryResult::Checked {
+                session,
+                attempt,
+                answer,
+            };
+            return self.peer.on_query_result(result, now);
         }
         let admission = |(access, snapshot)| Admission {
             session,
@@ -1504,7 +1532,21 @@ impl Stage {
             snapshot,
         };
         let answer = answer.map(|answer| answer.map(admission));
-        self.peer.on_admitted(session, attempt, answer, now);
+        let result = QueryResult::Admitted {
+            session,
+            attempt,
+            answer,
+        };
+        self.peer.on_query_result(result, now);
+    }
+
+    fn turn(&mut self, session: SessionId, attempt: u32, turn: TurnKind) {
+        let reply = RouterReply::Turned {
+            session,
+            attempt,
+            turn,
+        };
+        self.peer.on_router_reply(reply, self.now());
     }
 
     fn restart(&mut self, identity: Option<Identity>, allow_anonymous: bool) {
@@ -1568,20 +1610,20 @@ impl Stage {
     fn show(&mut self, effect: Effect) -> String {
         let name = |session| if session == T { " T" } else { "" };
         match effect {
-            Effect::Admit { session, attempt } => {
+            Effect::Query(Query::Admit { session, attempt }) => {
                 self.checks.retain(|asked| *asked != (session, attempt));
                 format!("ask for admission{}", name(session))
             }
-            Effect::CheckAccess {
+            Effect::Query(Query::CheckAccess {
                 session,
                 attempt,
                 is_urgent,
-            } => {
+            }) => {
                 self.checks.push((session, attempt));
                 let how = if is_urgent { " soon" } else { "" };
                 format!("check access{}{how}", name(session))
             }
-            Effect::Attach { session, from, .. } => {
+            Effect::Router(RouterRequest::Attach { session, from, .. }) => {
                 format!(
                     "attach{} after {} in {}{}",
                     name(session),
@@ -1594,15 +1636,16 @@ impl Stage {
                 self.is_closed = true;
                 format!("close {}", code.as_u16())
             }
-            Effect::Identify { user } => format!(
+            Effect::Router(RouterRequest::Identify { user }) => format!(
                 "is {}",
                 user.map_or("nobody".to_owned(), |user| user.0.as_u128().to_string())
             ),
-            Effect::Join {
+            Effect::Router(RouterRequest::Join {
                 session,
                 attempt,
                 grant,
-            } => {
+                ..
+            }) => {
                 let kept = self.attempts.entry(session).or_default();
                 *kept = (kept.1, attempt);
                 format!(
@@ -1611,9 +1654,9 @@ impl Stage {
                     if grant.is_some() { " with a grant" } else { "" }
                 )
             }
-            Effect::Leave { session } => format!("leave{}", name(session)),
+            Effect::Router(RouterRequest::Leave { session }) => format!("leave{}", name(session)),
             Effect::Prove { .. } => "prove".to_owned(),
-            Effect::ReadPage { session, after, .. } => {
+            Effect::Query(Query::ReadPage { session, after, .. }) => {
                 format!("read the log{} after {after}", name(session))
             }
             Effect::Refuse { id, refusal } => {
@@ -1624,7 +1667,9 @@ impl Stage {
                     refusal.message
                 )
             }
-            Effect::SeesHidden { sees_hidden, .. } => format!("sees hidden counts: {sees_hidden}"),
+            Effect::Router(RouterRequest::SeesHidden { sees_hidden, .. }) => {
+                format!("sees hidden counts: {sees_hidden}")
+            }
             Effect::Answer(bytes) | Effect::Send(bytes) => self.show_frame(&bytes),
             Effect::Began(outcome) => format!("count {outcome:?}"),
             Effect::Write { ticket, .. } => {

@@ -149,9 +149,9 @@ impl Revocations {
         self.before_ms.clear();
     }
 
-    /// Says whether a grant still holds.
+    /// Judges whether a grant still holds.
     #[must_use]
-    pub fn allows(&self, grant: &Grant) -> bool {
+    pub fn judge(&self, grant: &Grant) -> GrantVerdict {
         let voided = |session, user| self.before_ms.get(&(session, user)).copied().unwrap_or(0);
         let mut limit = self.all_before_ms.max(voided(Some(grant.session), None));
         if let Some(user) = grant.subject {
@@ -159,8 +159,21 @@ impl Revocations {
                 .max(voided(Some(grant.session), Some(user)))
                 .max(voided(None, Some(user)));
         }
-        grant.issued_at_ms > limit
+        if grant.issued_at_ms > limit {
+            GrantVerdict::Holds
+        } else {
+            GrantVerdict::Revoked
+        }
     }
+}
+
+/// Whether the grant of a resume token still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantVerdict {
+    /// It does: nothing revoked it since it was issued.
+    Holds,
+    /// The access that it proves was withdrawn since.
+    Revoked,
 }
 
 fn role_code(role: Role) -> u8 {
@@ -234,9 +247,9 @@ mod tests {
             },
             5,
         );
-        assert!(!revocations.allows(&grant(1, 5 + CLOCK_SKEW_MS)));
-        assert!(revocations.allows(&grant(1, 6 + CLOCK_SKEW_MS)));
-        assert!(revocations.allows(&grant(2, 5)));
+        assert!(revoked(&revocations, &grant(1, 5 + CLOCK_SKEW_MS)));
+        assert!(!revoked(&revocations, &grant(1, 6 + CLOCK_SKEW_MS)));
+        assert!(!revoked(&revocations, &grant(2, 5)));
         revocations.on_access_change(
             AccessChange {
                 session: Some(SESSION),
@@ -245,7 +258,8 @@ mod tests {
             7,
         );
         assert!(
-            !revocations.allows(&grant(2, 7)) && revocations.allows(&grant(2, 8 + CLOCK_SKEW_MS))
+            revoked(&revocations, &grant(2, 7))
+                && !revoked(&revocations, &grant(2, 8 + CLOCK_SKEW_MS))
         );
         let everywhere = AccessChange {
             session: None,
@@ -253,12 +267,12 @@ mod tests {
         };
         revocations.on_access_change(everywhere, 8);
         assert!(
-            !revocations.allows(&grant(1, 8 + CLOCK_SKEW_MS))
-                && revocations.allows(&grant(1, 9 + CLOCK_SKEW_MS))
-                && revocations.allows(&grant(2, 8 + CLOCK_SKEW_MS))
+            revoked(&revocations, &grant(1, 8 + CLOCK_SKEW_MS))
+                && !revoked(&revocations, &grant(1, 9 + CLOCK_SKEW_MS))
+                && !revoked(&revocations, &grant(2, 8 + CLOCK_SKEW_MS))
         );
         revocations.void_all(9);
-        assert!(!revocations.allows(&grant(3, 9)) && revocations.allows(&grant(3, 10)));
+        assert!(revoked(&revocations, &grant(3, 9)) && !revoked(&revocations, &grant(3, 10)));
     }
 
     #[test]
@@ -301,5 +315,9 @@ mod tests {
             role: Role::Authenticated,
             ..Identity::anonymous()
         }
+    }
+
+    fn revoked(revocations: &Revocations, grant: &Grant) -> bool {
+        revocations.judge(grant) == GrantVerdict::Revoked
     }
 }

@@ -22,11 +22,12 @@ use crate::protocol::ms;
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
-use crate::relay::effect::Effect;
+use crate::relay::message::{Effect, Query, RouterRequest};
 use crate::relay::own_votes::{self, OwnVotes};
 use crate::relay::peer_context::PeerContext;
 use crate::relay::permissions::Permissions;
 use crate::relay::progress::{CatchUp, Retry, State, Step};
+use crate::relay::resume::GrantVerdict;
 use crate::relay::router::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
 use crate::relay::start_point::{Start, StartPoint};
@@ -65,11 +66,12 @@ impl Subscription {
                 .key
                 .open(token, context.identity, session, context.now.unix_ms)
         });
-        effects.push(Effect::Join {
+        effects.push(Effect::Router(RouterRequest::Join {
             session,
             attempt,
+            user: context.identity.subject,
             grant,
-        });
+        }));
         let start = Start {
             wish,
             id,
@@ -88,10 +90,11 @@ impl Subscription {
         }
     }
 
-    /// The router noted the interest, and says what it remembers if the grant still holds.
+    /// The router noted the interest. It says what it remembers, and whether the grant still holds.
     pub fn on_joined(
         &mut self,
-        cached: Option<CachedState>,
+        cached: Option<&CachedState>,
+        verdict: Option<GrantVerdict>,
         viewers: u64,
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
@@ -100,8 +103,11 @@ impl Subscription {
             unreachable!("a peer passes on the answer to the latest join only");
         };
         start.viewers = viewers;
+        if verdict != Some(GrantVerdict::Holds) {
+            start.grant = None;
+        }
         if let Some(grant) = &start.grant
-            && let Some(cached) = &cached
+            && let Some(cached) = cached
             && let Some(opening) = StartPoint::of_cached(&start, cached)
         {
             self.permissions.on_grant(grant, context);
@@ -203,7 +209,7 @@ impl Subscription {
             return self.wait(Retry::Page(catch_up), context);
         };
         if *page.epoch != *self.epoch || page.head < catch_up.position {
-            return self.restart(StartReason::Ahead, effects);
+            return self.restart(StartReason::Ahead, context, effects);
         }
         let from = catch_up.position;
         // Events that a trim took are missed here and seen below.
@@ -228,7 +234,7 @@ impl Subscription {
         }
         match (catch_up.position < page.head, from < catch_up.position) {
             (true, true) => self.read_page(catch_up, effects),
-            (true, false) => self.restart(StartReason::TooOld, effects),
+            (true, false) => self.restart(StartReason::TooOld, context, effects),
             (false, _) => self.attach(*catch_up, effects),
         }
     }
@@ -269,7 +275,7 @@ impl Subscription {
                     effects,
                 );
             }
-            TurnKind::Lost(reason) => self.restart(reason, effects),
+            TurnKind::Lost(reason) => self.restart(reason, context, effects),
             TurnKind::Recheck => self.recheck(context, effects),
             TurnKind::RecheckLater(delay) => self.permissions.ask_within(delay, context.now),
             TurnKind::OwnVote(voting, movie) => self.on_own_vote(voting, movie, effects),
@@ -342,7 +348,7 @@ impl Subscription {
             && let State::Waiting { next, .. } = std::mem::replace(&mut self.state, State::Live)
         {
             match next {
-                Retry::Start(start) => self.join(start, effects),
+                Retry::Start(start) => self.join(start, context, effects),
                 Retry::Page(catch_up) => self.read_page(catch_up, effects),
             }
         }
@@ -458,10 +464,10 @@ impl Subscription {
             Some(Ok(access)) => {
                 if self.permissions.admit(&access, context) {
                     let can = access.can;
-                    effects.push(Effect::SeesHidden {
+                    effects.push(Effect::Router(RouterRequest::SeesHidden {
                         session,
                         sees_hidden: can.moderate,
-                    });
+                    }));
                     let frame = ServerFrame::Access { session, can };
                     effects.push(Effect::Send(frame.encode()));
                 }
@@ -496,9 +502,9 @@ impl Subscription {
         if start.lost.is_some() {
             return self.withdraw(refusal, effects);
         }
-        effects.push(Effect::Leave {
+        effects.push(Effect::Router(RouterRequest::Leave {
             session: self.session,
-        });
+        }));
         effects.push(Effect::Refuse {
             id: start.id.clone(),
             refusal: start.refusal(refusal),
@@ -509,7 +515,7 @@ impl Subscription {
     /// Tells somebody who was watching that it is over.
     fn withdraw(&self, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
         let session = self.session;
-        effects.push(Effect::Leave { session });
+        effects.push(Effect::Router(RouterRequest::Leave { session }));
         let reason = if refusal.code == RefusalCode::Banned {
             "banned"
         } else {
@@ -524,54 +530,60 @@ impl Subscription {
         Step::Withdrawn
     }
 
-    fn restart(&mut self, reason: StartReason, effects: &mut Vec<Effect>) {
+    fn restart(
+        &mut self,
+        reason: StartReason,
+        context: &PeerContext<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
         let start = Start::afresh(self.session, reason);
-        self.join(Box::new(start), effects);
+        self.join(Box::new(start), context, effects);
     }
 
-    fn join(&mut self, start: Box<Start>, effects: &mut Vec<Effect>) {
+    fn join(&mut self, start: Box<Start>, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         self.attempt = self.attempt.wrapping_add(1);
         self.permissions.begin_anew();
-        effects.push(Effect::Join {
+        effects.push(Effect::Router(RouterRequest::Join {
             session: self.session,
             attempt: self.attempt,
+            user: context.identity.subject,
             grant: None,
-        });
+        }));
         self.state = State::Joining(start);
     }
 
     fn check_access(&mut self, is_asked: bool, is_urgent: bool, effects: &mut Vec<Effect>) {
         if is_asked {
             self.own_votes.on_asked();
-            effects.push(Effect::CheckAccess {
+            effects.push(Effect::Query(Query::CheckAccess {
                 session: self.session,
                 attempt: self.attempt,
                 is_urgent,
-            });
+            }));
         }
     }
 
     fn ask_admission(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         if self.permissions.ask(context.now) {
             self.own_votes.on_asked();
-            effects.push(Effect::Admit {
+            effects.push(Effect::Query(Query::Admit {
                 session: self.session,
                 attempt: self.attempt,
-            });
+            }));
         }
     }
 
     fn read_page(&mut self, catch_up: Box<CatchUp>, effects: &mut Vec<Effect>) {
-        effects.push(Effect::ReadPage {
+        effects.push(Effect::Query(Query::ReadPage {
             session: self.session,
             attempt: self.attempt,
             after: catch_up.position,
-        });
+        }));
         self.state = State::CatchingUp(catch_up);
     }
 
     fn attach(&mut self, catch_up: CatchUp, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Attach {
+        effects.push(Effect::Router(RouterRequest::Attach {
             session: self.session,
             attempt: self.attempt,
             from: Position {
@@ -580,7 +592,7 @@ impl Subscription {
                 snapshot: catch_up.snapshot.clone(),
                 sees_hidden: self.permissions.can().moderate,
             },
-        });
+        }));
         self.state = State::Attaching(Box::new(catch_up));
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use usher_core::protocol::id::{SessionId, UserId, VotingId};
 use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::relay::PeerId;
-use usher_core::relay::effect::Effect;
+use usher_core::relay::message::{RouterReply, RouterRequest};
 use usher_core::relay::peer::{Moment, Peer};
 use usher_core::relay::resume::{Grant, Revocations};
 use usher_core::relay::router::{
@@ -50,48 +50,10 @@ pub(crate) struct Loop {
 /// What a connection asks of its loop.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Attach {
-        session: SessionId,
-        attempt: u32,
-        from: Position,
-    },
     Close,
     Frame(Bytes),
-    Identify(Option<UserId>),
-    Join {
-        session: SessionId,
-        attempt: u32,
-        user: Option<UserId>,
-        grant: Option<Grant>,
-    },
-    Leave {
-        session: SessionId,
-    },
-    SeesHidden {
-        session: SessionId,
-        sees_hidden: bool,
-    },
+    Request(RouterRequest),
     Writable,
-}
-
-/// What a loop tells a connection.
-#[derive(Debug)]
-pub(crate) enum Note {
-    Attached {
-        session: SessionId,
-        attempt: u32,
-        attached: Attached,
-    },
-    Joined {
-        session: SessionId,
-        attempt: u32,
-        cached: Option<CachedState>,
-    },
-    Turned {
-        session: SessionId,
-        attempt: u32,
-        kind: TurnKind,
-    },
 }
 
 /// One connection.
@@ -101,7 +63,7 @@ pub(crate) struct Connection {
     pub(crate) gateway: usize,
     pub(crate) lane: usize,
     pub(crate) peer: Peer,
-    pub(crate) notes: VecDeque<Note>,
+    pub(crate) notes: VecDeque<RouterReply>,
     pub(crate) line: Line,
 }
 
@@ -192,15 +154,15 @@ impl Loop {
         lines: &mut Lines<'_>,
     ) -> Vec<Question> {
         match command {
-            Command::Attach {
+            Command::Request(RouterRequest::Attach {
                 session,
                 attempt,
                 from,
-            } => {
+            }) => {
                 let attached = self.router.attach(session, peer, &from, lines);
                 lines.tell(
                     peer,
-                    Note::Attached {
+                    RouterReply::Attached {
                         session,
                         attempt,
                         attached,
@@ -209,34 +171,37 @@ impl Loop {
             }
             Command::Close => drop(self.router.leave_all(peer, now.at)),
             Command::Frame(frame) => lines.send(peer, frame),
-            Command::Identify(user) => self.router.set_user(peer, user),
-            Command::Join {
+            Command::Request(RouterRequest::Identify { user }) => self.router.set_user(peer, user),
+            Command::Request(RouterRequest::Join {
                 session,
                 attempt,
                 user,
                 grant,
-            } => {
+            }) => {
                 if lines.connections.contains_key(&peer) {
                     let cached = self
                         .router
                         .join(session, Receiver::new(peer, attempt, user));
-                    let holds = grant.is_some_and(|grant| self.revocations.allows(&grant));
-                    let cached = cached.filter(|_| holds);
+                    let grant = grant.map(|grant| self.revocations.judge(&grant));
                     lines.tell(
                         peer,
-                        Note::Joined {
+                        RouterReply::Joined {
                             session,
                             attempt,
-                            cached,
+                            cached: cached.map(Box::new),
+                            grant,
+                            viewers: 0,
                         },
                     );
                 }
             }
-            Command::Leave { session } => self.router.leave(session, peer, now.at),
-            Command::SeesHidden {
+            Command::Request(RouterRequest::Leave { session }) => {
+                self.router.leave(session, peer, now.at)
+            }
+            Command::Request(RouterRequest::SeesHidden {
                 session,
                 sees_hidden,
-            } => self.router.set_sees_hidden(session, peer, sees_hidden),
+            }) => self.router.set_sees_hidden(session, peer, sees_hidden),
             Command::Writable => {
                 if lines.flow(peer) {
                     self.router.catch_up(peer, lines);
@@ -270,10 +235,10 @@ impl Loop {
         {
             lines.tell(
                 peer,
-                Note::Turned {
+                RouterReply::Turned {
                     session,
                     attempt,
-                    kind,
+                    turn: kind,
                 },
             );
         }
@@ -313,7 +278,7 @@ impl Lines<'_> {
             .is_some_and(|connection| !connection.line.is_stalled)
     }
 
-    fn tell(&mut self, peer: PeerId, note: Note) {
+    fn tell(&mut self, peer: PeerId, note: RouterReply) {
         if let Some(connection) = self.connections.get_mut(&peer) {
             connection.notes.push_back(note);
         }
@@ -331,53 +296,5 @@ impl Sink for Lines<'_> {
         connection.line.wire.extend_from_slice(bytes);
         connection.line.is_stalled = self.dice.chance(self.stalls);
         true
-    }
-}
-
-impl Connection {
-    /// The command that an effect becomes, if it is one for the loop.
-    pub(crate) fn command(&self, effect: Effect) -> Result<Command, Effect> {
-        let user = self.peer.identity().subject;
-        Ok(match effect {
-            Effect::Attach {
-                session,
-                attempt,
-                from,
-            } => Command::Attach {
-                session,
-                attempt,
-                from,
-            },
-            Effect::Identify { user } => Command::Identify(user),
-            Effect::Join {
-                session,
-                attempt,
-                grant,
-            } => Command::Join {
-                session,
-                attempt,
-                user,
-                grant,
-            },
-            Effect::Leave { session } => Command::Leave { session },
-            Effect::Refuse { id, refusal } => {
-                Command::Frame(usher_core::protocol::server::error(id.as_ref(), &refusal))
-            }
-            Effect::SeesHidden {
-                session,
-                sees_hidden,
-            } => Command::SeesHidden {
-                session,
-                sees_hidden,
-            },
-            Effect::Answer(frame) | Effect::Send(frame) => Command::Frame(frame),
-            Effect::Admit { .. }
-            | Effect::CheckAccess { .. }
-            | Effect::Close(_)
-            | Effect::Prove { .. }
-            | Effect::ReadPage { .. }
-            | Effect::Began(_)
-            | Effect::Write { .. } => return Err(effect),
-        })
     }
 }

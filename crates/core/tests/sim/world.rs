@@ -10,9 +10,9 @@ use usher_core::protocol::client;
 use usher_core::protocol::id::{Seq, SessionId, VotingId};
 use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::protocol::refusal::Refusal;
-use usher_core::protocol::server::Can;
+use usher_core::protocol::server::{self, Can};
 use usher_core::relay::PeerId;
-use usher_core::relay::effect::Effect;
+use usher_core::relay::message::{Effect, Query, QueryResult};
 use usher_core::relay::peer::{Moment, Peer, Rules};
 use usher_core::relay::router::{LogPage, Refill};
 use usher_core::relay::snapshot::Admission;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::client::{Client, ViewState, ensure};
 use crate::database::{self, Database, Heads, session_id, session_of, user_id};
 use crate::dice::Dice;
-use crate::gateway::{Connection, Gateway, Heard, Line, Lines, Note, Question};
+use crate::gateway::{Command, Connection, Gateway, Heard, Line, Lines, Question};
 
 /// Steps that a calm world may take until everybody has everything.
 const CALM_STEPS_MAX: usize = 20_000;
@@ -112,6 +112,39 @@ enum Task {
         voting: VotingId,
         answer: Option<Tally>,
     },
+}
+
+impl Task {
+    /// The task that a peer's query becomes.
+    fn of(peer: PeerId, user: Option<usize>, query: Query) -> Self {
+        let is_check = matches!(query, Query::CheckAccess { .. });
+        match query {
+            Query::Admit { session, attempt }
+            | Query::CheckAccess {
+                session, attempt, ..
+            } => Self::Admit {
+                peer,
+                session,
+                attempt,
+                is_check,
+                user,
+                read: None,
+                answer: None,
+            },
+            Query::ReadPage {
+                session,
+                attempt,
+                after,
+            } => Self::Page {
+                peer,
+                session,
+                attempt,
+                after,
+                heads: None,
+                answer: None,
+            },
+        }
+    }
 }
 
 /// Something that can happen next.
@@ -496,7 +529,7 @@ impl World {
                 let Connection { gateway, lane, .. } = self.connections[&peer];
                 self.gateways[gateway].loops[lane]
                     .commands
-                    .push_back((peer, crate::gateway::Command::Writable));
+                    .push_back((peer, Command::Writable));
                 // Told once; the line stays stalled until the loop takes note.
                 self.obey_all(gateway, lane);
             }
@@ -757,7 +790,12 @@ impl World {
             } => {
                 let answer = answer.expect("read before it is answered");
                 let answer = answer.map(|answer| answer.map(|admission| admission.access));
-                self.tell(peer, |peer| peer.on_checked(session, attempt, answer, now));
+                let result = QueryResult::Checked {
+                    session,
+                    attempt,
+                    answer,
+                };
+                self.tell(peer, |peer| peer.on_query_result(result, now));
             }
             Task::Admit {
                 peer,
@@ -767,7 +805,12 @@ impl World {
                 ..
             } => {
                 let answer = answer.expect("read before it is answered");
-                self.tell(peer, |peer| peer.on_admitted(session, attempt, answer, now));
+                let result = QueryResult::Admitted {
+                    session,
+                    attempt,
+                    answer,
+                };
+                self.tell(peer, |peer| peer.on_query_result(result, now));
             }
             Task::Page {
                 peer,
@@ -777,7 +820,12 @@ impl World {
                 ..
             } => {
                 let answer = answer.expect("read before it is answered");
-                self.tell(peer, |peer| peer.on_page(session, attempt, answer, now));
+                let result = QueryResult::Page {
+                    session,
+                    attempt,
+                    page: answer,
+                };
+                self.tell(peer, |peer| peer.on_query_result(result, now));
             }
             Task::Refill {
                 gateway,
@@ -959,23 +1007,10 @@ impl World {
             .connections
             .get_mut(&id)
             .and_then(|connection| connection.notes.pop_front());
-        self.tell(id, |peer| match note {
-            Some(Note::Attached {
-                session,
-                attempt,
-                attached,
-            }) => peer.on_attached(session, attempt, attached, now),
-            Some(Note::Joined {
-                session,
-                attempt,
-                cached,
-            }) => peer.on_joined(session, attempt, cached, 0, now),
-            Some(Note::Turned {
-                session,
-                attempt,
-                kind,
-            }) => peer.on_turn(session, attempt, kind, now),
-            None => {}
+        self.tell(id, |peer| {
+            if let Some(reply) = note {
+                peer.on_router_reply(reply, now);
+            }
         });
     }
 
@@ -987,58 +1022,25 @@ impl World {
         }
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the commands are named where they are made"
-    )]
     fn carry_out(&mut self, id: PeerId) {
         let now = self.now();
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
         let user = connection.peer.identity().subject;
+        let user = user.map(|user| {
+            usize::try_from(user.0.as_u128() - 1_000).expect("a user of the simulation")
+        });
         for effect in connection.peer.take_effects() {
-            let effect = match connection.command(effect) {
-                Ok(command) => {
-                    self.gateways[connection.gateway].loops[connection.lane]
-                        .commands
-                        .push_back((id, command));
+            let command = match effect {
+                Effect::Router(request) => Command::Request(request),
+                Effect::Refuse { id, refusal } => {
+                    Command::Frame(server::error(id.as_ref(), &refusal))
+                }
+                Effect::Answer(frame) | Effect::Send(frame) => Command::Frame(frame),
+                Effect::Query(query) => {
+                    self.tasks.push(Task::of(id, user, query));
                     continue;
-                }
-                Err(effect) => effect,
-            };
-            let is_check = matches!(effect, Effect::CheckAccess { .. });
-            match effect {
-                Effect::Admit { session, attempt }
-                | Effect::CheckAccess {
-                    session, attempt, ..
-                } => {
-                    let user = user.map(|user| {
-                        usize::try_from(user.0.as_u128() - 1_000).expect("a user of the simulation")
-                    });
-                    self.tasks.push(Task::Admit {
-                        peer: id,
-                        session,
-                        attempt,
-                        is_check,
-                        user,
-                        read: None,
-                        answer: None,
-                    });
-                }
-                Effect::ReadPage {
-                    session,
-                    attempt,
-                    after,
-                } => {
-                    self.tasks.push(Task::Page {
-                        peer: id,
-                        session,
-                        attempt,
-                        after,
-                        heads: None,
-                        answer: None,
-                    });
                 }
                 Effect::Close(_) => {
                     // What was written before the close frame arrives.
@@ -1049,12 +1051,15 @@ impl World {
                 Effect::Prove { id: frame, token } => {
                     let user = token.parse().expect("the token of the simulation");
                     let outcome = Ok(identity(user));
-                    connection.peer.on_proven(frame, outcome, now);
+                    let result = QueryResult::Proven { id: frame, outcome };
+                    connection.peer.on_query_result(result, now);
                     return self.carry_out(id);
                 }
-                Effect::Began(_) | Effect::Write { .. } => {}
-                other => unreachable!("{other:?} is a command"),
-            }
+                Effect::Began(_) | Effect::Write { .. } => continue,
+            };
+            self.gateways[connection.gateway].loops[connection.lane]
+                .commands
+                .push_back((id, command));
         }
     }
 
@@ -1079,7 +1084,7 @@ impl World {
             });
             self.gateways[connection.gateway].loops[connection.lane]
                 .commands
-                .push_back((id, crate::gateway::Command::Close));
+                .push_back((id, Command::Close));
         }
     }
 
