@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, FromArgMatches as _, builder::ValueParser};
+use clap::{Args, builder::ValueParser};
 use secrecy::SecretString;
 
 use crate::config::rates::RawRates;
@@ -321,10 +321,11 @@ pub struct Raw {
 impl Raw {
     /// What the environment says about tuning, and nothing of what it says about databases, keys and addresses: for a
     /// gateway that brings its own.
+    #[cfg(feature = "dev")]
     pub(crate) fn tuning_from_environment() -> Self {
         let command = Self::augment_args(clap::Command::new("usher").no_binary_name(true));
         let matches = command.get_matches_from::<_, &str>([]);
-        let raw = Self::from_arg_matches(&matches).expect("no setting is required here");
+        let raw = <Self as clap::FromArgMatches>::from_arg_matches(&matches).expect("no setting is required here");
         Self {
             database_url: None,
             database_url_file: None,

@@ -22,7 +22,6 @@ use usher_core::relay::message::RouterReply;
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
 /// and every connection has one.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum ConnectionEvent {
     /// The socket is broken.
     Broken,

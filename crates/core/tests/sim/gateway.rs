@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use usher_core::protocol::id::{SessionId, UserId, VotingId};
+use usher_core::protocol::id::VotingId;
 use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::relay::PeerId;
 use usher_core::relay::message::{RouterReply, RouterRequest};
 use usher_core::relay::peer::{Moment, Peer};
-use usher_core::relay::resume::{Grant, Revocations};
-use usher_core::relay::router::{
-    Attached, CachedState, Position, Refill, Router, Sink, Turn, TurnKind,
-};
+use usher_core::relay::resume::Revocations;
+use usher_core::relay::router::{Refill, Router, Sink, Turn};
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
 

@@ -777,8 +777,13 @@ impl World {
         }
     }
 
-    fn answer(&mut self, place: usize) {
+    fn pass_on(&mut self, peer: PeerId, result: QueryResult) {
         let now = self.now();
+        self.tell(peer, |peer| peer.on_query_result(result, now));
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a table: one task after the other")]
+    fn answer(&mut self, place: usize) {
         match self.tasks.swap_remove(place) {
             Task::Admit {
                 peer,
@@ -788,14 +793,15 @@ impl World {
                 answer,
                 ..
             } => {
-                let answer = answer.expect("read before it is answered");
-                let answer = answer.map(|answer| answer.map(|admission| admission.access));
+                let answer = answer
+                    .expect("read before it is answered")
+                    .map(|answer| answer.map(|admission| admission.access));
                 let result = QueryResult::Checked {
                     session,
                     attempt,
                     answer,
                 };
-                self.tell(peer, |peer| peer.on_query_result(result, now));
+                self.pass_on(peer, result);
             }
             Task::Admit {
                 peer,
@@ -810,7 +816,7 @@ impl World {
                     attempt,
                     answer,
                 };
-                self.tell(peer, |peer| peer.on_query_result(result, now));
+                self.pass_on(peer, result);
             }
             Task::Page {
                 peer,
@@ -825,7 +831,7 @@ impl World {
                     attempt,
                     page: answer,
                 };
-                self.tell(peer, |peer| peer.on_query_result(result, now));
+                self.pass_on(peer, result);
             }
             Task::Refill {
                 gateway,
