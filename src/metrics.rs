@@ -267,7 +267,7 @@ impl Metrics {
                 "Ping and pong frames received from clients",
             ),
             evicted: r.counter(
-                "turned_out",
+                "evicted_connections",
                 "Pending connections evicted to make room before they were upgraded",
             ),
             bytes_sent: r.counter("bytes_sent", "Bytes written to WebSocket connections"),

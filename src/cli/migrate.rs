@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio_postgres::Client;
 
 use crate::cli::process;
-use crate::config::raw::secret;
+use crate::config::secret::{read_secret, secret_parser};
 use crate::postgres::connect::Target;
 use crate::postgres::migrations::{self, Down, Migration, State};
 
@@ -29,7 +29,7 @@ pub struct MigrateArgs {
     action: Action,
 
     /// Database URL for a role that owns the schema (Supabase: postgres), direct or through a session pooler.
-    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = secret())]
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = secret_parser())]
     database_url: Option<SecretString>,
 
     /// File that holds the database URL.
@@ -98,15 +98,10 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
 }
 
 async fn connect(args: &MigrateArgs) -> anyhow::Result<Client> {
-    let given = args.database_url.as_ref();
-    let given = given.filter(|url| !url.expose_secret().trim().is_empty());
-    let url = match (given, &args.database_url_file) {
-        (Some(url), _) => url.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .with_context(|| format!("read the database URL from {}", file.display()))?
-            .into(),
-        (None, None) => bail!("no database: give its URL with --database-url or DATABASE_URL"),
-    };
+    let file = args.database_url_file.as_deref();
+    let url =
+        read_secret("DATABASE_URL", args.database_url.as_ref(), file).context("DATABASE_URL")?;
+    let url = url.context("no database: give its URL with --database-url or DATABASE_URL")?;
     let target = Target::parse(&url, args.pg_root_cert.as_deref()).context("DATABASE_URL")?;
     if target.is_transaction_pooler() {
         bail!(

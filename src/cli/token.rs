@@ -2,16 +2,15 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use clap::Args;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cli::process;
-use crate::config::SECRET_BYTES_MIN;
-use crate::config::raw::secret;
+use crate::config::secret::{check_length, read_secret, secret_parser};
 use usher_core::{
     auth::{
         mint::{Claims, payload},
@@ -72,7 +71,7 @@ pub struct TokenArgs {
     key: Option<PathBuf>,
 
     /// The secret that signs it (HS256), 32 bytes or more.
-    #[arg(long, env = "SUPABASE_JWT_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret())]
+    #[arg(long, env = "SUPABASE_JWT_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret_parser())]
     secret: Option<SecretString>,
 
     /// File that holds the secret.
@@ -106,21 +105,12 @@ impl TokenArgs {
                 format!("{file} must hold a private JWK, such as `supabase gen signing-key` prints")
             });
         }
-        let secret: SecretString = match (&self.secret, &self.secret_file) {
-            (Some(secret), _) => secret.clone(),
-            (None, Some(file)) => fs::read_to_string(file)
-                .with_context(|| format!("read the secret from {}", file.display()))?
-                .trim()
-                .into(),
-            (None, None) => bail!(
-                "nothing to sign with: give a secret (--secret, SUPABASE_JWT_SECRET), or a private key (--key FILE)"
-            ),
-        };
-        let bytes = secret.expose_secret().len();
-        ensure!(
-            bytes >= SECRET_BYTES_MIN,
-            "the secret has {bytes} bytes: it must have {SECRET_BYTES_MIN} or more"
-        );
+        let name = "SUPABASE_JWT_SECRET";
+        let secret = read_secret(name, self.secret.as_ref(), self.secret_file.as_deref());
+        let secret = secret.context(name)?.context(
+            "nothing to sign with: give a secret (--secret, SUPABASE_JWT_SECRET), or a private key (--key FILE)",
+        )?;
+        check_length(&secret).context("the secret cannot sign")?;
         Ok(SigningKey::from_secret(&secret))
     }
 

@@ -2,23 +2,21 @@
 
 use std::{
     fmt::Display,
-    fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::PathBuf,
     str::FromStr,
 };
 
 use hyper::Uri;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 use crate::causes::with_causes;
 use crate::config::address::{LOCALHOST, parse_listen};
 use crate::config::certificate::{Certificate, CertificateFiles};
 use crate::config::raw::Raw;
-use crate::config::{
-    AllowedOrigins, LogFormat, LogSettings, Mistake, SECRET_BYTES_MIN, TokenKeys, random_secret,
-};
+use crate::config::secret::{check_length, random_secret, read_secret};
+use crate::config::{AllowedOrigins, LogFormat, LogSettings, Mistake, TokenKeys};
 use crate::postgres::connect::{Target, TargetError};
 use crate::postgres::tls::SslMode;
 
@@ -169,12 +167,8 @@ impl Check {
         let Some(secret) = self.secret(name, given.as_ref(), file.as_ref())? else {
             return Some(None);
         };
-        let bytes = secret.expose_secret().len();
-        if bytes < SECRET_BYTES_MIN {
-            self.mistake(
-                name,
-                format!("it has {bytes} bytes; it must have {SECRET_BYTES_MIN} or more"),
-            );
+        if let Err(error) = check_length(&secret) {
+            self.mistake(name, error.to_string());
             return None;
         }
         Some(Some(secret))
@@ -190,14 +184,10 @@ impl Check {
             ));
             return Some(random_secret());
         };
-        let bytes = secret.expose_secret().len();
-        if bytes < SECRET_BYTES_MIN {
+        if let Err(error) = check_length(&secret) {
             self.mistake(
                 name,
-                format!(
-                    "it has {bytes} bytes; it must have {SECRET_BYTES_MIN} or more, \
-                 such as `openssl rand -base64 32` gives"
-                ),
+                format!("{error}, such as `openssl rand -base64 32` gives"),
             );
             return None;
         }
@@ -353,25 +343,12 @@ impl Check {
         given: Option<&SecretString>,
         file: Option<&PathBuf>,
     ) -> Option<Option<SecretString>> {
-        let given = given.filter(|secret| !secret.expose_secret().trim().is_empty());
-        let file = file.filter(|path| !path.as_os_str().is_empty());
-        match (given, file) {
-            (None, None) => Some(None),
-            (Some(secret), None) => Some(Some(secret.expose_secret().trim().into())),
-            (Some(_), Some(_)) => {
-                self.mistake(
-                    name,
-                    format!("give one of {name} and {name}_FILE, not both"),
-                );
+        match read_secret(name, given, file.map(PathBuf::as_path)) {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                self.mistake(name, with_causes(&error));
                 None
             }
-            (None, Some(path)) => match read_secret(path) {
-                Ok(secret) => Some(Some(secret)),
-                Err(problem) => {
-                    self.mistake(name, problem);
-                    None
-                }
-            },
         }
     }
 
@@ -410,15 +387,6 @@ impl Check {
             problem: problem.into(),
         });
     }
-}
-
-fn read_secret(path: &Path) -> Result<SecretString, String> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("read it from {}: {error}", path.display()))?;
-    if text.trim().is_empty() {
-        return Err(format!("{} is empty", path.display()));
-    }
-    Ok(text.trim().into())
 }
 
 /// Host and port, and nothing after them.

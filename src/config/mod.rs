@@ -9,11 +9,10 @@ pub mod certificate;
 mod check;
 pub mod rates;
 pub mod raw;
+pub(crate) mod secret;
 
 use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
 
-use aws_lc_rs::rand;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::Uri;
 use secrecy::SecretString;
 
@@ -22,9 +21,6 @@ use crate::config::check::Check;
 use crate::config::rates::Rates;
 use crate::config::raw::Raw;
 use crate::postgres::connect::Target;
-
-/// Bytes of a secret: what RFC 7518 §3.2 asks of HS256, and what nobody guesses.
-pub(crate) const SECRET_BYTES_MIN: usize = 32;
 
 /// Everything `usher serve` needs to know. No invariant ties the fields together, so they are public.
 #[derive(Clone, Debug)]
@@ -226,13 +222,6 @@ impl Config {
         };
         Ok(complete().expect("a check without a value has recorded a mistake"))
     }
-}
-
-/// A secret that nobody has chosen.
-pub(crate) fn random_secret() -> SecretString {
-    let mut bytes = [0; SECRET_BYTES_MIN];
-    rand::fill(&mut bytes).expect("the system's random source is there once the process runs");
-    STANDARD.encode(bytes).into()
 }
 
 fn cores() -> String {

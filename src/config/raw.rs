@@ -5,8 +5,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, builder::ValueParser};
+use clap::Args;
 use secrecy::SecretString;
+
+use crate::config::secret::secret_parser;
 
 use crate::config::rates::RawRates;
 
@@ -19,7 +21,7 @@ pub struct Raw {
     /// verified in full, and not used on loopback and Unix sockets. Any pooler mode will do here. Required.
     #[arg(
         long, env = "DATABASE_URL", hide_env_values = true,
-        value_name = "URL", value_parser = secret(), help_heading = "Database"
+        value_name = "URL", value_parser = secret_parser(), help_heading = "Database"
     )]
     pub database_url: Option<SecretString>,
 
@@ -37,7 +39,7 @@ pub struct Raw {
     /// Default: the database URL.
     #[arg(
         long, env = "USHER_LISTEN_DATABASE_URL", hide_env_values = true,
-        value_name = "URL", value_parser = secret(), help_heading = "Database"
+        value_name = "URL", value_parser = secret_parser(), help_heading = "Database"
     )]
     pub listen_database_url: Option<SecretString>,
 
@@ -110,7 +112,7 @@ pub struct Raw {
     /// Secret that signs access tokens (HS256), 32 bytes or more: a project's legacy secret, beside its keys or without.
     #[arg(
         long, env = "SUPABASE_JWT_SECRET", hide_env_values = true,
-        value_name = "SECRET", value_parser = secret(), help_heading = "Identity"
+        value_name = "SECRET", value_parser = secret_parser(), help_heading = "Identity"
     )]
     pub supabase_jwt_secret: Option<SecretString>,
 
@@ -128,7 +130,7 @@ pub struct Raw {
     /// Default: random for this process; clients that come back after a restart then cost one query more.
     #[arg(
         long, env = "USHER_RESUME_SECRET", hide_env_values = true,
-        value_name = "SECRET", value_parser = secret(), help_heading = "Identity"
+        value_name = "SECRET", value_parser = secret_parser(), help_heading = "Identity"
     )]
     pub resume_secret: Option<SecretString>,
 
@@ -325,7 +327,8 @@ impl Raw {
     pub(crate) fn tuning_from_environment() -> Self {
         let command = Self::augment_args(clap::Command::new("usher").no_binary_name(true));
         let matches = command.get_matches_from::<_, &str>([]);
-        let raw = <Self as clap::FromArgMatches>::from_arg_matches(&matches).expect("no setting is required here");
+        let raw = <Self as clap::FromArgMatches>::from_arg_matches(&matches)
+            .expect("no setting is required here");
         Self {
             database_url: None,
             database_url_file: None,
@@ -344,9 +347,4 @@ impl Raw {
             ..raw
         }
     }
-}
-
-/// Takes any text; clap cannot make a `SecretString` by itself, since that has no `FromStr`.
-pub(crate) fn secret() -> ValueParser {
-    ValueParser::from(|text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))
 }

@@ -174,7 +174,7 @@ async fn slow_heads(victim: Victim) {
 
 /// More connections than there are places for, all of which say nothing; meanwhile others are served.
 async fn silence(victim: Victim) {
-    let evicted = metric(victim.at, "usher_turned_out_total").await;
+    let evicted = metric(victim.at, "usher_evicted_connections_total").await;
     let mut silent = Vec::new();
     for _ in 0..PLAIN_CONNECTIONS_MAX + 300 {
         silent.push(TcpStream::connect(victim.at).await.unwrap());
@@ -183,7 +183,7 @@ async fn silence(victim: Victim) {
         let served = timeout(SOON, Client::anonymous(victim.at)).await;
         served.expect("others are kept out");
     }
-    assert!(metric(victim.at, "usher_turned_out_total").await >= evicted + 300.0);
+    assert!(metric(victim.at, "usher_evicted_connections_total").await >= evicted + 300.0);
 }
 
 async fn bad_handshakes(victim: Victim) {

@@ -25,7 +25,8 @@ use crate::cli::environment;
 use crate::cli::process;
 use crate::config::address::parse_listen;
 use crate::config::raw::Raw;
-use crate::config::{Config, LogFormat, LogSettings, random_secret};
+use crate::config::secret::random_secret;
+use crate::config::{Config, LogFormat, LogSettings};
 use crate::net::accept::BindError;
 use usher_devdb::{
     binaries::Search,

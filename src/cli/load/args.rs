@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::cli::load::target::{Share, StormArg};
-use crate::config::raw::secret;
+use crate::config::secret::secret_parser;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,7 +95,7 @@ pub struct LoadArgs {
     /// The gateway's secret for access tokens: with it and --database-url, users are made as needed (load_000001 and
     /// so on; they stay, and the next run takes them again).
     #[arg(long, env = "SUPABASE_JWT_SECRET", hide_env_values = true, value_name = "SECRET",
-          value_parser = secret(), help_heading = "Who")]
+          value_parser = secret_parser(), help_heading = "Who")]
     pub(super) jwt_secret: Option<SecretString>,
 
     /// File that holds the secret.
@@ -128,7 +128,7 @@ pub struct LoadArgs {
 
     /// Database to insert into and to make users in, as a role that may.
     #[arg(long, env = "USHER_LOAD_DATABASE_URL", hide_env_values = true, value_name = "URL",
-          value_parser = secret(), help_heading = "Load")]
+          value_parser = secret_parser(), help_heading = "Load")]
     pub(super) database_url: Option<SecretString>,
 
     /// File that holds the URL of the database.

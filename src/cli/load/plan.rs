@@ -15,6 +15,7 @@ use crate::cli::load::args::{LoadArgs, Way};
 use crate::cli::load::command_line;
 use crate::cli::load::target::gateway;
 use crate::cli::process;
+use crate::config::secret::read_secret;
 use crate::postgres::connect::{Target, TargetError};
 use usher_core::auth::mint::{Claims, mint};
 use usher_core::limits::BODY_CHARS_MAX;
@@ -107,32 +108,18 @@ pub(super) async fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
 }
 
 fn means(args: &LoadArgs, dev: Option<&Dev>) -> anyhow::Result<Means> {
-    let given = either(
-        args.database_url.as_ref(),
-        args.database_url_file.as_deref(),
-    )?;
+    let name = "USHER_LOAD_DATABASE_URL";
+    let (url, file) = (&args.database_url, &args.database_url_file);
+    let given = read_secret(name, url.as_ref(), file.as_deref()).context(name)?;
     let database_url = given.or(dev.map(|dev| dev.database_url.clone()));
     let database = database_url.map(|url| connect_to(&url)).transpose();
-    let given = either(args.jwt_secret.as_ref(), args.jwt_secret_file.as_deref())?;
+    let name = "SUPABASE_JWT_SECRET";
+    let (secret, file) = (&args.jwt_secret, &args.jwt_secret_file);
+    let given = read_secret(name, secret.as_ref(), file.as_deref()).context(name)?;
     Ok(Means {
         database: database.context("read the URL of the database")?,
         jwt_secret: dev.map(|dev| dev.jwt_secret.clone()).or(given),
     })
-}
-
-/// A secret as it was given, or as its file has it.
-fn either(
-    secret: Option<&SecretString>,
-    file: Option<&Path>,
-) -> anyhow::Result<Option<SecretString>> {
-    let read = |file: &Path| {
-        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        Ok(SecretString::from(text.trim()))
-    };
-    match (secret, file) {
-        (Some(secret), _) => Ok(Some(secret.clone())),
-        (None, file) => file.map(read).transpose(),
-    }
 }
 
 /// How messages get in, and through how many chatters.
