@@ -1,10 +1,14 @@
 //! The database, as seen from outside: how to reach it.
 //!
-//! Knows SQL and connections; does not know that sockets exist. Read in this order: [`connect`] (URL to connection),
-//! [`tls`] (whom to trust), [`connect_error`] (why not), [`listener`] (what changed), [`store`] (what is) with `settings` (under
-//! what it asks) and [`log_limiter`] (how often its failures are logged), [`chat_history`] (what was said), [`moderation`] (who
-//! keeps order), [`batcher`] (what shall be) with `batch` (its words in SQL), [`migrations`] (the schema, embedded) with
-//! `migration_advice` (what keeps a role or a database from it), [`expected_schema`] (what it makes), [`introspect`] (what is there).
+//! Knows SQL and connections, and nothing of sockets. Read in this order:
+//!
+//! * [`connect`]: from a URL to a connection, with [`tls`] and [`connect_error`].
+//! * [`listener`]: LISTEN, with the probe that notices a dead connection.
+//! * [`store`]: queries, with `settings` (what each transaction sets) and [`log_limiter`]; [`chat_history`] and
+//!   [`moderation`] hold the larger ones.
+//! * [`batcher`]: writes, many in one transaction, with `batch` (its SQL).
+//! * [`migrations`]: the embedded schema, with `migration_advice`; [`expected_schema`] and [`introspect`] compare it with
+//!   what a database has.
 
 pub mod access;
 mod batch;

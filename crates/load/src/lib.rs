@@ -15,8 +15,9 @@
 //! ```
 //!
 //! Pure, and read first: `schedule`, `frame`, `scan`, `audit`, [`interval`], [`verdict`], then [`outcome`] with
-//! [`table`], `plot`, `charts` and [`page`]. The shells: `socket`, `viewer`, `writer` and [`database`] on a `worker`'s
-//! `worker_state`, the `pacer`, and the `runner`, which leads them through the phases of a [`plan`] and keeps the `recorder`.
+//! [`table`], `plot`, `charts` and [`page`]. The shells: `socket`, `viewer`, `writer` and [`database`] on a `worker` with
+//! its `worker_state`, the `pacer`, and the `runner`, which takes them through the phases of a [`plan`] and writes to the
+//! `recorder`.
 
 mod audit;
 mod charts;

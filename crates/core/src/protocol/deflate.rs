@@ -1,9 +1,8 @@
 //! Compression of messages: `permessage-deflate` (RFC 7692) without context takeover.
 //!
-//! Each message is compressed by itself, so one compressed frame serves every receiver, and a connection that says nothing
-//! has no compressor and no window to keep in memory. [`accept`] is the word of the handshake, [`Compressor`] the way out,
-//! [`Decompressor`] the way in: it turns what a client compressed into the frames that it would have sent otherwise, so that
-//! nobody behind it needs to know.
+//! Each message is compressed by itself. One compressed frame therefore serves every receiver, and an idle connection keeps
+//! no compressor and no window in memory. [`accept`] negotiates it in the handshake. [`Compressor`] compresses outgoing
+//! frames. [`Decompressor`] turns compressed frames of a client into plain ones, so that the code behind it needs not know.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};

@@ -1,8 +1,8 @@
 //! The messages between a peer, its router and the database.
 //!
-//! A peer emits [`Effect`]s. The shell passes each [`RouterRequest`] to the fan-out loop and each [`Query`] to the database,
-//! unchanged, and hands the peer the [`RouterReply`] and the [`QueryResult`]. An `attempt` tells the tries of one subscription
-//! apart: the peer ignores a reply to an earlier try.
+//! A peer emits [`Effect`]s. The shell passes each [`RouterRequest`] to the fan-out loop and each [`Query`] to the
+//! database, unchanged, and hands the [`RouterReply`] and the [`QueryResult`] to the peer. An `attempt` tells the tries of
+//! one subscription apart: the peer ignores a reply to an earlier try.
 
 use bytes::Bytes;
 

@@ -8,9 +8,9 @@
 //!   frames, answers ──► Peer ───► frames, queries, writes      one a connection
 //! ```
 //!
-//! Refuses to wait, to read a clock, to log and to count. The time is an argument; effects are returned or drained.
-//! Read in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`],
-//! [`start_point`], `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`], [`message`], [`peer`], [`personal`],
+//! Nothing here waits, reads a clock, logs or counts. The time is an argument; effects are returned or drained. Read in
+//! this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`], [`start_point`],
+//! `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`], [`message`], [`peer`], [`personal`],
 //! `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod access_changes;

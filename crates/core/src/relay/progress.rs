@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::protocol::id::Seq;
+use crate::protocol::notify::Event;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::start_point::Start;
 
@@ -82,5 +85,20 @@ impl State {
                     ..
                 }
         )
+    }
+}
+
+impl CatchUp {
+    /// Takes the events of a page that follow the position without a gap, and moves on. A trim may have taken others.
+    pub(super) fn take<'a>(&mut self, events: &'a [Event]) -> Vec<&'a Bytes> {
+        let follows = |event: &&Event| {
+            let is_next = event.seq == self.position.next();
+            if is_next {
+                self.position = event.seq;
+            }
+            is_next
+        };
+        let events = events.iter().take_while(follows);
+        events.map(|event| &event.json).collect()
     }
 }

@@ -10,6 +10,7 @@ use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, Reset, ServerFrame, StartReason, Subscribed, VotingView};
+use crate::relay::peer_context::PeerContext;
 use crate::relay::resume::Grant;
 use crate::relay::router::CachedState;
 use crate::relay::snapshot::{Continuity, Snapshot};
@@ -32,6 +33,29 @@ pub struct Start {
 }
 
 impl Start {
+    /// What a client asked for, with the grant of its resume token if that is good.
+    #[must_use]
+    pub fn new(
+        wish: Subscribe,
+        id: Option<FrameId>,
+        was_withdrawn: bool,
+        context: &PeerContext<'_>,
+    ) -> Self {
+        let (session, now_ms) = (wish.session, context.now.unix_ms);
+        let resume = wish.resume.as_ref();
+        let token = resume.and_then(|resume| resume.token.as_deref());
+        let grant =
+            token.and_then(|token| context.key.open(token, context.identity, session, now_ms));
+        Self {
+            wish,
+            id,
+            grant,
+            was_inside: was_withdrawn || grant.is_some(),
+            lost: None,
+            viewers: 0,
+        }
+    }
+
     /// A start after which the subscriber is told that continuity is lost.
     #[must_use]
     pub fn afresh(session: SessionId, reason: StartReason) -> Self {

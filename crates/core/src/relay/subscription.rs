@@ -56,30 +56,14 @@ impl Subscription {
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Self {
-        let session = wish.session;
-        let token = wish
-            .resume
-            .as_ref()
-            .and_then(|resume| resume.token.as_deref());
-        let grant = token.and_then(|token| {
-            context
-                .key
-                .open(token, context.identity, session, context.now.unix_ms)
-        });
+        let start = Start::new(wish, id, was_withdrawn, context);
+        let session = start.wish.session;
         effects.push(Effect::Router(RouterRequest::Join {
             session,
             attempt,
             user: context.identity.subject,
-            grant,
+            grant: start.grant,
         }));
-        let start = Start {
-            wish,
-            id,
-            grant,
-            was_inside: was_withdrawn || grant.is_some(),
-            lost: None,
-            viewers: 0,
-        };
         Self {
             session,
             attempt,
@@ -212,20 +196,7 @@ impl Subscription {
             return self.restart(StartReason::Ahead, context, effects);
         }
         let from = catch_up.position;
-        // Events that a trim took are missed here and seen below.
-        let follows = |event: &&Event| {
-            let is_next = event.seq == catch_up.position.next();
-            if is_next {
-                catch_up.position = event.seq;
-            }
-            is_next
-        };
-        let events: Vec<&Bytes> = page
-            .events
-            .iter()
-            .take_while(follows)
-            .map(|event| &event.json)
-            .collect();
+        let events = catch_up.take(&page.events);
         if !events.is_empty() {
             effects.push(Effect::Send(server::events(
                 self.session,
