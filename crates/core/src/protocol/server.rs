@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::limits::EVENTS_FRAME_BYTES_MAX;
 use crate::protocol::client::FrameId;
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
-use crate::protocol::refusal::{Refusal, TokenFlaw};
+use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::websocket::{self, HEADER_BYTES_MAX};
 
 /// Every frame but `events`, which [`events`] splices from what the database wrote.
@@ -198,6 +198,22 @@ impl ServerFrame<'_> {
     pub fn encode(&self) -> Bytes {
         websocket::text(&self.json())
     }
+}
+
+/// The `unsubscribed` frame for a client that may not watch a session any more.
+#[must_use]
+pub fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
+    let reason = if code == RefusalCode::Banned {
+        "banned"
+    } else {
+        "forbidden"
+    };
+    let frame = ServerFrame::Unsubscribed {
+        id: None,
+        session,
+        reason: Some(reason),
+    };
+    frame.encode()
 }
 
 /// The answer to a frame that was refused.

@@ -13,13 +13,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::limits::{ADMISSION_RETRY, RECHECK_SPREAD};
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, SessionId, VotingId};
 use crate::protocol::ms;
-use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
 use crate::relay::message::{Effect, Query, RouterRequest};
@@ -371,7 +368,6 @@ impl Subscription {
         self.permissions.admit(&admission.access, context);
         self.epoch = snapshot.epoch.as_str().into();
         let opening = StartPoint::of_admission(start, snapshot);
-        let position = opening.position;
         if self.own_votes.is_newer() {
             // Which of the two is the later the next answer tells.
             self.permissions.ask_within(ADMISSION_RETRY, context.now);
@@ -384,10 +380,10 @@ impl Subscription {
             effects,
         );
         let catch_up = CatchUp {
-            position,
+            position: opening.position,
             snapshot: Some(Arc::clone(snapshot)),
         };
-        if position < snapshot.head {
+        if opening.position < snapshot.head {
             self.read_page(Box::new(catch_up), effects);
         } else {
             self.attach(catch_up, effects);
@@ -487,17 +483,7 @@ impl Subscription {
     fn withdraw(&self, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
         let session = self.session;
         effects.push(Effect::Router(RouterRequest::Leave { session }));
-        let reason = if refusal.code == RefusalCode::Banned {
-            "banned"
-        } else {
-            "forbidden"
-        };
-        let frame = ServerFrame::Unsubscribed {
-            id: None,
-            session,
-            reason: Some(reason),
-        };
-        effects.push(Effect::Send(frame.encode()));
+        effects.push(Effect::Send(server::withdrawn(session, refusal.code)));
         Step::Withdrawn
     }
 
@@ -507,8 +493,11 @@ impl Subscription {
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let start = Start::afresh(self.session, reason);
-        self.join(Box::new(start), context, effects);
+        self.join(
+            Box::new(Start::afresh(self.session, reason)),
+            context,
+            effects,
+        );
     }
 
     fn join(&mut self, start: Box<Start>, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
