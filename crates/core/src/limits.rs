@@ -221,6 +221,10 @@ pub const BUSY_RETRY_MS: u64 = 1_000;
 /// the one without a write for longest is forgotten. As many as can be blocked with writes that wait.
 pub const HELD_PLACES_MAX: usize = WRITE_QUEUE_LEN;
 
+/// Sessions and polls whose last write is remembered, so that of many under suspicion the one that was written to most
+/// recently is tried first. Beyond it the one without a write for longest is forgotten; about 100 bytes each.
+pub const RECENT_PLACES_MAX: usize = 4_096;
+
 /// Calls of moderation that are in the database at a time; further ones wait for [`BUSY_AFTER`] at most. They lock what
 /// batches lock, so they must not take the connections of the batches.
 pub const MODERATIONS_IN_FLIGHT_MAX: usize = 2;

@@ -1,7 +1,8 @@
 //! Places whose writes could not get a lock, and when each is tried again.
 //!
 //! A batch of several places that waits for a lock in vain does not say which of them is blocked. All of them become
-//! suspects: each is tried by itself. A suspect that gets its lock is free again. One that does not is blocked, and is
+//! suspects: each is tried by itself, the one that was written to most recently first, since it is the least likely to be
+//! blocked. A suspect that gets its lock is free again. One that does not is blocked, and is
 //! tried again after a pause that doubles. Suspects come first, so a free place does not wait behind blocked ones. The more
 //! places are held, the shorter each try waits for its lock; a place that is held alone waits long enough for its turn
 //! among many writers. After a try that succeeds, twice as many places are tried together: a thousand places that one short
@@ -9,11 +10,13 @@
 //!
 //! Knows nothing of what is written.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::limits::{
     BATCH_ITEMS_MAX, HELD_PLACES_MAX, LOCK_PAUSE_MAX, LOCK_PAUSE_MIN, LOCK_ROUND, LOCK_WAIT_MIN,
+    RECENT_PLACES_MAX,
 };
 use crate::relay::write_queue::Place;
 
@@ -28,8 +31,9 @@ pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
 #[derive(Debug)]
 pub(super) struct Holds {
     places: HashMap<Place, Hold>,
-    /// Held places with something waiting and nothing under way: suspects first, then by when they are due.
-    due: BTreeSet<(bool, Instant, Place)>,
+    /// Held places with something waiting and nothing under way.
+    due: BTreeSet<Due>,
+    recent: RecentWrites,
     /// Held places with nothing waiting and nothing under way, by when that began.
     idle: BTreeSet<(u64, Place)>,
     /// Places with a try under way.
@@ -39,8 +43,13 @@ pub(super) struct Holds {
     counter: u64,
 }
 
+/// The order of tries: suspects first, those written to most recently before others; then the blocked by when they are due.
+type Due = (bool, Reverse<u64>, Instant, Place);
+
 #[derive(Debug)]
 struct Hold {
+    /// The number of its last write that succeeded; 0 if none is remembered.
+    last_write: u64,
     /// Tries by itself that failed; none while it is only suspected.
     failures: u32,
     due: Instant,
@@ -71,6 +80,7 @@ impl Holds {
         Self {
             places: HashMap::new(),
             due: BTreeSet::new(),
+            recent: RecentWrites::default(),
             idle: BTreeSet::new(),
             under_way: 0,
             together: 1,
@@ -97,6 +107,7 @@ impl Holds {
             Fared::Alone | Fared::InPart => pause_after(failures),
         };
         let hold = Hold {
+            last_write: self.recent.number_of(place),
             failures,
             due: now + pause,
             state: State::UnderWay,
@@ -109,6 +120,11 @@ impl Holds {
         {
             self.release(longest);
         }
+    }
+
+    /// Everything of a batch was written to a place.
+    pub(super) fn on_written(&mut self, place: Place) {
+        self.recent.note(place);
     }
 
     /// A try succeeded: the next one takes more places together.
@@ -139,8 +155,8 @@ impl Holds {
     pub(super) fn take(&mut self, now: Instant) -> Vec<Place> {
         let due = self.due.iter().take(self.together);
         let places: Vec<Place> = due
-            .take_while(|(_, due, _)| *due <= now)
-            .map(|(_, _, place)| *place)
+            .take_while(|(_, _, due, _)| *due <= now)
+            .map(|(.., place)| *place)
             .collect();
         for place in &places {
             self.enter(*place, State::UnderWay);
@@ -156,7 +172,7 @@ impl Holds {
     /// When [`Self::take`] next has something to give.
     pub(super) fn next_due(&self) -> Option<Instant> {
         // Suspects are first, and due since they became it.
-        self.due.first().map(|(_, due, _)| *due)
+        self.due.first().map(|(_, _, due, _)| *due)
     }
 
     /// How many places are held.
@@ -172,7 +188,7 @@ impl Holds {
         hold.state = state;
         match state {
             State::Due => {
-                self.due.insert((hold.failures > 0, hold.due, place));
+                self.due.insert(hold.turn(place));
             }
             State::Idle { since } => {
                 self.idle.insert((since, place));
@@ -185,13 +201,48 @@ impl Holds {
     fn leave_state(&mut self, place: Place, hold: &Hold) {
         match hold.state {
             State::Due => {
-                self.due.remove(&(hold.failures > 0, hold.due, place));
+                self.due.remove(&hold.turn(place));
             }
             State::Idle { since } => {
                 self.idle.remove(&(since, place));
             }
             State::UnderWay => self.under_way -= 1,
         }
+    }
+}
+
+impl Hold {
+    fn turn(&self, place: Place) -> Due {
+        let is_blocked = self.failures > 0;
+        let last_write = if is_blocked { 0 } else { self.last_write };
+        (is_blocked, Reverse(last_write), self.due, place)
+    }
+}
+
+/// The places that were written to most recently, at most [`RECENT_PLACES_MAX`], numbered in order.
+#[derive(Debug, Default)]
+struct RecentWrites {
+    numbers: HashMap<Place, u64>,
+    places: BTreeMap<u64, Place>,
+    counter: u64,
+}
+
+impl RecentWrites {
+    fn note(&mut self, place: Place) {
+        self.counter += 1;
+        if let Some(earlier) = self.numbers.insert(place, self.counter) {
+            self.places.remove(&earlier);
+        }
+        self.places.insert(self.counter, place);
+        if self.places.len() > RECENT_PLACES_MAX
+            && let Some((_, longest)) = self.places.pop_first()
+        {
+            self.numbers.remove(&longest);
+        }
+    }
+
+    fn number_of(&self, place: Place) -> u64 {
+        self.numbers.get(&place).copied().unwrap_or(0)
     }
 }
 

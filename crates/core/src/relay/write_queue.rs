@@ -245,7 +245,10 @@ impl<T> WriteQueue<T> {
                 continue;
             }
             match left.get(place) {
-                None => self.release(*place),
+                None => {
+                    self.holds.on_written(*place);
+                    self.release(*place);
+                }
                 Some(left) if left < count => self.hold(*place, Fared::InPart, now),
                 Some(_) if posted.len() == 1 => self.hold(*place, Fared::Alone, now),
                 Some(_) => self.hold(*place, Fared::Together, now),
@@ -620,6 +623,22 @@ mod tests {
                 take: -
                 try 1000 ms: a:1#0
                 take: a:1#5"#]],
+        );
+    }
+
+    #[test]
+    fn of_those_who_shared_a_batch_the_last_one_written_to_is_tried_first() {
+        check(
+            "a:1 b:1 | take | done | c:1 | take | done | b:2 | take | done | a:3 b:3 c:3 | take | blocked | \
+             try | blocked | try | blocked | try",
+            expect![[r#"
+                take: a:1#0 b:1#1
+                take: c:1#2
+                take: b:2#3
+                take: a:3#4 b:3#5 c:3#6
+                try 333 ms: b:3#5
+                try 333 ms: c:3#6
+                try 333 ms: a:3#4"#]],
         );
     }
 
