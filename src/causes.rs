@@ -4,7 +4,7 @@ use std::{error::Error, iter::successors};
 
 /// What went wrong, and why, and why that.
 #[must_use]
-pub fn with_causes(error: &dyn Error) -> String {
+pub(crate) fn with_causes(error: &dyn Error) -> String {
     let chain = successors(Some(error), |error| (*error).source());
     let words: Vec<String> = chain.map(ToString::to_string).collect();
     words.join(": ")

@@ -13,7 +13,7 @@ impl Format {
     /// Chooses by an `Accept` header: OpenMetrics where it is named, and not less wanted than plain text. A wildcard does
     /// not name it: curl and browsers get what they can show.
     #[must_use]
-    pub fn of_accept(accept: &str) -> Self {
+    pub(crate) fn of_accept(accept: &str) -> Self {
         let (mut open_metrics, mut text) = (0.0, 0.0);
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -44,7 +44,7 @@ impl Format {
 
     /// The `Content-Type` of a text in this format.
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -55,7 +55,7 @@ impl Format {
 /// Rewrites OpenMetrics text as Prometheus text format 0.0.4. The samples are the same; a counter's family is named as its
 /// sample, with `_total`, and there are no units and no end mark.
 #[must_use]
-pub fn text_of(open_metrics: &str) -> String {
+pub(crate) fn text_of(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
     let mut help = None;
     for line in open_metrics.lines() {

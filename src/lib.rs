@@ -56,16 +56,16 @@
 //! options put to a session; its live counts are a **tally**. **connection**: a task around a socket. **peer**: one client
 //! as the pure core sees it. **refusal**: what a client is told when it may not.
 
-pub mod causes;
+pub(crate) mod causes;
 pub mod config;
 pub mod exposition;
-pub mod keyring;
+pub(crate) mod keyring;
 pub mod metrics;
 pub mod net;
 pub mod postgres;
-pub mod process_metrics;
+pub(crate) mod process_metrics;
 
-pub mod http;
+pub(crate) mod http;
 
 pub mod app;
 pub mod cli;

@@ -28,78 +28,77 @@ const ITEMS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0];
 
 /// Every metric of the gateway.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each metric's help is its doc")]
 pub struct Metrics {
     registry: Registry,
     process: Registry,
-    pub connections: Gauge,
-    pub connections_total: Counter,
-    pub subscriptions: Gauge,
-    pub sessions: Gauge,
-    pub windows: Gauge,
-    pub window_bytes: Gauge,
-    pub handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
-    pub unreadable_addresses: Counter,
-    pub tls_handshakes: Counter,
-    pub tls_failures: Family<Label<TlsFailure>, Counter>,
-    pub tls_expiry: Gauge,
-    pub closes: Family<Label<CloseCode>, Counter>,
-    pub refusals: Family<Label<RefusalCode>, Counter>,
-    pub calls: Family<Call, Counter>,
-    pub starts: Family<Label<StartOutcome>, Counter>,
-    pub frames_received: Counter,
-    pub control_frames_received: Counter,
-    pub evicted: Counter,
-    pub bytes_sent: Counter,
-    pub deliveries: Counter,
-    pub stalls: Counter,
-    pub notifications: Counter,
-    pub listen_losses: Counter,
-    pub is_listening: Gauge,
-    pub is_ready: Gauge,
-    pub lag: Histogram,
-    pub command_queue: Gauge,
-    pub write_queue: Gauge,
-    pub write_queue_bytes: Gauge,
-    pub write_refusals: Family<Label<WriteRefusal>, Counter>,
-    pub write_waits: Histogram,
-    pub throttle_keys: Gauge,
-    pub query_queue: Gauge,
-    pub echo_delay: Histogram,
-    pub refills: Family<Label<RefillCause>, Counter>,
-    pub forged_events: Counter,
-    pub fanout_rounds: Histogram,
-    pub admissions: Histogram,
-    pub shared_admissions: Counter,
-    pub access_checks: Counter,
-    pub access_checks_shared: Counter,
-    pub access_check_batches: Histogram,
-    pub writes: Histogram,
-    pub batch_items: Histogram,
-    pub batches: Histogram,
-    pub batch_retries: Counter,
-    pub batches_blocked: Counter,
-    pub held_places: Gauge,
-    pub tallies: Counter,
-    pub tallies_postponed: Counter,
-    pub query_failures: Counter,
-    pub key_fetches: Family<Label<KeyFetch>, Counter>,
-    pub keys: Gauge,
-    pub keys_age: Gauge,
-    pub trimmed: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_total: Counter,
+    pub(crate) subscriptions: Gauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) windows: Gauge,
+    pub(crate) window_bytes: Gauge,
+    pub(crate) handshake_refusals: Family<Label<HandshakeRefusal>, Counter>,
+    pub(crate) unreadable_addresses: Counter,
+    pub(crate) tls_handshakes: Counter,
+    pub(crate) tls_failures: Family<Label<TlsFailure>, Counter>,
+    pub(crate) tls_expiry: Gauge,
+    pub(crate) closes: Family<Label<CloseCode>, Counter>,
+    pub(crate) refusals: Family<Label<RefusalCode>, Counter>,
+    pub(crate) calls: Family<Call, Counter>,
+    pub(crate) starts: Family<Label<StartOutcome>, Counter>,
+    pub(crate) frames_received: Counter,
+    pub(crate) control_frames_received: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) deliveries: Counter,
+    pub(crate) stalls: Counter,
+    pub(crate) notifications: Counter,
+    pub(crate) listen_losses: Counter,
+    pub(crate) is_listening: Gauge,
+    pub(crate) is_ready: Gauge,
+    pub(crate) lag: Histogram,
+    pub(crate) command_queue: Gauge,
+    pub(crate) write_queue: Gauge,
+    pub(crate) write_queue_bytes: Gauge,
+    pub(crate) write_refusals: Family<Label<WriteRefusal>, Counter>,
+    pub(crate) write_waits: Histogram,
+    pub(crate) throttle_keys: Gauge,
+    pub(crate) query_queue: Gauge,
+    pub(crate) echo_delay: Histogram,
+    pub(crate) refills: Family<Label<RefillCause>, Counter>,
+    pub(crate) forged_events: Counter,
+    pub(crate) fanout_rounds: Histogram,
+    pub(crate) admissions: Histogram,
+    pub(crate) shared_admissions: Counter,
+    pub(crate) access_checks: Counter,
+    pub(crate) access_checks_shared: Counter,
+    pub(crate) access_check_batches: Histogram,
+    pub(crate) writes: Histogram,
+    pub(crate) batch_items: Histogram,
+    pub(crate) batches: Histogram,
+    pub(crate) batch_retries: Counter,
+    pub(crate) batches_blocked: Counter,
+    pub(crate) held_places: Gauge,
+    pub(crate) tallies: Counter,
+    pub(crate) tallies_postponed: Counter,
+    pub(crate) query_failures: Counter,
+    pub(crate) key_fetches: Family<Label<KeyFetch>, Counter>,
+    pub(crate) keys: Gauge,
+    pub(crate) keys_age: Gauge,
+    pub(crate) trimmed: Counter,
 }
 
 /// The one label that a metric may have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Label<L>(L);
+pub(crate) struct Label<L>(L);
 
 /// A call over HTTP, by its place in the table of routes, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Call {
+pub(crate) struct Call {
     /// Such as `GET /v1/votings/{id}/tally`; never what a client made up.
-    pub name: String,
+    pub(crate) name: String,
     /// By what name it was refused, if it was.
-    pub refusal: Option<RefusalCode>,
+    pub(crate) refusal: Option<RefusalCode>,
 }
 
 /// The labels of this build.
@@ -107,7 +106,7 @@ pub struct Call {
 struct BuildInfo;
 
 /// An enum whose values name themselves in a label.
-pub trait LabelName:
+pub(crate) trait LabelName:
     Clone + fmt::Debug + PartialEq + Eq + std::hash::Hash + Send + Sync + 'static
 {
     /// The value of the label.
@@ -116,7 +115,7 @@ pub trait LabelName:
 
 /// Why a handshake was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HandshakeRefusal {
+pub(crate) enum HandshakeRefusal {
     /// Too many sockets are open.
     Full,
     /// The gateway is stopping.
@@ -135,7 +134,7 @@ pub enum HandshakeRefusal {
 
 /// How a question to the key server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyFetch {
+pub(crate) enum KeyFetch {
     /// The answer is the same as before.
     Same,
     /// There are other keys.
@@ -150,7 +149,7 @@ pub enum KeyFetch {
 
 /// Why a TLS handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TlsFailure {
+pub(crate) enum TlsFailure {
     /// The client left, or broke off without a word.
     Gone,
     /// The client does not speak TLS.
@@ -165,7 +164,7 @@ pub enum TlsFailure {
 
 /// Why a write was refused without an answer of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WriteRefusal {
+pub(crate) enum WriteRefusal {
     /// Its author has enough waiting.
     Author,
     /// Its session, or voting, has as much waiting as there is room for everybody else.

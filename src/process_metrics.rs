@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 
 /// Reads the process at each scrape.
 #[derive(Debug)]
-pub struct ProcessCollector;
+pub(crate) struct ProcessCollector;
 
 /// What one look found.
 struct Process {

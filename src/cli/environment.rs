@@ -16,7 +16,7 @@ const PREFIXES: [&str; 2] = [PREFIX, "SUPABASE_"];
 const KUBERNETES_SUFFIXES: [&str; 2] = ["_SERVICE_HOST", "_SERVICE_PORT"];
 
 /// One warning for each variable of this process that is no setting of any command.
-pub(super) fn warnings() -> Vec<String> {
+pub(crate) fn warnings() -> Vec<String> {
     unknown(env::vars_os())
 }
 

@@ -24,7 +24,7 @@ The record is the Supabase CLI's own (supabase_migrations.schema_migrations).";
 /// What `usher migrate` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct MigrateArgs {
+pub(crate) struct MigrateArgs {
     #[command(subcommand)]
     action: Action,
 
@@ -70,7 +70,7 @@ enum Action {
 /// # Errors
 ///
 /// Where the database cannot be reached or a file fails.
-pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let mut client = connect(&args).await?;
     match args.action {
         Action::Up { shim } => {

@@ -6,15 +6,15 @@
 //! settings), `process` (signals, logs, limits, clock). `dev` and `load` are features.
 
 #[cfg(feature = "dev")]
-pub mod dev;
-pub mod doctor;
+pub(crate) mod dev;
+pub(crate) mod doctor;
 mod environment;
 #[cfg(feature = "load")]
-pub mod load;
-pub mod migrate;
+pub(crate) mod load;
+pub(crate) mod migrate;
 mod process;
-pub mod serve;
-pub mod token;
+pub(crate) mod serve;
+pub(crate) mod token;
 
 use std::process::ExitCode;
 

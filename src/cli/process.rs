@@ -18,7 +18,7 @@ const FILES_RESERVED: u64 = 128;
 
 /// Cancels the token at the first SIGINT or SIGTERM. A second one ends the process at once: what the watchdog of a
 /// throwaway cluster guards is cleaned up even so.
-pub(super) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let shutdown = CancellationToken::new();
@@ -47,7 +47,7 @@ fn exit_at_once() -> ! {
 }
 
 /// Sends logs to standard error; standard output is for results.
-pub(super) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
+pub(crate) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     // The pool warns of each connection on its own; that the database is away, the listener says once.
     let filter = format!("deadpool=error,{}", settings.filter);
     let filter = EnvFilter::try_new(filter).context("read the log filter")?;
@@ -67,7 +67,7 @@ pub(super) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
 }
 
 /// Raises the file limit as far as it goes, and takes no more sockets than it allows.
-pub(super) fn raise_file_limit(config: &mut Config) {
+pub(crate) fn raise_file_limit(config: &mut Config) {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(error) => {
@@ -92,7 +92,7 @@ pub(super) fn raise_file_limit(config: &mut Config) {
     clippy::disallowed_methods,
     reason = "a command is told the time by nobody"
 )]
-pub(super) fn unix_now() -> u64 {
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
@@ -103,7 +103,7 @@ pub(super) fn unix_now() -> u64 {
     clippy::disallowed_methods,
     reason = "a command is told the time by nobody"
 )]
-pub(super) fn unix_now_ms() -> u64 {
+pub(crate) fn unix_now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -111,12 +111,12 @@ pub(super) fn unix_now_ms() -> u64 {
 }
 
 /// Writes a result to standard output. That nobody reads it any more is no reason to end.
-pub(super) fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
 /// Writes a warning to standard error, for commands that keep no log.
-pub(super) fn warn(text: &str) {
+pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr().lock(), "usher: warning: {text}");
 }

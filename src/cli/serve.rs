@@ -23,7 +23,7 @@ The database needs the schema first: `usher migrate up`, as a role that may chan
 /// What `usher serve` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
     raw: Raw,
 }
@@ -33,7 +33,7 @@ pub struct ServeArgs {
 /// # Errors
 ///
 /// Where the settings are wrong or the gateway cannot start.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = Config::from_raw(&args.raw)?;
     config.warnings.extend(environment::warnings());
     process::init_logs(&config.log)?;

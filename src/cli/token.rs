@@ -34,7 +34,7 @@ user's row in public.profiles is made by signing up, not by a token.";
 /// What `usher token` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct TokenArgs {
+pub(crate) struct TokenArgs {
     /// The user's uuid; required for the role authenticated.
     #[arg(long, value_name = "UUID")]
     sub: Option<UserId>,
@@ -84,7 +84,7 @@ pub struct TokenArgs {
 /// # Errors
 ///
 /// Where there is nothing to sign with, or a user's role has no user.
-pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let key = args.signing_key()?;
     let mut payload = payload(&args.claims()?, process::unix_now(), args.ttl);
     if args.anonymous {

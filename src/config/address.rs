@@ -11,7 +11,7 @@ pub(crate) const LOCALHOST: &str = "localhost";
 /// # Errors
 ///
 /// Says what would be right.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {
         return Ok(address);

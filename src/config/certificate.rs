@@ -31,16 +31,16 @@ pub struct CertificateFiles {
 #[derive(Clone)]
 pub struct Certificate {
     /// What rustls serves.
-    pub certified: Arc<CertifiedKey>,
+    pub(crate) certified: Arc<CertifiedKey>,
     /// When it ends, since 1970.
-    pub expires: Duration,
+    pub(crate) expires: Duration,
     /// Tells it from others: a digest of both files.
-    pub fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// A digest of both files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
+pub(crate) struct Fingerprint([u8; 32]);
 
 /// Why a certificate cannot be served. Holds no part of the key.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ pub enum CertificateError {
 impl CertificateError {
     /// Whether it is this file that is wrong.
     #[must_use]
-    pub fn is_about(&self, file: &Path) -> bool {
+    pub(crate) fn is_about(&self, file: &Path) -> bool {
         match self {
             Self::Read { path, .. } | Self::Chain { path } | Self::Key { path } => {
                 Path::new(path) == file
@@ -131,7 +131,7 @@ impl CertificateFiles {
 
     /// Tells what is in the files without looking at it closely; `None` where they cannot be read.
     #[must_use]
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         let mut both = digest::Context::new(&digest::SHA256);
         both.update(&read(&self.chain).ok()?);
         both.update(&read(&self.key).ok()?);
@@ -149,14 +149,14 @@ impl fmt::Debug for Certificate {
 
 /// When a certificate ends, since 1970.
 #[must_use]
-pub fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
+pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
     let parsed = X509::from_der(certificate).ok()?;
     Some(parsed.tbs_certificate.validity.not_after.to_unix_duration())
 }
 
 /// Who signed a certificate (DER).
 #[must_use]
-pub fn issuer(certificate: &[u8]) -> Option<String> {
+pub(crate) fn issuer(certificate: &[u8]) -> Option<String> {
     let parsed = X509::from_der(certificate).ok()?;
     Some(parsed.tbs_certificate.issuer.to_string())
 }

@@ -32,14 +32,14 @@ enum KeysUrl {
 
 /// What has been found so far. A check that gives no value has recorded a mistake.
 #[derive(Default)]
-pub(super) struct Check {
-    pub(super) mistakes: Vec<Mistake>,
-    pub(super) warnings: Vec<String>,
+pub(crate) struct Check {
+    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Check {
     /// The database for queries, and the one for LISTEN.
-    pub(super) fn databases(&mut self, raw: &Raw) -> Option<(Target, Target)> {
+    pub(crate) fn databases(&mut self, raw: &Raw) -> Option<(Target, Target)> {
         let root_cert = raw.pg_root_cert.as_deref();
         let name = "DATABASE_URL";
         let url = self.secret(
@@ -75,7 +75,7 @@ impl Check {
     }
 
     /// The secret of access tokens, and where the keys are published that sign them.
-    pub(super) fn token_keys(&mut self, raw: &Raw) -> Option<TokenKeys> {
+    pub(crate) fn token_keys(&mut self, raw: &Raw) -> Option<TokenKeys> {
         let auth_server = self.auth_server(raw.supabase_url.as_deref());
         let issuers = self.issuers(raw.issuer.as_deref());
         let secret = self.jwt_secret(raw);
@@ -175,7 +175,7 @@ impl Check {
     }
 
     /// The secret of resume tokens, made here where none is given.
-    pub(super) fn resume_secret(&mut self, raw: &Raw) -> Option<SecretString> {
+    pub(crate) fn resume_secret(&mut self, raw: &Raw) -> Option<SecretString> {
         let name = "USHER_RESUME_SECRET";
         let (given, file) = (&raw.resume_secret, &raw.resume_secret_file);
         let Some(secret) = self.secret(name, given.as_ref(), file.as_ref())? else {
@@ -213,7 +213,7 @@ impl Check {
 
     /// The certificate of the listener; the outer `Option` is whether the settings are right, the inner whether they
     /// are given.
-    pub(super) fn certificate(
+    pub(crate) fn certificate(
         &mut self,
         raw: &Raw,
     ) -> Option<Option<(CertificateFiles, Certificate)>> {
@@ -252,7 +252,7 @@ impl Check {
     }
 
     /// The origins that browsers may connect from.
-    pub(super) fn origins(&mut self, list: &str) -> Option<AllowedOrigins> {
+    pub(crate) fn origins(&mut self, list: &str) -> Option<AllowedOrigins> {
         if list.trim() == "*" {
             return Some(AllowedOrigins::Any);
         }
@@ -274,7 +274,7 @@ impl Check {
     }
 
     /// What is logged, and how.
-    pub(super) fn log(&mut self, raw: &Raw) -> Option<LogSettings> {
+    pub(crate) fn log(&mut self, raw: &Raw) -> Option<LogSettings> {
         let filter = tracing_subscriber::EnvFilter::try_new(&raw.log);
         if filter.is_err() {
             self.wrong(
@@ -298,14 +298,14 @@ impl Check {
     }
 
     /// An address to listen on.
-    pub(super) fn listen_address(&mut self, name: &'static str, text: &str) -> Option<SocketAddr> {
+    pub(crate) fn listen_address(&mut self, name: &'static str, text: &str) -> Option<SocketAddr> {
         parse_listen(text)
             .map_err(|expected| self.wrong(name, text, expected))
             .ok()
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&mut self, name: &'static str, text: &str) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, name: &'static str, text: &str) -> Option<bool> {
         match text.trim() {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
@@ -317,7 +317,7 @@ impl Check {
     }
 
     /// A whole number within `range`.
-    pub(super) fn number<T: FromStr + PartialOrd + Display>(
+    pub(crate) fn number<T: FromStr + PartialOrd + Display>(
         &mut self,
         name: &'static str,
         text: &str,
@@ -377,7 +377,7 @@ impl Check {
         Some(target)
     }
 
-    pub(super) fn wrong(&mut self, name: &'static str, given: &str, expected: impl Display) {
+    pub(crate) fn wrong(&mut self, name: &'static str, given: &str, expected: impl Display) {
         self.mistake(name, format!("`{given}` must be {expected}"));
     }
 

@@ -4,7 +4,7 @@
 //! `***`, and each can come from a file instead (`…_FILE`), as container platforms hand them out. Everything is read
 //! once, at the start.
 
-pub mod address;
+pub(crate) mod address;
 pub mod certificate;
 mod check;
 pub mod rates;
@@ -36,7 +36,7 @@ pub struct Config {
     /// The certificate for TLS on the listener, and where a new one will be; `None` serves plain HTTP.
     pub tls: Option<(CertificateFiles, Certificate)>,
     /// Signs resume tokens, the same on every node, at least 32 bytes.
-    pub resume_secret: SecretString,
+    pub(crate) resume_secret: SecretString,
     /// How long a resume token spares its bearer the admission query, 10 s to a day; after it the database is asked.
     pub resume_ttl: Duration,
     /// How old an admission may be before the database is asked again.
@@ -60,15 +60,15 @@ pub struct Config {
     /// Time over which clients are told to leave when the gateway stops, 0 to 300 s.
     pub drain: Duration,
     /// Age beyond which events leave the log, an hour to a year; who comes back later starts afresh with `too_old`.
-    pub log_retention: Duration,
+    pub(crate) log_retention: Duration,
     /// Events of a session beyond which the oldest leave the log, 100 or more.
-    pub log_retention_events: u64,
+    pub(crate) log_retention_events: u64,
     /// How often somebody may do something.
     pub rates: Rates,
     /// What is logged, and how.
-    pub log: LogSettings,
+    pub(crate) log: LogSettings,
     /// What is not wrong but should be known; logged once at the start.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How access tokens are verified. With neither a secret nor a URL there is no configuration.
@@ -84,16 +84,16 @@ pub struct TokenKeys {
 
 /// What is logged, and how.
 #[derive(Clone, Debug)]
-pub struct LogSettings {
+pub(crate) struct LogSettings {
     /// A filter in the words of `tracing`'s `EnvFilter`, such as `info,usher=debug`.
-    pub filter: String,
+    pub(crate) filter: String,
     /// The form of a line.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people, with colour at a terminal.
     Human,
     /// One JSON object a line.
@@ -112,7 +112,7 @@ pub enum AllowedOrigins {
 impl AllowedOrigins {
     /// Whether a request with this `Origin` header may connect.
     #[must_use]
-    pub fn is_allowed(&self, origin: Option<&str>) -> bool {
+    pub(crate) fn is_allowed(&self, origin: Option<&str>) -> bool {
         match (self, origin) {
             (Self::Any, _) | (Self::Only(_), None) => true,
             (Self::Only(origins), Some(origin)) => origins
@@ -124,16 +124,16 @@ impl AllowedOrigins {
 
 /// One wrong setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub(crate) struct Mistake {
     /// Its environment variable, which also tells the flag: `USHER_TALLY_HZ` is `--tally-hz`.
-    pub setting: &'static str,
+    pub(crate) setting: &'static str,
     /// What is wrong and what would be right. Never repeats a secret.
-    pub problem: String,
+    pub(crate) problem: String,
 }
 
 /// All that is wrong with the settings, at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigErrors(pub Vec<Mistake>);
+pub struct ConfigErrors(pub(crate) Vec<Mistake>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,7 +151,7 @@ impl fmt::Display for ConfigErrors {
 impl Config {
     /// The databases alone, where their settings are right, whatever else is wrong.
     #[must_use]
-    pub fn databases(raw: &Raw) -> Option<(Target, Target)> {
+    pub(crate) fn databases(raw: &Raw) -> Option<(Target, Target)> {
         Check::default().databases(raw)
     }
 

@@ -54,7 +54,7 @@ pub struct Rates {
 
 /// The rates as given: `20/30` is twenty in thirty seconds, `off` is no limit.
 #[derive(Args, Clone, Debug)]
-pub struct RawRates {
+pub(crate) struct RawRates {
     /// Messages of a user, COUNT/SECONDS or off; the next is refused as rate_limited.
     #[arg(
         long,
@@ -63,7 +63,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_messages: String,
+    pub(crate) limit_messages: String,
 
     /// Messages of a user who moderates the session, COUNT/SECONDS or off.
     #[arg(
@@ -73,7 +73,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_moderator_messages: String,
+    pub(crate) limit_moderator_messages: String,
 
     /// Votes of a user, COUNT/SECONDS or off.
     #[arg(
@@ -83,7 +83,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_votes: String,
+    pub(crate) limit_votes: String,
 
     /// Calls of a user that moderate (over HTTP), COUNT/SECONDS or off; the next gets 429.
     #[arg(
@@ -93,7 +93,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_moderation: String,
+    pub(crate) limit_moderation: String,
 
     /// Messages to one session, and votes in one voting, by everybody together, COUNT/SECONDS or off.
     #[arg(
@@ -103,7 +103,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_session_writes: String,
+    pub(crate) limit_session_writes: String,
 
     /// Frames from one socket, COUNT/SECONDS or off; a client that goes on regardless is closed with 4029.
     #[arg(
@@ -113,7 +113,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_frames: String,
+    pub(crate) limit_frames: String,
 
     /// Bytes of frames from one socket, COUNT/SECONDS or off; 40960 or more, which is the largest frame.
     #[arg(
@@ -123,7 +123,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_bytes: String,
+    pub(crate) limit_bytes: String,
 
     /// Subscribe frames from one socket, COUNT/SECONDS or off.
     #[arg(
@@ -133,7 +133,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_joins: String,
+    pub(crate) limit_joins: String,
 
     /// Handshakes and other requests from one address, COUNT/SECONDS or off; the next gets 429.
     #[arg(
@@ -143,7 +143,7 @@ pub struct RawRates {
         value_name = "RATE",
         help_heading = "Limits"
     )]
-    pub limit_requests: String,
+    pub(crate) limit_requests: String,
 
     /// Sockets open at a time from one address, 1 to 1000000 or off; the next gets 429.
     #[arg(
@@ -153,7 +153,7 @@ pub struct RawRates {
         value_name = "N",
         help_heading = "Limits"
     )]
-    pub limit_address_connections: String,
+    pub(crate) limit_address_connections: String,
 
     /// Seconds for which a user may not repeat a message in a session, 0 to 3600; moderators may.
     #[arg(
@@ -163,7 +163,7 @@ pub struct RawRates {
         value_name = "SECONDS",
         help_heading = "Limits"
     )]
-    pub repeat_seconds: String,
+    pub(crate) repeat_seconds: String,
 
     /// Proxies whose X-Forwarded-For (or, without one, Forwarded) is believed: addresses, ranges or localhost, with commas
     /// between them. They are not limited themselves.
@@ -174,12 +174,12 @@ pub struct RawRates {
         value_name = "ADDRESSES",
         help_heading = "Limits"
     )]
-    pub trusted_proxies: String,
+    pub(crate) trusted_proxies: String,
 }
 
 impl Check {
     /// Every rate, or `None` where one is wrong.
-    pub(super) fn rates(&mut self, raw: &RawRates) -> Option<Rates> {
+    pub(crate) fn rates(&mut self, raw: &RawRates) -> Option<Rates> {
         let messages = self.rate("USHER_LIMIT_MESSAGES", &raw.limit_messages, 1);
         let moderators = &raw.limit_moderator_messages;
         let moderators = self.rate("USHER_LIMIT_MODERATOR_MESSAGES", moderators, 1);

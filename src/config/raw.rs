@@ -23,7 +23,7 @@ pub struct Raw {
         long, env = "DATABASE_URL", hide_env_values = true,
         value_name = "URL", value_parser = secret_parser(), help_heading = "Database"
     )]
-    pub database_url: Option<SecretString>,
+    pub(crate) database_url: Option<SecretString>,
 
     /// File that holds the database URL, instead of giving it.
     #[arg(
@@ -32,7 +32,7 @@ pub struct Raw {
         value_name = "FILE",
         help_heading = "Database"
     )]
-    pub database_url_file: Option<PathBuf>,
+    pub(crate) database_url_file: Option<PathBuf>,
 
     /// Database URL for LISTEN: a direct or session-mode connection, never a transaction pooler (port 6543).
     ///
@@ -41,7 +41,7 @@ pub struct Raw {
         long, env = "USHER_LISTEN_DATABASE_URL", hide_env_values = true,
         value_name = "URL", value_parser = secret_parser(), help_heading = "Database"
     )]
-    pub listen_database_url: Option<SecretString>,
+    pub(crate) listen_database_url: Option<SecretString>,
 
     /// File that holds the database URL for LISTEN.
     #[arg(
@@ -50,7 +50,7 @@ pub struct Raw {
         value_name = "FILE",
         help_heading = "Database"
     )]
-    pub listen_database_url_file: Option<PathBuf>,
+    pub(crate) listen_database_url_file: Option<PathBuf>,
 
     /// Authority that signs the database's certificate: a PEM file, or the PEM text itself.
     ///
@@ -62,7 +62,7 @@ pub struct Raw {
         value_name = "FILE|PEM",
         help_heading = "Database"
     )]
-    pub pg_root_cert: Option<String>,
+    pub(crate) pg_root_cert: Option<String>,
 
     /// Connections for queries and writes, 1 to 64. LISTEN has one more of its own.
     #[arg(
@@ -72,7 +72,7 @@ pub struct Raw {
         value_name = "N",
         help_heading = "Database"
     )]
-    pub pool_size: String,
+    pub(crate) pool_size: String,
 
     /// Supabase project URL, `https://<ref>.supabase.co`; tokens of users must then be issued by its auth server, and are
     /// verified with the keys that it publishes.
@@ -84,7 +84,7 @@ pub struct Raw {
         value_name = "URL",
         help_heading = "Identity"
     )]
-    pub supabase_url: Option<String>,
+    pub(crate) supabase_url: Option<String>,
 
     /// Issuers of users' tokens (claim iss) that are accepted, with commas between them, where that is not the auth server
     /// of SUPABASE_URL: a custom domain, a self-hosted project, a move from one to the other.
@@ -96,7 +96,7 @@ pub struct Raw {
         value_name = "ISSUERS",
         help_heading = "Identity"
     )]
-    pub issuer: Option<String>,
+    pub(crate) issuer: Option<String>,
 
     /// Where the keys are published that sign access tokens (ES256, RS256, EdDSA), as a JSON Web Key Set; or off.
     ///
@@ -107,14 +107,14 @@ pub struct Raw {
         value_name = "URL",
         help_heading = "Identity"
     )]
-    pub jwks_url: Option<String>,
+    pub(crate) jwks_url: Option<String>,
 
     /// Secret that signs access tokens (HS256), 32 bytes or more: a project's legacy secret, beside its keys or without.
     #[arg(
         long, env = "SUPABASE_JWT_SECRET", hide_env_values = true,
         value_name = "SECRET", value_parser = secret_parser(), help_heading = "Identity"
     )]
-    pub supabase_jwt_secret: Option<SecretString>,
+    pub(crate) supabase_jwt_secret: Option<SecretString>,
 
     /// File that holds the JWT secret.
     #[arg(
@@ -123,7 +123,7 @@ pub struct Raw {
         value_name = "FILE",
         help_heading = "Identity"
     )]
-    pub supabase_jwt_secret_file: Option<PathBuf>,
+    pub(crate) supabase_jwt_secret_file: Option<PathBuf>,
 
     /// Secret that signs resume tokens, 32 bytes or more, the same on every node.
     ///
@@ -132,7 +132,7 @@ pub struct Raw {
         long, env = "USHER_RESUME_SECRET", hide_env_values = true,
         value_name = "SECRET", value_parser = secret_parser(), help_heading = "Identity"
     )]
-    pub resume_secret: Option<SecretString>,
+    pub(crate) resume_secret: Option<SecretString>,
 
     /// File that holds the resume secret.
     #[arg(
@@ -141,7 +141,7 @@ pub struct Raw {
         value_name = "FILE",
         help_heading = "Identity"
     )]
-    pub resume_secret_file: Option<PathBuf>,
+    pub(crate) resume_secret_file: Option<PathBuf>,
 
     /// Life of a resume token in seconds, 10 to 86400. After it a returning client costs one query.
     #[arg(
@@ -151,7 +151,7 @@ pub struct Raw {
         value_name = "SECONDS",
         help_heading = "Identity"
     )]
-    pub resume_ttl: String,
+    pub(crate) resume_ttl: String,
 
     /// Seconds after which the database is asked again whether a viewer may still watch, 5 to 86400.
     ///
@@ -164,7 +164,7 @@ pub struct Raw {
         value_name = "SECONDS",
         help_heading = "Identity"
     )]
-    pub access_check_seconds: String,
+    pub(crate) access_check_seconds: String,
 
     /// Whether viewers without a token are served, as the role anon: true or false.
     #[arg(
@@ -174,7 +174,7 @@ pub struct Raw {
         value_name = "BOOL",
         help_heading = "Identity"
     )]
-    pub allow_anonymous: String,
+    pub(crate) allow_anonymous: String,
 
     /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
     #[arg(
@@ -184,7 +184,7 @@ pub struct Raw {
         value_name = "ADDR",
         help_heading = "Serving"
     )]
-    pub listen: String,
+    pub(crate) listen: String,
 
     /// Certificate chain for TLS on the listener: a PEM file, the server's own certificate first.
     ///
@@ -195,7 +195,7 @@ pub struct Raw {
         value_name = "FILE",
         help_heading = "Serving"
     )]
-    pub tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
 
     /// Private key of that certificate: a PEM file without a password.
     #[arg(
@@ -204,7 +204,7 @@ pub struct Raw {
         value_name = "FILE",
         help_heading = "Serving"
     )]
-    pub tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
 
     /// Origins that browsers may connect from, exact, with commas between them; * for any. Others get 403.
     #[arg(
@@ -214,7 +214,7 @@ pub struct Raw {
         value_name = "ORIGINS",
         help_heading = "Serving"
     )]
-    pub allowed_origins: String,
+    pub(crate) allowed_origins: String,
 
     /// Sockets open at once, 1 to 1000000; the next gets 503. The file limit may bound it further.
     #[arg(
@@ -224,7 +224,7 @@ pub struct Raw {
         value_name = "N",
         help_heading = "Serving"
     )]
-    pub max_connections: String,
+    pub(crate) max_connections: String,
 
     /// Milliseconds between pings, 1000 to 120000; a client silent for two of them is closed with 4009.
     #[arg(
@@ -234,7 +234,7 @@ pub struct Raw {
         value_name = "MS",
         help_heading = "Serving"
     )]
-    pub heartbeat_ms: String,
+    pub(crate) heartbeat_ms: String,
 
     /// Seconds over which clients are told to leave when the gateway stops, 0 to 300.
     #[arg(
@@ -244,7 +244,7 @@ pub struct Raw {
         value_name = "SECONDS",
         help_heading = "Serving"
     )]
-    pub drain_seconds: String,
+    pub(crate) drain_seconds: String,
 
     /// Tally frames a second for one voting, 1 to 20; changes in between are folded into the next.
     #[arg(
@@ -254,7 +254,7 @@ pub struct Raw {
         value_name = "HZ",
         help_heading = "Fan-out"
     )]
-    pub tally_hz: String,
+    pub(crate) tally_hz: String,
 
     /// Loops that write to the sockets, 1 to 256. Default: one for each core.
     #[arg(
@@ -263,7 +263,7 @@ pub struct Raw {
         value_name = "N",
         help_heading = "Fan-out"
     )]
-    pub fanout_loops: Option<String>,
+    pub(crate) fanout_loops: Option<String>,
 
     /// Events of each session kept in memory, 16 to 65536; who is further behind is caught up from the log.
     #[arg(
@@ -273,7 +273,7 @@ pub struct Raw {
         value_name = "N",
         help_heading = "Fan-out"
     )]
-    pub ring_events: String,
+    pub(crate) ring_events: String,
 
     /// Hours that events stay in the log, 1 to 8760; who comes back later starts afresh.
     #[arg(
@@ -283,7 +283,7 @@ pub struct Raw {
         value_name = "HOURS",
         help_heading = "Event log"
     )]
-    pub log_retention_hours: String,
+    pub(crate) log_retention_hours: String,
 
     /// Events of one session that stay in the log, 100 to 100000000.
     #[arg(
@@ -293,11 +293,11 @@ pub struct Raw {
         value_name = "N",
         help_heading = "Event log"
     )]
-    pub log_retention_events: String,
+    pub(crate) log_retention_events: String,
 
     /// How often somebody may do something.
     #[command(flatten)]
-    pub rates: RawRates,
+    pub(crate) rates: RawRates,
 
     /// What to log: error, warn, info, debug, trace, or for each module as in info,usher=debug.
     #[arg(
@@ -307,7 +307,7 @@ pub struct Raw {
         value_name = "FILTER",
         help_heading = "Logs"
     )]
-    pub log: String,
+    pub(crate) log: String,
 
     /// Form of a log line: human or json.
     #[arg(
@@ -317,7 +317,7 @@ pub struct Raw {
         value_name = "FORMAT",
         help_heading = "Logs"
     )]
-    pub log_format: String,
+    pub(crate) log_format: String,
 }
 
 impl Raw {

@@ -25,7 +25,11 @@ const EXPOSED: &str = "Retry-After, ETag, Allow";
 const PREFLIGHT_SECONDS: &str = "7200";
 
 /// Answers preflights, and lets pages of allowed origins read the answers.
-pub async fn cors(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(crate) async fn cors(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path();
     if !path.starts_with("/v1/") && path != "/openapi.json" {
         return next.run(request).await;

@@ -15,7 +15,11 @@ use usher_core::protocol::refusal::RefusalCode;
 const OTHER: &str = "other";
 
 /// Counts a call once its answer begins.
-pub async fn count(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let method = match request.method() {
         &Method::HEAD => Method::GET,
         method => method.clone(),

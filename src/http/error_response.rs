@@ -9,7 +9,7 @@ use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// The status of a refusal by its code. What HTTP itself has to refuse (a method, a media type) has its own.
 #[must_use]
-pub fn status(code: RefusalCode) -> StatusCode {
+pub(crate) fn status(code: RefusalCode) -> StatusCode {
     match code {
         RefusalCode::BadRequest => StatusCode::BAD_REQUEST,
         RefusalCode::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -27,13 +27,13 @@ pub fn status(code: RefusalCode) -> StatusCode {
 
 /// A refusal with the status of its code.
 #[must_use]
-pub fn refused(refusal: &Refusal) -> Response<Body> {
+pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     refused_with(status(refusal.code), refusal)
 }
 
 /// A refusal with a status that says more than its code.
 #[must_use]
-pub fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
+pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
     let mut error = json!({ "code": refusal.code.as_str(), "message": refusal.message });
     if let Some(after) = refusal.retry_after_ms {
         error["retry_after_ms"] = after.into();
@@ -56,13 +56,13 @@ pub fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
 
 /// A line of JSON.
 #[must_use]
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     json_text(status, Body::from(format!("{value}\n")))
 }
 
 /// JSON that nobody keeps: the next answer may be another.
 #[must_use]
-pub fn json_text(status: StatusCode, text: Body) -> Response<Body> {
+pub(crate) fn json_text(status: StatusCode, text: Body) -> Response<Body> {
     let mut response = Response::new(text);
     *response.status_mut() = status;
     for (name, value) in [

@@ -24,7 +24,7 @@ use crate::net::Shared;
         (status = 503, body = String, description = "It does not: restart it.")
     ),
 )]
-pub async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+pub(crate) async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
     if shared.makes_progress() {
         (StatusCode::OK, "ok\n")
     } else {
@@ -42,7 +42,7 @@ pub async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static
         (status = 503, body = Readiness, description = "It would not: the checks say why.")
     ),
 )]
-pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let checks = shared.checks();
     let is_ready = checks.are_good();
     let status = if is_ready {
@@ -66,7 +66,7 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         )
     )),
 )]
-pub async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let metrics = &shared.metrics;
     let is_listening = i64::from(*shared.is_listening.borrow());
     metrics.is_listening.set(is_listening);

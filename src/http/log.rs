@@ -20,7 +20,7 @@ use usher_core::relay::snapshot::Admission;
 /// Which page.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct EventsQuery {
+pub(crate) struct EventsQuery {
     /// The number before the first event wanted: the last that you have.
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64, default = 0)]
     after: Seq,
@@ -55,7 +55,7 @@ impl FromRequestParts<Arc<Shared>> for EventsQuery {
     responses((status = 200, body = Data<EventsPage>, description = "The page."), Reading),
     security((), ("token" = [])),
 )]
-pub async fn events(
+pub(crate) async fn events(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Id(session): Id<SessionId>,
@@ -76,7 +76,7 @@ pub async fn events(
 ///
 /// # Errors
 /// Where it may not see the session, or the database cannot be asked.
-pub async fn admit(
+pub(crate) async fn admit(
     shared: &Shared,
     session: SessionId,
     identity: &Arc<Identity>,

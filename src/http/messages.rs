@@ -29,7 +29,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Which page.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct MessagesQuery {
+pub(crate) struct MessagesQuery {
     /// Only messages before this number, or before where the last page ended (its `next`).
     #[param(
         value_type = Option<String>, example = "1301",
@@ -63,7 +63,8 @@ impl FromRequestParts<Arc<Shared>> for MessagesQuery {
 
 /// A message to be written.
 #[derive(Debug, ToSchema)]
-pub struct Message {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Message {
     /// The text. At least one of its characters shows: white space and invisible characters alone are no message.
     #[schema(
         min_length = 1,
@@ -71,9 +72,9 @@ pub struct Message {
         pattern = r"^[^\u0000]+$",
         examples("hello")
     )]
-    pub body: String,
+    pub(crate) body: String,
     /// The message that this one answers.
-    pub reply_to: Option<uuid::Uuid>,
+    pub(crate) reply_to: Option<uuid::Uuid>,
 }
 
 /// What was said
@@ -86,7 +87,7 @@ pub struct Message {
     responses((status = 200, body = Data<openapi::MessagesPage>, description = "The page."), Reading),
     security((), ("token" = [])),
 )]
-pub async fn messages(
+pub(crate) async fn messages(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Id(session): Id<SessionId>,
@@ -123,7 +124,7 @@ pub async fn messages(
     ),
     security(("token" = [])),
 )]
-pub async fn post_message(
+pub(crate) async fn post_message(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(session): Id<SessionId>,
@@ -145,7 +146,11 @@ pub async fn post_message(
 ///
 /// # Errors
 /// What the limits or the database say against it.
-pub async fn write(shared: &Shared, author: Author, write: Write) -> Result<WriteOutcome, Refusal> {
+pub(crate) async fn write(
+    shared: &Shared,
+    author: Author,
+    write: Write,
+) -> Result<WriteOutcome, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.
     let passed = shared
         .rate_limits

@@ -10,19 +10,19 @@
 //! [`stream`], [`openapi`], [`cors`], [`count`],
 //! [`health`], [`pages`].
 
-pub mod cors;
-pub mod count;
-pub mod error_response;
-pub mod health;
-pub mod log;
-pub mod messages;
-pub mod moderation;
-pub mod openapi;
-pub mod pages;
-pub mod reply;
-pub mod request;
-pub mod stream;
-pub mod votings;
+pub(crate) mod cors;
+pub(crate) mod count;
+pub(crate) mod error_response;
+pub(crate) mod health;
+pub(crate) mod log;
+pub(crate) mod messages;
+pub(crate) mod moderation;
+pub(crate) mod openapi;
+pub(crate) mod pages;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod stream;
+pub(crate) mod votings;
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ use crate::net::Shared;
 use usher_core::protocol::refusal::Refusal;
 
 /// Everything but the socket.
-pub fn routes(shared: &Arc<Shared>) -> Router {
+pub(crate) fn routes(shared: &Arc<Shared>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(log::events))
         .routes(routes!(messages::messages, messages::post_message))

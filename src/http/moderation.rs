@@ -21,7 +21,7 @@ use usher_core::protocol::refusal::Refusal;
 /// Which movies.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct MoviesQuery {
+pub(crate) struct MoviesQuery {
     /// What their titles have in them, in any case.
     #[param(value_type = Option<String>, max_length = 100, pattern = r"^[^\u0000]*$")]
     search: String,
@@ -54,7 +54,8 @@ impl FromRequestParts<Arc<Shared>> for MoviesQuery {
 
 /// A voting to be opened.
 #[derive(Debug, ToSchema)]
-pub struct NewVoting {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct NewVoting {
     /// What is asked, in one line of visible text.
     #[schema(
         min_length = 1,
@@ -70,7 +71,7 @@ pub struct NewVoting {
     #[schema(minimum = 5, maximum = 604_800)]
     pub closes_in_seconds: Option<u32>,
     /// `live`, or `after_close`: then viewers see the counts at the end.
-    pub results_visibility: Option<ResultsVisibility>,
+    pub(crate) results_visibility: Option<ResultsVisibility>,
     /// Whether a vote may be changed; it may, if you do not say.
     pub allow_change: Option<bool>,
 }
@@ -78,8 +79,8 @@ pub struct NewVoting {
 /// When viewers see the counts.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "they are named after what they are")]
-pub enum ResultsVisibility {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) enum ResultsVisibility {
     Live,
     AfterClose,
 }
@@ -87,24 +88,26 @@ pub enum ResultsVisibility {
 /// Where a voting can go.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "they are named after what they are")]
-pub enum VotingState {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) enum VotingState {
     Open,
     Closed,
 }
 
 /// What becomes of a voting; one of the two at least.
 #[derive(Debug, ToSchema)]
-pub struct VotingChange {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct VotingChange {
     /// `closed` ends it, `open` opens a draft.
     pub state: Option<VotingState>,
     /// Whether viewers see the counts meanwhile.
-    pub results_visibility: Option<ResultsVisibility>,
+    pub(crate) results_visibility: Option<ResultsVisibility>,
 }
 
 /// What becomes of a session's chat; one of the two at least.
 #[derive(Debug, ToSchema)]
-pub struct SessionChange {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct SessionChange {
     /// Seconds between two messages of a viewer; 0 is off.
     #[schema(minimum = 0, maximum = 21_600)]
     pub slow_mode_seconds: Option<u32>,
@@ -114,7 +117,8 @@ pub struct SessionChange {
 
 /// A ban.
 #[derive(Debug, ToSchema)]
-pub struct NewBan {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct NewBan {
     /// For how long, which makes it a time-out: the user reads on. Null for good.
     #[schema(required = true, minimum = 1, maximum = 31_536_000, examples(600))]
     pub seconds: Option<u32>,
@@ -125,94 +129,96 @@ pub struct NewBan {
 
 /// Movies.
 #[derive(Debug, ToSchema)]
-pub struct Movies {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Movies {
     /// By title.
     #[schema(max_items = 100)]
-    pub movies: Vec<Movie>,
+    pub(crate) movies: Vec<Movie>,
 }
 
 /// A movie of the catalogue.
 #[derive(Debug, ToSchema)]
-#[expect(missing_docs, reason = "the fields are the columns of movies")]
-pub struct Movie {
-    pub id: Uuid,
-    pub title: String,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Movie {
+    pub(crate) id: Uuid,
+    pub(crate) title: String,
     #[schema(required)]
-    pub release_year: Option<i32>,
+    pub(crate) release_year: Option<i32>,
     #[schema(required)]
-    pub poster_path: Option<String>,
+    pub(crate) poster_path: Option<String>,
 }
 
 /// A voting that is open.
 #[derive(Debug, ToSchema)]
-pub struct OpenedVoting {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct OpenedVoting {
     /// Its id.
-    pub voting: Uuid,
+    pub(crate) voting: Uuid,
     /// When it closes by itself.
     #[schema(required, format = DateTime)]
-    pub closes_at: Option<String>,
+    pub(crate) closes_at: Option<String>,
 }
 
 /// A voting as it is now.
 #[derive(Debug, ToSchema)]
-#[expect(missing_docs, reason = "the fields are the columns of voting_sessions")]
-pub struct ChangedVoting {
-    pub voting: Uuid,
-    pub state: VotingState,
-    pub results_visibility: ResultsVisibility,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct ChangedVoting {
+    pub(crate) voting: Uuid,
+    pub(crate) state: VotingState,
+    pub(crate) results_visibility: ResultsVisibility,
     #[schema(required, format = DateTime)]
-    pub closes_at: Option<String>,
+    pub(crate) closes_at: Option<String>,
 }
 
 /// A session's chat as it is now.
 #[derive(Debug, ToSchema)]
-#[expect(missing_docs, reason = "the fields are the columns of movie_sessions")]
-pub struct ChangedSession {
-    pub session: Uuid,
-    pub slow_mode_seconds: u32,
-    pub chat_enabled: bool,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct ChangedSession {
+    pub(crate) session: Uuid,
+    pub(crate) slow_mode_seconds: u32,
+    pub(crate) chat_enabled: bool,
 }
 
 /// A message that is gone.
 #[derive(Debug, ToSchema)]
-pub struct DeletedMessage {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct DeletedMessage {
     /// Its id.
-    pub message: Uuid,
+    pub(crate) message: Uuid,
 }
 
 /// Bans.
 #[derive(Debug, ToSchema)]
-pub struct Bans {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Bans {
     /// The newest first.
     #[schema(max_items = 100)]
-    pub bans: Vec<Ban>,
+    pub(crate) bans: Vec<Ban>,
 }
 
 /// Who is kept out.
 #[derive(Debug, ToSchema)]
-#[expect(
-    missing_docs,
-    reason = "the fields are columns of session_bans and profiles"
-)]
-pub struct Ban {
-    pub user: Uuid,
-    pub username: String,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Ban {
+    pub(crate) user: Uuid,
+    pub(crate) username: String,
     #[schema(required)]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     #[schema(required, format = DateTime)]
-    pub until: Option<String>,
+    pub(crate) until: Option<String>,
     #[schema(required)]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// How a user stands in a session.
 #[derive(Debug, ToSchema)]
-pub struct Banned {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Banned {
     /// Who.
-    pub user: Uuid,
+    pub(crate) user: Uuid,
     /// When it ends; null for a ban for good, and where there is none.
     #[schema(required, format = DateTime)]
-    pub until: Option<String>,
+    pub(crate) until: Option<String>,
 }
 
 /// What to choose a ballot from
@@ -224,7 +230,7 @@ pub struct Banned {
     responses((status = 200, body = Data<Movies>, description = "The movies."), Reading),
     security((), ("token" = [])),
 )]
-pub async fn movies(
+pub(crate) async fn movies(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     query: MoviesQuery,
@@ -244,7 +250,7 @@ pub async fn movies(
     responses((status = 201, body = Data<OpenedVoting>, description = "It is open."), Writing),
     security(("token" = [])),
 )]
-pub async fn open_voting(
+pub(crate) async fn open_voting(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(session): Id<SessionId>,
@@ -270,7 +276,7 @@ pub async fn open_voting(
     responses((status = 200, body = Data<ChangedVoting>, description = "As it is now."), Writing),
     security(("token" = [])),
 )]
-pub async fn change_voting(
+pub(crate) async fn change_voting(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(voting): Id<VotingId>,
@@ -294,7 +300,7 @@ pub async fn change_voting(
     responses((status = 200, body = Data<ChangedSession>, description = "As it is now."), Writing),
     security(("token" = [])),
 )]
-pub async fn change_session(
+pub(crate) async fn change_session(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(session): Id<SessionId>,
@@ -319,7 +325,7 @@ pub async fn change_session(
     responses((status = 200, body = Data<DeletedMessage>, description = "It is gone."), Writing),
     security(("token" = [])),
 )]
-pub async fn delete_message(
+pub(crate) async fn delete_message(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(message): Id<MessageId>,
@@ -336,7 +342,7 @@ pub async fn delete_message(
     responses((status = 200, body = Data<Bans>, description = "The bans."), Reading),
     security(("token" = [])),
 )]
-pub async fn bans(
+pub(crate) async fn bans(
     State(shared): State<Arc<Shared>>,
     TokenBearer(caller): TokenBearer,
     Id(session): Id<SessionId>,
@@ -359,7 +365,7 @@ pub async fn bans(
     responses((status = 200, body = Data<Banned>, description = "The ban holds."), Writing),
     security(("token" = [])),
 )]
-pub async fn ban(
+pub(crate) async fn ban(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Place { session, user }: Place,
@@ -387,7 +393,7 @@ pub async fn ban(
     responses((status = 200, body = Data<Banned>, description = "There is no ban."), Writing),
     security(("token" = [])),
 )]
-pub async fn lift_ban(
+pub(crate) async fn lift_ban(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Place { session, user }: Place,
@@ -397,7 +403,7 @@ pub async fn lift_ban(
 
 /// A user of a session, by the two ids of the path.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     session: SessionId,
     user: UserId,
 }

@@ -31,7 +31,7 @@ use crate::http::error_response;
     components(schemas(Error)),
     modifiers(&Token)
 )]
-pub struct Document;
+pub(crate) struct Document;
 
 struct Token;
 
@@ -50,7 +50,7 @@ impl Modify for Token {
 /// # Panics
 /// Never: it has string keys and plain values.
 #[must_use]
-pub fn text(document: &OpenApi) -> Bytes {
+pub(crate) fn text(document: &OpenApi) -> Bytes {
     serde_json::to_vec(document)
         .expect("the document has string keys and plain values")
         .into()
@@ -58,7 +58,7 @@ pub fn text(document: &OpenApi) -> Bytes {
 
 /// The answer with the document.
 #[must_use]
-pub fn page(text: Bytes) -> Response {
+pub(crate) fn page(text: Bytes) -> Response {
     error_response::json_text(StatusCode::OK, Body::from(text))
 }
 
@@ -66,29 +66,31 @@ pub fn page(text: Bytes) -> Response {
 #[derive(Debug, ToSchema)]
 #[schema(examples(json!({"error": {"code": "slow_mode", "message": "wait 3 s before the next message",
     "retry_after_ms": 3000}})))]
-pub struct Error {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Error {
     /// What is wrong.
-    pub error: ErrorDetails,
+    pub(crate) error: ErrorDetails,
 }
 
 /// What is wrong, for programs and for people.
 #[derive(Debug, ToSchema)]
-pub struct ErrorDetails {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct ErrorDetails {
     /// Which of the named reasons.
-    pub code: ErrorCode,
+    pub(crate) code: ErrorCode,
     /// What is wrong and what would be right.
-    pub message: String,
+    pub(crate) message: String,
     /// When to try again, where trying again can help.
-    pub retry_after_ms: Option<u64>,
+    pub(crate) retry_after_ms: Option<u64>,
     /// What is wrong with the token, such as `expired` or `issuer`, where it is that.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// The names of all refusals, the same as on the socket.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the protocol's page says what each means")]
-pub enum ErrorCode {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) enum ErrorCode {
     BadRequest,
     Banned,
     Conflict,
@@ -106,7 +108,8 @@ pub enum ErrorCode {
 
 /// What a call that reads may answer instead.
 #[derive(Debug, IntoResponses)]
-pub enum Reading {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) enum Reading {
     /// The message names what is not as it should be.
     #[response(status = 400)]
     BadRequest(Error),
@@ -132,7 +135,8 @@ pub enum Reading {
 
 /// What a call that writes may answer instead.
 #[derive(Debug, IntoResponses)]
-pub enum Writing {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) enum Writing {
     /// The message names what is not as it should be.
     #[response(status = 400)]
     BadRequest(Error),
@@ -170,20 +174,22 @@ pub enum Writing {
 
 /// A page of the log.
 #[derive(Debug, ToSchema)]
-pub struct EventsPage {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct EventsPage {
     /// Consecutive events, oldest first.
-    pub events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// The newest number.
-    pub head: u64,
+    pub(crate) head: u64,
     /// The number before the oldest event that is kept.
-    pub floor: u64,
+    pub(crate) floor: u64,
     /// Which life of the database the numbers belong to.
-    pub epoch: String,
+    pub(crate) epoch: String,
 }
 
 /// One event.
 #[derive(Debug, ToSchema)]
-pub struct Event {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Event {
     /// Its number: 1, 2, 3, … without a gap.
     #[schema(minimum = 1)]
     pub seq: u64,
@@ -192,115 +198,120 @@ pub struct Event {
     pub r#type: String,
     /// When it was made.
     #[schema(format = DateTime)]
-    pub at: String,
+    pub(crate) at: String,
     /// The row that it is about.
     #[schema(value_type = Object)]
-    pub data: String,
+    pub(crate) data: String,
 }
 
 /// A page of messages.
 #[derive(Debug, ToSchema)]
-pub struct MessagesPage {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct MessagesPage {
     /// Newest first.
     #[schema(max_items = 100)]
-    pub messages: Vec<ChatMessage>,
+    pub(crate) messages: Vec<ChatMessage>,
     /// What to give as `before` for the next page; null where there is none.
     #[schema(required)]
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 /// A message, as the Data API returns it, with its number and its author.
 #[derive(Debug, ToSchema)]
-#[expect(missing_docs, reason = "the fields are the columns of chat_messages")]
-pub struct ChatMessage {
-    pub id: Uuid,
-    pub session_id: Uuid,
-    pub user_id: Uuid,
-    pub body: String,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct ChatMessage {
+    pub(crate) id: Uuid,
+    pub(crate) session_id: Uuid,
+    pub(crate) user_id: Uuid,
+    pub(crate) body: String,
     #[schema(required)]
-    pub reply_to: Option<Uuid>,
+    pub(crate) reply_to: Option<Uuid>,
     #[schema(required)]
-    pub nonce: Option<Uuid>,
+    pub(crate) nonce: Option<Uuid>,
     #[schema(format = DateTime)]
-    pub created_at: String,
+    pub(crate) created_at: String,
     #[schema(required, format = DateTime)]
-    pub edited_at: Option<String>,
+    pub(crate) edited_at: Option<String>,
     /// The number of its event; null where that has left the log.
     #[schema(required)]
-    pub seq: Option<u64>,
+    pub(crate) seq: Option<u64>,
     #[schema(required)]
-    pub author: Option<Author>,
+    pub(crate) author: Option<Author>,
 }
 
 /// Who wrote it.
 #[derive(Debug, ToSchema)]
-#[expect(missing_docs, reason = "the fields are the columns of profiles")]
-pub struct Author {
-    pub username: String,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Author {
+    pub(crate) username: String,
     #[schema(required)]
-    pub display_name: Option<String>,
+    pub(crate) display_name: Option<String>,
     #[schema(required)]
-    pub avatar_path: Option<String>,
-    pub role: String,
+    pub(crate) avatar_path: Option<String>,
+    pub(crate) role: String,
 }
 
 /// The counts of a voting at one moment.
 #[derive(Debug, ToSchema)]
-pub struct Tally {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Tally {
     /// `tally`.
     pub r#type: String,
     /// The session of the voting.
     pub session: Uuid,
     /// The voting.
-    pub voting: Uuid,
+    pub(crate) voting: Uuid,
     /// `open` or `closed`.
-    pub status: String,
+    pub(crate) status: String,
     /// Grows with every change of the counts.
-    pub version: u64,
+    pub(crate) version: u64,
     /// All votes together.
-    pub total: u64,
+    pub(crate) total: u64,
     /// Votes for each movie; null while they are hidden from the caller.
     #[schema(required)]
-    pub counts: Option<Vec<Count>>,
+    pub(crate) counts: Option<Vec<Count>>,
     /// When it closes by itself.
     #[schema(required, format = DateTime)]
-    pub closes_at: Option<String>,
+    pub(crate) closes_at: Option<String>,
 }
 
 /// The votes for a movie.
 #[derive(Debug, ToSchema)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
-pub struct Count {
-    pub movie: Uuid,
-    pub votes: u64,
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Count {
+    pub(crate) movie: Uuid,
+    pub(crate) votes: u64,
 }
 
 /// A message that is written.
 #[derive(Debug, ToSchema)]
-pub struct Posted {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Posted {
     /// The number of its event; null where that has left the log since.
     #[schema(required)]
-    pub seq: Option<u64>,
+    pub(crate) seq: Option<u64>,
     /// The message.
-    pub message: Uuid,
+    pub(crate) message: Uuid,
 }
 
 /// A vote as it stands.
 #[derive(Debug, ToSchema)]
-pub struct Voted {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Voted {
     /// The voting.
-    pub voting: Uuid,
+    pub(crate) voting: Uuid,
     /// The movie; null where the vote was withdrawn.
     #[schema(required)]
-    pub movie: Option<Uuid>,
+    pub(crate) movie: Option<Uuid>,
 }
 
 /// Whether a new viewer would be served.
 #[derive(Debug, ToSchema)]
-pub struct Readiness {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Readiness {
     /// Whether all checks are good.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// What a new viewer needs, one by one.
     #[schema(value_type = Object)]
-    pub checks: String,
+    pub(crate) checks: String,
 }

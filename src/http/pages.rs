@@ -21,7 +21,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 struct Files;
 
 /// Answers with a file of the pages, to whatever no call answers.
-pub async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub(crate) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = file_of(uri.path());
     let path = path.as_ref();
     let Some(file) = Files::get(path) else {

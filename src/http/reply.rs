@@ -12,20 +12,20 @@ use crate::http::error_response;
 
 /// What every answer that is no refusal looks like.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Data<T> {
+pub(crate) struct Data<T> {
     /// What was asked for.
-    pub data: T,
+    pub(crate) data: T,
 }
 
 /// An answer of values.
 #[must_use]
-pub fn data<T: Serialize>(status: StatusCode, data: &T) -> Response {
+pub(crate) fn data<T: Serialize>(status: StatusCode, data: &T) -> Response {
     error_response::json(status, &json!({ "data": data }))
 }
 
 /// An answer that is JSON text already, such as the database wrote.
 #[must_use]
-pub fn data_text(data: &[u8]) -> Response {
+pub(crate) fn data_text(data: &[u8]) -> Response {
     let mut text = BytesMut::with_capacity(data.len() + 16);
     text.put_slice(br#"{"data":"#);
     text.put_slice(data);
@@ -35,7 +35,7 @@ pub fn data_text(data: &[u8]) -> Response {
 
 /// An object of a list, whose JSON text is spliced, and of other fields, an object of at least one.
 #[must_use]
-pub fn list_and(name: &str, list: &[&[u8]], fields: &Value) -> BytesMut {
+pub(crate) fn list_and(name: &str, list: &[&[u8]], fields: &Value) -> BytesMut {
     let length: usize = list.iter().map(|item| item.len() + 1).sum();
     let fields = fields.to_string();
     let mut text = BytesMut::with_capacity(length + name.len() + fields.len() + 16);

@@ -29,7 +29,7 @@ use usher_core::relay::may_write::may_write;
 
 /// A call that is not done.
 #[derive(Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// Where it says more than the code of the refusal.
     status: Option<StatusCode>,
     refusal: Refusal,
@@ -55,11 +55,11 @@ impl IntoResponse for Refused {
 
 /// Somebody whom the door let in.
 #[derive(Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// As whom the database is asked.
-    pub identity: Arc<Identity>,
+    pub(crate) identity: Arc<Identity>,
     /// What the door knows of it.
-    pub client: AuthenticatedClient,
+    pub(crate) client: AuthenticatedClient,
 }
 
 impl FromRequestParts<Arc<Shared>> for Caller {
@@ -86,11 +86,11 @@ impl FromRequestParts<Arc<Shared>> for Caller {
 
 /// A caller who may write, as far as that can be told before anything else of the call is looked at.
 #[derive(Debug)]
-pub struct Author {
+pub(crate) struct Author {
     /// As whom the database is asked.
-    pub identity: Arc<Identity>,
+    pub(crate) identity: Arc<Identity>,
     /// By whom limits count.
-    pub user: UserId,
+    pub(crate) user: UserId,
 }
 
 impl FromRequestParts<Arc<Shared>> for Author {
@@ -109,7 +109,7 @@ impl FromRequestParts<Arc<Shared>> for Author {
 
 /// A caller with a token, be it that of nobody in particular.
 #[derive(Debug)]
-pub struct TokenBearer(pub Caller);
+pub(crate) struct TokenBearer(pub(crate) Caller);
 
 impl FromRequestParts<Arc<Shared>> for TokenBearer {
     type Rejection = Refused;
@@ -128,7 +128,7 @@ impl FromRequestParts<Arc<Shared>> for TokenBearer {
 
 /// The id in the path.
 #[derive(Debug)]
-pub struct Id<T>(pub T);
+pub(crate) struct Id<T>(pub(crate) T);
 
 impl<T: FromStr> FromRequestParts<Arc<Shared>> for Id<T> {
     type Rejection = Refused;
@@ -146,18 +146,18 @@ impl<T: FromStr> FromRequestParts<Arc<Shared>> for Id<T> {
 
 /// The settings in a query. One that is not known is ignored; of one that is repeated the last counts.
 #[derive(Debug)]
-pub struct Query<'a>(Option<&'a str>);
+pub(crate) struct Query<'a>(Option<&'a str>);
 
 impl<'a> Query<'a> {
     /// Those of a request.
     #[must_use]
-    pub fn of(parts: &'a Parts) -> Self {
+    pub(crate) fn of(parts: &'a Parts) -> Self {
         Self(parts.uri.query())
     }
 
     /// The text of a setting.
     #[must_use]
-    pub fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         let pairs = form_urlencoded::parse(self.0?.as_bytes());
         let found = pairs.filter(|(key, _)| key == name).last();
         found.map(|(_, text)| text.into_owned())
@@ -167,7 +167,7 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     /// Where it is none.
-    pub fn seq(&self, name: &str) -> Result<Option<Seq>, Refusal> {
+    pub(crate) fn seq(&self, name: &str) -> Result<Option<Seq>, Refusal> {
         let seq = self.text(name).map(|text| parse_seq(&text));
         let refusal = || Refusal::bad_request(format!("{name} must be a whole number from 0 on"));
         seq.map(|seq| seq.ok_or_else(refusal)).transpose()
@@ -177,7 +177,7 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     /// Where it is no number of the range.
-    pub fn count(
+    pub(crate) fn count(
         &self,
         name: &str,
         range: RangeInclusive<u16>,
@@ -204,7 +204,7 @@ fn token_needed() -> Refusal {
 ///
 /// # Errors
 /// `unavailable` or `busy` where asking again may help, `internal` where not.
-pub fn told<T>(
+pub(crate) fn told<T>(
     answer: Result<T, StoreError>,
     asked: &'static str,
     shared: &Shared,
@@ -221,7 +221,7 @@ pub fn told<T>(
 
 /// A number of an event: digits, and one that the database can hold.
 #[must_use]
-pub fn parse_seq(text: &str) -> Option<Seq> {
+pub(crate) fn parse_seq(text: &str) -> Option<Seq> {
     let number: i64 = digits(text)?.parse().ok()?;
     u64::try_from(number).ok().map(Seq)
 }
@@ -233,7 +233,7 @@ fn digits(text: &str) -> Option<&str> {
 
 /// The text of a JSON body, not yet parsed: no longer than a frame on the socket may be.
 #[derive(Debug)]
-pub struct JsonText(pub Bytes);
+pub(crate) struct JsonText(pub(crate) Bytes);
 
 impl FromRequest<Arc<Shared>> for JsonText {
     type Rejection = Refused;

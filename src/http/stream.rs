@@ -49,7 +49,7 @@ use usher_core::protocol::sse::{self, CLIENT_PONG, Event, Frame, Frames, Ids, Pl
 /// Where to begin.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct StreamQuery {
+pub(crate) struct StreamQuery {
     /// The last number that you have, to go on from; `Last-Event-ID` wins over it.
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     after: Option<Seq>,
@@ -120,7 +120,7 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
     ),
     security((), ("token" = [])),
 )]
-pub async fn stream(
+pub(crate) async fn stream(
     State(shared): State<Arc<Shared>>,
     method: Method,
     caller: Caller,

@@ -21,10 +21,11 @@ use usher_core::relay::peer::Write;
 
 /// A vote.
 #[derive(Debug, ToSchema)]
-pub struct Vote {
+#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+pub(crate) struct Vote {
     /// A movie on the ballot; null withdraws the vote.
     #[schema(required = true, examples("a0c5a1de-0000-4000-8000-000000000001"))]
-    pub movie: Option<uuid::Uuid>,
+    pub(crate) movie: Option<uuid::Uuid>,
 }
 
 /// The counts of a voting
@@ -37,7 +38,7 @@ pub struct Vote {
     responses((status = 200, body = Data<Tally>, description = "The counts."), Reading),
     security((), ("token" = [])),
 )]
-pub async fn tally(
+pub(crate) async fn tally(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Id(voting): Id<VotingId>,
@@ -69,7 +70,7 @@ pub async fn tally(
     responses((status = 200, body = Data<Voted>, description = "The vote is counted."), Writing),
     security(("token" = [])),
 )]
-pub async fn vote(
+pub(crate) async fn vote(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(voting): Id<VotingId>,
@@ -88,7 +89,7 @@ pub async fn vote(
     responses((status = 200, body = Data<Voted>, description = "There is no vote of yours."), Writing),
     security(("token" = [])),
 )]
-pub async fn withdraw_vote(
+pub(crate) async fn withdraw_vote(
     State(shared): State<Arc<Shared>>,
     author: Author,
     Id(voting): Id<VotingId>,

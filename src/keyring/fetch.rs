@@ -15,7 +15,7 @@ use usher_core::limits::{KEY_SET_BYTES_MAX, KEYS_TIMEOUT};
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     /// The system trusts nobody.
     #[error("load the system's root certificates: install ca-certificates")]
     NoRoots(#[source] std::io::Error),
@@ -40,7 +40,7 @@ pub(super) enum FetchError {
 }
 
 /// Asks for the key set.
-pub(super) async fn fetch(url: &Uri) -> Result<String, FetchError> {
+pub(crate) async fn fetch(url: &Uri) -> Result<String, FetchError> {
     let answer = async {
         if url.scheme_str() == Some("http") {
             return get(HttpConnector::new(), url).await;

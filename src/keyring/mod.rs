@@ -13,7 +13,7 @@
 //! order: this, [`refresher`], `fetch`.
 
 mod fetch;
-pub mod refresher;
+pub(crate) mod refresher;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ const RETRY_AFTER_MS: u64 = 5_000;
 
 /// Tells who the bearer of a token is.
 #[derive(Clone)]
-pub struct Keyring {
+pub(crate) struct Keyring {
     state: watch::Receiver<State>,
     /// Asks for newer keys; absent where none are published.
     wishes: Option<mpsc::Sender<()>>,
@@ -52,7 +52,7 @@ pub struct Keyring {
 
 /// What is known of the keys.
 #[derive(Clone, Debug)]
-struct State {
+pub(crate) struct State {
     verifier: Arc<Verifier>,
     /// Whether any token could be verified.
     has_keys: bool,
@@ -70,7 +70,7 @@ struct State {
 ///
 /// # Errors
 /// Where there is no answer, or one that is no set of keys.
-pub async fn look(url: &Uri) -> Result<KeySet, Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) async fn look(url: &Uri) -> Result<KeySet, Box<dyn std::error::Error + Send + Sync>> {
     Ok(KeySet::parse(&fetch::fetch(url).await?)?)
 }
 
@@ -78,7 +78,7 @@ impl Keyring {
     /// A ring with the configured secret, and where keys are published, who fetches them. The clock gives seconds since
     /// 1970.
     #[must_use]
-    pub fn new(keys: &TokenKeys, clock: fn() -> u64) -> (Self, Option<Refresher>) {
+    pub(crate) fn new(keys: &TokenKeys, clock: fn() -> u64) -> (Self, Option<Refresher>) {
         let known = match &keys.secret {
             Some(secret) => VerifierKeys::from_secret(secret),
             None => VerifierKeys::default(),
@@ -117,7 +117,7 @@ impl Keyring {
     /// # Errors
     ///
     /// `unauthorized` for a token that is not good; `unavailable` where that cannot be told at the moment.
-    pub async fn prove(&self, token: &str) -> Result<Identity, Refusal> {
+    pub(crate) async fn prove(&self, token: &str) -> Result<Identity, Refusal> {
         match self.verify(token) {
             Err(TokenError::UnknownKey) => {}
             outcome => return outcome.map_err(|error| self.refused(&error)),
@@ -153,18 +153,18 @@ impl Keyring {
 
     /// Whether there are keys to verify a token with.
     #[must_use]
-    pub fn has_keys(&self) -> bool {
+    pub(crate) fn has_keys(&self) -> bool {
         self.state.borrow().has_keys
     }
 
     /// Waits until there are. Cancel-safe: it only looks.
-    pub async fn wait_for_keys(&mut self) -> bool {
+    pub(crate) async fn wait_for_keys(&mut self) -> bool {
         self.state.wait_for(|state| state.has_keys).await.is_ok()
     }
 
     /// Seconds since the key server last gave a good answer; zero where there was none.
     #[must_use]
-    pub fn age_seconds(&self) -> u64 {
+    pub(crate) fn age_seconds(&self) -> u64 {
         let answered_at = self.state.borrow().answered_at;
         answered_at.map_or(0, |at| (self.clock)().saturating_sub(at))
     }

@@ -23,7 +23,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// Fetches the keys until the gateway stops.
 #[derive(Debug)]
-pub struct Refresher {
+pub(crate) struct Refresher {
     url: Uri,
     /// What is known beside the published keys.
     known: VerifierKeys,
@@ -50,7 +50,7 @@ enum Untaken {
 }
 
 impl Refresher {
-    pub(super) fn new(
+    pub(crate) fn new(
         url: Uri,
         known: VerifierKeys,
         state: watch::Sender<State>,
@@ -70,7 +70,7 @@ impl Refresher {
     }
 
     /// Runs until the gateway stops.
-    pub async fn run(mut self, metrics: Arc<Metrics>, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, metrics: Arc<Metrics>, stop: CancellationToken) {
         loop {
             // Whoever has wished is served by the question that begins here.
             while self.wishes.try_recv().is_ok() {}

@@ -19,20 +19,20 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the keeper needs.
 #[derive(Debug)]
-pub struct Maintenance {
+pub(crate) struct Maintenance {
     /// Where the chores are done.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Age beyond which an event leaves the log.
-    pub age_max: Duration,
+    pub(crate) age_max: Duration,
     /// Events of a session beyond which its oldest leave.
-    pub events_max: u64,
+    pub(crate) events_max: u64,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Maintenance {
     /// Runs until the gateway stops.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut close = tokio::time::interval(CLOSE_INTERVAL);
         let mut totals = tokio::time::interval(TOTALS_INTERVAL);
         let mut trim = tokio::time::interval(TRIM_INTERVAL);

@@ -12,11 +12,11 @@
 //! [`mod@line`], [`viewer_counts`], [`tally`], [`maintenance`], [`readiness`].
 
 pub mod accept;
-pub mod admission;
-pub mod connection;
-pub mod fanout;
-pub mod maintenance;
-pub mod readiness;
+pub(crate) mod admission;
+pub(crate) mod connection;
+pub(crate) mod fanout;
+pub(crate) mod maintenance;
+pub(crate) mod readiness;
 pub mod socket;
 
 use std::sync::Arc;
@@ -48,52 +48,52 @@ use usher_core::relay::peer::{Moment, Rules, Write};
 
 /// What every part of the server shares.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// What holds for every peer.
-    pub rules: Arc<Rules>,
+    pub(crate) rules: Arc<Rules>,
     /// Who the bearer of a token is.
-    pub keyring: Keyring,
+    pub(crate) keyring: Keyring,
     /// Where browsers may come from.
-    pub allowed_origins: AllowedOrigins,
+    pub(crate) allowed_origins: AllowedOrigins,
     /// How clients are spoken to, where that is TLS.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Room for sockets; each holds its seat from the handshake on.
-    pub permits: Arc<Semaphore>,
+    pub(crate) permits: Arc<Semaphore>,
     /// When clients leave and come back, once the gateway stops.
-    pub drain: Drain,
+    pub(crate) drain: Drain,
     /// What each socket may say.
-    pub rates: Rates,
+    pub(crate) rates: Rates,
     /// What users, sessions and addresses may ask for.
-    pub rate_limits: Arc<RateLimits>,
+    pub(crate) rate_limits: Arc<RateLimits>,
     /// Questions to the database.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Those about who may watch.
-    pub admissions: AdmissionQueries,
+    pub(crate) admissions: AdmissionQueries,
     /// Those about who may still watch.
-    pub access_checks: AccessChecks,
+    pub(crate) access_checks: AccessChecks,
     /// Writes to it.
-    pub writer: Writer,
+    pub(crate) writer: Writer,
     /// Whether the LISTEN connection hears.
-    pub is_listening: watch::Receiver<bool>,
+    pub(crate) is_listening: watch::Receiver<bool>,
     /// What the database was good for a moment ago.
-    pub database: watch::Receiver<DatabaseState>,
+    pub(crate) database: watch::Receiver<DatabaseState>,
     /// The fan-out loops' signs of life.
-    pub pulses: Vec<Arc<Pulse>>,
+    pub(crate) pulses: Vec<Arc<Pulse>>,
     /// The fan-out loops; a connection belongs to one of them.
-    pub loops: Vec<mpsc::Sender<Command>>,
+    pub(crate) loops: Vec<mpsc::Sender<Command>>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the gateway begins to stop.
-    pub stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
     /// Every connection's task.
-    pub tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     /// The number of the next connection.
-    pub next_peer: AtomicU64,
+    pub(crate) next_peer: AtomicU64,
 }
 
 /// When clients leave, and when they are told to come back, once the gateway stops.
 #[derive(Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     max: Duration,
     /// Over which clients leave, in milliseconds; known once the gateway stops.
     leave_ms: AtomicU64,
@@ -102,7 +102,7 @@ pub struct Drain {
 impl Drain {
     /// A drain that takes so long at most.
     #[must_use]
-    pub fn new(max: Duration) -> Self {
+    pub(crate) fn new(max: Duration) -> Self {
         Self {
             max,
             leave_ms: AtomicU64::new(0),
@@ -110,7 +110,7 @@ impl Drain {
     }
 
     /// Sizes it to the herd; says how long it takes.
-    pub fn begin(&self, connections: u64) -> Duration {
+    pub(crate) fn begin(&self, connections: u64) -> Duration {
         let leave_ms = connections.saturating_mul(1_000) / RETURNS_PER_SECOND_MAX;
         let leave = Duration::from_millis(leave_ms).min(self.max);
         self.leave_ms.store(ms(leave), Ordering::Relaxed);
@@ -118,12 +118,12 @@ impl Drain {
     }
 
     /// The time over which clients leave, in milliseconds.
-    pub fn leave_ms(&self) -> u64 {
+    pub(crate) fn leave_ms(&self) -> u64 {
         self.leave_ms.load(Ordering::Relaxed)
     }
 
     /// The time over which a client that leaves is told to come back, in milliseconds.
-    pub fn return_ms(&self) -> u64 {
+    pub(crate) fn return_ms(&self) -> u64 {
         self.leave_ms().max(ms(RETURN_SPREAD_MIN)).min(ms(self.max))
     }
 }
@@ -131,7 +131,7 @@ impl Drain {
 impl Shared {
     /// What a new viewer needs.
     #[must_use]
-    pub fn checks(&self) -> Checks {
+    pub(crate) fn checks(&self) -> Checks {
         let database = *self.database.borrow();
         Checks {
             database: database.answers,
@@ -146,14 +146,14 @@ impl Shared {
 
     /// Whether every fan-out loop takes its turns.
     #[must_use]
-    pub fn makes_progress(&self) -> bool {
+    pub(crate) fn makes_progress(&self) -> bool {
         let now = moment();
         self.pulses.iter().all(|pulse| pulse.is_felt(now))
     }
 
     /// Whether another socket may be opened.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.permits.available_permits() > 0
     }
 
@@ -161,7 +161,7 @@ impl Shared {
     ///
     /// # Errors
     /// What the database says against it, or that it cannot be asked.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         write: Write,
         identity: Arc<Identity>,
@@ -178,7 +178,7 @@ impl Shared {
     }
 
     /// A number for a new connection, and the loop that it belongs to.
-    pub fn enrol(&self) -> (PeerId, mpsc::Sender<Command>) {
+    pub(crate) fn enrol(&self) -> (PeerId, mpsc::Sender<Command>) {
         let number = self.next_peer.fetch_add(1, Ordering::Relaxed);
         let count = self.loops.len() as u64;
         let place =

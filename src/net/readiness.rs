@@ -16,36 +16,36 @@ use usher_core::relay::peer::Moment;
 
 /// What the database is good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DatabaseState {
+pub(crate) struct DatabaseState {
     /// It answers.
-    pub answers: bool,
+    pub(crate) answers: bool,
     /// It has the functions that the gateway calls, and lets it call them.
-    pub is_migrated: bool,
+    pub(crate) is_migrated: bool,
 }
 
 /// What a new viewer needs, one by one. It is served when and only when all hold.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Checks {
+pub(crate) struct Checks {
     /// The database answers.
-    pub database: bool,
+    pub(crate) database: bool,
     /// The database has what the gateway calls.
-    pub migrations: bool,
+    pub(crate) migrations: bool,
     /// The LISTEN connection hears.
-    pub listen: bool,
+    pub(crate) listen: bool,
     /// There are keys to verify tokens with.
-    pub keys: bool,
+    pub(crate) keys: bool,
     /// Every fan-out loop takes its turns.
-    pub loops: bool,
+    pub(crate) loops: bool,
     /// There is room for another socket.
-    pub room: bool,
+    pub(crate) room: bool,
     /// The gateway is not about to stop.
-    pub serving: bool,
+    pub(crate) serving: bool,
 }
 
 impl Checks {
     /// Whether all hold.
     #[must_use]
-    pub fn are_good(&self) -> bool {
+    pub(crate) fn are_good(&self) -> bool {
         self.database
             && self.migrations
             && self.listen
@@ -57,7 +57,7 @@ impl Checks {
 }
 
 /// Looks at the database until the gateway stops.
-pub async fn watch_database(
+pub(crate) async fn watch_database(
     store: Store,
     state: watch::Sender<DatabaseState>,
     stop: CancellationToken,
@@ -93,27 +93,27 @@ pub async fn watch_database(
 
 /// The sign of life of a fan-out loop.
 #[derive(Debug)]
-pub struct Pulse {
+pub(crate) struct Pulse {
     beat_ms: AtomicU64,
 }
 
 impl Pulse {
     /// Alive as of now.
     #[must_use]
-    pub fn new(now: Moment) -> Self {
+    pub(crate) fn new(now: Moment) -> Self {
         Self {
             beat_ms: AtomicU64::new(now.unix_ms),
         }
     }
 
     /// Takes a turn.
-    pub fn beat(&self, now: Moment) {
+    pub(crate) fn beat(&self, now: Moment) {
         self.beat_ms.store(now.unix_ms, Ordering::Relaxed);
     }
 
     /// Whether a turn was taken not long ago.
     #[must_use]
-    pub fn is_felt(&self, now: Moment) -> bool {
+    pub(crate) fn is_felt(&self, now: Moment) -> bool {
         let silence = now
             .unix_ms
             .saturating_sub(self.beat_ms.load(Ordering::Relaxed));

@@ -17,10 +17,10 @@ use usher_core::protocol::server::Can;
 use usher_core::relay::snapshot::Access;
 
 /// What the database says of one caller; `None` where it could not be asked about this one.
-pub type AccessAnswer = Option<Result<Access, Refusal>>;
+pub(crate) type AccessAnswer = Option<Result<Access, Refusal>>;
 
 /// Reads the answer of `usher.admit`; none means that the caller may not see the session.
-pub(super) fn access(admit: Option<&str>) -> Result<Result<Access, Refusal>, StoreError> {
+pub(crate) fn access(admit: Option<&str>) -> Result<Result<Access, Refusal>, StoreError> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Admit {
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Panics
     /// Never: the claims of a verified token are JSON.
-    pub async fn check_access(
+    pub(crate) async fn check_access(
         &self,
         callers: &[(SessionId, Arc<Identity>)],
     ) -> Result<Vec<AccessAnswer>, StoreError> {

@@ -15,11 +15,11 @@ use usher_core::relay::peer::Write;
 use usher_core::relay::personal::OwnVote;
 
 /// When a write that may succeed later is worth another try.
-pub(super) const RETRY_AFTER_MS: u64 = 1_000;
+pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
 
 /// What is written together.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Chat messages.
     Messages,
     /// Votes.
@@ -27,15 +27,15 @@ pub(super) enum Kind {
 }
 
 /// One write of a batch.
-pub(super) struct Part<'a> {
+pub(crate) struct Part<'a> {
     /// What is written.
-    pub(super) write: &'a Write,
+    pub(crate) write: &'a Write,
     /// By whom.
-    pub(super) identity: &'a Identity,
+    pub(crate) identity: &'a Identity,
     /// Under which nonce; a vote has no use for one.
-    pub(super) nonce: Uuid,
+    pub(crate) nonce: Uuid,
     /// Whether an earlier try, whose answer was lost, may have done it.
-    pub(super) is_again: bool,
+    pub(crate) is_again: bool,
 }
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ enum WhatJson<'a> {
 }
 
 /// The batch as a JSON array.
-pub(super) fn json<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
+pub(crate) fn json<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
     let items: Vec<ItemJson<'a>> = parts
         .map(|part| ItemJson {
             role: part.identity.role.as_str(),
@@ -90,7 +90,7 @@ pub(super) fn json<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
 
 /// Whether a refusal of a whole batch is for something that one of its items holds. What the statement itself may not
 /// do, or the schema has not, every item would be refused for.
-pub(super) fn is_about_an_item(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn is_about_an_item(error: &tokio_postgres::Error) -> bool {
     // Not supported, invalid authorization, no such database or schema, syntax or access.
     const CLASSES: [&str; 5] = ["0A", "28", "3D", "3F", "42"];
     let state = error.code().map(|state| state.code());
@@ -98,7 +98,7 @@ pub(super) fn is_about_an_item(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Whether an item that stands alone cannot be read. Everything of it but the claims is of our own making.
-pub(super) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
     // Data that is not what its type allows; a nesting too deep.
     let state = error.code().map(|state| state.code());
     state.is_some_and(|state| state.starts_with("22") || state == "54001")
@@ -106,7 +106,7 @@ pub(super) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
 
 impl Kind {
     /// The statement that takes a batch.
-    pub(super) fn sql(self) -> &'static str {
+    pub(crate) fn sql(self) -> &'static str {
         match self {
             Self::Messages => {
                 "select b.item, b.seq, b.message, b.created, b.refusal, b.retry_after_ms, b.detail \
@@ -121,7 +121,7 @@ impl Kind {
     }
 
     /// What a row says was done.
-    pub(super) fn done(self, row: &Row) -> WriteOutcome {
+    pub(crate) fn done(self, row: &Row) -> WriteOutcome {
         match self {
             Self::Messages => WriteOutcome::Sent {
                 seq: row
@@ -141,7 +141,7 @@ impl Kind {
 
 impl Kind {
     /// The vote that a row says was made; `None` for what is no vote, was refused, or is of a voting that is gone.
-    pub(super) fn own_vote(self, row: &Row, user: UserId) -> Option<OwnVote> {
+    pub(crate) fn own_vote(self, row: &Row, user: UserId) -> Option<OwnVote> {
         let Self::Votes = self else {
             return None;
         };
@@ -155,7 +155,7 @@ impl Kind {
 }
 
 /// Why a row says that nothing was done.
-pub(super) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
+pub(crate) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
     let name: &str = row.get::<_, Option<&str>>("refusal")?;
     let detail = row.get::<_, Option<&str>>("detail");
     let retry_after_ms = row

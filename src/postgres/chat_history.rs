@@ -10,7 +10,7 @@ use usher_core::protocol::id::{MessageId, Seq, SessionId};
 
 /// Where a page of messages ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
+pub(crate) enum Before {
     /// Nowhere: the newest messages.
     Now,
     /// Before an event of the log.
@@ -26,11 +26,11 @@ pub enum Before {
 
 /// A page of messages.
 #[derive(Debug)]
-pub struct MessagesPage {
+pub(crate) struct MessagesPage {
     /// Each as a JSON object.
-    pub messages: Vec<String>,
+    pub(crate) messages: Vec<String>,
     /// What [`Before`] is for the next page, as a text; `None` where there is none.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 impl Store {
@@ -38,7 +38,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn messages(
+    pub(crate) async fn messages(
         &self,
         session: SessionId,
         identity: &Identity,

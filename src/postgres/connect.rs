@@ -26,7 +26,7 @@ use crate::postgres::connect_error::ConnectError;
 use crate::postgres::tls::{self, SslMode, TlsError};
 
 /// After this long without a sign of life a server is taken for dead.
-pub const DEAD_PEER: Duration = Duration::from_secs(15);
+pub(crate) const DEAD_PEER: Duration = Duration::from_secs(15);
 
 /// One attempt to connect, authentication included. Supabase's pooler wakes a paused project in about five seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// Set once a connection, where it is the gateway's alone: an idle connection stays, above all that of LISTEN, and what is
 /// outside of a transaction of ours runs as within. Behind a transaction pooler it is set for whoever comes, which is the
 /// gateway's role again.
-pub(super) const SESSION_SETTINGS: &str = "set session characteristics as transaction isolation level read committed, \
+pub(crate) const SESSION_SETTINGS: &str = "set session characteristics as transaction isolation level read committed, \
      read write, not deferrable; set idle_session_timeout = 0; \
      set idle_in_transaction_session_timeout = 10000; set statement_timeout = 10000; set lock_timeout = 0; \
      set search_path = pg_catalog, pg_temp";
@@ -123,7 +123,7 @@ impl Target {
     /// # Errors
     ///
     /// As there.
-    pub fn parse_with(
+    pub(crate) fn parse_with(
         url: &SecretString,
         ssl_mode: Option<SslMode>,
         root_cert: Option<&str>,
@@ -242,18 +242,18 @@ impl Target {
 
     /// Whether a host is reached on the port of Supabase's transaction pooler, where LISTEN cannot work.
     #[must_use]
-    pub fn is_transaction_pooler(&self) -> bool {
+    pub(crate) fn is_transaction_pooler(&self) -> bool {
         self.config.get_ports().contains(&TRANSACTION_POOLER_PORT)
     }
 
     /// How the connection is protected.
     #[must_use]
-    pub fn ssl_mode(&self) -> SslMode {
+    pub(crate) fn ssl_mode(&self) -> SslMode {
         self.mode
     }
 
     /// The hosts that have to be looked up, with their ports.
-    pub fn names(&self) -> impl Iterator<Item = (&str, u16)> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, u16)> {
         let ports = self.config.get_ports();
         let hosts = self.config.get_hosts().iter().enumerate();
         hosts.filter_map(move |(n, host)| match host {
@@ -263,12 +263,6 @@ impl Target {
             }
             Host::Tcp(_) | Host::Unix(_) => None,
         })
-    }
-
-    /// The role that it logs in as, where the URL names one.
-    #[must_use]
-    pub fn user(&self) -> Option<&str> {
-        self.config.get_user()
     }
 }
 
@@ -298,7 +292,7 @@ pub struct Link(Connection<Socket, Tls>);
 
 impl Link {
     /// Moves the connection on. `Some` is a notice, a notification, or the error that ended it; `None` is its end.
-    pub fn poll_message(
+    pub(crate) fn poll_message(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<AsyncMessage, tokio_postgres::Error>>> {

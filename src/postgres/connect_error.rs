@@ -53,7 +53,7 @@ pub enum ConnectError {
 impl ConnectError {
     /// Tells the kinds apart.
     #[must_use]
-    pub(super) fn new(target: String, source: tokio_postgres::Error) -> Self {
+    pub(crate) fn new(target: String, source: tokio_postgres::Error) -> Self {
         if let Some(advice) = distrust(&source) {
             return Self::Untrusted {
                 target,
@@ -73,7 +73,7 @@ impl ConnectError {
 
     /// What to do, where that is known; the text itself says the rest.
     #[must_use]
-    pub fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         let source = match self {
             Self::Timeout { .. } => {
                 return "look whether a firewall or a paused project is in the way; Supabase's direct host has IPv6 \

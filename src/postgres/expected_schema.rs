@@ -8,19 +8,19 @@ use crate::postgres::migrations;
 
 /// The objects of a database that has all migrations, each with the file of the one that made it as it is.
 #[derive(Debug, Default)]
-pub struct ExpectedSchema {
+pub(crate) struct ExpectedSchema {
     /// Functions by name, with the text between the dollars; one that is a single expression has none.
-    pub functions: BTreeMap<String, (Option<String>, String)>,
+    pub(crate) functions: BTreeMap<String, (Option<String>, String)>,
     /// Tables by name.
-    pub tables: BTreeMap<String, String>,
+    pub(crate) tables: BTreeMap<String, String>,
     /// Triggers by table and name.
-    pub triggers: BTreeMap<(String, String), String>,
+    pub(crate) triggers: BTreeMap<(String, String), String>,
 }
 
 impl ExpectedSchema {
     /// What all embedded migrations make.
     #[must_use]
-    pub fn of_migrations() -> Self {
+    pub(crate) fn of_migrations() -> Self {
         let mut expected = Self::default();
         for migration in migrations::all() {
             expected.read(&migration.file(), &migrations::sql(&migration));

@@ -9,79 +9,79 @@ use uuid::Uuid;
 use crate::postgres::connect::Link;
 
 /// How long an echo may take. It is there in milliseconds, or never.
-pub const ECHO_MAX: Duration = Duration::from_secs(5);
+pub(crate) const ECHO_MAX: Duration = Duration::from_secs(5);
 
 /// Tries to catch a pooler in the act of giving a server connection to somebody else.
 const POOLER_TRIES: usize = 3;
 
 /// The server itself.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// Such as 150019.
-    pub version_number: i32,
+    pub(crate) version_number: i32,
     /// As it calls itself.
-    pub version: String,
+    pub(crate) version: String,
     /// Connections that it takes: of anybody, of this role, to this database. What has no bound is not there.
-    pub rooms: Vec<Room>,
+    pub(crate) rooms: Vec<Room>,
     /// What time it has.
-    pub unix_ms: i64,
+    pub(crate) unix_ms: i64,
 }
 
 /// A bound of connections.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     /// Whose they are.
-    pub of: String,
+    pub(crate) of: String,
     /// How many there may be.
-    pub max: i64,
+    pub(crate) max: i64,
     /// How many there are.
-    pub taken: i64,
+    pub(crate) taken: i64,
 }
 
 /// The role that the gateway is.
 #[derive(Debug)]
-pub struct Role {
+pub(crate) struct Role {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether no rule holds for it.
-    pub is_superuser: bool,
+    pub(crate) is_superuser: bool,
     /// Whether no policy holds for it.
-    pub bypasses_rls: bool,
+    pub(crate) bypasses_rls: bool,
     /// Whether it has the rights of its groups without asking.
-    pub inherits: bool,
+    pub(crate) inherits: bool,
     /// The roles that it may become.
-    pub member_of: Vec<String>,
+    pub(crate) member_of: Vec<String>,
     /// Whether it may name what is in the schema of the gateway.
-    pub may_use_schema: bool,
+    pub(crate) may_use_schema: bool,
 }
 
 /// A function, as it is.
 #[derive(Debug)]
-pub struct Function {
+pub(crate) struct Function {
     /// Its text.
-    pub body: String,
+    pub(crate) body: String,
     /// Whether the gateway may call it.
-    pub is_executable: bool,
+    pub(crate) is_executable: bool,
     /// Whether callers may, with a token and without.
-    pub is_executable_by_callers: bool,
+    pub(crate) is_executable_by_callers: bool,
 }
 
 /// What is there, by name.
 #[derive(Debug)]
-pub struct Objects {
+pub(crate) struct Objects {
     /// Functions.
-    pub functions: BTreeMap<String, Function>,
+    pub(crate) functions: BTreeMap<String, Function>,
     /// Tables, and whether row level security is on.
-    pub tables: BTreeMap<String, bool>,
+    pub(crate) tables: BTreeMap<String, bool>,
     /// Triggers by table and name, and whether they fire.
-    pub triggers: BTreeMap<(String, String), bool>,
+    pub(crate) triggers: BTreeMap<(String, String), bool>,
 }
 
 /// Asks for the server.
 ///
 /// # Errors
 /// Where it does not answer.
-pub async fn server(client: &Client) -> Result<Server, Error> {
+pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
     let sql = "select current_setting('server_version_num')::int, current_setting('server_version'), \
                (extract(epoch from clock_timestamp()) * 1000)::bigint";
     let rows = client.query_typed(sql, &[]).await?;
@@ -123,7 +123,7 @@ async fn rooms(client: &Client) -> Result<Vec<Room>, Error> {
 ///
 /// # Errors
 /// Where the server does not answer.
-pub async fn role(client: &Client) -> Result<Role, Error> {
+pub(crate) async fn role(client: &Client) -> Result<Role, Error> {
     let sql = "select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolinherit, \
                array(select g.rolname::text from pg_catalog.pg_auth_members m \
                      join pg_catalog.pg_roles g on g.oid = m.roleid where m.member = r.oid order by 1), \
@@ -144,24 +144,24 @@ pub async fn role(client: &Client) -> Result<Role, Error> {
 
 /// A bucket for pictures, as it is.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// Its id.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether everybody who has a path sees the file.
-    pub is_public: bool,
+    pub(crate) is_public: bool,
     /// Bytes of a file at most, where there is a limit.
-    pub bytes_max: Option<i64>,
+    pub(crate) bytes_max: Option<i64>,
     /// The kinds of files that it takes, where they are limited.
-    pub mime_types: Option<Vec<String>>,
+    pub(crate) mime_types: Option<Vec<String>>,
     /// Whether it has the policies of our migration.
-    pub has_policies: bool,
+    pub(crate) has_policies: bool,
 }
 
 /// Asks for the buckets of our migration.
 ///
 /// # Errors
 /// Where the server does not answer, or the function is missing.
-pub async fn buckets(client: &Client) -> Result<Vec<Bucket>, Error> {
+pub(crate) async fn buckets(client: &Client) -> Result<Vec<Bucket>, Error> {
     let sql = "select b.name, b.is_public, b.bytes_max, b.mime_types, \
                exists (select from pg_catalog.pg_policies p \
                        where p.schemaname = 'storage' and p.tablename = 'objects' \
@@ -185,7 +185,7 @@ pub async fn buckets(client: &Client) -> Result<Vec<Bucket>, Error> {
 ///
 /// # Errors
 /// Where the server does not answer.
-pub async fn isolation(client: &Client) -> Result<Option<String>, Error> {
+pub(crate) async fn isolation(client: &Client) -> Result<Option<String>, Error> {
     let sql = "select value from ( \
                  select 1 + (s.setdatabase = 0)::integer + 2 * (s.setrole = 0)::integer as place, \
                         substring(c.setting from '=(.*)$') as value \
@@ -205,7 +205,7 @@ pub async fn isolation(client: &Client) -> Result<Option<String>, Error> {
 ///
 /// # Errors
 /// Where the server does not answer.
-pub async fn objects(client: &Client) -> Result<Objects, Error> {
+pub(crate) async fn objects(client: &Client) -> Result<Objects, Error> {
     let functions = "select n.nspname || '.' || p.proname, p.prosrc, \
                      pg_catalog.has_function_privilege(p.oid, 'execute'), \
                      (select count(*) = 2 and bool_and(pg_catalog.has_function_privilege(r.oid, p.oid, 'execute')) \
@@ -245,7 +245,7 @@ pub async fn objects(client: &Client) -> Result<Objects, Error> {
 ///
 /// # Errors
 /// Where the server does not answer.
-pub async fn is_pooled_by_transaction(one: &Client, other: &Client) -> Result<bool, Error> {
+pub(crate) async fn is_pooled_by_transaction(one: &Client, other: &Client) -> Result<bool, Error> {
     for _ in 0..POOLER_TRIES {
         let before = backend(one).await?;
         other.batch_execute("begin").await?;
@@ -263,7 +263,7 @@ pub async fn is_pooled_by_transaction(one: &Client, other: &Client) -> Result<bo
 ///
 /// # Errors
 /// Where the server does not answer.
-pub async fn echo(
+pub(crate) async fn echo(
     listener: &Client,
     heard: &mut mpsc::Receiver<String>,
     notifier: &Client,
@@ -283,7 +283,7 @@ pub async fn echo(
 }
 
 /// Drives a connection in a task of its own, which ends with its client, and gives the channels of what it hears.
-pub fn drive(mut link: Link) -> mpsc::Receiver<String> {
+pub(crate) fn drive(mut link: Link) -> mpsc::Receiver<String> {
     // Full only where somebody floods a channel with a random name.
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {

@@ -52,19 +52,19 @@ pub enum ListenEvent {
 
 /// Listens, and hands on what it hears.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Where to listen.
-    pub target: Target,
+    pub(crate) target: Target,
     /// Sends the probes: over other connections, so that a pooler cannot pretend.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Who wants to hear. A full queue makes the listener wait, and Postgres keeps the rest.
-    pub subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
+    pub(crate) subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     /// Who wants to know which votings' counts changed.
-    pub changed_votings: mpsc::Sender<Vec<VotingId>>,
+    pub(crate) changed_votings: mpsc::Sender<Vec<VotingId>>,
     /// Whether it listens.
-    pub is_listening: watch::Sender<bool>,
+    pub(crate) is_listening: watch::Sender<bool>,
     /// Echo delay, reconnects, notifications.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why a LISTEN connection was given up.
@@ -96,7 +96,7 @@ enum Lost {
 
 impl Listener {
     /// Listens until it is told to stop.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
         let mut away_since = None;
         let mut said = HashSet::new();

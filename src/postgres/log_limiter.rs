@@ -29,7 +29,7 @@ type Kind<'a> = (&'static str, &'a str);
 
 /// What has been logged, by kind.
 #[derive(Debug, Default)]
-pub struct LogLimiter {
+pub(crate) struct LogLimiter {
     /// Whether the schema was missing when it was last looked at: whatever fails meanwhile fails for that.
     lacks_schema: AtomicBool,
     logged: DashMap<(&'static str, String), Logged>,
@@ -44,7 +44,7 @@ struct Logged {
 
 impl LogLimiter {
     /// Logs that the database has not answered `asked`, unless the same was logged a short while ago.
-    pub fn on_failure(&self, asked: &'static str, error: &StoreError) {
+    pub(crate) fn on_failure(&self, asked: &'static str, error: &StoreError) {
         if error.is_about_schema() || self.lacks_schema.load(Ordering::Relaxed) {
             return self.log_missing_schema(&with_causes(error));
         }
@@ -55,7 +55,7 @@ impl LogLimiter {
     }
 
     /// Notes whether the database has what the gateway calls, and logs a change.
-    pub fn on_schema(&self, is_there: bool) {
+    pub(crate) fn on_schema(&self, is_there: bool) {
         let was_lacking = self.lacks_schema.swap(!is_there, Ordering::Relaxed);
         if !is_there {
             self.log_missing_schema("functions are missing in the schema usher");
@@ -67,7 +67,7 @@ impl LogLimiter {
     }
 
     /// Logs that the database lacks what the gateway calls, with the command to run.
-    pub(super) fn log_missing_schema(&self, error: &str) {
+    pub(crate) fn log_missing_schema(&self, error: &str) {
         if let Some(unlogged) = self.admit(SCHEMA, Instant::now()) {
             error!(
                 error,
@@ -79,14 +79,14 @@ impl LogLimiter {
     }
 
     /// Logs that writes were not done, unless the same was logged a short while ago.
-    pub fn on_unwritten(&self, what: &'static str, reason: &str, items: usize) {
+    pub(crate) fn on_unwritten(&self, what: &'static str, reason: &str, items: usize) {
         if let Some(unlogged) = self.admit(("writes", what), Instant::now()) {
             warn!(reason, items, unlogged, "{what}");
         }
     }
 
     /// Logs that the database refused one write by a name that is not a caller's fault.
-    pub fn on_refusal(&self, name: &str, detail: Option<&str>) {
+    pub(crate) fn on_refusal(&self, name: &str, detail: Option<&str>) {
         if let Some(unlogged) = self.admit(("a write", detail.unwrap_or(name)), Instant::now()) {
             error!(
                 name,
@@ -96,7 +96,7 @@ impl LogLimiter {
     }
 
     /// Logs that events were shown that the log does not have. Whoever forges them may go on as fast as Postgres lets them.
-    pub fn on_forged(&self, session: SessionId, events: u64) {
+    pub(crate) fn on_forged(&self, session: SessionId, events: u64) {
         if let Some(unlogged) = self.admit(("notifications", "forged"), Instant::now()) {
             warn!(
                 %session,

@@ -77,7 +77,7 @@ const LACKING_RIGHTS: &str = "with
 /// # Errors
 ///
 /// Where the catalog cannot be read.
-pub(super) async fn missing_platform(client: &Client) -> Result<Vec<String>, Error> {
+pub(crate) async fn missing_platform(client: &Client) -> Result<Vec<String>, Error> {
     let sql = "select w.kind || ' ' || w.name
         from (values
             (1, 'role', 'anon'), (2, 'role', 'authenticated'), (3, 'role', 'service_role'),
@@ -103,7 +103,7 @@ pub(super) async fn missing_platform(client: &Client) -> Result<Vec<String>, Err
 }
 
 /// What a role that may not apply the migrations should be granted, or who else should apply them.
-pub(super) async fn rights(client: &Client) -> String {
+pub(crate) async fn rights(client: &Client) -> String {
     // Where even this cannot be asked, the failure itself is what its reader needs to know.
     let lacking = client
         .query_typed(LACKING_RIGHTS, &[])

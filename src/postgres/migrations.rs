@@ -163,14 +163,8 @@ pub fn all() -> Vec<Migration> {
 ///
 /// Where it is not an embedded one.
 #[must_use]
-pub fn sql(migration: &Migration) -> Cow<'static, str> {
+pub(crate) fn sql(migration: &Migration) -> Cow<'static, str> {
     text(&format!("migrations/{}", migration.file())).expect("an embedded migration has a text")
-}
-
-/// The version of the newest embedded migration.
-#[must_use]
-pub fn latest() -> Option<String> {
-    all().pop().map(|migration| migration.version)
 }
 
 /// The embedded migrations that are not applied. The client's role must be allowed to read the list.
@@ -252,7 +246,8 @@ pub async fn shim(client: &mut Client) -> Result<(), MigrationError> {
 /// # Errors
 ///
 /// Where the SQL fails, such as on a database that has them.
-pub async fn seed(client: &mut Client) -> Result<(), MigrationError> {
+#[cfg(feature = "dev")]
+pub(crate) async fn seed(client: &mut Client) -> Result<(), MigrationError> {
     run(client, "seed.sql", None).await
 }
 
@@ -526,6 +521,5 @@ mod tests {
     fn versions_are_unique_and_in_order() {
         let migrations = all();
         assert!(migrations.is_sorted_by(|a, b| a.version < b.version));
-        assert_eq!(latest(), migrations.last().map(|m| m.version.clone()));
     }
 }

@@ -10,19 +10,19 @@
 //! * [`migrations`]: the embedded schema, with `migration_advice`; [`expected_schema`] and [`introspect`] compare it with
 //!   what a database has.
 
-pub mod access;
+pub(crate) mod access;
 mod batch;
 pub mod batcher;
-pub mod chat_history;
+pub(crate) mod chat_history;
 pub mod connect;
 pub mod connect_error;
-pub mod expected_schema;
-pub mod introspect;
-pub mod listener;
-pub mod log_limiter;
+pub(crate) mod expected_schema;
+pub(crate) mod introspect;
+pub(crate) mod listener;
+pub(crate) mod log_limiter;
 mod migration_advice;
 pub mod migrations;
-pub mod moderation;
+pub(crate) mod moderation;
 mod settings;
 pub mod store;
-pub mod tls;
+pub(crate) mod tls;

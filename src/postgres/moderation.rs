@@ -32,7 +32,7 @@ type Outcome = Result<Value, Refusal>;
 
 /// The acts of moderation that are under way.
 #[derive(Debug)]
-pub(super) struct Moderations {
+pub(crate) struct Moderations {
     permits: Semaphore,
     count: AtomicUsize,
 }
@@ -68,7 +68,11 @@ impl Store {
     /// # Errors
     /// Where the database cannot be asked, or a lock is not to be had for [`BUSY_AFTER`]. That the caller may not is an
     /// answer.
-    pub async fn moderate(&self, identity: &Identity, act: &Act) -> Result<Outcome, StoreError> {
+    pub(crate) async fn moderate(
+        &self,
+        identity: &Identity,
+        act: &Act,
+    ) -> Result<Outcome, StoreError> {
         let _counted = Counted::new(&self.moderations);
         let deadline = Instant::now() + BUSY_AFTER;
         let mut pause = LOCK_PAUSE_MIN;
@@ -121,7 +125,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn movies(
+    pub(crate) async fn movies(
         &self,
         identity: &Identity,
         search: &str,
@@ -146,7 +150,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn bans(
+    pub(crate) async fn bans(
         &self,
         identity: &Identity,
         session: SessionId,

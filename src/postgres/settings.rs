@@ -32,7 +32,7 @@ macro_rules! settings {
 
 /// Begins a transaction whose statements wait for a lock so long at most. An acknowledgement means durable, so a commit
 /// that does not wait for the disk is not taken over; one that waits for more than the disk is.
-pub(super) fn begin(lock_wait: Duration) -> String {
+pub(crate) fn begin(lock_wait: Duration) -> String {
     format!(
         concat!(
             "begin isolation level read committed, read write, not deferrable; ",
@@ -43,7 +43,7 @@ pub(super) fn begin(lock_wait: Duration) -> String {
 }
 
 /// Begins a transaction that writes nothing, as [`begin`].
-pub(super) fn begin_read_only(lock_wait: Duration) -> String {
+pub(crate) fn begin_read_only(lock_wait: Duration) -> String {
     format!(
         concat!(
             "begin isolation level read committed, read only, not deferrable; ",
@@ -55,7 +55,7 @@ pub(super) fn begin_read_only(lock_wait: Duration) -> String {
 
 /// Sets what a caller's own statements run under, in a transaction that has begun; they wait for a lock so long at most.
 /// They look where PostgREST lets them look, since an app's own triggers may rely on it.
-pub(super) fn of_callers(lock_wait: Duration) -> String {
+pub(crate) fn of_callers(lock_wait: Duration) -> String {
     format!(
         concat!(settings!(), "; set local search_path = public, extensions"),
         milliseconds(lock_wait)

@@ -32,7 +32,7 @@ use usher_core::relay::snapshot::{Admission, Snapshot};
 use usher_core::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub const OWN_FUNCTIONS: [&str; 15] = [
+pub(crate) const OWN_FUNCTIONS: [&str; 15] = [
     "admit_many",
     "cast_votes",
     "channel_names",
@@ -51,7 +51,7 @@ pub const OWN_FUNCTIONS: [&str; 15] = [
 ];
 
 /// What it calls there as the caller.
-pub const CALLERS_FUNCTIONS: [&str; 2] = ["admit", "messages_before"];
+pub(crate) const CALLERS_FUNCTIONS: [&str; 2] = ["admit", "messages_before"];
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -77,24 +77,24 @@ pub enum StoreError {
 }
 
 /// Makes a caller of a transaction: its role and its claims.
-pub(super) const ACT_AS: &str =
+pub(crate) const ACT_AS: &str =
     "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The columns of a [`Standing`], for a select list.
-pub(super) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
+pub(crate) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
 
 /// What a listener relies on: both change when the schema is applied again or restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// This life of the log.
-    pub epoch: String,
+    pub(crate) epoch: String,
     /// The names of the channels.
-    pub channels: Channels,
+    pub(crate) channels: Channels,
 }
 
 impl Standing {
     /// Reads a row of [`STANDING_COLUMNS`].
-    pub(super) fn of(row: &Row) -> Self {
+    pub(crate) fn of(row: &Row) -> Self {
         let text = |column| row.get::<_, Option<String>>(column).unwrap_or_default();
         Self {
             epoch: text(0),
@@ -109,12 +109,12 @@ impl Standing {
 
 impl StoreError {
     /// Whether the statement named something that is not there, or that the gateway's role may not use.
-    pub(super) fn is_about_schema(&self) -> bool {
+    pub(crate) fn is_about_schema(&self) -> bool {
         matches!(self, Self::Refused(error) if is_about_schema(error))
     }
 
     /// What tells it from other failures of the same question.
-    pub(super) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> String {
         match self {
             Self::Unavailable(_) => "unavailable".to_owned(),
             Self::Locked => "locked".to_owned(),
@@ -130,7 +130,7 @@ pub struct Store {
     pool: Pool,
     log: Arc<LogLimiter>,
     write_permits: Arc<Semaphore>,
-    pub(super) moderations: Arc<Moderations>,
+    pub(crate) moderations: Arc<Moderations>,
 }
 
 impl Store {
@@ -148,7 +148,7 @@ impl Store {
 
     /// Logs what goes wrong with the database, each kind of failure now and then.
     #[must_use]
-    pub fn log(&self) -> &LogLimiter {
+    pub(crate) fn log(&self) -> &LogLimiter {
         &self.log
     }
 
@@ -156,7 +156,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked. That the caller may not is an answer.
-    pub async fn admit(
+    pub(crate) async fn admit(
         &self,
         session: SessionId,
         identity: &Identity,
@@ -193,7 +193,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn page_of(
+    pub(crate) async fn page_of(
         &self,
         session: SessionId,
         after: Seq,
@@ -250,7 +250,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn probe(&self, channel: &str) -> Result<Standing, StoreError> {
+    pub(crate) async fn probe(&self, channel: &str) -> Result<Standing, StoreError> {
         let sql =
             format!("select {STANDING_COLUMNS} from (select pg_notify($1, '') offset 0) as probe");
         let rows = self.rows(&sql, &[(&channel, Type::TEXT)]).await?;
@@ -261,7 +261,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked, or one of them is locked: then none is closed.
-    pub async fn close_due_votings(&self) -> Result<(), StoreError> {
+    pub(crate) async fn close_due_votings(&self) -> Result<(), StoreError> {
         let _permit = self.write_permit().await;
         let sql = "select usher.close_due_votings()";
         self.rows_within(LOCK_WAIT, sql, &[]).await.map(drop)
@@ -271,7 +271,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn due_votings(&self) -> Result<Vec<VotingId>, StoreError> {
+    pub(crate) async fn due_votings(&self) -> Result<Vec<VotingId>, StoreError> {
         let sql = "select usher.due_votings($1)";
         let rows = self.rows(sql, &[(&DUE_VOTINGS_MAX, Type::INT4)]).await?;
         Ok(rows.iter().map(|row| VotingId(row.get(0))).collect())
@@ -281,7 +281,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked, or the voting is locked.
-    pub async fn close_due_voting(
+    pub(crate) async fn close_due_voting(
         &self,
         voting: VotingId,
         lock_wait: Duration,
@@ -299,7 +299,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn update_vote_totals(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn update_vote_totals(&self) -> Result<u64, StoreError> {
         let rows = self.rows("select usher.update_vote_totals()", &[]).await?;
         Ok(rows
             .first()
@@ -311,7 +311,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn trim(&self, age: Duration, count: u64) -> Result<u64, StoreError> {
+    pub(crate) async fn trim(&self, age: Duration, count: u64) -> Result<u64, StoreError> {
         let seconds = age.as_secs_f64();
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         let batch = i32::try_from(TRIM_EVENTS_MAX).unwrap_or(i32::MAX);
@@ -327,7 +327,7 @@ impl Store {
     }
 
     /// Runs one of the batch functions on a JSON array; it waits for each lock so long at most.
-    pub(super) async fn batch(
+    pub(crate) async fn batch(
         &self,
         sql: &str,
         batch: &str,
@@ -339,7 +339,7 @@ impl Store {
 
     /// Leave to wait for locks over a connection. Whatever locks rows has one, and there is one less than connections: a
     /// read, which waits for no row, always finds a connection.
-    pub async fn write_permit(&self) -> OwnedSemaphorePermit {
+    pub(crate) async fn write_permit(&self) -> OwnedSemaphorePermit {
         let permits = Arc::clone(&self.write_permits);
         permits
             .acquire_owned()
@@ -349,7 +349,7 @@ impl Store {
 
     /// The longest that anything waits for a lock over these connections: shorter where there are few.
     #[must_use]
-    pub fn lock_wait_max(&self) -> Duration {
+    pub(crate) fn lock_wait_max(&self) -> Duration {
         if write_permits_max(&self.pool) < LOCK_CONNECTIONS_MIN {
             LOCK_WAIT
         } else {
@@ -359,7 +359,7 @@ impl Store {
 
     /// How long one of so many that wait for locks one after the other waits for its own.
     #[must_use]
-    pub fn lock_wait(&self, waiting: usize) -> Duration {
+    pub(crate) fn lock_wait(&self, waiting: usize) -> Duration {
         lock_wait(waiting, self.lock_wait_max())
     }
 
@@ -367,7 +367,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database cannot be asked.
-    pub async fn is_migrated(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn is_migrated(&self) -> Result<bool, StoreError> {
         // Asked of the catalog, since without usage on the schema even naming a function is an error. What is asked
         // as the caller the gateway as itself may not call.
         let sql = "select count(distinct p.proname) = cardinality($1) + cardinality($2) \
@@ -385,7 +385,7 @@ impl Store {
 
     /// Questions that wait for a connection.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.pool.status().waiting
     }
 
@@ -419,7 +419,7 @@ impl Store {
     }
 
     /// Runs a statement that waits for no row: at most [`READ_LOCK_WAIT`] for a table.
-    pub(super) async fn rows(
+    pub(crate) async fn rows(
         &self,
         sql: &str,
         parameters: &[Parameter<'_>],
@@ -428,7 +428,7 @@ impl Store {
     }
 
     /// Runs a statement that waits for each lock so long at most.
-    pub(super) async fn rows_within(
+    pub(crate) async fn rows_within(
         &self,
         lock_wait: Duration,
         sql: &str,
@@ -451,14 +451,14 @@ impl Store {
         self.deadline(rows).await
     }
 
-    pub(super) async fn client(&self) -> Result<Object, StoreError> {
+    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
         self.pool
             .get()
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
-    pub(super) async fn deadline<T>(
+    pub(crate) async fn deadline<T>(
         &self,
         question: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -469,9 +469,9 @@ impl Store {
     }
 }
 
-pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-pub(super) async fn query(
+pub(crate) async fn query(
     client: &Client,
     sql: &str,
     parameters: &[Parameter<'_>],
@@ -485,7 +485,7 @@ fn write_permits_max(pool: &Pool) -> usize {
 }
 
 /// Tells what may pass from what will not.
-pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
+pub(crate) fn classify(error: tokio_postgres::Error) -> StoreError {
     match error.code() {
         None => StoreError::Unavailable(error.to_string()),
         Some(state) if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Locked,
@@ -495,7 +495,7 @@ pub(super) fn classify(error: tokio_postgres::Error) -> StoreError {
 }
 
 /// Whether a statement named something that is not there, or that the gateway's role may not use.
-pub(super) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
     // No such schema, table, column or function; no right to one of them.
     const STATES: [SqlState; 5] = [
         SqlState::INVALID_SCHEMA_NAME,
@@ -508,7 +508,7 @@ pub(super) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Why no transaction could begin. That it may not write, a standby calls not supported.
-pub(super) fn not_begun(error: tokio_postgres::Error) -> StoreError {
+pub(crate) fn not_begun(error: tokio_postgres::Error) -> StoreError {
     match error.code() {
         Some(state) if *state == SqlState::FEATURE_NOT_SUPPORTED => {
             StoreError::Unavailable("the database is a standby".to_owned())
@@ -518,7 +518,7 @@ pub(super) fn not_begun(error: tokio_postgres::Error) -> StoreError {
 }
 
 /// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.
-pub(super) fn may_pass(state: &str) -> bool {
+pub(crate) fn may_pass(state: &str) -> bool {
     // The connection, a collision with another transaction, resources, an operator, the system.
     const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
     // A standby (read only, or still recovering), a full queue of NOTIFY, a transaction that took too long.

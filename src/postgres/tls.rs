@@ -17,7 +17,7 @@ use rustls::{
 
 /// How much a connection to Postgres is protected; libpq's words. Its `allow` is read as `prefer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SslMode {
+pub(crate) enum SslMode {
     /// No TLS.
     Disable,
     /// TLS where the server offers it, without verifying whose it is.
@@ -33,7 +33,7 @@ pub enum SslMode {
 impl SslMode {
     /// Reads libpq's word.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         match word {
             "disable" => Some(Self::Disable),
             "allow" | "prefer" => Some(Self::Prefer),
@@ -45,7 +45,7 @@ impl SslMode {
     }
 
     /// What tokio-postgres is told; it only decides whether TLS is spoken.
-    pub(super) fn for_driver(self) -> tokio_postgres::config::SslMode {
+    pub(crate) fn for_driver(self) -> tokio_postgres::config::SslMode {
         match self {
             Self::Disable => tokio_postgres::config::SslMode::Disable,
             Self::Prefer => tokio_postgres::config::SslMode::Prefer,
@@ -87,7 +87,7 @@ pub enum TlsError {
 /// # Errors
 ///
 /// Where a verifying mode has nothing to verify against.
-pub fn verifier(
+pub(crate) fn verifier(
     mode: SslMode,
     root_cert: Option<&str>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
@@ -114,7 +114,9 @@ pub fn verifier(
 /// # Errors
 ///
 /// Where the library refuses.
-pub fn client_config(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client_config(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -125,7 +127,7 @@ pub fn client_config(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConf
 }
 
 /// Looks as another does, and remembers what it saw (DER), whether that was taken or not.
-pub fn watched(
+pub(crate) fn watched(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> (Arc<dyn ServerCertVerifier>, Arc<OnceLock<Vec<u8>>>) {
     let seen = Arc::new(OnceLock::new());

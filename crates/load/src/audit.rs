@@ -13,33 +13,33 @@ const MISSING_RANGES_MAX: usize = 256;
 
 /// What went right and wrong, summed over viewers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Events that arrived, each counted once.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Events that never arrived, though their number was passed over or the log had gone on.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// Events that arrived again.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Times that numbers were passed over.
-    pub gaps: u64,
+    pub(crate) gaps: u64,
     /// Events that arrived after a higher number.
-    pub order_errors: u64,
+    pub(crate) order_errors: u64,
     /// Events that the gateway said it could not give any more.
-    pub skipped: u64,
+    pub(crate) skipped: u64,
     /// Times that it said so.
-    pub restarts: u64,
+    pub(crate) restarts: u64,
 }
 
 impl Audit {
     /// What there was to receive.
     #[must_use]
-    pub fn expected(&self) -> u64 {
+    pub(crate) fn expected(&self) -> u64 {
         self.received + self.lost + self.skipped
     }
 
     /// Whether the promise was kept.
     #[must_use]
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.lost == 0 && self.duplicates == 0 && self.gaps == 0 && self.order_errors == 0
     }
 }

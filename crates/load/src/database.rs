@@ -32,7 +32,7 @@ const INSERT: &str = "insert into public.chat_messages (session_id, user_id, bod
 pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ConnectError>> + Send + Sync>;
 
 /// Why there is no connection.
-pub type ConnectError = Box<dyn Error + Send + Sync>;
+pub(crate) type ConnectError = Box<dyn Error + Send + Sync>;
 
 /// Why the database cannot be used for the run.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use crate::audit::Audit;
 
 /// Microseconds, to three digits.
 #[derive(Clone, Debug)]
-pub struct Times(Histogram<u64>);
+pub(crate) struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
@@ -40,7 +40,7 @@ impl Times {
 
     /// The figures that a table shows; `None` where nothing was measured.
     #[must_use]
-    pub fn spread(&self) -> Option<Spread> {
+    pub(crate) fn spread(&self) -> Option<Spread> {
         (!self.0.is_empty()).then(|| Spread {
             count: self.0.len(),
             mean_ms: self.0.mean() / 1e3,
@@ -55,7 +55,7 @@ impl Times {
 
     /// How the times are spread, in bars whose bounds grow by the same factor.
     #[must_use]
-    pub fn bars(&self, count: usize) -> Vec<Bar> {
+    pub(crate) fn bars(&self, count: usize) -> Vec<Bar> {
         let (low, high) = (self.0.min().max(1) as f64, self.0.max() as f64 + 1.0);
         let factor = (high / low).powf(1.0 / count as f64).max(1.000_001);
         self.fill(
@@ -67,7 +67,7 @@ impl Times {
 
     /// How the times are spread, in bars of the same width, from zero on.
     #[must_use]
-    pub fn even_bars(&self, count: usize) -> Vec<Bar> {
+    pub(crate) fn even_bars(&self, count: usize) -> Vec<Bar> {
         let width = (self.0.max() as f64 + 1.0) / count as f64;
         self.fill((0..=count).map(|bound| width * bound as f64).collect())
     }
@@ -95,7 +95,7 @@ impl Times {
 
     /// The curve of percentiles, denser towards the end, where it matters.
     #[must_use]
-    pub fn curve(&self) -> Vec<Point> {
+    pub(crate) fn curve(&self) -> Vec<Point> {
         if self.0.is_empty() {
             return Vec::new();
         }
@@ -125,47 +125,47 @@ impl AddAssign<&Self> for Times {
 
 /// The percentiles of something, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// How many were measured.
-    pub count: u64,
+    pub(crate) count: u64,
     /// The mean.
-    pub mean_ms: f64,
+    pub(crate) mean_ms: f64,
     /// The least.
-    pub min_ms: f64,
+    pub(crate) min_ms: f64,
     /// Half were faster.
-    pub p50_ms: f64,
+    pub(crate) p50_ms: f64,
     /// One in ten was slower.
-    pub p90_ms: f64,
+    pub(crate) p90_ms: f64,
     /// One in a hundred was slower.
-    pub p99_ms: f64,
+    pub(crate) p99_ms: f64,
     /// One in a thousand was slower.
-    pub p999_ms: f64,
+    pub(crate) p999_ms: f64,
     /// The slowest.
-    pub max_ms: f64,
+    pub(crate) max_ms: f64,
 }
 
 /// How many were between two times.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Bar {
+pub(crate) struct Bar {
     /// From here.
-    pub from_ms: f64,
+    pub(crate) from_ms: f64,
     /// To here.
-    pub to_ms: f64,
+    pub(crate) to_ms: f64,
     /// So many.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 /// One point of the curve of percentiles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Point {
+pub(crate) struct Point {
     /// From 0 to 1.
-    pub quantile: f64,
+    pub(crate) quantile: f64,
     /// So many were within this time.
-    pub ms: f64,
+    pub(crate) ms: f64,
 }
 
 /// How often something happened, by its name.
-pub type Tally = BTreeMap<String, u64>;
+pub(crate) type Tally = BTreeMap<String, u64>;
 
 /// What happened within a time.
 #[derive(Clone, Debug, Default)]
@@ -202,21 +202,21 @@ pub(crate) struct Interval {
 
 /// What became of messages or votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Writes {
+pub(crate) struct Writes {
     /// That were due.
-    pub due: u64,
+    pub(crate) due: u64,
     /// That left for the gateway or the database.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// That were acknowledged, or committed.
-    pub acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// That were refused, by name.
-    pub refused: Tally,
+    pub(crate) refused: Tally,
 }
 
 impl Writes {
     /// That left and were neither acknowledged nor refused.
     #[must_use]
-    pub fn unanswered(&self) -> u64 {
+    pub(crate) fn unanswered(&self) -> u64 {
         let refused: u64 = self.refused.values().sum();
         self.sent.saturating_sub(self.acknowledged + refused)
     }

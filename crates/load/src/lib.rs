@@ -25,7 +25,7 @@ pub mod database;
 #[cfg(test)]
 mod fixtures;
 pub mod frame;
-pub mod interval;
+pub(crate) mod interval;
 mod machine;
 pub mod outcome;
 mod pacer;
@@ -40,7 +40,7 @@ mod scan;
 mod schedule;
 mod socket;
 pub mod table;
-pub mod verdict;
+pub(crate) mod verdict;
 mod viewer;
 mod worker;
 mod worker_state;

@@ -137,7 +137,7 @@ impl std::fmt::Debug for Route {
 impl Route {
     /// Its name.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Database(_) => "database",

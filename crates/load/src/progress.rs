@@ -67,7 +67,7 @@ impl Progress {
     }
 
     /// Something that stays.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         match self {
             Self::Live { bar, .. } => bar.suspend(|| line(text)),
             Self::Lines { .. } | Self::Quiet => line(text),

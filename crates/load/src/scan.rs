@@ -57,7 +57,7 @@ pub(crate) struct Info {
 /// A voting that can be voted in.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Voting {
-    pub(crate) voting: Uuid,
+    pub voting: Uuid,
     pub(crate) status: String,
     #[serde(default)]
     pub(crate) options: Vec<Choice>,
@@ -72,7 +72,7 @@ pub(crate) struct Choice {
 /// An event that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// When it was due, if it is one of this run's messages.
     pub(crate) due_us: Option<u64>,
 }

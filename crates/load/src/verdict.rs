@@ -25,9 +25,9 @@ pub struct Verdict {
     /// Its class.
     pub class: Class,
     /// Why it is void or broken.
-    pub reasons: Vec<String>,
+    pub(crate) reasons: Vec<String>,
     /// What else a reader must know.
-    pub remarks: Vec<String>,
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Classes of runs, best first.
@@ -56,7 +56,7 @@ impl Class {
 
     /// Its name.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sound => "sound",
             Self::Void => "void",

@@ -25,9 +25,9 @@ const USER_TOKEN_TTL: Duration = Duration::from_hours(24);
 const ANON_KEY_TTL: Duration = Duration::from_hours(24 * 365);
 
 /// The demo, ready to be shown.
-pub(super) struct Demo {
-    pub(super) gateway_url: String,
-    pub(super) jwt_secret: SecretString,
+pub(crate) struct Demo {
+    pub(crate) gateway_url: String,
+    pub(crate) jwt_secret: SecretString,
     superuser_url: String,
     anon_key: String,
     session: SessionId,
@@ -63,7 +63,7 @@ struct User {
 
 impl Demo {
     /// Brings the database up to date, seeds it where it is empty, and mints a token for each user.
-    pub(super) async fn make(
+    pub(crate) async fn make(
         superuser_url: &str,
         gateway_url: String,
         gateway_password: &SecretString,
@@ -94,7 +94,7 @@ impl Demo {
     }
 
     /// The one line of `--json`.
-    pub(super) fn json(&self, address: SocketAddr) -> String {
+    pub(crate) fn json(&self, address: SocketAddr) -> String {
         let host = reachable(address);
         let ready = Ready {
             url: format!("http://{host}"),
@@ -113,7 +113,7 @@ impl Demo {
     }
 
     /// What a person is shown: a link for each of three people, who can be three windows.
-    pub(super) fn banner(&self, address: SocketAddr, is_kept: bool) -> String {
+    pub(crate) fn banner(&self, address: SocketAddr, is_kept: bool) -> String {
         let host = reachable(address);
         let mut text =
             String::from("\n  Usher is running. Open these in two windows and talk to yourself:\n");

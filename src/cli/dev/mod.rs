@@ -48,7 +48,7 @@ const GATEWAY_ROLE: &str = "usher_gateway";
 /// What `usher dev` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
     #[arg(
         long,
@@ -87,7 +87,7 @@ pub struct DevArgs {
 /// # Errors
 ///
 /// Where the port is taken, there is no Postgres to be had, or a part does not start.
-pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     process::init_logs(&LogSettings {
         filter: args.log.clone(),
         format: LogFormat::Human,

@@ -24,7 +24,7 @@ Takes the settings of `usher serve`, from the environment and as flags, and ends
 /// What `usher doctor` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     #[command(flatten)]
     raw: Raw,
 
@@ -43,7 +43,7 @@ struct Report<'a> {
 ///
 /// # Errors
 /// Where a check failed.
-pub async fn run(args: DoctorArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let findings = checks::all(&args.raw).await;
     let failed = findings
         .iter()

@@ -8,7 +8,7 @@ const SECRET_FLAGS: [&str; 2] = ["--jwt-secret", "--database-url"];
 
 /// The arguments of this process, the program by its name alone.
 #[must_use]
-pub(super) fn shown() -> String {
+pub(crate) fn shown() -> String {
     shown_of(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
 }
 

@@ -26,7 +26,7 @@ use usher_load::{page, table};
 /// # Errors
 ///
 /// Where nothing could be measured, or a result cannot be written.
-pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let shutdown = process::shutdown_on_signal()?;
     let plan = plan(&args).await?;
     raise_file_limit(&plan)?;

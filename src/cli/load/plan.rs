@@ -55,7 +55,7 @@ struct Means {
 }
 
 /// Checks the arguments, reads the files that they name, finds the gateway, and makes users where it has to.
-pub(super) async fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
+pub(crate) async fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     let dev = args.dev.as_deref().map(read_dev).transpose()?;
     let means = means(args, dev.as_ref())?;
     let (route, chatters) = writers(args, &means)?;

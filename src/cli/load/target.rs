@@ -24,7 +24,7 @@ const SOCKET_PATH: &str = "/v1/socket";
 
 /// A number of viewers, or a share of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Share {
+pub(crate) enum Share {
     Count(u32),
     Percent(f64),
 }
@@ -36,7 +36,7 @@ impl Share {
         clippy::cast_sign_loss,
         reason = "a share of a u32 is one"
     )]
-    pub(super) fn of(self, all: u32) -> u32 {
+    pub(crate) fn of(self, all: u32) -> u32 {
         match self {
             Self::Count(count) => count.min(all),
             Self::Percent(percent) => (f64::from(all) * percent / 100.0).round() as u32,
@@ -63,9 +63,9 @@ impl FromStr for Share {
 
 /// Viewers that are dropped at once, and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct StormArg {
-    pub(super) share: Share,
-    pub(super) at: Option<Duration>,
+pub(crate) struct StormArg {
+    pub(crate) share: Share,
+    pub(crate) at: Option<Duration>,
 }
 
 impl FromStr for StormArg {
@@ -93,7 +93,7 @@ impl FromStr for StormArg {
 }
 
 /// Reads a URL and finds the address.
-pub(super) async fn gateway(
+pub(crate) async fn gateway(
     url: &str,
     root_cert: Option<&Path>,
     is_insecure: bool,

@@ -14,7 +14,7 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// What a limit per address counts together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AddressKey {
+pub(crate) enum AddressKey {
     /// One address of IPv4.
     V4(Ipv4Addr),
     /// The first 64 bits of an address of IPv6: providers give each customer a network of that size or larger.
@@ -40,7 +40,7 @@ impl From<IpAddr> for AddressKey {
 
 /// Returns whom a request counts against, or `None` for a trusted proxy that speaks for itself, which is not limited.
 #[must_use]
-pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<AddressKey> {
+pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<AddressKey> {
     let is_trusted = |address: IpAddr| {
         let address = address.to_canonical();
         trusted.iter().any(|range| range.contains(&address))

@@ -31,13 +31,13 @@ use usher_core::protocol::deflate;
 use usher_core::protocol::refusal::Refusal;
 
 /// Where the socket is.
-pub const SOCKET_PATH: &str = "/v1/socket";
+pub(crate) const SOCKET_PATH: &str = "/v1/socket";
 
 /// The subprotocol that good clients offer.
-pub const SUBPROTOCOL: &str = "usher.v1";
+pub(crate) const SUBPROTOCOL: &str = "usher.v1";
 
 /// Answers a handshake; where it is accepted a connection's task begins.
-pub async fn respond<B>(
+pub(crate) async fn respond<B>(
     shared: &Arc<Shared>,
     address: IpAddr,
     mut request: Request<B>,
@@ -166,7 +166,7 @@ async fn connect(
 }
 
 /// Serves a client over a socket until one of the two leaves.
-pub fn serve(
+pub(crate) fn serve(
     shared: Arc<Shared>,
     socket: Upgraded,
     identity: Option<Arc<Identity>>,

@@ -23,28 +23,28 @@ const SOCKET_PAUSE: Duration = Duration::from_secs(10);
 
 /// Somebody who may come in.
 #[derive(Debug)]
-pub struct AuthenticatedClient {
+pub(crate) struct AuthenticatedClient {
     /// Who it is; `None` for somebody without a token.
-    pub identity: Option<Arc<Identity>>,
+    pub(crate) identity: Option<Arc<Identity>>,
     /// Where it comes from, as far as that counts.
     client: Option<AddressKey>,
 }
 
 /// A connection's places, given back when it ends.
 #[derive(Debug)]
-pub struct ConnectionPermits {
+pub(crate) struct ConnectionPermits {
     _at_node: OwnedSemaphorePermit,
     _at_address: AddressPermit,
 }
 
 /// Why somebody may not come in, as it is counted and as it is told.
-pub type HandshakeRejection = (HandshakeRefusal, Refusal);
+pub(crate) type HandshakeRejection = (HandshakeRefusal, Refusal);
 
 /// Looks at who knocks.
 ///
 /// # Errors
 /// Where the address knocks too often, the page is not allowed, or the token does not hold.
-pub async fn authenticate(
+pub(crate) async fn authenticate(
     shared: &Shared,
     address: IpAddr,
     headers: &HeaderMap,
@@ -83,7 +83,7 @@ pub async fn authenticate(
 ///
 /// # Errors
 /// Where the gateway is stopping or full, or the address has all its sockets.
-pub fn permits(
+pub(crate) fn permits(
     shared: &Shared,
     client: &AuthenticatedClient,
     files: u32,

@@ -1,9 +1,9 @@
 //! Accepts connections and serves HTTP on them until they are upgraded or closed.
 
-pub mod client_address;
+pub(crate) mod client_address;
 pub mod handshake;
 pub mod handshake_auth;
-pub mod pending_connections;
+pub(crate) mod pending_connections;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Why an address cannot be listened on, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("listen on {address}: {advice}")]
-pub struct BindError {
+pub(crate) struct BindError {
     address: SocketAddr,
     advice: String,
     /// Where the advice says less than the system.
@@ -57,7 +57,7 @@ pub struct BindError {
 impl BindError {
     /// Tells the usual reasons from others.
     #[must_use]
-    pub fn new(address: SocketAddr, error: io::Error) -> Self {
+    pub(crate) fn new(address: SocketAddr, error: io::Error) -> Self {
         let port = address.port();
         let mut other = address;
         other.set_port(port.checked_add(1).unwrap_or(0));
@@ -101,7 +101,7 @@ impl BindError {
 ///
 /// # Errors
 /// Where another process has it, it is not this machine's, or this user may not.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     listen(address).map_err(|error| BindError::new(address, error))
 }
 
@@ -120,15 +120,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The address that a request came from, among the request's extensions.
 #[derive(Clone, Copy, Debug)]
-pub struct PeerAddress(pub IpAddr);
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// How long a connection stays, where an answer on it does not end by itself; among each request's extensions.
 #[derive(Clone, Debug)]
-pub struct Stay(watch::Sender<Option<CancellationToken>>);
+pub(crate) struct Stay(watch::Sender<Option<CancellationToken>>);
 
 impl Stay {
     /// The answer is a stream, which has a seat of its own, until it is over: the place in the lobby is given back.
-    pub fn until(&self, over: CancellationToken) {
+    pub(crate) fn until(&self, over: CancellationToken) {
         self.0.send_replace(Some(over));
     }
 }
@@ -143,7 +143,7 @@ impl<S: Sync> FromRequestParts<S> for Stay {
 }
 
 /// Accepts until the gateway stops; `routes` answer whatever does not ask for the socket.
-pub async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
+pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
     // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
     let mut pending = PendingConnections::default();
     let mut is_failing = false;

@@ -13,7 +13,7 @@ use usher_core::limits::{PLAIN_CONNECTIONS_MAX, PLAIN_CONNECTIONS_PER_ADDRESS_MA
 
 /// Who is waiting, the oldest first.
 #[derive(Debug, Default)]
-pub struct PendingConnections {
+pub(crate) struct PendingConnections {
     all: VecDeque<Pending>,
 }
 
@@ -25,11 +25,11 @@ struct Pending {
 
 /// A place in the lobby. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Slot(Arc<CancellationToken>);
+pub(crate) struct Slot(Arc<CancellationToken>);
 
 impl Slot {
     /// Waits until the place is needed by somebody else. Cancel-safe.
-    pub async fn evicted(&self) {
+    pub(crate) async fn evicted(&self) {
         self.0.cancelled().await;
     }
 }
@@ -37,7 +37,7 @@ impl Slot {
 impl PendingConnections {
     /// A place for a connection of a client, or of a proxy: those have no bound of their own. Says whether somebody was
     /// turned out for it.
-    pub fn enter(&mut self, client: Option<AddressKey>) -> (Slot, bool) {
+    pub(crate) fn enter(&mut self, client: Option<AddressKey>) -> (Slot, bool) {
         self.all.retain(|pending| pending.slot.strong_count() > 0);
         let is_same = |pending: &Pending| client.is_some() && pending.client == client;
         let of_client = self.all.iter().filter(|pending| is_same(pending)).count();

@@ -37,7 +37,7 @@ use usher_core::protocol::notify::AccessChange;
 
 /// Where checks are asked for. Cloned into every connection.
 #[derive(Clone, Debug)]
-pub struct AccessChecks(mpsc::Sender<Request>);
+pub(crate) struct AccessChecks(mpsc::Sender<Request>);
 
 /// Whether one caller may still watch a session.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ struct Request {
 
 /// The task behind [`AccessChecks`].
 #[derive(Debug)]
-pub struct AccessChecker {
+pub(crate) struct AccessChecker {
     requests: mpsc::Receiver<Request>,
     store: Store,
     /// Which void resume tokens.
@@ -100,7 +100,7 @@ type Asked = (
 
 /// Makes the handle and the task behind it.
 #[must_use]
-pub fn access_checks(
+pub(crate) fn access_checks(
     store: Store,
     loops: Vec<mpsc::Sender<Command>>,
     metrics: Arc<Metrics>,
@@ -123,7 +123,7 @@ pub fn access_checks(
 impl AccessChecks {
     /// Asks, or waits with others who ask the same. What is read is read after this call. `None`: the database could not be
     /// asked.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &self,
         session: SessionId,
         identity: Arc<Identity>,
@@ -143,7 +143,7 @@ impl AccessChecks {
 
 impl AccessChecker {
     /// Runs until it is told to stop.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut arrived = Vec::new();
         let mut asking: Option<BoxFuture<'static, Asked>> = None;
         loop {

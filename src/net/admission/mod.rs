@@ -1,5 +1,5 @@
 //! Who may come in and how often: rate limits, admission to sessions, repeated checks of access.
 
-pub mod access_checks;
-pub mod rate_limits;
-pub mod singleflight;
+pub(crate) mod access_checks;
+pub(crate) mod rate_limits;
+pub(crate) mod singleflight;

@@ -30,7 +30,7 @@ use usher_core::relay::peer::Write;
 
 /// The rates of a node, and who has used how much of them.
 #[derive(Debug)]
-pub struct RateLimits {
+pub(crate) struct RateLimits {
     messages: Keyed<UserId>,
     moderator_messages: Keyed<UserId>,
     votes: Keyed<UserId>,
@@ -46,7 +46,7 @@ pub struct RateLimits {
 impl RateLimits {
     /// Nobody has used anything.
     #[must_use]
-    pub fn new(rates: &Rates) -> Self {
+    pub(crate) fn new(rates: &Rates) -> Self {
         Self {
             messages: Keyed::new(rates.messages, MonotonicClock),
             moderator_messages: Keyed::new(rates.moderator_messages, MonotonicClock),
@@ -65,7 +65,7 @@ impl RateLimits {
     ///
     /// # Errors
     /// `rate_limited`, with the time to wait.
-    pub fn admit(
+    pub(crate) fn admit(
         &self,
         author: UserId,
         write: &Write,
@@ -112,7 +112,7 @@ impl RateLimits {
     }
 
     /// A write was not done after all: the same words may be tried again, if it was this write that noted them.
-    pub fn on_refused(&self, proof: Passed, write: &Write) {
+    pub(crate) fn on_refused(&self, proof: Passed, write: &Write) {
         if let (Write::Message(message), Some(noted_at)) = (write, proof.noted_at) {
             self.repeats.forget(proof.author, message, noted_at);
         }
@@ -122,14 +122,14 @@ impl RateLimits {
     ///
     /// # Errors
     /// `rate_limited`, with the time to wait.
-    pub fn moderate(&self, author: UserId) -> Result<(), Refusal> {
+    pub(crate) fn moderate(&self, author: UserId) -> Result<(), Refusal> {
         let too_many = |wait| limited("too many acts of moderation, slow down".to_owned(), wait);
         self.moderation.check(&author).map_err(too_many)
     }
 
     /// Returns whom a request counts against; `None`, a trusted proxy itself, is not limited.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<AddressKey> {
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<AddressKey> {
         client_address::client(peer, headers, &self.trusted_proxies)
     }
 
@@ -137,13 +137,13 @@ impl RateLimits {
     ///
     /// # Errors
     /// The time to wait.
-    pub fn request(&self, client: Option<AddressKey>) -> Result<(), Duration> {
+    pub(crate) fn request(&self, client: Option<AddressKey>) -> Result<(), Duration> {
         client.map_or(Ok(()), |client| self.requests.check(&client))
     }
 
     /// A place for a socket; `None` where the address has too many.
     #[must_use]
-    pub fn socket(&self, client: Option<AddressKey>) -> Option<AddressPermit> {
+    pub(crate) fn socket(&self, client: Option<AddressKey>) -> Option<AddressPermit> {
         let (Some(client), Some(max)) = (client, self.sockets_max) else {
             return Some(AddressPermit { taken: None });
         };
@@ -158,7 +158,7 @@ impl RateLimits {
     }
 
     /// Forgets who has everything back, until the gateway stops.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+    pub(crate) async fn sweep(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(THROTTLE_SWEEP_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -188,7 +188,7 @@ impl RateLimits {
 
     /// Keys that are remembered, over all rates.
     #[must_use]
-    pub fn keys(&self) -> usize {
+    pub(crate) fn keys(&self) -> usize {
         self.by_author().map(Keyed::len).iter().sum::<usize>()
             + self.session_writes.len()
             + self.requests.len()
@@ -199,7 +199,7 @@ impl RateLimits {
 
 /// The proof that a write passed its limits.
 #[derive(Debug)]
-pub struct Passed {
+pub(crate) struct Passed {
     author: UserId,
     /// When its words were noted, if they were: to write the same message again notes nothing.
     noted_at: Option<Instant>,
@@ -207,7 +207,7 @@ pub struct Passed {
 
 /// A socket's place among those of its address. Dropping it gives it back.
 #[derive(Debug)]
-pub struct AddressPermit {
+pub(crate) struct AddressPermit {
     taken: Option<(AddressKey, Arc<DashMap<AddressKey, u32>>)>,
 }
 

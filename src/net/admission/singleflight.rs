@@ -21,7 +21,7 @@ use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::relay::snapshot::Admission;
 
 /// The database's word; `None` where it could not be asked.
-pub type AdmissionAnswer = Option<Result<Admission, Refusal>>;
+pub(crate) type AdmissionAnswer = Option<Result<Admission, Refusal>>;
 
 type Question = Shared<BoxFuture<'static, AdmissionAnswer>>;
 
@@ -33,7 +33,7 @@ type Key = (SessionId, Arc<str>);
 
 /// The questions under way. An entry lives as long as somebody waits for an answer, so those who wait bound the map.
 #[derive(Clone, Debug)]
-pub struct AdmissionQueries {
+pub(crate) struct AdmissionQueries {
     store: Store,
     metrics: Arc<Metrics>,
     slots: Arc<DashMap<Key, Queries>>,
@@ -75,7 +75,7 @@ impl Drop for QueryTicket {
 impl AdmissionQueries {
     /// Asks a store.
     #[must_use]
-    pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(store: Store, metrics: Arc<Metrics>) -> Self {
         Self {
             store,
             metrics,
@@ -85,7 +85,11 @@ impl AdmissionQueries {
     }
 
     /// Asks, or waits with others who ask the same. What is read is read after this call.
-    pub async fn ask(&self, session: SessionId, identity: &Arc<Identity>) -> AdmissionAnswer {
+    pub(crate) async fn ask(
+        &self,
+        session: SessionId,
+        identity: &Arc<Identity>,
+    ) -> AdmissionAnswer {
         let question = self.question((session, Arc::clone(&identity.claims)), identity);
         question.await
     }

@@ -37,7 +37,7 @@ use usher_core::relay::message::{Effect, Query, QueryResult};
 use usher_core::relay::peer::{Moment, Peer, Write};
 
 /// One connection.
-pub struct Connection {
+pub(crate) struct Connection {
     shared: Arc<Shared>,
     id: PeerId,
     peer: Peer,
@@ -55,13 +55,13 @@ pub struct Connection {
 
 /// A socket on which WebSocket frames follow.
 #[derive(Debug)]
-pub struct Upgraded {
+pub(crate) struct Upgraded {
     /// The socket.
-    pub socket: Socket,
+    pub(crate) socket: Socket,
     /// What came after the handshake already.
-    pub read: Vec<u8>,
+    pub(crate) read: Vec<u8>,
     /// Whether compression was agreed on.
-    pub is_compressed: bool,
+    pub(crate) is_compressed: bool,
 }
 
 /// What a full socket did not take.
@@ -80,7 +80,7 @@ enum End {
 
 impl Connection {
     /// A connection over a socket that has just been upgraded, with compression or without.
-    pub async fn new(
+    pub(crate) async fn new(
         shared: Arc<Shared>,
         socket: Upgraded,
         identity: Option<Arc<Identity>>,
@@ -126,12 +126,12 @@ impl Connection {
     }
 
     /// Its number, and where its fan-out loop is asked.
-    pub fn place(&self) -> (PeerId, mpsc::Sender<Command>) {
+    pub(crate) fn place(&self) -> (PeerId, mpsc::Sender<Command>) {
         (self.id, self.fanout.clone())
     }
 
     /// Serves the client until one of the two leaves.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let metrics = Arc::clone(&self.shared.metrics);
         metrics.connections.inc();
         metrics.connections_total.inc();

@@ -3,8 +3,8 @@
 //! On each turn it takes everything that waits, decides with its router, and writes. What comes while it writes becomes
 //! one chunk of the next round: batches grow with the load, without a timer. The loops share nothing but counts.
 
-pub mod tally_reader;
-pub mod viewer_counts;
+pub(crate) mod tally_reader;
+pub(crate) mod viewer_counts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +44,7 @@ const REFILL_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a fan-out loop is asked to do.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
-pub enum Command {
+pub(crate) enum Command {
     /// Forget a connection, and hand over what waits for its socket.
     Close {
         peer: PeerId,
@@ -81,7 +80,7 @@ pub enum Command {
 
 /// One fan-out loop.
 #[derive(Debug)]
-pub struct Fanout {
+pub(crate) struct Fanout {
     router: Router,
     outbounds: Outbounds,
     revocations: Revocations,
@@ -102,7 +101,7 @@ pub struct Fanout {
 impl Fanout {
     /// A loop whose sessions remember so many events each.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         ring_events_max: usize,
         viewer_counts: Arc<ViewerCounts>,
         store: Store,
@@ -135,7 +134,7 @@ impl Fanout {
     }
 
     /// Runs until nobody can ask anything any more.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         mut heard: mpsc::Receiver<Arc<ListenEvent>>,
         mut commands: mpsc::Receiver<Command>,

@@ -25,25 +25,25 @@ type Reading = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>
 
 /// The reader of counts.
 #[derive(Debug)]
-pub struct TallyReader {
+pub(crate) struct TallyReader {
     /// Decides when.
-    pub conflation: Conflation,
+    pub(crate) conflation: Conflation,
     /// What the database says has changed. Always taken: the listener, and with it every event, waits for it.
-    pub changed: mpsc::Receiver<Vec<VotingId>>,
+    pub(crate) changed: mpsc::Receiver<Vec<VotingId>>,
     /// What the fan-out loops want read again, a bounded number of polls at a time. It waits while there is no room, and
     /// a loop keeps what it cannot send.
-    pub recounts: mpsc::Receiver<Vec<VotingId>>,
+    pub(crate) recounts: mpsc::Receiver<Vec<VotingId>>,
     /// Where counts are read.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Who wants them.
-    pub loops: Vec<mpsc::Sender<Command>>,
+    pub(crate) loops: Vec<mpsc::Sender<Command>>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl TallyReader {
     /// Runs until it is told to stop: it and the fan-out loops know each other, so neither could wait for the other's end.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut reading: Option<Reading> = None;
         loop {
             let idle = moment().at + IDLE;

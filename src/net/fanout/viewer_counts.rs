@@ -7,18 +7,18 @@ use usher_core::protocol::id::SessionId;
 
 /// The counts. Never held over an await.
 #[derive(Debug, Default)]
-pub struct ViewerCounts {
+pub(crate) struct ViewerCounts {
     counts: DashMap<SessionId, u64, FxBuildHasher>,
 }
 
 impl ViewerCounts {
     /// One more.
-    pub fn enter(&self, session: SessionId) {
+    pub(crate) fn enter(&self, session: SessionId) {
         *self.counts.entry(session).or_insert(0) += 1;
     }
 
     /// One less.
-    pub fn leave(&self, session: SessionId) {
+    pub(crate) fn leave(&self, session: SessionId) {
         if let Some(mut count) = self.counts.get_mut(&session) {
             *count = count.saturating_sub(1);
         }
@@ -27,13 +27,13 @@ impl ViewerCounts {
 
     /// How many there are.
     #[must_use]
-    pub fn count(&self, session: SessionId) -> u64 {
+    pub(crate) fn count(&self, session: SessionId) -> u64 {
         self.counts.get(&session).map_or(0, |count| *count)
     }
 
     /// How many sessions have a subscription.
     #[must_use]
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.counts.len()
     }
 }

@@ -9,7 +9,7 @@ use usher_core::protocol::deflate::Compressor;
 
 /// The compressed forms made last. A receiver's turn comes right after another's with the same bytes, so a few are enough.
 #[derive(Debug, Default)]
-pub struct CompressionCache {
+pub(crate) struct CompressionCache {
     compressor: Option<Compressor>,
     forms: VecDeque<Form>,
 }
@@ -22,7 +22,7 @@ struct Form {
 
 impl CompressionCache {
     /// The compressed form of some frames. The same bytes in memory, the same form.
-    pub fn form(&mut self, plain: &Bytes) -> Bytes {
+    pub(crate) fn form(&mut self, plain: &Bytes) -> Bytes {
         if plain.len() < PACKED_BYTES_MIN {
             return plain.clone();
         }

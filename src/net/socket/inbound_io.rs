@@ -19,7 +19,7 @@ use usher_core::protocol::refusal::CloseCode;
 
 /// One socket, for reading.
 #[derive(Debug)]
-pub struct InboundIo {
+pub(crate) struct InboundIo {
     socket: Arc<Socket>,
     /// What was read already and is still to be handed on.
     read: Bytes,
@@ -39,7 +39,7 @@ enum Outlines {
 impl InboundIo {
     /// Reads from a socket that somebody else writes to, after `read`, which was read already.
     #[must_use]
-    pub fn new(socket: Arc<Socket>, read: Vec<u8>, is_compressed: bool) -> Self {
+    pub(crate) fn new(socket: Arc<Socket>, read: Vec<u8>, is_compressed: bool) -> Self {
         let mut io = Self {
             socket,
             read: read.into(),
@@ -56,7 +56,7 @@ impl InboundIo {
 
     /// With which code the client must be closed for the frames that it sends; reading fails from then on.
     #[must_use]
-    pub fn breach(&self) -> Option<CloseCode> {
+    pub(crate) fn breach(&self) -> Option<CloseCode> {
         match &self.outlines {
             Outlines::Plain(framing) => framing.breach(),
             Outlines::Packed(decompressor) => decompressor.breach(),
@@ -64,7 +64,7 @@ impl InboundIo {
     }
 
     /// Takes what tungstenite wants to say. Bounded: it keeps one answer at a time.
-    pub fn take_out(&mut self) -> Option<Bytes> {
+    pub(crate) fn take_out(&mut self) -> Option<Bytes> {
         (!self.out.is_empty()).then(|| std::mem::take(&mut self.out).into())
     }
 }

@@ -10,11 +10,11 @@
 //! - One writes at a time, and one reads; [`line`](mod@crate::net::socket::outbound) says who.
 
 pub mod close;
-pub mod compression_cache;
+pub(crate) mod compression_cache;
 pub mod inbound;
-pub mod inbound_io;
-pub mod outbound;
-pub mod socket_limits;
+pub(crate) mod inbound_io;
+pub(crate) mod outbound;
+pub(crate) mod socket_limits;
 pub mod tls_stream;
 
 use std::future::poll_fn;
@@ -66,7 +66,7 @@ impl Socket {
     }
 
     /// Reads what has come. Nothing read is the end, as with every [`AsyncRead`].
-    pub fn poll_read(
+    pub(crate) fn poll_read(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
@@ -89,7 +89,7 @@ impl Socket {
     }
 
     /// Says that nothing follows, where the carrier has a word for it.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         match self {
             Self::Plain(_) | Self::Pair(_) => {}
             Self::TlsStream(secure) => secure.close(),

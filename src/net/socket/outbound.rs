@@ -22,7 +22,7 @@ use usher_core::relay::message::RouterReply;
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
 /// and every connection has one.
 #[derive(Debug)]
-pub enum ConnectionEvent {
+pub(crate) enum ConnectionEvent {
     /// The socket is broken.
     Broken,
     /// The socket did not take these bytes: finish them, then say so.
@@ -35,7 +35,7 @@ pub enum ConnectionEvent {
 
 /// What a frame that is for one connection is to its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameKind {
+pub(crate) enum FrameKind {
     /// The answer to a write, which comes before every close.
     Answer,
     /// Any other.
@@ -46,18 +46,18 @@ pub enum FrameKind {
 
 /// What the lines of a loop did in a turn.
 #[derive(Debug, Default)]
-pub struct Written {
+pub(crate) struct Written {
     /// Bytes that sockets took.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Chunks of events that receivers took.
-    pub chunks: u64,
+    pub(crate) chunks: u64,
     /// Times that a socket took no more.
-    pub stalls: u64,
+    pub(crate) stalls: u64,
 }
 
 /// The write side of one connection.
 #[derive(Debug)]
-pub struct Outbound {
+pub(crate) struct Outbound {
     socket: Arc<Socket>,
     /// Whether it is given shared frames in their compressed form.
     is_compressed: bool,
@@ -85,7 +85,7 @@ impl HeldFrames {
 impl Outbound {
     /// The write side of a socket whose connection hears by `events`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         socket: Arc<Socket>,
         is_compressed: bool,
         events: channel::Sender<ConnectionEvent>,
@@ -99,7 +99,7 @@ impl Outbound {
     }
 
     /// Sends a frame that is for this connection alone, with a receipt if one is wanted.
-    pub fn send(&mut self, frame: Bytes, kind: FrameKind, written: &mut Written) {
+    pub(crate) fn send(&mut self, frame: Bytes, kind: FrameKind, written: &mut Written) {
         let is_given_up = self.events.is_none();
         if let Some(held) = &mut self.stalled {
             if !is_given_up {
@@ -127,7 +127,7 @@ impl Outbound {
     }
 
     /// Offers what many are sent. False where the line is stalled.
-    pub fn offer(
+    pub(crate) fn offer(
         &mut self,
         chunk: &Bytes,
         compression_cache: &mut CompressionCache,
@@ -146,7 +146,7 @@ impl Outbound {
     }
 
     /// The connection finished what the socket had not taken. True where the line flows again.
-    pub fn on_writable(&mut self, written: &mut Written) -> bool {
+    pub(crate) fn on_writable(&mut self, written: &mut Written) -> bool {
         if self.events.is_none() {
             return false;
         }
@@ -164,13 +164,13 @@ impl Outbound {
 
     /// Ends the line: the connection's task has the socket to itself, and gets what waited for it.
     #[must_use]
-    pub fn close(self) -> Vec<Bytes> {
+    pub(crate) fn close(self) -> Vec<Bytes> {
         let held = self.stalled.unwrap_or_default();
         held.frames.into_iter().map(|(frame, _)| frame).collect()
     }
 
     /// Tells the connection something. One that does not listen is given up.
-    pub fn tell(&mut self, event: ConnectionEvent) {
+    pub(crate) fn tell(&mut self, event: ConnectionEvent) {
         let Some(events) = &mut self.events else {
             return;
         };

@@ -21,7 +21,7 @@ type Limiter = RateLimiter<
 
 /// What one socket has used of its rates.
 #[derive(Debug)]
-pub struct SocketLimits {
+pub(crate) struct SocketLimits {
     frames: Option<Limiter>,
     bytes: Option<Limiter>,
     joins: Option<Limiter>,
@@ -31,7 +31,7 @@ pub struct SocketLimits {
 impl SocketLimits {
     /// Nothing is used.
     #[must_use]
-    pub fn new(rates: &Rates) -> Self {
+    pub(crate) fn new(rates: &Rates) -> Self {
         let limiter = |rate: Option<Rate>| rate.map(|rate| direct(quota(rate)));
         let refusals = Rate {
             count: FLOOD_REFUSALS_MAX,
@@ -49,7 +49,11 @@ impl SocketLimits {
     ///
     /// # Errors
     /// The time to wait.
-    pub fn frame(&self, bytes: usize, frame: &Result<Request, DecodeError>) -> Result<(), u64> {
+    pub(crate) fn frame(
+        &self,
+        bytes: usize,
+        frame: &Result<Request, DecodeError>,
+    ) -> Result<(), u64> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         check(self.frames.as_ref(), 1)?;
         check(self.bytes.as_ref(), bytes)?;
@@ -65,13 +69,13 @@ impl SocketLimits {
     ///
     /// # Errors
     /// The time to wait.
-    pub fn control_frame(&self) -> Result<(), u64> {
+    pub(crate) fn control_frame(&self) -> Result<(), u64> {
         check(self.frames.as_ref(), 1)
     }
 
     /// Something was refused for its rate. False where the client goes on regardless.
     #[must_use]
-    pub fn forgives(&self) -> bool {
+    pub(crate) fn forgives(&self) -> bool {
         self.refusals.check().is_ok()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A way to sign a token (RFC 7518 §3.1, RFC 8037). There is no way to make another, and none of them is "none".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// ECDSA over P-256: what Supabase makes by default.
     Es256,
     /// Ed25519.
@@ -18,7 +18,7 @@ pub enum Algorithm {
 impl Algorithm {
     /// The algorithm with this name in a header or a key; the name is exact.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         match name {
             "ES256" => Some(Self::Es256),
             // The second is its name since RFC 9864.
@@ -31,7 +31,7 @@ impl Algorithm {
 
     /// Its name in a header.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
             Self::EdDsa => "EdDSA",

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Seconds by which the clocks of the issuer and of this machine may disagree. Machines with NTP are within one.
-pub const TOKEN_LEEWAY_SECONDS: u64 = 5;
+pub(crate) const TOKEN_LEEWAY_SECONDS: u64 = 5;
 
 /// Audience that a token of a signed-in user must be made for.
 const AUDIENCE: &str = "authenticated";
@@ -114,7 +114,7 @@ pub enum TokenError {
 }
 
 /// Who the bearer of a token with this payload is at `now`.
-pub(super) fn identity(
+pub(crate) fn identity(
     payload: String,
     issuers: &[String],
     now: u64,

@@ -47,29 +47,29 @@ pub enum UnusableKey {
 
 /// The fields that matter. All numbers are base64url.
 #[derive(Deserialize)]
-pub(super) struct Jwk {
+pub(crate) struct Jwk {
     kty: Box<str>,
-    pub(super) kid: Option<Box<str>>,
+    pub(crate) kid: Option<Box<str>>,
     alg: Option<Box<str>>,
     #[serde(rename = "use")]
     usage: Option<Box<str>>,
     key_ops: Option<Vec<Box<str>>>,
     crv: Option<Box<str>>,
-    pub(super) x: Option<Box<str>>,
-    pub(super) y: Option<Box<str>>,
-    pub(super) n: Option<Box<str>>,
-    pub(super) e: Option<Box<str>>,
-    pub(super) d: Option<Box<str>>,
-    pub(super) p: Option<Box<str>>,
-    pub(super) q: Option<Box<str>>,
-    pub(super) dp: Option<Box<str>>,
-    pub(super) dq: Option<Box<str>>,
-    pub(super) qi: Option<Box<str>>,
+    pub(crate) x: Option<Box<str>>,
+    pub(crate) y: Option<Box<str>>,
+    pub(crate) n: Option<Box<str>>,
+    pub(crate) e: Option<Box<str>>,
+    pub(crate) d: Option<Box<str>>,
+    pub(crate) p: Option<Box<str>>,
+    pub(crate) q: Option<Box<str>>,
+    pub(crate) dp: Option<Box<str>>,
+    pub(crate) dq: Option<Box<str>>,
+    pub(crate) qi: Option<Box<str>>,
 }
 
 impl Jwk {
     /// The algorithm that the key is for, once it may do `operation`, which is `sign` or `verify`.
-    pub(super) fn algorithm(&self, operation: &str) -> Result<Algorithm, UnusableKey> {
+    pub(crate) fn algorithm(&self, operation: &str) -> Result<Algorithm, UnusableKey> {
         let algorithm = match (&*self.kty, self.crv.as_deref()) {
             ("oct", _) => return Err(UnusableKey::Symmetric),
             ("EC", Some("P-256")) => Algorithm::Es256,
@@ -100,7 +100,7 @@ impl Jwk {
     }
 
     /// The point of an elliptic curve, uncompressed (SEC 1 §2.3.3).
-    pub(super) fn point(&self) -> Result<Vec<u8>, UnusableKey> {
+    pub(crate) fn point(&self) -> Result<Vec<u8>, UnusableKey> {
         let (x, y) = (number(self.x.as_deref())?, number(self.y.as_deref())?);
         if x.len() != 32 || y.len() != 32 {
             return Err(UnusableKey::Broken);
@@ -110,7 +110,7 @@ impl Jwk {
 }
 
 /// The bytes of a number.
-pub(super) fn number(text: Option<&str>) -> Result<Vec<u8>, UnusableKey> {
+pub(crate) fn number(text: Option<&str>) -> Result<Vec<u8>, UnusableKey> {
     let text = text.ok_or(UnusableKey::Broken)?;
     URL_SAFE_NO_PAD
         .decode(text)

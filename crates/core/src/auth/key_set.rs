@@ -101,7 +101,7 @@ impl KeySet {
     }
 
     /// Whether a key has this name.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.keys
             .iter()
             .any(|key| key.name.as_deref() == Some(name))
@@ -109,7 +109,7 @@ impl KeySet {
 
     /// Whether one of the keys for `algorithm`, or the one with this name, has signed; `None` where there is no such
     /// key.
-    pub(super) fn has_signed(
+    pub(crate) fn has_signed(
         &self,
         algorithm: Algorithm,
         name: Option<&str>,

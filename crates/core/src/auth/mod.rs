@@ -9,10 +9,10 @@
 //! key knows its algorithm, the header may only name one that some key has. Read in this order: [`identity`],
 //! [`algorithm`], [`jwk`], [`key_set`], [`verifier`], [`claims`]; [`signing`] and [`mint`] make tokens.
 
-pub mod algorithm;
+pub(crate) mod algorithm;
 pub mod claims;
 pub mod identity;
-pub mod jwk;
+pub(crate) mod jwk;
 pub mod key_set;
 pub mod mint;
 pub mod signing;

@@ -140,7 +140,7 @@ impl std::fmt::Debug for SigningKey {
 }
 
 /// Header and payload of a token, which is what its signature is over.
-pub(super) fn message(
+pub(crate) fn message(
     algorithm: Algorithm,
     name: Option<&str>,
     payload: &impl Serialize,

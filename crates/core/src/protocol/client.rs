@@ -235,10 +235,10 @@ fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
 }
 
 /// The fields of an object, taken one by one by name. `null` counts as absent, except where it has a meaning.
-pub(super) struct Fields(Map<String, Value>);
+pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
-    pub(super) fn parse(json: &[u8]) -> Result<Self, Refusal> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, Refusal> {
         let object = std::str::from_utf8(json).ok().and_then(object);
         match object {
             Some((object, None)) => Ok(Self(object)),
@@ -385,7 +385,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn text(&mut self, name: &str, bytes_max: usize) -> Result<Option<String>, Refusal> {
+    pub(crate) fn text(&mut self, name: &str, bytes_max: usize) -> Result<Option<String>, Refusal> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) if text.len() <= bytes_max => Ok(Some(text)),
@@ -396,12 +396,12 @@ impl Fields {
         }
     }
 
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
     /// Whether it was said, be it as `null`.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 }
@@ -412,7 +412,7 @@ fn is_safe_integer(number: &Number) -> bool {
     number.is_some_and(|n| (-FRAME_ID_NUMBER_MAX..=FRAME_ID_NUMBER_MAX).contains(&n))
 }
 
-pub(super) fn missing(name: &str, what: &str) -> Refusal {
+pub(crate) fn missing(name: &str, what: &str) -> Refusal {
     Refusal::bad_request(format!("{name} is missing: it must be {what}"))
 }
 

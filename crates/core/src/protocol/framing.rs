@@ -43,7 +43,7 @@ pub enum Part {
 impl Header {
     /// Its bytes as they came.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.count]
     }
 
@@ -55,7 +55,7 @@ impl Header {
 
     /// With what the payload is masked, if it is.
     #[must_use]
-    pub fn mask(&self) -> Option<[u8; 4]> {
+    pub(crate) fn mask(&self) -> Option<[u8; 4]> {
         let is_masked = self.bytes[1] & MASKED != 0;
         let key = self.bytes().last_chunk::<4>()?;
         is_masked.then_some(*key)
@@ -63,7 +63,7 @@ impl Header {
 
     /// Bytes of the payload.
     #[must_use]
-    pub fn payload_bytes(&self) -> u64 {
+    pub(crate) fn payload_bytes(&self) -> u64 {
         match self.extended() {
             [] => u64::from(self.bytes[1] & !MASKED),
             bytes => bytes
@@ -134,7 +134,7 @@ impl Framing {
 
     /// Whether the bytes passed so far end with a frame.
     #[must_use]
-    pub fn is_between_frames(&self) -> bool {
+    pub(crate) fn is_between_frames(&self) -> bool {
         self.payload_left == 0 && self.header.count == 0
     }
 

@@ -69,7 +69,7 @@ pub struct Seq(pub u64);
 impl Seq {
     /// The number after this one.
     #[must_use]
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }

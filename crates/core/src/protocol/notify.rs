@@ -55,7 +55,7 @@ pub struct Event {
     /// Whether it changes what a new subscriber is told about the session, beside the log.
     pub changes_snapshot: bool,
     /// Which voting it is about, if it is about one.
-    pub voting: Option<VotingId>,
+    pub(crate) voting: Option<VotingId>,
     /// When it was made, by the database's clock: milliseconds since 1970.
     pub at_ms: Option<u64>,
 }

@@ -121,7 +121,7 @@ pub enum TokenFlaw {
 
 impl TokenFlaw {
     /// Every flaw, for tests.
-    pub const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Algorithm,
         Self::Claim,
         Self::Expired,
@@ -138,7 +138,7 @@ impl TokenFlaw {
 
     /// The flaw with this name on the wire.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|flaw| flaw.as_str() == name)
     }
 
@@ -296,7 +296,7 @@ impl CloseCode {
 
     /// The reason in the close frame, at most 123 bytes.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::ProtocolError => "a frame broke rfc 6455",
             Self::InvalidText => "a text frame was not utf-8",

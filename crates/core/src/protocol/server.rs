@@ -87,57 +87,54 @@ pub enum ServerFrame<'a> {
 
 /// The answer to `subscribe`.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "the fields are those of the protocol")]
 pub struct Subscribed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<&'a FrameId>,
-    pub session: SessionId,
-    pub epoch: &'a str,
-    pub seq: Seq,
+    pub(crate) id: Option<&'a FrameId>,
+    pub(crate) session: SessionId,
+    pub(crate) epoch: &'a str,
+    pub(crate) seq: Seq,
     /// The newest event when this was said: what follows up to here is history, what comes after is live.
-    pub head: Seq,
-    pub recovered: bool,
-    pub reason: Option<StartReason>,
-    pub resume_token: &'a str,
-    pub can: Can,
-    pub viewers: u64,
-    pub info: &'a RawValue,
-    pub votings: Vec<VotingView<'a>>,
+    pub(crate) head: Seq,
+    pub(crate) recovered: bool,
+    pub(crate) reason: Option<StartReason>,
+    pub(crate) resume_token: &'a str,
+    pub(crate) can: Can,
+    pub(crate) viewers: u64,
+    pub(crate) info: &'a RawValue,
+    pub(crate) votings: Vec<VotingView<'a>>,
 }
 
 /// What a subscriber is told when continuity is lost. Events that told of changes were missed, so it tells them anew.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "the fields are those of the protocol")]
 pub struct Reset<'a> {
-    pub session: SessionId,
-    pub epoch: &'a str,
-    pub seq: Seq,
+    pub(crate) session: SessionId,
+    pub(crate) epoch: &'a str,
+    pub(crate) seq: Seq,
     /// As in [`Subscribed`].
-    pub head: Seq,
-    pub reason: StartReason,
-    pub can: Can,
-    pub info: &'a RawValue,
-    pub votings: Vec<VotingView<'a>>,
+    pub(crate) head: Seq,
+    pub(crate) reason: StartReason,
+    pub(crate) can: Can,
+    pub(crate) info: &'a RawValue,
+    pub(crate) votings: Vec<VotingView<'a>>,
 }
 
 /// A voting as one subscriber may see it.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "the fields are those of the protocol")]
-pub struct VotingView<'a> {
-    pub session: SessionId,
-    pub voting: VotingId,
-    pub status: &'a str,
-    pub version: u64,
-    pub total: u64,
-    pub counts: Option<&'a RawValue>,
-    pub closes_at: Option<&'a RawValue>,
-    pub question: &'a RawValue,
-    pub results_visibility: &'a str,
-    pub allow_change: bool,
-    pub options: &'a RawValue,
+pub(crate) struct VotingView<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) voting: VotingId,
+    pub(crate) status: &'a str,
+    pub(crate) version: u64,
+    pub(crate) total: u64,
+    pub(crate) counts: Option<&'a RawValue>,
+    pub(crate) closes_at: Option<&'a RawValue>,
+    pub(crate) question: &'a RawValue,
+    pub(crate) results_visibility: &'a str,
+    pub(crate) allow_change: bool,
+    pub(crate) options: &'a RawValue,
     /// The subscriber's own vote. Absent where the database was not asked: then the client's own memory stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mine: Option<Option<MovieId>>,
+    pub(crate) mine: Option<Option<MovieId>>,
 }
 
 /// What a subscriber may do in a session.
@@ -189,7 +186,7 @@ impl ServerFrame<'_> {
     /// # Panics
     /// Never: the frames have string keys and no map of ours can fail.
     #[must_use]
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         serde_json::to_string(self).expect("frames have string keys and plain values")
     }
 
@@ -202,7 +199,7 @@ impl ServerFrame<'_> {
 
 /// The `unsubscribed` frame for a client that may not watch a session any more.
 #[must_use]
-pub fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
+pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
     let reason = if code == RefusalCode::Banned {
         "banned"
     } else {

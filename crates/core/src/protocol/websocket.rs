@@ -39,7 +39,7 @@ pub fn payload(frame: &[u8]) -> &[u8] {
 /// # Panics
 /// Where there is no whole frame, which would be a bug of ours.
 #[must_use]
-pub fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
     let (header, payload) = match frames {
         [_, 127, a, b, c, d, e, f, g, h, ..] => {
             (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
@@ -80,12 +80,12 @@ pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
 
 /// Writes the header of a message whose payload is compressed (RFC 7692 §6); `first` is its first byte as it would be
 /// without.
-pub fn put_compressed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
+pub(crate) fn put_compressed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
     put_header(out, first | PACKED, 0, payload_bytes);
 }
 
 /// Writes the header of a frame as a client sends it, with a mask that changes nothing.
-pub fn put_masked_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
+pub(crate) fn put_masked_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
     put_header(out, first, MASKED, payload_bytes);
     out.put_u32(0);
 }

@@ -9,18 +9,18 @@ use crate::protocol::server;
 /// Consecutive events as they go to one receiver that is behind. A bounded part of what it lacks: what a socket does not
 /// take is kept until it does.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     /// The position before its first event.
-    pub(super) from: Seq,
+    pub(crate) from: Seq,
     /// The number of its last event.
-    pub(super) to: Seq,
+    pub(crate) to: Seq,
     /// The frame.
-    pub(super) bytes: Bytes,
+    pub(crate) bytes: Bytes,
 }
 
 impl Backlog {
     /// Takes as many of the events after a position as fit, at least one.
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         session: SessionId,
         from: Seq,
         rest: impl Iterator<Item = &'a Bytes> + Clone,

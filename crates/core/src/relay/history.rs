@@ -12,7 +12,7 @@ use crate::protocol::notify::Event;
 
 /// A window over the end of a session's log.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     head: Seq,
     events: VecDeque<Held>,
     bytes: usize,
@@ -26,7 +26,7 @@ struct Held {
 
 /// Where an event came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A notification: true unless somebody forged it.
     Hint,
     /// A page of the log: true.
@@ -36,7 +36,7 @@ pub enum Origin {
 impl History {
     /// A window that holds nothing yet and stands at `head`.
     #[must_use]
-    pub fn new(head: Seq) -> Self {
+    pub(crate) fn new(head: Seq) -> Self {
         Self {
             head,
             events: VecDeque::new(),
@@ -45,7 +45,7 @@ impl History {
     }
 
     /// Takes the next event.
-    pub fn append(&mut self, event: &Event, origin: Origin) {
+    pub(crate) fn append(&mut self, event: &Event, origin: Origin) {
         assert_eq!(
             event.seq,
             self.head.next(),
@@ -60,7 +60,7 @@ impl History {
     }
 
     /// Lets the oldest events go until the window holds at most so many events and bytes, but keeps all after `kept`.
-    pub fn trim(&mut self, events_max: usize, bytes_max: usize, kept: Seq) {
+    pub(crate) fn trim(&mut self, events_max: usize, bytes_max: usize, kept: Seq) {
         while (self.events.len() > events_max || self.bytes > bytes_max)
             && self.reach() < kept
             && let Some(event) = self.events.pop_front()
@@ -71,7 +71,7 @@ impl History {
 
     /// The events after `position`, or `None` where the window does not reach back so far.
     #[must_use]
-    pub fn after(&self, position: Seq) -> Option<impl Iterator<Item = &Bytes> + Clone> {
+    pub(crate) fn after(&self, position: Seq) -> Option<impl Iterator<Item = &Bytes> + Clone> {
         if position < self.reach() {
             return None;
         }
@@ -81,13 +81,13 @@ impl History {
 
     /// The event with a number, where the window holds it and only a hint speaks for it.
     #[must_use]
-    pub fn unconfirmed(&self, seq: Seq) -> Option<&Bytes> {
+    pub(crate) fn unconfirmed(&self, seq: Seq) -> Option<&Bytes> {
         let held = self.events.get(self.place(seq)?)?;
         (held.origin == Origin::Hint).then_some(&held.json)
     }
 
     /// The log has the event with this number.
-    pub fn confirm(&mut self, seq: Seq) {
+    pub(crate) fn confirm(&mut self, seq: Seq) {
         if let Some(held) = self.place(seq).and_then(|place| self.events.get_mut(place)) {
             held.origin = Origin::Log;
         }
@@ -95,19 +95,19 @@ impl History {
 
     /// The newest number.
     #[must_use]
-    pub fn head(&self) -> Seq {
+    pub(crate) fn head(&self) -> Seq {
         self.head
     }
 
     /// The lowest position that can be gone on from: the number before the oldest event held.
     #[must_use]
-    pub fn reach(&self) -> Seq {
+    pub(crate) fn reach(&self) -> Seq {
         Seq(self.head.0 - self.events.len() as u64)
     }
 
     /// Bytes of the events held.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 

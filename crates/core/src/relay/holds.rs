@@ -29,7 +29,7 @@ pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
 
 /// The held places.
 #[derive(Debug)]
-pub(super) struct Holds {
+pub(crate) struct Holds {
     places: HashMap<Place, Hold>,
     /// Held places with something waiting and nothing under way.
     due: BTreeSet<Due>,
@@ -65,7 +65,7 @@ enum State {
 
 /// How a place fared in a batch that did not get all its locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fared {
+pub(crate) enum Fared {
     /// Its batch had other places too.
     Together,
     /// It was the batch's only place, and nothing of it was written.
@@ -76,7 +76,7 @@ pub(super) enum Fared {
 
 impl Holds {
     /// Nothing is held.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             places: HashMap::new(),
             due: BTreeSet::new(),
@@ -89,12 +89,12 @@ impl Holds {
     }
 
     /// Whether a place is held.
-    pub(super) fn contains(&self, place: Place) -> bool {
+    pub(crate) fn contains(&self, place: Place) -> bool {
         self.places.contains_key(&place)
     }
 
     /// Holds a place that has nothing under way any more. Until something waits there, it is idle.
-    pub(super) fn hold(&mut self, place: Place, fared: Fared, now: Instant) {
+    pub(crate) fn hold(&mut self, place: Place, fared: Fared, now: Instant) {
         self.together = 1;
         let failures = self.release(place).unwrap_or(0);
         let failures = match fared {
@@ -123,36 +123,36 @@ impl Holds {
     }
 
     /// Everything of a batch was written to a place.
-    pub(super) fn on_written(&mut self, place: Place) {
+    pub(crate) fn on_written(&mut self, place: Place) {
         self.recent.note(place);
     }
 
     /// A try succeeded: the next one takes more places together.
-    pub(super) fn on_success(&mut self) {
+    pub(crate) fn on_success(&mut self) {
         self.together = (2 * self.together).min(BATCH_ITEMS_MAX);
     }
 
     /// Frees a place; says how often it had failed by itself.
-    pub(super) fn release(&mut self, place: Place) -> Option<u32> {
+    pub(crate) fn release(&mut self, place: Place) -> Option<u32> {
         let hold = self.places.remove(&place)?;
         self.leave_state(place, &hold);
         Some(hold.failures)
     }
 
     /// Something waits at a held place with nothing under way.
-    pub(super) fn queue(&mut self, place: Place) {
+    pub(crate) fn queue(&mut self, place: Place) {
         self.enter(place, State::Due);
     }
 
     /// Nothing waits at a held place any more.
-    pub(super) fn rest(&mut self, place: Place) {
+    pub(crate) fn rest(&mut self, place: Place) {
         self.counter += 1;
         let since = self.counter;
         self.enter(place, State::Idle { since });
     }
 
     /// Takes the places that are tried next.
-    pub(super) fn take(&mut self, now: Instant) -> Vec<Place> {
+    pub(crate) fn take(&mut self, now: Instant) -> Vec<Place> {
         let due = self.due.iter().take(self.together);
         let places: Vec<Place> = due
             .take_while(|(_, _, due, _)| *due <= now)
@@ -165,18 +165,18 @@ impl Holds {
     }
 
     /// How many held places have something that waits or is tried.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.due.len() + self.under_way
     }
 
     /// When [`Self::take`] next has something to give.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         // Suspects are first, and due since they became it.
         self.due.first().map(|(_, _, due, _)| *due)
     }
 
     /// How many places are held.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 

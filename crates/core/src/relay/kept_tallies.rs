@@ -11,14 +11,14 @@ use crate::relay::tally::Tally;
 
 /// The newest tallies of a session, each voting once, the latest told last.
 #[derive(Debug, Default)]
-pub(super) struct KeptTallies {
+pub(crate) struct KeptTallies {
     kept: Vec<Tally>,
     forgotten: VecDeque<VotingId>,
 }
 
 impl KeptTallies {
     /// Keeps a tally in the place of its voting's last one.
-    pub(super) fn push(&mut self, tally: &Tally, has_somebody_missed_one: bool) {
+    pub(crate) fn push(&mut self, tally: &Tally, has_somebody_missed_one: bool) {
         self.kept.retain(|kept| kept.voting != tally.voting);
         self.forgotten.retain(|voting| *voting != tally.voting);
         if self.kept.len() == TALLIES_PER_SESSION_MAX {
@@ -34,16 +34,16 @@ impl KeptTallies {
     }
 
     /// Keeps those that something holds for.
-    pub(super) fn retain(&mut self, holds: impl FnMut(&Tally) -> bool) {
+    pub(crate) fn retain(&mut self, holds: impl FnMut(&Tally) -> bool) {
         self.kept.retain(holds);
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Tally> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tally> {
         self.kept.iter()
     }
 
     /// The votings whose last tally somebody may have missed and nobody keeps.
-    pub(super) fn forgotten(&self) -> impl Iterator<Item = VotingId> {
+    pub(crate) fn forgotten(&self) -> impl Iterator<Item = VotingId> {
         self.forgotten.iter().copied()
     }
 }

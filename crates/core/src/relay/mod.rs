@@ -15,14 +15,14 @@
 
 pub mod access_changes;
 mod backlog;
-pub mod history;
+pub(crate) mod history;
 pub mod holds;
 mod kept_tallies;
 pub mod may_write;
 pub mod message;
 mod own_votes;
 pub mod peer;
-pub mod peer_context;
+pub(crate) mod peer_context;
 mod permissions;
 pub mod personal;
 mod progress;
@@ -31,7 +31,7 @@ pub mod resume;
 pub mod router;
 pub mod snapshot;
 pub mod start_point;
-pub mod subscription;
+pub(crate) mod subscription;
 pub mod tally;
 pub mod topic;
 pub mod write_queue;

@@ -11,7 +11,7 @@ use crate::relay::message::Effect;
 
 /// The subscriber's own votes in one session.
 #[derive(Debug, Default)]
-pub(super) struct OwnVotes {
+pub(crate) struct OwnVotes {
     /// What was told last of each voting; `None` where the subscriber was told nothing and may remember anything.
     told: Vec<(VotingId, Option<Told>)>,
     /// Whether a vote was heard of since the database was asked.
@@ -23,35 +23,35 @@ type Told = Option<MovieId>;
 
 impl OwnVotes {
     /// The database is asked: what was heard of before is in its answer.
-    pub(super) fn on_asked(&mut self) {
+    pub(crate) fn on_asked(&mut self) {
         self.is_newer = false;
     }
 
     /// Whether a vote was heard of since the database was asked: what it reads may be older, or later.
-    pub(super) fn is_newer(&self) -> bool {
+    pub(crate) fn is_newer(&self) -> bool {
         self.is_newer
     }
 
     /// Notes a vote that was heard of.
-    pub(super) fn on_vote(&mut self, voting: VotingId, movie: Told) {
+    pub(crate) fn on_vote(&mut self, voting: VotingId, movie: Told) {
         self.is_newer = true;
         self.tell(voting, Some(movie));
     }
 
     /// The vote to begin with: the one that was heard of after the question, or the one that was read.
-    pub(super) fn at_start(&self, voting: VotingId, read: &HashMap<VotingId, MovieId>) -> Told {
+    pub(crate) fn at_start(&self, voting: VotingId, read: &HashMap<VotingId, MovieId>) -> Told {
         self.heard(voting)
             .unwrap_or_else(|| read.get(&voting).copied())
     }
 
     /// The vote that was heard of after the question, if one was.
-    pub(super) fn heard(&self, voting: VotingId) -> Option<Told> {
+    pub(crate) fn heard(&self, voting: VotingId) -> Option<Told> {
         let told = self.told.iter().find(|(other, _)| *other == voting);
         told.filter(|_| self.is_newer).and_then(|(_, told)| *told)
     }
 
     /// The subscriber was told where it begins, with these votes; `None` where it was not told of any.
-    pub(super) fn begin(&mut self, votes: impl Iterator<Item = (VotingId, Option<Told>)>) {
+    pub(crate) fn begin(&mut self, votes: impl Iterator<Item = (VotingId, Option<Told>)>) {
         let votes: Vec<_> = votes.collect();
         self.told.clear();
         for (voting, told) in votes {
@@ -61,7 +61,7 @@ impl OwnVotes {
 
     /// Takes what the database read, and gives the votes that are to be told. `None` where a vote came meanwhile: the
     /// database must be asked again before it can be believed.
-    pub(super) fn check(
+    pub(crate) fn check(
         &mut self,
         read: &HashMap<VotingId, MovieId>,
     ) -> Option<Vec<(VotingId, Told)>> {
@@ -91,7 +91,7 @@ impl OwnVotes {
 }
 
 /// Tells the subscriber how it voted.
-pub(super) fn told(session: SessionId, voting: VotingId, movie: Told) -> Effect {
+pub(crate) fn told(session: SessionId, voting: VotingId, movie: Told) -> Effect {
     let frame = ServerFrame::Mine {
         session,
         voting,

@@ -362,12 +362,6 @@ impl Peer {
         self.is_proving
     }
 
-    /// Whether every subscription is delivered to by the router.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.subscriptions.iter().all(|one| one.state.is_live())
-    }
-
     fn on_request(&mut self, request: Request, now: Moment) {
         let Request { id, frame } = request;
         if !self.is_admitted && !matches!(frame, ClientFrame::Auth { .. } | ClientFrame::Ping) {

@@ -9,25 +9,30 @@ use crate::relay::resume::ResumeKey;
 
 /// What every step of a subscription needs to know about its peer.
 #[derive(Debug)]
-pub struct PeerContext<'a> {
+pub(crate) struct PeerContext<'a> {
     /// Who the peer is.
-    pub identity: &'a Arc<Identity>,
+    pub(crate) identity: &'a Arc<Identity>,
     /// Seals resume tokens.
-    pub key: &'a ResumeKey,
+    pub(crate) key: &'a ResumeKey,
     /// How long they live.
-    pub resume_ttl: Duration,
+    pub(crate) resume_ttl: Duration,
     /// How old an admission may be before the database is asked again.
-    pub access_check: Duration,
+    pub(crate) access_check: Duration,
     /// Another for each peer: spreads over time what all of them do.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// The time.
-    pub now: Moment,
+    pub(crate) now: Moment,
 }
 
 impl<'a> PeerContext<'a> {
     /// What a peer knows of itself at a time.
     #[must_use]
-    pub fn new(identity: &'a Arc<Identity>, rules: &'a Rules, seed: u64, now: Moment) -> Self {
+    pub(crate) fn new(
+        identity: &'a Arc<Identity>,
+        rules: &'a Rules,
+        seed: u64,
+        now: Moment,
+    ) -> Self {
         Self {
             identity,
             key: &rules.resume_key,
@@ -40,13 +45,13 @@ impl<'a> PeerContext<'a> {
 
     /// When access is checked next after it was: in the last quarter of the interval, each peer at another time.
     #[must_use]
-    pub fn next_check(&self) -> Duration {
+    pub(crate) fn next_check(&self) -> Duration {
         self.access_check * 3 / 4 + self.part_of(self.access_check / 4)
     }
 
     /// A part of a time, another for each peer and moment.
     #[must_use]
-    pub fn part_of(&self, time: Duration) -> Duration {
+    pub(crate) fn part_of(&self, time: Duration) -> Duration {
         // Consecutive numbers land far from each other (Fibonacci hashing).
         let mixed = (self.seed ^ self.now.unix_ms).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let part = u32::try_from(mixed >> 32).unwrap_or_default();

@@ -27,32 +27,32 @@ pub struct OwnVote {
 
 /// The connections of each user that watch something.
 #[derive(Debug, Default)]
-pub(super) struct Users(BTreeSet<(UserId, PeerId)>);
+pub(crate) struct Users(BTreeSet<(UserId, PeerId)>);
 
 impl Users {
     /// Notes who is behind a connection.
-    pub(super) fn add(&mut self, user: Option<UserId>, peer: PeerId) {
+    pub(crate) fn add(&mut self, user: Option<UserId>, peer: PeerId) {
         if let Some(user) = user {
             self.0.insert((user, peer));
         }
     }
 
     /// Forgets who was behind a connection.
-    pub(super) fn remove(&mut self, user: Option<UserId>, peer: PeerId) {
+    pub(crate) fn remove(&mut self, user: Option<UserId>, peer: PeerId) {
         if let Some(user) = user {
             self.0.remove(&(user, peer));
         }
     }
 
     /// The connections of a user.
-    pub(super) fn of(&self, user: UserId) -> impl Iterator<Item = PeerId> {
+    pub(crate) fn of(&self, user: UserId) -> impl Iterator<Item = PeerId> {
         let range = (user, PeerId(0))..=(user, PeerId(u64::MAX));
         self.0.range(range).map(|(_, peer)| *peer)
     }
 }
 
 /// Tells the connections of the voter that follow the session.
-pub(super) fn tell_own_vote(
+pub(crate) fn tell_own_vote(
     vote: &OwnVote,
     users: &Users,
     topics: &mut FxHashMap<SessionId, Topic>,
@@ -74,7 +74,7 @@ pub(super) fn tell_own_vote(
 }
 
 /// Has one receiver of a session asked about.
-pub(super) fn ask_about(
+pub(crate) fn ask_about(
     topic: &mut Topic,
     session: SessionId,
     peer: PeerId,
@@ -92,7 +92,7 @@ pub(super) fn ask_about(
 
 /// Has all receivers of a session asked about, each after a while. What is told about a session names nobody's rights: only
 /// a change for all can make it untrue.
-pub(super) fn ask_about_all(
+pub(crate) fn ask_about_all(
     topic: &mut Topic,
     session: SessionId,
     after: impl Fn(PeerId) -> Duration,

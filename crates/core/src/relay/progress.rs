@@ -12,7 +12,7 @@ use crate::relay::start_point::Start;
 
 /// Whether a subscription goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// It does.
     Stay,
     /// It is over and was said to be.
@@ -23,7 +23,7 @@ pub enum Step {
 
 /// What a subscription waits for.
 #[derive(Debug)]
-pub(super) enum State {
+pub(crate) enum State {
     /// The router was told of the interest.
     Joining(Box<Start>),
     /// The database was asked.
@@ -40,42 +40,37 @@ pub(super) enum State {
 
 /// What is tried again.
 #[derive(Debug)]
-pub(super) enum Retry {
+pub(crate) enum Retry {
     Start(Box<Start>),
     Page(Box<CatchUp>),
 }
 
 /// How far a subscription has come.
 #[derive(Debug)]
-pub(super) struct CatchUp {
-    pub(super) position: Seq,
+pub(crate) struct CatchUp {
+    pub(crate) position: Seq,
     /// What the admission read, for the router to remember; without one after a page that followed being live.
-    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
 }
 
 impl State {
     /// Whether an answer of the router to a join is awaited.
-    pub(super) fn is_joining(&self) -> bool {
+    pub(crate) fn is_joining(&self) -> bool {
         matches!(self, Self::Joining(_))
     }
 
     /// Whether a page of the log is awaited.
-    pub(super) fn is_catching_up(&self) -> bool {
+    pub(crate) fn is_catching_up(&self) -> bool {
         matches!(self, Self::CatchingUp(_))
     }
 
     /// Whether an answer of the router to a wish to go on is awaited.
-    pub(super) fn is_attaching(&self) -> bool {
+    pub(crate) fn is_attaching(&self) -> bool {
         matches!(self, Self::Attaching(_))
     }
 
-    /// Whether the router delivers.
-    pub(super) fn is_live(&self) -> bool {
-        matches!(self, Self::Live)
-    }
-
     /// Whether the subscriber is yet to be told where it begins, or begins anew.
-    pub(super) fn is_beginning(&self) -> bool {
+    pub(crate) fn is_beginning(&self) -> bool {
         matches!(
             self,
             Self::Joining(_)
@@ -90,7 +85,7 @@ impl State {
 
 impl CatchUp {
     /// Takes the events of a page that follow the position without a gap, and moves on. A trim may have taken others.
-    pub(super) fn take<'a>(&mut self, events: &'a [Event]) -> Vec<&'a Bytes> {
+    pub(crate) fn take<'a>(&mut self, events: &'a [Event]) -> Vec<&'a Bytes> {
         let follows = |event: &&Event| {
             let is_next = event.seq == self.position.next();
             if is_next {

@@ -10,7 +10,7 @@ const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Whether the log's text of an event is the one held, or that one without what a redaction takes: the text of a deleted
 /// message, the names and ids of people whose account is gone.
-pub(super) fn is_same_or_redacted(held: &[u8], logged: &[u8]) -> bool {
+pub(crate) fn is_same_or_redacted(held: &[u8], logged: &[u8]) -> bool {
     const PEOPLE: [&str; 4] = ["author", "deleted_by", "streamer_id", "user_id"];
     const OF_A_DELETION: [&str; 3] = ["body", "deleted_at", "deleted_by"];
     if held == logged {

@@ -51,7 +51,7 @@ pub struct Refill {
     /// Of which session.
     pub session: SessionId,
     /// Goes back with the answer, so that one to a session that has gone since is told apart.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// The newest number held.
     pub after: Seq,
     /// Why it is asked, for the metrics.
@@ -118,11 +118,11 @@ pub enum TurnKind {
 #[derive(Clone, Debug)]
 pub struct CachedState {
     /// What a new subscriber is told.
-    pub snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// The lowest position that can be gone on from without the log.
-    pub reach: Seq,
+    pub(crate) reach: Seq,
     /// The newest number held.
-    pub head: Seq,
+    pub(crate) head: Seq,
 }
 
 /// Where a receiver wants to go on.

@@ -20,7 +20,7 @@ pub struct Snapshot {
     /// The number before the oldest event that the log still has.
     pub floor: Seq,
     /// Title, status and the like, as a JSON object.
-    pub info: Box<RawValue>,
+    pub(crate) info: Box<RawValue>,
     /// The open voting, then closed ones, newest first.
     pub votings: Vec<Voting>,
 }
@@ -31,24 +31,24 @@ pub struct Voting {
     /// Its id.
     pub voting: VotingId,
     /// `open` or `closed`.
-    pub status: String,
+    pub(crate) status: String,
     /// Grows with every change of the counts.
     pub version: u64,
     /// All votes together.
-    pub total: u64,
+    pub(crate) total: u64,
     /// The real counts, as a JSON array.
-    pub counts: Box<RawValue>,
+    pub(crate) counts: Box<RawValue>,
     /// When it closes by itself.
     #[serde(default)]
-    pub closes_at: Option<Box<RawValue>>,
+    pub(crate) closes_at: Option<Box<RawValue>>,
     /// What is asked, as a JSON string.
-    pub question: Box<RawValue>,
+    pub(crate) question: Box<RawValue>,
     /// `live` or `after_close`.
-    pub results_visibility: String,
+    pub(crate) results_visibility: String,
     /// Whether a vote can be changed.
-    pub allow_change: bool,
+    pub(crate) allow_change: bool,
     /// The ballot, as a JSON array.
-    pub options: Box<RawValue>,
+    pub(crate) options: Box<RawValue>,
 }
 
 /// Whether a position can be gone on from.
@@ -78,7 +78,7 @@ impl Snapshot {
 
     /// Whether another snapshot has newer counts of a voting.
     #[must_use]
-    pub fn has_older_votings(&self, other: &Self) -> bool {
+    pub(crate) fn has_older_votings(&self, other: &Self) -> bool {
         let is_older = |voting: &Voting| {
             let newer =
                 |other: &Voting| other.voting == voting.voting && other.version > voting.version;
@@ -88,7 +88,7 @@ impl Snapshot {
     }
 
     /// Takes over the votings of which another snapshot has newer counts.
-    pub fn take_newer_votings(&mut self, other: &Self) {
+    pub(crate) fn take_newer_votings(&mut self, other: &Self) {
         for voting in &mut self.votings {
             let newer =
                 |other: &&Voting| other.voting == voting.voting && other.version > voting.version;
@@ -100,7 +100,7 @@ impl Snapshot {
 
     /// Whether its counts of a voting are newer than a tally's.
     #[must_use]
-    pub fn is_ahead_of(&self, tally: &Tally) -> bool {
+    pub(crate) fn is_ahead_of(&self, tally: &Tally) -> bool {
         self.votings
             .iter()
             .any(|voting| voting.voting == tally.voting && voting.version > tally.version)
@@ -135,12 +135,12 @@ impl Snapshot {
 
     /// Whether a voting is open.
     #[must_use]
-    pub fn has_open_voting(&self) -> bool {
+    pub(crate) fn has_open_voting(&self) -> bool {
         self.votings.iter().any(|voting| voting.status == "open")
     }
 
     /// The votings as somebody with these rights may see them; `mine` gives the subscriber's own votes where known.
-    pub fn views<'a>(
+    pub(crate) fn views<'a>(
         &'a self,
         session: SessionId,
         can: Can,
@@ -167,7 +167,7 @@ impl Snapshot {
 impl Voting {
     /// Whether its counts are for the streamer and the moderators alone.
     #[must_use]
-    pub fn is_masked(&self) -> bool {
+    pub(crate) fn is_masked(&self) -> bool {
         self.status == "open" && self.results_visibility == "after_close"
     }
 }

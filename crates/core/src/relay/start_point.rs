@@ -17,25 +17,25 @@ use crate::relay::snapshot::{Continuity, Snapshot};
 
 /// What a subscriber asked for, and what has happened since.
 #[derive(Debug)]
-pub struct Start {
+pub(crate) struct Start {
     /// The frame that asked.
-    pub wish: Subscribe,
+    pub(crate) wish: Subscribe,
     /// The name that the client gave it.
-    pub id: Option<FrameId>,
+    pub(crate) id: Option<FrameId>,
     /// The proof that it was admitted a short while ago.
-    pub grant: Option<Grant>,
+    pub(crate) grant: Option<Grant>,
     /// Whether the subscriber shows that it was inside before: then it may know that the session is there.
-    pub was_inside: bool,
+    pub(crate) was_inside: bool,
     /// Set where the subscriber was live before: it is then told by `reset`.
-    pub lost: Option<StartReason>,
+    pub(crate) lost: Option<StartReason>,
     /// How many watch.
-    pub viewers: u64,
+    pub(crate) viewers: u64,
 }
 
 impl Start {
     /// What a client asked for, with the grant of its resume token if that is good.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         wish: Subscribe,
         id: Option<FrameId>,
         was_withdrawn: bool,
@@ -58,7 +58,7 @@ impl Start {
 
     /// A start after which the subscriber is told that continuity is lost.
     #[must_use]
-    pub fn afresh(session: SessionId, reason: StartReason) -> Self {
+    pub(crate) fn afresh(session: SessionId, reason: StartReason) -> Self {
         let wish = Subscribe {
             session,
             history: HISTORY_DEFAULT,
@@ -77,7 +77,7 @@ impl Start {
     /// A refusal as this subscriber may know it: a stranger is told that there is nothing; who was inside, by the name that
     /// ended it.
     #[must_use]
-    pub fn refusal(&self, refusal: &Refusal) -> Refusal {
+    pub(crate) fn refusal(&self, refusal: &Refusal) -> Refusal {
         if self.was_inside && refusal.code == RefusalCode::NotFound {
             Refusal::new(RefusalCode::Forbidden, "this session is closed to you")
         } else {
@@ -101,23 +101,23 @@ pub enum StartOutcome {
 
 /// Where a subscription begins.
 #[derive(Debug)]
-pub struct StartPoint<'a> {
+pub(crate) struct StartPoint<'a> {
     /// What everybody is told about the session.
-    pub snapshot: &'a Snapshot,
+    pub(crate) snapshot: &'a Snapshot,
     /// The last number that the subscriber has.
-    pub position: Seq,
+    pub(crate) position: Seq,
     /// The newest number known: what lies between the two is history.
-    pub head: Seq,
+    pub(crate) head: Seq,
     /// Why it does not go on where it stood; `None` where it does.
-    pub reason: Option<StartReason>,
+    pub(crate) reason: Option<StartReason>,
     /// Whether the database was spared.
-    pub is_from_memory: bool,
+    pub(crate) is_from_memory: bool,
 }
 
 impl<'a> StartPoint<'a> {
     /// Judges a position by what an admission read.
     #[must_use]
-    pub fn of_admission(start: &Start, snapshot: &'a Snapshot) -> Self {
+    pub(crate) fn of_admission(start: &Start, snapshot: &'a Snapshot) -> Self {
         let resume = start.wish.resume.as_ref();
         let judged = resume.map(|resume| {
             let continuity = snapshot.continuity(resume.seq, resume.epoch.as_deref());
@@ -141,7 +141,7 @@ impl<'a> StartPoint<'a> {
 
     /// Goes on from the position that was given, if what is remembered leads on from there.
     #[must_use]
-    pub fn of_cached(start: &Start, cached: &'a CachedState) -> Option<Self> {
+    pub(crate) fn of_cached(start: &Start, cached: &'a CachedState) -> Option<Self> {
         let resume = start.wish.resume.as_ref()?;
         let same_epoch = resume
             .epoch
@@ -159,7 +159,7 @@ impl<'a> StartPoint<'a> {
 
     /// What it is counted as.
     #[must_use]
-    pub fn outcome(&self, start: &Start) -> StartOutcome {
+    pub(crate) fn outcome(&self, start: &Start) -> StartOutcome {
         match (start.lost, self.reason) {
             (Some(lost), _) => StartOutcome::Reset(lost),
             (None, Some(reason)) => StartOutcome::Unrecovered(reason),
@@ -170,7 +170,7 @@ impl<'a> StartPoint<'a> {
 
     /// The frame that says so: `subscribed`, or `reset` to one who was live before.
     #[must_use]
-    pub fn frame(
+    pub(crate) fn frame(
         &self,
         start: &Start,
         session: SessionId,

@@ -31,12 +31,12 @@ use crate::relay::start_point::{Start, StartPoint};
 
 /// One subscription of a peer.
 #[derive(Debug)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     /// Which session.
-    pub session: SessionId,
+    pub(crate) session: SessionId,
     /// Told apart from earlier tries by answers that come late.
-    pub attempt: u32,
-    pub(super) state: State,
+    pub(crate) attempt: u32,
+    pub(crate) state: State,
     permissions: Permissions,
     /// The epoch of its numbers.
     epoch: Box<str>,
@@ -45,7 +45,7 @@ pub struct Subscription {
 
 impl Subscription {
     /// A subscription that begins by noting the interest.
-    pub fn begin(
+    pub(crate) fn begin(
         wish: Subscribe,
         id: Option<FrameId>,
         attempt: u32,
@@ -72,7 +72,7 @@ impl Subscription {
     }
 
     /// The router noted the interest. It says what it remembers, and whether the grant still holds.
-    pub fn on_joined(
+    pub(crate) fn on_joined(
         &mut self,
         cached: Option<&CachedState>,
         verdict: Option<GrantVerdict>,
@@ -110,7 +110,7 @@ impl Subscription {
     }
 
     /// The database says whether the peer is admitted; `None` where it could not be asked.
-    pub fn on_admitted(
+    pub(crate) fn on_admitted(
         &mut self,
         answer: Option<Result<Admission, Refusal>>,
         context: &PeerContext<'_>,
@@ -133,7 +133,7 @@ impl Subscription {
     }
 
     /// The database says whether the peer may go on; `None` where it could not be asked.
-    pub fn on_checked(
+    pub(crate) fn on_checked(
         &mut self,
         answer: Option<Result<Access, Refusal>>,
         context: &PeerContext<'_>,
@@ -176,7 +176,7 @@ impl Subscription {
     }
 
     /// A page of the log came; `None` where the database could not be asked.
-    pub fn on_page(
+    pub(crate) fn on_page(
         &mut self,
         page: Option<LogPage>,
         context: &PeerContext<'_>,
@@ -208,7 +208,7 @@ impl Subscription {
     }
 
     /// The router answers to a wish to go on.
-    pub fn on_attached(
+    pub(crate) fn on_attached(
         &mut self,
         attached: Attached,
         context: &PeerContext<'_>,
@@ -227,7 +227,7 @@ impl Subscription {
     }
 
     /// Something happened that the subscription did not ask for.
-    pub fn on_turn(
+    pub(crate) fn on_turn(
         &mut self,
         turn: TurnKind,
         context: &PeerContext<'_>,
@@ -260,7 +260,7 @@ impl Subscription {
 
     /// The peer has shown another token: the database is asked what its bearer may do. A refusal that is still under way is
     /// not about somebody who was nobody when it was asked for.
-    pub fn on_token(
+    pub(crate) fn on_token(
         &mut self,
         is_another: bool,
         context: &PeerContext<'_>,
@@ -273,7 +273,7 @@ impl Subscription {
     }
 
     /// Asks the database again what the peer may do, where it will not be asked anyway.
-    pub fn recheck(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
+    pub(crate) fn recheck(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         match &mut self.state {
             // The proof may be another's, or of what was; the ordinary way is open.
             State::Joining(start) => start.grant = None,
@@ -302,7 +302,7 @@ impl Subscription {
     }
 
     /// Does what is due at this time.
-    pub fn on_deadline(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_deadline(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         let session = self.session;
         if let Some(token) = &self.permissions.poll_token(session, context) {
             let frame = ServerFrame::ResumeToken { session, token };
@@ -323,7 +323,7 @@ impl Subscription {
     }
 
     /// The client asked for something else about this session: a subscribe that is not answered yet is refused.
-    pub fn on_overtaken(self, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_overtaken(self, effects: &mut Vec<Effect>) {
         if let State::Joining(start)
         | State::Authorizing(start)
         | State::Waiting {
@@ -342,7 +342,7 @@ impl Subscription {
 
     /// When [`Self::on_deadline`] is next worth a call.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let waiting = if let State::Waiting { until, .. } = self.state {
             Some(until)
         } else {
@@ -353,7 +353,7 @@ impl Subscription {
 
     /// Whether the subscriber may moderate the session, as far as is known.
     #[must_use]
-    pub fn moderates(&self) -> bool {
+    pub(crate) fn moderates(&self) -> bool {
         self.permissions.can().moderate
     }
 

@@ -19,25 +19,25 @@ use crate::protocol::websocket;
 #[derive(Clone, Debug)]
 pub struct Tally {
     /// The life of the database in which they were read.
-    pub epoch: Box<str>,
+    pub(crate) epoch: Box<str>,
     /// In which session.
     pub session: SessionId,
     /// Which voting.
-    pub voting: VotingId,
+    pub(crate) voting: VotingId,
     /// `open` or `closed`.
-    pub status: String,
+    pub(crate) status: String,
     /// Grows with every change.
-    pub version: u64,
+    pub(crate) version: u64,
     /// All votes together.
-    pub total: u64,
+    pub(crate) total: u64,
     /// The counts, as a JSON array.
-    pub counts: Box<RawValue>,
+    pub(crate) counts: Box<RawValue>,
     /// When it closes by itself.
-    pub closes_at: Option<Box<RawValue>>,
+    pub(crate) closes_at: Option<Box<RawValue>>,
     /// The frame for those who may see the counts.
-    pub full: Bytes,
+    pub(crate) full: Bytes,
     /// The frame for everybody else, where there is a difference.
-    pub masked: Option<Bytes>,
+    pub(crate) masked: Option<Bytes>,
 }
 
 impl Tally {

@@ -38,9 +38,9 @@ pub struct Receiver {
     /// Which of its tries to subscribe.
     pub attempt: u32,
     /// Who is behind it, if anybody has signed in.
-    pub user: Option<UserId>,
+    pub(crate) user: Option<UserId>,
     /// Whether counts that are hidden until the voting closes are shown.
-    pub sees_hidden: bool,
+    pub(crate) sees_hidden: bool,
     /// The newest number delivered; `None` before it is attached.
     cursor: Option<Seq>,
     /// Whether a tally passed while it could take nothing.
@@ -67,7 +67,7 @@ impl Receiver {
 
 /// How a receiver stands after it was offered what it lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// It has everything, or could not take it and will say when it can.
     Served,
     /// The window does not reach back to its position.
@@ -81,7 +81,7 @@ pub enum Level {
 
 /// Why the numbers that are held lead nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// The database went back in time.
     Ahead,
     /// The log no longer reaches back to the window's end, only to this.
@@ -92,8 +92,8 @@ pub(super) enum Broken {
 
 /// One session as a router sees it.
 #[derive(Debug)]
-pub(super) struct Topic {
-    pub(super) generation: u64,
+pub(crate) struct Topic {
+    pub(crate) generation: u64,
     history: Option<History>,
     /// Everything up to here was offered to the receivers that stood there.
     flushed: Seq,
@@ -119,7 +119,7 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    pub(super) fn new(generation: u64) -> Self {
+    pub(crate) fn new(generation: u64) -> Self {
         Self {
             generation,
             history: None,
@@ -140,7 +140,7 @@ impl Topic {
     }
 
     /// Takes a hint; says why the log must be asked, if it must.
-    pub(super) fn on_notice(&mut self, notice: &Notice) -> Option<RefillCause> {
+    pub(crate) fn on_notice(&mut self, notice: &Notice) -> Option<RefillCause> {
         self.seen = self.seen.max(notice.seq);
         let Some(history) = &mut self.history else {
             // Without an event there is nothing to begin with: whoever attaches finds `seen` ahead and asks.
@@ -176,7 +176,7 @@ impl Topic {
     }
 
     /// Takes a page of the log. Says whether the log must be asked again, or why the numbers held lead nowhere.
-    pub(super) fn on_page(&mut self, page: &LogPage, same_epoch: bool) -> Result<bool, Broken> {
+    pub(crate) fn on_page(&mut self, page: &LogPage, same_epoch: bool) -> Result<bool, Broken> {
         self.is_refilling = false;
         let Some(history) = &mut self.history else {
             return Ok(false);
@@ -214,7 +214,7 @@ impl Topic {
     }
 
     /// Offers what was appended since the last flush to everybody who stands there, then lets old events go.
-    pub(super) fn flush(
+    pub(crate) fn flush(
         &mut self,
         session: SessionId,
         ring_events_max: usize,
@@ -253,7 +253,7 @@ impl Topic {
         history.trim(ring_events_max, RING_BYTES_MAX, head);
     }
 
-    pub(super) fn join(&mut self, receiver: Receiver) {
+    pub(crate) fn join(&mut self, receiver: Receiver) {
         self.idle_since = None;
         match self.places.get(&receiver.peer) {
             Some(place) => self.receivers[*place] = receiver,
@@ -264,7 +264,7 @@ impl Topic {
         }
     }
 
-    pub(super) fn leave(&mut self, peer: PeerId, now: Instant) {
+    pub(crate) fn leave(&mut self, peer: PeerId, now: Instant) {
         let Some(place) = self.places.remove(&peer) else {
             return;
         };
@@ -279,7 +279,7 @@ impl Topic {
         }
     }
 
-    pub(super) fn attach(
+    pub(crate) fn attach(
         &mut self,
         session: SessionId,
         peer: PeerId,
@@ -322,7 +322,7 @@ impl Topic {
     }
 
     /// Offers a receiver everything that it lacks.
-    pub(super) fn level(
+    pub(crate) fn level(
         &mut self,
         session: SessionId,
         peer: PeerId,
@@ -371,7 +371,7 @@ impl Topic {
         Level::Served
     }
 
-    pub(super) fn on_tally(&mut self, tally: &Tally, sink: &mut impl Sink) {
+    pub(crate) fn on_tally(&mut self, tally: &Tally, sink: &mut impl Sink) {
         let read = self.snapshot.iter().flat_map(|snapshot| &snapshot.votings);
         let told = read
             .map(|voting| (voting.voting, voting.version))
@@ -396,7 +396,7 @@ impl Topic {
         }
     }
 
-    pub(super) fn broadcast(&mut self, frame: &Bytes, sink: &mut impl Sink) {
+    pub(crate) fn broadcast(&mut self, frame: &Bytes, sink: &mut impl Sink) {
         for receiver in self
             .receivers
             .iter()
@@ -409,7 +409,7 @@ impl Topic {
 
     /// Forgets all numbers, and the counts too where they may be of another life of the database; says what that means
     /// to whom. A receiver that is ahead of the window may still be within the log.
-    pub(super) fn restart(
+    pub(crate) fn restart(
         &mut self,
         generation: u64,
         broken: Broken,
@@ -473,12 +473,12 @@ impl Topic {
         }
     }
 
-    pub(super) fn forget_snapshot(&mut self) {
+    pub(crate) fn forget_snapshot(&mut self) {
         self.is_current = false;
     }
 
     /// Changes of counts may have been missed: whoever has not attached yet may have been told of counts before.
-    pub(super) fn on_resync(&mut self) {
+    pub(crate) fn on_resync(&mut self) {
         self.forget_snapshot();
         for receiver in &mut self.receivers {
             receiver.missed_resync = receiver.cursor.is_none();
@@ -486,7 +486,7 @@ impl Topic {
     }
 
     /// Asks the log for what follows the newest number held; where a refill runs, or no number is known yet, remembers to.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         session: SessionId,
         cause: RefillCause,
@@ -508,19 +508,19 @@ impl Topic {
         }
     }
 
-    pub(super) fn ask_if_owed(&mut self, session: SessionId, refills: &mut VecDeque<Refill>) {
+    pub(crate) fn ask_if_owed(&mut self, session: SessionId, refills: &mut VecDeque<Refill>) {
         if !self.is_refilling && (self.owes_refill || self.seen > self.head()) {
             self.owes_refill = false;
             self.ask(session, RefillCause::Gap, refills);
         }
     }
 
-    pub(super) fn receiver(&mut self, peer: PeerId) -> Option<&mut Receiver> {
+    pub(crate) fn receiver(&mut self, peer: PeerId) -> Option<&mut Receiver> {
         let place = *self.places.get(&peer)?;
         self.receivers.get_mut(place)
     }
 
-    pub(super) fn cached(&self) -> Option<CachedState> {
+    pub(crate) fn cached(&self) -> Option<CachedState> {
         let history = self.history.as_ref().filter(|_| self.is_current)?;
         Some(CachedState {
             snapshot: Arc::clone(self.snapshot.as_ref()?),
@@ -529,32 +529,32 @@ impl Topic {
         })
     }
 
-    pub(super) fn receivers(&self) -> &[Receiver] {
+    pub(crate) fn receivers(&self) -> &[Receiver] {
         &self.receivers
     }
 
-    pub(super) fn is_dirty(&self) -> bool {
+    pub(crate) fn is_dirty(&self) -> bool {
         self.flushed < self.head()
     }
 
     /// Whether so much waits to be flushed that the window is about to outgrow its bound.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.window_bytes() > RING_BYTES_MAX + FLUSH_BYTES_MAX
     }
 
-    pub(super) fn has_window(&self) -> bool {
+    pub(crate) fn has_window(&self) -> bool {
         self.history.is_some()
     }
 
-    pub(super) fn window_bytes(&self) -> usize {
+    pub(crate) fn window_bytes(&self) -> usize {
         self.history.as_ref().map_or(0, History::bytes)
     }
 
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
         self.idle_since
     }
 
-    pub(super) fn votings(&self) -> impl Iterator<Item = VotingId> {
+    pub(crate) fn votings(&self) -> impl Iterator<Item = VotingId> {
         let told = self
             .snapshot
             .iter()

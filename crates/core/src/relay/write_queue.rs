@@ -71,9 +71,9 @@ pub struct Waiting<T> {
     /// Where it goes.
     pub place: Place,
     /// Who it is from; everybody without an account counts as one.
-    pub author: Option<UserId>,
+    pub(crate) author: Option<UserId>,
     /// What it takes up.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// When it came.
     pub since: Instant,
     /// What is written.
