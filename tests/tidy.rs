@@ -8,6 +8,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 #[path = "tidy/sql.rs"]
@@ -116,6 +117,24 @@ fn files_can_be_read_in_one_sitting() {
         }
     }
     problems.expect_none("a file is too long, or LONG_FILES is out of date");
+}
+
+/// `tests/faults/broken` breaks rules with patches, which must fit the code.
+#[test]
+fn every_patch_of_the_fault_matrix_fits() {
+    let mut problems = Problems::default();
+    let patches = walk("tests/faults/broken.d");
+    for patch in &patches {
+        let mut git = Command::new("git");
+        git.args(["apply", "--check", patch]).current_dir(root());
+        let output = git.output().expect("git is there");
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            problems.add(patch, 1, format!("make it anew: {}", said.trim()));
+        }
+    }
+    assert!(patches.len() >= 6, "the patches were not found");
+    problems.expect_none("a patch does not fit the code");
 }
 
 #[test]

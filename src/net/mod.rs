@@ -4,12 +4,16 @@
 //! accept ─► handshake ─► connection (a task each) ⇄ fanout (a loop a core) ◄─ listener, tally
 //! ```
 //!
-//! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket,
-//! but for what a full socket did not take: that the connection's task finishes. Writes no SQL and contains no rule that
-//! one would want to test without a socket. Read in this order: [`accept`], [`lobby`], [`certificates`],
-//! [`handshake`], [`door`], [`client_address`], [`answer`], [`connection`], [`inbound`], [`io`], [`farewell`],
-//! `question`, [`admissions`], [`access_checks`], [`rate_limits`], [`meter`], [`socket`], [`secure`], [`fanout`],
-//! [`mod@line`], [`viewer_counts`], [`tally`], [`maintenance`], [`readiness`].
+//! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket;
+//! the connection's task finishes what a full socket did not take. Nothing here writes SQL, and no rule stands here that can
+//! be tested without a socket. Read in this order:
+//!
+//! * [`accept`]: the listener, connections that are not upgraded yet, TLS, the handshake and its checks.
+//! * [`connection`]: the task around one socket.
+//! * [`socket`]: reading, writing, compression, limits and the close of one socket.
+//! * [`admission`]: rate limits, admission to sessions, repeated checks of access.
+//! * [`fanout`]: the loops that write events, and the reader of counts.
+//! * [`maintenance`] and [`readiness`].
 
 pub mod accept;
 pub(crate) mod admission;
