@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use percent_encoding::percent_decode_str;
 use rustls::client::danger::ServerCertVerifier;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::{
@@ -360,20 +361,19 @@ impl TlsParameters {
 }
 
 fn percent_decode(text: &str) -> Result<String, TargetError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2).ok_or(TargetError::Syntax)?;
-        let digits = str::from_utf8(digits).map_err(|_| TargetError::Syntax)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| TargetError::Syntax)?);
-        rest = after;
+    // The library passes on what is no escape; in a URL it is a mistake.
+    let is_escape = |after: &[u8]| matches!(after, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if !text
+        .split('%')
+        .skip(1)
+        .all(|after| is_escape(after.as_bytes()))
+    {
+        return Err(TargetError::Syntax);
     }
-    String::from_utf8(bytes).map_err(|_| TargetError::Syntax)
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded
+        .map(|text| text.into_owned())
+        .map_err(|_| TargetError::Syntax)
 }
 
 /// Nothing that stays on this machine needs TLS; everything else gets all of it.

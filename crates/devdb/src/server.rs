@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::NoTls;
 use tracing::info;
@@ -50,6 +51,13 @@ const LOG_LINES: usize = 6;
 
 /// Room for a gateway, a load test and somebody's psql, beside the tests that share one server.
 const CONNECTIONS_MAX: u32 = 200;
+
+/// What a part of a URL must not hold as it is (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// What it takes to start the server.
 #[derive(Debug)]
@@ -315,17 +323,7 @@ fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
 }
 
 pub(crate) fn url(user: &str, password: &str, port: u16, database: &str) -> String {
-    let [user, password, database] = [user, password, database].map(percent_encode);
+    let [user, password, database] =
+        [user, password, database].map(|text| utf8_percent_encode(text, RESERVED));
     format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}")
-}
-
-fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
 }
