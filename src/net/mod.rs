@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket;
-//! the connection's task finishes what a full socket did not take. Nothing here writes SQL, and no rule stands here that can
-//! be tested without a socket. Read in this order:
+//! the connection's task finishes what a full socket did not take. Nothing here writes SQL. A rule that can be tested
+//! without a socket belongs to the core. Read in this order:
 //!
 //! * [`accept`]: the listener, connections that are not upgraded yet, TLS, the handshake and its checks.
 //! * [`connection`]: the task around one socket.

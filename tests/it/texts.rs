@@ -7,7 +7,7 @@ use usher_core::protocol::text::{has_ink, is_line};
 
 use crate::api::Caller;
 use crate::client::{Client, refused};
-use crate::database::Database;
+use crate::database::{Database, connect};
 use crate::gateway::Gateway;
 
 #[tokio::test]
@@ -130,4 +130,25 @@ async fn a_message_that_does_not_show_is_refused_alike_everywhere() {
     // Texts that show go through, whatever else they hold.
     client.send(session, "\u{200b}a\n\u{202e}b").await;
     assert_eq!(db.head(session).await, 1);
+}
+
+/// On a connection of its own: a plan that a superuser made earlier may have inlined the function that the trigger calls,
+/// and then Postgres does not check whether the role may call it.
+#[tokio::test]
+async fn a_user_changes_a_display_name_on_a_fresh_connection() {
+    let db = Database::create().await;
+    let ann = db.user("ann").await;
+    let client = connect(&db.url).await;
+    client
+        .batch_execute(&format!(
+            "set role authenticated;
+             set request.jwt.claims = '{{\"sub\": \"{ann}\", \"role\": \"authenticated\"}}';
+             update public.profiles set display_name = 'Ann B' where id = '{ann}'",
+            ann = ann.id
+        ))
+        .await
+        .unwrap();
+    let name = "select display_name from public.profiles where id = $1";
+    let row = db.client.query_one(name, &[&ann.id]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "Ann B");
 }
