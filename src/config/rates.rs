@@ -55,7 +55,7 @@ pub struct Rates {
 /// The rates as given: `20/30` is twenty in thirty seconds, `off` is no limit.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RawRates {
-    /// Messages of a user, COUNT/SECONDS or off; the next is refused as rate_limited.
+    /// Messages of one user, COUNT/SECONDS or off. Further messages get rate_limited.
     #[arg(
         long,
         env = "USHER_LIMIT_MESSAGES",
@@ -65,7 +65,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_messages: String,
 
-    /// Messages of a user who moderates the session, COUNT/SECONDS or off.
+    /// Messages of one user who moderates the session, COUNT/SECONDS or off.
     #[arg(
         long,
         env = "USHER_LIMIT_MODERATOR_MESSAGES",
@@ -75,7 +75,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_moderator_messages: String,
 
-    /// Votes of a user, COUNT/SECONDS or off.
+    /// Votes of one user, COUNT/SECONDS or off.
     #[arg(
         long,
         env = "USHER_LIMIT_VOTES",
@@ -85,7 +85,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_votes: String,
 
-    /// Calls of a user that moderate (over HTTP), COUNT/SECONDS or off; the next gets 429.
+    /// Moderation calls of one user (over HTTP), COUNT/SECONDS or off. Further calls get 429.
     #[arg(
         long,
         env = "USHER_LIMIT_MODERATION",
@@ -95,7 +95,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_moderation: String,
 
-    /// Messages to one session, and votes in one voting, by everybody together, COUNT/SECONDS or off.
+    /// Messages to one session, and votes in one poll, from all users together, COUNT/SECONDS or off.
     #[arg(
         long,
         env = "USHER_LIMIT_SESSION_WRITES",
@@ -105,7 +105,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_session_writes: String,
 
-    /// Frames from one socket, COUNT/SECONDS or off; a client that goes on regardless is closed with 4029.
+    /// Frames from one socket, COUNT/SECONDS or off. A client that ignores the limit is closed with 4029.
     #[arg(
         long,
         env = "USHER_LIMIT_FRAMES",
@@ -115,7 +115,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_frames: String,
 
-    /// Bytes of frames from one socket, COUNT/SECONDS or off; 40960 or more, which is the largest frame.
+    /// Bytes of frames from one socket, COUNT/SECONDS or off. COUNT is at least 40960, the largest frame.
     #[arg(
         long,
         env = "USHER_LIMIT_BYTES",
@@ -135,7 +135,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_joins: String,
 
-    /// Handshakes and other requests from one address, COUNT/SECONDS or off; the next gets 429.
+    /// Handshakes and other requests from one address, COUNT/SECONDS or off. Further requests get 429.
     #[arg(
         long,
         env = "USHER_LIMIT_REQUESTS",
@@ -145,7 +145,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_requests: String,
 
-    /// Sockets open at a time from one address, 1 to 1000000 or off; the next gets 429.
+    /// Open sockets from one address, 1 to 1000000 or off. Further handshakes get 429.
     #[arg(
         long,
         env = "USHER_LIMIT_ADDRESS_CONNECTIONS",
@@ -155,7 +155,7 @@ pub(crate) struct RawRates {
     )]
     pub(crate) limit_address_connections: String,
 
-    /// Seconds for which a user may not repeat a message in a session, 0 to 3600; moderators may.
+    /// Seconds during which a user may not repeat a message in a session, 0 to 3600. Moderators may.
     #[arg(
         long,
         env = "USHER_REPEAT_SECONDS",
@@ -165,8 +165,8 @@ pub(crate) struct RawRates {
     )]
     pub(crate) repeat_seconds: String,
 
-    /// Proxies whose X-Forwarded-For (or, without one, Forwarded) is believed: addresses, ranges or localhost, with commas
-    /// between them. They are not limited themselves.
+    /// Proxies whose X-Forwarded-For (or, without one, Forwarded) the gateway believes: addresses, ranges or localhost,
+    /// separated by commas. The limits per address do not apply to them.
     #[arg(
         long,
         env = "USHER_TRUSTED_PROXIES",

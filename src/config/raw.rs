@@ -15,17 +15,18 @@ use crate::config::rates::RawRates;
 /// The settings as given.
 #[derive(Args, Clone, Debug)]
 pub struct Raw {
-    /// Database URL for the role usher_gateway: postgres://usher_gateway:password@host:5432/postgres.
+    /// Database URL for the role usher_gateway: postgres://usher_gateway:password@host:5432/postgres. Required.
     ///
-    /// `sslmode` and `sslrootcert` are understood as psql does (`allow` counts as `prefer`); without them TLS is
-    /// verified in full, and not used on loopback and Unix sockets. Any pooler mode will do here. Required.
+    /// Direct connections, session poolers and transaction poolers all work. `sslmode` and `sslrootcert` mean what they
+    /// mean to psql, but `allow` counts as `prefer`. Without `sslmode`, the gateway verifies TLS in full, and uses no
+    /// TLS on loopback and Unix sockets.
     #[arg(
         long, env = "DATABASE_URL", hide_env_values = true,
         value_name = "URL", value_parser = secret_parser(), help_heading = "Database"
     )]
     pub(crate) database_url: Option<SecretString>,
 
-    /// File that holds the database URL, instead of giving it.
+    /// File that contains the database URL.
     #[arg(
         long,
         env = "DATABASE_URL_FILE",
@@ -34,16 +35,16 @@ pub struct Raw {
     )]
     pub(crate) database_url_file: Option<PathBuf>,
 
-    /// Database URL for LISTEN: a direct or session-mode connection, never a transaction pooler (port 6543).
+    /// Database URL for LISTEN: a direct connection or a session pooler, never a transaction pooler (port 6543).
     ///
-    /// Default: the database URL.
+    /// Default: DATABASE_URL.
     #[arg(
         long, env = "USHER_LISTEN_DATABASE_URL", hide_env_values = true,
         value_name = "URL", value_parser = secret_parser(), help_heading = "Database"
     )]
     pub(crate) listen_database_url: Option<SecretString>,
 
-    /// File that holds the database URL for LISTEN.
+    /// File that contains the database URL for LISTEN.
     #[arg(
         long,
         env = "USHER_LISTEN_DATABASE_URL_FILE",
@@ -52,9 +53,9 @@ pub struct Raw {
     )]
     pub(crate) listen_database_url_file: Option<PathBuf>,
 
-    /// Authority that signs the database's certificate: a PEM file, or the PEM text itself.
+    /// Certificate authority that signed the database's certificate: a PEM file, or the PEM text itself.
     ///
-    /// Supabase's is in the dashboard under database settings. Default: the system's authorities.
+    /// For Supabase, download it from the dashboard under database settings. Default: the system's authorities.
     #[arg(
         long,
         env = "USHER_PG_ROOT_CERT",
@@ -64,7 +65,7 @@ pub struct Raw {
     )]
     pub(crate) pg_root_cert: Option<String>,
 
-    /// Connections for queries and writes, 1 to 64. LISTEN has one more of its own.
+    /// Connections for queries and writes, 1 to 64. LISTEN uses one more.
     #[arg(
         long,
         env = "USHER_POOL_SIZE",
@@ -74,10 +75,11 @@ pub struct Raw {
     )]
     pub(crate) pool_size: String,
 
-    /// Supabase project URL, `https://<ref>.supabase.co`; tokens of users must then be issued by its auth server, and are
-    /// verified with the keys that it publishes.
+    /// Supabase project URL, `https://<ref>.supabase.co`. Accepts only user tokens of the project's auth server and
+    /// verifies them with its published keys.
     ///
-    /// Default: any issuer, if the signature is right. This or the secret is required.
+    /// Without it, any issuer with a valid signature is accepted. Required unless SUPABASE_JWT_SECRET or USHER_JWKS_URL
+    /// is set.
     #[arg(
         long,
         env = "SUPABASE_URL",
@@ -86,10 +88,11 @@ pub struct Raw {
     )]
     pub(crate) supabase_url: Option<String>,
 
-    /// Issuers of users' tokens (claim iss) that are accepted, with commas between them, where that is not the auth server
-    /// of SUPABASE_URL: a custom domain, a self-hosted project, a move from one to the other.
+    /// Accepted issuers of user tokens (claim iss), separated by commas, if they differ from the auth server of
+    /// SUPABASE_URL.
     ///
-    /// A slash at the end makes no difference. Default: the auth server of the project, `/auth/v1`.
+    /// Examples: a custom domain, a self-hosted project, a move from one to the other. A trailing slash makes no
+    /// difference. Default: the project's auth server, `/auth/v1`.
     #[arg(
         long,
         env = "USHER_ISSUER",
@@ -98,9 +101,9 @@ pub struct Raw {
     )]
     pub(crate) issuer: Option<String>,
 
-    /// Where the keys are published that sign access tokens (ES256, RS256, EdDSA), as a JSON Web Key Set; or off.
+    /// URL of the JSON Web Key Set (ES256, RS256, EdDSA) that verifies access tokens; or off.
     ///
-    /// Default: where the auth server of the project has them, `/auth/v1/.well-known/jwks.json`.
+    /// Default: the key set of the project's auth server, `/auth/v1/.well-known/jwks.json`.
     #[arg(
         long,
         env = "USHER_JWKS_URL",
@@ -109,14 +112,15 @@ pub struct Raw {
     )]
     pub(crate) jwks_url: Option<String>,
 
-    /// Secret that signs access tokens (HS256), 32 bytes or more: a project's legacy secret, beside its keys or without.
+    /// Secret that signs access tokens (HS256), at least 32 bytes: a project's legacy secret. Works alone or beside
+    /// published keys.
     #[arg(
         long, env = "SUPABASE_JWT_SECRET", hide_env_values = true,
         value_name = "SECRET", value_parser = secret_parser(), help_heading = "Identity"
     )]
     pub(crate) supabase_jwt_secret: Option<SecretString>,
 
-    /// File that holds the JWT secret.
+    /// File that contains the JWT secret.
     #[arg(
         long,
         env = "SUPABASE_JWT_SECRET_FILE",
@@ -125,16 +129,16 @@ pub struct Raw {
     )]
     pub(crate) supabase_jwt_secret_file: Option<PathBuf>,
 
-    /// Secret that signs resume tokens, 32 bytes or more, the same on every node.
+    /// Secret that signs resume tokens, at least 32 bytes, the same on every node.
     ///
-    /// Default: random for this process; clients that come back after a restart then cost one query more.
+    /// Default: random for each process. Each client that reconnects after a restart then costs one more query.
     #[arg(
         long, env = "USHER_RESUME_SECRET", hide_env_values = true,
         value_name = "SECRET", value_parser = secret_parser(), help_heading = "Identity"
     )]
     pub(crate) resume_secret: Option<SecretString>,
 
-    /// File that holds the resume secret.
+    /// File that contains the resume secret.
     #[arg(
         long,
         env = "USHER_RESUME_SECRET_FILE",
@@ -143,7 +147,7 @@ pub struct Raw {
     )]
     pub(crate) resume_secret_file: Option<PathBuf>,
 
-    /// Life of a resume token in seconds, 10 to 86400. After it a returning client costs one query.
+    /// Lifetime of a resume token in seconds, 10 to 86400. A client that reconnects later costs one more query.
     #[arg(
         long,
         env = "USHER_RESUME_TTL",
@@ -153,10 +157,10 @@ pub struct Raw {
     )]
     pub(crate) resume_ttl: String,
 
-    /// Seconds after which the database is asked again whether a viewer may still watch, 5 to 86400.
+    /// Seconds after which the gateway asks the database again whether a viewer may still watch, 5 to 86400.
     ///
-    /// A policy of the app's own that hides a session ends its viewers' streams within this time; `usher.access_changed`
-    /// ends them within a second.
+    /// If a policy of your app hides a session, its streams end within this time. `usher.access_changed` ends them
+    /// within a second.
     #[arg(
         long,
         env = "USHER_ACCESS_CHECK_SECONDS",
@@ -166,7 +170,7 @@ pub struct Raw {
     )]
     pub(crate) access_check_seconds: String,
 
-    /// Whether viewers without a token are served, as the role anon: true or false.
+    /// Whether to serve viewers without a token, as the role anon: true or false.
     #[arg(
         long,
         env = "USHER_ALLOW_ANONYMOUS",
@@ -176,7 +180,7 @@ pub struct Raw {
     )]
     pub(crate) allow_anonymous: String,
 
-    /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
+    /// Address and port to listen on. A port alone means 127.0.0.1. Port 0 picks a free port.
     #[arg(
         long,
         env = "USHER_LISTEN",
@@ -188,7 +192,7 @@ pub struct Raw {
 
     /// Certificate chain for TLS on the listener: a PEM file, the server's own certificate first.
     ///
-    /// It is read again when it changes, and on SIGHUP. Default: plain HTTP.
+    /// The gateway reloads it when the file changes, and on SIGHUP. Default: plain HTTP.
     #[arg(
         long,
         env = "USHER_TLS_CERT",
@@ -197,7 +201,7 @@ pub struct Raw {
     )]
     pub(crate) tls_cert: Option<PathBuf>,
 
-    /// Private key of that certificate: a PEM file without a password.
+    /// Private key of USHER_TLS_CERT: a PEM file without a password.
     #[arg(
         long,
         env = "USHER_TLS_KEY",
@@ -206,7 +210,7 @@ pub struct Raw {
     )]
     pub(crate) tls_key: Option<PathBuf>,
 
-    /// Origins that browsers may connect from, exact, with commas between them; * for any. Others get 403.
+    /// Origins that browsers may connect from, exact, separated by commas; * allows any. Others get 403.
     #[arg(
         long,
         env = "USHER_ALLOWED_ORIGINS",
@@ -216,7 +220,7 @@ pub struct Raw {
     )]
     pub(crate) allowed_origins: String,
 
-    /// Sockets open at once, 1 to 1000000; the next gets 503. The file limit may bound it further.
+    /// Open sockets, 1 to 1000000. Further handshakes get 503. The file limit may lower this number.
     #[arg(
         long,
         env = "USHER_MAX_CONNECTIONS",
@@ -226,7 +230,7 @@ pub struct Raw {
     )]
     pub(crate) max_connections: String,
 
-    /// Milliseconds between pings, 1000 to 120000; a client silent for two of them is closed with 4009.
+    /// Milliseconds between pings, 1000 to 120000. A client that is silent for two intervals is closed with 4009.
     #[arg(
         long,
         env = "USHER_HEARTBEAT_MS",
@@ -236,7 +240,7 @@ pub struct Raw {
     )]
     pub(crate) heartbeat_ms: String,
 
-    /// Seconds over which clients are told to leave when the gateway stops, 0 to 300.
+    /// Seconds that a stopping gateway may take to close its clients, 0 to 300.
     #[arg(
         long,
         env = "USHER_DRAIN_SECONDS",
@@ -246,7 +250,7 @@ pub struct Raw {
     )]
     pub(crate) drain_seconds: String,
 
-    /// Tally frames a second for one voting, 1 to 20; changes in between are folded into the next.
+    /// Tally frames per second and poll, 1 to 20. Changes in between are merged into the next frame.
     #[arg(
         long,
         env = "USHER_TALLY_HZ",
@@ -256,7 +260,7 @@ pub struct Raw {
     )]
     pub(crate) tally_hz: String,
 
-    /// Loops that write to the sockets, 1 to 256. Default: one for each core.
+    /// Loops that write to the sockets, 1 to 256. Default: one per core.
     #[arg(
         long,
         env = "USHER_FANOUT_LOOPS",
@@ -265,7 +269,7 @@ pub struct Raw {
     )]
     pub(crate) fanout_loops: Option<String>,
 
-    /// Events of each session kept in memory, 16 to 65536; who is further behind is caught up from the log.
+    /// Events of each session kept in memory, 16 to 65536. Clients that are further behind catch up from the log.
     #[arg(
         long,
         env = "USHER_RING_EVENTS",
@@ -275,7 +279,7 @@ pub struct Raw {
     )]
     pub(crate) ring_events: String,
 
-    /// Hours that events stay in the log, 1 to 8760; who comes back later starts afresh.
+    /// Hours that events stay in the log, 1 to 8760. A client that was away longer starts over.
     #[arg(
         long,
         env = "USHER_LOG_RETENTION_HOURS",
@@ -299,7 +303,7 @@ pub struct Raw {
     #[command(flatten)]
     pub(crate) rates: RawRates,
 
-    /// What to log: error, warn, info, debug, trace, or for each module as in info,usher=debug.
+    /// What to log: error, warn, info, debug or trace; or a level for each module, such as info,usher=debug.
     #[arg(
         long,
         env = "USHER_LOG",
@@ -309,7 +313,7 @@ pub struct Raw {
     )]
     pub(crate) log: String,
 
-    /// Form of a log line: human or json.
+    /// Format of the log: human or json.
     #[arg(
         long,
         env = "USHER_LOG_FORMAT",
