@@ -1,28 +1,28 @@
-//! Folds changes of access: of those that say the same, two a second are acted on, the first at once.
+//! Limits how often the same access change is acted on: immediately, and then at most once at the end of each second.
 //!
-//! An app may say the same many times a second, and whoever may NOTIFY may say anything. Each change that is acted on
-//! has callers asked about, so their number is bounded here.
+//! An app may repeat a change many times a second, and a role that may NOTIFY can send any change. Each change that is
+//! acted on starts access checks, so their number is bounded here.
 
 use std::collections::HashSet;
 
 use crate::limits::REVOCATIONS_MAX;
 use crate::protocol::notify::AccessChange;
 
-/// The changes of the current second.
+/// The access changes of the current second.
 #[derive(Debug, Default)]
 pub struct AccessChanges {
     acted_on: HashSet<AccessChange>,
     owed: HashSet<AccessChange>,
 }
 
-/// A change that concerns everybody everywhere.
+/// A change that concerns every user in every session.
 const EVERYBODY: AccessChange = AccessChange {
     session: None,
     user: None,
 };
 
 impl AccessChanges {
-    /// Takes a change; says whether to act on it at once. If not, [`Self::next_second`] gives it.
+    /// Returns true if the caller must act on a change immediately. Otherwise [`Self::next_second`] returns it.
     pub fn is_first(&mut self, change: AccessChange) -> bool {
         if self.acted_on.len() < REVOCATIONS_MAX {
             if self.acted_on.insert(change) {
@@ -30,7 +30,7 @@ impl AccessChanges {
             }
             self.owed.insert(change);
         } else if !self.acted_on.contains(&change) {
-            // Too many to tell apart: it may be anybody's.
+            // Too many different changes to remember: owe a check of every user.
             self.owed.insert(EVERYBODY);
         } else {
             self.owed.insert(change);
@@ -38,7 +38,7 @@ impl AccessChanges {
         false
     }
 
-    /// A second is over: gives what was not acted on.
+    /// Starts the next second and returns the changes that were not acted on.
     pub fn next_second(&mut self) -> Vec<AccessChange> {
         self.acted_on.clear();
         let owed: Vec<AccessChange> = self.owed.drain().collect();
@@ -55,7 +55,7 @@ mod tests {
     use crate::protocol::id::UserId;
 
     #[test]
-    fn the_first_is_acted_on_at_once_and_the_rest_once_a_second() {
+    fn the_first_change_passes_and_repeats_wait_for_the_next_second() {
         let mut changes = AccessChanges::default();
         assert!(changes.is_first(user(1)) && changes.is_first(user(2)));
         for _ in 0..100 {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_are_everybody() {
+    fn too_many_changes_become_a_change_for_everyone() {
         let mut changes = AccessChanges::default();
         for number in 0..REVOCATIONS_MAX as u128 {
             assert!(changes.is_first(user(number)));

@@ -1,4 +1,4 @@
-//! A run of events for a receiver that is behind, as one frame.
+//! Builds one frame of consecutive events for a receiver that is behind.
 
 use bytes::Bytes;
 
@@ -6,20 +6,20 @@ use crate::limits::RUN_BYTES_MAX;
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::server;
 
-/// Consecutive events as they go to one receiver that is behind. A bounded part of what it lacks: what a socket does not
-/// take is kept until it does.
+/// Consecutive events in one frame for a receiver that is behind. The frame has at most [`RUN_BYTES_MAX`] bytes of
+/// events, or one larger event, so a receiver that is far behind gets several frames.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    /// The position before its first event.
+    /// The position before the first event.
     pub(crate) from: Seq,
-    /// The number of its last event.
+    /// The number of the last event.
     pub(crate) to: Seq,
-    /// The frame.
+    /// The encoded `events` frame.
     pub(crate) bytes: Bytes,
 }
 
 impl Backlog {
-    /// Takes as many of the events after a position as fit, at least one.
+    /// Takes as many events after a position as fit into [`RUN_BYTES_MAX`], at least one.
     pub(crate) fn new<'a>(
         session: SessionId,
         from: Seq,

@@ -1,7 +1,7 @@
-//! The latest events of one session.
+//! The ring: the latest events of one session, in memory.
 //!
-//! Answers one question: "what follows seq n?". Bounded by count and by bytes; the oldest goes first, but never before
-//! it was flushed. Knows nothing of receivers. Invariant: the numbers it holds are consecutive and end at `head`.
+//! Returns the events after a position. Bounded by count and by bytes; drops the oldest event first, but never one that
+//! was not flushed. Knows nothing about receivers. Invariant: the stored numbers are consecutive and end at `head`.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::protocol::id::Seq;
 use crate::protocol::notify::Event;
 
-/// A window over the end of a session's log.
+/// The latest events of a session's log.
 #[derive(Debug)]
 pub(crate) struct History {
     head: Seq,
@@ -24,17 +24,17 @@ struct Held {
     origin: Origin,
 }
 
-/// Where an event came from.
+/// The source of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A notification: true unless somebody forged it.
+    /// A notification. It is true unless someone forged it.
     Hint,
-    /// A page of the log: true.
+    /// A page of the log. It is always true.
     Log,
 }
 
 impl History {
-    /// A window that holds nothing yet and stands at `head`.
+    /// Creates an empty ring whose newest number is `head`.
     #[must_use]
     pub(crate) fn new(head: Seq) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl History {
         }
     }
 
-    /// Takes the next event.
+    /// Appends the next event.
     pub(crate) fn append(&mut self, event: &Event, origin: Origin) {
         assert_eq!(
             event.seq,
@@ -59,7 +59,8 @@ impl History {
         });
     }
 
-    /// Lets the oldest events go until the window holds at most so many events and bytes, but keeps all after `kept`.
+    /// Drops the oldest events until the ring holds at most `events_max` events and `bytes_max` bytes. Keeps every
+    /// event after `kept`, even beyond these bounds.
     pub(crate) fn trim(&mut self, events_max: usize, bytes_max: usize, kept: Seq) {
         while (self.events.len() > events_max || self.bytes > bytes_max)
             && self.reach() < kept
@@ -69,7 +70,7 @@ impl History {
         }
     }
 
-    /// The events after `position`, or `None` where the window does not reach back so far.
+    /// Returns the events after `position`, or `None` if the ring does not reach back to it.
     #[must_use]
     pub(crate) fn after(&self, position: Seq) -> Option<impl Iterator<Item = &Bytes> + Clone> {
         if position < self.reach() {
@@ -79,33 +80,33 @@ impl History {
         Some(self.events.iter().skip(skipped).map(|held| &held.json))
     }
 
-    /// The event with a number, where the window holds it and only a hint speaks for it.
+    /// Returns the event with a number if only a notification, and not the log, has confirmed it.
     #[must_use]
     pub(crate) fn unconfirmed(&self, seq: Seq) -> Option<&Bytes> {
         let held = self.events.get(self.place(seq)?)?;
         (held.origin == Origin::Hint).then_some(&held.json)
     }
 
-    /// The log has the event with this number.
+    /// Records that the log has the event with this number.
     pub(crate) fn confirm(&mut self, seq: Seq) {
         if let Some(held) = self.place(seq).and_then(|place| self.events.get_mut(place)) {
             held.origin = Origin::Log;
         }
     }
 
-    /// The newest number.
+    /// Returns the newest number.
     #[must_use]
     pub(crate) fn head(&self) -> Seq {
         self.head
     }
 
-    /// The lowest position that can be gone on from: the number before the oldest event held.
+    /// Returns the lowest position that [`Self::after`] accepts: the number before the oldest stored event.
     #[must_use]
     pub(crate) fn reach(&self) -> Seq {
         Seq(self.head.0 - self.events.len() as u64)
     }
 
-    /// Bytes of the events held.
+    /// Returns the bytes of the stored events.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_answers_what_follows_a_position() {
+    fn it_returns_the_events_after_a_position() {
         let history = filled(5, 3);
         assert_eq!(numbers(&history, 5), Some(vec![6, 7, 8]));
         assert_eq!(numbers(&history, 7), Some(vec![8]));
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_what_the_log_has_not_confirmed() {
+    fn it_returns_only_events_that_the_log_has_not_confirmed() {
         let mut history = filled(5, 2);
         history.append(&event(8), Origin::Log);
         history.append(&event(9), Origin::Hint);
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_first_but_not_before_it_was_flushed() {
+    fn trimming_drops_the_oldest_but_nothing_unflushed() {
         let mut history = filled(0, 6);
         history.trim(2, usize::MAX, Seq(3));
         assert_eq!(numbers(&history, 3), Some(vec![4, 5, 6]));
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "consecutive")]
-    fn a_hole_is_our_own_bug() {
+    fn appending_past_a_gap_panics() {
         filled(0, 1).append(&event(3), Origin::Hint);
     }
 

@@ -1,14 +1,19 @@
-//! Places whose writes could not get a lock, and when each is tried again.
+//! Tracks the places whose writes could not get a lock, and schedules their next tries.
 //!
-//! A batch of several places that waits for a lock in vain does not say which of them is blocked. All of them become
-//! suspects: each is tried by itself, the one that was written to most recently first, since it is the least likely to be
-//! blocked. A suspect that gets its lock is free again. One that does not is blocked, and is
-//! tried again after a pause that doubles. Suspects come first, so a free place does not wait behind blocked ones. The more
-//! places are held, the shorter each try waits for its lock; a place that is held alone waits long enough for its turn
-//! among many writers. After a try that succeeds, twice as many places are tried together: a thousand places that one short
-//! lock of a table held are free again in a few dozen tries.
+//! A place is a session or a poll. When a batch of several places times out on a lock, the gateway does not know which
+//! place is locked. Every place of the batch becomes a suspect:
 //!
-//! Knows nothing of what is written.
+//! - The gateway tries each suspect alone. It starts with the place that was written to most recently, because that is
+//!   the least likely to be locked.
+//! - A suspect that gets its lock is free again. A suspect that does not is blocked, and is tried again after a pause
+//!   that doubles with every failure.
+//! - Suspects come before blocked places, so a free place does not wait behind blocked ones.
+//! - The more places are held, the shorter each try waits for its lock. A place that is held alone waits long enough
+//!   for its turn among many writers.
+//! - After each successful try, the next try takes twice as many places. A thousand places that one short table lock
+//!   held are therefore free again after a few dozen tries.
+//!
+//! A held place is a suspect or blocked. Knows nothing about the writes themselves.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +25,7 @@ use crate::limits::{
 };
 use crate::relay::write_queue::Place;
 
-/// How long one of so many that wait for locks one after the other waits for its own.
+/// Returns how long a try may wait for its lock if `waiting` places try one after the other.
 #[must_use]
 pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
     let waiting = u32::try_from(waiting).unwrap_or(u32::MAX).max(1);
@@ -31,26 +36,26 @@ pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Holds {
     places: HashMap<Place, Hold>,
-    /// Held places with something waiting and nothing under way.
+    /// Held places with pending writes and no try under way.
     due: BTreeSet<Due>,
     recent: RecentWrites,
-    /// Held places with nothing waiting and nothing under way, by when that began.
+    /// Held places without pending writes and without a try under way, by the time since when.
     idle: BTreeSet<(u64, Place)>,
-    /// Places with a try under way.
+    /// The number of places with a try under way.
     under_way: usize,
-    /// Places that the next try takes together.
+    /// The number of places that the next try takes.
     together: usize,
     counter: u64,
 }
 
-/// The order of tries: suspects first, those written to most recently before others; then the blocked by when they are due.
+/// The order of tries: suspects first, the most recently written one first. Then blocked places by due time.
 type Due = (bool, Reverse<u64>, Instant, Place);
 
 #[derive(Debug)]
 struct Hold {
-    /// The number of its last write that succeeded; 0 if none is remembered.
+    /// The number of the place's last successful write; 0 if none is remembered.
     last_write: u64,
-    /// Tries by itself that failed; none while it is only suspected.
+    /// The number of failed tries alone; 0 for a suspect.
     failures: u32,
     due: Instant,
     state: State,
@@ -63,19 +68,19 @@ enum State {
     UnderWay,
 }
 
-/// How a place fared in a batch that did not get all its locks.
+/// The result for a place in a batch that did not get all its locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fared {
-    /// Its batch had other places too.
+    /// The batch had other places, too.
     Together,
-    /// It was the batch's only place, and nothing of it was written.
+    /// The place was the only one, and none of its writes was written.
     Alone,
     /// Some of its writes were written.
     InPart,
 }
 
 impl Holds {
-    /// Nothing is held.
+    /// Creates a tracker without held places.
     pub(crate) fn new() -> Self {
         Self {
             places: HashMap::new(),
@@ -93,7 +98,7 @@ impl Holds {
         self.places.contains_key(&place)
     }
 
-    /// Holds a place that has nothing under way any more. Until something waits there, it is idle.
+    /// Holds a place whose try or batch has ended. The place stays idle until [`Self::queue`].
     pub(crate) fn hold(&mut self, place: Place, fared: Fared, now: Instant) {
         self.together = 1;
         let failures = self.release(place).unwrap_or(0);
@@ -122,36 +127,36 @@ impl Holds {
         }
     }
 
-    /// Everything of a batch was written to a place.
+    /// Records that all of a batch's writes to a place succeeded.
     pub(crate) fn on_written(&mut self, place: Place) {
         self.recent.note(place);
     }
 
-    /// A try succeeded: the next one takes more places together.
+    /// Records a successful try: the next one takes twice as many places.
     pub(crate) fn on_success(&mut self) {
         self.together = (2 * self.together).min(BATCH_ITEMS_MAX);
     }
 
-    /// Frees a place; says how often it had failed by itself.
+    /// Frees a place. Returns how many tries of it alone had failed.
     pub(crate) fn release(&mut self, place: Place) -> Option<u32> {
         let hold = self.places.remove(&place)?;
         self.leave_state(place, &hold);
         Some(hold.failures)
     }
 
-    /// Something waits at a held place with nothing under way.
+    /// Schedules a held place that has pending writes and no try under way.
     pub(crate) fn queue(&mut self, place: Place) {
         self.enter(place, State::Due);
     }
 
-    /// Nothing waits at a held place any more.
+    /// Marks a held place that has no pending writes any more.
     pub(crate) fn rest(&mut self, place: Place) {
         self.counter += 1;
         let since = self.counter;
         self.enter(place, State::Idle { since });
     }
 
-    /// Takes the places that are tried next.
+    /// Takes the places of the next try.
     pub(crate) fn take(&mut self, now: Instant) -> Vec<Place> {
         let due = self.due.iter().take(self.together);
         let places: Vec<Place> = due
@@ -164,18 +169,18 @@ impl Holds {
         places
     }
 
-    /// How many held places have something that waits or is tried.
+    /// Returns how many held places have pending writes or a try under way.
     pub(crate) fn waiting(&self) -> usize {
         self.due.len() + self.under_way
     }
 
-    /// When [`Self::take`] next has something to give.
+    /// Returns when [`Self::take`] next returns a place.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        // Suspects are first, and due since they became it.
+        // Suspects come first, and they are always due.
         self.due.first().map(|(_, _, due, _)| *due)
     }
 
-    /// How many places are held.
+    /// Returns how many places are held.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
@@ -219,7 +224,7 @@ impl Hold {
     }
 }
 
-/// The places that were written to most recently, at most [`RECENT_PLACES_MAX`], numbered in order.
+/// The most recently written places, at most [`RECENT_PLACES_MAX`], numbered in order.
 #[derive(Debug, Default)]
 struct RecentWrites {
     numbers: HashMap<Place, u64>,

@@ -1,7 +1,7 @@
-//! Keeps the newest tally of each of a session's votings, for receivers that could take nothing when it came.
+//! Keeps the newest tally of each poll of a session, for receivers that could not take it when it was sent.
 //!
-//! Bounded: a tally that makes room for another is forgotten, and its voting is remembered as long as somebody missed it,
-//! so that the counts can be read again for that receiver.
+//! Bounded by [`TALLIES_PER_SESSION_MAX`]: a new poll's tally replaces the oldest one. The id of that poll is kept
+//! while a receiver may have missed its tally, so that the gateway can read the counts again for that receiver.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::limits::{FORGOTTEN_TALLIES_MAX, TALLIES_PER_SESSION_MAX};
 use crate::protocol::id::VotingId;
 use crate::relay::tally::Tally;
 
-/// The newest tallies of a session, each voting once, the latest told last.
+/// The newest tally of each poll of a session, the latest last.
 #[derive(Debug, Default)]
 pub(crate) struct KeptTallies {
     kept: Vec<Tally>,
@@ -17,7 +17,7 @@ pub(crate) struct KeptTallies {
 }
 
 impl KeptTallies {
-    /// Keeps a tally in the place of its voting's last one.
+    /// Keeps a tally and drops the poll's previous one.
     pub(crate) fn push(&mut self, tally: &Tally, has_somebody_missed_one: bool) {
         self.kept.retain(|kept| kept.voting != tally.voting);
         self.forgotten.retain(|voting| *voting != tally.voting);
@@ -33,7 +33,7 @@ impl KeptTallies {
         self.kept.push(tally.clone());
     }
 
-    /// Keeps those that something holds for.
+    /// Keeps the tallies for which `holds` returns true.
     pub(crate) fn retain(&mut self, holds: impl FnMut(&Tally) -> bool) {
         self.kept.retain(holds);
     }
@@ -42,7 +42,7 @@ impl KeptTallies {
         self.kept.iter()
     }
 
-    /// The votings whose last tally somebody may have missed and nobody keeps.
+    /// Returns the polls whose last tally a receiver may have missed and whose tally is no longer kept.
     pub(crate) fn forgotten(&self) -> impl Iterator<Item = VotingId> {
         self.forgotten.iter().copied()
     }

@@ -1,14 +1,14 @@
-//! Decides, before the database is asked, whether a caller may write at all: over a socket or over HTTP.
+//! Decides whether a caller may write at all, over a socket or over HTTP, before the gateway asks the database.
 
 use crate::auth::identity::{Identity, Role};
 use crate::protocol::id::UserId;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 
-/// Returns the author of a caller's writes. Every write needs one, since limits count by author: a message, a vote, an
-/// act of moderation. Whether the author may do it is for the database to say.
+/// Returns the author of a caller's writes. Every message, vote and moderation call needs an author, because limits
+/// count by author. The database then decides whether that author may make the write.
 ///
 /// # Errors
-/// `forbidden` for an anonymous caller: one without a token, with the project's anon key, or with an overlay token.
+/// `forbidden` for an anonymous caller: no token, the project's anon key, or an overlay token.
 pub fn may_write(identity: &Identity) -> Result<UserId, Refusal> {
     match (identity.role, identity.subject) {
         (Role::Authenticated, Some(user)) => Ok(user),

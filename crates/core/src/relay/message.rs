@@ -1,8 +1,8 @@
 //! The messages between a peer, its router and the database.
 //!
 //! A peer emits [`Effect`]s. The shell passes each [`RouterRequest`] to the fan-out loop and each [`Query`] to the
-//! database, unchanged, and hands the [`RouterReply`] and the [`QueryResult`] to the peer. An `attempt` tells the tries of
-//! one subscription apart: the peer ignores a reply to an earlier try.
+//! database, unchanged, and hands the [`RouterReply`] and the [`QueryResult`] to the peer. `attempt` numbers the tries
+//! of one subscription: the peer ignores a reply to an earlier try.
 
 use bytes::Bytes;
 
@@ -17,17 +17,17 @@ use crate::relay::router::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
 use crate::relay::start_point::StartOutcome;
 
-/// What the shell around a peer does next.
+/// An action that the shell around a peer carries out.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum Effect {
-    /// Sends the answer to a write that is done.
+    /// Sends the answer to a finished write.
     Answer(Bytes),
-    /// Counts how a subscription began.
+    /// Counts how a subscription started.
     Began(StartOutcome),
-    /// Sends the close frame and ends.
+    /// Sends the close frame and ends the connection.
     Close(CloseCode),
-    /// Verifies a token. The shell reads nothing more from the client before it passes on the result.
+    /// Verifies a token. The shell reads no further frame from the client until it has passed on the result.
     Prove {
         id: Option<FrameId>,
         token: Box<str>,
@@ -43,7 +43,7 @@ pub enum Effect {
     Router(RouterRequest),
     /// Sends a frame.
     Send(Bytes),
-    /// Writes to the database; the result names the ticket.
+    /// Writes to the database. The result carries the same ticket.
     Write {
         ticket: u32,
         author: UserId,
@@ -52,54 +52,54 @@ pub enum Effect {
     },
 }
 
-/// What a peer asks of its router.
+/// A request of a peer to its router.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum RouterRequest {
-    /// Deliver from a position on.
+    /// Delivers events from a position on.
     Attach {
         session: SessionId,
         attempt: u32,
         from: Position,
     },
-    /// Note which user is behind the connection.
+    /// Records the user of the connection.
     Identify { user: Option<UserId> },
-    /// Note the interest in a session, and judge a resume token's grant.
+    /// Records the interest in a session, and judges the grant of a resume token.
     Join {
         session: SessionId,
         attempt: u32,
         user: Option<UserId>,
         grant: Option<Grant>,
     },
-    /// Forget the interest.
+    /// Removes the interest in a session.
     Leave { session: SessionId },
-    /// Show or hide hidden counts.
+    /// Sets whether the receiver sees hidden counts.
     SeesHidden {
         session: SessionId,
         sees_hidden: bool,
     },
 }
 
-/// What a router tells a peer.
+/// A message of a router to a peer.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum RouterReply {
-    /// To [`RouterRequest::Attach`].
+    /// Answers [`RouterRequest::Attach`].
     Attached {
         session: SessionId,
         attempt: u32,
         attached: Attached,
     },
-    /// To [`RouterRequest::Join`]: the interest is noted.
+    /// Answers [`RouterRequest::Join`]: the interest is recorded.
     Joined {
         session: SessionId,
         attempt: u32,
         cached: Option<Box<CachedState>>,
-        /// Whether the grant still holds; `None` without one.
+        /// Whether the grant is still valid; `None` if the request had none.
         grant: Option<GrantVerdict>,
         viewers: u64,
     },
-    /// Something happened to a subscription without a request.
+    /// Reports a change of a subscription that the peer did not request.
     Turned {
         session: SessionId,
         attempt: u32,
@@ -107,19 +107,19 @@ pub enum RouterReply {
     },
 }
 
-/// What a peer asks of the database.
+/// A query of a peer to the database.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum Query {
-    /// May the peer watch the session, and what else may it do?
+    /// Reads whether the peer may watch the session, and its other permissions.
     Admit { session: SessionId, attempt: u32 },
-    /// May it still? Asked in turn, or soon if something changed.
+    /// Reads the permissions again: at the regular interval, or urgently because they may have changed.
     CheckAccess {
         session: SessionId,
         attempt: u32,
         is_urgent: bool,
     },
-    /// Which events follow a position?
+    /// Reads the events after a position.
     ReadPage {
         session: SessionId,
         attempt: u32,
@@ -128,7 +128,7 @@ pub enum Query {
 }
 
 impl Query {
-    /// The subscription that it is about, and which of its tries.
+    /// Returns the session and the attempt of the subscription that asked.
     #[must_use]
     pub fn subscription(&self) -> (SessionId, u32) {
         match self {
@@ -143,34 +143,34 @@ impl Query {
     }
 }
 
-/// What came of a query, a token or a write. An answer is `None` if the database could not be asked.
+/// The result of a query, a token check or a write. `answer` or `page` is `None` if the database could not be reached.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum QueryResult {
-    /// To [`Query::Admit`].
+    /// Answers [`Query::Admit`].
     Admitted {
         session: SessionId,
         attempt: u32,
         answer: Option<Result<Admission, Refusal>>,
     },
-    /// To [`Query::CheckAccess`].
+    /// Answers [`Query::CheckAccess`].
     Checked {
         session: SessionId,
         attempt: u32,
         answer: Option<Result<Access, Refusal>>,
     },
-    /// To [`Query::ReadPage`].
+    /// Answers [`Query::ReadPage`].
     Page {
         session: SessionId,
         attempt: u32,
         page: Option<LogPage>,
     },
-    /// To [`Effect::Prove`].
+    /// Answers [`Effect::Prove`].
     Proven {
         id: Option<FrameId>,
         outcome: Result<Identity, Refusal>,
     },
-    /// To [`Effect::Write`].
+    /// Answers [`Effect::Write`].
     Written {
         ticket: u32,
         outcome: Result<WriteOutcome, Refusal>,
@@ -178,7 +178,7 @@ pub enum QueryResult {
 }
 
 impl QueryResult {
-    /// Whether it answers a [`Query`], and not a token or a write.
+    /// Whether it answers a [`Query`], rather than a token check or a write.
     #[must_use]
     pub fn is_to_query(&self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! The pure core: what should happen, given what is and what came.
+//! The pure core: decides what the gateway does for each frame, notification and answer of the database.
 //!
 //! ```text
 //!   notices, pages ──► Router ──► chunks for receivers        one a fan-out loop
@@ -8,10 +8,13 @@
 //!   frames, answers ──► Peer ───► frames, queries, writes      one a connection
 //! ```
 //!
-//! Nothing here waits, reads a clock, logs or counts. The time is an argument; effects are returned or drained. Read in
-//! this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`, [`snapshot`], [`start_point`],
-//! `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`], [`message`], [`peer`], [`personal`],
-//! `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`], [`holds`].
+//! No code here waits, reads a clock, logs or counts. The time is an argument. Decisions are return values, or effects
+//! that the caller drains.
+//!
+//! Read the modules in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`,
+//! [`snapshot`], [`start_point`], `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`],
+//! [`message`], [`peer`], [`personal`], `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`],
+//! [`holds`].
 
 pub mod access_changes;
 mod backlog;
@@ -41,6 +44,6 @@ mod peer_scripts;
 #[cfg(test)]
 mod router_scripts;
 
-/// The number of a connection, unique in the life of a process.
+/// Identifies a connection. Unique during the life of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u64);

@@ -1,6 +1,7 @@
-//! What a subscriber knows of their own votes, so that a later vote is never overwritten by an earlier one.
+//! Remembers the votes that a subscriber was sent, so that an older vote never overwrites a newer one.
 //!
-//! A vote is heard of as it is committed. What the database reads may be older, if the vote came after the question.
+//! The gateway learns of a vote when it commits. An answer of the database may be older, if the vote came after the
+//! question.
 
 use std::collections::HashMap;
 
@@ -12,45 +13,45 @@ use crate::relay::message::Effect;
 /// The subscriber's own votes in one session.
 #[derive(Debug, Default)]
 pub(crate) struct OwnVotes {
-    /// What was told last of each voting; `None` where the subscriber was told nothing and may remember anything.
+    /// The last vote sent for each poll; `None` if the subscriber was sent none and may remember any vote.
     told: Vec<(VotingId, Option<Told>)>,
-    /// Whether a vote was heard of since the database was asked.
+    /// Whether a vote arrived since the last question to the database.
     is_newer: bool,
 }
 
-/// A vote, or that there is none.
+/// A chosen movie; `None` for no vote.
 type Told = Option<MovieId>;
 
 impl OwnVotes {
-    /// The database is asked: what was heard of before is in its answer.
+    /// Records a question to the database. Its answer includes every vote that arrived before.
     pub(crate) fn on_asked(&mut self) {
         self.is_newer = false;
     }
 
-    /// Whether a vote was heard of since the database was asked: what it reads may be older, or later.
+    /// Whether a vote arrived since the last question to the database. Its answer may be older or newer than that vote.
     pub(crate) fn is_newer(&self) -> bool {
         self.is_newer
     }
 
-    /// Notes a vote that was heard of.
+    /// Records a vote that arrived.
     pub(crate) fn on_vote(&mut self, voting: VotingId, movie: Told) {
         self.is_newer = true;
         self.tell(voting, Some(movie));
     }
 
-    /// The vote to begin with: the one that was heard of after the question, or the one that was read.
+    /// Returns the vote to start with: the one that arrived after the question, otherwise the one that was read.
     pub(crate) fn at_start(&self, voting: VotingId, read: &HashMap<VotingId, MovieId>) -> Told {
         self.heard(voting)
             .unwrap_or_else(|| read.get(&voting).copied())
     }
 
-    /// The vote that was heard of after the question, if one was.
+    /// Returns the vote that arrived after the question, if any.
     pub(crate) fn heard(&self, voting: VotingId) -> Option<Told> {
         let told = self.told.iter().find(|(other, _)| *other == voting);
         told.filter(|_| self.is_newer).and_then(|(_, told)| *told)
     }
 
-    /// The subscriber was told where it begins, with these votes; `None` where it was not told of any.
+    /// Records the votes that `subscribed` or `reset` carried; `None` for a poll without one.
     pub(crate) fn begin(&mut self, votes: impl Iterator<Item = (VotingId, Option<Told>)>) {
         let votes: Vec<_> = votes.collect();
         self.told.clear();
@@ -59,8 +60,8 @@ impl OwnVotes {
         }
     }
 
-    /// Takes what the database read, and gives the votes that are to be told. `None` where a vote came meanwhile: the
-    /// database must be asked again before it can be believed.
+    /// Compares the database's answer with the votes sent, and returns the votes to send. Returns `None` if a vote
+    /// arrived since the question: then the caller must ask the database again.
     pub(crate) fn check(
         &mut self,
         read: &HashMap<VotingId, MovieId>,
@@ -112,7 +113,7 @@ mod tests {
     const TWO: MovieId = MovieId(Uuid::from_u128(12));
 
     #[test]
-    fn what_was_read_before_a_vote_does_not_overwrite_it() {
+    fn an_answer_from_before_a_vote_does_not_overwrite_it() {
         let mut votes = OwnVotes::default();
         votes.on_vote(A, Some(ONE));
         votes.on_asked();
@@ -125,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changed_is_told() {
+    fn only_changed_votes_are_sent() {
         let mut votes = OwnVotes::default();
         votes.begin([(A, Some(Some(ONE))), (B, None)].into_iter());
-        // Of B the subscriber may remember anything.
+        // The subscriber was sent no vote for B, so it may remember any.
         assert_eq!(votes.check(&read(&[(A, ONE)])), Some(vec![(B, None)]));
         assert_eq!(votes.check(&read(&[(A, ONE)])), Some(Vec::new()));
         assert_eq!(votes.check(&read(&[(A, TWO)])), Some(vec![(A, Some(TWO))]));
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_remembered_votes_are_bounded() {
         let mut votes = OwnVotes::default();
         for number in 0..100 {
             votes.on_vote(VotingId(Uuid::from_u128(number)), Some(ONE));

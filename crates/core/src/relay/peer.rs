@@ -1,7 +1,8 @@
-//! One client as the pure core sees it: who it is, what it watches, what it waits for, and when it must go.
+//! One client as the pure core sees it: its identity, its subscriptions, its pending writes and its deadlines.
 //!
-//! Told what happened by `on_…`; what shall be done is drained with [`Peer::take_effects`] after each. Knows nothing of
-//! sockets and SQL. Invariant: every frame with an answer in the protocol gets exactly one.
+//! The shell calls an `on_…` method for each thing that happens, then drains the resulting actions with
+//! [`Peer::take_effects`]. Knows nothing about sockets or SQL. Invariant: every frame that has an answer in the
+//! protocol gets exactly one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,31 +28,31 @@ use crate::relay::progress::Step;
 use crate::relay::resume::ResumeKey;
 use crate::relay::subscription::Subscription;
 
-/// The time, on both clocks.
+/// The current time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// For deadlines.
+    /// The monotonic clock, for deadlines.
     pub at: Instant,
-    /// For tokens: milliseconds since 1970.
+    /// The wall clock, for tokens: milliseconds since 1970.
     pub unix_ms: u64,
 }
 
-/// What holds for every peer of a gateway.
+/// The settings that all peers of a gateway share.
 #[derive(Debug)]
 pub struct Rules {
     /// Seals and opens resume tokens.
     pub resume_key: ResumeKey,
-    /// How long a resume token lives.
+    /// The lifetime of a resume token.
     pub resume_ttl: Duration,
-    /// How often a client is pinged; after two without a sign of life it is closed.
+    /// The interval between pings. A client that is silent for two intervals is closed.
     pub heartbeat: Duration,
-    /// Whether a client may watch without a token.
+    /// Whether clients without a token may watch.
     pub allow_anonymous: bool,
-    /// How old an admission may be before the database is asked again.
+    /// The age at which an admission is checked again with the database.
     pub access_check: Duration,
 }
 
-/// Something a client wants written.
+/// A write that a client asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// A chat message.
@@ -64,14 +65,14 @@ pub enum Write {
 #[derive(Debug)]
 pub struct Peer {
     rules: Arc<Rules>,
-    /// Another for each peer.
+    /// Differs from peer to peer.
     seed: u64,
     identity: Arc<Identity>,
     is_admitted: bool,
     is_proving: bool,
     unproven: CloseCode,
     subscriptions: Vec<Subscription>,
-    /// Sessions that it was inside of and may not watch any more: no more than it could subscribe to.
+    /// Sessions whose access was withdrawn on this socket. At most [`SUBSCRIPTIONS_PER_PEER_MAX`].
     withdrawn: Vec<SessionId>,
     writes: Vec<(u32, Option<FrameId>)>,
     effects: Vec<Effect>,
@@ -84,7 +85,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client whose socket has just opened; without an identity it must show one, or watch anonymously.
+    /// Creates a peer for a socket that has just opened. Without an identity, the client must send a token or watch
+    /// anonymously.
     #[must_use]
     pub fn new(
         rules: Arc<Rules>,
@@ -118,12 +120,12 @@ impl Peer {
         }
     }
 
-    /// Bytes of any kind came from the client.
+    /// Handles any bytes from the client, which show that it is alive.
     pub fn on_heard(&mut self, now: Moment) {
         self.heard_at = now.at;
     }
 
-    /// A text frame came from the client.
+    /// Handles a text frame from the client.
     pub fn on_frame(&mut self, frame: Result<Request, DecodeError>, now: Moment) {
         match frame {
             Ok(request) => self.on_request(request, now),
@@ -132,19 +134,19 @@ impl Peer {
         }
     }
 
-    /// A frame came that is one too many; the next may come in so long.
+    /// Handles a frame beyond the rate limit. The client may send the next one after `retry_after_ms`.
     pub fn on_excess(&mut self, id: Option<FrameId>, retry_after_ms: u64) {
         let mut refusal = Refusal::new(RefusalCode::RateLimited, "too many frames, slow down");
         refusal.retry_after_ms = Some(retry_after_ms);
         self.refuse(id, refusal);
     }
 
-    /// The client goes on although it was told, again and again, to slow down.
+    /// Handles a client that keeps sending after repeated `rate_limited` errors: closes it.
     pub fn on_flood(&mut self) {
         self.close(CloseCode::Flooding);
     }
 
-    /// A frame came that is no JSON object.
+    /// Handles a frame that is not a JSON object.
     pub fn on_malformed(&mut self) {
         self.malformed += 1;
         if self.malformed > MALFORMED_FRAMES_MAX {
@@ -157,7 +159,7 @@ impl Peer {
         }
     }
 
-    /// The router answered a request, or something happened to a subscription.
+    /// Handles an answer of the router, or its report about a subscription.
     pub fn on_router_reply(&mut self, reply: RouterReply, now: Moment) {
         match reply {
             RouterReply::Attached {
@@ -193,7 +195,7 @@ impl Peer {
         }
     }
 
-    /// A query, the verification of a token, or a write came to its end.
+    /// Handles the result of a query, a token check or a write.
     pub fn on_query_result(&mut self, result: QueryResult, now: Moment) {
         match result {
             QueryResult::Admitted {
@@ -225,7 +227,7 @@ impl Peer {
         }
     }
 
-    /// A write was done or refused.
+    /// Handles the result of a write.
     fn on_written(&mut self, ticket: u32, outcome: Result<WriteOutcome, Refusal>) {
         let is_meant = |(waiting, _): &(u32, Option<FrameId>)| *waiting == ticket;
         let Some(place) = self.writes.iter().position(is_meant) else {
@@ -242,10 +244,10 @@ impl Peer {
         }
     }
 
-    /// The bearer of a token from an `auth` frame is known, or the token is refused.
+    /// Handles the result of the check of an `auth` frame's token.
     fn on_proven(&mut self, id: Option<FrameId>, outcome: Result<Identity, Refusal>, now: Moment) {
         self.is_proving = false;
-        // Nothing was taken from the client meanwhile, so that its silence says nothing.
+        // The shell read nothing from the client during the check, so the client's silence means nothing.
         self.heard_at = now.at;
         let identity = match outcome {
             Ok(identity) => identity,
@@ -273,7 +275,8 @@ impl Peer {
         self.effects.push(Effect::Router(RouterRequest::Identify {
             user: identity.subject,
         }));
-        // A fresh token of the same user is no other identity: who shows one after the other must not escape every answer.
+        // A new token of the same user is not another identity. Otherwise a client could avoid every refusal by sending
+        // one new token after the other.
         let is_another = identity.subject != self.identity.subject;
         self.identity = Arc::new(identity);
         let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
@@ -282,7 +285,7 @@ impl Peer {
         }
     }
 
-    /// The gateway is about to stop; the client shall come back after so long.
+    /// Handles the shutdown of the gateway: asks the client to reconnect after `after_ms`.
     pub fn on_drain(&mut self, after_ms: u64) {
         self.send(&ServerFrame::Reconnect {
             reason: "draining",
@@ -291,7 +294,7 @@ impl Peer {
         self.close(CloseCode::Restart);
     }
 
-    /// Does what is due.
+    /// Performs the actions that are due.
     pub fn on_deadline(&mut self, now: Moment) {
         if self.auth_due().is_some_and(|due| now.at >= due) {
             return self.close(self.unproven);
@@ -319,18 +322,18 @@ impl Peer {
         }
     }
 
-    /// Whether anything shall be done.
+    /// Whether effects are waiting to be drained.
     #[must_use]
     pub fn has_effects(&self) -> bool {
         !self.effects.is_empty()
     }
 
-    /// Takes what shall be done, in order.
+    /// Takes the effects, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Self::on_deadline`] is next worth a call.
+    /// Returns when [`Self::on_deadline`] must be called next.
     #[must_use]
     pub fn deadline(&self, now: Moment) -> Instant {
         let token = self
@@ -350,13 +353,14 @@ impl Peer {
         !self.writes.is_empty()
     }
 
-    /// Who the client is.
+    /// Returns the client's identity.
     #[must_use]
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
-    /// Whether a token of the client is being judged; its next frames are meant for who it is then.
+    /// Whether a token of the client is being checked. The shell reads no frame until then, because the next frames
+    /// belong to the new identity.
     #[must_use]
     pub fn is_proving(&self) -> bool {
         self.is_proving
@@ -405,13 +409,14 @@ impl Peer {
             );
             return self.refuse(id, Refusal::bad_request(message));
         }
-        // Tries of one session are told apart for the life of the socket, also across an unsubscribe.
+        // The high 16 bits number the subscribes on this socket and the low 16 bits the tries, so attempts stay
+        // distinct across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);
         let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
         let was_withdrawn = self.withdrawn.contains(&wish.session);
         let (attempt, effects) = (self.counter, &mut self.effects);
         let subscription = Subscription::begin(wish, id, attempt, was_withdrawn, &context, effects);
-        // Most have one: a vector's own growth would begin with four.
+        // Most peers have one subscription. A vector's own growth would start with room for four.
         self.subscriptions.reserve_exact(1);
         self.subscriptions.push(subscription);
     }
@@ -462,7 +467,7 @@ impl Peer {
         });
     }
 
-    /// Takes one step of a subscription, if the answer is for the try that is under way.
+    /// Runs one step of a subscription, unless the answer belongs to an earlier attempt.
     fn step(
         &mut self,
         session: SessionId,
@@ -496,13 +501,13 @@ impl Peer {
         }
     }
 
-    /// Whether the client is known, by a subscription of this socket, to moderate a session.
+    /// Whether the client moderates a session, according to a subscription of this socket.
     fn moderates(&self, session: SessionId) -> bool {
         let mut subscriptions = self.subscriptions.iter();
         subscriptions.any(|one| one.session == session && one.moderates())
     }
 
-    /// When the client is to be warned of its token's end, and when that is.
+    /// Returns when to warn the client about its token's expiry, and when the token expires.
     fn expiry(&self, now: Moment) -> Option<(Instant, Instant)> {
         let expires_at_ms = self.identity.expires_at?.saturating_mul(1_000);
         let left = Duration::from_millis(expires_at_ms.saturating_sub(now.unix_ms));
@@ -510,12 +515,13 @@ impl Peer {
         Some((now.at + left.saturating_sub(TOKEN_WARNING), expiry))
     }
 
-    /// When the client is given up if it has shown no good token, as far as it is still expected to.
+    /// Returns when a client that has sent no valid token is closed; `None` if it is admitted or its token is being
+    /// checked.
     fn auth_due(&self) -> Option<Instant> {
         (!self.is_admitted && !self.is_proving).then(|| self.opened_at + AUTH_TIMEOUT)
     }
 
-    /// When the client is given up if nothing is heard from it, as long as it is listened to.
+    /// Returns when a silent client is closed; `None` while the shell reads nothing from it.
     fn silent_at(&self) -> Option<Instant> {
         (!self.is_proving).then(|| self.heard_at + 2 * self.rules.heartbeat)
     }

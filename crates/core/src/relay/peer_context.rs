@@ -1,4 +1,4 @@
-//! What every step of a subscription knows about its peer: who it is, what holds for it, and when it happens.
+//! The facts about a peer that every step of its subscriptions needs: identity, rules and the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use crate::auth::identity::Identity;
 use crate::relay::peer::{Moment, Rules};
 use crate::relay::resume::ResumeKey;
 
-/// What every step of a subscription needs to know about its peer.
+/// The facts about a peer that every step of its subscriptions needs.
 #[derive(Debug)]
 pub(crate) struct PeerContext<'a> {
-    /// Who the peer is.
+    /// The peer's identity.
     pub(crate) identity: &'a Arc<Identity>,
-    /// Seals resume tokens.
+    /// Seals and opens resume tokens.
     pub(crate) key: &'a ResumeKey,
-    /// How long they live.
+    /// The lifetime of a resume token.
     pub(crate) resume_ttl: Duration,
-    /// How old an admission may be before the database is asked again.
+    /// The age at which an admission is checked again with the database.
     pub(crate) access_check: Duration,
-    /// Another for each peer: spreads over time what all of them do.
+    /// Differs from peer to peer, so that peers spread their queries over time.
     pub(crate) seed: u64,
-    /// The time.
+    /// The current time.
     pub(crate) now: Moment,
 }
 
 impl<'a> PeerContext<'a> {
-    /// What a peer knows of itself at a time.
+    /// Combines a peer's identity with the gateway's rules and the time.
     #[must_use]
     pub(crate) fn new(
         identity: &'a Arc<Identity>,
@@ -43,13 +43,14 @@ impl<'a> PeerContext<'a> {
         }
     }
 
-    /// When access is checked next after it was: in the last quarter of the interval, each peer at another time.
+    /// Returns the delay until the next access check. It falls in the last quarter of the interval and differs from
+    /// peer to peer.
     #[must_use]
     pub(crate) fn next_check(&self) -> Duration {
         self.access_check * 3 / 4 + self.part_of(self.access_check / 4)
     }
 
-    /// A part of a time, another for each peer and moment.
+    /// Returns a part of a duration that differs from peer to peer and from moment to moment.
     #[must_use]
     pub(crate) fn part_of(&self, time: Duration) -> Duration {
         // Consecutive numbers land far from each other (Fibonacci hashing).

@@ -1,7 +1,8 @@
-//! What a subscriber may do, and since when that is known.
+//! The permissions of one subscription, and the time at which the database confirmed them.
 //!
-//! The database says it and is asked again where something may have changed. Resume tokens are dated by the question that
-//! they rest on: a change of access that came after it voids them. Knows nothing of where the subscriber stands.
+//! The database decides them, and the subscription asks again when they may have changed. A resume token carries the
+//! time of the question that it rests on, so a later access change voids it. Knows nothing about the subscription's
+//! position.
 
 use std::time::{Duration, Instant};
 
@@ -13,26 +14,27 @@ use crate::relay::peer_context::PeerContext;
 use crate::relay::resume::Grant;
 use crate::relay::snapshot::Access;
 
-/// The rights of one subscription.
+/// The permissions of one subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Permissions {
     can: Can,
-    /// When the admission that stands was asked for, or 0 while it is in doubt. What is voided later voids the tokens that
-    /// rest on it; those that rest on 0 are void from the start.
+    /// When the current admission was asked for, or 0 while it is in doubt. A later revocation voids the resume tokens
+    /// that rest on it. A token that rests on 0 is void from the start.
     admitted_at_ms: u64,
-    /// When the admission under way was asked for. One at a time: of two, the answer that comes last may be the older.
+    /// When the question under way was asked. Only one question is under way at a time: of two, the answer that arrives
+    /// last may be the older one.
     asked_at_ms: Option<u64>,
-    /// Something changed while it was under way: it must be asked for again.
+    /// The permissions may have changed while the question was under way: ask again after its answer.
     is_owed: bool,
-    /// What is under way was asked as somebody else.
+    /// The question under way was asked for the previous identity.
     is_of_another: bool,
     question_due: Option<Instant>,
     token_due: Option<Instant>,
 }
 
 impl Permissions {
-    /// Takes the word of a grant. The database is asked when its admission is as old as one may be, so a token that is shown
-    /// again and again hides nothing.
+    /// Adopts the permissions of a grant. Their age counts from the grant's issue, so a client cannot postpone the
+    /// database check by resuming again and again.
     pub(crate) fn on_grant(&mut self, grant: &Grant, context: &PeerContext<'_>) {
         self.can = grant.can;
         self.admitted_at_ms = grant.issued_at_ms;
@@ -43,32 +45,33 @@ impl Permissions {
         self.ask_within(left, context.now);
     }
 
-    /// Puts what stood in doubt. Says whether the database is to be asked at once; if not, it is asked once more after the
-    /// answer under way.
+    /// Puts the permissions in doubt. Returns true if the caller must ask the database now. Otherwise a question is
+    /// under way, and the next one follows its answer.
     pub(crate) fn ask(&mut self, now: Moment) -> bool {
-        // It may be another identity's: a token made meanwhile rests on nothing.
+        // The permissions may belong to another identity. A resume token made before the answer must therefore rest on
+        // nothing.
         self.admitted_at_ms = 0;
         self.check(now)
     }
 
-    /// Has what stands confirmed. Says as [`Self::ask`] whether to ask at once.
+    /// Asks for confirmation of the permissions. Returns as [`Self::ask`] does.
     pub(crate) fn check(&mut self, now: Moment) -> bool {
         self.is_owed = self.asked_at_ms.is_some();
         self.asked_at_ms.get_or_insert(now.unix_ms);
         !self.is_owed
     }
 
-    /// The subscriber is somebody else from here on: what is under way says nothing about them.
+    /// Records that the subscriber has another identity: the question under way says nothing about it.
     pub(crate) fn on_other_identity(&mut self) {
         self.is_of_another = self.asked_at_ms.is_some();
     }
 
-    /// Whether the answer that came is about another identity, once.
+    /// Returns true, once, if the answer that arrived is about the previous identity.
     pub(crate) fn take_of_another(&mut self) -> bool {
         std::mem::take(&mut self.is_of_another)
     }
 
-    /// Notes that an answer came. Says whether the database must be asked once more.
+    /// Records that an answer arrived. Returns true if the caller must ask the database once more.
     pub(crate) fn on_answer(&mut self, is_allowed: bool) -> bool {
         let asked_at_ms = self.asked_at_ms.take();
         let is_owed = std::mem::take(&mut self.is_owed);
@@ -78,10 +81,10 @@ impl Permissions {
         is_owed
     }
 
-    /// Takes what the database said. Says whether it is another thing than before.
+    /// Adopts the database's answer. Returns true if the permissions changed.
     pub(crate) fn admit(&mut self, access: &Access, context: &PeerContext<'_>) -> bool {
         let now = context.now;
-        // The token that was given says what was.
+        // The client's resume token carries the old permissions: renew it now.
         self.token_due = self.token_due.map(|_| now.at);
         self.ask_within(context.next_check(), now);
         if let Some(delay) = access.ask_again {
@@ -90,19 +93,21 @@ impl Permissions {
         std::mem::replace(&mut self.can, access.can) != access.can
     }
 
-    /// Has the database asked in a while, or sooner if that is due already.
+    /// Schedules a question to the database after `delay`, unless one is due earlier.
     pub(crate) fn ask_within(&mut self, delay: Duration, now: Moment) {
         let due = now.at + delay;
         self.question_due = Some(self.question_due.map_or(due, |known| known.min(due)));
     }
 
-    /// Begins to renew the token, where that has not begun: who is behind again and again still gets it in time.
+    /// Schedules the renewal of the resume token, unless it is scheduled already. A client that falls behind again and
+    /// again therefore still gets its new token in time.
     pub(crate) fn renew_tokens(&mut self, context: &PeerContext<'_>) {
         self.token_due
             .get_or_insert(context.now.at + context.resume_ttl / 2);
     }
 
-    /// Forgets what is under way: the subscription begins anew, and what it asked has another's number.
+    /// Forgets the question under way and the token's renewal: the subscription starts over, and the old answer carries
+    /// another attempt.
     pub(crate) fn begin_anew(&mut self) {
         self.asked_at_ms = None;
         self.is_owed = false;
@@ -110,12 +115,12 @@ impl Permissions {
         self.token_due = None;
     }
 
-    /// Whether it is time to ask the database.
+    /// Returns true, once, when a question to the database is due.
     pub(crate) fn poll_question(&mut self, now: Moment) -> bool {
         self.question_due.take_if(|due| *due <= now.at).is_some()
     }
 
-    /// A fresh token, where it is time for one.
+    /// Returns a new resume token when one is due.
     pub(crate) fn poll_token(
         &mut self,
         session: SessionId,
@@ -126,17 +131,17 @@ impl Permissions {
         Some(self.seal(session, context))
     }
 
-    /// When something is next due.
+    /// Returns when the next question or token is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.question_due.into_iter().chain(self.token_due).min()
     }
 
-    /// What the subscriber may do.
+    /// Returns the current permissions.
     pub(crate) fn can(&self) -> Can {
         self.can
     }
 
-    /// A token that says so.
+    /// Seals a resume token for the current permissions.
     pub(crate) fn seal(&self, session: SessionId, context: &PeerContext<'_>) -> String {
         let expires_at_ms = context.now.unix_ms.saturating_add(ms(context.resume_ttl));
         context.key.seal(

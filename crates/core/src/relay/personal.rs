@@ -1,6 +1,6 @@
-//! What concerns one user on this node: their own votes, and changes of their access.
+//! Passes votes and access changes on to the receivers that they concern.
 //!
-//! Finds the connections of a user by an index, so a vote does not look at everybody who watches.
+//! An index finds the connections of a user, so a vote does not visit every receiver of its session.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,46 +12,46 @@ use crate::relay::PeerId;
 use crate::relay::router::{Turn, TurnKind};
 use crate::relay::topic::Topic;
 
-/// A vote that was made through this gateway and is committed.
+/// A committed vote that was made through this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnVote {
-    /// Whose.
+    /// The voter.
     pub user: UserId,
-    /// In which session.
+    /// The poll's session.
     pub session: SessionId,
-    /// In which voting.
+    /// The poll.
     pub voting: VotingId,
-    /// For what; `None` where it was withdrawn.
+    /// The chosen movie; `None` for a withdrawn vote.
     pub movie: Option<MovieId>,
 }
 
-/// The connections of each user that watch something.
+/// The connections of each user that watch at least one session.
 #[derive(Debug, Default)]
 pub(crate) struct Users(BTreeSet<(UserId, PeerId)>);
 
 impl Users {
-    /// Notes who is behind a connection.
+    /// Records the user of a connection.
     pub(crate) fn add(&mut self, user: Option<UserId>, peer: PeerId) {
         if let Some(user) = user {
             self.0.insert((user, peer));
         }
     }
 
-    /// Forgets who was behind a connection.
+    /// Removes the user of a connection.
     pub(crate) fn remove(&mut self, user: Option<UserId>, peer: PeerId) {
         if let Some(user) = user {
             self.0.remove(&(user, peer));
         }
     }
 
-    /// The connections of a user.
+    /// Returns the connections of a user.
     pub(crate) fn of(&self, user: UserId) -> impl Iterator<Item = PeerId> {
         let range = (user, PeerId(0))..=(user, PeerId(u64::MAX));
         self.0.range(range).map(|(_, peer)| *peer)
     }
 }
 
-/// Tells the connections of the voter that follow the session.
+/// Queues the vote for each of the voter's connections that follow the session.
 pub(crate) fn tell_own_vote(
     vote: &OwnVote,
     users: &Users,
@@ -73,7 +73,7 @@ pub(crate) fn tell_own_vote(
     }
 }
 
-/// Has one receiver of a session asked about.
+/// Queues an access check for one receiver of a session.
 pub(crate) fn ask_about(
     topic: &mut Topic,
     session: SessionId,
@@ -90,8 +90,8 @@ pub(crate) fn ask_about(
     }
 }
 
-/// Has all receivers of a session asked about, each after a while. What is told about a session names nobody's rights: only
-/// a change for all can make it untrue.
+/// Queues an access check for every receiver of a session, each after its own delay, and marks the session's snapshot
+/// as outdated. A change for one user does not do that, because the snapshot names no one's permissions.
 pub(crate) fn ask_about_all(
     topic: &mut Topic,
     session: SessionId,

@@ -1,4 +1,4 @@
-//! How far a subscription has come.
+//! The states of a subscription, from joining to live.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,66 +10,67 @@ use crate::protocol::notify::Event;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::start_point::Start;
 
-/// Whether a subscription goes on.
+/// Whether a subscription continues after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It does.
+    /// It continues.
     Stay,
-    /// It is over and was said to be.
+    /// It has ended, and the client has its answer.
     End,
-    /// It is over because access was withdrawn.
+    /// It has ended because access was withdrawn.
     Withdrawn,
 }
 
-/// What a subscription waits for.
+/// The answer that a subscription waits for.
 #[derive(Debug)]
 pub(crate) enum State {
-    /// The router was told of the interest.
+    /// The router's answer to `Join`.
     Joining(Box<Start>),
-    /// The database was asked.
+    /// The database's answer to `Admit`.
     Authorizing(Box<Start>),
-    /// A page of the log was asked for.
+    /// A page of the log.
     CatchingUp(Box<CatchUp>),
-    /// The router was asked to go on from a position.
+    /// The router's answer to `Attach`.
     Attaching(Box<CatchUp>),
-    /// The router delivers.
+    /// None: the router delivers events.
     Live,
-    /// The database had no answer; asks again at a time.
+    /// The time of the next try, after the database or the router had no answer.
     Waiting { until: Instant, next: Retry },
 }
 
-/// What is tried again.
+/// The step to try again.
 #[derive(Debug)]
 pub(crate) enum Retry {
     Start(Box<Start>),
     Page(Box<CatchUp>),
 }
 
-/// How far a subscription has come.
+/// The position that a subscription has reached, and the snapshot that it started from.
 #[derive(Debug)]
 pub(crate) struct CatchUp {
     pub(crate) position: Seq,
-    /// What the admission read, for the router to remember; without one after a page that followed being live.
+    /// The snapshot of the admission, for the router to remember. `None` if a live subscription fell behind and reads
+    /// pages again.
     pub(crate) snapshot: Option<Arc<Snapshot>>,
 }
 
 impl State {
-    /// Whether an answer of the router to a join is awaited.
+    /// Whether the subscription waits for the router's answer to `Join`.
     pub(crate) fn is_joining(&self) -> bool {
         matches!(self, Self::Joining(_))
     }
 
-    /// Whether a page of the log is awaited.
+    /// Whether the subscription waits for a page of the log.
     pub(crate) fn is_catching_up(&self) -> bool {
         matches!(self, Self::CatchingUp(_))
     }
 
-    /// Whether an answer of the router to a wish to go on is awaited.
+    /// Whether the subscription waits for the router's answer to `Attach`.
     pub(crate) fn is_attaching(&self) -> bool {
         matches!(self, Self::Attaching(_))
     }
 
-    /// Whether the subscriber is yet to be told where it begins, or begins anew.
+    /// Whether the client still waits for `subscribed` or `reset`.
     pub(crate) fn is_beginning(&self) -> bool {
         matches!(
             self,
@@ -84,7 +85,8 @@ impl State {
 }
 
 impl CatchUp {
-    /// Takes the events of a page that follow the position without a gap, and moves on. A trim may have taken others.
+    /// Returns the events of a page that follow the position without a gap, and moves the position past them. It stops
+    /// at a gap, which a trim of the log can cause.
     pub(crate) fn take<'a>(&mut self, events: &'a [Event]) -> Vec<&'a Bytes> {
         let follows = |event: &&Event| {
             let is_next = event.seq == self.position.next();

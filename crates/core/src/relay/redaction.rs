@@ -1,15 +1,15 @@
-//! Tells a redacted event from another one.
+//! Compares an event in the ring with the log's copy, which may be redacted.
 //!
-//! The log takes the text out of deleted messages, and names and ids of people whose account is gone. The window may still
-//! hold the event as it was.
+//! The log removes the text of deleted messages, and the names and ids of deleted accounts. The ring may still hold the
+//! event with them.
 
 use serde_json::Value;
 
-/// Whom the log names instead of a person whose account is gone: the nil uuid.
+/// The id that the log writes in place of a deleted account: the nil uuid.
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Whether the log's text of an event is the one held, or that one without what a redaction takes: the text of a deleted
-/// message, the names and ids of people whose account is gone.
+/// Whether the log's event equals the stored one, apart from redacted fields: the text of a deleted message, and the
+/// names and ids of deleted accounts.
 pub(crate) fn is_same_or_redacted(held: &[u8], logged: &[u8]) -> bool {
     const PEOPLE: [&str; 4] = ["author", "deleted_by", "streamer_id", "user_id"];
     const OF_A_DELETION: [&str; 3] = ["body", "deleted_at", "deleted_by"];
@@ -49,7 +49,7 @@ mod tests {
     const HELD: &str = r#"{"seq":4,"type":"chat.created","at":"a","data":{"id":"m","user_id":"u","body":"hi","deleted_at":null,"deleted_by":null,"author":{"username":"ann"}}}"#;
 
     #[test]
-    fn a_redaction_takes_text_and_people() {
+    fn a_redaction_removes_text_and_people() {
         let deleted = HELD
             .replace(r#""hi""#, "null")
             .replace(r#""deleted_at":null"#, r#""deleted_at":"t""#);
@@ -82,7 +82,7 @@ mod tests {
                 HELD.replace(r#""deleted_at":null"#, r#""deleted_at":"t""#),
             ),
             (HELD, deleted.replace(r#","body":null"#, "")),
-            // What was shown as deleted has its text in the log.
+            // The stored event is redacted but the log's is not.
             (deleted.as_str(), HELD.to_owned()),
             (HELD, "no JSON".to_owned()),
             (HELD, r#"{"data":7}"#.to_owned()),

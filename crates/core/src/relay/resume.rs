@@ -1,7 +1,7 @@
-//! Resume tokens: the proof that a subject was admitted to a session a short while ago.
+//! Resume tokens: the proof that a subject was recently admitted to a session.
 //!
-//! A token spares the database a question when a herd comes back. It grants nothing by itself: the socket's own JWT must
-//! name the same subject and role, and [`Revocations`] voids tokens that were issued before an access changed.
+//! A token saves the database a query when many clients reconnect. It grants nothing alone: the socket's own JWT must
+//! name the same subject and role, and [`Revocations`] voids tokens that were issued before an access change.
 
 use std::collections::HashMap;
 
@@ -21,32 +21,32 @@ const TAG_BYTES: usize = 32;
 const CLAIMS_BYTES: usize = 1 + 16 + 1 + 16 + 1 + 1 + 8 + 8;
 const _: () = assert!((CLAIMS_BYTES + TAG_BYTES) * 4 / 3 + 4 <= RESUME_TOKEN_BYTES_MAX);
 
-/// What a token says, once its seal was found good.
+/// The contents of a token whose seal is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Where its bearer was admitted.
+    /// The session that the subject was admitted to.
     pub session: SessionId,
-    /// Who was admitted; `None` for an anonymous viewer.
+    /// The admitted subject; `None` for an anonymous viewer.
     pub subject: Option<UserId>,
-    /// What the bearer could do.
+    /// The subject's permissions.
     pub can: Can,
-    /// When it was issued, in milliseconds since 1970.
+    /// When the database was asked, in milliseconds since 1970.
     pub issued_at_ms: u64,
 }
 
-/// The key under which all nodes seal and open tokens.
+/// The key with which all nodes seal and open tokens.
 #[derive(Debug)]
 pub struct ResumeKey(hmac::Key);
 
 impl ResumeKey {
-    /// A key from the operator's secret.
+    /// Derives the key from the operator's secret.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
-    /// Seals a token that says what was admitted at a time. That time is when the database was asked, not when the token is
-    /// made: a change of access that came between the two must void it.
+    /// Seals a token. `issued_at_ms` is when the database was asked, not when the token is made, because an access
+    /// change between the two must void the token.
     #[must_use]
     pub fn seal(
         &self,
@@ -74,8 +74,8 @@ impl ResumeKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Opens a token that this identity shows for this session. A token that is bad, foreign or expired is `None`: the
-    /// client then goes the ordinary way.
+    /// Opens a token that this identity shows for this session. Returns `None` for a bad, foreign or expired token: the
+    /// client is then admitted through the database.
     #[must_use]
     pub fn open(
         &self,
@@ -118,10 +118,10 @@ impl ResumeKey {
     }
 }
 
-/// Which tokens are void although their seal is good.
+/// Decides which tokens are void although their seal is valid.
 ///
-/// Bounded by [`REVOCATIONS_MAX`]: when it is full, every token issued so far is void, which costs questions to the
-/// database and nothing else.
+/// Bounded by [`REVOCATIONS_MAX`]. When it is full, it voids every token issued so far. That costs only database
+/// queries.
 #[derive(Debug, Default)]
 pub struct Revocations {
     all_before_ms: u64,
@@ -129,7 +129,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Voids what was issued to those concerned up to now.
+    /// Voids the tokens issued so far to the users and sessions of an access change.
     pub fn on_access_change(&mut self, change: AccessChange, now_ms: u64) {
         let key = (change.session, change.user);
         if key == (None, None)
@@ -137,19 +137,19 @@ impl Revocations {
         {
             self.void_all(now_ms);
         } else {
-            // The clock that dated a grant may be another node's.
+            // Another node with another clock may have set the grant's time.
             self.before_ms
                 .insert(key, now_ms.saturating_add(CLOCK_SKEW_MS));
         }
     }
 
-    /// Voids every token issued up to now: changes may have been missed.
+    /// Voids every token issued so far, because access changes may have been missed.
     pub fn void_all(&mut self, now_ms: u64) {
         self.all_before_ms = now_ms;
         self.before_ms.clear();
     }
 
-    /// Judges whether a grant still holds.
+    /// Decides whether a grant is still valid.
     #[must_use]
     pub fn judge(&self, grant: &Grant) -> GrantVerdict {
         let voided = |session, user| self.before_ms.get(&(session, user)).copied().unwrap_or(0);
@@ -167,12 +167,12 @@ impl Revocations {
     }
 }
 
-/// Whether the grant of a resume token still holds.
+/// Whether the grant of a resume token is still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantVerdict {
-    /// It does: nothing revoked it since it was issued.
+    /// It is valid: no access change revoked it since its issue.
     Holds,
-    /// The access that it proves was withdrawn since.
+    /// An access change revoked it.
     Revoked,
 }
 
@@ -214,11 +214,11 @@ mod tests {
             key.open(&token, &Identity::anonymous(), SESSION, 1_001),
             None
         );
-        let as_nobody = Identity {
+        let as_anon = Identity {
             role: Role::Anon,
             ..user(1)
         };
-        assert_eq!(key.open(&token, &as_nobody, SESSION, 1_001), None);
+        assert_eq!(key.open(&token, &as_anon, SESSION, 1_001), None);
         assert_eq!(
             key.open(&token, &user(1), SessionId(Uuid::nil()), 1_001),
             None
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_access_voids_what_was_issued_before() {
+    fn an_access_change_voids_earlier_tokens() {
         let grant = |user: u128, issued_at_ms| Grant {
             session: SESSION,
             subject: Some(UserId(Uuid::from_u128(user))),
@@ -304,7 +304,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(token in ".*") {
+        fn opening_any_text_does_not_panic(token in ".*") {
             let _ = ResumeKey::new(&[7; 32]).open(&token, &user(1), SESSION, 1);
         }
     }

@@ -1,7 +1,7 @@
-//! What a new subscriber is told about a session, beside its log.
+//! A session's state apart from its log: its info, polls and counts, as `subscribed` and `reset` send them.
 //!
-//! Read from the database with an admission and kept by the router, so that a herd that comes back is answered from
-//! memory. The texts are the database's own and are spliced, not rebuilt.
+//! An admission reads it from the database, and the router keeps it, so that many reconnecting clients are answered
+//! from memory. The JSON texts come from the database and are copied into frames unchanged.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,60 +10,60 @@ use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::server::{Can, VotingView};
 use crate::relay::tally::Tally;
 
-/// A session at one moment of its log.
+/// A session's state at one position of its log.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Snapshot {
-    /// Which life of the database the numbers belong to.
+    /// The epoch of the numbers.
     pub epoch: String,
     /// The newest number.
     pub head: Seq,
-    /// The number before the oldest event that the log still has.
+    /// The number before the log's oldest event.
     pub floor: Seq,
-    /// Title, status and the like, as a JSON object.
+    /// Title, status and other fields, as a JSON object.
     pub(crate) info: Box<RawValue>,
-    /// The open voting, then closed ones, newest first.
+    /// The open poll, then closed ones, newest first.
     pub votings: Vec<Voting>,
 }
 
-/// A voting as the database has it.
+/// A poll as the database stores it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Voting {
-    /// Its id.
+    /// The poll's id.
     pub voting: VotingId,
     /// `open` or `closed`.
     pub(crate) status: String,
     /// Grows with every change of the counts.
     pub version: u64,
-    /// All votes together.
+    /// The number of all votes.
     pub(crate) total: u64,
-    /// The real counts, as a JSON array.
+    /// The unmasked counts, as a JSON array.
     pub(crate) counts: Box<RawValue>,
-    /// When it closes by itself.
+    /// When the poll closes automatically.
     #[serde(default)]
     pub(crate) closes_at: Option<Box<RawValue>>,
-    /// What is asked, as a JSON string.
+    /// The question, as a JSON string.
     pub(crate) question: Box<RawValue>,
     /// `live` or `after_close`.
     pub(crate) results_visibility: String,
-    /// Whether a vote can be changed.
+    /// Whether a voter may change their vote.
     pub(crate) allow_change: bool,
-    /// The ballot, as a JSON array.
+    /// The ballot's options, as a JSON array.
     pub(crate) options: Box<RawValue>,
 }
 
-/// Whether a position can be gone on from.
+/// Whether a client can continue from a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
-    /// Everything after it can be had.
+    /// Every event after it is available.
     Kept,
-    /// The log no longer reaches back so far.
+    /// The log no longer reaches back to it.
     TooOld,
-    /// The log has not come so far: the database went back in time.
+    /// The log has not reached it: the database went back in time.
     Ahead,
 }
 
 impl Snapshot {
-    /// Puts a newer tally in the place of the one that was read.
+    /// Copies the counts and status of a tally, unless the snapshot's are newer.
     pub fn update(&mut self, tally: &Tally) {
         for voting in &mut self.votings {
             if voting.voting == tally.voting && voting.version <= tally.version {
@@ -76,7 +76,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether another snapshot has newer counts of a voting.
+    /// Whether another snapshot has newer counts of any poll.
     #[must_use]
     pub(crate) fn has_older_votings(&self, other: &Self) -> bool {
         let is_older = |voting: &Voting| {
@@ -87,7 +87,7 @@ impl Snapshot {
         self.votings.iter().any(is_older)
     }
 
-    /// Takes over the votings of which another snapshot has newer counts.
+    /// Copies each poll for which another snapshot has newer counts.
     pub(crate) fn take_newer_votings(&mut self, other: &Self) {
         for voting in &mut self.votings {
             let newer =
@@ -98,7 +98,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether its counts of a voting are newer than a tally's.
+    /// Whether the snapshot's counts of a poll are newer than a tally's.
     #[must_use]
     pub(crate) fn is_ahead_of(&self, tally: &Tally) -> bool {
         self.votings
@@ -106,7 +106,7 @@ impl Snapshot {
             .any(|voting| voting.voting == tally.voting && voting.version > tally.version)
     }
 
-    /// Whether its counts of a voting are older than a tally's.
+    /// Whether the snapshot's counts of a poll are older than a tally's.
     #[must_use]
     pub fn is_behind(&self, tally: &Tally) -> bool {
         self.votings
@@ -114,7 +114,7 @@ impl Snapshot {
             .any(|voting| voting.voting == tally.voting && voting.version < tally.version)
     }
 
-    /// Says whether a client that stands at `position` in `epoch` can go on.
+    /// Decides whether a client at `position` in `epoch` can continue.
     #[must_use]
     pub fn continuity(&self, position: Seq, epoch: Option<&str>) -> Continuity {
         if epoch.is_some_and(|epoch| epoch != self.epoch) || position > self.head {
@@ -126,20 +126,21 @@ impl Snapshot {
         }
     }
 
-    /// The position before the newest `count` events, as far as the log reaches.
+    /// Returns the position before the newest `count` events, or before the log's oldest event if there are fewer.
     #[must_use]
     pub fn before_newest(&self, count: u16) -> Seq {
         self.floor
             .max(Seq(self.head.0.saturating_sub(count.into())))
     }
 
-    /// Whether a voting is open.
+    /// Whether a poll is open.
     #[must_use]
     pub(crate) fn has_open_voting(&self) -> bool {
         self.votings.iter().any(|voting| voting.status == "open")
     }
 
-    /// The votings as somebody with these rights may see them; `mine` gives the subscriber's own votes where known.
+    /// Returns the polls as a caller with these permissions may see them. `mine` returns the subscriber's own vote
+    /// where it is known.
     pub(crate) fn views<'a>(
         &'a self,
         session: SessionId,
@@ -165,32 +166,32 @@ impl Snapshot {
 }
 
 impl Voting {
-    /// Whether its counts are for the streamer and the moderators alone.
+    /// Whether only the streamer and the moderators may see the counts.
     #[must_use]
     pub(crate) fn is_masked(&self) -> bool {
         self.status == "open" && self.results_visibility == "after_close"
     }
 }
 
-/// What a caller may do in a session, and did there.
+/// A caller's permissions and own votes in a session.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// What the caller may do.
+    /// The permissions.
     pub can: Can,
-    /// The caller's own votes, by voting. A voting that is missing has none.
+    /// The caller's own votes, by poll. A poll without an entry has no vote.
     pub mine: std::collections::HashMap<VotingId, MovieId>,
-    /// When the answer may have become another by itself: a time-out ends.
+    /// When the permissions may change without a notification, for example when a time-out ends.
     pub ask_again: Option<std::time::Duration>,
 }
 
-/// What an admission found out: the session, and what the caller may do there.
+/// The result of an admission: the session's state and the caller's access.
 #[derive(Clone, Debug)]
 pub struct Admission {
     /// The session.
     pub session: SessionId,
-    /// What the caller may do.
+    /// The caller's access.
     pub access: Access,
-    /// The session as everybody is told.
+    /// The session's state, the same for every caller.
     pub snapshot: std::sync::Arc<Snapshot>,
 }
 

@@ -1,7 +1,7 @@
-//! Where a subscription begins, and how that is told.
+//! Decides where a subscription starts, and builds the frame that tells the client.
 //!
-//! A client that gave a position goes on from it where the log still leads there; everybody else begins before the newest
-//! events. Knows nothing of how a subscription gets there.
+//! A client that sent a position continues from it if the log still reaches back to it. Every other client starts
+//! before the newest events. Knows nothing about the steps before and after.
 
 use bytes::Bytes;
 
@@ -15,25 +15,25 @@ use crate::relay::resume::Grant;
 use crate::relay::router::CachedState;
 use crate::relay::snapshot::{Continuity, Snapshot};
 
-/// What a subscriber asked for, and what has happened since.
+/// A subscribe request, and its state so far.
 #[derive(Debug)]
 pub(crate) struct Start {
-    /// The frame that asked.
+    /// The client's `subscribe` frame.
     pub(crate) wish: Subscribe,
-    /// The name that the client gave it.
+    /// The frame's `id`.
     pub(crate) id: Option<FrameId>,
-    /// The proof that it was admitted a short while ago.
+    /// The grant of a resume token: the proof of a recent admission.
     pub(crate) grant: Option<Grant>,
-    /// Whether the subscriber shows that it was inside before: then it may know that the session is there.
+    /// Whether the subscriber proved an earlier admission. A refusal may then confirm that the session exists.
     pub(crate) was_inside: bool,
-    /// Set where the subscriber was live before: it is then told by `reset`.
+    /// Set if the subscriber was live before. It then receives `reset`, with this reason.
     pub(crate) lost: Option<StartReason>,
-    /// How many watch.
+    /// The session's number of viewers.
     pub(crate) viewers: u64,
 }
 
 impl Start {
-    /// What a client asked for, with the grant of its resume token if that is good.
+    /// Creates the start for a client's request, with the grant of its resume token if that is valid.
     #[must_use]
     pub(crate) fn new(
         wish: Subscribe,
@@ -56,7 +56,7 @@ impl Start {
         }
     }
 
-    /// A start after which the subscriber is told that continuity is lost.
+    /// Creates the start for a live subscriber whose continuity is lost.
     #[must_use]
     pub(crate) fn afresh(session: SessionId, reason: StartReason) -> Self {
         let wish = Subscribe {
@@ -74,8 +74,8 @@ impl Start {
         }
     }
 
-    /// A refusal as this subscriber may know it: a stranger is told that there is nothing; who was inside, by the name that
-    /// ended it.
+    /// Returns the refusal that this subscriber may see. A caller that was never admitted gets `not_found`. A caller
+    /// that was admitted before gets `forbidden` in its place.
     #[must_use]
     pub(crate) fn refusal(&self, refusal: &Refusal) -> Refusal {
         if self.was_inside && refusal.code == RefusalCode::NotFound {
@@ -86,36 +86,36 @@ impl Start {
     }
 }
 
-/// How a subscription began, or began anew.
+/// How a subscription started or restarted, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartOutcome {
-    /// Where the client stood, without a question to the database.
+    /// At the client's position, without a database query.
     RecoveredFromMemory,
-    /// Where the client stood, after an admission.
+    /// At the client's position, after an admission.
     RecoveredFromLog,
-    /// Somewhere else, for a reason.
+    /// At another position, for a reason.
     Unrecovered(StartReason),
-    /// Anew, while it was live, for a reason.
+    /// Restarted while it was live, for a reason.
     Reset(StartReason),
 }
 
-/// Where a subscription begins.
+/// The point where a subscription starts.
 #[derive(Debug)]
 pub(crate) struct StartPoint<'a> {
-    /// What everybody is told about the session.
+    /// The session's state.
     pub(crate) snapshot: &'a Snapshot,
-    /// The last number that the subscriber has.
+    /// The number of the last event that the subscriber has.
     pub(crate) position: Seq,
-    /// The newest number known: what lies between the two is history.
+    /// The newest known number. The events between `position` and `head` are history.
     pub(crate) head: Seq,
-    /// Why it does not go on where it stood; `None` where it does.
+    /// Why the subscriber does not continue from its position; `None` if it does.
     pub(crate) reason: Option<StartReason>,
-    /// Whether the database was spared.
+    /// Whether memory answered, without a database query.
     pub(crate) is_from_memory: bool,
 }
 
 impl<'a> StartPoint<'a> {
-    /// Judges a position by what an admission read.
+    /// Chooses the start point from the result of an admission.
     #[must_use]
     pub(crate) fn of_admission(start: &Start, snapshot: &'a Snapshot) -> Self {
         let resume = start.wish.resume.as_ref();
@@ -139,7 +139,7 @@ impl<'a> StartPoint<'a> {
         }
     }
 
-    /// Goes on from the position that was given, if what is remembered leads on from there.
+    /// Starts at the client's position if the router's ring reaches back to it; otherwise `None`.
     #[must_use]
     pub(crate) fn of_cached(start: &Start, cached: &'a CachedState) -> Option<Self> {
         let resume = start.wish.resume.as_ref()?;
@@ -157,7 +157,7 @@ impl<'a> StartPoint<'a> {
         })
     }
 
-    /// What it is counted as.
+    /// Returns the outcome to count.
     #[must_use]
     pub(crate) fn outcome(&self, start: &Start) -> StartOutcome {
         match (start.lost, self.reason) {
@@ -168,7 +168,7 @@ impl<'a> StartPoint<'a> {
         }
     }
 
-    /// The frame that says so: `subscribed`, or `reset` to one who was live before.
+    /// Builds the frame for the client: `subscribed`, or `reset` if it was live before.
     #[must_use]
     pub(crate) fn frame(
         &self,

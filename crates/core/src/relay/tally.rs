@@ -1,8 +1,8 @@
-//! Tallies, conflated: when the counts of which voting are to be read, and which of those read are news.
+//! Conflates tallies: decides when to read the counts of which poll.
 //!
-//! Keeps two promises: the first change is told at once and the last always; between them at most one reading in an
-//! interval. Invariant: a voting that is dirty is due at a known time, or being read, or among those that are read once
-//! there is room.
+//! Two promises hold. The first change of a poll is read immediately, and the last change is always read. In between, a
+//! poll is read at most once per interval. Invariant: a dirty poll is due at a known time, or is being read, or is read
+//! once there is room (see [`Conflation::take_overflow`]).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,37 +15,37 @@ use crate::limits::{DIRTY_VOTINGS_MAX, TALLIES_READ_MAX};
 use crate::protocol::id::{SessionId, VotingId};
 use crate::protocol::websocket;
 
-/// The counts of a voting at one moment.
+/// The counts of a poll at one moment.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// The life of the database in which they were read.
+    /// The database's epoch when the counts were read.
     pub(crate) epoch: Box<str>,
-    /// In which session.
+    /// The poll's session.
     pub session: SessionId,
-    /// Which voting.
+    /// The poll.
     pub(crate) voting: VotingId,
     /// `open` or `closed`.
     pub(crate) status: String,
-    /// Grows with every change.
+    /// Grows with every change of the counts.
     pub(crate) version: u64,
-    /// All votes together.
+    /// The number of all votes.
     pub(crate) total: u64,
-    /// The counts, as a JSON array.
+    /// The unmasked counts, as a JSON array.
     pub(crate) counts: Box<RawValue>,
-    /// When it closes by itself.
+    /// When the poll closes automatically.
     pub(crate) closes_at: Option<Box<RawValue>>,
-    /// The frame for those who may see the counts.
+    /// The frame for receivers that may see the counts.
     pub(crate) full: Bytes,
-    /// The frame for everybody else, where there is a difference.
+    /// The frame for all other receivers, if it differs.
     pub(crate) masked: Option<Bytes>,
 }
 
 impl Tally {
-    /// Takes the counts as the database wrote them in an epoch: the JSON of the frame, and of the masked one where one
-    /// is needed.
+    /// Parses the frames that the database wrote in an epoch. `masked` is the frame with hidden counts, if the poll
+    /// hides them.
     ///
     /// # Errors
-    /// Text that is no tally frame.
+    /// The text is not a tally frame.
     pub fn parse(epoch: &str, full: &str, masked: Option<&str>) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Frame {
@@ -73,7 +73,7 @@ impl Tally {
         })
     }
 
-    /// The frame for somebody who may, or may not, see hidden counts.
+    /// Returns the frame for a receiver that may or may not see hidden counts.
     #[must_use]
     pub fn frame(&self, sees_hidden: bool) -> &Bytes {
         match &self.masked {
@@ -83,31 +83,31 @@ impl Tally {
     }
 }
 
-/// Decides when which votings are read.
+/// Decides when to read the counts of which poll.
 ///
-/// Remembers at most [`DIRTY_VOTINGS_MAX`] of them. A change beyond is not lost: once there is room again,
-/// [`Self::take_overflow`] has the caller name every voting that somebody watches, and the counts of all of them are read.
+/// Remembers at most [`DIRTY_VOTINGS_MAX`] changed polls. A change beyond that is not lost: once there is room again,
+/// [`Self::take_overflow`] makes the caller name every watched poll, and the counts of all of them are read.
 #[derive(Debug)]
 pub struct Conflation {
     interval: Duration,
     votings: HashMap<VotingId, State>,
-    /// Those that are to be read, by when.
+    /// The polls to read, by due time.
     due: BTreeSet<(Instant, VotingId)>,
-    /// Those that were read, by when: each owes a pause.
+    /// The polls that were read, by time of reading. Each pauses for one interval.
     resting: VecDeque<(Instant, VotingId)>,
     has_overflowed: bool,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Read at this time at the earliest; `None` while nothing is to be read.
+    /// The earliest time of the next reading; `None` if none is needed.
     due: Option<Instant>,
-    /// When it was last read.
+    /// The time of the last reading.
     read_at: Option<Instant>,
 }
 
 impl Conflation {
-    /// Reads each voting at most once in `interval`.
+    /// Creates a conflation that reads each poll at most once per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self {
@@ -119,8 +119,8 @@ impl Conflation {
         }
     }
 
-    /// Something changed in a voting. Returns false where no more votings can be remembered: the change is made up for by
-    /// [`Self::take_overflow`].
+    /// Records a change of a poll. Returns false if there is no room for another poll; [`Self::take_overflow`] then
+    /// makes up for the change.
     pub fn on_change(&mut self, voting: VotingId, now: Instant) -> bool {
         self.forget_rested(now);
         if self.votings.len() >= DIRTY_VOTINGS_MAX && !self.votings.contains_key(&voting) {
@@ -131,7 +131,7 @@ impl Conflation {
         true
     }
 
-    /// The counts of a voting are to be read although no notice said so. The caller asks [`Self::has_room`] first.
+    /// Schedules a reading of a poll's counts without a notification. The caller checks [`Self::has_room`] first.
     pub fn on_recount(&mut self, voting: VotingId, now: Instant) {
         let state = self.votings.entry(voting).or_insert(State {
             due: None,
@@ -145,21 +145,21 @@ impl Conflation {
         }
     }
 
-    /// Whether another [`TALLIES_READ_MAX`] recounts can be remembered. They have room of their own, so that changes
-    /// cannot keep them out.
+    /// Whether there is room for [`TALLIES_READ_MAX`] more recounts. Recounts have room beyond [`DIRTY_VOTINGS_MAX`],
+    /// so that changes cannot block them.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.votings.len() <= DIRTY_VOTINGS_MAX
     }
 
-    /// Returns true, once, when changes were not remembered and there is room for their votings again.
+    /// Returns true, once, when changes were not remembered and there is room again.
     pub fn take_overflow(&mut self) -> bool {
-        // Not with the first free place: each call has all that are watched read.
+        // Not as soon as one place is free: each overflow reads every watched poll.
         self.votings.len() <= DIRTY_VOTINGS_MAX / 2 && std::mem::take(&mut self.has_overflowed)
     }
 
-    /// Takes votings that are to be read at `now`, the longest due first, at most [`TALLIES_READ_MAX`]. What changes while
-    /// they are read is due again.
+    /// Takes the polls to read at `now`, the longest due first, at most [`TALLIES_READ_MAX`]. A poll that changes
+    /// during the reading becomes due again.
     pub fn take_due(&mut self, now: Instant) -> Vec<VotingId> {
         let mut taken = Vec::new();
         while taken.len() < TALLIES_READ_MAX
@@ -179,8 +179,8 @@ impl Conflation {
         taken
     }
 
-    /// When [`Self::take_due`] is next worth a call: when a voting is due, or when one that rested makes the room that
-    /// others wait for.
+    /// Returns when [`Self::take_due`] must be called next: when a poll is due, or when the end of a pause makes room
+    /// that other polls need.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let due = self.due.first().map(|(due, _)| *due);
@@ -190,13 +190,13 @@ impl Conflation {
         due.into_iter().chain(rested).min()
     }
 
-    /// A voting that was quiet for an interval owes no pause and is forgotten.
+    /// Forgets each poll whose pause has ended without a change.
     fn forget_rested(&mut self, now: Instant) {
         while let Some((read_at, voting)) = self.resting.front().copied()
             && read_at + self.interval <= now
         {
             self.resting.pop_front();
-            // One that is due again, or was read since, stays: it rests once more.
+            // A poll that is due again, or was read since, stays: its next pause ends later.
             let is_forgotten =
                 |state: &State| state.due.is_none() && state.read_at == Some(read_at);
             if self.votings.get(&voting).is_some_and(is_forgotten) {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_change_is_read_at_once_and_the_last_always() {
+    fn the_first_change_is_read_immediately_and_the_last_always() {
         let (mut conflation, start) = (Conflation::new(Duration::from_millis(200)), now());
         let voting = VotingId(uuid::Uuid::nil());
         conflation.on_change(voting, start);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_voting_is_forgotten() {
+    fn a_quiet_poll_is_forgotten() {
         let (mut conflation, start) = (Conflation::new(Duration::from_millis(200)), now());
         conflation.on_change(VotingId(uuid::Uuid::nil()), start);
         conflation.take_due(start);
@@ -241,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_beyond_the_bound_is_made_up_for_once_there_is_room() {
+    fn a_change_beyond_the_bound_is_read_once_there_is_room() {
         let (mut conflation, start) = (Conflation::new(Duration::from_millis(200)), now());
         let max = DIRTY_VOTINGS_MAX as u128;
         for number in 0..max {
             assert!(conflation.on_change(voting(number), start));
         }
-        assert!(conflation.on_change(voting(0), start), "it is known");
+        assert!(conflation.on_change(voting(0), start), "it is remembered already");
         assert!(!conflation.on_change(voting(max), start));
         assert!(conflation.has_room() && !conflation.take_overflow());
         for number in 0..TALLIES_READ_MAX as u128 {
@@ -255,7 +255,7 @@ mod tests {
         }
         assert!(!conflation.has_room());
 
-        // They are read so many at a time, the longest due first, until half of them are done.
+        // At most `TALLIES_READ_MAX` are read at a time, the longest due first, until half of them are done.
         let (mut read, mut at) = (Vec::new(), start);
         while !conflation.take_overflow() {
             let taken = conflation.take_due(at);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn room_comes_although_all_was_read_at_once_and_nothing_changes_any_more() {
+    fn pauses_that_end_make_room_without_further_changes() {
         let (mut conflation, start) = (Conflation::new(Duration::from_millis(200)), now());
         for number in 0..=DIRTY_VOTINGS_MAX as u128 {
             conflation.on_change(voting(number), start);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_at_once_is_read_next() {
+    fn polls_beyond_one_reading_are_read_next() {
         let (mut conflation, start) = (Conflation::new(Duration::from_millis(200)), now());
         let count = 2 * TALLIES_READ_MAX + 1;
         for number in 0..count as u128 {
@@ -292,7 +292,7 @@ mod tests {
         }
         let sizes: Vec<usize> = (0..4).map(|_| conflation.take_due(start).len()).collect();
         assert_eq!(sizes, [TALLIES_READ_MAX, TALLIES_READ_MAX, 1, 0]);
-        // What could not be read, the database being away, is due after the pause that it owes.
+        // A poll that changes right after its reading is due after its pause, even if the reading failed.
         assert!(conflation.on_change(voting(7), start));
         assert_eq!(
             conflation.deadline(),
