@@ -1,8 +1,8 @@
-//! Decides which events go to which receivers, and when the log must be asked.
+//! Decides which events go to which receivers, and when the gateway must read the log.
 //!
-//! Every remedy is the same: whatever was missed, the log is asked for what follows the newest number held. No buffer of
-//! events out of order exists anywhere. Invariants: a receiver's cursor only grows, by exactly what it was offered; the
-//! window of a session never lets go of an event that was not flushed.
+//! One remedy covers every loss: the router asks the log for the events after its newest number. It buffers no events
+//! out of order. Invariants: a receiver's cursor only grows, by exactly the events that the receiver took; a session's
+//! ring never drops an event that was not flushed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 use crate::relay::topic::{Broken, Level, Receiver, Topic};
 
-/// Where bytes for a receiver go.
+/// Accepts bytes for receivers.
 pub trait Sink {
-    /// Offers bytes to a receiver. False: it cannot take anything at the moment and nothing was taken; it will say when
-    /// it can, and [`Router::catch_up`] then goes on from its cursor.
+    /// Offers bytes to a receiver. Returns false if the receiver can take nothing at the moment; then nothing was
+    /// taken. The receiver reports when it can take bytes again, and [`Router::catch_up`] continues from its cursor.
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool;
 }
 
-/// The view that one fan-out loop has of the sessions its connections watch.
+/// The state of one fan-out loop: the sessions that its connections watch.
 #[derive(Debug)]
 pub struct Router {
     ring_events_max: usize,
@@ -45,112 +45,113 @@ pub struct Router {
     forgeries: u64,
 }
 
-/// A question to the log: what follows `after`?
+/// A read of the log: the events after `after`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refill {
-    /// Of which session.
+    /// The session.
     pub session: SessionId,
-    /// Goes back with the answer, so that one to a session that has gone since is told apart.
+    /// Returns with the page, so that the router ignores a page for a session that it forgot or restarted since.
     pub(crate) generation: u64,
-    /// The newest number held.
+    /// The position to read from: usually the newest stored number.
     pub after: Seq,
-    /// Why it is asked, for the metrics.
+    /// The reason for the read, for the metrics.
     pub cause: RefillCause,
 }
 
-/// Why the log is asked.
+/// The reason for a read of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefillCause {
-    /// A number came that does not follow.
+    /// A notification skipped numbers.
     Gap,
-    /// The last page was full, or more came while it was read.
+    /// The last page was not the last of the log, or notifications arrived while it was read.
     More,
-    /// The next number came without its event.
+    /// A notification had the next number but not the event, because the event is too large.
     Oversized,
-    /// The LISTEN connection was lost and is back.
+    /// The LISTEN connection was lost and is restored.
     Resync,
-    /// A hint's event differs from the one held under the same number.
+    /// A notification's event differs from the stored one with the same number.
     Conflict,
 }
 
 /// A page of a session's log.
 #[derive(Clone, Debug)]
 pub struct LogPage {
-    /// Which life of the database it is from.
+    /// The epoch that the page was read in.
     pub epoch: String,
-    /// The newest number at the time of the events.
+    /// The newest number when the page was read.
     pub head: Seq,
-    /// The number before the oldest event that the log still has.
+    /// The number before the log's oldest event.
     pub floor: Seq,
-    /// Consecutive events from the position asked for.
+    /// Consecutive events after the requested position.
     pub events: Vec<Event>,
 }
 
-/// Something that happened to a receiver's subscription and that it did not ask for.
+/// A change of a receiver's subscription that the receiver did not request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// To whom.
+    /// The receiver.
     pub peer: PeerId,
-    /// In which session.
+    /// The session.
     pub session: SessionId,
-    /// Which of its tries.
+    /// The subscription's attempt.
     pub attempt: u32,
-    /// What.
+    /// The change.
     pub kind: TurnKind,
 }
 
-/// What can happen to a subscription.
+/// The kinds of changes that a receiver does not request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnKind {
-    /// The window moved past its position: the log must be read from there.
+    /// The ring moved past the receiver's position: read the log from there.
     Behind(Seq),
-    /// Its numbers lead nowhere any more: it must start afresh.
+    /// The receiver's numbers are invalid: start over.
     Lost(StartReason),
-    /// Who may do what has changed: it must be admitted again.
+    /// Permissions may have changed: check the access again.
     Recheck,
-    /// The same, after a while, so that a herd does not ask at once.
+    /// As [`Self::Recheck`], after a delay, so that many receivers do not ask the database together.
     RecheckLater(Duration),
-    /// The user behind it voted, here or on another socket.
+    /// The receiver's user voted, on this socket or another.
     OwnVote(VotingId, Option<MovieId>),
 }
 
-/// What is remembered of a session that is already watched here.
+/// The remembered state of a session that is already watched here.
 #[derive(Clone, Debug)]
 pub struct CachedState {
-    /// What a new subscriber is told.
+    /// The snapshot for a new subscriber.
     pub(crate) snapshot: Arc<Snapshot>,
-    /// The lowest position that can be gone on from without the log.
+    /// The lowest position that a subscriber can continue from without reading the log.
     pub(crate) reach: Seq,
-    /// The newest number held.
+    /// The newest stored number.
     pub(crate) head: Seq,
 }
 
-/// Where a receiver wants to go on.
+/// The position that a receiver wants to continue from.
 #[derive(Clone, Debug)]
 pub struct Position {
-    /// The last number that it has.
+    /// The number of the receiver's last event.
     pub seq: Seq,
     /// The epoch of that number.
     pub epoch: Box<str>,
-    /// What its admission read, if that is what it comes from.
+    /// The snapshot of the receiver's admission; `None` if it does not come from one.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Whether it is shown counts that are hidden from others.
+    /// Whether the receiver sees hidden counts.
     pub sees_hidden: bool,
 }
 
-/// The answer to a wish to go on from a position.
+/// The answer to an attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// Everything after the position was delivered or will be.
+    /// The receiver is live: every event after its position was delivered or will be.
     Live,
-    /// The window does not reach back so far: read a page of the log and try again.
+    /// The ring does not reach back to the position: read a page of the log and try again.
     Behind,
-    /// The position is of another epoch than the router's: be admitted again.
+    /// The position's epoch is not the router's epoch, or the router does not know the receiver: try again later.
     Stale,
 }
 
 impl Router {
-    /// A router whose windows hold at most so many events each, and [`crate::limits::RING_BYTES_MAX`] bytes.
+    /// Creates a router whose rings hold at most `ring_events_max` events and [`crate::limits::RING_BYTES_MAX`] bytes
+    /// each.
     #[must_use]
     pub fn new(ring_events_max: usize) -> Self {
         Self {
@@ -168,7 +169,7 @@ impl Router {
         }
     }
 
-    /// Takes hints, in the order in which they came, and flushes.
+    /// Handles notifications in the order of their arrival, then flushes.
     pub fn publish(&mut self, notices: impl IntoIterator<Item = Notice>, sink: &mut impl Sink) {
         for notice in notices {
             let Some(topic) = self.topics.get_mut(&notice.session) else {
@@ -186,7 +187,7 @@ impl Router {
         self.flush(sink);
     }
 
-    /// Takes the answer to a [`Refill`].
+    /// Handles the page that answers a [`Refill`].
     pub fn on_page(&mut self, refill: &Refill, page: &LogPage, sink: &mut impl Sink) {
         let Some(topic) = self
             .topics
@@ -199,7 +200,7 @@ impl Router {
         match topic.on_page(page, same_epoch) {
             Ok(more) => {
                 topic.flush(refill.session, self.ring_events_max, sink);
-                // Whoever missed what a voting did may have missed the hints about its counts, too.
+                // A receiver that missed a poll's events may have missed notifications about its counts, too.
                 let votings = page.events.iter().filter_map(|event| event.voting);
                 self.recounts.extend(votings);
                 if more {
@@ -213,8 +214,8 @@ impl Router {
         }
     }
 
-    /// The LISTEN connection is back, so anything may have been missed. Another epoch than before means that the numbers
-    /// of every session lead nowhere.
+    /// Handles the restored LISTEN connection: asks the log about every session, because notifications may be lost. If the
+    /// epoch has changed, every session starts over.
     pub fn resync(&mut self, epoch: &str) {
         let changed = self.epoch.as_deref().is_some_and(|known| known != epoch);
         self.epoch = Some(epoch.into());
@@ -230,8 +231,8 @@ impl Router {
         }
     }
 
-    /// Notes the interest of a receiver. From now on the session's window remembers what arrives; nothing is delivered
-    /// before [`Self::attach`].
+    /// Records the interest of a receiver. From now on the session's ring stores the events that arrive, but delivers
+    /// none to the receiver before [`Self::attach`].
     pub fn join(&mut self, session: SessionId, receiver: Receiver) -> Option<CachedState> {
         let generation = &mut self.generation;
         let topic = self.topics.entry(session).or_insert_with(|| {
@@ -247,7 +248,7 @@ impl Router {
         topic.cached()
     }
 
-    /// Lets a receiver go on from a position in an epoch.
+    /// Makes a receiver live from a position in an epoch, if the ring reaches back to it.
     pub fn attach(
         &mut self,
         session: SessionId,
@@ -255,7 +256,7 @@ impl Router {
         from: &Position,
         sink: &mut impl Sink,
     ) -> Attached {
-        // A peer that left while its wish was under way has no use for the answer.
+        // The peer left while its request was under way, and ignores the answer.
         let Some(topic) = self.topics.get_mut(&session) else {
             return Attached::Stale;
         };
@@ -269,7 +270,7 @@ impl Router {
         attached
     }
 
-    /// A receiver that could not take anything can again.
+    /// Continues with a receiver that can take bytes again.
     pub fn catch_up(&mut self, peer: PeerId, sink: &mut impl Sink) {
         for session in self.sessions_of.get(&peer).into_iter().flatten() {
             let topic = self
@@ -289,8 +290,8 @@ impl Router {
         }
     }
 
-    /// Somebody else, or somebody at last, is behind a connection. Changes of access that concern them may have passed
-    /// before this was known, so they are admitted again.
+    /// Records a connection's new user. Access changes of that user may have passed before, so the receiver's access is
+    /// checked again.
     pub fn set_user(&mut self, peer: PeerId, user: Option<UserId>) {
         for session in self.sessions_of.get(&peer).into_iter().flatten() {
             let Some(receiver) = self
@@ -315,7 +316,7 @@ impl Router {
         }
     }
 
-    /// Changes whether a receiver sees hidden counts.
+    /// Sets whether a receiver sees hidden counts.
     pub fn set_sees_hidden(&mut self, session: SessionId, peer: PeerId, sees_hidden: bool) {
         if let Some(receiver) = self
             .topics
@@ -326,7 +327,7 @@ impl Router {
         }
     }
 
-    /// Ends the interest of a receiver in a session.
+    /// Removes the interest of a receiver in a session.
     pub fn leave(&mut self, session: SessionId, peer: PeerId, now: Instant) {
         let user = self.user(session, peer);
         if let Some(sessions) = self.sessions_of.get_mut(&peer) {
@@ -341,7 +342,7 @@ impl Router {
         }
     }
 
-    /// Ends the interest of a receiver in everything; says which sessions that were.
+    /// Removes every interest of a receiver. Returns the sessions that it watched.
     pub fn leave_all(&mut self, peer: PeerId, now: Instant) -> Vec<SessionId> {
         let sessions = self.sessions_of.remove(&peer).unwrap_or_default();
         for session in &sessions {
@@ -354,9 +355,9 @@ impl Router {
         sessions
     }
 
-    /// Forgets sessions that nobody has watched for [`SESSION_LINGER`], and at once those of which nothing is known: asking
-    /// for what does not exist must not push out what does. Until then their windows are kept up, so that a
-    /// herd that was dropped finds them.
+    /// Forgets sessions without receivers after [`SESSION_LINGER`]. Until then their rings stay up to date, so that
+    /// clients that reconnect together find them. A session without a ring is forgotten immediately, so that requests
+    /// for sessions that do not exist cannot push out sessions that do.
     pub fn sweep(&mut self, now: Instant) {
         self.topics
             .retain(|_, topic| topic.idle_since().is_none() || topic.has_window());
@@ -374,8 +375,8 @@ impl Router {
         }
     }
 
-    /// Sends a tally to everybody live in its session. One of another epoch was on its way while the database went
-    /// back in time, and what is true is read again.
+    /// Sends a tally to the live receivers of its session. A tally of another epoch is ignored: it was read before the
+    /// database went back in time, and is read again.
     pub fn on_tally(&mut self, tally: &Tally, sink: &mut impl Sink) {
         if self.epoch.as_deref() != Some(&*tally.epoch) {
             return;
@@ -385,19 +386,19 @@ impl Router {
         }
     }
 
-    /// Sends a frame that is state, not an event, to everybody live in a session.
+    /// Sends a frame that is state, not an event, to the live receivers of a session.
     pub fn broadcast(&mut self, session: SessionId, frame: &Bytes, sink: &mut impl Sink) {
         if let Some(topic) = self.topics.get_mut(&session) {
             topic.broadcast(frame, sink);
         }
     }
 
-    /// Tells the sockets of a user that follow the session of a vote.
+    /// Queues a vote for the voter's sockets that follow its session.
     pub fn on_own_vote(&mut self, vote: &OwnVote) {
         personal::tell_own_vote(vote, &self.users, &mut self.topics, &mut self.turns);
     }
 
-    /// Has everybody who is concerned by a change of access asked about.
+    /// Queues an access check for every receiver that an access change concerns.
     pub fn on_access_change(&mut self, change: AccessChange) {
         match (change.session, change.user) {
             (_, Some(user)) => {
@@ -426,32 +427,32 @@ impl Router {
         }
     }
 
-    /// The next question to the log.
+    /// Returns the next read of the log.
     pub fn poll_refill(&mut self) -> Option<Refill> {
         self.refills.pop_front()
     }
 
-    /// The next thing that happened to a receiver.
+    /// Returns the next change of a receiver's subscription.
     pub fn poll_turn(&mut self) -> Option<Turn> {
         self.turns.pop_front()
     }
 
-    /// The next voting whose counts are to be read again although no hint said so.
+    /// Returns the next poll whose counts must be read again without a notification.
     pub fn poll_recount(&mut self) -> Option<VotingId> {
         self.recounts.pop_front()
     }
 
-    /// How many events of windows the log did not have since this was last asked.
+    /// Returns how many forged events were found in rings since the last call.
     pub fn take_forgeries(&mut self) -> u64 {
         std::mem::take(&mut self.forgeries)
     }
 
-    /// The votings whose counts somebody here may be looking at.
+    /// Returns the polls whose counts receivers here may see.
     pub fn votings(&self) -> impl Iterator<Item = VotingId> {
         self.topics.values().flat_map(Topic::votings)
     }
 
-    /// The sessions that are watched here or were a moment ago.
+    /// Returns the sessions that are watched here, or were until recently.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
         self.topics.keys().copied()
     }
@@ -464,7 +465,7 @@ impl Router {
             .is_some_and(|sessions| sessions.contains(&session))
     }
 
-    /// Bytes that the windows of all sessions hold.
+    /// Returns the bytes of the rings of all sessions.
     #[must_use]
     pub fn window_bytes(&self) -> usize {
         self.topics.values().map(Topic::window_bytes).sum()
@@ -498,7 +499,7 @@ impl Router {
     }
 }
 
-/// When a peer's turn comes where all have one: spread evenly, and the same for a peer each time.
+/// Returns a peer's delay when all peers are checked: spread evenly, and always the same for a peer.
 fn spread(peer: PeerId) -> Duration {
     // Consecutive numbers land far from each other (Fibonacci hashing).
     Duration::from_millis((peer.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % ms(RECHECK_SPREAD))

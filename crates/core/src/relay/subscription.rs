@@ -1,13 +1,13 @@
-//! One subscription of a peer: how it joins without a gap.
+//! One subscription of a peer: joins a session without a gap.
 //!
 //! ```text
 //! Joining ─► Authorizing ─► CatchingUp ⇄ Attaching ─► Live
 //!    └── from memory, with a grant ──────────┘
 //! ```
 //!
-//! The router notes the interest before the log is read, so nothing falls between the two. Whatever goes wrong later leads
-//! back to an earlier state: behind to `CatchingUp`, lost to `Joining`. Invariant: `position` is the last number that was
-//! sent, and only consecutive numbers are.
+//! The router records the interest before the log is read, so no event is lost between the two. A later failure leads
+//! back to an earlier state: a subscription that is behind returns to `CatchingUp`, a lost one to `Joining`. Invariant:
+//! `position` is the last number that was sent, and only consecutive numbers are sent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,19 +32,19 @@ use crate::relay::start_point::{Start, StartPoint};
 /// One subscription of a peer.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// Which session.
+    /// The session.
     pub(crate) session: SessionId,
-    /// Told apart from earlier tries by answers that come late.
+    /// Distinguishes this try from earlier ones, whose answers may arrive late.
     pub(crate) attempt: u32,
     pub(crate) state: State,
     permissions: Permissions,
-    /// The epoch of its numbers.
+    /// The epoch of the subscription's numbers.
     epoch: Box<str>,
     own_votes: OwnVotes,
 }
 
 impl Subscription {
-    /// A subscription that begins by noting the interest.
+    /// Starts a subscription: asks the router to record the interest.
     pub(crate) fn begin(
         wish: Subscribe,
         id: Option<FrameId>,
@@ -71,7 +71,7 @@ impl Subscription {
         }
     }
 
-    /// The router noted the interest. It says what it remembers, and whether the grant still holds.
+    /// Handles the router's answer to `Join`: its remembered state, and its verdict on the grant.
     pub(crate) fn on_joined(
         &mut self,
         cached: Option<&CachedState>,
@@ -95,7 +95,7 @@ impl Subscription {
             self.epoch = cached.snapshot.epoch.as_str().into();
             self.announce(&start, &opening, None, context, effects);
             if context.identity.subject.is_some() && cached.snapshot.has_open_voting() {
-                // Memory does not know how the subscriber voted.
+                // Memory does not hold the subscriber's own votes: read them soon.
                 let delay = context.part_of(RECHECK_SPREAD);
                 self.permissions.ask_within(delay, context.now);
             }
@@ -109,7 +109,7 @@ impl Subscription {
         self.ask_admission(context, effects);
     }
 
-    /// The database says whether the peer is admitted; `None` where it could not be asked.
+    /// Handles the database's answer to `Admit`; `None` if the database could not be reached.
     pub(crate) fn on_admitted(
         &mut self,
         answer: Option<Result<Admission, Refusal>>,
@@ -132,14 +132,14 @@ impl Subscription {
         step
     }
 
-    /// The database says whether the peer may go on; `None` where it could not be asked.
+    /// Handles the database's answer to `CheckAccess`; `None` if the database could not be reached.
     pub(crate) fn on_checked(
         &mut self,
         answer: Option<Result<Access, Refusal>>,
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        // A refusal of another identity is none: what changed since is asked about below.
+        // A refusal of the previous identity does not count. The question that is owed below covers the new one.
         let is_of_another = self.permissions.take_of_another();
         let answer = answer.filter(|answer| answer.is_ok() || !is_of_another);
         let is_owed = self.permissions.on_answer(matches!(answer, Some(Ok(_))));
@@ -161,7 +161,7 @@ impl Subscription {
         };
         match answer {
             Some(Ok(admission)) => self.admit(&start, &admission, context, effects),
-            // Whoever was live is told of a judgement alone.
+            // A subscriber that was live is refused only by a decision about its access, not by a passing failure.
             Some(Err(refusal)) if start.lost.is_some() && !refusal.code.is_judgement() => {
                 self.wait(Retry::Start(start), context);
             }
@@ -175,7 +175,7 @@ impl Subscription {
         Step::Stay
     }
 
-    /// A page of the log came; `None` where the database could not be asked.
+    /// Handles a page of the log; `None` if the database could not be reached.
     pub(crate) fn on_page(
         &mut self,
         page: Option<LogPage>,
@@ -207,7 +207,7 @@ impl Subscription {
         }
     }
 
-    /// The router answers to a wish to go on.
+    /// Handles the router's answer to `Attach`.
     pub(crate) fn on_attached(
         &mut self,
         attached: Attached,
@@ -220,13 +220,13 @@ impl Subscription {
         match attached {
             Attached::Live => self.permissions.renew_tokens(context),
             Attached::Behind => self.read_page(catch_up, effects),
-            // The epochs of the admission and of the router differ; one of them is about to learn of it.
-            // Until then nothing is lost: the next page tells whether the position still leads somewhere.
+            // The admission's epoch differs from the router's, and one of the two is about to be updated. Until then
+            // nothing is lost: the epoch of the next page shows whether the position is still valid.
             Attached::Stale => self.wait(Retry::Page(catch_up), context),
         }
     }
 
-    /// Something happened that the subscription did not ask for.
+    /// Handles a change that the subscription did not request.
     pub(crate) fn on_turn(
         &mut self,
         turn: TurnKind,
@@ -250,7 +250,7 @@ impl Subscription {
         }
     }
 
-    /// The subscriber voted, on this socket or another.
+    /// Handles a vote of the subscriber, on this socket or another.
     fn on_own_vote(&mut self, voting: VotingId, movie: Option<MovieId>, effects: &mut Vec<Effect>) {
         self.own_votes.on_vote(voting, movie);
         if !self.state.is_beginning() {
@@ -258,8 +258,8 @@ impl Subscription {
         }
     }
 
-    /// The peer has shown another token: the database is asked what its bearer may do. A refusal that is still under way is
-    /// not about somebody who was nobody when it was asked for.
+    /// Handles another token of the peer: asks the database for the permissions. If the identity changed, a refusal
+    /// that is still under way does not count for the new one.
     pub(crate) fn on_token(
         &mut self,
         is_another: bool,
@@ -272,10 +272,10 @@ impl Subscription {
         self.recheck(context, effects);
     }
 
-    /// Asks the database again what the peer may do, where it will not be asked anyway.
+    /// Asks the database for the permissions again, unless the current step asks for them anyway.
     pub(crate) fn recheck(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         match &mut self.state {
-            // The proof may be another's, or of what was; the ordinary way is open.
+            // The grant may belong to another identity or be outdated. The admission goes through the database instead.
             State::Joining(start) => start.grant = None,
             State::Waiting {
                 next: Retry::Start(_),
@@ -292,7 +292,7 @@ impl Subscription {
         }
     }
 
-    /// The same, in its turn: nothing says that the access has changed.
+    /// As [`Self::recheck`], at the regular interval: no access change is known.
     fn recheck_in_turn(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         if self.state.is_beginning() {
             return self.recheck(context, effects);
@@ -301,7 +301,7 @@ impl Subscription {
         self.check_access(is_asked, false, effects);
     }
 
-    /// Does what is due at this time.
+    /// Performs the actions that are due.
     pub(crate) fn on_deadline(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         let session = self.session;
         if let Some(token) = &self.permissions.poll_token(session, context) {
@@ -322,7 +322,7 @@ impl Subscription {
         }
     }
 
-    /// The client asked for something else about this session: a subscribe that is not answered yet is refused.
+    /// Handles a newer frame about the same session: refuses a subscribe that has no answer yet.
     pub(crate) fn on_overtaken(self, effects: &mut Vec<Effect>) {
         if let State::Joining(start)
         | State::Authorizing(start)
@@ -340,7 +340,7 @@ impl Subscription {
         }
     }
 
-    /// When [`Self::on_deadline`] is next worth a call.
+    /// Returns when [`Self::on_deadline`] must be called next.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waiting = if let State::Waiting { until, .. } = self.state {
@@ -369,7 +369,7 @@ impl Subscription {
         self.epoch = snapshot.epoch.as_str().into();
         let opening = StartPoint::of_admission(start, snapshot);
         if self.own_votes.is_newer() {
-            // Which of the two is the later the next answer tells.
+            // The admission and a newer vote may disagree. The next answer decides.
             self.permissions.ask_within(ADMISSION_RETRY, context.now);
         }
         self.announce(
@@ -390,7 +390,7 @@ impl Subscription {
         }
     }
 
-    /// Tells the subscriber where it begins, with its votes as they were read, if they were.
+    /// Sends `subscribed` or `reset`, with the subscriber's own votes if they were read.
     fn announce(
         &mut self,
         start: &Start,
@@ -413,13 +413,13 @@ impl Subscription {
         let frame = opening.frame(start, session, can, votings, &token);
         effects.push(Effect::Began(opening.outcome(start)));
         effects.push(Effect::Send(frame));
-        // Without an account there is no vote.
+        // A viewer without an account has no votes.
         if context.identity.subject.is_some() {
             self.own_votes.begin(told.into_iter());
         }
     }
 
-    /// Access was checked while the subscription went on.
+    /// Handles the result of an access check on a running subscription.
     fn on_rechecked(
         &mut self,
         answer: Option<Result<Access, Refusal>>,
@@ -442,7 +442,8 @@ impl Subscription {
                 Step::Stay
             }
             Some(Err(refusal)) if refusal.code.is_judgement() => self.withdraw(&refusal, effects),
-            // What was allowed stands until the database can be asked, and it is asked until it answers.
+            // The earlier permissions stand until the database can be reached, and the question is repeated until it
+            // answers.
             Some(Err(_)) | None => {
                 let delay = ADMISSION_RETRY + context.part_of(RECHECK_SPREAD);
                 self.permissions.ask_within(delay, context.now);
@@ -451,7 +452,7 @@ impl Subscription {
         }
     }
 
-    /// Tells the votes that were made past this gateway since they were told last.
+    /// Sends the votes that were made outside this gateway since the last check.
     fn tell_votes(
         &mut self,
         read: &HashMap<VotingId, MovieId>,
@@ -479,7 +480,7 @@ impl Subscription {
         Step::End
     }
 
-    /// Tells somebody who was watching that it is over.
+    /// Ends a subscription that was live or admitted before.
     fn withdraw(&self, refusal: &Refusal, effects: &mut Vec<Effect>) -> Step {
         let session = self.session;
         effects.push(Effect::Router(RouterRequest::Leave { session }));

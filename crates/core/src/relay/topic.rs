@@ -1,12 +1,16 @@
-//! One session as a router sees it: its window, its receivers, and what is owed to them.
+//! One session as a router sees it: its ring, its receivers and the reads of the log that are due.
 //!
-//! The rules for a hint with number `s`, where the newest number held is `h`: `s ≤ h` is old and ignored; `s = h + 1` with
-//! its event and no refill running is appended; anything else is only noted, and the log is asked for what follows `h`.
-//! A refill is repeated while there is more in the log than it brought, a higher number was noted, or a resync came
-//! meanwhile.
+//! The rules for a notification with number `s`, where `h` is the newest stored number:
 //!
-//! A hint for a number that is held already, by another hint with another event, means that one of the two is forged. The
-//! topic then asks the log for that number. If the log has another event, everybody who watches starts over.
+//! - `s ≤ h`: ignore the duplicate.
+//! - `s = h + 1`, with its event and no refill running: append the event.
+//! - otherwise: remember only the number, and ask the log for the events after `h` (a refill).
+//!
+//! A refill is repeated if the log has more events than the page brought, if a higher number was seen, or if a resync
+//! arrived in the meantime.
+//!
+//! If two notifications carry different events for one stored number, one of them is forged. The topic then asks the
+//! log for that number. If the log's event differs from the stored one, every receiver starts over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,27 +34,27 @@ use crate::relay::router::{
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 
-/// Somebody who watches a session.
+/// A connection that watches a session.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Which connection.
+    /// The connection.
     pub peer: PeerId,
-    /// Which of its tries to subscribe.
+    /// The attempt of its subscription.
     pub attempt: u32,
-    /// Who is behind it, if anybody has signed in.
+    /// Its user, if the user is signed in.
     pub(crate) user: Option<UserId>,
-    /// Whether counts that are hidden until the voting closes are shown.
+    /// Whether it sees counts that are hidden until the poll closes.
     pub(crate) sees_hidden: bool,
-    /// The newest number delivered; `None` before it is attached.
+    /// The newest delivered number; `None` before it is attached.
     cursor: Option<Seq>,
-    /// Whether a tally passed while it could take nothing.
+    /// Whether it missed a tally while it could take nothing.
     missed_tally: bool,
-    /// Whether changes of counts may have been missed since it joined.
+    /// Whether it may have missed changes of counts before it attached.
     missed_resync: bool,
 }
 
 impl Receiver {
-    /// A receiver that is not attached yet.
+    /// Creates a receiver that is not attached yet.
     #[must_use]
     pub fn new(peer: PeerId, attempt: u32, user: Option<UserId>) -> Self {
         Self {
@@ -65,28 +69,28 @@ impl Receiver {
     }
 }
 
-/// How a receiver stands after it was offered what it lacks.
+/// The state of a receiver after everything it lacks was offered to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// It has everything, or could not take it and will say when it can.
+    /// It has everything, or is stalled and will report when it can take bytes again.
     Served,
-    /// The window does not reach back to its position.
+    /// The ring does not reach back to its position.
     Behind {
-        /// Which of its tries to subscribe.
+        /// The attempt of its subscription.
         attempt: u32,
-        /// The newest number delivered.
+        /// The newest delivered number.
         position: Seq,
     },
 }
 
-/// Why the numbers that are held lead nowhere.
+/// The reason why the stored numbers are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// The database went back in time.
     Ahead,
-    /// The log no longer reaches back to the window's end, only to this.
+    /// The log no longer reaches back to the ring's newest event, only to `floor`.
     Trimmed { floor: Seq },
-    /// The window holds an event that the log does not have.
+    /// The ring holds an event that the log does not have.
     Forged,
 }
 
@@ -95,26 +99,26 @@ pub(crate) enum Broken {
 pub(crate) struct Topic {
     pub(crate) generation: u64,
     history: Option<History>,
-    /// Everything up to here was offered to the receivers that stood there.
+    /// The newest number that was offered to the receivers.
     flushed: Seq,
-    /// The highest number that a hint bore since the log was last asked. Not since ever: one false hint would otherwise
-    /// have the log asked without end.
+    /// The highest number in a notification since the last read of the log. It starts over with each read, because one
+    /// false notification would otherwise cause reads without end.
     seen: Seq,
     is_refilling: bool,
-    /// The lowest number held that two hints tell differently: the log decides which of them is true.
+    /// The lowest stored number for which two notifications differ. The log decides which one is true.
     doubted: Option<Seq>,
-    /// The log is to be asked once more when the running refill ends, or once the newest number is known.
+    /// Whether to read the log once more, after the running refill or once the newest number is known.
     owes_refill: bool,
     receivers: Vec<Receiver>,
     places: FxHashMap<PeerId, usize>,
     idle_since: Option<Instant>,
     snapshot: Option<Arc<Snapshot>>,
-    /// Whether the snapshot still says what is; its votings are of use even when not.
+    /// Whether the snapshot is up to date. Its counts are useful even if it is not.
     is_current: bool,
-    /// The number of the newest event that made earlier snapshots untrue.
+    /// The number of the newest event that outdated earlier snapshots.
     changed_at: Seq,
     tallies: KeptTallies,
-    /// The run of events made last: clients that reconnect from one position share it.
+    /// The last backlog frame. Clients that reconnect from the same position share it.
     backlog: Option<Backlog>,
 }
 
@@ -139,11 +143,12 @@ impl Topic {
         }
     }
 
-    /// Takes a hint; says why the log must be asked, if it must.
+    /// Handles a notification. Returns the reason to read the log, if there is one.
     pub(crate) fn on_notice(&mut self, notice: &Notice) -> Option<RefillCause> {
         self.seen = self.seen.max(notice.seq);
         let Some(history) = &mut self.history else {
-            // Without an event there is nothing to begin with: whoever attaches finds `seen` ahead and asks.
+            // Without an event the ring cannot start. A receiver that attaches later finds `seen` ahead and asks the
+            // log.
             let event = notice.event.as_ref()?;
             self.begin(Seq(event.seq.0.saturating_sub(1)));
             self.append(event, Origin::Hint);
@@ -151,7 +156,7 @@ impl Topic {
         };
         if notice.seq <= history.head() {
             let held = history.unconfirmed(notice.seq)?;
-            // A true event is told once, with its text or without.
+            // A true event is notified once, with its text or without it.
             if notice
                 .event
                 .as_ref()
@@ -175,14 +180,14 @@ impl Topic {
         }
     }
 
-    /// Takes a page of the log. Says whether the log must be asked again, or why the numbers held lead nowhere.
+    /// Handles a page of the log. Returns whether to read the log again, or why the stored numbers are invalid.
     pub(crate) fn on_page(&mut self, page: &LogPage, same_epoch: bool) -> Result<bool, Broken> {
         self.is_refilling = false;
         let Some(history) = &mut self.history else {
             return Ok(false);
         };
         if !same_epoch {
-            // Whoever noticed the other epoch resyncs; until then nothing of it may be shown.
+            // The resync that follows the new epoch reads the log again. Until then no event of the page may be shown.
             self.owes_refill = true;
             return Ok(false);
         }
@@ -206,14 +211,14 @@ impl Topic {
         }
         let is_past = page.events.last().is_some_and(|last| last.seq < held);
         if self.head() == held && page.head > held && !is_past {
-            // What follows was trimmed.
+            // The events after the newest stored number were trimmed.
             return Err(Broken::Trimmed { floor: page.floor });
         }
         let owed = std::mem::take(&mut self.owes_refill);
         Ok(owed || self.seen.max(page.head) > self.head())
     }
 
-    /// Offers what was appended since the last flush to everybody who stands there, then lets old events go.
+    /// Offers the new events to every receiver that has all earlier ones, then drops old events.
     pub(crate) fn flush(
         &mut self,
         session: SessionId,
@@ -402,13 +407,13 @@ impl Topic {
             .iter()
             .filter(|receiver| receiver.cursor.is_some())
         {
-            // State that a stalled receiver misses is told again with the next change.
+            // A stalled receiver gets the state with its next change.
             sink.offer(receiver.peer, frame);
         }
     }
 
-    /// Forgets all numbers, and the counts too where they may be of another life of the database; says what that means
-    /// to whom. A receiver that is ahead of the window may still be within the log.
+    /// Forgets all numbers, and after a change of epoch the counts, too. Returns the resulting change for each attached
+    /// receiver. A receiver at or after the log's floor can still continue from the log.
     pub(crate) fn restart(
         &mut self,
         generation: u64,
@@ -418,7 +423,7 @@ impl Topic {
         self.receivers = kept.receivers;
         self.places = kept.places;
         self.idle_since = kept.idle_since;
-        // Hints were heard that nobody remembers: whoever attaches next has the log asked.
+        // Numbers that were seen are forgotten here. The next attach therefore asks the log.
         self.owes_refill = true;
         if broken != Broken::Ahead {
             self.snapshot = kept.snapshot;
@@ -438,8 +443,8 @@ impl Topic {
         self.receivers.iter_mut().filter_map(attached).collect()
     }
 
-    /// Keeps what a subscriber was told: the session as long as it has not changed since, the counts in any case, so that
-    /// no older ones follow.
+    /// Keeps the snapshot that a subscriber received. Its info is kept while no newer event changes the session. Its
+    /// counts are kept in any case, so that no older counts are sent after them.
     fn remember(&mut self, told: &Arc<Snapshot>) {
         let is_current = told.head >= self.changed_at;
         match &mut self.snapshot {
@@ -464,7 +469,7 @@ impl Topic {
         let Some(kept) = &mut self.snapshot else {
             return;
         };
-        // What is older than what somebody was told is no news to anybody; what made it so is about to come.
+        // A tally older than counts that were sent is outdated. The newer tally is about to arrive.
         self.tallies.retain(|tally| !kept.is_ahead_of(tally));
         for tally in self.tallies.iter() {
             if kept.is_behind(tally) {
@@ -477,7 +482,7 @@ impl Topic {
         self.is_current = false;
     }
 
-    /// Changes of counts may have been missed: whoever has not attached yet may have been told of counts before.
+    /// Marks receivers that are not attached yet: they may have been sent counts before changes were lost.
     pub(crate) fn on_resync(&mut self) {
         self.forget_snapshot();
         for receiver in &mut self.receivers {
@@ -485,7 +490,8 @@ impl Topic {
         }
     }
 
-    /// Asks the log for what follows the newest number held; where a refill runs, or no number is known yet, remembers to.
+    /// Asks the log for the events after the newest stored number. If a refill is running or no number is known yet,
+    /// remembers to ask later.
     pub(crate) fn ask(
         &mut self,
         session: SessionId,
@@ -537,7 +543,7 @@ impl Topic {
         self.flushed < self.head()
     }
 
-    /// Whether so much waits to be flushed that the window is about to outgrow its bound.
+    /// Whether so many events wait for a flush that the ring is about to exceed its bound.
     pub(crate) fn is_full(&self) -> bool {
         self.window_bytes() > RING_BYTES_MAX + FLUSH_BYTES_MAX
     }
@@ -565,7 +571,7 @@ impl Topic {
     fn begin(&mut self, head: Seq) {
         self.history = Some(History::new(head));
         self.flushed = head;
-        // What happened up to here was not seen: a snapshot from before may be untrue.
+        // Earlier events were not seen, so a snapshot from before may be outdated.
         self.changed_at = head;
     }
 

@@ -1,13 +1,15 @@
-//! Writes that wait for a transaction, and whose turn it is.
+//! Queues writes for the next transaction, and decides whose turn it is.
 //!
-//! Sessions take turns, and within a session its authors do, one write a turn: whoever floods waits behind its own. What
-//! one author writes to one session keeps its order. Writes and not bytes are counted, since a transaction's cost is in
-//! its rows; bytes are bounded. A session with a batch under way waits for its end, so that its next batch follows.
+//! Sessions take turns, and so do the authors within a session, one write per turn: an author who floods waits behind
+//! their own writes. The writes of one author to one session keep their order. Turns count writes, not bytes, because a
+//! transaction's cost is in its rows; bytes are only bounded. A session with a batch under way waits for its end, so
+//! that its batches follow each other.
 //!
-//! A batch that does not get a lock in time is rolled back whole, and its writes come back: they keep their places in the
-//! order. Their sessions are then held apart (`holds`), so a session that is locked in the database delays itself alone.
+//! A batch that does not get a lock in time is rolled back as a whole. Its writes return to the queue and keep their
+//! places in the order. Their sessions are then held apart (`holds`), so a session that is locked in the database
+//! delays only itself.
 //!
-//! For votes a voting stands where a session does. Knows nothing of what is written.
+//! The queue for votes uses polls in the place of sessions. Knows nothing about the contents of writes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,11 +23,11 @@ use crate::limits::{
 use crate::protocol::id::UserId;
 use crate::relay::holds::{Fared, Holds, lock_wait};
 
-/// Where something is written: a session, or a voting.
+/// The session or poll that a write belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub Uuid);
 
-/// How much may wait, for how long, and how much goes together.
+/// The bounds of a queue: its size, the waiting time and the size of a batch.
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "each is a bound of `limits`")]
 pub struct Bounds {
@@ -54,36 +56,36 @@ impl Default for Bounds {
     }
 }
 
-/// Why a write may not even wait.
+/// The reason why a queue refuses a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Full {
-    /// Its author has enough waiting.
+    /// Its author has [`Bounds::author_items_max`] pending writes.
     Author,
-    /// Its session has as much waiting as there is room for everybody else.
+    /// Its place has as many pending writes as the rest of the queue has room for.
     Place,
-    /// There is no room at all.
+    /// The queue is full.
     Queue,
 }
 
-/// A write that waits, or has just been taken.
+/// A write in the queue, or one just taken from it.
 #[derive(Clone, Debug)]
 pub struct Waiting<T> {
-    /// Where it goes.
+    /// The session or poll.
     pub place: Place,
-    /// Who it is from; everybody without an account counts as one.
+    /// The author; all callers without an account count as one.
     pub(crate) author: Option<UserId>,
-    /// What it takes up.
+    /// Its size.
     pub(crate) bytes: usize,
-    /// When it came.
+    /// When it arrived.
     pub since: Instant,
-    /// What is written.
+    /// The write itself.
     pub item: T,
-    /// Its place in the order of arrivals; the queue's own.
+    /// Its number in the order of arrivals, assigned by the queue.
     number: u64,
 }
 
 impl<T> Waiting<T> {
-    /// A write that has just come.
+    /// Creates a write that has just arrived. The queue assigns its number.
     pub fn new(
         place: Place,
         author: Option<UserId>,
@@ -102,40 +104,40 @@ impl<T> Waiting<T> {
     }
 }
 
-/// Why a write has waited too long.
+/// The reason why a write waited too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// More is written than the database takes.
+    /// Writes arrive faster than the database commits them.
     Waited,
-    /// An open transaction holds a lock that it needs.
+    /// An open transaction holds a lock that the write needs.
     Busy,
 }
 
-/// The writes of one kind that wait.
+/// The pending writes of one kind.
 #[derive(Debug)]
 pub struct WriteQueue<T> {
     bounds: Bounds,
     lines: HashMap<Place, Line<T>>,
-    /// Places with something waiting and nothing under way that are not held, the next one first.
+    /// Places with pending writes and no batch under way that are not held, in the order of their turns.
     turns: VecDeque<Place>,
-    /// Places that wait for a lock.
+    /// The held places: those that wait for a lock.
     holds: Holds,
-    /// Writes that wait, by author.
+    /// The number of pending writes of each author.
     authors: HashMap<Option<UserId>, usize>,
-    /// Where each waits that is not held, the oldest first.
+    /// The pending writes at places that are not held, the oldest first.
     arrivals: BTreeMap<u64, Arrival>,
-    /// The same for places that are held.
+    /// The pending writes at held places, the oldest first.
     held: BTreeMap<u64, Arrival>,
     bytes: usize,
     next_number: u64,
 }
 
-/// What waits at one place.
+/// The pending writes at one place.
 #[derive(Debug)]
 struct Line<T> {
-    /// Authors in the order of their turns.
+    /// The authors in the order of their turns.
     turns: VecDeque<Option<UserId>>,
-    /// What each wrote, in order.
+    /// Each author's writes in order.
     writes: HashMap<Option<UserId>, VecDeque<Waiting<T>>>,
     items: usize,
     bytes: usize,
@@ -150,7 +152,7 @@ struct Arrival {
 }
 
 impl<T> WriteQueue<T> {
-    /// Nothing waits.
+    /// Creates an empty queue.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -166,10 +168,10 @@ impl<T> WriteQueue<T> {
         }
     }
 
-    /// Lets a write wait.
+    /// Adds a write.
     ///
     /// # Errors
-    /// The write, and why it may not wait.
+    /// The write, and the reason why the queue refuses it.
     pub fn push(&mut self, mut write: Waiting<T>) -> Result<(), (Full, Waiting<T>)> {
         if let Some(full) = self.refuses(&write) {
             return Err((full, write));
@@ -187,7 +189,7 @@ impl<T> WriteQueue<T> {
         Ok(())
     }
 
-    /// Takes what goes together next, in the order in which it came; nothing where nothing may go. Its places wait until
+    /// Takes the next batch, in the order of arrival; empty if no place is ready. The places of the batch wait until
     /// [`Self::on_done`].
     pub fn take(&mut self) -> Vec<Waiting<T>> {
         let mut turns = std::mem::take(&mut self.turns);
@@ -197,7 +199,8 @@ impl<T> WriteQueue<T> {
         batch
     }
 
-    /// Takes what goes together next of places that are held, with how long it may wait for a lock. One try at a time.
+    /// Takes the next batch of held places, and returns how long it may wait for a lock. Only one such batch is under
+    /// way at a time.
     pub fn take_held(&mut self, now: Instant) -> (Vec<Waiting<T>>, Duration) {
         let mut turns: VecDeque<Place> = self.holds.take(now).into();
         let wait = lock_wait(self.holds.waiting(), self.bounds.lock_wait_max);
@@ -214,8 +217,8 @@ impl<T> WriteQueue<T> {
         (batch, wait)
     }
 
-    /// A batch has ended, with so many writes for each of its places. Those that are given back did not get a lock and
-    /// were not written: they wait again. The places have turns again.
+    /// Ends a batch. `posted` has the number of writes at each of its places. `blocked` has the writes that did not get
+    /// a lock and were not written: they return to the queue. The places take turns again.
     pub fn on_done(
         &mut self,
         posted: &BTreeMap<Place, usize>,
@@ -224,7 +227,7 @@ impl<T> WriteQueue<T> {
     ) {
         let was_held = posted.keys().any(|place| self.holds.contains(*place));
         let mut left: BTreeMap<Place, usize> = BTreeMap::new();
-        // The newest first, each before what its author has waiting.
+        // The newest first: each goes before its author's pending writes.
         let mut blocked = blocked;
         blocked.sort_unstable_by_key(|write| write.number);
         let is_whole = !blocked.is_empty();
@@ -261,7 +264,7 @@ impl<T> WriteQueue<T> {
         }
     }
 
-    /// Takes what has waited too long, the oldest first, and says why it had to wait.
+    /// Takes the writes that waited too long, the oldest first, each with the reason.
     pub fn take_overdue(&mut self, now: Instant) -> Vec<(Overdue, Waiting<T>)> {
         let mut overdue = Vec::new();
         while let Some((number, arrival)) = oldest(&self.arrivals)
@@ -277,7 +280,7 @@ impl<T> WriteQueue<T> {
         overdue
     }
 
-    /// When [`Self::take_overdue`] is next worth a call.
+    /// Returns when [`Self::take_overdue`] must be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let waited = oldest(&self.arrivals).map(|(_, at)| at.since + self.bounds.wait_max);
@@ -285,44 +288,44 @@ impl<T> WriteQueue<T> {
         waited.into_iter().chain(busy).min()
     }
 
-    /// When [`Self::take_held`] next has something to give.
+    /// Returns when [`Self::take_held`] next returns a batch.
     #[must_use]
     pub fn next_try(&self) -> Option<Instant> {
         self.holds.next_due()
     }
 
-    /// How many places are held, also those without a write that waits.
+    /// Returns how many places are held, including those without pending writes.
     #[must_use]
     pub fn held_places(&self) -> usize {
         self.holds.len()
     }
 
-    /// Whether [`Self::take`] has something to give.
+    /// Whether [`Self::take`] returns a batch.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.turns.is_empty()
     }
 
-    /// Whether nothing waits.
+    /// Whether no write is pending.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes that wait.
+    /// Returns the number of pending writes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.arrivals.len() + self.held.len()
     }
 
-    /// Bytes that wait.
+    /// Returns the bytes of the pending writes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     fn refuses(&self, write: &Waiting<T>) -> Option<Full> {
-        // What came back from batches may be more than there is room for: by as much as was under way.
+        // Writes that return from batches may exceed the bounds, by at most the batches under way.
         let free_items = self.bounds.items_max.saturating_sub(self.len());
         let free_bytes = self.bounds.bytes_max.saturating_sub(self.bytes);
         let author_items = self.authors.get(&write.author).copied().unwrap_or(0);
@@ -333,14 +336,14 @@ impl<T> WriteQueue<T> {
         } else if free_items == 0 || write.bytes > free_bytes {
             Some(Full::Queue)
         } else if items >= free_items || bytes > free_bytes {
-            // However many sessions are flooded, each leaves as much as it has: there is room for one more.
+            // However many sessions are flooded, each leaves as much room as it takes: there is room for one more.
             Some(Full::Place)
         } else {
             None
         }
     }
 
-    /// Takes the turns of these places until a batch is full.
+    /// Takes turns of these places until a batch is full.
     fn gather(&mut self, turns: &mut VecDeque<Place>) -> Vec<Waiting<T>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -366,7 +369,7 @@ impl<T> WriteQueue<T> {
         batch
     }
 
-    /// Queues a place for its turn, where it has something waiting and nothing under way.
+    /// Queues a place for its turn, if it has pending writes and no batch under way.
     fn give_turn(&mut self, place: Place) {
         if self.lines[&place].is_under_way {
             return;
@@ -378,7 +381,7 @@ impl<T> WriteQueue<T> {
         }
     }
 
-    /// Holds a place, and with it what waits there.
+    /// Holds a place and its pending writes.
     fn hold(&mut self, place: Place, fared: Fared, now: Instant) {
         if !self.holds.contains(place) {
             for number in self.lines[&place].numbers() {
@@ -389,7 +392,7 @@ impl<T> WriteQueue<T> {
         self.holds.hold(place, fared, now);
     }
 
-    /// Frees a place, and with it what waits there.
+    /// Frees a place and its pending writes.
     fn release(&mut self, place: Place) {
         if self.holds.release(place).is_some() {
             for number in self.lines[&place].numbers() {
@@ -399,7 +402,7 @@ impl<T> WriteQueue<T> {
         }
     }
 
-    /// Removes a write that waits; it is its author's oldest at its place.
+    /// Removes a pending write, which is its author's oldest at its place.
     fn remove(&mut self, number: u64, arrival: Arrival) -> Waiting<T> {
         let line = self.lines.get_mut(&arrival.place).expect(HAS_LINE);
         let write = line.remove(arrival.author, number);
@@ -470,7 +473,7 @@ impl<T> Line<T> {
         own.push_back(write);
     }
 
-    /// Takes a write back that is older than all that its author has waiting, and gives the author the next turn.
+    /// Puts a write back that is older than its author's pending ones. The author takes the next turn.
     fn push_front(&mut self, write: Waiting<T>) {
         self.items += 1;
         self.bytes += write.bytes;
@@ -517,7 +520,7 @@ impl<T> Line<T> {
         self.writes.values().flatten().map(|write| write.number)
     }
 
-    /// Bytes of the write whose turn is next.
+    /// Returns the bytes of the write whose turn is next.
     fn next_bytes(&self) -> usize {
         let next = self.turns.front().map(|author| &self.writes[author]);
         let next = next.and_then(VecDeque::front);
@@ -526,7 +529,7 @@ impl<T> Line<T> {
 }
 
 const HAS_LINE: &str = "a place with something waiting or under way has a line";
-const HAS_ARRIVAL: &str = "what waits is among the arrivals";
+const HAS_ARRIVAL: &str = "a pending write is among the arrivals";
 const HAS_WRITES: &str = "an author with a turn has something waiting";
 
 #[cfg(test)]
@@ -543,7 +546,8 @@ mod tests {
     fn sessions_take_turns_and_so_do_their_authors() {
         check(
             "a:1 a:1 a:1 a:1 a:2 b:3 | take | done | take | done | take",
-            // The first of everybody, then the next of those who have more; in the order in which they came.
+            // The first write of each place and author, then further writes of those who have more, in the order of
+            // arrival.
             expect![[r#"
                 take: a:1#0 a:2#4 b:3#5
                 take: a:1#1 a:1#2 a:1#3
@@ -552,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_no_turn_comes_first_the_next_time() {
+    fn a_place_that_had_no_turn_is_first_in_the_next_batch() {
         check(
             "a:1 b:1 c:1 d:1 a:2 b:2 c:2 d:2 | take | done | take | done | take",
             expect![[r#"
@@ -563,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_under_way_waits_and_others_do_not() {
+    fn a_session_with_a_batch_under_way_waits_and_others_do_not() {
         check(
             "a:1 a:1 | take | a:2 a:2 b:1 | take | take | done a | take | done b a | take",
             expect![[r#"
@@ -576,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_end_a_batch_and_one_write_always_goes() {
+    fn bytes_bound_a_batch_of_more_than_one_write() {
         check(
             "a:1*90 b:1*90 c:1*20 c:1 | take | done | take | done | take",
             expect![[r#"
@@ -587,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_waited_too_long_goes_oldest_first_and_frees_its_room() {
+    fn overdue_writes_leave_oldest_first_and_free_their_room() {
         check(
             "a:1 | wait 3 | b:1 a:2 | overdue | wait 2 | overdue | take | done | wait 9 | overdue | take",
             expect![[r#"
@@ -608,11 +612,12 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_session_is_found_among_those_who_shared_its_batch() {
+    fn the_blocked_session_of_a_batch_is_found() {
         check(
             "a:1 b:1 c:1 | take | blocked | b:2 d:1 | take | done | \
              try | blocked | try | done | try | done | try | take | ms 50 | try | done | a:1 | take",
-            // The three are tried one by one, in a second together; what comes for others goes its own way.
+            // The three sessions are tried one by one, within a second in total. Writes to other sessions are not
+            // delayed.
             expect![[r#"
                 take: a:1#0 b:1#1 c:1#2
                 take: d:1#4
@@ -627,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_shared_a_batch_the_last_one_written_to_is_tried_first() {
+    fn the_suspect_written_to_most_recently_is_tried_first() {
         check(
             "a:1 b:1 | take | done | c:1 | take | done | b:2 | take | done | a:3 b:3 c:3 | take | blocked | \
              try | blocked | try | blocked | try",
@@ -661,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_lock_is_answered_sooner_and_its_session_stays_apart() {
+    fn writes_that_wait_for_a_lock_end_as_busy_and_their_session_stays_held() {
         check(
             "b:1 a:1 | take | blocked a | wait 1 | b:2 a:2 | wait 1 | overdue | wait 1 | overdue | take | done | \
              wait 60 | a:3 b:3 | take | try | done | a:4 | take",
@@ -677,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_goes_before_what_its_author_wrote_since() {
+    fn returned_writes_go_before_later_writes_of_their_author() {
         check(
             "a:1 a:2 a:1 | take | a:1 a:3 a:2 | blocked | ms 50 | try | done | take",
             expect![[r#"
@@ -688,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_are_free_again_are_tried_by_more_and_more() {
+    fn each_successful_try_doubles_the_places_of_the_next() {
         check(
             "a:1 b:1 c:1 | take | d:1 e:1 f:1 | take | blocked | try | done | try | done | try | done",
             expect![[r#"
@@ -701,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_of_which_a_part_is_blocked_goes_on() {
+    fn a_partly_blocked_session_continues() {
         check(
             "a:1 a:2 a:3 | take | part 2 | a:1 | ms 50 | try | part 1 | ms 50 | try | done",
             expect![[r#"
@@ -712,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn an_author_has_so_much_waiting_over_all_sessions() {
+    fn an_authors_pending_writes_are_bounded_over_all_sessions() {
         check(
             "a:1 b:1 c:1 d:1 e:1 a:2 | take | e:1",
             expect![[r#"
@@ -752,7 +757,8 @@ mod tests {
         batch_bytes_max: 100,
     };
 
-    /// Ends the batches with a session that is named, or all. If they are blocked, what is for these sessions goes back.
+    /// Ends the batches that contain a named session, or all batches. If `are_blocked`, the writes to these sessions
+    /// return to the queue.
     fn end_batches(
         queue: &mut WriteQueue<String>,
         under_way: &mut Vec<Vec<Waiting<String>>>,
@@ -770,9 +776,9 @@ mod tests {
         }
     }
 
-    /// Runs a script: `a:1*90` is a write of 90 bytes by author 1 to session a, the rest are the queue's own words.
-    /// `done` and `blocked` end batches that are under way: all, or those with a session that is named. `blocked` gives
-    /// back what is for the sessions that are named, or everything; `part` gives back so many of the newest.
+    /// Runs a script. `a:1*90` is a write of 90 bytes by author 1 to session a. The other words call the queue: `done`
+    /// and `blocked` end all batches under way, or those that contain a named session. `blocked` returns the writes to
+    /// the named sessions, or all writes. `part N` returns the batch's newest N writes.
     fn check(script: &str, expected: Expect) {
         let mut now = start();
         let mut queue = WriteQueue::new(BOUNDS);
@@ -858,9 +864,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, goes and comes back: nothing is lost, doubled or overtaken by its author, and every bound holds.
+        /// Under any sequence of steps, no write is lost, duplicated or overtaken by a later one of its author, and
+        /// every bound holds.
         #[test]
-        fn nothing_is_lost_and_everybody_gets_a_turn(
+        fn no_write_is_lost_and_every_author_gets_a_turn(
             steps in prop::collection::vec((0..10_u8, 0..6_u8, 0..5_u8, 1..150_usize), 1..400)
         ) {
             let mut now = start();
@@ -868,7 +875,7 @@ mod tests {
             let mut waiting: Vec<(Place, Option<UserId>, u32)> = Vec::new();
             let mut under_way: Vec<Vec<Waiting<u32>>> = Vec::new();
             let mut is_trying = false;
-            // For each that waits, how many batches its place has had without it.
+            // For each pending write: how many batches its place has had without it.
             let mut passed: HashMap<u32, usize> = HashMap::new();
             let mut number = 0;
             for (step, where_to, author, bytes) in steps {
@@ -913,7 +920,7 @@ mod tests {
                         let places: HashSet<Place> = batch.iter().map(|write| write.place).collect();
                         prop_assert!(under_way.iter().flatten().all(|write| !places.contains(&write.place)));
                         for write in &batch {
-                            // The author's oldest for this place.
+                            // The author's oldest write at this place.
                             let own = |(place, author, _): &(Place, Option<UserId>, u32)|
                                 *place == write.place && *author == write.author;
                             let first = waiting.iter().position(own);
@@ -926,7 +933,8 @@ mod tests {
                                 *passed.entry(*number).or_default() += 1;
                             }
                         }
-                        // Five authors with four writes each at most, and a batch of the place has one at least.
+                        // There are five authors with at most four writes each, and each batch with the place takes at
+                        // least one.
                         prop_assert!(passed.values().all(|batches| *batches <= 20));
                         if !batch.is_empty() {
                             under_way.push(batch);
@@ -937,7 +945,7 @@ mod tests {
                             let mut batch = under_way.remove(0);
                             let posted = posted(&batch);
                             is_trying &= batch.iter().any(|write| !queue.holds.contains(write.place));
-                            // What is written and what comes back: all, nothing, or what one author has from a point on.
+                            // The batch is written as a whole, returns as a whole, or returns the writes of one author.
                             let back = if step == 7 { Vec::new() } else {
                                 let blocked = batch[bytes % batch.len()].author;
                                 batch.retain(|write| author == 0 || write.author == blocked);
@@ -948,7 +956,7 @@ mod tests {
                                 let known = (write.place, write.author, write.item);
                                 waiting.insert(place.unwrap_or(waiting.len()), known);
                             }
-                            // Who comes back lets nobody pass that was not there before.
+                            // Returned writes may go before writes that were counted here, so the counts start over.
                             passed.clear();
                             queue.on_done(&posted, back, now);
                         }
@@ -971,7 +979,7 @@ mod tests {
                 let in_flight = under_way.len() * BOUNDS.batch_items_max + BOUNDS.batch_items_max;
                 prop_assert!(queue.len() <= BOUNDS.items_max + 3 * in_flight);
             }
-            // In the end everything goes, and nothing is remembered but which places were blocked.
+            // In the end the queue empties and remembers only which places were blocked.
             loop {
                 for batch in under_way.drain(..) {
                     queue.on_done(&posted(&batch), Vec::new(), now);
@@ -992,9 +1000,9 @@ mod tests {
             prop_assert!(queue.next_try().is_none());
         }
 
-        /// However much a flooder has waiting, a newcomer elsewhere is in the next batch but so many.
+        /// A write to another session is in one of the next few batches, however many writes a flooder has pending.
         #[test]
-        fn a_flood_is_not_felt_elsewhere(flooded in 1..6_u128) {
+        fn a_flood_does_not_delay_other_sessions(flooded in 1..6_u128) {
             let bounds = Bounds { items_max: 4_096, author_items_max: 4_096, ..BOUNDS };
             let mut queue = WriteQueue::new(bounds);
             for number in 0..4_096 {
