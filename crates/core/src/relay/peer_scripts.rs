@@ -1,8 +1,8 @@
-//! Scripts of a peer: frames and answers in, frames and wishes out.
+//! Scripts of a peer: client frames and answers go in, frames and requests come out.
 //!
-//! `>` is a frame of the client, short: `S` stands for the session, `T` for a second one. A line without `>` is an answer
-//! of the router or the database, or the time. Each step is followed by what it led to; `grant` stands for a proof that
-//! was good.
+//! A step with `>` is a short form of a client frame: `S` is the session, `T` a second one. Any other step is an answer
+//! of the router or the database, or time that passes. The expected text shows each step and the effects that it has.
+//! `grant` stands for a valid resume token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn a_fresh_subscription_is_joined_admitted_caught_up_and_live() {
 }
 
 #[test]
-fn an_own_vote_is_told_and_never_by_an_older_one_afterwards() {
+fn an_own_vote_is_sent_and_an_older_one_never_follows_it() {
     check(
         "> subscribe S | joined | voted for 5 | voted for 6 | admitted head 0 | voted for 7 | live | voted",
         expect![[r#"
@@ -77,8 +77,8 @@ fn an_own_vote_is_told_and_never_by_an_older_one_afterwards() {
 }
 
 #[test]
-fn an_admission_is_checked_when_it_is_as_old_as_one_may_be() {
-    // The interval is an hour: each peer is asked about in the last quarter of it.
+fn an_admission_is_checked_at_its_maximum_age() {
+    // The interval is an hour. Each peer is checked in its last quarter.
     check(
         "> subscribe S | joined | admitted head 0 | live || wait 2000 | wait 1600 | unavailable | wait 7 | admitted head 0 muted | \
          wait 3600 | refused not_found",
@@ -132,7 +132,7 @@ fn an_admission_is_checked_when_it_is_as_old_as_one_may_be() {
 }
 
 #[test]
-fn a_token_is_asked_about_when_its_admission_is_that_old() {
+fn a_resumed_admission_is_checked_at_its_maximum_age() {
     check(
         "grant | wait 599 | > subscribe S resume 5 | joined reach 3 head 9 | live | wait 5 | wait 2990 | wait 6 | admitted head 9",
         expect![[r#"
@@ -185,7 +185,7 @@ fn pages_are_read_until_the_head_is_reached() {
 }
 
 #[test]
-fn a_position_is_gone_on_from() {
+fn a_subscription_continues_from_its_position() {
     check(
         "> subscribe S resume 3 | joined | admitted head 5 | page 4 5 head 5 | live",
         expect![[r#"
@@ -218,7 +218,7 @@ fn a_position_is_gone_on_from() {
 }
 
 #[test]
-fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
+fn an_invalid_position_starts_over_with_the_reason() {
     check(
         "> subscribe S resume 2 | joined | admitted head 9 floor 3",
         expect![[r#"
@@ -258,7 +258,7 @@ fn a_position_that_leads_nowhere_begins_afresh_with_the_reason() {
 }
 
 #[test]
-fn a_grant_and_a_window_spare_the_database() {
+fn a_grant_and_a_ring_make_the_admission_query_unnecessary() {
     check(
         "grant | > subscribe S resume 4 | joined reach 3 head 6 | live",
         expect![[r#"
@@ -291,7 +291,7 @@ fn a_grant_and_a_window_spare_the_database() {
 }
 
 #[test]
-fn without_a_grant_or_within_no_window_the_database_is_asked() {
+fn without_a_grant_or_a_ring_the_database_is_asked() {
     check(
         "> subscribe S resume 4 | joined reach 3 head 6",
         expect![[r#"
@@ -348,7 +348,7 @@ fn without_a_grant_or_within_no_window_the_database_is_asked() {
 }
 
 #[test]
-fn a_grant_dies_with_its_time_and_with_the_identity() {
+fn a_grant_ends_with_its_expiry_and_with_the_identity() {
     check(
         "grant | wait 600 | > subscribe S resume 4 | joined reach 3 head 6",
         expect![[r#"
@@ -376,7 +376,7 @@ fn a_grant_dies_with_its_time_and_with_the_identity() {
 }
 
 #[test]
-fn a_token_rests_on_the_time_of_asking() {
+fn a_token_carries_the_time_of_the_question() {
     check(
         "> subscribe S | joined | wait 5 | admitted head 0 | token age | live | wait 300 | token age | recheck | admitted head 0 | wait 0 | token age",
         expect![[r#"
@@ -462,7 +462,7 @@ fn a_token_made_while_access_is_in_doubt_is_void() {
 }
 
 #[test]
-fn a_refusal_of_nobody_does_not_end_what_somebody_may_watch() {
+fn a_refusal_of_the_anonymous_client_does_not_end_the_users_subscription() {
     check(
         "anonymous | > subscribe S | joined | > auth 1 | refused not_found | admitted head 0 | live",
         expect![[r#"
@@ -497,7 +497,7 @@ fn a_refusal_of_nobody_does_not_end_what_somebody_may_watch() {
                 < access can={"moderate":false,"send":true,"vote":true}
                 < resume_token token="…""#]],
     );
-    // Whoever shows one token after the other is judged all the same.
+    // A client that sends one token after the other is refused all the same.
     check(
         "> subscribe S | joined | admitted head 0 | live || recheck | > auth 1 | refused forbidden",
         expect![[r#"
@@ -543,7 +543,7 @@ fn a_refusal_ends_the_subscription() {
 }
 
 #[test]
-fn what_fails_later_is_tried_again() {
+fn a_later_failure_is_tried_again() {
     check(
         "> subscribe S history 1 | joined | admitted head 5 || no page | wait 1 | page 5 head 5 | live",
         expect![[r#"
@@ -579,7 +579,7 @@ fn what_fails_later_is_tried_again() {
 }
 
 #[test]
-fn a_page_can_show_that_the_position_leads_nowhere() {
+fn a_page_can_show_that_the_position_is_invalid() {
     check(
         "> subscribe S history 2 | joined | admitted head 5 || page 4 5 head 5 in f",
         expect![[r#"
@@ -663,7 +663,7 @@ fn a_subscriber_that_lost_continuity_is_reset() {
 }
 
 #[test]
-fn epochs_that_disagree_are_waited_out() {
+fn a_subscription_waits_until_the_epochs_agree() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 || stale | wait 1 | page head 5 in f | joined | admitted head 5 in f | page 1 2 3 4 5 head 5 in f | live",
         expect![[r#"
@@ -698,7 +698,7 @@ fn epochs_that_disagree_are_waited_out() {
 }
 
 #[test]
-fn a_time_out_is_told_and_the_subscription_goes_on() {
+fn a_time_out_is_sent_and_the_subscription_continues() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 | live || recheck | admitted head 5 muted | recheck | admitted head 5 muted | recheck | unavailable | wait 6 | admitted head 5",
         expect![[r#"
@@ -725,7 +725,7 @@ fn a_time_out_is_told_and_the_subscription_goes_on() {
 }
 
 #[test]
-fn the_end_of_a_time_out_is_looked_for() {
+fn access_is_checked_at_the_end_of_a_time_out() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 muted for 10 | live || wait 9 | wait 1 | admitted head 5 muted for 3 | wait 3 | admitted head 5 | wait 10",
         expect![[r#"
@@ -745,7 +745,7 @@ fn the_end_of_a_time_out_is_looked_for() {
 }
 
 #[test]
-fn whoever_moderates_sees_hidden_counts() {
+fn moderators_see_hidden_counts() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 moderates | live | recheck | admitted head 5",
         expect![[r#"
@@ -768,7 +768,7 @@ fn whoever_moderates_sees_hidden_counts() {
 }
 
 #[test]
-fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
+fn withdrawn_access_ends_the_subscription_and_after_the_last_one_the_socket() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 | live || > subscribe T history 0 | joined T | admitted T head 1 | live T | recheck | refused banned | recheck T | refused T not_found",
         expect![[r#"
@@ -796,7 +796,7 @@ fn access_withdrawn_ends_the_subscription_and_with_the_last_the_socket() {
 }
 
 #[test]
-fn who_was_inside_is_refused_by_the_name_that_ended_it() {
+fn a_former_subscriber_is_refused_with_the_code_that_ended_the_subscription() {
     check(
         "> subscribe S | joined | refused not_found",
         expect![[r#"
@@ -846,7 +846,7 @@ fn who_was_inside_is_refused_by_the_name_that_ended_it() {
 }
 
 #[test]
-fn of_two_questions_the_later_counts() {
+fn of_two_questions_the_later_one_counts() {
     check(
         "> subscribe S history 0 | joined | recheck | admitted head 5 | live | recheck | recheck | admitted head 5 muted | refused banned",
         expect![[r#"
@@ -917,7 +917,7 @@ fn late_answers_are_ignored() {
 }
 
 #[test]
-fn an_overtaken_subscribe_is_answered() {
+fn an_overtaken_subscribe_gets_an_answer() {
     check(
         "> subscribe S | > subscribe S | joined | > unsubscribe S",
         expect![[r#"
@@ -946,7 +946,7 @@ fn an_overtaken_subscribe_is_answered() {
 }
 
 #[test]
-fn a_fresh_token_comes_at_half_the_life_of_the_old() {
+fn a_new_resume_token_is_sent_at_half_the_lifetime_of_the_old() {
     check(
         "> subscribe S history 0 | joined | admitted head 5 | live || wait 299 | wait 1 | wait 200 | turn behind 5 | page head 5 | live | wait 100",
         expect![[r#"
@@ -992,7 +992,7 @@ fn writes_are_passed_on_and_acknowledged() {
 }
 
 #[test]
-fn so_many_writes_wait_and_no_more() {
+fn the_writes_in_flight_are_bounded() {
     let mut stage = Stage::new();
     for _ in 0..WRITES_IN_FLIGHT_PER_PEER_MAX {
         stage.run("> send S");
@@ -1010,7 +1010,7 @@ fn so_many_writes_wait_and_no_more() {
 }
 
 #[test]
-fn so_many_subscriptions_and_no_more() {
+fn the_subscriptions_are_bounded() {
     let mut stage = Stage::new();
     for number in 0..SUBSCRIPTIONS_PER_PEER_MAX as u128 {
         let session = Uuid::from_u128(1_000 + number);
@@ -1026,7 +1026,7 @@ fn so_many_subscriptions_and_no_more() {
 }
 
 #[test]
-fn a_socket_shows_who_it_is() {
+fn a_socket_authenticates() {
     check(
         "anonymous | > auth 1 | > auth 1 | > auth 2",
         expect![[r#"
@@ -1073,7 +1073,7 @@ fn a_socket_shows_who_it_is() {
 }
 
 #[test]
-fn a_socket_without_a_token_is_closed_where_one_is_needed() {
+fn a_socket_without_a_required_token_is_closed() {
     check(
         "nobody | > subscribe S | > ping | wait 9 | wait 1",
         expect![[r#"
@@ -1102,7 +1102,7 @@ fn a_socket_without_a_token_is_closed_where_one_is_needed() {
 }
 
 #[test]
-fn a_client_is_not_given_up_while_its_token_is_judged() {
+fn a_client_is_not_closed_while_its_token_is_checked() {
     check(
         "nobody | wait 9 | > auth later | wait 70 | proven | > subscribe S",
         expect![[r#"
@@ -1147,7 +1147,7 @@ fn a_client_is_not_given_up_while_its_token_is_judged() {
 }
 
 #[test]
-fn a_token_that_ends_is_warned_of() {
+fn a_client_is_warned_before_its_token_expires() {
     check(
         "anonymous | > auth 1 for 100 | wait 39 | wait 1 | wait 10 | > auth 1 for 100 | wait 40 | wait 60",
         expect![[r#"
@@ -1172,7 +1172,7 @@ fn a_token_that_ends_is_warned_of() {
 }
 
 #[test]
-fn silence_ends_a_socket() {
+fn a_silent_socket_is_closed() {
     check(
         "silent 25 | silent 25",
         expect![[r#"
@@ -1283,7 +1283,7 @@ impl Stage {
         }
     }
 
-    /// Plays a script. What stands before `||` has been shown by another script and is not told.
+    /// Runs a script. The steps before `||` are shown in another script, so their effects are not recorded.
     fn run(&mut self, script: &str) {
         if let Some((prelude, script)) = script.split_once("||") {
             self.run(prelude);
@@ -1302,7 +1302,7 @@ impl Stage {
                 self.step(&words);
             }
             self.drain();
-            // As the shell does: what is due at once is done at once.
+            // Handles due deadlines immediately, as the shell does.
             if self.peer.deadline(self.now()) <= self.now().at && !self.is_closed {
                 self.peer.on_deadline(self.now());
                 self.drain();
@@ -1332,7 +1332,7 @@ impl Stage {
         }
     }
 
-    /// As a keyring that knows its keys, unless the token is to be judged later.
+    /// Checks a token immediately, unless it is [`LATER`].
     fn prove(&mut self, id: Option<FrameId>, token: &str) {
         if token == LATER {
             self.proof = id;
@@ -1509,7 +1509,7 @@ impl Stage {
         }
     }
 
-    /// Answers what the database was asked last about a session: an admission or a check.
+    /// Answers the last question to the database about a session: an admission or an access check.
     fn answer(
         &mut self,
         session: SessionId,
@@ -1724,7 +1724,7 @@ const CAN: Can = Can {
     moderate: false,
 };
 
-/// A token that the keyring cannot judge at once.
+/// A token whose check the script finishes later.
 const LATER: &str = "to be judged later";
 
 fn rules(allow_anonymous: bool) -> Rules {

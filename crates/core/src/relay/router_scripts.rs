@@ -1,6 +1,6 @@
-//! Scripts of the router: hints, pages and wishes in, deliveries and questions out.
+//! Scripts of the router: notifications, pages and requests go in, deliveries and reads of the log come out.
 //!
-//! One session; `ring` events are remembered. Each step is followed by what it led to.
+//! They use one session; `ring` sets how many events it keeps. The expected text shows each step and its effects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::relay::topic::Receiver;
 const SESSION: SessionId = SessionId(Uuid::from_u128(7));
 
 #[test]
-fn hints_follow_the_table() {
+fn hints_follow_the_rules() {
     check(
         "join 1 | attach 1 after 5 | hint 6 | hint 6 | hint 5 | hint 7 8 | hint 10 | hint 9 | page 9 10 head 10 | hint 11",
         expect![[r#"
@@ -43,8 +43,8 @@ fn hints_follow_the_table() {
 }
 
 #[test]
-fn an_event_that_the_log_does_not_have_makes_everybody_start_over() {
-    // The forged 6 came first; the true one tells that something is wrong.
+fn an_event_that_the_log_does_not_have_makes_every_receiver_start_over() {
+    // The forged event 6 arrives first. The true one shows the conflict.
     check(
         "join 1 | attach 1 after 4 | hint 5 | other 6 | hint 7 | hint 6 | hint 8 | page 6 7 8 head 8 | forgeries | \
          attach 1 after 5 | page 6 7 8 head 8 | hint 9",
@@ -65,7 +65,7 @@ fn an_event_that_the_log_does_not_have_makes_everybody_start_over() {
 }
 
 #[test]
-fn a_forged_hint_for_an_old_number_costs_one_question() {
+fn a_forged_hint_for_an_old_number_costs_one_read() {
     check(
         "join 1 | attach 1 after 4 | hint 5 6 7 | other 6 | other 5 | page 6 7 head 7 | page 5 6 7 head 7 | forgeries | hint 8",
         expect![[r#"
@@ -98,7 +98,7 @@ fn a_number_in_doubt_that_the_log_no_longer_has_stays_as_it_is() {
 }
 
 #[test]
-fn a_full_page_about_a_number_in_doubt_does_not_end_the_window() {
+fn a_full_page_about_a_number_in_doubt_keeps_the_ring() {
     check(
         "join 1 | attach 1 after 4 | hint 5 6 7 | other 5 | bare 9 | page 5 6 head 9 | page 8 9 head 9",
         expect![[r#"
@@ -113,7 +113,7 @@ fn a_full_page_about_a_number_in_doubt_does_not_end_the_window() {
 }
 
 #[test]
-fn a_hint_without_its_event_has_the_log_asked() {
+fn a_hint_without_its_event_reads_the_log() {
     check(
         "join 1 | attach 1 after 5 | bare 6 | hint 7 | page 6 head 6 | page 7 head 7 | bare 9",
         expect![[r#"
@@ -142,7 +142,7 @@ fn a_refill_is_repeated_while_there_is_more() {
 }
 
 #[test]
-fn a_higher_hint_during_a_refill_has_the_log_asked_again() {
+fn a_higher_hint_during_a_refill_reads_the_log_again() {
     check(
         "join 1 | attach 1 after 0 | hint 2 | hint 3 | page 1 2 head 2 | page 3 head 3",
         expect![[r#"
@@ -156,7 +156,7 @@ fn a_higher_hint_during_a_refill_has_the_log_asked_again() {
 }
 
 #[test]
-fn a_resync_during_a_refill_has_the_log_asked_again() {
+fn a_resync_during_a_refill_reads_the_log_again() {
     check(
         "join 1 | attach 1 after 0 | hint 2 | resync e | page 1 2 head 2 | page head 2",
         expect![[r#"
@@ -194,7 +194,7 @@ fn a_bare_hint_before_the_newest_number_is_known_is_remembered() {
 }
 
 #[test]
-fn a_false_hint_costs_one_question() {
+fn a_false_hint_costs_one_read() {
     check(
         "join 1 | attach 1 after 5 | bare 900 | page head 5 | hint 6",
         expect![[r#"
@@ -207,7 +207,7 @@ fn a_false_hint_costs_one_question() {
 }
 
 #[test]
-fn a_resync_costs_one_question_where_nothing_was_missed() {
+fn a_resync_that_missed_nothing_costs_one_read() {
     check(
         "join 1 | attach 1 after 5 | resync e | page head 5 | hint 6",
         expect![[r#"
@@ -220,7 +220,7 @@ fn a_resync_costs_one_question_where_nothing_was_missed() {
 }
 
 #[test]
-fn another_epoch_begins_afresh() {
+fn another_epoch_starts_over() {
     check(
         "join 1 | join 2 | attach 1 after 5 | resync f | attach 2 after 5 | join 1 | attach 1 after 3 in f | page head 3",
         expect![[r#"
@@ -236,7 +236,7 @@ fn another_epoch_begins_afresh() {
 }
 
 #[test]
-fn an_answer_from_another_life_is_not_shown() {
+fn a_page_of_another_epoch_is_not_shown() {
     check(
         "join 1 | attach 1 after 5 | hint 8 | page 6 7 8 head 8 in f | hint 6 | resync f",
         expect![[r#"
@@ -250,7 +250,7 @@ fn an_answer_from_another_life_is_not_shown() {
 }
 
 #[test]
-fn a_late_answer_to_a_session_that_began_afresh_is_ignored() {
+fn a_late_page_for_a_session_that_started_over_is_ignored() {
     check(
         "join 1 | attach 1 after 5 | hint 8 | keep | resync f | join 1 | attach 1 after 2 in f | page 3 head 3 in f | late 6 7 8 head 8 in f",
         expect![[r#"
@@ -267,7 +267,7 @@ fn a_late_answer_to_a_session_that_began_afresh_is_ignored() {
 }
 
 #[test]
-fn a_log_behind_the_window_went_back_in_time() {
+fn a_log_behind_the_ring_went_back_in_time() {
     check(
         "join 1 | attach 1 after 5 | resync e | page head 4",
         expect![[r#"
@@ -279,7 +279,7 @@ fn a_log_behind_the_window_went_back_in_time() {
 }
 
 #[test]
-fn a_trimmed_log_loses_only_those_before_its_floor() {
+fn a_trimmed_log_loses_only_receivers_before_its_floor() {
     check(
         "join 1 | join 2 | join 3 | attach 1 after 5 | attach 2 after 9 | hint 12 | page floor 8 head 12 | attach 3 after 7 | page floor 8 head 12",
         expect![[r#"
@@ -296,7 +296,7 @@ fn a_trimmed_log_loses_only_those_before_its_floor() {
 }
 
 #[test]
-fn a_log_without_what_its_head_promises_was_trimmed_meanwhile() {
+fn a_log_without_the_events_up_to_its_head_was_trimmed() {
     check(
         "join 1 | attach 1 after 5 | hint 9 | page floor 5 head 9",
         expect![[r#"
@@ -320,7 +320,7 @@ fn a_page_that_does_not_follow_is_not_shown() {
 }
 
 #[test]
-fn a_late_answer_to_a_session_that_was_forgotten_meanwhile_is_ignored() {
+fn a_late_page_for_a_forgotten_session_is_ignored() {
     check(
         "join 1 | attach 1 after 5 | hint 8 | keep | leave 1 | wait 61 | join 1 | attach 1 after 9 | late 6 7 8 head 8",
         expect![[r#"
@@ -369,7 +369,7 @@ fn a_stalled_receiver_is_caught_up_from_the_ring() {
 }
 
 #[test]
-fn a_stalled_receiver_that_the_ring_left_behind_goes_to_the_log() {
+fn a_stalled_receiver_before_the_ring_reads_the_log() {
     check(
         "ring 2 | join 1 | attach 1 after 5 | stall 1 | hint 6 7 8 | flow 1 | hint 9 | attach 1 after 8",
         expect![[r#"
@@ -385,7 +385,7 @@ fn a_stalled_receiver_that_the_ring_left_behind_goes_to_the_log() {
 }
 
 #[test]
-fn whoever_is_behind_is_told_once() {
+fn a_receiver_that_is_behind_is_told_once() {
     check(
         "ring 2 | join 1 | attach 1 after 5 | stall 1 | hint 6 7 8 | flow 1 | flow 1 | hint 9 | flow 1",
         expect![[r#"
@@ -402,7 +402,7 @@ fn whoever_is_behind_is_told_once() {
 }
 
 #[test]
-fn each_gets_what_follows_its_own_position() {
+fn each_receiver_gets_the_events_after_its_own_position() {
     check(
         "join 1 | attach 1 after 5 | hint 6 7 8 | join 2 | join 3 | attach 2 after 5 | attach 3 after 7 | join 4 | attach 4 after 7",
         expect![[r#"
@@ -419,7 +419,7 @@ fn each_gets_what_follows_its_own_position() {
 }
 
 #[test]
-fn a_position_before_the_ring_goes_to_the_log() {
+fn a_position_before_the_ring_reads_the_log() {
     check(
         "ring 2 | join 1 | attach 1 after 5 | hint 6 7 8 | join 2 | attach 2 after 5 | attach 2 after 6",
         expect![[r#"
@@ -434,7 +434,7 @@ fn a_position_before_the_ring_goes_to_the_log() {
 }
 
 #[test]
-fn nothing_is_delivered_before_it_is_attached_nor_after_it_left() {
+fn nothing_is_delivered_before_an_attach_or_after_a_leave() {
     check(
         "join 1 | hint 6 | join 2 | attach 2 after 6 | hint 7 | leave 2 | hint 8 | attach 2 after 6 | attach 1 after 6",
         expect![[r#"
@@ -451,7 +451,7 @@ fn nothing_is_delivered_before_it_is_attached_nor_after_it_left() {
 }
 
 #[test]
-fn a_position_beyond_the_window_waits_for_it() {
+fn a_position_ahead_of_the_ring_waits_for_it() {
     check(
         "join 1 | join 2 | attach 1 after 5 | attach 2 after 7 | hint 6 | hint 7 | hint 8",
         expect![[r#"
@@ -488,7 +488,7 @@ fn events_of_one_round_are_one_chunk() {
 }
 
 #[test]
-fn joining_again_begins_anew() {
+fn joining_again_starts_over() {
     check(
         "join 1 | attach 1 after 5 | hint 6 | join 1 | hint 7 | attach 1 after 5",
         expect![[r#"
@@ -502,7 +502,7 @@ fn joining_again_begins_anew() {
 }
 
 #[test]
-fn tallies_reach_everybody_and_never_go_back() {
+fn tallies_reach_every_receiver_and_never_go_back() {
     check(
         "join 1 | join 2 sees | attach 1 after 5 | attach 2 after 5 sees | tally 3 | tally 2 | tally 3 | access all | tally 2 | tally 4",
         expect![[r#"
@@ -520,7 +520,7 @@ fn tallies_reach_everybody_and_never_go_back() {
 }
 
 #[test]
-fn a_tally_missed_while_stalled_or_joining_is_told_later() {
+fn a_tally_missed_while_stalled_or_joining_is_sent_later() {
     check(
         "join 1 | join 2 | attach 1 after 5 | stall 1 | tally 3 | tally 4 | flow 1 | attach 2 after 5",
         expect![[r#"
@@ -536,7 +536,7 @@ fn a_tally_missed_while_stalled_or_joining_is_told_later() {
 }
 
 #[test]
-fn nobody_is_told_less_than_its_snapshot_said() {
+fn no_tally_is_older_than_the_receivers_snapshot() {
     check(
         "join 1 | tally 3 | attach 1 after 5 snapshot 5 version 4 | tally 3 | tally 4 | tally 5",
         expect![[r#"
@@ -560,7 +560,7 @@ fn nobody_is_told_less_than_its_snapshot_said() {
 }
 
 #[test]
-fn counts_hidden_from_now_on_are_hidden() {
+fn counts_are_hidden_after_a_change_of_permissions() {
     check(
         "join 1 | attach 1 after 5 sees | tally 3 | hide 1 | tally 4",
         expect![[r#"
@@ -573,7 +573,7 @@ fn counts_hidden_from_now_on_are_hidden() {
 }
 
 #[test]
-fn counts_are_read_again_for_those_who_joined_before_a_resync() {
+fn counts_are_read_again_for_receivers_that_joined_before_a_resync() {
     check(
         "join 1 | resync e | attach 1 after 5 snapshot 5 version 2 | page head 5 | votings | resync e | votings",
         expect![[r#"
@@ -588,7 +588,7 @@ fn counts_are_read_again_for_those_who_joined_before_a_resync() {
 }
 
 #[test]
-fn counts_are_read_again_where_what_a_voting_did_was_read_from_the_log() {
+fn counts_are_read_again_after_poll_events_from_the_log() {
     check(
         "join 1 | attach 1 after 5 | bare 6 | page 6 head 6 about a voting | bare 7 | page 7 head 7",
         expect![[r#"
@@ -602,7 +602,7 @@ fn counts_are_read_again_where_what_a_voting_did_was_read_from_the_log() {
 }
 
 #[test]
-fn a_restart_keeps_the_counts_of_the_same_life() {
+fn a_restart_keeps_the_counts_of_the_same_epoch() {
     check(
         "join 1 | join 2 | attach 1 after 3 | tally 7 | hint 6 | page floor 5 head 9 | attach 2 after 5",
         expect![[r#"
@@ -628,7 +628,7 @@ fn a_restart_keeps_the_counts_of_the_same_life() {
 }
 
 #[test]
-fn state_is_told_to_those_who_are_live() {
+fn state_is_sent_to_live_receivers() {
     check(
         "join 1 | join 2 | attach 2 after 5 | viewers | stall 2 | viewers",
         expect![[r#"
@@ -642,7 +642,7 @@ fn state_is_told_to_those_who_are_live() {
 }
 
 #[test]
-fn a_change_of_access_asks_those_concerned_to_be_admitted_again() {
+fn an_access_change_rechecks_the_receivers_concerned() {
     check(
         "join 1 user 1 | join 2 user 2 | join 3 | access 1 | access all | access 9",
         expect![[r#"
@@ -656,7 +656,7 @@ fn a_change_of_access_asks_those_concerned_to_be_admitted_again() {
 }
 
 #[test]
-fn a_vote_is_told_to_the_sockets_of_its_user_that_follow_the_session() {
+fn a_vote_is_sent_to_the_voters_sockets_that_follow_the_session() {
     check(
         "join 1 user 4 | join 2 user 4 | join 3 user 5 | join 6 | vote 4 | leave 2 | vote 4 | user 3 is 4 | vote 4 | \
          vote 5 | leave 1 | leave 3 | vote 4 | vote 9",
@@ -679,7 +679,7 @@ fn a_vote_is_told_to_the_sockets_of_its_user_that_follow_the_session() {
 }
 
 #[test]
-fn whoever_signs_in_is_admitted_again() {
+fn a_receiver_that_signs_in_is_rechecked() {
     check(
         "join 1 | user 1 is 4 | user 1 is 4 | access 4",
         expect![[r#"
@@ -691,7 +691,7 @@ fn whoever_signs_in_is_admitted_again() {
 }
 
 #[test]
-fn a_snapshot_is_recalled_until_something_changes() {
+fn a_snapshot_is_cached_until_the_session_changes() {
     check(
         "join 1 | attach 1 after 5 snapshot 5 version 1 | join 2 | hint 6 | join 3 | change 7 | join 4",
         expect![[r#"
@@ -720,7 +720,7 @@ fn a_snapshot_is_recalled_until_something_changes() {
 }
 
 #[test]
-fn a_snapshot_from_before_the_window_is_not_recalled() {
+fn a_snapshot_from_before_the_ring_is_not_cached() {
     check(
         "join 1 | attach 1 after 8 snapshot 5 version 1 | join 2 | attach 2 after 8 snapshot 8 version 1 | join 3",
         expect![[r#"
@@ -733,7 +733,7 @@ fn a_snapshot_from_before_the_window_is_not_recalled() {
 }
 
 #[test]
-fn a_snapshot_is_recalled_with_the_counts_that_were_told_before_it() {
+fn a_cached_snapshot_has_the_counts_sent_before_it() {
     check(
         "join 1 | tally 3 | attach 1 after 5 snapshot 5 version 2 | join 2",
         expect![[r#"
@@ -745,7 +745,7 @@ fn a_snapshot_is_recalled_with_the_counts_that_were_told_before_it() {
 }
 
 #[test]
-fn a_session_lingers_and_is_kept_up_for_those_who_come_back() {
+fn a_session_lingers_and_stays_up_to_date_for_reconnecting_clients() {
     check(
         "join 1 | attach 1 after 5 snapshot 5 version 1 | leave 1 | hint 6 | wait 59 | join 2 | leave 2 | wait 59 | hint 7 | wait 2 | join 3",
         expect![[r#"
@@ -764,7 +764,7 @@ fn a_session_lingers_and_is_kept_up_for_those_who_come_back() {
 }
 
 #[test]
-fn who_leaves_takes_nobody_along() {
+fn a_receiver_that_leaves_does_not_affect_others() {
     check(
         "join 1 | join 2 | join 3 | attach 1 after 5 | attach 2 after 5 | attach 3 after 5 | leave 1 | stall 3 | hint 6 | flow 3 | leave 3 | hint 7",
         expect![[r#"
@@ -798,7 +798,7 @@ fn leaving_everything_frees_everything() {
 }
 
 #[test]
-fn the_window_stays_within_its_bytes() {
+fn the_ring_stays_within_its_bytes() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0");
     stage.router.publish(long_events(500), &mut stage.sink);
@@ -810,7 +810,7 @@ fn the_window_stays_within_its_bytes() {
 }
 
 #[test]
-fn whoever_is_behind_is_given_so_much_at_a_time() {
+fn a_receiver_that_is_behind_gets_bounded_frames() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
     stage.router.publish(long_events(30), &mut stage.sink);
@@ -821,7 +821,7 @@ fn whoever_is_behind_is_given_so_much_at_a_time() {
 }
 
 #[test]
-fn so_many_sessions_linger_and_the_longest_idle_goes_first() {
+fn lingering_sessions_are_bounded_and_the_longest_idle_is_forgotten_first() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 5 | leave 1 | wait 1");
     stage.run(&format!("guests {LINGERING_SESSIONS_MAX} | wait 1"));
@@ -830,7 +830,7 @@ fn so_many_sessions_linger_and_the_longest_idle_goes_first() {
 }
 
 #[test]
-fn so_many_tallies_are_remembered_and_no_more() {
+fn the_remembered_tallies_are_bounded() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
     for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
@@ -839,7 +839,7 @@ fn so_many_tallies_are_remembered_and_no_more() {
     stage.sink.stalled.clear();
     stage.router.catch_up(PeerId(1), &mut stage.sink);
     assert_eq!(stage.sink.said.len(), TALLIES_PER_SESSION_MAX);
-    // The others are read again for it, and for nobody after it.
+    // The other tallies are read again for this receiver, and only for it.
     let recounts = std::iter::from_fn(|| stage.router.poll_recount());
     assert_eq!(recounts.count(), TALLIES_PER_SESSION_MAX);
     for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
@@ -850,7 +850,7 @@ fn so_many_tallies_are_remembered_and_no_more() {
 }
 
 #[test]
-fn sessions_that_do_not_exist_push_out_none_that_does() {
+fn sessions_that_do_not_exist_do_not_push_out_others() {
     check(
         "join 1 | attach 1 after 5 | leave 1 | strangers 1000 | wait 1 | wait 60",
         expect![[r#"
@@ -1035,7 +1035,7 @@ impl Stage {
         }
     }
 
-    /// Somebody looks at so many other sessions, one after the other, and leaves each.
+    /// Joins and leaves other sessions, one after the other.
     fn pass_by(&mut self, sessions: u64, from: Option<Position>) {
         for number in 0..sessions {
             let session = SessionId(Uuid::from_u128(u128::from(number) + 1_000));
@@ -1174,7 +1174,7 @@ fn user(number: &str) -> UserId {
     UserId(Uuid::from_u128(number.parse().unwrap()))
 }
 
-/// The numbers of the events in a run of frames, or what a frame says about counts.
+/// Shows the numbers of the events in frames, or the version of a tally.
 fn shown(bytes: &Bytes) -> String {
     let text = String::from_utf8_lossy(bytes);
     let fields: BTreeMap<&str, Vec<&str>> = ["\"seq\":", "\"version\":"]
