@@ -1,7 +1,7 @@
-//! The core of Usher: what should happen, as plain functions of (state, event, now).
+//! The core of Usher: its decisions as plain functions of (state, event, now).
 //!
-//! It contains the wire protocol, the checks of tokens, and the rules of delivery. It never waits, logs, reads a clock or
-//! draws randomness: the caller passes those in. That keeps its scripts and the simulation fast and repeatable.
+//! The crate contains the wire protocol, token verification and the delivery rules. It never waits, logs, reads a clock
+//! or draws random numbers: the caller passes these in. Its tests and the simulation are therefore fast and repeatable.
 //!
 //! A module uses only the modules above it in this list.
 

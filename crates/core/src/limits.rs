@@ -1,143 +1,142 @@
-//! Every bound of the gateway, with its reason, and how the bounds relate.
+//! Every bound of the gateway, with its reason, and the relations between bounds.
 //!
-//! What happens at each limit is written where it is used and tested there. Nothing here can be set by an operator; what
-//! two operators would set differently is a setting in `config`.
+//! The code that uses a bound documents and tests the behaviour at the limit. An operator cannot set a bound. Values
+//! that operators need to choose are settings in `config`.
 
 use std::num::NonZero;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-/// Bytes of one frame from a client. An `auth` frame with the largest token fits, and so does a `send` frame with 2,000
+/// Bytes of one client frame. An `auth` frame with the largest token fits, and so does a `send` frame with 2,000
 /// four-byte characters, each escaped.
 pub const FRAME_BYTES_MAX: usize = 40 * 1024;
 
-/// Bytes of a payload from which on it is compressed for those who understand it. Shorter ones hardly shrink.
+/// Payloads of at least this many bytes are compressed for clients that support it. Shorter ones hardly shrink.
 pub const PACKED_BYTES_MIN: usize = 256;
 
-/// Compressed forms that a fan-out loop keeps: of the events, of a tally as some and as others see it, of a run for those
-/// who come back.
+/// Compressed frames that a fan-out loop keeps for reuse: the events, a tally with and without hidden counts, and a
+/// backlog for reconnecting clients.
 pub const PACKED_FORMS_MAX: usize = 4;
 
-/// Pieces in which a client may send a message before the last. The largest message in pieces of 256 bytes fits; who sends
-/// empty ones without an end is stopped.
+/// Fragments of a message before the last one. The largest message fits in fragments of 256 bytes. A client that sends
+/// empty fragments without end is closed.
 pub const FRAGMENTS_MAX: u32 = 160;
 
-/// Subscriptions on one socket. An app shows a handful of sessions at once; the protocol promises 100.
+/// Subscriptions on one socket. An app shows a handful of sessions at a time; the protocol promises 100.
 pub(crate) const SUBSCRIPTIONS_PER_PEER_MAX: usize = 100;
 
-/// Characters of one chat message, as the database's constraint has it.
+/// Characters of one chat message; the table has the same bound.
 pub const BODY_CHARS_MAX: usize = 2_000;
 
-/// Characters of the `id` that a client puts on a frame: it is echoed, so it must be small.
+/// Characters of a client frame's `id`. The gateway echoes it, so it must be small.
 pub(crate) const FRAME_ID_CHARS_MAX: usize = 64;
 
-/// The largest number that an `id` may be, and less zero the smallest: 2^53. Within these a client that computes in
-/// floating point, as JavaScript does, gets back exactly the number that it sent.
+/// The largest value of a numeric `id`, and the smallest without its sign: 2^53. Up to there, a client that computes in
+/// floating point, such as JavaScript, gets back exactly the number that it sent.
 pub(crate) const FRAME_ID_NUMBER_MAX: i64 = 1 << 53;
 
-/// Events that a fresh subscription may ask for.
+/// Events that a new subscription may ask for.
 pub const HISTORY_MAX: u16 = 200;
 
-/// Events that a fresh subscription gets when it does not say.
+/// Events that a new subscription gets by default.
 pub const HISTORY_DEFAULT: u16 = 50;
 
-/// Bytes of a resume token, as the protocol promises.
+/// Bytes of a resume token, within the bound that the protocol promises.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 512;
 
-/// Bytes of a JWT. Supabase's have around one KiB; what hooks and identity providers put into the claims, such as groups,
-/// makes them tens. A connection keeps the claims, three quarters of the token: with the largest, 18,000 viewers take
-/// 430 MiB; with the usual, 14 MiB.
+/// Bytes of a JWT. Supabase's tokens have about 1 KiB. Claims from hooks and identity providers, such as groups, make
+/// some as large as tens of KiB. A connection keeps the claims, three quarters of the token: 18,000 viewers take 430
+/// MiB with the largest tokens, and 14 MiB with usual ones.
 pub const ACCESS_TOKEN_BYTES_MAX: usize = 32 * 1024;
 
-/// Bytes of the name (`kid`) of a key. Supabase's are uuids, others' are hashes.
+/// Bytes of a key's id (`kid`). Supabase's ids are UUIDs, others are hashes.
 pub const KEY_ID_BYTES_MAX: usize = 256;
 
-/// Keys that are taken from a key server. A project that rotates has three; a token without a name may be tried with all
-/// of them.
+/// Keys that are used from a key server. A project that rotates its keys has three. A token without a `kid` may be
+/// tried with all of them.
 pub const SIGNING_KEYS_MAX: usize = 16;
 
-/// Bytes of a key server's answer. Sixteen RSA keys of 4,096 bits, with their certificates, fit.
+/// Bytes of a key server's response. Sixteen RSA keys of 4,096 bits, with their certificates, fit.
 pub const KEY_SET_BYTES_MAX: usize = 64 * 1024;
 
-/// How often the key server is asked, give or take a fifth. Supabase lets its answer be kept for ten minutes, and publishes
-/// a key before it signs with it.
+/// The interval between requests to the key server, varied by up to a fifth. Supabase lets its response be cached for
+/// ten minutes, and publishes a key before it signs with it.
 pub const KEYS_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// How long the key server may take for an answer.
+/// The timeout of a request to the key server.
 pub const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least time between two questions to the key server, whatever tokens come.
+/// The shortest interval between two requests to the key server, whatever tokens arrive.
 pub const KEYS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest pause between two tries to reach a key server that fails.
 pub const KEYS_RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Tokens that wait for the key server at a time; a token beyond is refused as `unavailable`.
+/// Tokens that wait for the key server together. Any further token is refused as `unavailable`.
 pub const KEYS_WAITERS_MAX: usize = 256;
 
-/// How long a socket may stay without a token where anonymous viewers are not allowed.
+/// The time within which a client must send a token where anonymous viewers are not allowed.
 pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long before its token expires a client is warned.
+/// The time before a token's expiry at which the client is warned.
 pub(crate) const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
-/// Bytes of events in one `events` frame, beyond which a further frame is begun: small enough for any client's parser,
-/// large enough that the frame's own overhead vanishes.
+/// Bytes of events in one `events` frame; further events go into another frame. Small enough for any client's parser,
+/// large enough that the frame's own overhead does not matter.
 pub(crate) const EVENTS_FRAME_BYTES_MAX: usize = 32 * 1024;
 
-/// Events in one page of the log that somebody is caught up with. At some 3 µs an event the database is done with it in
-/// well under a millisecond, so that a herd that is behind keeps no connection for long.
+/// Events in one page of the log for a subscriber that is behind. The database needs about 3 µs per event, so a page
+/// takes well under a millisecond. Many clients that catch up together therefore hold no connection for long.
 pub const PAGE_EVENTS_MAX: usize = 200;
 
-/// Bytes of one page of the log; one event is always read, however large.
+/// Bytes of one page of the log. At least one event is read, however large it is.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes that a session's in-memory window holds. 256 KiB are about 800 chat messages; a thousand live sessions are
-/// then 256 MiB at the very most.
+/// Bytes of a session's ring. 256 KiB hold about 800 chat messages. A thousand live sessions take at most 256 MiB.
 pub const RING_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes by which a session's window may outgrow its bound within a round; then it is written out before more is taken,
-/// so that a burst cannot grow it without end.
+/// Bytes by which a session's ring may exceed its bound within one round. Beyond that the ring is flushed before it
+/// takes further events, so a burst cannot grow it without end.
 pub(crate) const FLUSH_BYTES_MAX: usize = 256 * 1024;
 
-/// Messages and votes of one socket whose answer is not there yet.
+/// Messages and votes of one socket that have no answer yet.
 pub(crate) const WRITES_IN_FLIGHT_PER_PEER_MAX: usize = 32;
 
-/// Admissions and pages that one socket may have asked for at once; further ones wait their turn.
+/// Queries that one socket may have under way together. Further ones wait for their turn.
 pub const QUERIES_IN_FLIGHT_PER_PEER_MAX: usize = 8;
 
-/// Frames that are no JSON objects, after which a socket is taken to speak another protocol.
+/// Frames that are not JSON objects before a socket is closed: the client speaks another protocol.
 pub const MALFORMED_FRAMES_MAX: u32 = 5;
 
-/// How long a subscription waits before it asks again, when the database had no answer or the epochs disagree.
+/// The pause before a subscription asks again, if the database did not answer or the epochs differ.
 pub(crate) const ADMISSION_RETRY: Duration = Duration::from_millis(1_000);
 
-/// Callers whose access is checked in one query: at some 0.1 ms each it keeps its connection for a few milliseconds.
+/// Callers whose access is checked in one query. At about 0.1 ms each, the query takes a few milliseconds.
 pub const ACCESS_CHECK_CALLERS_MAX: usize = 50;
 
-/// How long a check of access that is only due waits for company. With 18,000 viewers and an interval of a minute some
-/// thirty come together.
+/// How long a regular access check waits for others to share its query. With 18,000 viewers and an interval of one
+/// minute, about thirty checks share a query.
 pub const ACCESS_CHECK_GATHER: Duration = Duration::from_millis(100);
 
-/// Checks of access on their way to the task that gathers them, which always takes them at once; a connection waits for
-/// room.
+/// Access checks on their way to the task that gathers them. That task takes them without delay; a connection
+/// waits for room.
 pub const ACCESS_CHECK_QUEUE_LEN: usize = 4_096;
 
-/// Users and sessions whose resume tokens are voided one by one; beyond it all tokens issued so far are void.
+/// Users and sessions whose resume tokens are voided individually. Beyond that, all tokens issued so far are void.
 pub(crate) const REVOCATIONS_MAX: usize = 10_000;
 
-/// Votings of one session whose latest tally is remembered for those who join or were stalled.
+/// Polls of one session whose latest tally is kept for receivers that join or were stalled.
 pub(crate) const TALLIES_PER_SESSION_MAX: usize = 16;
 
-/// Polls that wait for their counts to be read, some 10 MB of them. When more change, the counts of every poll that
-/// somebody watches are read once half of these are done: no last tally is lost.
+/// Polls that wait for their counts to be read, about 10 MB in total. If more polls change, the counts of every watched
+/// poll are read once half of these are done, so no last tally is lost.
 pub const DIRTY_VOTINGS_MAX: usize = 100_000;
 
-/// Polls whose counts one query reads, so that a query ends well within [`QUERY_TIMEOUT`] however many polls changed.
+/// Polls whose counts one query reads. A query then ends well within [`QUERY_TIMEOUT`], however many polls changed.
 pub const TALLIES_READ_MAX: usize = 1_000;
 
-/// Polls of one session whose tally was pushed out of [`TALLIES_PER_SESSION_MAX`] while somebody was stalled: their counts
-/// are read again for that receiver. A session has one open poll at a time.
+/// Polls of one session whose tally no longer fits into [`TALLIES_PER_SESSION_MAX`] while a receiver is stalled. Their
+/// counts are read again for that receiver. A session has one open poll at a time.
 pub(crate) const FORGOTTEN_TALLIES_MAX: usize = 1_024;
 
 const _: () = assert!(FRAGMENTS_MAX as usize * 256 >= FRAME_BYTES_MAX);
@@ -147,7 +146,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     PAGE_BYTES_MAX <= RING_BYTES_MAX,
-    "a refilled page must fit the window"
+    "a refilled page must fit the ring"
 );
 const _: () = assert!(
     EVENTS_FRAME_BYTES_MAX >= 4 * BODY_CHARS_MAX,
@@ -159,74 +158,79 @@ const _: () = assert!(
 );
 const _: () = assert!(SUBSCRIPTIONS_PER_PEER_MAX >= QUERIES_IN_FLIGHT_PER_PEER_MAX);
 
-/// How long the window of a session is kept up after its last viewer left, so that a herd that was dropped finds it.
+/// How long a session's ring is kept up to date after its last viewer left, so that clients that reconnect
+/// together find it.
 pub(crate) const SESSION_LINGER: Duration = Duration::from_secs(60);
 
-/// Sessions without a viewer whose windows are kept up; beyond it the longest idle goes first.
+/// Sessions without viewers whose rings are kept up to date. Beyond that, the one that is idle for
+/// longest is forgotten.
 pub(crate) const LINGERING_SESSIONS_MAX: usize = 256;
 
-/// How long a question to the database may take, waiting for a connection included.
+/// The timeout of a database query, including the wait for a connection.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Messages, or votes, in one transaction: enough to share one commit, few enough that the last does not wait for long
+/// Messages or votes in one transaction. Enough to share one commit; few enough that the last write does not wait long,
 /// and that Postgres keeps the subtransactions in memory (it caches 64).
 pub(crate) const BATCH_ITEMS_MAX: usize = 50;
 
-/// Bytes in one transaction, as far as its writes carry them: beside fifty messages of the usual length nothing, and the
-/// largest fit a few dozen times. One write is always taken.
+/// Bytes of the writes in one transaction. Fifty messages of usual length are far below it; the largest fit a few dozen
+/// times. At least one write is always taken.
 pub(crate) const BATCH_BYTES_MAX: usize = 512 * 1024;
 
-/// Transactions of a kind that are under way at a time, in different sessions: the next batch is under way while the last
-/// one commits. One more tries the sessions whose locks are not to be had.
+/// Transactions of one kind of write that are under way together, in different sessions: the next batch runs while the
+/// last one commits. One more transaction tries the sessions that could not get their locks.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
 
-/// How long a transaction waits for one lock before it is rolled back and its sessions are tried one by one. Several
-/// commits of other nodes fit; the writes that share the transaction with a blocked session wait no longer than that.
+/// How long a transaction waits for one lock. After that it is rolled back and its sessions are tried one by one.
+/// Several commits of other nodes fit into this time, and writes that share a transaction with a blocked session
+/// wait no longer.
 pub const LOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// The shortest wait for a lock: longer than a commit that is just ending.
+/// The shortest wait for a lock: longer than the end of a commit.
 pub const LOCK_WAIT_MIN: Duration = Duration::from_millis(10);
 
-/// How long a lock is waited for apart from everything else. Locks are given in turn, so where many write to one session by
-/// SQL it is had within this time; only one connection waits.
+/// How long a session that is tried alone waits for its lock. Postgres grants locks in order of request, so even a
+/// session with many SQL writers gets its lock within this time. Only one connection waits.
 pub const LOCK_WAIT_APART: Duration = Duration::from_secs(1);
 
-/// How long one round of tries over everything that is blocked takes, as far as [`LOCK_WAIT_MIN`] for each allows: with a
-/// hundred blocked sessions, one that is free again is found within a second or little more.
+/// The time of one round of tries over all blocked sessions, if [`LOCK_WAIT_MIN`] for each of them allows it. With a
+/// hundred blocked sessions, one that becomes free is found within about a second.
 pub(crate) const LOCK_ROUND: Duration = Duration::from_secs(1);
 
-/// Connections that may wait for locks, below which one of them never waits longer than [`LOCK_WAIT`].
+/// Connections that may wait for locks. With fewer connections, none waits longer than [`LOCK_WAIT`].
 pub const LOCK_CONNECTIONS_MIN: usize = 3;
 
-/// The first pause between two tries of a blocked session; it doubles with each, up to [`LOCK_PAUSE_MAX`].
+/// The first pause between two tries of a blocked session. It doubles with each try, up to [`LOCK_PAUSE_MAX`].
 pub const LOCK_PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// The longest pause between two tries of a blocked session: its writers wait no longer than that once it is free.
+/// The longest pause between two tries of a blocked session. Its writers wait at most that long once it is free.
 pub(crate) const LOCK_PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// How long a write waits for a lock, tries and pauses together, before it is refused as `busy`. No try begins that would
-/// take longer, so the answer comes within two seconds.
+/// How long a write waits for a lock, tries and pauses included, before it is refused as `busy`. No try that would take
+/// longer is started, so the answer comes within two seconds.
 pub const BUSY_AFTER: Duration = Duration::from_millis(1_750);
 
-/// How long a read as a caller waits for a lock. Reads wait for a table alone, as while a migration of the app holds it.
+/// How long a read as the caller waits for a lock. Reads wait only for table locks, for example while the app's
+/// own migration runs.
 pub const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// When a write that was refused as `busy` is worth another try, in milliseconds.
+/// When the client should retry a write that was refused as `busy`, in milliseconds.
 pub(crate) const BUSY_RETRY_MS: u64 = 1_000;
 
-/// Blocked sessions without a waiting write that are remembered, so that their next write is tried by itself; beyond it
-/// the one without a write for longest is forgotten. As many as can be blocked with writes that wait.
+/// Blocked sessions without pending writes that are remembered, so that their next write is tried alone. Beyond
+/// that, the one without a write for longest is forgotten. The bound equals the number of blocked sessions that can
+/// have pending writes.
 pub(crate) const HELD_PLACES_MAX: usize = WRITE_QUEUE_LEN;
 
-/// Sessions and polls whose last write is remembered, so that of many under suspicion the one that was written to most
-/// recently is tried first. Beyond it the one without a write for longest is forgotten; about 100 bytes each.
+/// Sessions and polls whose last write is remembered, so that among many suspects the most recently written one is
+/// tried first. Beyond that, the one without a write for longest is forgotten. Each takes about 100 bytes.
 pub(crate) const RECENT_PLACES_MAX: usize = 4_096;
 
-/// Calls of moderation that are in the database at a time; further ones wait for [`BUSY_AFTER`] at most. They lock what
-/// batches lock, so they must not take the connections of the batches.
+/// Moderation calls that are in the database together. Further calls wait for at most [`BUSY_AFTER`]. They need the
+/// same locks as batches, so they must not take the connections of the batches.
 pub const MODERATIONS_IN_FLIGHT_MAX: usize = 2;
 
-/// Votings that one round of closing looks at. More than end in one second; the rest follows in the next.
+/// Polls that one round of closing handles, more than end in one second. The next round handles the rest.
 pub const DUE_VOTINGS_MAX: i32 = 1_000;
 
 const _: () = assert!(
@@ -234,27 +238,27 @@ const _: () = assert!(
         && LOCK_WAIT.as_millis() < LOCK_WAIT_APART.as_millis()
         && LOCK_WAIT.as_millis() + LOCK_WAIT_APART.as_millis() < BUSY_AFTER.as_millis()
         && BUSY_AFTER.as_millis() + LOCK_WAIT.as_millis() < 2_000,
-    "whoever waits for a lock is answered within two seconds"
+    "a write that waits for a lock is answered within two seconds"
 );
 
-/// Writes of a kind that wait; one beyond is refused as `unavailable`. A second's worth on two cores, so that what is
-/// accepted is done in time.
+/// Pending writes of one kind. Any further write is refused as `unavailable`. Two cores write that many in a second, so
+/// accepted writes are done in time.
 pub(crate) const WRITE_QUEUE_LEN: usize = 4_096;
 
-/// Bytes of writes of a kind that wait, with what their authors' tokens claim.
+/// Bytes of the pending writes of one kind, including the claims of their authors' tokens.
 pub(crate) const WRITE_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Writes of a kind that one author has waiting, over all sockets and sessions: what two sockets may have under way.
+/// Pending writes of one kind by one author, over all sockets and sessions: as many as two sockets may have in flight.
 pub(crate) const WRITES_PER_AUTHOR_MAX: usize = 2 * WRITES_IN_FLIGHT_PER_PEER_MAX;
 
-/// How long a write waits for its transaction to begin; then it is refused as `unavailable`, before its author has given
-/// up on it.
+/// How long a write waits for its transaction to start. After that it is refused as `unavailable`, before its
+/// author gives up.
 pub(crate) const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Writes on their way to the batcher, which always takes them at once; a connection waits for room.
+/// Writes on their way to the batcher. The batcher takes them without delay; a connection waits for room.
 pub const WRITE_INBOX_LEN: usize = 256;
 
-/// How long a batch is tried again while the database is away; its nonces make trying again harmless.
+/// How long a batch is tried again while the database is unreachable. Nonces make repeated tries harmless.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 const _: () = assert!(
@@ -267,22 +271,23 @@ const _: () = assert!(
 );
 const _: () = assert!(
     WRITES_PER_AUTHOR_MAX * 8 <= WRITE_QUEUE_LEN,
-    "no handful of authors fills the queue"
+    "a few authors must not fill the queue"
 );
 
-/// How often the gateway hears from itself through the database.
+/// The interval at which the gateway sends itself a probe through the database.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the echo of a probe may take before the LISTEN connection is given up.
+/// The time within which a probe must return. After that the LISTEN connection is replaced.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest pause between two tries to reach the database.
 pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Notifications that are handed on together at most.
+/// Notifications that the listener passes on together.
 pub const HEARD_MAX: usize = 1_024;
 
-/// Groups of notifications that wait for a fan-out loop. When it is full the listener waits, and Postgres keeps the rest.
+/// Groups of notifications that wait for a fan-out loop. If the queue is full, the listener waits, and Postgres
+/// keeps the rest.
 pub const HEARD_QUEUE_LEN: usize = 64;
 
 const _: () = assert!(
@@ -290,112 +295,112 @@ const _: () = assert!(
     "subtransactions beyond 64 leave the shared cache of Postgres"
 );
 
-/// Bytes of direct answers that wait for a stalled socket; beyond it the client is closed as too slow.
+/// Bytes of direct answers that wait for a stalled socket. Beyond that the client is closed with 4008.
 pub const HELD_BYTES_MAX: usize = 512 * 1024;
 
-/// Answers to writes that come for a socket that is given up already, and are kept for its close: those of all writes that
-/// it may have under way, and as many refusals of other frames. Each has less than two KiB.
+/// Answers to writes that are kept for a socket that is closing: one for each write in flight, and as many refusals of
+/// other frames. Each answer has less than 2 KiB.
 pub const LATE_ANSWERS_MAX: usize = 2 * WRITES_IN_FLIGHT_PER_PEER_MAX;
 
-/// Commands that a fan-out loop takes at a time, before it looks for news again.
+/// Commands that a fan-out loop takes together before it looks for notifications again.
 pub const COMMANDS_TAKEN_MAX: usize = 256;
 
-/// Commands that wait for a fan-out loop. When it is full a connection waits, and with it its client.
+/// Commands that wait for a fan-out loop. If the queue is full, a connection waits, and so does its client.
 pub const COMMAND_QUEUE_LEN: usize = 4_096;
 
-/// Notes that wait for one connection. A connection that leaves so many unread is given up: each subscription has at most
-/// a few under way.
+/// Events that wait for one connection. A connection whose queue is full is closed: each subscription has at most a few
+/// events under way.
 pub const NOTE_QUEUE_LEN: usize = 4 * SUBSCRIPTIONS_PER_PEER_MAX;
 
-/// How long a socket may take nothing before its client is closed as too slow.
+/// How long a socket may accept no bytes before its client is closed with 4008.
 pub const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// How long a client has to answer a close frame.
+/// How long a client may take to answer a close frame.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a socket that the gateway closes waits for the answers to its pending writes, so that they come before the
-/// close. A batch commits within milliseconds; a client that gets no answer sends the write again with its nonce.
+/// How long a closing socket waits for the answers to its pending writes, so that they are sent before the close frame.
+/// A batch commits within milliseconds. A client that gets no answer sends the write again with its nonce.
 pub const ANSWERS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send a request's head.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take to send the body of a request.
+/// How long a client may take to send a request's body.
 pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Events in the answer to one call. Whoever copies a log wants large pages; [`PAGE_BYTES_MAX`] bounds them as well.
+/// Events in the response to one call. Clients that copy a log want large pages; [`PAGE_BYTES_MAX`] bounds them, too.
 pub const CALL_EVENTS_MAX: u16 = 1_000;
 
-/// Events in the answer to a call that does not say.
+/// Events in the response to a call without a limit.
 pub const CALL_EVENTS_DEFAULT: u16 = 100;
 
-/// Messages in the answer to one call: the longest, all escaped, are then 1.2 MB.
+/// Messages in the response to one call. The longest messages, all escaped, take 1.2 MB.
 pub const CALL_MESSAGES_MAX: u16 = 100;
 
-/// Messages in the answer to a call that does not say: what a chat shows at first.
+/// Messages in the response to a call without a limit: as many as a chat shows at first.
 pub const CALL_MESSAGES_DEFAULT: u16 = 50;
 
-/// Movies in the answer to one call: a catalogue to choose a ballot from, of which one types the beginning of a title.
+/// Movies in the response to one call. A streamer chooses a ballot from them by typing the beginning of a title.
 pub const CALL_MOVIES_MAX: u16 = 100;
 
-/// Characters of what a movie's title is searched for; a longer text finds nothing.
+/// Characters of a search for a movie's title. A longer text finds nothing.
 pub const SEARCH_CHARS_MAX: usize = 100;
 
-/// Bans in the answer to one call, the newest: what a moderator looks through.
+/// Bans in the response to one call, the newest first: as many as a moderator reads.
 pub const CALL_BANS_MAX: i32 = 100;
 
-/// Movies on a ballot that is opened by a call: one is no choice, and more than twenty nobody reads in time.
+/// Movies on a ballot that a call opens. One movie is no choice, and no viewer reads more than twenty in time.
 pub(crate) const BALLOT_MOVIES: RangeInclusive<usize> = 2..=20;
 
-/// Characters of a voting's question; the table has the same bound.
+/// Characters of a poll's question; the table has the same bound.
 pub(crate) const QUESTION_CHARS_MAX: usize = 300;
 
-/// Seconds that a voting is open which closes by itself: long enough to be seen, and at most a week.
+/// Seconds after which a poll closes automatically: long enough for viewers to see it, and at most a week.
 pub(crate) const VOTING_SECONDS: RangeInclusive<u32> = 5..=604_800;
 
-/// Seconds between two messages of a viewer in slow mode, six hours; the table has the same bound.
+/// Seconds between two messages of a viewer in slow mode: at most six hours; the table has the same bound.
 pub(crate) const SLOW_MODE_SECONDS_MAX: u32 = 21_600;
 
-/// Seconds of a time-out, a year: whoever is to stay away for longer is banned for good.
+/// Seconds of a time-out: at most a year. A longer one is a ban without an end.
 pub(crate) const BAN_SECONDS_MAX: u32 = 31_536_000;
 
 /// Characters of a ban's reason; the table has the same bound.
 pub(crate) const BAN_REASON_CHARS_MAX: usize = 500;
 
-/// When a call is worth another try that found the database away, in milliseconds.
+/// When to retry a call that could not reach the database, in milliseconds.
 pub const CALL_RETRY_MS: u64 = 1_000;
 
-/// Files of an event stream: the client's socket and both ends of the pair between it and its connection. A seat stands
-/// for a file.
+/// File descriptors of an event stream: the client's socket, and both ends of the pair between the stream and its
+/// connection. A connection permit stands for one file descriptor.
 pub const FILES_PER_STREAM: u32 = 3;
 
-/// Bytes that wait between a connection and the event stream that is its client, as the kernel counts them: a page of
-/// chat, and what a full socket's worth of a slow reader may hold.
+/// Bytes that wait between a connection and its event stream, as the kernel counts them: a page of chat, and what a
+/// slow reader's full socket may hold.
 pub const STREAM_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes that an event stream reads at a time.
 pub const STREAM_READ_BYTES: usize = 8 * 1024;
 
-/// When the client of an event stream comes back that ends without a word, in milliseconds: each is told another time, so
-/// that a herd does not come as one.
+/// When a client reconnects after its event stream ended without a reason, in milliseconds. Each client gets another
+/// value, so that they do not reconnect together.
 pub const STREAM_RETURN_MS: Range<u64> = 1_000..4_000;
 
-/// Bytes of the head of a request: the largest token, and 16 KiB of cookies and whatever proxies add.
+/// Bytes of a request's head: the largest token, and 16 KiB for cookies and headers of proxies.
 pub const REQUEST_HEAD_BYTES_MAX: usize = ACCESS_TOKEN_BYTES_MAX + 16 * 1024;
 
-/// Bytes that a connection reads at a time. Tungstenite allocates them for each; its default of 128 KiB would be most of
-/// an idle viewer's memory.
+/// Bytes that a connection reads at a time. Tungstenite allocates this buffer for each connection. Its default of 128
+/// KiB would be most of an idle viewer's memory.
 pub const READ_BUFFER_BYTES: usize = 256;
 
-/// Bytes of plain text in one TLS record, the most that there can be: each costs a header and a pass of the cipher, and
-/// one that a socket does not take stays in memory until it does.
+/// Bytes of plain text in one TLS record: the largest that TLS allows. Each record costs a header and a pass of the
+/// cipher. A record that the socket does not accept stays in memory until it does.
 pub const TLS_RECORD_BYTES: usize = 16 * 1024;
 
-/// Bytes that are read at a time under TLS. They are kept only while a record is not complete.
+/// Bytes that a TLS connection reads at a time. They are kept only while a record is incomplete.
 pub const TLS_READ_BYTES: usize = 4 * 1024;
 
-/// Bytes of a record that is not complete: the largest there is has 18,437. A client that splits a handshake message
-/// into records is bounded by it too.
+/// Bytes of an incomplete TLS record. The largest record has 18,437. The bound also applies to a client that splits a
+/// handshake message into records.
 pub const TLS_INCOMING_BYTES_MAX: usize = 24 * 1024;
 
 const _: () = assert!(
@@ -403,16 +408,17 @@ const _: () = assert!(
     "the largest record must fit"
 );
 
-/// How long a client may take to shake hands for TLS.
+/// How long a client may take for the TLS handshake.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the files of the certificate are looked at: a renewed one is served well before the old one ends.
+/// The interval at which the certificate's files are read again. A renewed certificate is served well before the
+/// old one expires.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of a certificate chain or a key. A chain of ten long certificates has 30 KiB.
 pub const PEM_BYTES_MAX: u64 = 256 * 1024;
 
-/// Connections that wait to be accepted; the kernel caps it at `somaxconn`.
+/// Connections that wait to be accepted. The kernel caps it at `somaxconn`.
 pub const ACCEPT_BACKLOG: i32 = 4_096;
 
 const _: () = assert!(
@@ -420,19 +426,19 @@ const _: () = assert!(
     "a page must fit behind a stalled socket"
 );
 
-/// Bytes of a frame from which on its sender waits until the socket took it, before it asks the database for more.
+/// A socket must accept a frame of at least this many bytes before its connection asks the database for more.
 pub const RECEIPT_BYTES_MIN: usize = 16 * 1024;
 
-/// Connections that are not, or not yet, WebSockets; for one more the oldest is turned out.
+/// Connections that are not, or not yet, WebSockets. For any further connection the oldest one is closed.
 pub const PLAIN_CONNECTIONS_MAX: usize = 1_024;
 
-/// Those of one address that is no trusted proxy. Many people behind one address connect at once when a stream begins; a
-/// handshake is over in a blink.
+/// Connections that are not, or not yet, WebSockets from one address that is not a trusted proxy. Many people behind
+/// one address connect together when a stream begins, and a handshake takes little time.
 pub const PLAIN_CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 
 const _: () = assert!(
     PLAIN_CONNECTIONS_PER_ADDRESS_MAX * 4 <= PLAIN_CONNECTIONS_MAX,
-    "a few addresses must not fill the lobby"
+    "a few addresses must not fill the pending connections"
 );
 
 const _: () = assert!(
@@ -440,66 +446,68 @@ const _: () = assert!(
     "tokens of unknown keys must not keep others from the handshake"
 );
 
-/// How long the gateway waits for its connections, and then for its parts, when it stops.
+/// How long the gateway waits for its connections, and then for its tasks, when it stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(7);
 
 const _: () = assert!(
     STOP_TIMEOUT.as_secs() > ANSWERS_TIMEOUT.as_secs() + 2 * CLOSE_TIMEOUT.as_secs(),
-    "a farewell must fit the stop"
+    "the close of a connection must fit the stop"
 );
 
-/// How often the database is looked at for readiness.
+/// The interval between readiness checks of the database.
 pub const READINESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the database may take to answer that, before a new viewer could not be said to be served.
+/// How long the database may take to answer a readiness check. After that the gateway is not ready, because it could
+/// not serve a new viewer.
 pub const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a fan-out loop, which has a turn each second at least, may take none before the process is taken for stuck.
+/// How long a fan-out loop may be silent before the process counts as stuck. A loop reports at least once per second.
 pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Clients that are sent away a second when the gateway stops: what another node of two cores admits with room to spare.
+/// Clients per second that a stopping gateway sends to other nodes. Another node with two cores can admit that many
+/// with room to spare.
 pub const RETURNS_PER_SECOND_MAX: u64 = 1_000;
 
-/// The least time over which those who were sent away come back, so that a dozen does not come as one.
+/// The shortest time over which clients reconnect after a stop, so that a dozen clients do not reconnect together.
 pub const RETURN_SPREAD_MIN: Duration = Duration::from_secs(1);
 
-/// Users, sessions or addresses that each rate remembers; a stranger who finds it full waits. A million strangers cost
-/// a node some ten MiB.
+/// Users, sessions or addresses that each rate limit remembers. A new one that finds the limit full has to wait. A
+/// million of them would take a node about 10 MiB.
 pub const THROTTLE_KEYS_MAX: usize = 200_000;
 
-/// How often those are forgotten who have their whole allowance back.
+/// The interval at which entries with a full allowance are removed.
 pub const THROTTLE_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Frames and writes of one socket that are refused for their rate within [`FLOOD_WINDOW`]; a client that goes on
-/// regardless is closed.
+/// Frames and writes of one socket that are refused for their rate within [`FLOOD_WINDOW`]. A client that continues
+/// beyond that is closed.
 pub const FLOOD_REFUSALS_MAX: NonZero<u32> = NonZero::new(60).expect("sixty is not zero");
 
-/// The time in which refusals for the rate are forgiven.
+/// The time after which refusals for the rate are forgotten.
 pub const FLOOD_WINDOW: Duration = Duration::from_secs(60);
 
-/// Events that leave the log in one statement.
+/// Events that one statement removes from the log.
 pub const TRIM_EVENTS_MAX: u64 = 10_000;
 
-/// Changes of votes that `usher.update_vote_totals` takes in at a time, so that it holds no movie for long. The function
-/// has the same number.
+/// Vote changes that `usher.update_vote_totals` handles per call, so that it does not lock a movie for long. The
+/// function has the same number.
 pub const TOTAL_CHANGES_MAX: u64 = 1_000;
 
-/// Bytes of events that one receiver that is behind is given at a time: a socket that takes nothing pins no more.
+/// Bytes of events that a receiver that is behind gets at a time. A stalled socket keeps at most that many in memory.
 pub(crate) const RUN_BYTES_MAX: usize = 64 * 1024;
 
-/// Time over which all receivers are admitted again after a lost LISTEN connection.
+/// The time over which all receivers check their access after a lost LISTEN connection.
 pub(crate) const RECHECK_SPREAD: Duration = Duration::from_secs(5);
 
-/// How far the clocks of two nodes may be apart before a voided resume token could live on.
+/// The largest difference between the clocks of two nodes at which a revoked resume token is reliably void.
 pub(crate) const CLOCK_SKEW_MS: u64 = 1_000;
 
-/// How long a connection that is no WebSocket may live.
+/// How long a connection that is not a WebSocket may live.
 pub const PLAIN_CONNECTION_MAX: Duration = Duration::from_secs(60);
 
-/// How long the same failure of the database is not logged again: a night of it is a page, and a reader who comes late
-/// still finds it.
+/// How long a repeated database failure is not logged again. A night of failures then takes about a page of the log,
+/// and a reader who looks late still finds it.
 pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Kinds of failures that are told apart in the log. There are a dozen questions, each with a handful of SQLSTATEs; what
-/// is beyond shares a line.
+/// Kinds of failures that the log limiter distinguishes. There are a dozen queries, each with a handful of SQLSTATEs.
+/// Further kinds share one entry.
 pub const LOG_KINDS_MAX: usize = 256;

@@ -1,6 +1,7 @@
-//! What clients say: one JSON object a frame, parsed into types that cannot be wrong.
+//! Parses client frames: one JSON object each, into types that hold only valid values.
 //!
-//! An unknown or repeated key is ignored. A value of the wrong type or out of range is a refusal that names the field.
+//! An unknown or repeated key is ignored. A value of the wrong type or out of range causes a refusal that
+//! names the field.
 
 use std::collections::BTreeMap;
 
@@ -15,84 +16,84 @@ use crate::protocol::id::{MessageId, MovieId, Nonce, Seq, SessionId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::text::has_ink;
 
-/// A frame as a client sent it, with the name the client gave it.
+/// A client's frame with its `id`.
 #[derive(Debug, PartialEq)]
 pub struct Request {
-    /// Carried back by the direct answer.
+    /// The frame's id, which the direct answer repeats.
     pub id: Option<FrameId>,
-    /// What the client wants.
+    /// The frame's contents.
     pub frame: ClientFrame,
 }
 
-/// What a client can ask for.
+/// The frames that a client can send.
 #[derive(Debug, PartialEq)]
 pub enum ClientFrame {
-    /// Gives a token, the first or a fresh one.
+    /// Sends a token: the first one, or a new one.
     Auth {
-        /// A Supabase JWT, not yet verified.
+        /// A Supabase JWT that is not verified yet.
         token: String,
     },
-    /// A sign of life that browsers can send.
+    /// Asks for a `pong`. Browsers cannot send WebSocket pings.
     Ping,
     /// Writes a chat message.
     Send(NewMessage),
-    /// Wants the events of a session.
+    /// Subscribes to a session's events.
     Subscribe(Subscribe),
-    /// Wants them no more.
+    /// Ends a subscription.
     Unsubscribe {
-        /// The session that was subscribed to.
+        /// The session.
         session: SessionId,
     },
-    /// Votes, or withdraws a vote.
+    /// Casts or withdraws a vote.
     Vote(NewVote),
 }
 
-/// A wish for the events of a session.
+/// The fields of `subscribe`.
 #[derive(Debug, PartialEq)]
 pub struct Subscribe {
-    /// Which session.
+    /// The session.
     pub session: SessionId,
-    /// How many of the newest events to send first when there is nothing to resume.
+    /// The number of newest events to send first, if there is nothing to resume.
     pub history: u16,
-    /// Where the client stood before.
+    /// The client's position before it lost its socket.
     pub resume: Option<ResumePoint>,
 }
 
-/// Where a client stood when it lost its socket.
+/// A client's position before it lost its socket.
 #[derive(Debug, PartialEq)]
 pub struct ResumePoint {
-    /// The last number that it has seen.
+    /// The number of the last event that the client received.
     pub seq: Seq,
-    /// The epoch of that number; a client that does not say is taken at its word.
+    /// The epoch of that number. Without one, the gateway assumes the current epoch.
     pub epoch: Option<String>,
-    /// Proves that it was admitted, so that the database need not be asked again.
+    /// A resume token: proves a recent admission, so that the gateway need not ask the database.
     pub token: Option<String>,
 }
 
-/// A chat message to be written.
+/// A chat message to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewMessage {
-    /// Where to.
+    /// The session.
     pub session: SessionId,
     /// The text.
     pub body: Body,
-    /// The client's own name for the message.
+    /// The client's id for the message.
     pub nonce: Option<Nonce>,
-    /// The message that this one answers.
+    /// The message that this one replies to.
     pub reply_to: Option<MessageId>,
 }
 
-/// A vote to be cast.
+/// A vote to cast.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewVote {
-    /// In which voting.
+    /// The poll.
     pub voting: VotingId,
-    /// For which movie; `None` withdraws.
+    /// The chosen movie; `None` withdraws the vote.
     pub movie: Option<MovieId>,
 }
 
-/// The text of a chat message: 1 to 2,000 characters, one of which shows at least, and none of them NUL, which Postgres
-/// cannot hold.
+/// The text of a chat message: 1 to 2,000 characters. At least one of them is visible, and none is NUL, which
+/// Postgres cannot store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Body(String);
 
@@ -100,7 +101,7 @@ impl Body {
     /// Parses a text that a client sent.
     ///
     /// # Errors
-    /// A text that does not show or has a NUL is `bad_request`, a long one `too_large`.
+    /// `bad_request` for a text that is empty or invisible or contains NUL; `too_large` for a text that is too long.
     pub fn parse(text: String) -> Result<Self, Refusal> {
         if text.is_empty() {
             return Err(Refusal::bad_request("body must not be empty"));
@@ -122,35 +123,35 @@ impl Body {
         Ok(Self(text))
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The name that a client gave a frame, as the JSON text that is echoed.
+/// A frame's id, as the JSON text that the answer repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameId(Box<str>);
 
 impl FrameId {
-    /// The JSON text: a number, or a quoted string.
+    /// Returns the JSON text: a number or a quoted string.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.0
     }
 }
 
-/// Why a frame could not be understood.
+/// The reason why a frame could not be decoded.
 #[derive(Debug, PartialEq)]
 pub enum DecodeError {
-    /// Not a JSON object: perhaps not this protocol at all.
+    /// The text is not a JSON object, so the client may speak another protocol.
     NotAnObject,
-    /// An object, but not a frame; the refusal says why.
+    /// The text is an object but not a valid frame.
     Refused {
-        /// The name of the frame, where that much could be read.
+        /// The frame's id, if it could be read.
         id: Option<FrameId>,
-        /// What to answer.
+        /// The refusal to answer with.
         refusal: Refusal,
     },
 }
@@ -158,7 +159,7 @@ pub enum DecodeError {
 /// Parses one text frame.
 ///
 /// # Errors
-/// What is not a JSON object, and what is one but not a frame of this protocol.
+/// The text is not a JSON object, or the object is not a valid frame.
 pub fn decode(text: &str) -> Result<Request, DecodeError> {
     let (object, flaw) = object(text).ok_or(DecodeError::NotAnObject)?;
     let mut fields = Fields(object);
@@ -172,10 +173,10 @@ pub fn decode(text: &str) -> Result<Request, DecodeError> {
     }
 }
 
-/// Parses a message to a session as a JSON object on its own, without a frame around it.
+/// Parses a message to a session from a JSON object without a frame, as in a call over HTTP.
 ///
 /// # Errors
-/// `bad_request` that names the field, `too_large` for a long text.
+/// `bad_request` that names the field; `too_large` for a text that is too long.
 pub fn message(
     session: SessionId,
     nonce: Option<Nonce>,
@@ -190,7 +191,7 @@ pub fn message(
     })
 }
 
-/// Parses a vote in a voting as a JSON object on its own.
+/// Parses a vote in a poll from a JSON object without a frame, as in a call over HTTP.
 ///
 /// # Errors
 /// `bad_request` that names the field.
@@ -199,7 +200,7 @@ pub fn vote(voting: VotingId, json: &[u8]) -> Result<NewVote, Refusal> {
     Ok(NewVote { voting, movie })
 }
 
-/// The fields of an object, and what is wrong with it where it is one by JSON's grammar alone.
+/// Returns an object's fields, and a refusal if the object has a field that cannot be read.
 fn object(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Some((object, None)),
@@ -208,9 +209,9 @@ fn object(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
     }
 }
 
-/// What can be read of an object that is one by JSON's grammar, and yet holds what no value can: half of a surrogate
-/// pair, which browsers send of an emoji that was cut in two; a number out of range; more levels than anybody needs. The
-/// refusal names the first field of ours that is such; others are ignored as all unknown keys are.
+/// Reads an object that follows JSON's grammar but has values that [`Value`] cannot hold: half of a surrogate pair,
+/// which browsers send for an emoji that was cut in two; a number out of range; 128 levels or more. The refusal names
+/// the first known field with such a value. Unknown keys are ignored, as always.
 fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
     const FIELDS: [&str; 14] = [
         "body", "history", "id", "movie", "movies", "nonce", "question", "reason", "reply_to",
@@ -234,7 +235,7 @@ fn readable(text: &str) -> Option<(Map<String, Value>, Option<Refusal>)> {
     Some((object, flaw))
 }
 
-/// The fields of an object, taken one by one by name. `null` counts as absent, except where it has a meaning.
+/// An object's fields, taken one by one by name. `null` counts as absent, except where it has a meaning.
 pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -310,7 +311,7 @@ impl Fields {
             .text("token", usize::MAX)?
             .ok_or_else(|| missing("token", "a string"))?;
         if token.len() > ACCESS_TOKEN_BYTES_MAX {
-            // By a code of its own: to get a fresh token, or to try again, does not help.
+            // A distinct code: neither a new token nor another try helps.
             let message = format!("token must have at most {ACCESS_TOKEN_BYTES_MAX} bytes");
             return Err(Refusal {
                 reason: Some(TokenFlaw::TooLarge),
@@ -359,7 +360,7 @@ impl Fields {
                     .ok_or_else(|| {
                         Refusal::bad_request("resume.seq must be a whole number from 0 on")
                     })?;
-                // A long or foreign token is not an error: admission then goes the ordinary way.
+                // A token that is too long is not an error: the database decides about the admission.
                 let token = point.text("token", RESUME_TOKEN_BYTES_MAX).unwrap_or(None);
                 let epoch = point
                     .text("epoch", usize::MAX)
@@ -400,13 +401,13 @@ impl Fields {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
-    /// Whether it was said, be it as `null`.
+    /// Whether the field is present, even as `null`.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 }
 
-/// Whether a number goes back in the form in which it came, for every client. `1.50` and 2^64 + 1 would not.
+/// Whether a number returns to every client exactly as the client sent it. `1.50` and 2^64 + 1 would not.
 fn is_safe_integer(number: &Number) -> bool {
     let number = number.as_i64();
     number.is_some_and(|n| (-FRAME_ID_NUMBER_MAX..=FRAME_ID_NUMBER_MAX).contains(&n))
@@ -426,7 +427,7 @@ mod tests {
     const SESSION: &str = "00000000-0000-4000-8000-000000000007";
 
     #[test]
-    fn frames_are_understood() {
+    fn frames_are_decoded() {
         check(
             r#"{"type":"subscribe","id":2,"session":"S","history":10}"#,
             expect![[r#"2 Subscribe(Subscribe { session: S, history: 10, resume: None })"#]],
@@ -501,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_value_can_hold_is_refused_by_its_field_or_ignored() {
+    fn an_unreadable_field_is_refused_by_name_and_an_unknown_one_ignored() {
         const REST: &str = "cannot be read: it must have whole characters, no half of a surrogate pair, \
              numbers within range and less than 128 levels";
         let deep = "[".repeat(5_000) + &"]".repeat(5_000);
@@ -543,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_is_told_apart() {
+    fn a_text_that_is_no_object_is_its_own_error() {
         for text in ["", "[]", "7", "null", "{", "\"ping\"", &"[".repeat(10_000)] {
             assert_eq!(decode(text), Err(DecodeError::NotAnObject), "{text}");
         }
@@ -551,18 +552,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".*") {
+        fn decoding_any_text_does_not_panic(text in ".*") {
             let _ = decode(&text);
         }
 
         #[test]
-        fn no_object_makes_it_panic(kind in "auth|subscribe|send|vote|ping", key in "[a-z_]*", value in ".*") {
+        fn decoding_any_object_does_not_panic(kind in "auth|subscribe|send|vote|ping", key in "[a-z_]*", value in ".*") {
             let object = serde_json::json!({ "type": kind, "session": SESSION, (key): value });
             let _ = decode(&object.to_string());
         }
     }
 
-    /// Shows what a frame is understood as; `S` stands for a uuid.
+    /// Decodes a frame and compares the result with the expected text; `S` stands for a UUID.
     fn check(text: &str, expected: Expect) {
         let show_id = |id: Option<FrameId>| id.map_or("-".to_owned(), |id| id.as_json().to_owned());
         let shown = match decode(&text.replace("\"S\"", &format!("\"{SESSION}\""))) {

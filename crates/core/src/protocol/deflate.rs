@@ -1,8 +1,8 @@
 //! Compression of messages: `permessage-deflate` (RFC 7692) without context takeover.
 //!
-//! Each message is compressed by itself. One compressed frame therefore serves every receiver, and an idle connection keeps
-//! no compressor and no window in memory. [`accept`] negotiates it in the handshake. [`Compressor`] compresses outgoing
-//! frames. [`Decompressor`] turns compressed frames of a client into plain ones, so that the code behind it needs not know.
+//! Each message is compressed separately. All receivers therefore share one compressed frame, and an idle connection
+//! keeps no compressor in memory. [`accept`] negotiates the extension in the handshake. [`Compressor`] compresses
+//! outgoing frames. [`Decompressor`] turns a client's compressed frames into plain ones for the code behind it.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -14,15 +14,15 @@ use crate::protocol::websocket;
 
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
-/// The bit of a message that is compressed (RFC 7692 §6).
+/// The bit of a compressed message (RFC 7692 §6).
 const PACKED: u8 = 0x40;
 const CONTROL: u8 = 0x08;
 const OPCODE: u8 = 0x0f;
-/// How every flushed block ends; it is not sent (RFC 7692 §7.2.1).
+/// The end of every flushed block. It is not sent (RFC 7692 §7.2.1).
 const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// The answer to what a client offers, each of `offers` a header's value, or `None` where nothing in it is acceptable.
-/// The first acceptable offer counts (RFC 7692 §5, §7.1).
+/// Returns the answer to a client's offers, or `None` if no offer is acceptable. `offers` are the header's values. The
+/// first acceptable offer counts (RFC 7692 §5, §7.1).
 pub fn accept<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     offers
         .into_iter()
@@ -54,7 +54,7 @@ fn accept_one(offer: &str) -> Option<&'static str> {
                 None,
             ) => {}
             ("client_max_window_bits", Some(bits)) if is_window(bits) => {}
-            // A frame that all share has one window, the largest.
+            // A shared frame has only one window size, the largest.
             ("server_max_window_bits", Some("15")) => names_window = true,
             _ => return None,
         }
@@ -70,12 +70,12 @@ fn accept_one(offer: &str) -> Option<&'static str> {
     })
 }
 
-/// A number of bits as RFC 7692 §7.1.2.2 writes it.
+/// Whether a text is a number of bits as RFC 7692 §7.1.2.2 writes it.
 fn is_window(bits: &str) -> bool {
     matches!(bits, "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15")
 }
 
-/// Compresses frames of ours.
+/// Compresses the gateway's frames.
 #[derive(Debug)]
 pub struct Compressor {
     compress: Compress,
@@ -90,7 +90,7 @@ impl Default for Compressor {
 }
 
 impl Compressor {
-    /// The same messages, each compressed where that makes it shorter.
+    /// Compresses each message that becomes shorter, and copies the others.
     pub fn compress(&mut self, frames: &Bytes) -> Bytes {
         let mut out = BytesMut::with_capacity(frames.len() / 2);
         let mut rest = &frames[..];
@@ -114,7 +114,7 @@ impl Compressor {
             return None;
         }
         self.compress.reset();
-        // What does not fit in as much room as the payload itself has is not worth it.
+        // A compressed payload that is not shorter is not worth sending.
         let mut out = Vec::with_capacity(payload.len());
         let status = self
             .compress
@@ -130,17 +130,17 @@ impl Compressor {
     }
 }
 
-/// Puts compressed messages of a client back into what they were.
+/// Decompresses a client's compressed messages.
 #[derive(Debug, Default)]
 pub struct Decompressor {
     framing: Framing,
     message: Option<Message>,
-    /// With what the frame under way is masked, where it is a part of the message.
+    /// The mask of the current frame, if the frame belongs to a compressed message.
     mask: Option<Masked>,
     breach: Option<CloseCode>,
 }
 
-/// A compressed message, as far as it has come.
+/// The part of a compressed message that has arrived.
 #[derive(Debug)]
 struct Message {
     opcode: u8,
@@ -155,8 +155,8 @@ struct Masked {
 }
 
 impl Decompressor {
-    /// Appends to `out` the frames that tell the same as the next bytes of the client. What follows a breach is not looked
-    /// at: [`Self::breach`].
+    /// Translates the next bytes of the client into plain frames and appends these to `out`. Ignores all bytes after
+    /// a breach ([`Self::breach`]).
     pub fn pass(&mut self, bytes: &[u8], out: &mut BytesMut) {
         let mut rest = bytes;
         while self.breach.is_none() {
@@ -164,7 +164,7 @@ impl Decompressor {
                 break;
             };
             let (count, taken) = match part {
-                // The whole header follows when it is known what it begins.
+                // The header is written once it is complete.
                 Part::Begun(count) => (count, Ok(())),
                 Part::Header(count, header) => (count, self.on_header(&header, out)),
                 Part::Payload(count) => (count, self.on_payload(&rest[..count], out)),
@@ -174,7 +174,7 @@ impl Decompressor {
         }
     }
 
-    /// With which code the client must be closed, once something was refused. Nothing more may be read then.
+    /// Returns the code to close the client with, once input was refused. No further bytes may be read then.
     #[must_use]
     pub fn breach(&self) -> Option<CloseCode> {
         self.breach.or(self.framing.breach())
@@ -186,7 +186,7 @@ impl Decompressor {
         let begins = opcode != 0 && reserved == PACKED;
         self.mask = None;
         if first & CONTROL != 0 || !(begins || self.message.is_some()) {
-            // As it came: whoever reads it next knows the rules.
+            // Copied unchanged: the WebSocket library behind checks it.
             out.put_slice(header.bytes());
             return Ok(());
         }
@@ -222,7 +222,7 @@ impl Decompressor {
         self.finish(out)
     }
 
-    /// Where the message is whole, writes it as one frame with a mask of zeros.
+    /// Once the message is complete, writes it as one frame with a mask of zeros.
     fn finish(&mut self, out: &mut BytesMut) -> Result<(), CloseCode> {
         let is_whole = |message: &mut Message| message.is_last && self.framing.is_between_frames();
         let Some(message) = self.message.take_if(is_whole) else {
@@ -235,7 +235,7 @@ impl Decompressor {
     }
 }
 
-/// The bytes that were compressed, at most [`FRAME_BYTES_MAX`].
+/// Returns the uncompressed bytes, at most [`FRAME_BYTES_MAX`].
 fn inflate(mut compressed: Vec<u8>) -> Result<Vec<u8>, CloseCode> {
     compressed.extend_from_slice(&FLUSHED);
     let mut inflater = Decompress::new(false);
@@ -274,7 +274,7 @@ mod tests {
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
     #[test]
-    fn offers_are_taken_as_the_rfc_says() {
+    fn offers_are_accepted_as_the_rfc_says() {
         for (offers, good) in [
             (&["permessage-deflate"][..], true),
             (&["permessage-deflate; client_max_window_bits"], true),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_shrink_where_it_pays_and_nothing_else_happens_to_them() {
+    fn compression_shortens_frames_and_keeps_their_contents() {
         let mut compressor = Compressor::default();
         let frames = [
             "short".to_owned(),
@@ -330,7 +330,7 @@ mod tests {
             read(&as_client(&compressed), usize::MAX).unwrap(),
             as_client(&frames)
         );
-        // What does not shrink goes as it is.
+        // A frame that does not become shorter stays unchanged.
         let noise = (0u64..400).map(|n| n.wrapping_mul(n ^ 0x9e37_79b9_7f4a_7c15).to_le_bytes()[4]);
         let mut frame = BytesMut::new();
         websocket::put_text_header(&mut frame, 400);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_rule_is_a_breach() {
+    fn a_broken_rule_is_a_breach() {
         let hello = compressed("hello");
         let far = compressed(&"x".repeat(FRAME_BYTES_MAX));
         let too_far = compressed(&"x".repeat(FRAME_BYTES_MAX + 1));
@@ -350,7 +350,7 @@ mod tests {
             ("good", client_frame(0xc1, &hello), None),
             ("as large as can be", client_frame(0xc1, &far), None),
             ("empty", client_frame(0xc1, &[]), None),
-            // RFC 7692 §7.2.3.4: a block that says that it is the last.
+            // RFC 7692 §7.2.3.4: a block that is marked as the last one.
             (
                 "final block",
                 client_frame(0xc1, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00]),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_pass_between_the_pieces_of_a_message() {
+    fn control_frames_may_come_between_the_fragments_of_a_message() {
         let body = compressed(&"hello ".repeat(50));
         let (head, tail) = body.split_at(5);
         let ping = client_frame(0x89, b"hi");
@@ -408,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_unpacked_however_it_is_cut(
+        fn compressed_frames_decompress_however_they_are_cut(
             texts in prop::collection::vec("[a-c]{0,700}", 1..6),
             cut in 1usize..90,
         ) {
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// What whoever reads behind an [`Decompressor`] sees, with every mask taken off.
+    /// Returns the plain frames behind a [`Decompressor`].
     fn read(bytes: &[u8], cut: usize) -> Result<Vec<u8>, CloseCode> {
         let mut decompressor = Decompressor::default();
         let mut out = BytesMut::new();
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    /// Frames of ours as a client would send them, with a mask that changes nothing.
+    /// Returns the gateway's frames as a client would send them, with a mask of zeros.
     fn as_client(frames: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut rest = frames;

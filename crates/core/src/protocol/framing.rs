@@ -1,8 +1,8 @@
-//! The outlines of the frames that a client sends (RFC 6455 §5.2): where each begins and ends, not what it holds.
+//! Finds the frames in a client's byte stream (RFC 6455 §5.2): their headers and lengths, not their contents.
 //!
-//! Looks at bytes as they come, however they are cut, before a message is put together from them. Refuses what the library
-//! that does so lets pass: a length that is not written in the shortest form, or has its highest bit set, and a message
-//! in more pieces than any client needs.
+//! Runs before the WebSocket library assembles messages, and accepts bytes in pieces of any size. Refuses input that
+//! the library accepts: a length that is not in its shortest form or has its highest bit set, and a message with more
+//! than [`FRAGMENTS_MAX`] fragments.
 
 use crate::limits::FRAGMENTS_MAX;
 use crate::protocol::refusal::CloseCode;
@@ -10,10 +10,10 @@ use crate::protocol::refusal::CloseCode;
 const FINAL: u8 = 0x80;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
-/// The two bytes that every header has, eight of a length and four of a mask.
+/// Two bytes that every header has, up to eight bytes of length, and four bytes of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
-/// Where in the stream of frames a client is.
+/// The position in a client's stream of frames.
 #[derive(Debug, Default)]
 pub struct Framing {
     header: Header,
@@ -22,38 +22,38 @@ pub struct Framing {
     breach: Option<CloseCode>,
 }
 
-/// The header of one frame.
+/// A frame's header.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Header {
     bytes: [u8; HEADER_BYTES_MAX],
     count: usize,
 }
 
-/// What the next bytes are.
+/// The kind of the next bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Part {
-    /// So many of a header that is not whole yet.
+    /// The number of bytes, which belong to an incomplete header.
     Begun(usize),
-    /// So many, which complete this header.
+    /// The number of bytes, which complete this header.
     Header(usize, Header),
-    /// So many of a payload.
+    /// The number of bytes of a payload.
     Payload(usize),
 }
 
 impl Header {
-    /// Its bytes as they came.
+    /// Returns the header's bytes as received.
     #[must_use]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.count]
     }
 
-    /// The final bit, the reserved bits and the opcode.
+    /// Returns the first byte: the final bit, the reserved bits and the opcode.
     #[must_use]
     pub fn first(&self) -> u8 {
         self.bytes[0]
     }
 
-    /// With what the payload is masked, if it is.
+    /// Returns the key that the payload is masked with, if it is masked.
     #[must_use]
     pub(crate) fn mask(&self) -> Option<[u8; 4]> {
         let is_masked = self.bytes[1] & MASKED != 0;
@@ -61,7 +61,7 @@ impl Header {
         is_masked.then_some(*key)
     }
 
-    /// Bytes of the payload.
+    /// Returns the payload's length in bytes.
     #[must_use]
     pub(crate) fn payload_bytes(&self) -> u64 {
         match self.extended() {
@@ -72,7 +72,7 @@ impl Header {
         }
     }
 
-    /// The bytes of a length that its first byte has no room for.
+    /// Returns the bytes of an extended length, which does not fit into the second byte.
     fn extended(&self) -> &[u8] {
         let count = match self.bytes[1] & !MASKED {
             126 => 2,
@@ -82,7 +82,7 @@ impl Header {
         &self.bytes[2..2 + count]
     }
 
-    /// How long it is, as far as its first bytes tell.
+    /// Returns the header's length, as far as the bytes so far determine it.
     fn length(&self) -> usize {
         if self.count < 2 {
             return 2;
@@ -93,7 +93,8 @@ impl Header {
 }
 
 impl Framing {
-    /// Passes over the next bytes; says how many may be read. Fewer than there are: [`Self::breach`] says why.
+    /// Checks the next bytes and returns how many of them may be read. If these are not all, [`Self::breach`]
+    /// has the reason.
     pub fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut passed = 0;
         while let Some(part) = self.next(&bytes[passed..]) {
@@ -104,8 +105,8 @@ impl Framing {
         passed
     }
 
-    /// What the next bytes are. `None` where there are none, or after a breach. The last byte of a header that must be
-    /// refused belongs to no part.
+    /// Returns the kind of the next bytes; `None` without bytes, or after a breach. If a header must be refused, its
+    /// last byte belongs to no part.
     pub fn next(&mut self, bytes: &[u8]) -> Option<Part> {
         if bytes.is_empty() || self.breach.is_some() {
             return None;
@@ -132,13 +133,13 @@ impl Framing {
         Some(Part::Begun(bytes.len()))
     }
 
-    /// Whether the bytes passed so far end with a frame.
+    /// Whether the bytes so far end with a whole frame.
     #[must_use]
     pub(crate) fn is_between_frames(&self) -> bool {
         self.payload_left == 0 && self.header.count == 0
     }
 
-    /// With which code the client must be closed, once something was refused. Nothing more may be read then.
+    /// Returns the code to close the client with, once input was refused. No further bytes may be read then.
     #[must_use]
     pub fn breach(&self) -> Option<CloseCode> {
         self.breach
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_so_many_pieces_and_control_frames_are_none() {
+    fn the_fragments_of_a_message_are_bounded_and_control_frames_do_not_count() {
         let mut framing = Framing::default();
         let (piece, last, ping) = (
             [0x00, 0x80, 0, 0, 0, 0],
@@ -227,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_bytes_are_cut(bytes: Vec<u8>, cuts in prop::collection::vec(1usize..9, 1..9)) {
+        fn the_result_does_not_depend_on_how_bytes_are_cut(bytes: Vec<u8>, cuts in prop::collection::vec(1usize..9, 1..9)) {
             let mut whole = Framing::default();
             let expected = (whole.pass(&bytes), whole.breach());
             let mut cut = Framing::default();

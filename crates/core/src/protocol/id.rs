@@ -1,4 +1,4 @@
-//! Names of things: one newtype a role, so that two of them cannot be swapped.
+//! Ids: one newtype per role, so that the compiler rejects a mixed-up pair.
 
 use std::{fmt, str::FromStr};
 
@@ -39,11 +39,11 @@ uuid_newtype! {
     SessionId
 }
 uuid_newtype! {
-    /// A voting: a row of `voting_sessions`.
+    /// A poll: a row of `voting_sessions`.
     VotingId
 }
 uuid_newtype! {
-    /// A user: the `sub` of a token, a row of `profiles`.
+    /// A user: the `sub` of a token and a row of `profiles`.
     UserId
 }
 uuid_newtype! {
@@ -51,15 +51,15 @@ uuid_newtype! {
     MovieId
 }
 uuid_newtype! {
-    /// A chat message.
+    /// A chat message: a row of `chat_messages`.
     MessageId
 }
 uuid_newtype! {
-    /// A client's own name for a message, which makes sending it twice harmless.
+    /// A client's id for a message. It makes repeated sends of the message harmless.
     Nonce
 }
 
-/// The number of an event in its session's log: 1, 2, 3, … without a hole. 0 stands before the first.
+/// The number of an event in its session's log: 1, 2, 3, … without a gap. 0 is the position before the first event.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -67,7 +67,7 @@ uuid_newtype! {
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The number after this one.
+    /// Returns the next number.
     #[must_use]
     pub(crate) fn next(self) -> Self {
         Self(self.0 + 1)

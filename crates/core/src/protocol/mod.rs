@@ -1,6 +1,7 @@
-//! The words on the wire: what clients say, what the gateway answers, and how both look as bytes.
+//! The wire protocol: the frames of clients and of the gateway, and their bytes.
 //!
-//! Knows nothing of sockets, sessions or clocks. Read in this order: [`id`], [`refusal`], [`text`], [`client`],
+//! Knows nothing about sockets, sessions or clocks. Read the modules in this order: [`id`], [`refusal`], [`text`],
+//! [`client`],
 //! [`moderation`], [`server`], [`websocket`], [`framing`], [`deflate`], [`sse`], [`notify`].
 
 pub mod client;
@@ -17,7 +18,7 @@ pub mod websocket;
 
 use std::time::Duration;
 
-/// A duration as the wire has it: in whole milliseconds.
+/// Returns a duration in whole milliseconds, as the wire has it.
 #[must_use]
 pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

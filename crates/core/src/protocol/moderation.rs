@@ -1,7 +1,7 @@
-//! What streamers and moderators ask for, parsed into types that cannot be wrong.
+//! Parses the calls of streamers and moderators into types that hold only valid values.
 //!
-//! The same rules as for frames: an unknown key is ignored, a value of the wrong type or out of range is refused by the
-//! name of its field. Who may do it, the database decides.
+//! The rules are those of client frames: an unknown key is ignored, and a value of the wrong type or out of range
+//! causes a refusal that names the field. The database decides who may make a call.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,87 +17,87 @@ use crate::protocol::id::{MessageId, MovieId, SessionId, UserId, VotingId};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::text::is_line;
 
-/// One thing that is done to a session.
+/// A moderation call.
 #[derive(Debug, PartialEq)]
 pub enum Act {
-    /// Puts a question with its ballot to a session, at once.
+    /// Opens a poll in a session immediately.
     OpenVoting(NewVoting),
-    /// Opens or closes a voting, or shows or hides its counts.
+    /// Opens or closes a poll, or shows or hides its counts.
     ChangeVoting(VotingId, VotingChange),
-    /// Sets how a session's chat goes.
+    /// Changes the settings of a session's chat.
     ChangeSession(SessionId, SessionChange),
-    /// Takes a message away.
+    /// Deletes a message.
     DeleteMessage(MessageId),
-    /// Times somebody out, or bans them.
+    /// Times a user out, or bans the user.
     Ban(SessionId, UserId, NewBan),
-    /// Lets somebody in again.
+    /// Ends a ban or time-out.
     LiftBan(SessionId, UserId),
 }
 
-/// A voting to be opened.
+/// A poll to open.
 #[derive(Debug, PartialEq)]
 pub struct NewVoting {
-    /// Where.
+    /// The session.
     pub session: SessionId,
-    /// What is asked.
+    /// The question.
     pub question: String,
-    /// The ballot, in its order, each movie once.
+    /// The movies on the ballot, in order, each once.
     pub movies: Vec<MovieId>,
-    /// When it closes by itself; `None` where somebody will close it.
+    /// Seconds until the poll closes automatically; `None` for a poll that a moderator closes.
     pub closes_in_seconds: Option<u32>,
-    /// Whether viewers see the counts meanwhile.
+    /// Whether viewers see the counts while the poll is open.
     pub visibility: ResultsVisibility,
-    /// Whether a vote may be changed.
+    /// Whether a voter may change their vote.
     pub allow_change: bool,
 }
 
-/// When viewers see the counts.
+/// When viewers see a poll's counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultsVisibility {
-    /// From the first vote on.
+    /// While the poll is open.
     Live,
-    /// Once the voting is closed.
+    /// After the poll closes.
     AfterClose,
 }
 
-/// What becomes of a voting.
+/// A change of a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VotingChange {
-    /// Where it goes.
+    /// The new state.
     pub state: Option<VotingState>,
-    /// Whether viewers see its counts while it is open.
+    /// Whether viewers see the counts while the poll is open.
     pub visibility: Option<ResultsVisibility>,
 }
 
-/// Where a voting can go.
+/// A state that a call can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VotingState {
-    /// From a draft to the voters.
+    /// Open a draft.
     Open,
-    /// To its final result.
+    /// Close the poll with its final result.
     Closed,
 }
 
-/// What becomes of a session's chat.
+/// A change of a session's chat settings.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SessionChange {
-    /// Seconds between two messages of one viewer; 0 is off.
+    /// Seconds between two messages of one viewer; 0 turns slow mode off.
     pub slow_mode_seconds: Option<u32>,
     /// Whether viewers may write.
     pub chat_enabled: Option<bool>,
 }
 
-/// A ban to be made.
+/// A ban or time-out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NewBan {
-    /// For how long, which makes it a time-out; `None` for good.
+    /// The length of a time-out in seconds; `None` for a ban without an end.
     pub seconds: Option<u32>,
-    /// Why, for other moderators.
+    /// The reason, which other moderators see.
     pub reason: Option<String>,
 }
 
 impl ResultsVisibility {
-    /// Its name in the database.
+    /// Returns the name in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,7 +108,7 @@ impl ResultsVisibility {
 }
 
 impl VotingState {
-    /// Its name in the database.
+    /// Returns the name in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,7 +118,7 @@ impl VotingState {
     }
 }
 
-/// Parses a voting for a session.
+/// Parses a poll to open in a session.
 ///
 /// # Errors
 /// `bad_request` that names the field.
@@ -135,7 +135,7 @@ pub fn new_voting(session: SessionId, json: &[u8]) -> Result<NewVoting, Refusal>
     })
 }
 
-/// Parses what becomes of a voting.
+/// Parses a change of a poll.
 ///
 /// # Errors
 /// `bad_request` that names the field.
@@ -154,7 +154,7 @@ pub fn voting_change(json: &[u8]) -> Result<VotingChange, Refusal> {
     Ok(VotingChange { state, visibility })
 }
 
-/// Parses what becomes of a session's chat.
+/// Parses a change of a session's chat settings.
 ///
 /// # Errors
 /// `bad_request` that names the field.
@@ -171,14 +171,14 @@ pub fn session_change(json: &[u8]) -> Result<SessionChange, Refusal> {
     })
 }
 
-/// Parses a ban. Its length has to be said: nobody is to be banned for good by forgetting it.
+/// Parses a ban. The length is required, so that an omitted field does not ban a user permanently.
 ///
 /// # Errors
 /// `bad_request` that names the field.
 pub fn new_ban(json: &[u8]) -> Result<NewBan, Refusal> {
     let mut fields = Fields::parse(json)?;
     if !fields.has("seconds") {
-        return Err(missing("seconds", "a number, or null for a ban for good"));
+        return Err(missing("seconds", "a number, or null for a permanent ban"));
     }
     Ok(NewBan {
         seconds: number(&mut fields, "seconds", 1..=BAN_SECONDS_MAX)?,
@@ -217,7 +217,7 @@ fn visibility(fields: &mut Fields) -> Result<Option<ResultsVisibility>, Refusal>
     }
 }
 
-/// A text that people wrote as one line.
+/// Parses a one-line text that a person wrote.
 fn words(fields: &mut Fields, name: &str, chars_max: usize) -> Result<Option<String>, Refusal> {
     let Some(text) = fields.text(name, usize::MAX)? else {
         return Ok(None);
@@ -273,7 +273,7 @@ mod tests {
         r#"["00000000-0000-4000-8000-000000000001","00000000-0000-4000-8000-000000000002"]"#;
 
     #[test]
-    fn a_voting_needs_a_question_and_a_ballot_and_no_more() {
+    fn a_poll_needs_only_a_question_and_a_ballot() {
         let voting = voting(&format!(r#"{{"question":"Which?","movies":{MOVIES}}}"#)).unwrap();
         assert_eq!(voting.movies.len(), 2);
         assert_eq!(voting.visibility, ResultsVisibility::Live);

@@ -1,4 +1,4 @@
-//! What the database says by NOTIFY: hints with a number, never the truth.
+//! Parses the payloads of NOTIFY: hints that carry a number. The log is the source of truth.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use uuid::Uuid;
 
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 
-/// The names of the channels, as the database keeps them. They end in a random suffix: a role that knew them could forge
-/// events and overhear private sessions.
+/// The names of the NOTIFY channels, as stored in the database. Each ends in a random suffix: a role that knew the
+/// names could forge events and read the events of private sessions.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Channels {
-    /// The channel of events.
+    /// The channel of session events.
     pub events: String,
-    /// The channel of votings whose tally changed.
+    /// The channel of polls whose tally changed.
     pub votes: String,
-    /// The channel of changes in who may do what.
+    /// The channel of access changes.
     pub control: String,
 }
 
 impl Channels {
-    /// Whether the names are safe to write into a LISTEN, which takes no parameters: lower-case letters, digits and
+    /// Whether the names are safe in a LISTEN statement, which takes no parameters: lower-case letters, digits and
     /// underscores, at most 63 of them.
     #[must_use]
     pub fn are_plain(&self) -> bool {
@@ -38,30 +38,31 @@ impl Channels {
     }
 }
 
-/// Hides the names: they are a secret.
+/// Hides the names, which are secret.
 impl fmt::Debug for Channels {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Channels(***)")
     }
 }
 
-/// One event of a log, as the bytes that go out.
+/// One event of a log, as the bytes that clients receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its number.
+    /// The event's number.
     pub seq: Seq,
-    /// The JSON object `{"seq":…,"type":…,"at":…,"data":…}`, never parsed again.
+    /// The JSON object `{"seq":…,"type":…,"at":…,"data":…}`, which is never parsed again.
     pub json: Bytes,
-    /// Whether it changes what a new subscriber is told about the session, beside the log.
+    /// Whether the event changes a session's snapshot, which new subscribers receive beside the log.
     pub changes_snapshot: bool,
-    /// Which voting it is about, if it is about one.
+    /// The poll that the event is about, if any.
     pub(crate) voting: Option<VotingId>,
-    /// When it was made, by the database's clock: milliseconds since 1970.
+    /// The database's time of the event, in milliseconds since 1970.
     pub at_ms: Option<u64>,
 }
 
 impl Event {
-    /// Takes an event as the database wrote it. An event whose type cannot be read is taken to change everything.
+    /// Creates an event from the database's JSON. An event whose type cannot be read counts as a change
+    /// of the snapshot.
     #[must_use]
     pub fn new(seq: Seq, json: &str) -> Self {
         #[derive(Deserialize)]
@@ -96,11 +97,11 @@ impl Event {
     }
 }
 
-/// Milliseconds since 1970 of a time as the log writes it: `2026-11-22T20:00:00.123Z`.
+/// Parses a time of the log, such as `2026-11-22T20:00:00.123Z`, into milliseconds since 1970.
 fn unix_ms(at: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| at.get(range)?.parse::<u64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    // Days of the Gregorian calendar, counted from a first of March, so that the leap day is a year's last.
+    // Gregorian days. A year starts on 1 March here, so that the leap day is a year's last.
     let (years, months) = if month > 2 {
         (year, month - 3)
     } else {
@@ -113,29 +114,29 @@ fn unix_ms(at: &str) -> Option<u64> {
     Some(1_000 * seconds + number(20..23)?)
 }
 
-/// A hint that a session's log has grown.
+/// A notification that a session's log has grown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Whose log.
+    /// The session.
     pub session: SessionId,
-    /// The number of its newest event as far as this hint knows.
+    /// The newest number that this notification knows.
     pub seq: Seq,
-    /// The event itself, where it fits into a NOTIFY.
+    /// The event itself, if it fits into a NOTIFY.
     pub event: Option<Event>,
 }
 
-/// A hint that somebody's access changed. Absent fields mean: every session, every user.
+/// A notification of an access change. Without a session it concerns every session, without a user every user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct AccessChange {
-    /// In which session.
+    /// The session.
     #[serde(default)]
     pub session: Option<SessionId>,
-    /// Whose.
+    /// The user.
     #[serde(default)]
     pub user: Option<UserId>,
 }
 
-/// Parses a payload of the channel of events; `None` for what no trigger of ours wrote.
+/// Parses a payload of the event channel. Returns `None` for a payload that our triggers did not write.
 #[must_use]
 pub fn parse_notice(payload: &str) -> Option<Notice> {
     #[derive(Deserialize)]
@@ -154,13 +155,13 @@ pub fn parse_notice(payload: &str) -> Option<Notice> {
     })
 }
 
-/// Parses a payload of the channel of votes.
+/// Parses a payload of the vote channel.
 #[must_use]
 pub fn parse_voting(payload: &str) -> Option<VotingId> {
     payload.parse().ok()
 }
 
-/// Parses a payload of the channel of access changes. Kinds that a newer database knows are ignored.
+/// Parses a payload of the control channel. Ignores kinds that only a newer database knows.
 #[must_use]
 pub fn parse_access_change(payload: &str) -> Option<AccessChange> {
     #[derive(Deserialize)]
@@ -182,7 +183,7 @@ mod tests {
     const SESSION: &str = "00000000-0000-4000-8000-000000000007";
 
     #[test]
-    fn the_time_of_an_event_is_read() {
+    fn the_time_of_an_event_is_parsed() {
         for (at, ms) in [
             ("1970-01-01T00:00:00.000Z", Some(0)),
             ("2000-02-29T23:59:59.999Z", Some(951_868_799_999)),
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_is_taken_as_it_is() {
+    fn the_event_is_kept_unchanged() {
         let event = r#"{"seq":5,"type":"chat.created","at":"…","data":{"body": "a\u0000 b"}}"#;
         let notice =
             parse_notice(&format!(r#"{{"s":"{SESSION}","q":5,"e":{event}}}"#)).expect("a notice");
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_voting_names_it() {
+    fn an_event_of_a_poll_names_it() {
         let json = format!(r#"{{"seq":1,"type":"voting.opened","data":{{"id":"{SESSION}"}}}}"#);
         assert_eq!(Event::new(Seq(1), &json).voting, SESSION.parse().ok());
         let json = format!(r#"{{"seq":1,"type":"chat.created","data":{{"id":"{SESSION}"}}}}"#);
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_chat_leaves_the_snapshot_as_it_is() {
+    fn only_chat_events_do_not_change_the_snapshot() {
         assert!(
             Event::new(Seq(1), r#"{"seq":1,"type":"voting.opened","data":{}}"#).changes_snapshot
         );
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn access_changes_may_name_less() {
+    fn an_access_change_may_lack_the_user() {
         let change = parse_access_change(&format!(r#"{{"kind":"access","session":"{SESSION}"}}"#));
         assert_eq!(
             change.and_then(|change| change.session),
@@ -241,7 +242,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_payload_makes_it_panic(payload in ".*") {
+        fn parsing_any_payload_does_not_panic(payload in ".*") {
             let _ = (parse_notice(&payload), parse_voting(&payload), parse_access_change(&payload));
         }
     }

@@ -1,44 +1,44 @@
-//! What a client is told when it may not: refusals of one frame, and codes that close the socket.
+//! Refusals of client frames, and the codes with which the gateway closes a socket.
 
 use std::borrow::Cow;
 
 use crate::limits::BUSY_RETRY_MS;
 
-/// Why one frame of a client was refused. The names are part of the protocol.
+/// The reason why a client's frame was refused. The names are part of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
     /// A field is missing, of the wrong type or out of range; the message names it.
     BadRequest,
     /// The author is banned or timed out.
     Banned,
-    /// An open transaction locks what this needs.
+    /// An open transaction locks a row that the request needs.
     Busy,
-    /// What was asked contradicts what is: a vote changed where that is not allowed.
+    /// The request contradicts the current state, such as a changed vote where changes are not allowed.
     Conflict,
-    /// The caller may see it, but may not do this.
+    /// The caller may see the object, but may not perform this action.
     Forbidden,
-    /// Our fault; the log of the gateway says more.
+    /// The gateway failed. Its log has the cause.
     Internal,
-    /// No such thing, or the caller may not know that there is.
+    /// The object does not exist, or the caller may not know that it exists.
     NotFound,
-    /// Too many of them in too short a time.
+    /// Too many requests in too short a time.
     RateLimited,
-    /// The session is over.
+    /// The session has ended.
     SessionEnded,
-    /// The session asks its writers to wait between messages.
+    /// The session is in slow mode: wait before the next message.
     SlowMode,
-    /// Larger than the limit.
+    /// The value is larger than its limit.
     TooLarge,
-    /// A token is needed, or the one given does not do.
+    /// The token is missing or invalid.
     Unauthorized,
-    /// The database cannot be asked at the moment.
+    /// The database cannot be reached at the moment.
     Unavailable,
-    /// The voting is a draft or closed.
+    /// The poll is a draft or closed.
     VotingClosed,
 }
 
 impl RefusalCode {
-    /// Every code, for metrics and tests.
+    /// All codes, for metrics and tests.
     pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::Banned,
@@ -56,19 +56,19 @@ impl RefusalCode {
         Self::VotingClosed,
     ];
 
-    /// The code with this name on the wire.
+    /// Returns the code with this name on the wire.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    /// Whether it says that the caller may not, and not that something failed.
+    /// Whether the code is a decision about the caller's access, rather than a failure.
     #[must_use]
     pub fn is_judgement(self) -> bool {
         matches!(self, Self::Banned | Self::Forbidden | Self::NotFound)
     }
 
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,37 +90,37 @@ impl RefusalCode {
     }
 }
 
-/// What is wrong with an access token. The names are part of the protocol, so that a client need not read the message.
+/// The flaw of an access token. The names are part of the protocol, so that a client need not parse the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenFlaw {
-    /// No key of the project uses the algorithm that the header names.
+    /// The header names an algorithm that no key of the project uses.
     Algorithm,
-    /// A claim is missing, wrong, or not to be stored; the message names it.
+    /// A claim is missing or wrong, or cannot be stored. The message names it.
     Claim,
-    /// The time of the token is over: a fresh one helps.
+    /// The token has expired: a new one helps.
     Expired,
     /// The gateway does not accept tokens of this issuer.
     Issuer,
     /// The text is not a token.
     Malformed,
-    /// A token is needed, and there is none.
+    /// A token is required, and none was sent.
     Missing,
-    /// The time of the token has not come.
+    /// The token is not valid yet.
     NotYetValid,
-    /// The gateway does not act as the role of the token.
+    /// The gateway does not act as the token's role.
     Role,
     /// The text is one of the project's secret keys.
     SecretKey,
-    /// The signature is not that of a key of the project.
+    /// No key of the project made the signature.
     Signature,
     /// The token is larger than the limit.
     TooLarge,
-    /// The project has no key with the name that the header gives: a fresh token helps.
+    /// The project has no key with the header's `kid`: a new token helps.
     UnknownKey,
 }
 
 impl TokenFlaw {
-    /// Every flaw, for tests.
+    /// All flaws, for tests.
     pub(crate) const ALL: [Self; 12] = [
         Self::Algorithm,
         Self::Claim,
@@ -136,13 +136,13 @@ impl TokenFlaw {
         Self::UnknownKey,
     ];
 
-    /// The flaw with this name on the wire.
+    /// Returns the flaw with this name on the wire.
     #[must_use]
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|flaw| flaw.as_str() == name)
     }
 
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -162,21 +162,21 @@ impl TokenFlaw {
     }
 }
 
-/// The answer to a frame that was refused.
+/// The answer to a refused frame or call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which of the named reasons.
+    /// The code.
     pub code: RefusalCode,
-    /// A sentence for the developer of the client; never SQL, a token or the name of a host.
+    /// A sentence for the developer of the client. It never contains SQL, a token or a host's name.
     pub message: Cow<'static, str>,
-    /// When to try again, where trying again can help.
+    /// When to try again, if another try can help.
     pub retry_after_ms: Option<u64>,
-    /// What is wrong with the caller's token, where it is that.
+    /// The flaw of the caller's token, if that is the reason.
     pub reason: Option<TokenFlaw>,
 }
 
 impl Refusal {
-    /// A refusal that trying again does not change.
+    /// Creates a refusal without a time to try again.
     pub fn new(code: RefusalCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -186,7 +186,7 @@ impl Refusal {
         }
     }
 
-    /// A token that is missing or not good.
+    /// Creates an `unauthorized` refusal for a missing or invalid token.
     pub fn of_token(reason: TokenFlaw, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason: Some(reason),
@@ -194,12 +194,12 @@ impl Refusal {
         }
     }
 
-    /// A field that is not as it should be.
+    /// Creates a refusal of an invalid field. The message names it.
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(RefusalCode::BadRequest, message)
     }
 
-    /// An open transaction locks what this needs.
+    /// Creates a refusal because an open transaction locks a row that the request needs.
     #[must_use]
     pub fn busy() -> Self {
         Self {
@@ -211,7 +211,7 @@ impl Refusal {
         }
     }
 
-    /// The database cannot be asked; `retry_after_ms` says when it may be worth another try.
+    /// Creates a refusal because the database cannot be reached. The client may try again after `retry_after_ms`.
     #[must_use]
     pub fn unavailable(retry_after_ms: u64) -> Self {
         Self {
@@ -224,40 +224,40 @@ impl Refusal {
     }
 }
 
-/// Why the gateway closes a socket. 4000 to 4499 mean: come back with the resume position; from 4500 on: do not come
-/// back without a change.
+/// The reason why the gateway closes a socket. From 4000 to 4499 the client reconnects with its resume position. From
+/// 4500 on it does not reconnect without a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseCode {
     /// A frame broke RFC 6455.
     ProtocolError,
     /// A text frame was not UTF-8.
     InvalidText,
-    /// A frame larger than `max_frame_bytes`.
+    /// A frame was larger than `max_frame_bytes`.
     TooBig,
-    /// The gateway restarts; a `reconnect` frame came before.
+    /// The gateway restarts. It sent a `reconnect` frame before.
     Restart,
-    /// What the client needs cannot be had at the moment.
+    /// The gateway cannot serve the client at the moment.
     TryAgainLater,
-    /// The token expired: come back with a fresh one.
+    /// The token expired: the client reconnects with a new one.
     TokenExpired,
-    /// The client did not take what it was sent.
+    /// The client was too slow to keep up.
     TooSlow,
-    /// Nothing was heard from the client for two heartbeats.
+    /// The client was silent for two heartbeat intervals.
     HeartbeatMissed,
     /// The client kept exceeding limits.
     Flooding,
-    /// Frames that are not JSON objects, repeatedly.
+    /// The client repeatedly sent frames that are not JSON objects.
     NotThisProtocol,
-    /// The token is not valid, or missing where one is required.
+    /// The token is invalid, or missing where one is required.
     Unauthorized,
-    /// Banned, or access withdrawn.
+    /// The user is banned, or access was withdrawn.
     AccessWithdrawn,
-    /// Another subject's token on an open socket.
+    /// The client sent another subject's token on an open socket.
     AnotherSubject,
 }
 
 impl CloseCode {
-    /// Every code, for metrics and tests.
+    /// All codes, for metrics and tests.
     pub const ALL: [Self; 13] = [
         Self::ProtocolError,
         Self::InvalidText,
@@ -274,7 +274,7 @@ impl CloseCode {
         Self::AnotherSubject,
     ];
 
-    /// The number in the close frame (RFC 6455 §7.4).
+    /// Returns the number in the close frame (RFC 6455 §7.4).
     #[must_use]
     pub fn as_u16(self) -> u16 {
         match self {
@@ -294,7 +294,7 @@ impl CloseCode {
         }
     }
 
-    /// The reason in the close frame, at most 123 bytes.
+    /// Returns the reason in the close frame, at most 123 bytes.
     #[must_use]
     pub(crate) fn reason(self) -> &'static str {
         match self {
@@ -303,10 +303,10 @@ impl CloseCode {
             Self::TooBig => "frame larger than max_frame_bytes",
             Self::Restart => "the gateway restarts",
             Self::TryAgainLater => "try again later",
-            Self::TokenExpired => "token expired, come back with a fresh one",
-            Self::TooSlow => "too slow to keep up, come back and resume",
-            Self::HeartbeatMissed => "nothing heard for two heartbeats",
-            Self::Flooding => "limits exceeded again and again, come back later",
+            Self::TokenExpired => "token expired, reconnect with a new one",
+            Self::TooSlow => "too slow to keep up, reconnect and resume",
+            Self::HeartbeatMissed => "no traffic for two heartbeat intervals",
+            Self::Flooding => "limits exceeded repeatedly, reconnect later",
             Self::NotThisProtocol => "frames must be json objects",
             Self::Unauthorized => "token invalid, or missing where one is required",
             Self::AccessWithdrawn => "access withdrawn",
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back() {
+    fn names_are_parsed_back() {
         for code in RefusalCode::ALL {
             assert_eq!(RefusalCode::parse(code.as_str()), Some(code));
         }

@@ -1,4 +1,4 @@
-//! What the gateway says: every frame as its final bytes, WebSocket header included.
+//! Encodes the gateway's frames as their final bytes, WebSocket header included.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, Serializer};
@@ -11,7 +11,7 @@ use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::websocket::{self, HEADER_BYTES_MAX};
 
-/// Every frame but `events`, which [`events`] splices from what the database wrote.
+/// All frames except `events`, which [`events`] assembles from the database's JSON.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are those of the protocol")]
@@ -40,7 +40,7 @@ pub enum ServerFrame<'a> {
         message: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
-        /// What is wrong with the token, where it is that.
+        /// The flaw of the token, if that is the reason.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
     },
@@ -93,7 +93,7 @@ pub struct Subscribed<'a> {
     pub(crate) session: SessionId,
     pub(crate) epoch: &'a str,
     pub(crate) seq: Seq,
-    /// The newest event when this was said: what follows up to here is history, what comes after is live.
+    /// The newest event when the frame was made. Events up to it are history; later ones are live.
     pub(crate) head: Seq,
     pub(crate) recovered: bool,
     pub(crate) reason: Option<StartReason>,
@@ -104,13 +104,13 @@ pub struct Subscribed<'a> {
     pub(crate) votings: Vec<VotingView<'a>>,
 }
 
-/// What a subscriber is told when continuity is lost. Events that told of changes were missed, so it tells them anew.
+/// The frame after a loss of continuity. Its info, polls and permissions replace the changes that the client missed.
 #[derive(Debug, Serialize)]
 pub struct Reset<'a> {
     pub(crate) session: SessionId,
     pub(crate) epoch: &'a str,
     pub(crate) seq: Seq,
-    /// As in [`Subscribed`].
+    /// As [`Subscribed::head`].
     pub(crate) head: Seq,
     pub(crate) reason: StartReason,
     pub(crate) can: Can,
@@ -118,7 +118,7 @@ pub struct Reset<'a> {
     pub(crate) votings: Vec<VotingView<'a>>,
 }
 
-/// A voting as one subscriber may see it.
+/// A poll as one subscriber may see it.
 #[derive(Debug, Serialize)]
 pub(crate) struct VotingView<'a> {
     pub(crate) session: SessionId,
@@ -132,44 +132,45 @@ pub(crate) struct VotingView<'a> {
     pub(crate) results_visibility: &'a str,
     pub(crate) allow_change: bool,
     pub(crate) options: &'a RawValue,
-    /// The subscriber's own vote. Absent where the database was not asked: then the client's own memory stands.
+    /// The subscriber's own vote. Absent if the database was not asked: the client then keeps the vote
+    /// that it remembers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mine: Option<Option<MovieId>>,
 }
 
-/// What a subscriber may do in a session.
+/// A subscriber's permissions in a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Can {
-    /// Write chat messages.
+    /// May write chat messages.
     pub send: bool,
-    /// Vote in open votings.
+    /// May vote in open polls.
     pub vote: bool,
-    /// Moderate, and see counts that are hidden from others.
+    /// May moderate, and sees hidden counts.
     pub moderate: bool,
 }
 
-/// Why a subscription does not go on where the client stood.
+/// The reason why a subscription does not continue from the client's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartReason {
-    /// The client stands where the log, or this epoch of it, has not come: the database went back in time.
+    /// The log has not reached the client's position or has another epoch: the database went back in time.
     Ahead,
-    /// There was nothing to go on from.
+    /// The client sent no position.
     Fresh,
-    /// The log no longer reaches back.
+    /// The log no longer reaches back to the client's position.
     TooOld,
 }
 
-/// What was written for a client.
+/// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[expect(missing_docs, reason = "the fields are those of the protocol")]
 pub enum WriteOutcome {
-    /// A message, with the number of its event; without, where the log has been trimmed since.
+    /// A message, with the number of its event. The number is missing if the event was trimmed from the log since.
     Sent {
         seq: Option<Seq>,
         message: MessageId,
-        /// Not on the wire: whether it was written by this very try.
+        /// Whether this try wrote the message. Not on the wire.
         #[serde(skip)]
         is_new: bool,
     },
@@ -181,23 +182,23 @@ pub enum WriteOutcome {
 }
 
 impl ServerFrame<'_> {
-    /// The JSON text of the frame.
+    /// Returns the frame's JSON text.
     ///
     /// # Panics
-    /// Never: the frames have string keys and no map of ours can fail.
+    /// Never: every frame has string keys and plain values.
     #[must_use]
     pub(crate) fn json(&self) -> String {
         serde_json::to_string(self).expect("frames have string keys and plain values")
     }
 
-    /// The frame as it goes out.
+    /// Returns the frame as it is sent.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         websocket::text(&self.json())
     }
 }
 
-/// The `unsubscribed` frame for a client that may not watch a session any more.
+/// Returns the `unsubscribed` frame for a client whose access was withdrawn.
 #[must_use]
 pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
     let reason = if code == RefusalCode::Banned {
@@ -213,7 +214,7 @@ pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
     frame.encode()
 }
 
-/// The answer to a frame that was refused.
+/// Returns the answer to a refused frame.
 #[must_use]
 pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Bytes {
     ServerFrame::Error {
@@ -226,7 +227,7 @@ pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Bytes {
     .encode()
 }
 
-/// Frames of consecutive events of one session, as one run of bytes. A frame holds as many as fit
+/// Returns one session's consecutive events as `events` frames. Each frame has as many events as fit into
 /// [`EVENTS_FRAME_BYTES_MAX`], and at least one.
 pub fn events<'a>(session: SessionId, events: impl Iterator<Item = &'a Bytes>) -> Bytes {
     let mut out = BytesMut::new();
@@ -286,7 +287,7 @@ mod tests {
     use crate::protocol::client;
 
     #[test]
-    fn frames_look_as_the_protocol_has_them() {
+    fn frames_follow_the_protocol() {
         let request = client::decode(r#"{"type":"ping","id":"a"}"#).expect("a frame");
         let id = request.id.as_ref();
         let uuid = Uuid::nil();

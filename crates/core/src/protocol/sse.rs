@@ -1,7 +1,8 @@
-//! The socket's frames as Server-Sent Events (the HTML standard, §9.2), and what little such a client says back.
+//! Translates the gateway's WebSocket frames into Server-Sent Events (the HTML standard, §9.2).
 //!
-//! Takes the bytes that go to a WebSocket, however they are cut. The text of a frame becomes the `data` of an event, the
-//! newest number in it the event's `id`; a ping becomes a comment. What has no meaning without a way back is left out.
+//! Accepts the bytes of a WebSocket in pieces of any size. A frame's text becomes the `data` of an event, and its
+//! newest event number becomes the `id`. A ping becomes a comment. Frames that only a client with a way back can use
+//! are left out.
 
 use std::borrow::Cow;
 
@@ -16,32 +17,32 @@ const PING: u8 = 0x9;
 const MASKED: u8 = 0x80;
 const FINAL: u8 = 0x80;
 
-/// Frames of our own, as they come.
+/// Finds the gateway's frames in a stream of bytes.
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: BytesMut,
 }
 
-/// One frame of ours, as far as an event stream cares.
+/// One of the gateway's frames.
 #[derive(Debug, PartialEq)]
 pub enum Frame {
-    /// What is said, as JSON.
+    /// A text frame's JSON.
     Text(Bytes),
-    /// A sign of life that wants one back.
+    /// A ping, which needs a pong.
     Ping,
-    /// The end, and nothing after it.
+    /// A close frame. No frame follows it.
     Close,
-    /// Nothing for anybody.
+    /// Any other frame. An event stream ignores it.
     Other,
 }
 
 impl Frames {
-    /// Takes the next bytes.
+    /// Appends received bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next frame; `None` where more bytes are needed.
+    /// Returns the next frame; `None` if it needs more bytes.
     pub fn next_frame(&mut self) -> Option<Frame> {
         let (header, payload) = match self.bytes.get(1)? {
             127 => (
@@ -70,34 +71,35 @@ impl Frames {
     }
 }
 
-/// What an event stream makes of a text frame.
+/// The translation of a text frame.
 #[derive(Debug, PartialEq)]
 pub enum Event {
-    /// Something to send.
+    /// An event to send.
     Send(Bytes),
-    /// Something was refused. Where it is the first of all, that was the wish to watch, and there is nothing to stream.
+    /// A refusal. If it is the first frame of the stream, the gateway refused the subscribe and there is
+    /// nothing to stream.
     Refused {
-        /// Why.
+        /// The refusal.
         refusal: Refusal,
-        /// What to send, where there is a stream.
+        /// The event to send if the stream has started.
         event: Bytes,
     },
-    /// Nothing that means anything here: a greeting, a resume token, an answer.
+    /// No event: the frame has no meaning for an event stream, such as `welcome`, `resume_token` or `ack`.
     Nothing,
 }
 
-/// What the `id` of an event names.
+/// The contents of an event's `id`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ids {
     /// The newest number in the event.
     #[default]
     Seq,
-    /// The number and the epoch that it belongs to, as [`Place`] writes them.
+    /// The newest number and its epoch, as [`Place`] writes them.
     SeqAndEpoch,
 }
 
-/// A number with its epoch, if one is given: `1302@k3v9`, or `1302`. What reads a number up to the first character that is
-/// none gets the number.
+/// A number, with its epoch if known: `1302@k3v9` or `1302`. A parser that reads digits up to the first other character
+/// gets the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The number, in digits.
@@ -107,7 +109,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Takes the two apart.
+    /// Splits an id into number and epoch.
     #[must_use]
     pub fn parse(id: &str) -> Self {
         let (seq, epoch) = id.split_once(EPOCH_MARK).unwrap_or((id, ""));
@@ -120,22 +122,22 @@ impl Place {
 
 const EPOCH_MARK: char = '@';
 
-/// Makes events of frames, one stream's after the other.
+/// Translates the frames of one stream into events.
 #[derive(Debug, Default)]
 pub struct Translator {
     ids: Ids,
-    /// The epoch of the numbers that follow; only `subscribed` and `reset` name it.
+    /// The epoch of the current numbers. Only `subscribed` and `reset` name it.
     epoch: Option<String>,
 }
 
 impl Translator {
-    /// For a stream whose events have such ids.
+    /// Creates a translator for a stream with this kind of ids.
     #[must_use]
     pub fn new(ids: Ids) -> Self {
         Self { ids, epoch: None }
     }
 
-    /// Makes an event of the text of a frame.
+    /// Translates the text of a frame.
     #[must_use]
     pub fn event(&mut self, text: &[u8]) -> Event {
         let Ok(frame) = serde_json::from_slice::<Outline<'_>>(text) else {
@@ -191,7 +193,7 @@ fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> Event {
         let mark = epoch.map(|epoch| format!("{EPOCH_MARK}{epoch}"));
         out.put_slice(format!("id: {id}{}\n", mark.unwrap_or_default()).as_bytes());
     }
-    // Line breaks in JSON are white space between its parts, and each line of an event is said to be data.
+    // Line breaks in JSON are white space between tokens. Each line becomes a `data` field.
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
         out.put_slice(b"data: ");
         out.put_slice(line);
@@ -210,26 +212,27 @@ fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> Event {
     Event::Refused { refusal, event }
 }
 
-/// A comment, which every client passes over: a sign of life.
+/// Returns a comment, which every client ignores: it keeps the stream alive.
 #[must_use]
 pub fn comment() -> Bytes {
     Bytes::from_static(b":\n\n")
 }
 
-/// After how long the client comes back when the stream ends without a word.
+/// Returns the field that tells the client when to reconnect after the stream ends without a reason.
 #[must_use]
 pub fn retry(ms: u64) -> Bytes {
     format!("retry: {ms}\n\n").into()
 }
 
-/// A text frame as a client sends it. The mask is there for proxies; between two ends of one process zeros will do.
+/// Encodes a text frame as a client sends it. The mask protects proxies, so between two ends of one process it
+/// may be zero.
 ///
 /// # Panics
-/// Never for what is said here: a wish to watch is shorter than 64 KiB.
+/// Never for a `subscribe` frame, which is shorter than 64 KiB.
 #[must_use]
 pub fn client_text(payload: &str) -> Vec<u8> {
     let mut out = vec![FINAL | TEXT];
-    let length = u16::try_from(payload.len()).expect("a wish to watch is short");
+    let length = u16::try_from(payload.len()).expect("a subscribe frame is short");
     match u8::try_from(length) {
         Ok(length) if length <= 125 => out.push(MASKED | length),
         _ => {
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_bears_the_newest_number_of_its_frame() {
+    fn an_events_id_is_the_newest_number_of_its_frame() {
         check(
             r#"{"type":"events","session":"s","events":[{"seq":7,"data":{"seq":1}},{"seq":8,"data":{"seq":9}}]}"#,
             expect![[r#"
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_cannot_begin_a_field_of_its_own() {
+    fn a_line_break_cannot_start_another_field() {
         check(
             "{\"type\":\"tally\",\r\n\"a\":\n1}",
             expect![[r#"
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_here_is_left_out_and_a_refusal_is_told() {
+    fn frames_without_meaning_are_left_out_and_a_refusal_is_returned() {
         for kind in ["welcome", "resume_token", "pong"] {
             let text = format!(r#"{{"type":"{kind}"}}"#);
             assert_eq!(plain(text.as_bytes()), Event::Nothing);
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_with_an_epoch_are_read_back_and_those_without_too() {
+    fn ids_are_parsed_back_with_and_without_an_epoch() {
         let mut translator = Translator::new(Ids::SeqAndEpoch);
         let mut ids = Vec::new();
         for text in [

@@ -1,23 +1,23 @@
-//! What people see of a text: the rules for messages and for one-line texts such as names.
+//! Visible text: the rules for messages and for one-line texts such as names.
 //!
-//! The database has the same rules (`usher.has_ink`, `usher.is_line`), and so have the pages (`src/web/text.js`).
+//! The database has the same rules (`usher.has_ink`, `usher.is_line`), and so do the web pages (`src/web/text.js`).
 //! `tests/it/texts.rs` compares the three over all characters.
 
-/// Whether a text has at least one character that shows.
+/// Whether a text has at least one visible character.
 #[must_use]
 pub fn has_ink(text: &str) -> bool {
     text.chars().any(|c| !is_invisible(c))
 }
 
-/// Whether a text shows, and shows as one line in the order of its letters: no line breaks, other controls or overrides
-/// of the direction.
+/// Whether a text is visible, and appears as one line in the order of its letters. It has no line breaks, no other
+/// controls and no overrides of the writing direction.
 #[must_use]
 pub fn is_line(text: &str) -> bool {
     has_ink(text) && !text.chars().any(breaks_line)
 }
 
-/// Whether a character leaves no mark: white space, controls, and what Unicode calls default ignorable, with the blanks
-/// that count as letters or symbols (the Hangul fillers, the empty Braille pattern, the null notehead).
+/// Whether a character is invisible: white space, controls, the characters that Unicode calls default ignorable, and
+/// the blanks that count as letters or symbols (the Hangul fillers, the empty Braille pattern, the null notehead).
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{0}'..='\u{20}' | '\u{7f}'..='\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}'
@@ -29,8 +29,8 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// Whether a character ends the line, or changes how what follows it is laid out. The marks that a name in Arabic or Hebrew
-/// may need (U+061C, U+200E, U+200F) do neither.
+/// Whether a character ends the line or changes the layout of the text after it. The marks that a name in Arabic or
+/// Hebrew may need (U+061C, U+200E, U+200F) do neither.
 fn breaks_line(c: char) -> bool {
     matches!(c,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_shows_by_one_character() {
+    fn one_visible_character_makes_a_text_visible() {
         for blank in [
             "",
             " ",

@@ -1,4 +1,5 @@
-//! WebSocket frames as the gateway writes them (RFC 6455 §5.2): unmasked, so the same bytes serve every receiver.
+//! Encodes the WebSocket frames of the gateway (RFC 6455 §5.2). They are unmasked, so all receivers share
+//! the same bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,7 +15,7 @@ const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// One text frame around a payload.
+/// Encodes one text frame.
 #[must_use]
 pub fn text(payload: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_BYTES_MAX + payload.len());
@@ -23,7 +24,7 @@ pub fn text(payload: &str) -> Bytes {
     out.freeze()
 }
 
-/// The payload of one frame of ours.
+/// Returns the payload of one of the gateway's frames.
 #[must_use]
 pub fn payload(frame: &[u8]) -> &[u8] {
     let header = match frame.get(1) {
@@ -34,10 +35,10 @@ pub fn payload(frame: &[u8]) -> &[u8] {
     frame.get(header..).unwrap_or_default()
 }
 
-/// The first of several frames of ours, and what follows it.
+/// Splits several of the gateway's frames into the first one and the rest.
 ///
 /// # Panics
-/// Where there is no whole frame, which would be a bug of ours.
+/// If the bytes do not start with a whole frame. That would be our bug.
 #[must_use]
 pub(crate) fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
     let (header, payload) = match frames {
@@ -54,13 +55,13 @@ pub(crate) fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
         .expect("frames of ours are whole")
 }
 
-/// A ping without a payload.
+/// Encodes a ping without a payload.
 #[must_use]
 pub fn ping() -> Bytes {
     Bytes::from_static(&[FINAL | PING, 0])
 }
 
-/// A close frame with its code and reason (RFC 6455 §5.5.1).
+/// Encodes a close frame with its code and reason (RFC 6455 §5.5.1).
 #[must_use]
 pub fn close(code: CloseCode) -> Bytes {
     let reason = code.reason();
@@ -73,18 +74,17 @@ pub fn close(code: CloseCode) -> Bytes {
     out.freeze()
 }
 
-/// Writes the header of a text frame with a payload of so many bytes.
+/// Writes the header of a text frame with a payload of `payload_bytes`.
 pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
     put_header(out, FINAL | TEXT, 0, payload_bytes);
 }
 
-/// Writes the header of a message whose payload is compressed (RFC 7692 §6); `first` is its first byte as it would be
-/// without.
+/// Writes the header of a compressed message (RFC 7692 §6). `first` is the first byte of the uncompressed frame.
 pub(crate) fn put_compressed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
     put_header(out, first | PACKED, 0, payload_bytes);
 }
 
-/// Writes the header of a frame as a client sends it, with a mask that changes nothing.
+/// Writes the header of a frame as a client sends it. The mask is all zeros, so it does not change the payload.
 pub(crate) fn put_masked_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
     put_header(out, first, MASKED, payload_bytes);
     out.put_u32(0);
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_takes_its_three_forms() {
+    fn the_length_has_three_forms() {
         for (bytes, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             assert_eq!(
                 text(&"x".repeat(bytes)).len(),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_frame_bears_code_and_reason() {
+    fn a_close_frame_has_a_code_and_a_reason() {
         assert_eq!(
             close(CloseCode::Restart).as_ref(),
             b"\x88\x16\x03\xf4the gateway restarts"

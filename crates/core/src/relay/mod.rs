@@ -11,10 +11,10 @@
 //! No code here waits, reads a clock, logs or counts. The time is an argument. Decisions are return values, or effects
 //! that the caller drains.
 //!
-//! Read the modules in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`], `kept_tallies`,
-//! [`snapshot`], [`start_point`], `permissions`, [`peer_context`], `progress`, [`subscription`], [`may_write`],
-//! [`message`], [`peer`], [`personal`], `own_votes`, [`access_changes`], [`tally`], [`resume`], [`write_queue`],
-//! [`holds`].
+//! Read the modules in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`],
+//! `kept_tallies`, [`snapshot`], [`start_point`], `permissions`, [`peer_context`], `progress`,
+//! [`subscription`], [`may_write`], [`message`], [`peer`], [`personal`], `own_votes`, [`access_changes`],
+//! [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod access_changes;
 mod backlog;

@@ -1,7 +1,7 @@
 //! Remembers the votes that a subscriber was sent, so that an older vote never overwrites a newer one.
 //!
-//! The gateway learns of a vote when it commits. An answer of the database may be older, if the vote came after the
-//! question.
+//! The gateway learns of a vote when it commits. An answer of the database may be older, if the vote came
+//! after the question.
 
 use std::collections::HashMap;
 

@@ -85,8 +85,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Creates a peer for a socket that has just opened. Without an identity, the client must send a token or watch
-    /// anonymously.
+    /// Creates a peer for a socket that has just opened. Without an identity, the client must send a token
+    /// or watch anonymously.
     #[must_use]
     pub fn new(
         rules: Arc<Rules>,
@@ -515,8 +515,8 @@ impl Peer {
         Some((now.at + left.saturating_sub(TOKEN_WARNING), expiry))
     }
 
-    /// Returns when a client that has sent no valid token is closed; `None` if it is admitted or its token is being
-    /// checked.
+    /// Returns when a client that has sent no valid token is closed; `None` if it is admitted or its token
+    /// is being checked.
     fn auth_due(&self) -> Option<Instant> {
         (!self.is_admitted && !self.is_proving).then(|| self.opened_at + AUTH_TIMEOUT)
     }

@@ -1,8 +1,8 @@
 //! The permissions of one subscription, and the time at which the database confirmed them.
 //!
-//! The database decides them, and the subscription asks again when they may have changed. A resume token carries the
-//! time of the question that it rests on, so a later access change voids it. Knows nothing about the subscription's
-//! position.
+//! The database decides them, and the subscription asks again when they may have changed. A resume token
+//! carries the time of the question that it rests on, so a later access change voids it. Knows nothing about
+//! the subscription's position.
 
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,8 @@ impl Permissions {
     /// Puts the permissions in doubt. Returns true if the caller must ask the database now. Otherwise a question is
     /// under way, and the next one follows its answer.
     pub(crate) fn ask(&mut self, now: Moment) -> bool {
-        // The permissions may belong to another identity. A resume token made before the answer must therefore rest on
-        // nothing.
+        // The permissions may belong to another identity. A resume token made before the answer must therefore
+        // rest on nothing.
         self.admitted_at_ms = 0;
         self.check(now)
     }
@@ -106,8 +106,8 @@ impl Permissions {
             .get_or_insert(context.now.at + context.resume_ttl / 2);
     }
 
-    /// Forgets the question under way and the token's renewal: the subscription starts over, and the old answer carries
-    /// another attempt.
+    /// Forgets the question under way and the token's renewal: the subscription starts over, and the old answer
+    /// carries another attempt.
     pub(crate) fn begin_anew(&mut self) {
         self.asked_at_ms = None;
         self.is_owed = false;

@@ -49,8 +49,8 @@ pub(crate) enum Retry {
 #[derive(Debug)]
 pub(crate) struct CatchUp {
     pub(crate) position: Seq,
-    /// The snapshot of the admission, for the router to remember. `None` if a live subscription fell behind and reads
-    /// pages again.
+    /// The snapshot of the admission, for the router to remember. `None` if a live subscription fell behind and
+    /// reads pages again.
     pub(crate) snapshot: Option<Arc<Snapshot>>,
 }
 

@@ -120,8 +120,8 @@ impl ResumeKey {
 
 /// Decides which tokens are void although their seal is valid.
 ///
-/// Bounded by [`REVOCATIONS_MAX`]. When it is full, it voids every token issued so far. That costs only database
-/// queries.
+/// Bounded by [`REVOCATIONS_MAX`]. When it is full, it voids every token issued so far. That costs
+/// only database queries.
 #[derive(Debug, Default)]
 pub struct Revocations {
     all_before_ms: u64,

@@ -150,8 +150,8 @@ pub enum Attached {
 }
 
 impl Router {
-    /// Creates a router whose rings hold at most `ring_events_max` events and [`crate::limits::RING_BYTES_MAX`] bytes
-    /// each.
+    /// Creates a router whose rings hold at most `ring_events_max` events and
+    /// [`crate::limits::RING_BYTES_MAX`] bytes each.
     #[must_use]
     pub fn new(ring_events_max: usize) -> Self {
         Self {
@@ -290,8 +290,8 @@ impl Router {
         }
     }
 
-    /// Records a connection's new user. Access changes of that user may have passed before, so the receiver's access is
-    /// checked again.
+    /// Records a connection's new user. Access changes of that user may have passed before, so the receiver's access
+    /// is checked again.
     pub fn set_user(&mut self, peer: PeerId, user: Option<UserId>) {
         for session in self.sessions_of.get(&peer).into_iter().flatten() {
             let Some(receiver) = self

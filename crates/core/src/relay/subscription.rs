@@ -442,8 +442,8 @@ impl Subscription {
                 Step::Stay
             }
             Some(Err(refusal)) if refusal.code.is_judgement() => self.withdraw(&refusal, effects),
-            // The earlier permissions stand until the database can be reached, and the question is repeated until it
-            // answers.
+            // The earlier permissions stand until the database can be reached, and the question is repeated
+            // until it answers.
             Some(Err(_)) | None => {
                 let delay = ADMISSION_RETRY + context.part_of(RECHECK_SPREAD);
                 self.permissions.ask_within(delay, context.now);

@@ -41,8 +41,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Parses the frames that the database wrote in an epoch. `masked` is the frame with hidden counts, if the poll
-    /// hides them.
+    /// Parses the frames that the database wrote in an epoch. `masked` is the frame with hidden counts, if the
+    /// poll hides them.
     ///
     /// # Errors
     /// The text is not a tally frame.

@@ -147,8 +147,8 @@ impl Topic {
     pub(crate) fn on_notice(&mut self, notice: &Notice) -> Option<RefillCause> {
         self.seen = self.seen.max(notice.seq);
         let Some(history) = &mut self.history else {
-            // Without an event the ring cannot start. A receiver that attaches later finds `seen` ahead and asks the
-            // log.
+            // Without an event the ring cannot start. A receiver that attaches later finds `seen` ahead and
+            // asks the log.
             let event = notice.event.as_ref()?;
             self.begin(Seq(event.seq.0.saturating_sub(1)));
             self.append(event, Origin::Hint);

@@ -189,8 +189,8 @@ impl<T> WriteQueue<T> {
         Ok(())
     }
 
-    /// Takes the next batch, in the order of arrival; empty if no place is ready. The places of the batch wait until
-    /// [`Self::on_done`].
+    /// Takes the next batch, in the order of arrival; empty if no place is ready. The places of the batch
+    /// wait until [`Self::on_done`].
     pub fn take(&mut self) -> Vec<Waiting<T>> {
         let mut turns = std::mem::take(&mut self.turns);
         let batch = self.gather(&mut turns);
@@ -546,8 +546,8 @@ mod tests {
     fn sessions_take_turns_and_so_do_their_authors() {
         check(
             "a:1 a:1 a:1 a:1 a:2 b:3 | take | done | take | done | take",
-            // The first write of each place and author, then further writes of those who have more, in the order of
-            // arrival.
+            // The first write of each place and author, then further writes of those who have more, in the
+            // order of arrival.
             expect![[r#"
                 take: a:1#0 a:2#4 b:3#5
                 take: a:1#1 a:1#2 a:1#3
@@ -616,8 +616,8 @@ mod tests {
         check(
             "a:1 b:1 c:1 | take | blocked | b:2 d:1 | take | done | \
              try | blocked | try | done | try | done | try | take | ms 50 | try | done | a:1 | take",
-            // The three sessions are tried one by one, within a second in total. Writes to other sessions are not
-            // delayed.
+            // The three sessions are tried one by one, within a second in total. Writes to other sessions
+            // are not delayed.
             expect![[r#"
                 take: a:1#0 b:1#1 c:1#2
                 take: d:1#4
@@ -933,8 +933,8 @@ mod tests {
                                 *passed.entry(*number).or_default() += 1;
                             }
                         }
-                        // There are five authors with at most four writes each, and each batch with the place takes at
-                        // least one.
+                        // There are five authors with at most four writes each, and each batch with the place takes
+                        // at least one.
                         prop_assert!(passed.values().all(|batches| *batches <= 20));
                         if !batch.is_empty() {
                             under_way.push(batch);
