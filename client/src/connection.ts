@@ -1,12 +1,12 @@
 /**
- * Keeps one socket to the gateway open: connects, signs in, watches that it lives, comes back.
+ * Keeps one socket to the gateway open: connects, signs in, checks that the socket is alive, and reconnects.
  *
- * Knows nothing of sessions. The owner is told through callbacks: `onReady` (signed in; subscribe now), `onFrame`,
- * `onLost` and `onState`. A socket that was given up may still speak; only the present one is heard. A callback may end the
- * connection: `#attempt` tells.
+ * Knows nothing of sessions. It informs its owner through callbacks: `onReady` (signed in; subscribe now), `onFrame`,
+ * `onLost` and `onState`. It ignores messages of a socket that it has abandoned. A callback may end or restart the
+ * connection, so code after a callback compares `#attempt` with its earlier value.
  *
- * If the app has no usable access token, the connection reads without one, so that public sessions stay visible. It keeps
- * asking for a token, and signs in on the open socket when there is one.
+ * If the app has no usable access token, the connection reads without one, so that public sessions stay visible. It
+ * keeps asking for a token, and signs in on the open socket once it gets one.
  */
 
 import { ACCESS_WITHDRAWN, advisedMs, delayMs, stopCode, verdict } from "./backoff.ts";
@@ -17,36 +17,36 @@ import { expired, refusalOfToken, unauthorized } from "./tokens.ts";
 import { type ClientFrame, type ErrorFrame, isLonger, parseFrame, type ServerFrame } from "./wire.ts";
 import type { Signal, SocketLike, World } from "./world.ts";
 
-/** From the first try until signed in. */
+/** The time limit of one attempt, from opening the socket until the sign-in. */
 const WELCOME_TIMEOUT_MS = 15_000;
 const PONG_TIMEOUT_MS = 6000;
-/** After waking up or coming online an answer must come sooner: the socket is probably dead. */
+/** The time limit for an answer after the page wakes up or comes online: the socket is probably dead. */
 const PROBE_TIMEOUT_MS = 2500;
 const HEARTBEAT_DEFAULT_MS = 25_000;
-/** A timer that is this late tells that the machine slept. */
+/** If a timer fires this late, the machine was asleep. */
 const SLEPT_MS = 5000;
-/** A connection must have held this long before its failures are forgiven. */
+/** The count of failures resets this long after a successful subscription. */
 const STABLE_MS = 5000;
-/** How often a fresh token is asked for while the old one runs out; the gateway warns 60 s before. */
+/** The interval of requests for a new token while the old one expires. The gateway warns 60 s before the expiry. */
 const TOKEN_RETRY_MS = 10_000;
-/** A refused token is not refreshed more often than this, since each refresh may tell us to look again. */
+/** The least time between two refreshes of a refused token. A refresh can report a token change, which asks again. */
 const REFRESH_MS_MIN = 20_000;
-/** Between two attempts to get a token while none can be had. */
+/** The least wait between two requests for a token while the app has none. */
 const TOKEN_PAUSE_MS_MIN = 500;
-/** WebSockets that do not open before HTTP is tried, every second time. */
+/** After this many WebSockets in a row that did not open, every second attempt uses HTTP. */
 const BLOCKED_AT_FIRST = 2;
-/** The same where one has opened before: then it is rather the gateway that is away. */
+/** The same limit if a WebSocket has opened before: the gateway is probably down, and WebSockets are not blocked. */
 const BLOCKED_AFTER_SUCCESS = 6;
-/** Where WebSockets did not open they are left alone this long; then the network may be another one. */
+/** The time that the client stays with HTTP where WebSockets are blocked. After that the network may have changed. */
 const BLOCKED_MS = 10 * 60_000;
-/** A gateway's heartbeat is not shorter than this. */
+/** The shortest heartbeat that the client accepts from a gateway. */
 const HEARTBEAT_MS_MIN = 1000;
 
-/** What a connection needs and whom it tells. */
+/** The dependencies and callbacks of a connection. */
 export interface Owner {
   readonly world: World;
   readonly open: (transport: Transport) => SocketLike | Promise<SocketLike>;
-  /** Rejects with a `TokenError` or a `StoppedError`. `refresh` asks for another token than the last one. */
+  /** Returns the access token. Rejects with a `TokenError` or a `StoppedError`. `refresh` asks for a new token. */
   readonly token: (refresh: boolean) => Promise<string | null>;
   readonly onState: (state: ConnectionState) => void;
   readonly onIdentified: (sub: string | null) => void;
@@ -64,29 +64,29 @@ export class Connection {
   #state = IDLE;
   #socket: SocketLike | null = null;
   #isReady = false;
-  /** Whether an open socket that reads without a token has sent one. */
+  /** Whether an open socket without a token has sent one and waits for the answer. */
   #isUpgrading = false;
-  /** Tells a late token from one that is still wanted. */
+  /** Grows with each attempt. Code compares it after an `await` or a callback, and stops if its attempt is over. */
   #attempt = 0;
-  /** Sockets in a row that came to nothing. */
+  /** Sockets in a row that did not open. */
   #unopened = 0;
   #hasOpened = false;
-  /** Until then HTTP is tried first. */
+  /** Until this time the client tries HTTP first. */
   #blockedUntil = 0;
   #heartbeatMs = HEARTBEAT_DEFAULT_MS;
   #heardAt = 0;
-  /** Before this time the gateway does not want to see us. */
+  /** The gateway has asked the client not to reconnect before this time. */
   #notBefore = 0;
   #frameBytesMax = Number.POSITIVE_INFINITY;
   #used: string | null = null;
-  /** Why the gateway last ended a subscription on this socket: a 4503 that follows means the same. */
+  /** The reason of the last `unsubscribed` frame on this socket. A 4503 that follows has the same reason. */
   #withdrawal: string | null = null;
-  /** Whether the token may have changed since it was asked for. */
+  /** Whether the app's token may have changed since the last request for it. */
   #mayBeOld = false;
-  /** A token that the gateway does not take, and what its bearer is told if there is no other: see `TokenError`. */
+  /** A token that the gateway has refused, and the error that the app gets if it has no other token. */
   #refused: { readonly token: string | null; readonly error: UsherError } | null = null;
   #refreshedAt = Number.NEGATIVE_INFINITY;
-  /** Why there is no token; null while there is one, or nobody is signed in. */
+  /** Why the app has no usable token; null while it has one, or while the viewer is signed out. */
   #trouble: TokenError | null = null;
   #tokenFailures = 0;
 
@@ -95,33 +95,36 @@ export class Connection {
     this.#timers = new Timers(owner.world);
   }
 
-  /** Why this socket reads without a token, or will; null if it bears one, or needs none. */
+  /** Why this socket reads without a token, or will; null if it has one, or needs none. */
   get trouble(): TokenError | null {
     return this.#isReady && this.#used !== null && !this.#isUpgrading ? null : this.#trouble;
   }
 
-  /** Connects, if it is not connected or about to be. */
+  /** Connects, if the connection is idle. */
   start(): void {
     if (this.#state.status === "idle") this.#connect();
   }
 
-  /** Closes; a later `start` begins anew. */
+  /** Closes the connection. A later `start` opens a new one. */
   end(): void {
     this.#drop();
     this.#trouble = null;
     this.#set({ ...IDLE, online: this.#state.online });
   }
 
-  /** The page woke up, the network came or went, or somebody pressed a button. */
+  /** Handles a signal: the page woke up, the network appeared or disappeared, or the app called `wake`. */
   on(signal: Signal): void {
     if (signal !== "wake") this.#set({ online: signal === "online" });
-    // What the browser says of the network is a hint: a socket to this machine outlives a pulled cable.
+    // The browser's network state is only a hint: a socket to localhost survives a pulled cable.
     if (this.#isReady) this.#probe(PROBE_TIMEOUT_MS);
     else if (this.#state.status === "waiting" && signal !== "offline") this.#retryAt(this.#owner.world.now());
     if (this.#isReady && this.trouble && signal !== "offline") void this.#renew("until_fresh");
   }
 
-  /** There may be another token, or none: somebody signed in or out, or it was refreshed. */
+  /**
+   * Asks the app for its token again, after a sign-in, a sign-out or a refresh. A waiting or stopped connection
+   * reconnects immediately.
+   */
   renewToken(): void {
     const { status } = this.#state;
     this.#mayBeOld = true;
@@ -130,12 +133,12 @@ export class Connection {
     else if (status === "stopped") this.#connect();
   }
 
-  /** Sends a frame; false when there is no signed-in socket to send it on. */
+  /** Sends a frame. Returns false if no signed-in socket is open. */
   send(frame: ClientFrame & { readonly id?: number }): boolean {
     return this.#isReady && this.#put(frame);
   }
 
-  /** The owner has what it wanted; from here on the connection may prove that it is stable. */
+  /** The owner calls this after a successful subscription. After 5 s more, the count of failures is reset. */
   settle(): void {
     this.#unopened = 0;
     const now = this.#owner.world.now();
@@ -176,7 +179,7 @@ export class Connection {
     else this.#fail(1006);
   }
 
-  /** The token to sign in with, or null to read without one. Throws if the gateway has refused what there is. */
+  /** Returns the token to sign in with, or null to read without one. Throws if the gateway has refused the token. */
   async #chooseToken(): Promise<string | null> {
     const attempt = this.#attempt;
     try {
@@ -187,13 +190,14 @@ export class Connection {
       if (attempt !== this.#attempt || !(error instanceof TokenError)) throw error;
       const isNew = this.#trouble?.code !== error.code;
       this.#setTrouble(error);
-      // A fresh token mostly comes within a moment, so the one that ran out is asked for once more before.
+      // The app mostly gets a new token within a moment. So the first expiry fails this attempt, and the next one
+      // asks again. Only then does the client read without a token.
       if (isNew && error.code === "token_expired") throw error;
       return null;
     }
   }
 
-  /** A token that the gateway has not refused. */
+  /** Asks the app for a token. Throws the earlier refusal if the app returns the refused token again. */
   async #askToken(mayRefresh: boolean): Promise<string | null> {
     const { world, token } = this.#owner;
     const refused = this.#refused;
@@ -205,7 +209,7 @@ export class Connection {
     return found;
   }
 
-  /** Takes a token, or the lack of one, for the next sign-in. */
+  /** Stores the token for the next sign-in; null to read without one. */
   #take(token: string | null): void {
     this.#used = token;
     if (!this.#trouble) this.#refused = null;
@@ -217,7 +221,7 @@ export class Connection {
     if (this.#state.error !== trouble) this.#set({ error: trouble });
   }
 
-  /** HTTP is for where WebSockets are blocked: they never opened, or do not open any more however often it is tried. */
+  /** Chooses HTTP if WebSockets seem to be blocked: none has ever opened, or many in a row have failed. */
   #choose(): Transport {
     if (this.#unopened === 0) return this.#owner.world.now() < this.#blockedUntil ? "http" : "websocket";
     const isPatient = this.#unopened < (this.#hasOpened ? BLOCKED_AFTER_SUCCESS : BLOCKED_AT_FIRST);
@@ -258,7 +262,7 @@ export class Connection {
     const attempt = this.#attempt;
     this.#set({ server });
     if (attempt !== this.#attempt) return;
-    // Somebody signed in or out after the token was asked for: the new one goes out on this socket.
+    // The viewer signed in or out after the request for the token. Signs in on this socket with the new token.
     if (this.#mayBeOld) void this.#chooseAgain(attempt);
     else this.#signIn();
   }
@@ -293,7 +297,7 @@ export class Connection {
     if (attempt === this.#attempt) this.#set({ status: "open" });
     if (attempt !== this.#attempt) return;
     this.#watch();
-    // Whose token is missing for the moment is still the same viewer.
+    // A viewer whose token is missing at the moment is still the same viewer.
     if (!this.#trouble) this.#owner.onIdentified(sub);
     if (attempt === this.#attempt) this.#owner.onReady();
     if (attempt !== this.#attempt) return;
@@ -311,18 +315,18 @@ export class Connection {
     }
     this.#refused = { token: this.#used, error: refusalOfToken(answer, this.#used) };
     if (!this.#isReady || this.#isUpgrading) return this.#fail(4501);
-    // On an open socket the old token still holds; 4001 comes when it does not.
+    // On an open socket the old token stays valid. The gateway closes with 4001 when it expires.
     this.#used = NO_TOKEN;
   }
 
-  /** Signs in anew on the open socket, where there is another token. */
+  /** Signs in again on the open socket if the app has another token. */
   async #renew(how: "once" | "until_fresh"): Promise<void> {
     const attempt = this.#attempt;
     const again = () => this.#timers.after("token", TOKEN_RETRY_MS, () => void this.#renew(how));
     try {
       const token = await this.#askToken(how === "until_fresh");
       if (attempt !== this.#attempt) return;
-      // This socket, which has read without a token, becomes the viewer's again.
+      // This socket has read without a token. It signs the viewer in again.
       if (this.trouble && token !== null) return this.#upgrade(token);
       const isOther = token === null || this.#used === null;
       if (this.trouble || (token !== this.#used && isOther)) return this.#connectAnew();
@@ -333,7 +337,7 @@ export class Connection {
     } catch (error) {
       if (attempt === this.#attempt && error instanceof TokenError) this.#setTrouble(error);
       if (attempt !== this.#attempt) return;
-      // A socket that bears a token goes on with it until the gateway says otherwise.
+      // A signed-in socket keeps its token until the gateway closes the socket.
       if (this.trouble) this.#askLater();
       else if (error instanceof TokenError || how === "until_fresh") again();
     }
@@ -345,7 +349,7 @@ export class Connection {
     this.#auth(token);
   }
 
-  /** Asks for the missing token again, less and less often. */
+  /** Asks for the missing token again, with increasing delays. */
   #askLater(): void {
     const wait = TOKEN_PAUSE_MS_MIN + delayMs(this.#tokenFailures, 1006, this.#owner.world.random());
     this.#tokenFailures += 1;
@@ -356,7 +360,7 @@ export class Connection {
     if (this.#lose() !== "ended") this.#connect();
   }
 
-  /** The gateway is leaving: go when it says, on our own if it does not close first. */
+  /** The gateway announces a restart. Reconnects at the time that it gives, even if it has not closed the socket. */
   #onAdvice(afterMs: number): void {
     const wait = advisedMs(afterMs, 0);
     this.#notBefore = this.#owner.world.now() + wait;
@@ -364,8 +368,8 @@ export class Connection {
   }
 
   /**
-   * Browsers hide pings, so silence is broken by our own. A timer that fires far too late means that the machine slept,
-   * and then the answer has to come quickly.
+   * Sends a ping after a silent heartbeat interval, because browsers hide WebSocket pings. If the timer fires more than
+   * 5 s late, the machine was asleep, and the answer must arrive within the shorter limit.
    */
   #watch(): void {
     const due = this.#owner.world.now() + this.#heartbeatMs;
@@ -377,7 +381,7 @@ export class Connection {
     });
   }
 
-  /** Asks for a sign of life, and comes back on a new socket when there is none. */
+  /** Sends a ping. Reconnects on a new socket if no answer arrives in time. */
   #probe(timeoutMs: number): void {
     if (this.#timers.has("pong")) return;
     this.#put({ type: "ping" });
@@ -388,12 +392,12 @@ export class Connection {
     const [trouble, withdrawal] = [this.trouble, this.#withdrawal];
     const found = this.#lose();
     if (found === "ended") return;
-    // What is refused to a reader without a token says nothing of the viewer whose token is missing for the moment.
+    // This socket has no token at the moment. Its refusal says nothing about the viewer's own access.
     const isRefusal = code === 4501 || code === ACCESS_WITHDRAWN;
     const judgement = trouble && isRefusal ? "retry" : verdict(code);
     if (judgement === "stop")
       return this.#stop(new StoppedError(stopCode(code, withdrawal), `closed with ${code}`, code));
-    // A refused token whose name is known keeps it.
+    // Keeps the error of an earlier `auth` answer: it says more than the close code.
     if (judgement === "renew_token" && !(this.#refused && [this.#refused.token, NO_TOKEN].includes(this.#used)))
       this.#refused = { token: this.#used, error: code === 4001 ? expired() : unauthorized() };
     const { world } = this.#owner;
@@ -403,7 +407,7 @@ export class Connection {
     const attempt = this.#attempt;
     this.#set({ failures: failures + 1 });
     if (attempt !== this.#attempt) return;
-    // A fresh token is at hand where the old one has just run out on an open socket: nothing to wait for.
+    // The token has just expired on an open socket, and the app can give a new one: reconnects without a wait.
     if (judgement === "renew_token" && found === "ready") this.#connect();
     else this.#retryAt(this.#notBefore > now ? this.#notBefore : now + delayMs(failures, code, world.random()));
   }
@@ -423,7 +427,7 @@ export class Connection {
     this.#set({ status: "stopped", retryAt: null, error });
   }
 
-  /** Gives the socket up and tells the owner, who may end or restart the connection; says what the socket was. */
+  /** Abandons the socket and informs the owner. Returns the socket's state, or `ended` if the owner took over. */
   #lose(): "ready" | "unready" | "ended" {
     const wasReady = this.#isReady;
     this.#drop();
@@ -446,7 +450,7 @@ export class Connection {
   #put(frame: ClientFrame & { readonly id?: number | string }): boolean {
     if (this.#socket?.readyState !== 1) return false;
     const text = JSON.stringify(frame);
-    // The gateway would close the socket for it, again and again.
+    // The gateway would close the socket with 1009, and after each reconnect again.
     if (isLonger(text, this.#frameBytesMax)) this.#onTooLarge(frame);
     else this.#socket.send(text);
     return true;
@@ -466,7 +470,7 @@ export class Connection {
   }
 }
 
-/** The owner's frames are numbered from 1. */
+/** The id of `auth` frames. The owner numbers its frames from 1. */
 const AUTH_ID = 0;
-/** In the place of a token that was refused, so that the same one may be given again. */
+/** Stands for a refused token in `#used`, so that the client may send the same token again. */
 const NO_TOKEN = "";

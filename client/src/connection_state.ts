@@ -1,32 +1,32 @@
-/** What an app sees of the connection. */
+/** The state of the connection, as an app sees it. */
 
 import type { UsherError } from "./errors.ts";
 
-/** How the connection stands. */
+/** The state of the connection. */
 export interface ConnectionState {
-  /** `idle` while no session is followed; `waiting` until `retryAt`; `stopped` with an `error`. */
+  /** `idle` while the app follows no session; `waiting` until `retryAt`; `stopped` with an `error`. */
   readonly status: "idle" | "connecting" | "open" | "waiting" | "stopped";
-  /** Whether the browser says that there is a network. */
+  /** Whether the browser reports a network. */
   readonly online: boolean;
   /** Attempts that have failed in a row. */
   readonly failures: number;
-  /** When it is tried again, in milliseconds since 1970 as `Usher.now` has them; null unless `waiting`. */
+  /** The time of the next attempt, on the clock of `Usher.now` (milliseconds since 1970); null unless `waiting`. */
   readonly retryAt: number | null;
   /**
-   * Why it is `stopped`. With any other status, a `TokenError`: there is no usable access token at the moment, and the
-   * client asks for it again.
+   * The reason for `stopped`. With any other status it is a `TokenError`: the app has no usable access token at the
+   * moment, and the client asks for one again.
    */
   readonly error: UsherError | null;
   /** `websocket`, or `http` where WebSockets are blocked. */
   readonly transport: Transport;
-  /** The gateway's name and version, once it has said. */
+  /** The gateway's name and version; null until its first `welcome`. */
   readonly server: string | null;
 }
 
-/** What carries the frames. */
+/** The transport of the frames. */
 export type Transport = "websocket" | "http";
 
-/** The state before anybody follows a session. */
+/** The state before the app follows a session. */
 export const IDLE: ConnectionState = {
   status: "idle",
   online: true,

@@ -1,32 +1,32 @@
 /**
- * Checks for itself that the numbers of one session's log are consecutive.
+ * Checks that the event numbers of one session are consecutive.
  *
- * The gateway promises 1, 2, 3, … each once. This module believes nothing: it sorts each arriving number into fresh,
- * duplicate or gap, and remembers where the client stands, which is all that a resume needs.
+ * The gateway promises 1, 2, 3, … each once. This module verifies the promise: it classifies each number as new,
+ * duplicate or after a gap. It also keeps the newest number and the epoch, which a resume needs.
  */
 
 import type { LogEvent, ResetFrame, ResumePoint, SubscribedFrame } from "./wire.ts";
 
-/** Where a client stands, and what it has counted on the way. */
+/** The client's position in the log, and its counters. */
 export interface Continuity {
   /** The newest number seen; null before the first subscription. */
   readonly seq: number | null;
   readonly epoch: string | null;
   /** Events received, each counted once. */
   readonly received: number;
-  /** Numbers that never came, not the number of holes. Zero, unless a promise was broken. */
+  /** Missing event numbers. Zero unless the gateway has broken its promise. */
   readonly gaps: number;
-  /** Events that came again. Zero, unless a promise was broken. */
+  /** Events that arrived twice. Zero unless the gateway has broken its promise. */
   readonly duplicates: number;
-  /** Reconnects after which everything missed was delivered. */
+  /** Reconnects after which the gateway delivered every missed event. */
   readonly resumes: number;
-  /** Fresh starts that the gateway declared: the log no longer reached back, or the database went back in time. */
+  /** Fresh starts: the log no longer reached back to the client's position, or the database went back in time. */
   readonly resets: number;
-  /** Frames of an earlier subscription that arrived after it was left. The client drops them. */
+  /** Frames of an earlier subscription that arrived after its end. The client drops them. */
   readonly stale: number;
 }
 
-/** Where a client stands before it has subscribed. */
+/** The position before the first subscription. */
 export const UNPLACED: Continuity = {
   seq: null,
   epoch: null,
@@ -38,7 +38,7 @@ export const UNPLACED: Continuity = {
   stale: 0,
 };
 
-/** Takes the starting point from a `subscribed` or `reset` frame. */
+/** Sets the starting point from a `subscribed` or `reset` frame. */
 export function place(position: Continuity, frame: SubscribedFrame | ResetFrame): Continuity {
   if (position.seq === null) return { ...position, seq: frame.seq, epoch: frame.epoch };
   if (frame.type === "reset" || !frame.recovered)
@@ -47,22 +47,22 @@ export function place(position: Continuity, frame: SubscribedFrame | ResetFrame)
     ...position,
     epoch: frame.epoch,
     resumes: position.resumes + 1,
-    // A gateway that says `recovered` and starts elsewhere has left a hole, whatever it calls it.
+    // A gateway that reports `recovered` but starts at a later number has skipped events.
     gaps: position.gaps + Math.max(0, frame.seq - position.seq),
     seq: Math.max(position.seq, frame.seq),
   };
 }
 
 /**
- * Whether what was seen until `position` is to be forgotten: a hole lies behind it, or it may not be in this log. `ahead`
- * also says the latter within an epoch, where the gateway has shown an event that the log does not have.
+ * Returns whether the client must forget the events up to `position`: events after it are missing, or this log may not
+ * contain them. `ahead` means the latter even within one epoch: the client has an event that the log does not contain.
  */
 export function isForgotten(position: Continuity, frame: SubscribedFrame | ResetFrame): boolean {
   const isOfThisLog = frame.epoch === position.epoch && frame.reason !== "ahead";
   return position.seq !== null && !(isOfThisLog && frame.seq <= position.seq);
 }
 
-/** Advances over `events`; `fresh` are those that were not seen yet, in the order in which they came. */
+/** Advances the position over `events`. `fresh` contains the new ones, in the order of arrival. */
 export function advance(
   position: Continuity,
   events: readonly LogEvent[],
@@ -82,7 +82,7 @@ export function advance(
   return { position: { ...position, seq, gaps, duplicates, received: position.received + fresh.length }, fresh };
 }
 
-/** What a `subscribe` frame says about where to go on; null when there is nothing to go on from. */
+/** Returns the `resume` field of a `subscribe` frame; null before the first subscription. */
 export function resumePoint({ seq, epoch }: Continuity, token: string | null): ResumePoint | null {
   return seq === null ? null : { seq, ...(epoch === null ? {} : { epoch }), ...(token === null ? {} : { token }) };
 }

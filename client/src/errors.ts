@@ -1,6 +1,6 @@
-/** What can go wrong, as classes with a `code` to switch on. */
+/** The errors of this package: classes with a `code` to switch on. */
 
-/** The names by which the gateway refuses. A newer gateway may know more. */
+/** The error codes of the gateway. A newer gateway may send others. */
 export type RefusalCode =
   | "busy"
   | "not_supported"
@@ -18,44 +18,44 @@ export type RefusalCode =
   | "unavailable"
   | "internal";
 
-/** The names that this package adds. */
+/** The error codes that this package adds. */
 export type ClientCode =
-  /** No answer came in time; whether it was done is not known. Sending again under the same nonce is safe. */
+  /** No answer arrived in time. The request may have succeeded. Sending again with the same nonce is safe. */
   | "no_answer"
-  /** The session or the client was closed before the answer came. */
+  /** The app closed the session or the client before the answer arrived. */
   | "closed"
-  /** The same message was sent again, or another choice was made in the same voting. */
+  /** The app sent the same message again, or another vote in the same poll. */
   | "superseded"
-  /** Somebody else signed in before this was sent. */
+  /** Another user signed in before the client could send this. */
   | "identity_changed"
-  /** Too many messages wait for their answer. */
+  /** Too many messages are unanswered. */
   | "queue_full"
   /** A loop over the events fell too far behind. */
   | "slow_consumer"
-  /** The app's access token cannot be had at the moment. The client asks for it again. */
+  /** The app cannot give an access token at the moment. The client asks for it again. */
   | "token_unavailable"
-  /** The access token has expired, and there is no fresh one yet. The client asks for one again. */
+  /** The access token has expired, and the app has no new one yet. The client asks for one again. */
   | "token_expired"
-  /** The access token is larger than the gateway takes. */
+  /** The access token is larger than the gateway accepts. */
   | "token_too_large"
   /** The gateway does not accept the issuer of the access token (claim `iss`). */
   | "issuer_not_accepted"
-  /** The hook has no session yet: its id is null. */
+  /** The hook has no session yet: the id is null. */
   | "no_session"
-  /** This environment has no WebSocket, and none was passed. */
+  /** This environment has no WebSocket, and the app passed none to `connect`. */
   | "no_websocket"
   /** The gateway does not speak this protocol. */
   | "protocol"
-  /** The gateway closed for good with a code that this package does not know. */
+  /** The gateway closed the socket with a final code that this package does not know. */
   | "refused";
 
-/** Every code of this version; a `string` because a newer gateway may send others. */
+/** All codes of this version, and any `string`, because a newer gateway may send others. */
 export type ErrorCode = RefusalCode | ClientCode | (string & {});
 
-/** What all errors of this package have in common. */
+/** The base class of all errors in this package. */
 export class UsherError extends Error {
   override readonly name: string = "UsherError";
-  /** What to switch on. */
+  /** The kind of error, to switch on. */
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options: { readonly cause?: unknown } = {}) {
@@ -64,12 +64,12 @@ export class UsherError extends Error {
   }
 }
 
-/** The gateway refused what was asked, by name. */
+/** The gateway refused a request, with a code. */
 export class RefusedError extends UsherError {
   override readonly name: string = "RefusedError";
-  /** When it is worth trying again, or null when it is not. */
+  /** The wait before another try, in milliseconds; null if the gateway gives none. */
   readonly retryAfterMs: number | null;
-  /** What about a refused token is wrong, such as `expired` or `issuer`; null where the gateway does not say. */
+  /** The flaw of a refused token, such as `expired` or `issuer`; null if the gateway gives none. */
   readonly reason: string | null;
 
   constructor(code: ErrorCode, message: string, retryAfterMs: number | null = null, reason: string | null = null) {
@@ -79,10 +79,10 @@ export class RefusedError extends UsherError {
   }
 }
 
-/** The connection ended and is not tried again until something changes. */
+/** The connection ended. The client does not reconnect until something changes, such as the token. */
 export class StoppedError extends UsherError {
   override readonly name: string = "StoppedError";
-  /** The WebSocket close code, or null where none was involved. */
+  /** The WebSocket close code; null if a close code was not the cause. */
   readonly closeCode: number | null;
 
   constructor(code: ErrorCode, message: string, closeCode: number | null = null) {
@@ -92,14 +92,14 @@ export class StoppedError extends UsherError {
 }
 
 /**
- * There is no usable access token at the moment: `token_unavailable` or `token_expired`. `cause` is the error of the app's
- * `getToken`, if it threw one. The client keeps the viewer's identity and pending messages, and asks again.
+ * The app has no usable access token at the moment: `token_unavailable` or `token_expired`. `cause` is the error that
+ * the app's `getToken` threw, if any. The client keeps the viewer's identity and pending messages, and asks again.
  */
 export class TokenError extends UsherError {
   override readonly name: string = "TokenError";
 }
 
-/** This side gave up: no answer, closed, or no room. */
+/** The client gave up: no answer, closed, or no room. */
 export class AbandonedError extends UsherError {
   override readonly name: string = "AbandonedError";
 }

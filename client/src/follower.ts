@@ -1,11 +1,12 @@
 /**
- * Follows one session over a connection: subscribes, resumes, sends and votes, and settles what was asked.
+ * Follows one session over a connection: subscribes, resumes, sends messages and votes, and settles their promises.
  *
- * Holds what is on its way, so that a message or vote caught by a lost socket goes out again after the resume, under its
- * old nonce, and counts once. The state itself lives in the reducer; this module only feeds it.
+ * Keeps unanswered messages and votes. If the socket is lost, it sends them again after the resume. A message keeps its
+ * nonce, so it counts once. The reducer holds the state; this module only dispatches actions to it.
  *
- * The number of its `subscribe` frame is the id of its subscription. Frames that arrive before the `subscribed` with this
- * number belong to an earlier subscription, whose end the gateway had not seen when it sent them. They are dropped.
+ * The id of the latest `subscribe` frame identifies the subscription. Frames that arrive before the `subscribed` with
+ * this id belong to an earlier subscription: the gateway sent them before it processed the `unsubscribe`. This module
+ * drops them.
  */
 
 import { advisedMs } from "./backoff.ts";
@@ -17,50 +18,50 @@ import { type Action, INITIAL_STATE, reduce, type SessionState } from "./state.t
 import type { AckFrame, ClientFrame, ErrorFrame, ServerFrame, SessionFrame } from "./wire.ts";
 import type { World } from "./world.ts";
 
-/** A message or vote without an answer for this long has failed by name; the gateway itself tries for ten seconds. */
+/** The time limit for an answer to a message or vote. The gateway itself tries for ten seconds. */
 const ANSWER_TIMEOUT_MS = 15_000;
-/** A message or vote waits this long for an access token. After that the viewer should decide again. */
+/** The longest wait of a message or vote for an access token. After that the viewer should decide again. */
 const TOKEN_WAIT_MS_MAX = 5 * 60_000;
-/** A subscription that failed through the gateway's own fault is tried again after this time. */
+/** The wait before another `subscribe` after an `internal` or `busy` error without a time. */
 const RETRY_SUBSCRIBE_MS = 2000;
-/** A gateway that is busy is not asked again sooner than this, whatever it says. */
+/** The least wait after a refusal that asks to try again, whatever time the gateway gives. */
 const BUSY_RETRY_MS_MIN = 100;
-/** The gateway is busy and does not say for how long. */
+/** The wait after a `busy` error without a time. */
 const BUSY_RETRY_MS_DEFAULT = 1000;
-/** Refusals that hold for a viewer without a token, and may not hold for the one who waits for theirs. */
+/** Refusals of a viewer without a token. They may not apply to the same viewer with a token. */
 const REFUSALS_FOR_LACK_OF_TOKEN: readonly string[] = ["unauthorized", "forbidden", "not_found"];
 
-/** What a message has become: its number in the log and its row. */
+/** A committed message: its event number, its id and its nonce. */
 export interface Sent {
   readonly seq: number;
   readonly id: string;
   readonly nonce: string;
 }
 
-/** What a follower needs of the client that it belongs to. */
+/** The parts of the client that a follower uses. */
 export interface Line {
   readonly world: World;
   /**
-   * Sends a frame that is answered, and gives its number; null when there is no connection. The answer never comes if the
-   * socket is lost.
+   * Sends a frame that expects an answer, and returns its id; null without a connection. If the socket is lost,
+   * `onAnswer` is never called.
    */
   readonly ask: (frame: ClientFrame, onAnswer: (frame: ServerFrame) => void) => number | null;
-  /** Sends a frame whose answer does not matter. */
+  /** Sends a frame and ignores the answer. */
   readonly tell: (frame: ClientFrame) => void;
-  /** A subscription stands: the connection is of use. */
+  /** Reports a successful subscription. */
   readonly settle: () => void;
-  /** Why the viewer has no usable access token; null while they have one, or need none. */
+  /** Returns why the viewer has no usable access token; null while they have one, or need none. */
   readonly trouble: () => TokenError | null;
 }
 
-/** Something on its way: what to send, and whom to tell. */
+/** An unsettled message or vote: its frame and its promise. */
 interface Errand<Result> {
   readonly frame: ClientFrame;
   readonly since: number;
   timer: unknown;
-  /** Whether this socket has carried it, so that an answer is due. */
+  /** Whether the present socket has sent the frame, so that an answer is due. */
   isAsked: boolean;
-  /** The last `busy`, if that was the answer so far. */
+  /** The last `busy` error, if any. */
   refusal: RefusedError | null;
   readonly resolve: (result: Result) => void;
   readonly reject: (error: UsherError) => void;
@@ -69,23 +70,23 @@ interface Errand<Result> {
 /** One followed session. */
 export class Follower {
   readonly id: string;
-  /** Who wants to know of changes. */
+  /** Called after each change of the state. */
   readonly listeners = new Set<(state: SessionState, previous: SessionState) => void>();
   readonly #line: Line;
   readonly #history: number;
   readonly #messages = new Map<string, Errand<Sent>>();
   readonly #votes = new Map<string, Errand<void> & { readonly movie: string | null }>();
   #state = INITIAL_STATE;
-  /** Changes that listeners have yet to hear of; the first is being told. */
+  /** Changes that the listeners have not received yet. `dispatch` is delivering the first one. */
   readonly #untold: [state: SessionState, previous: SessionState][] = [];
-  /** The number of the latest `subscribe` on this socket. */
+  /** The id of the latest `subscribe` frame on this socket. */
   #subscription: number | null = null;
   #isSubscribed = false;
   #isClosed = false;
   #resumeToken: string | null = null;
-  /** Subscribes again. */
+  /** The timer of the next `subscribe` after a refusal. */
   #retry: unknown = null;
-  /** Sends again what a busy gateway has refused; null while nothing waits for that. */
+  /** The timer that sends messages and votes again after a `busy` error; null if none waits. */
   #again: unknown = null;
 
   constructor(id: string, line: Line, history: number) {
@@ -94,12 +95,12 @@ export class Follower {
     this.#history = history;
   }
 
-  /** Everything that is known of the session. */
+  /** The state of the session. */
   get state(): SessionState {
     return this.#state;
   }
 
-  /** Asks to follow the session, from where it left off if it ever did. Called whenever the connection is ready. */
+  /** Subscribes to the session, or resumes from the last position. The client calls this after each sign-in. */
   subscribe(): void {
     if (this.#isClosed) return;
     this.#line.world.clearTimer(this.#retry);
@@ -112,7 +113,7 @@ export class Follower {
     );
   }
 
-  /** Sends a message, or sends it again, and shows it at once. */
+  /** Sends a message, or sends it again. The state shows it immediately as pending. */
   send(body: string, answered: string | null, given: string): Promise<Sent> {
     const [replyTo, nonce] = [normalIdOrNull(answered), normalId(given)];
     const frame: ClientFrame = { type: "send", session: this.id, body, nonce, ...(replyTo && { reply_to: replyTo }) };
@@ -132,7 +133,7 @@ export class Follower {
     );
   }
 
-  /** Sends a failed message again under its nonce: if it did arrive after all, it still counts once. */
+  /** Sends a failed message again with its nonce. If the first try did succeed, the message still counts once. */
   resend(given: string): Promise<Sent> {
     const nonce = normalId(given);
     const item = this.#state.chat.pending.find((item) => item.nonce === nonce && item.status === "failed");
@@ -140,14 +141,14 @@ export class Follower {
     return handled(Promise.reject(new AbandonedError("closed", "no failed message has this nonce")));
   }
 
-  /** Forgets an unsettled message; it may have arrived all the same. */
+  /** Removes a pending message. The gateway may still have received it. */
   discard(given: string): void {
     const nonce = normalId(given);
     this.#failMessage(nonce, new AbandonedError("closed", "the message was discarded"));
     this.dispatch({ type: "discard", nonce });
   }
 
-  /** Votes, changes the vote, or withdraws it with null. Of several wishes for one voting the last one counts. */
+  /** Votes, changes the vote, or withdraws it with null. A later call for the same poll replaces an earlier one. */
   vote(givenVoting: string, givenMovie: string | null): Promise<void> {
     const [voting, movie] = [normalId(givenVoting), normalIdOrNull(givenMovie)];
     return handled(
@@ -164,9 +165,9 @@ export class Follower {
     );
   }
 
-  /** Takes a frame about this session. */
+  /** Handles a frame about this session. */
   onFrame(frame: SessionFrame): void {
-    // Without a reason it is the answer to our own wish.
+    // An `unsubscribed` without a reason answers our own `unsubscribe`.
     if (this.#isClosed || (frame.type === "unsubscribed" && !frame.reason)) return;
     const isOurs = frame.type === "subscribed" ? frame.id === this.#subscription : this.#isSubscribed;
     if (!isOurs) return this.dispatch({ type: "stale_frame" });
@@ -178,37 +179,37 @@ export class Follower {
     const shown = this.#line.trouble() ? asBefore(frame, this.#state) : frame;
     if (shown) this.dispatch({ type: "frame", frame: shown });
     if (frame.type === "events") this.#settleByEvents();
-    // A listener may have closed the session meanwhile.
+    // A listener may have closed the session during `dispatch`.
     if (frame.type !== "subscribed" || !this.#isSubscribed) return;
     this.#line.settle();
     this.#flush();
   }
 
-  /** The gateway says who this is. */
+  /** Handles the viewer's identity, as the gateway confirms it. A new identity abandons all unsettled requests. */
   onIdentified(sub: string | null): void {
     const { sub: before } = this.#state;
     if (before !== undefined && before !== sub) {
       this.#resumeToken = null;
-      this.#abandon(new AbandonedError("identity_changed", "somebody else signed in before this was sent"));
+      this.#abandon(new AbandonedError("identity_changed", "another user signed in before this was sent"));
     }
     this.dispatch({ type: "identified", sub });
   }
 
-  /** The socket is gone; what was asked on it will not be answered. */
+  /** Handles the loss of the socket. The gateway will not answer the frames that it carried. */
   onLost(): void {
     this.#unsubscribed();
     for (const errand of [...this.#messages.values(), ...this.#votes.values()]) errand.isAsked = false;
     if (this.#state.status !== "stopped") this.dispatch({ type: "lost" });
   }
 
-  /** It is over, until something changes. */
+  /** Stops following, and fails all unsettled messages and votes with `error`. A later `subscribe` starts again. */
   stop(error: UsherError): void {
     this.#unsubscribed();
     this.#abandon(error);
     this.dispatch({ type: "stopped", error });
   }
 
-  /** Nobody wants it any more. */
+  /** Ends the subscription permanently: the app has closed its last `Session` object for it. */
   close(): void {
     this.#isClosed = true;
     if (this.#state.status !== "stopped") this.#line.tell({ type: "unsubscribe", session: this.id });
@@ -218,8 +219,9 @@ export class Follower {
   }
 
   /**
-   * Folds an action and tells who listens. What a listener does in turn is told after that, so that everybody hears of all
-   * changes, each once and in order. A listener that has been taken off is not told any more.
+   * Applies an action and calls the listeners. If a listener dispatches another action, its change is queued until all
+   * listeners have received the first one. So each listener receives every change once and in order. A removed listener
+   * receives nothing more.
    */
   dispatch(action: Action): void {
     const previous = this.#state;
@@ -257,7 +259,7 @@ export class Follower {
     this.#again = null;
   }
 
-  /** Sends what has not been sent on this socket. */
+  /** Sends all messages and votes that this socket has not sent yet. */
   #flush(): void {
     for (const nonce of [...this.#messages.keys()]) this.#post(nonce);
     for (const voting of [...this.#votes.keys()]) this.#cast(voting);
@@ -273,8 +275,12 @@ export class Follower {
   }
 
   /**
-   * Sends a message or vote. Without a subscription nothing goes out: it would overtake the resume. Without a token it
-   * would be refused. After a `busy` it waits, and so does everything behind it. The timeout runs anyway.
+   * Sends a message or vote, unless it has to wait:
+   * - for the subscription, because it would overtake the resume;
+   * - for a token, because the gateway would refuse it;
+   * - after a `busy` error, together with everything behind it.
+   *
+   * The timeout runs during the wait.
    */
   #ask<Result>(errand: Errand<Result>, onAnswer: (answer: ServerFrame) => void): void {
     if (errand.isAsked || !this.#isSubscribed || this.#again !== null || this.#line.trouble()) return;
@@ -296,7 +302,7 @@ export class Follower {
     this.dispatch({ type: "sent", nonce, seq, id });
   }
 
-  /** The log may bring a message before its answer comes, or without one. */
+  /** Settles messages whose log event arrives before the `ack`, or without one. */
   #settleByEvents(): void {
     if (this.#messages.size === 0) return;
     for (const { type, seq, data } of this.#state.latest) {
@@ -350,7 +356,7 @@ export class Follower {
     return { since: this.#line.world.now(), timer: null, isAsked: false, refusal: null };
   }
 
-  /** Fails the errand if no answer comes in time. One that waits for an access token has more time. */
+  /** Fails the errand if no answer arrives in time. An errand that waits for an access token has five minutes. */
   #await<Result>(errand: Errand<Result>, fail: (error: UsherError) => void): void {
     const { world } = this.#line;
     errand.timer = world.setTimer(() => {
@@ -363,8 +369,8 @@ export class Follower {
 }
 
 /**
- * What a frame to a viewer without a token says, as it holds for the one whose token is missing for the moment: what they may
- * do and what they chose stays as it was. Null if it says nothing else.
+ * Adapts a frame for a viewer whose token is missing at the moment. The gateway sent it to a viewer without a token, so
+ * this keeps the earlier permissions and votes. Returns null if the frame contains nothing else.
  */
 function asBefore(frame: SessionFrame, { can }: SessionState): SessionFrame | null {
   if (frame.type === "access") return null;
@@ -380,7 +386,7 @@ function noAnswer(): AbandonedError {
   return new AbandonedError("no_answer", "no answer from the gateway");
 }
 
-/** A failure is in the state as well: who does not look at the promise must not crash the process. */
+/** Marks a rejection as handled. The state shows the failure too, so an app may ignore the promise. */
 function handled<Result>(promise: Promise<Result>): Promise<Result> {
   promise.catch(() => {});
   return promise;

@@ -1,22 +1,22 @@
-/** The gateway's plain HTTP calls, with the caller's token; refusals become errors by name. */
+/** The gateway's HTTP calls, with the viewer's token. A refusal throws a `RefusedError` with its code. */
 
 import type { Message, OlderPage } from "./chat.ts";
 import { AbandonedError, RefusedError } from "./errors.ts";
 import type { ErrorFrame } from "./wire.ts";
 import type { World } from "./world.ts";
 
-/** Where the gateway is and who asks. */
+/** The gateway's address and the viewer's token. */
 export interface Caller {
   readonly world: World;
-  /** Without a slash at its end. */
+  /** The URL without a trailing slash. */
   readonly base: string;
   readonly token: () => Promise<string | null>;
 }
 
-/** Pages that may hold nothing but what was deleted, before the reader is asked to go on. */
+/** The most pages that one call reads while all messages in them are deleted. After that the viewer must ask again. */
 const EMPTY_PAGES_MAX = 5;
 
-/** A page of messages before a place in the chat. */
+/** Fetches the page of messages before a position in the chat. */
 export async function fetchOlder(caller: Caller, session: string, before: string, limit: number): Promise<OlderPage> {
   let place = before;
   for (let count = 1; ; count += 1) {
@@ -28,7 +28,7 @@ export async function fetchOlder(caller: Caller, session: string, before: string
   }
 }
 
-/** Calls; gives the `data` of the answer. */
+/** Calls the gateway and returns the `data` of the answer. */
 export async function call(caller: Caller, method: string, path: string, init: RequestInit = {}): Promise<unknown> {
   const token = await caller.token();
   const headers = { ...init.headers, ...(token === null ? {} : { authorization: `Bearer ${token}` }) };
@@ -43,7 +43,7 @@ export async function call(caller: Caller, method: string, path: string, init: R
   return (answer as { data: unknown } | null)?.data;
 }
 
-/** The refusal in a response that is not good. */
+/** Returns the error of a response with a status other than 2xx. */
 export function refusedBy(response: Response, answer: unknown): RefusedError {
   const error = (answer as { error?: Partial<ErrorFrame> } | null)?.error;
   const code = error?.code ?? (response.status >= 500 ? "unavailable" : "bad_request");
@@ -55,7 +55,7 @@ export function refusedBy(response: Response, answer: unknown): RefusedError {
   );
 }
 
-/** What the `Retry-After` header asks for, where a page may see it. */
+/** Returns the wait of the `Retry-After` header; null without the header, or if CORS hides it. */
 export function retryAfterMs(response: Response): number | null {
   const seconds = Number(response.headers.get("retry-after") ?? "");
   return seconds > 0 ? seconds * 1000 : null;

@@ -1,8 +1,9 @@
 /**
- * A socket made of HTTP calls, for where WebSockets are blocked.
+ * A socket over HTTP calls, for networks that block WebSockets.
  *
- * To the connection it is a WebSocket: a subscription is a stream of Server-Sent Events with the same frames, a message or
- * a vote is a call whose answer becomes an `ack` or an `error`. Loaded only where it is needed.
+ * The connection uses it like a WebSocket. A subscription is a stream of Server-Sent Events with the same frames. A
+ * message or a vote is an HTTP call, and its answer becomes an `ack` or `error` frame. The client loads this module
+ * only if it needs HTTP.
  */
 
 import { RefusedError } from "./errors.ts";
@@ -11,26 +12,26 @@ import { subjectOf } from "./jwt.ts";
 import { type ClientFrame, parseFrame, type ServerFrame } from "./wire.ts";
 import type { SocketLike } from "./world.ts";
 
-/** Characters of one event; a frame of the gateway has a tenth of it. */
+/** The most characters of one unfinished line of a stream. A gateway's frame has at most a tenth of that. */
 const EVENT_CHARS_MAX = 1_000_000;
-/** Streams carry a comment at least this often; a quiet one is dead. */
+/** A stream that is silent for this long is dead: the gateway sends comments more often. */
 const QUIET_MS_MAX = 60_000;
 
 const JSON_TYPE = { "content-type": "application/json" };
 
-/** What a client says, with the number that its answer carries. */
+/** A client frame with an optional id, which the answer repeats. */
 type Numbered = ClientFrame & { readonly id?: number };
 
-/** Where a stream is. */
+/** An open stream and its position. */
 interface Stream {
   readonly abort: AbortController;
-  /** The epoch of its numbers, once it has said. */
+  /** The epoch of its event numbers; undefined until it is known. */
   epoch: string | undefined;
-  /** What was asked for, with the newest number since. */
+  /** The frame that resumes the stream from its newest number. */
   frame: Numbered & { readonly type: "subscribe" };
 }
 
-/** One socket. */
+/** A socket over HTTP. */
 export class HttpSocket implements SocketLike {
   readyState = 1;
   onmessage: SocketLike["onmessage"] = null;
@@ -44,7 +45,7 @@ export class HttpSocket implements SocketLike {
   #heardAt: number;
 
   constructor(outer: Caller) {
-    // With the token of the `auth` frame, so that all calls of a socket are of one user.
+    // Uses the token of the `auth` frame, so that all calls of one socket belong to one user.
     this.#caller = { ...outer, token: async () => this.#token };
     this.#heardAt = outer.world.now();
     this.#saySoon({ type: "welcome" });
@@ -76,7 +77,7 @@ export class HttpSocket implements SocketLike {
     this.#streams.clear();
   }
 
-  /** The gateway judges the token where it is used; on open streams a fresh one begins where they are. */
+  /** Stores the token; the gateway checks it in each call. With a new token, open streams restart at their position. */
   #onAuth(token: string, id = 0): void {
     const before = this.#token;
     if (before !== null && subjectOf(before) !== subjectOf(token)) return this.#end(4509);
@@ -106,12 +107,12 @@ export class HttpSocket implements SocketLike {
         if (frame?.type === "subscribed" || frame?.type === "reset") stream.epoch = frame.epoch;
         if (last !== null) stream.frame = resumed(stream, last);
         if (frame?.type === "unsubscribed") this.#streams.delete(session);
-        // A stream has no number of its own: its first frame answers what was asked for.
+        // Frames of a stream have no id. The `subscribed` frame answers the `subscribe`, so it gets that id.
         if (frame?.type === "subscribed" && id !== undefined) this.#say({ ...frame, id });
         else this.onmessage?.({ data });
       }
     } catch {
-      // Aborted, or broken: what matters is whether it is still wanted.
+      // The stream was aborted or has failed. `isWanted` tells which.
     }
     if (isWanted()) this.#end(1006);
   }
@@ -119,7 +120,7 @@ export class HttpSocket implements SocketLike {
   #open(frame: Stream["frame"], signal: AbortSignal): Promise<Response> {
     const { world, base } = this.#caller;
     const isResume = "resume" in frame;
-    // Without the epoch the gateway takes the number at its word, also after a failover to an older database.
+    // Without the epoch the gateway trusts the number, even after a failover to an older database.
     const epoch = isResume && frame.resume.epoch ? `?epoch=${encodeURIComponent(frame.resume.epoch)}` : "";
     const query = isResume ? epoch : `?history=${frame.history}`;
     return world.fetch(`${base}/v1/sessions/${encodeURIComponent(frame.session)}/stream${query}`, {
@@ -135,10 +136,10 @@ export class HttpSocket implements SocketLike {
 
   async #onRefused(response: Response, session: string, id: number | undefined): Promise<void> {
     const error = refusedBy(response, await response.json().catch(() => null));
-    // A token that was good before has run out.
+    // The token was valid for an earlier stream, so it has expired.
     if (response.status === 401 && this.#hasStreamed) return this.#end(4001);
     if (response.status === 401) return this.#refuseToken(error);
-    // The head of a request with such a token is larger than the gateway, or a proxy before it, takes.
+    // The token makes the request header larger than the gateway, or a proxy before it, accepts.
     if (response.status === 431 && this.#token !== null)
       return this.#refuseToken(new RefusedError("too_large", error.message));
     const isOfAll = response.status === 429 || response.status >= 500;
@@ -147,7 +148,7 @@ export class HttpSocket implements SocketLike {
     this.#say(errorFrame(error, id));
   }
 
-  /** Says why, as a socket does whose `auth` frame is refused. */
+  /** Emits the `error` frame and the close code of a refused `auth` frame. */
   #refuseToken(error: RefusedError): void {
     if (this.#token !== null) this.#say(errorFrame(error, this.#authId));
     this.#end(4501);
@@ -178,7 +179,7 @@ export class HttpSocket implements SocketLike {
       this.#hear();
       this.#say({ ...data, type: "ack", ...(id !== undefined && { id }) });
     } catch (error) {
-      // Whether it arrived is not known: like a socket that broke, so that it goes out again under its nonce.
+      // The gateway may have received it. Ends like a lost socket, so that the follower sends it again with its nonce.
       if (!(error instanceof RefusedError)) this.#end(1006);
       else this.#say(errorFrame(error, id));
     }
@@ -188,7 +189,7 @@ export class HttpSocket implements SocketLike {
     this.#heardAt = this.#caller.world.now();
   }
 
-  /** A socket never answers before `send` has returned. */
+  /** Emits a frame after the present call returns: a socket never answers before `send` has returned. */
   #saySoon(frame: ServerFrame): void {
     this.#caller.world.setTimer(() => this.#say(frame), 0);
   }
@@ -204,7 +205,7 @@ export class HttpSocket implements SocketLike {
   }
 }
 
-/** The events of a stream, as the HTML standard has them; `onBytes` hears of every sign of life. */
+/** Parses Server-Sent Events as the HTML standard defines them. Calls `onBytes` for every received chunk. */
 export async function* readEvents(
   body: ReadableStream<Uint8Array>,
   onBytes: () => void,
@@ -233,7 +234,7 @@ export async function* readEvents(
       }
     }
   } finally {
-    // Whoever stops listening hangs up.
+    // Closes the stream, also when the caller leaves the loop.
     await reader.cancel().catch(() => {});
   }
 }
@@ -249,7 +250,7 @@ function errorFrame({ code, message, retryAfterMs, reason }: RefusedError, id: n
   };
 }
 
-/** What goes on where a stream is. It keeps the number of what was asked for at first. */
+/** Returns the frame that resumes a stream after `seq`, with the id of the first `subscribe`. */
 function resumed({ epoch, frame: { session, id } }: Stream, seq: number): Stream["frame"] {
   const resume = { seq, ...(epoch !== undefined && { epoch }) };
   return { type: "subscribe", session, resume, ...(id !== undefined && { id }) };

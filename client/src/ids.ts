@@ -1,15 +1,15 @@
-/** Writes ids as the gateway writes them, so that an id of the app and an id in a frame are equal. */
+/** Writes ids in the gateway's form, so that an id of the app equals the same id in a frame. */
 
-/** The forms of a uuid that the gateway reads, with its five groups. */
+/** The forms of a uuid that the gateway accepts, with its five groups. */
 const UUID = /^(?:urn:uuid:|\{)?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i;
 
-/** Puts a uuid in lower case with hyphens, whichever form it has; Swift prints uuids in upper case. Other ids stay. */
+/** Returns a uuid in lower case with hyphens, from any form (Swift prints upper case). Other ids stay unchanged. */
 export function normalId(id: string): string {
   const groups = UUID.exec(id)?.slice(1);
   return groups ? groups.join("-").toLowerCase() : id;
 }
 
-/** The same for an id that may be missing. */
+/** Returns the same for an id that may be null. */
 export function normalIdOrNull(id: string | null): string | null {
   return id === null ? null : normalId(id);
 }

@@ -1,9 +1,9 @@
-/** The client of Usher. */
+/** The TypeScript client of Usher. */
 
 export { type Chat, MESSAGES_MAX, type Message, type PendingMessage } from "./chat.ts";
 export type { ConnectionState, Transport } from "./connection_state.ts";
 export type { Continuity } from "./continuity.ts";
-/** Types of the tables that Usher brings, as `createClient<Database>()` of supabase-js takes them. */
+/** Types of Usher's tables, for `createClient<Database>()` of supabase-js. */
 export type { Database, Json, Tables, TablesInsert, TablesUpdate } from "./database.types.ts";
 export {
   AbandonedError,

@@ -1,14 +1,14 @@
-/** Reads what a token says of itself. The gateway judges it; here it only tells one case from another. */
+/** Reads the claims of a token without checking it. Only the gateway verifies tokens. */
 
 import { normalId } from "./ids.ts";
 
-/** Whose token it is; null where that cannot be read. */
+/** Returns the subject of a token; null if it is not readable. */
 export function subjectOf(token: string): string | null {
   const { sub } = claimsOf(token);
   return typeof sub === "string" ? normalId(sub) : null;
 }
 
-/** Whether the token's own date has passed, by the device's clock. */
+/** Returns whether the token has expired, by its `exp` claim and the device clock. */
 export function hasExpired(token: string | null): boolean {
   const { exp } = claimsOf(token ?? "");
   return typeof exp === "number" && exp * 1000 <= Date.now();

@@ -1,4 +1,4 @@
-/** One followed session, as an app holds it. */
+/** The app's handle of one followed session. */
 
 import { hasOlder, type Message, type PendingMessage } from "./chat.ts";
 import type { Continuity } from "./continuity.ts";
@@ -9,52 +9,57 @@ import type { SessionState, SessionStatus } from "./state.ts";
 import type { Voting } from "./votings.ts";
 import type { Can, LogEvent, SessionInfo } from "./wire.ts";
 
-/** Events that a loop may fall behind before it ends with `slow_consumer`. */
+/** The most events that wait for a loop. With more, the loop ends with `slow_consumer`. */
 const BEHIND_MAX = 1000;
-/** Messages in one page of older ones. */
+/** The default number of messages in one page of older ones. */
 const PAGE = 50;
 
 /**
- * How an event came: with the `history` that a session begins with, after a lost connection that had `missed` it, or
- * `live`. Only `live` ones are news for a sound or a notification.
+ * The origin of an event:
+ * - `history`: the history at the start of a session;
+ * - `missed`: it happened while the connection was lost;
+ * - `live`: it is new. Play a sound or show a notification only for these.
  */
 export type Origin = "history" | "missed" | "live";
 
-/** What a session tells, and with what. */
+/** The events of a session, with the value that their listeners receive. */
 export interface SessionEvents {
-  /** Anything changed; with the whole state. */
+  /** Any part of the state changed. The value is the whole state. */
   change: SessionState;
-  /** An event of the log, each once and in order. */
+  /** A log event, each once and in order. */
   event: LogEvent & { readonly from: Origin };
-  /** A new chat message, one's own too; `from` tells history from what is new. */
+  /** A new chat message, including the viewer's own. `from` is `live` for new messages. */
   message: Message & { readonly seq: number; readonly from: Origin };
-  /** One's own message was refused or not answered. */
+  /** A message of the viewer failed: the gateway refused it or did not answer. */
   failed: PendingMessage;
-  /** A voting was opened, counted, changed or closed. */
+  /** A poll opened, changed or closed, or its counts changed. */
   voting: Voting;
-  /** How many are watching. */
+  /** The number of viewers changed. */
   viewers: number;
   status: SessionStatus;
-  /** Back after a lost connection, and nothing is missing; with how often that was so. */
+  /** The client reconnected, and no event is missing. `resumes` counts these. */
   resume: Continuity;
-  /** A fresh start that the gateway declared: what was shown before does not go on. */
+  /** The gateway started over: later events do not continue the earlier ones. */
   reset: Continuity;
-  /** A promise was broken: numbers are missing or came twice. */
+  /** The gateway broke its promise: event numbers are missing or arrived twice. */
   discontinuity: Continuity;
 }
 
-/** How to send a message. */
+/** Options for sending a message. */
 export interface SendOptions {
-  /** The message that is answered. */
+  /** The id of the message that this one answers. */
   readonly replyTo?: string;
-  /** A uuid of your own; the same one twice is one message. */
+  /** A uuid from the app. Two sends with the same nonce create one message. */
   readonly nonce?: string;
 }
 
-/** Loads older messages into a follower; false when there are none. */
+/** Loads older messages into a follower. Resolves to false if none exist. */
 export type LoadOlder = (follower: Follower, limit: number) => Promise<boolean>;
 
-/** One session. Others may hold it too; it is left when the last of them closes it. */
+/**
+ * One followed session. Several `Session` objects may share one subscription. The client unsubscribes after the app has
+ * closed the last of them.
+ */
 export class Session implements AsyncIterable<SessionEvents["event"]> {
   readonly #follower: Follower;
   readonly #loadOlder: LoadOlder;
@@ -70,104 +75,109 @@ export class Session implements AsyncIterable<SessionEvents["event"]> {
     this.#release = release;
   }
 
-  /** The session's uuid. */
+  /** The id of the session. */
   get id(): string {
     return this.#follower.id;
   }
 
-  /** Everything that is known of it, as one immutable value. */
+  /** The whole state of the session, as one immutable value. */
   get state(): SessionState {
     return this.#follower.state;
   }
 
-  /** How it stands. */
+  /** The status of the session. */
   get status(): SessionStatus {
     return this.state.status;
   }
 
-  /** The session itself: title, status, slow mode; null until the first subscription. */
+  /** Title, status, slow mode and other properties of the session; null until the first subscription. */
   get info(): SessionInfo | null {
     return this.state.info;
   }
 
-  /** What this viewer may do in it. */
+  /** The viewer's permissions in the session. */
   get can(): Can {
     return this.state.can;
   }
 
-  /** The window of the chat, oldest first. */
+  /** The messages in the chat window, oldest first. */
   get messages(): readonly Message[] {
     return this.state.chat.messages;
   }
 
-  /** One's own messages that are on their way or failed. */
+  /** The viewer's own messages that are unanswered or failed. */
   get pending(): readonly PendingMessage[] {
     return this.state.chat.pending;
   }
 
-  /** Whether there may be messages older than the window. */
+  /** Whether messages older than the window may exist. */
   get hasOlder(): boolean {
     return hasOlder(this.state.chat);
   }
 
-  /** How many are watching, or null while that is not known. */
+  /** The number of viewers; null until the gateway sends it. */
   get viewers(): number | null {
     return this.state.viewers;
   }
 
-  /** The numbers seen and what was counted on the way: the promise, checked. */
+  /** The client's position in the log and its counters, which show that no event is missing. */
   get continuity(): Continuity {
     return this.state.continuity;
   }
 
-  /** A voting with its counts: that of the id, or the open one, or the one that closed last. */
+  /** Returns a poll with its counts: the one with this id; without an id the open one, or else the last closed one. */
   tally(voting?: string): Voting | null {
     return findVoting(this.state.votings, voting);
   }
 
   /**
-   * Sends a message and shows it at once among `pending`. Resolves to its number when it is committed; rejects by name.
-   * A body that does not show (white space, zero-width characters) is refused as `bad_request`.
-   * A lost connection does not fail it: it goes out again under its nonce, and counts once.
+   * Sends a message and shows it immediately in `pending`. Resolves to its event number after the commit. Rejects with
+   * an `UsherError`.
+   *
+   * The gateway refuses a body that contains only white space or invisible characters, with `bad_request`. If the
+   * connection is lost, the client sends the message again with the same nonce, so it counts once.
    */
   send(body: string, { replyTo, nonce }: SendOptions = {}): Promise<Sent> {
     return this.#follower.send(body, replyTo ?? null, nonce ?? this.#uuid());
   }
 
-  /** Sends a failed message again under its nonce. */
+  /** Sends a failed message again with its nonce. */
   resend(nonce: string): Promise<Sent> {
     return this.#follower.resend(nonce);
   }
 
-  /** Forgets a failed message. */
+  /** Removes a failed message from `pending`. */
   discard(nonce: string): void {
     this.#follower.discard(nonce);
   }
 
-  /** Votes, changes the vote, or withdraws it with null. Shown at once, taken back if it is refused. */
+  /**
+   * Votes, changes the vote, or withdraws it with null. The state shows the vote immediately, and reverts it if the
+   * gateway refuses it.
+   */
   vote(voting: string, movie: string | null): Promise<void> {
     return this.#follower.vote(voting, movie);
   }
 
-  /** Loads older messages into the window; false when there are none, or no room for more. */
+  /** Loads older messages into the window. Resolves to false if none exist, or if the window is full. */
   older(limit: number = PAGE): Promise<boolean> {
     return this.#loadOlder(this.#follower, limit);
   }
 
   /**
-   * Holds the window where it is, for a list that is scrolled up: what is read there stays, however much arrives. Ends with
-   * `newest`. `state.chat.arrived` counts what comes meanwhile.
+   * Fixes the start of the window, for a list that is scrolled up: its messages stay in the window while new ones
+   * arrive. `state.chat.arrived` counts the new ones. `newest` ends this.
    */
   readBack(): void {
     this.#follower.dispatch({ type: "read_back" });
   }
 
-  /** Back to the newest messages: what was loaded or held for reading back may go. */
+  /** Returns the window to the newest messages. Drops older messages that do not fit any more. */
   newest(): void {
     this.#follower.dispatch({ type: "newest" });
   }
 
-  /** Calls `listener` whenever `name` happens; gives how to stop. */
+  /** Calls `listener` for each event `name`. Returns a function that removes the listener. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (value: SessionEvents[Name]) => void): () => void {
     let isOn = true;
     const told = (state: SessionState, previous: SessionState) => {
@@ -184,8 +194,8 @@ export class Session implements AsyncIterable<SessionEvents["event"]> {
   }
 
   /**
-   * The events of the log from here on, each once and in order. The loop ends when the session is closed, and throws when
-   * it is stopped, or when the loop itself falls too far behind.
+   * Iterates over the log events that arrive from now on, each once and in order. The loop ends when the app closes the
+   * session. It throws if the session stops, or if the loop falls more than 1,000 events behind.
    */
   [Symbol.asyncIterator](): AsyncIterator<SessionEvents["event"], undefined> {
     const queue: SessionEvents["event"][] = [];
@@ -233,7 +243,7 @@ export class Session implements AsyncIterable<SessionEvents["event"]> {
     };
   }
 
-  /** Lets go of the session. */
+  /** Removes all listeners and releases the session. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -242,7 +252,7 @@ export class Session implements AsyncIterable<SessionEvents["event"]> {
   }
 }
 
-/** The voting of that id; without one the open one, else the one that closed last. */
+/** Returns the poll with this id; without an id the open poll, or else the one that closed last. */
 export function findVoting(votings: readonly Voting[], given?: string): Voting | null {
   if (given === undefined) return votings[0] ?? null;
   const id = normalId(given);
@@ -251,7 +261,7 @@ export function findVoting(votings: readonly Voting[], given?: string): Voting |
 
 type Teller<Value> = (state: SessionState, previous: SessionState) => readonly Value[];
 
-/** What of a change is worth which event. */
+/** For each event: returns the values to emit for a change of the state. */
 const TELLERS: { readonly [Name in keyof SessionEvents]: Teller<SessionEvents[Name]> } = {
   change: (state) => [state],
   event: (state, previous) =>
@@ -282,7 +292,7 @@ function grown(what: "gaps" | "duplicates" | "resumes" | "resets"): Teller<Conti
   return ({ continuity }, previous) => (continuity[what] > previous.continuity[what] ? [continuity] : []);
 }
 
-/** A listener that throws is its owner's affair; the others are told all the same. */
+/** Calls a listener. Reports an exception as uncaught, so that the other listeners still run. */
 function tell<Value>(listener: (value: Value) => void, value: Value): void {
   try {
     listener(value);

@@ -1,8 +1,8 @@
 /**
- * The state of one session as one viewer sees it: action in, state out.
+ * The state of one session, as one viewer sees it: a reducer from actions to states.
  *
- * Pure: no socket, clock or randomness. Frames and keys that it does not know are ignored, so that an older client can
- * talk to a newer gateway. What did not change keeps its identity.
+ * Pure: no socket, clock or randomness. It ignores unknown frames and keys, so an older client works with a newer
+ * gateway. Unchanged parts of the state keep their identity.
  */
 
 import {
@@ -35,39 +35,43 @@ import {
 import type { Can, LogEvent, ResetFrame, SessionFrame, SessionInfo, SubscribedFrame } from "./wire.ts";
 
 /**
- * How a session stands: `connecting` for the first time, `catching_up` while history or what was missed comes in,
- * `live`, `waiting` for a lost connection to come back, or `stopped` for good with an `error`. A hook whose id is null is
- * `idle`.
+ * The status of a session:
+ * - `idle`: the id of the hook is null;
+ * - `connecting`: for the first time;
+ * - `catching_up`: history or missed events are arriving;
+ * - `live`: up to date;
+ * - `waiting`: the connection is lost, and the client reconnects;
+ * - `stopped`: ended with an `error`. The client does not reconnect.
  */
 export type SessionStatus = "idle" | "connecting" | "catching_up" | "live" | "waiting" | "stopped";
 
-/** Everything that is known of a session. */
+/** The state of a session. */
 export interface SessionState {
   readonly status: SessionStatus;
-  /** Why it is `stopped`. */
+  /** The reason for `stopped`. */
   readonly error: UsherError | null;
   /** Null until the first subscription. */
   readonly info: SessionInfo | null;
   readonly can: Can;
-  /** Null until it is known. */
+  /** The number of viewers; null until the gateway sends it. */
   readonly viewers: number | null;
-  /** The open voting first, then the latest closed ones. */
+  /** The open polls first, then the latest closed ones. */
   readonly votings: readonly Voting[];
   readonly chat: Chat;
   readonly continuity: Continuity;
-  /** Whether the history that a session begins with has arrived in full. */
+  /** Whether the history at the start of the session has arrived completely. */
   readonly isLoaded: boolean;
-  /** The newest number at the time of the subscription: what comes up to it is history. */
+  /** The newest event number at the time of the subscription. Events up to it are history or missed ones. */
   readonly head: number;
-  /** Whether the subscription goes on from where the last one ended, so that events up to `head` are missed ones. */
+  /** Whether the subscription resumed the last one. Events up to `head` are then missed ones. */
   readonly isResumed: boolean;
-  /** The events that the last frame brought. */
+  /** The new events of the last `events` frame. */
   readonly latest: readonly LogEvent[];
-  /** Whose votes and messages these are, as far as the gateway has said. */
+  /** The user that the votes and messages belong to: null for an anonymous viewer, undefined until it is known. */
   readonly sub: string | null | undefined;
 }
 
-/** What can happen to a session. */
+/** The actions of the reducer. */
 export type Action =
   | { readonly type: "frame"; readonly frame: SessionFrame }
   | { readonly type: "lost" }
@@ -84,7 +88,7 @@ export type Action =
 
 const NOTHING: readonly LogEvent[] = [];
 
-/** The state before anything has happened. */
+/** The state before the first action. */
 export const INITIAL_STATE: SessionState = {
   status: "connecting",
   error: null,
@@ -101,7 +105,7 @@ export const INITIAL_STATE: SessionState = {
   sub: undefined,
 };
 
-/** Folds one action. */
+/** Returns the state after one action. */
 export function reduce(state: SessionState, action: Action): SessionState {
   switch (action.type) {
     case "frame":
@@ -165,11 +169,11 @@ function onStart(state: SessionState, frame: SubscribedFrame | ResetFrame): Sess
   const head = frame.head ?? frame.seq;
   const isFirst = state.continuity.seq === null;
   const isOther = isFirst || isForgotten(state.continuity, frame);
-  // What has been sent was shown at its place; its place is not known any more.
+  // Drops committed messages: their log events may lie before the new starting point and never arrive.
   const pending = state.chat.pending.filter((item) => item.status !== "sent");
   const continuity = place(state.continuity, frame);
   const isLevel = (continuity.seq ?? 0) >= head;
-  // A list that is scrolled up stays so, and goes on counting.
+  // A list that is scrolled up stays scrolled up and keeps its count of new messages.
   const { isHeld, arrived } = state.chat;
   return {
     ...state,
@@ -207,13 +211,13 @@ function onEvents(state: SessionState, events: readonly LogEvent[]): SessionStat
   };
 }
 
-/** The row has more than the session is known by. */
+/** Copies only the columns that `SessionInfo` already has: the row has more. */
 function updated(info: SessionInfo, row: Partial<SessionInfo>): SessionInfo {
   const known = Object.entries(row).filter(([key]) => key in info);
   return { ...info, ...Object.fromEntries(known) };
 }
 
-/** Somebody else signed in: the place in the log stays, what was theirs goes. */
+/** Stores the viewer's identity. Another user keeps the position in the log, but not the votes and pending messages. */
 function onIdentified(state: SessionState, sub: string | null): SessionState {
   if (state.sub === undefined || state.sub === sub) return { ...state, sub };
   return {

@@ -1,16 +1,16 @@
-/** Tokens from supabase-js. Structural: the package depends on no version of it. */
+/** Gets access tokens from supabase-js. Uses structural types, so it depends on no version of supabase-js. */
 
 import { TokenError } from "./errors.ts";
 import type { ConnectOptions } from "./usher.ts";
 
-/** What supabase-js answers when it is asked for its session. */
+/** The answer of supabase-js to a request for its session. */
 interface SessionAnswer {
   readonly data: { readonly session: { readonly access_token: string; readonly expires_at?: number } | null };
-  /** Set where supabase-js could not tell: its auth server did not answer, or refused the refresh token. */
+  /** Set if supabase-js failed: its auth server did not answer, or refused the refresh token. */
   readonly error?: unknown;
 }
 
-/** The part of a supabase-js client that is used. */
+/** The part of a supabase-js client that this package uses. */
 export interface SupabaseLike {
   readonly auth: {
     getSession(): Promise<SessionAnswer>;
@@ -21,12 +21,12 @@ export interface SupabaseLike {
   };
 }
 
-/** The options of `connect` that follow the sign-in of a supabase-js client. */
+/** Returns options for `connect` that use the sign-in of a supabase-js client. */
 export function supabaseTokens(supabase: SupabaseLike): Required<Pick<ConnectOptions, "getToken" | "onTokenChange">> {
   const { auth } = supabase;
   return {
     async getToken({ refresh }) {
-      // getSession waits for a refresh under way, and refreshes a session whose end is near.
+      // getSession waits for a running refresh, and refreshes a session that is about to expire.
       const answer = await auth.getSession();
       if (answer.error) throw failure("token_unavailable", answer.error);
       const { session } = answer.data;
@@ -38,7 +38,7 @@ export function supabaseTokens(supabase: SupabaseLike): Required<Pick<ConnectOpt
       return data.session.access_token;
     },
     onTokenChange(changed) {
-      // Not in the callback itself: supabase-js holds a lock there, which getSession would wait for.
+      // Calls back after a timeout: supabase-js holds a lock during its callback, and getSession would wait for it.
       const { data } = auth.onAuthStateChange(() => void setTimeout(changed));
       return () => data.subscription.unsubscribe();
     },

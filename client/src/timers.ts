@@ -1,4 +1,4 @@
-/** Timers by name: one of each, and all of them end together. */
+/** Named timers: at most one runs per name, and one call cancels all. */
 
 import type { World } from "./world.ts";
 
@@ -11,7 +11,7 @@ export class Timers<Name extends string> {
     this.#world = world;
   }
 
-  /** Runs `act` after so many milliseconds, in the place of an earlier timer of that name. */
+  /** Runs `act` after `ms` milliseconds. Replaces an earlier timer with this name. */
   after(name: Name, ms: number, act: () => void): void {
     this.cancel(name);
     const fire = () => {
@@ -21,18 +21,18 @@ export class Timers<Name extends string> {
     this.#running.set(name, this.#world.setTimer(fire, ms));
   }
 
-  /** Ends a timer, if it runs. */
+  /** Cancels the timer if it runs. */
   cancel(name: Name): void {
     if (this.#running.has(name)) this.#world.clearTimer(this.#running.get(name));
     this.#running.delete(name);
   }
 
-  /** Ends all of them. */
+  /** Cancels all timers. */
   clear(): void {
     for (const name of [...this.#running.keys()]) this.cancel(name);
   }
 
-  /** Whether the timer runs. */
+  /** Returns whether the timer runs. */
   has(name: Name): boolean {
     return this.#running.has(name);
   }

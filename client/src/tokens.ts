@@ -1,18 +1,18 @@
-/** Asks the app for its access token: waits for a bounded time, and names what can go wrong. */
+/** Asks the app for its access token, with a time limit, and turns failures into errors with a code. */
 
 import { StoppedError, TokenError, type UsherError } from "./errors.ts";
 import { hasExpired } from "./jwt.ts";
 import type { ErrorFrame } from "./wire.ts";
 import type { World } from "./world.ts";
 
-/** How long an answer may take. An auth server that is away lets supabase-js wait for 30 s. */
+/** The time limit for an answer. If the auth server is down, supabase-js waits for 30 s. */
 const ANSWER_MS_MAX = 8000;
-/** A call that has not answered in time is waited for again, up to this age. Then it is given up for another one. */
+/** The greatest age of a late call that the client still waits for. After that it starts another call. */
 const CALL_MS_MAX = 30_000;
 
 /**
- * Gives the access token, or null for a viewer without one. `refresh` is true if the gateway says that the last token has
- * expired: then only a new one helps.
+ * Returns the access token, or null for a viewer without one. If `refresh` is true, the gateway has refused the last
+ * token, so return a new one.
  */
 export type GetToken = (options: { readonly refresh: boolean }) => string | null | Promise<string | null>;
 
@@ -21,11 +21,11 @@ interface Call {
   readonly answer: Promise<string | null>;
 }
 
-/** The tokens of one client. */
+/** Asks for the tokens of one client. */
 export class Tokens {
   readonly #world: World;
   readonly #get: GetToken | undefined;
-  /** A call that has not answered in time. It is waited for again, so that calls do not pile up behind it. */
+  /** A call that did not answer in time. The next `ask` waits for it again, so that calls do not pile up. */
   #late: Call | null = null;
 
   constructor(world: World, get: GetToken | undefined) {
@@ -33,7 +33,10 @@ export class Tokens {
     this.#get = get;
   }
 
-  /** The token, or null for nobody. Rejects with a `TokenError`, or with a `StoppedError` of the app's own. */
+  /**
+   * Returns the token, or null for a viewer without one. Rejects with a `TokenError`, or with a `StoppedError` that the
+   * app threw.
+   */
   async ask(refresh = false): Promise<string | null> {
     const get = this.#get;
     if (!get) return null;
@@ -64,27 +67,27 @@ export class Tokens {
   }
 }
 
-/** Every gateway takes a token of this size. */
+/** Every gateway accepts a token of this size. */
 const BYTES_ALWAYS_TAKEN = 8192;
 /** The close code with which a gateway refuses a token. */
 const REFUSED = 4501;
 
-/** What the bearer of a token is told that the gateway has refused, if the app has no other one. */
+/** Returns the app's error for a token that the gateway has refused. */
 export function refusalOfToken({ code, message = code, reason }: ErrorFrame, token: string | null): UsherError {
   const isLarge = (token?.length ?? 0) > BYTES_ALWAYS_TAKEN;
   if (code === "too_large" || reason === "too_large" || (code === "bad_request" && isLarge))
     return new StoppedError("token_too_large", message, REFUSED);
-  // Without a reason, as from a proxy before the gateway, the token's own date says it.
+  // A proxy before the gateway gives no reason. The token's `exp` claim then tells whether it has expired.
   if (reason === "expired" || (reason === undefined && hasExpired(token))) return expired();
   return new StoppedError(reason === "issuer" ? "issuer_not_accepted" : "unauthorized", message, REFUSED);
 }
 
-/** The gateway takes no viewer without a token, or does not take this one. */
+/** Returns the error for a close with 4501: the token is not valid, or the gateway requires one. */
 export function unauthorized(): StoppedError {
-  return new StoppedError("unauthorized", "the access token is not valid, or one is needed", REFUSED);
+  return new StoppedError("unauthorized", "the access token is missing or not valid: sign in again", REFUSED);
 }
 
-/** The last token has expired, and the app has no other one so far. */
+/** Returns the error for an expired token while the app has no new one. */
 export function expired(): TokenError {
-  return new TokenError("token_expired", "the access token has expired, and there is no fresh one yet");
+  return new TokenError("token_expired", "the access token has expired, and the app has no new one yet");
 }

@@ -1,4 +1,4 @@
-/** The client: one connection, shared by all the sessions that are followed. */
+/** The client: one connection, shared by all followed sessions. */
 
 import { ACCESS_WITHDRAWN } from "./backoff.ts";
 import { Connection } from "./connection.ts";
@@ -13,40 +13,40 @@ import { type GetToken, Tokens } from "./tokens.ts";
 import type { ServerFrame } from "./wire.ts";
 import { type Fetch, realWorld, type Signal, type SocketClass, type World } from "./world.ts";
 
-/** Events that a first subscription asks for. */
+/** The number of events that a first subscription requests by default. */
 const HISTORY = 50;
-/** A session that nobody holds is left after this time: a route that changes does not cost a subscription. */
+/** The client keeps a released session for this long, so that a change of route does not cost a new subscription. */
 const LINGER_MS = 3000;
 
-/** How to reach a gateway, and as whom. */
+/** The address of a gateway, the viewer's token, and other options. */
 export interface ConnectOptions {
-  /** The gateway: `https://gateway.example`, with or without the path of its socket. */
+  /** The gateway's URL: `https://gateway.example`, with or without `/v1/socket`. */
   readonly url: string;
   /**
-   * The Supabase access token, or null for a viewer without one. Asked at each connect, and when one runs out; then with
-   * `refresh: true` if the gateway has refused the last one. If it throws, or does not answer within 8 s, the client shows
-   * `connection.error`, reads without a token and asks again.
+   * Returns the Supabase access token, or null for a viewer without one. The client calls it at each connect and when a
+   * token expires, with `refresh: true` if the gateway has refused the last token. If it throws, or does not answer
+   * within 8 s, the client sets `connection.error`, reads without a token and asks again.
    */
   readonly getToken?: GetToken;
-  /** Calls back whenever there may be another token; gives how to stop. */
+  /** Registers a callback for each possible change of the token. Returns a function that unregisters it. */
   readonly onTokenChange?: (changed: () => void) => () => void;
-  /** How many of the newest events to begin a session with: 0 to 200, 50 if you do not say. */
+  /** The number of newest events that a session starts with: 0 to 200, default 50. */
   readonly history?: number;
-  /** Where there is none: Node before 22 takes that of `ws`. */
+  /** The WebSocket class, if the environment has none. In Node before version 22, pass the one of `ws`. */
   readonly WebSocket?: SocketClass;
-  /** Instead of the global one. */
+  /** A replacement for the global `fetch`. */
   readonly fetch?: Fetch;
 }
 
-/** A followed session, and who holds it. */
+/** A followed session and its open handles. */
 interface Entry {
   readonly follower: Follower;
   readonly holders: Set<Session>;
-  /** Runs while nobody does. */
+  /** The timer that ends the subscription. It runs while `holders` is empty. */
   linger: unknown;
 }
 
-/** A client of one gateway. It connects when the first session is followed, and leaves after the last. */
+/** A client of one gateway. It connects when the app follows its first session, and disconnects after the last one. */
 export class Usher {
   readonly #world: World;
   readonly #options: ConnectOptions;
@@ -63,7 +63,7 @@ export class Usher {
     this.#world = world;
     this.#options = options;
     const tokens = new Tokens(world, options.getToken);
-    // Like the socket: without a usable token it reads as nobody.
+    // Without a usable token, HTTP calls read without one, like the socket.
     const token = () => tokens.ask().catch((error) => (error instanceof TokenError ? null : Promise.reject(error)));
     this.#caller = { world, base: baseOf(options.url), token };
     this.#connection = new Connection({
@@ -78,18 +78,18 @@ export class Usher {
     });
   }
 
-  /** How the connection stands. */
+  /** The state of the connection. */
   get connection(): ConnectionState {
     return this.#state;
   }
 
-  /** Calls `listener` whenever the connection changes; gives how to stop. */
+  /** Calls `listener` after each change of the connection. Returns a function that removes the listener. */
   onConnection(listener: (state: ConnectionState) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
+  /** Follows a session. Calls with the same id share one subscription. Close the returned handle after use. */
   session(given: string): Session {
     const id = normalId(given);
     const entry = this.#entry(id);
@@ -98,37 +98,37 @@ export class Usher {
     const session = new Session(entry.follower, loadOlder, this.#world.uuid, () => {
       entry.holders.delete(session);
       if (entry.holders.size > 0) return;
-      // Held by nobody any more: the client was closed meanwhile.
+      // The entry is gone if the app has closed the client in the meantime.
       if (this.#followers.get(id) === entry) entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
     });
     entry.holders.add(session);
     return session;
   }
 
-  /** What is known of a session, without following it. */
+  /** Returns the state of a session without following it. */
   peek(id: string): SessionState {
     return this.#followers.get(normalId(id))?.follower.state ?? INITIAL_STATE;
   }
 
   /**
-   * The time as the client measures it, in milliseconds since 1970. Compare `connection.retryAt` with this and not with the
-   * device clock, which may be set back.
+   * Returns the time on the client's clock, in milliseconds since 1970. Compare `connection.retryAt` with this time and
+   * not with the device clock, which can be set back.
    */
   now(): number {
     return this.#world.now();
   }
 
-  /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
+  /** Retries immediately, or checks that the connection is alive. Call it after the app returns from the background. */
   wake(): void {
     this.#connection.on("wake");
   }
 
-  /** There may be another token, or somebody pressed "try again" after the connection had stopped. */
+  /** Asks for the token again and reconnects if necessary. Call it after a sign-in, or from a "Try again" button. */
   renewToken(): void {
     this.#connection.renewToken();
   }
 
-  /** Closes and leaves all sessions: loops over them end, and what is on its way fails as `closed`. */
+  /** Closes all sessions and the connection. Loops over sessions end, and unanswered requests fail with `closed`. */
   close(): void {
     for (const [id, entry] of [...this.#followers]) {
       for (const session of [...entry.holders]) session.close();
@@ -152,7 +152,7 @@ export class Usher {
     this.#followers.set(id, entry);
     if (this.#followers.size === 1) this.#begin();
     else if (this.#state.status === "open") follower.subscribe();
-    // The last subscription was taken away, and the socket with it; another session is another matter.
+    // The gateway closed the socket because it withdrew access to the last session. It may allow this one.
     else if (this.#isWithdrawn()) this.#connection.renewToken();
     else if (this.#state.status === "stopped" && this.#state.error) follower.stop(this.#state.error);
     return entry;
@@ -189,7 +189,7 @@ export class Usher {
 
   #ask(frame: Parameters<Connection["send"]>[0], onAnswer: (frame: ServerFrame) => void): number | null {
     const id = this.#nextId++;
-    // Before it is sent: a frame that is too large is answered at once.
+    // Registers the answer before sending: the connection answers a frame that is too large immediately.
     this.#asked.set(id, onAnswer);
     if (this.#connection.send({ ...frame, id })) return id;
     this.#asked.delete(id);
@@ -209,12 +209,13 @@ export class Usher {
     const before = this.#state;
     this.#state = state;
     const { status, error } = state;
-    // A session that was refused by name keeps that name.
+    // A session that has stopped with its own error keeps that error.
     if (status === "stopped" && error && error !== before.error)
       this.#each((follower) => follower.state.status !== "stopped" && follower.stop(error));
     if (status === "connecting" && before.status === "stopped")
       this.#each((follower) => follower.dispatch({ type: "connecting" }));
-    // One that another listener has taken off is not told any more, nor is anybody of what is over already.
+    // A listener may remove another listener, or cause a newer state. This loop skips removed listeners, and stops when
+    // the state is out of date.
     for (const listener of [...this.#listeners]) {
       if (this.#state !== state) return;
       if (this.#listeners.has(listener)) listener(state);
@@ -229,27 +230,28 @@ export class Usher {
   async #loadOlder(follower: Follower, limit: number): Promise<boolean> {
     const { before } = follower.state.chat;
     if (before === null) return false;
-    // Most viewers never read back: the HTTP calls are loaded by the first who does.
+    // Loads the HTTP module on first use: most viewers never load older messages.
     const { fetchOlder } = await import("./http.ts");
     const page = await fetchOlder(this.#caller, follower.id, before, limit);
-    // The window may have moved on, or begun afresh, while the page was on its way.
+    // Drops the page if the start of the window changed during the request.
     if (follower.state.chat.before !== before) return true;
     follower.dispatch({ type: "older", page });
     return follower.state.chat.before !== before;
   }
 
   #each(act: (follower: Follower) => void): void {
-    // A listener that is told in between may have left one of them, or closed the client.
+    // A listener may close a session, or the whole client, during this loop.
     for (const [id, entry] of [...this.#followers]) if (this.#followers.get(id) === entry) act(entry.follower);
   }
 }
 
-/** Makes a client of the gateway at `url`. Nothing happens until a session is followed. */
+/** Creates a client for the gateway at `url`. It connects when the app follows its first session. */
 export function connect(options: ConnectOptions): Usher {
   return new Usher(options, realWorld(options));
 }
 
 function baseOf(url: string): string {
-  if (!/^(http|ws)s?:\/\//.test(url)) throw new StoppedError("bad_request", `not the URL of a gateway: ${url}`);
+  if (!/^(http|ws)s?:\/\//.test(url))
+    throw new StoppedError("bad_request", `the URL of the gateway must start with https:// or wss://, not ${url}`);
   return url.replace(/^ws/, "http").replace(/(\/v1\/socket)?\/*$/, "");
 }

@@ -1,22 +1,23 @@
 /**
- * Folds tallies, voting events and the viewer's own choice into the votings of one session.
+ * Combines tallies, poll events and the viewer's own vote into the polls of one session.
  *
- * Pure. Counts are absolute and a tally's version only grows, so an older frame is ignored; an open tally never reopens a
- * voting that its event has closed. A choice is shown at once and taken back if it is refused.
+ * Pure. Counts are absolute and a tally's version only grows, so this module ignores an older frame. A tally never
+ * reopens a poll that its event has closed. The state shows a vote immediately, and reverts it if the gateway refuses
+ * it.
  */
 
 import type { Count, LogEvent, TallyFrame, VotingFrame, VotingOption, VotingRow } from "./wire.ts";
 
-/** Votings kept: the open one and the latest closed ones. */
+/** The most polls that the state keeps: the open ones first, then the latest closed ones. */
 export const VOTINGS_MAX = 16;
 
-/** A voting as this viewer may see it. */
+/** A poll, as this viewer may see it. */
 export interface Voting {
   readonly id: string;
   /** `open` or `closed`. */
   readonly status: string;
   readonly question: string;
-  /** The ballot, in its order. */
+  /** The options, in ballot order. */
   readonly options: readonly VotingOption[];
   readonly total: number;
   /** Null while the counts are hidden from this viewer. */
@@ -25,28 +26,28 @@ export interface Voting {
   readonly closes_at: string | null;
   readonly results_visibility: string;
   readonly allow_change: boolean;
-  /** The viewer's own choice, shown before it is confirmed. */
+  /** The viewer's own vote: a movie, or null. It includes a vote that the gateway has not confirmed yet. */
   readonly mine: string | null;
-  /** While a choice is on its way: what it is, and what was confirmed before. */
+  /** The vote that the gateway has not confirmed yet, and the confirmed one `before` it; null if none waits. */
   readonly wish: { readonly movie: string | null; readonly before: string | null } | null;
 }
 
-/** One row of a standing. */
+/** One option of a poll with its result. */
 export interface StandingRow extends VotingOption {
   /** Null while the counts are hidden. */
   readonly votes: number | null;
-  /** Of all votes, from 0 to 1. */
+  /** The share of all votes, from 0 to 1. */
   readonly share: number;
   readonly leads: boolean;
   readonly mine: boolean;
 }
 
-/** The votings that a subscription begins with, keeping a choice that is still on its way. */
+/** Applies the polls of a `subscribed` or `reset` frame. Keeps an unconfirmed vote. */
 export function foldSnapshot(votings: readonly Voting[], frames: readonly VotingFrame[]): readonly Voting[] {
   return arrange(
     frames.map((frame) => {
       const before = votings.find((voting) => voting.id === frame.voting);
-      // A resume that was answered from memory does not say `mine`: what was known stands.
+      // A resume from the gateway's memory has no `mine`. The known vote stays.
       const said = frame.mine === undefined ? (before?.wish?.before ?? before?.mine ?? null) : frame.mine;
       const wish = before?.wish ? { movie: before.wish.movie, before: said } : null;
       const mine = wish ? wish.movie : said;
@@ -55,7 +56,7 @@ export function foldSnapshot(votings: readonly Voting[], frames: readonly Voting
   );
 }
 
-/** Folds one `tally` frame. */
+/** Applies one `tally` frame. */
 export function foldTally(votings: readonly Voting[], frame: TallyFrame): readonly Voting[] {
   const known = votings.find((voting) => voting.id === frame.voting);
   if (known && (frame.version < known.version || (known.status === "closed" && frame.status === "open")))
@@ -63,7 +64,7 @@ export function foldTally(votings: readonly Voting[], frame: TallyFrame): readon
   return upsert(votings, frame.voting, (voting) => ({ ...voting, ...counted(frame) }));
 }
 
-/** Folds one `voting.*` event of the log. */
+/** Applies one `voting.*` event of the log. */
 export function foldVotingEvent(votings: readonly Voting[], event: LogEvent): readonly Voting[] {
   switch (event.type) {
     case "voting.deleted":
@@ -84,7 +85,7 @@ export function foldVotingEvent(votings: readonly Voting[], event: LogEvent): re
   }
 }
 
-/** Shows a choice before the database has confirmed it; null withdraws. */
+/** Shows a vote before the gateway confirms it; null withdraws the vote. */
 export function wishVote(votings: readonly Voting[], id: string, movie: string | null): readonly Voting[] {
   return change(votings, id, (voting) => ({
     ...voting,
@@ -93,7 +94,7 @@ export function wishVote(votings: readonly Voting[], id: string, movie: string |
   }));
 }
 
-/** Confirms a choice, unless a later one is on its way. */
+/** Confirms a vote. A later unconfirmed vote stays on screen. */
 export function confirmVote(votings: readonly Voting[], id: string, movie: string | null): readonly Voting[] {
   return change(votings, id, (voting) =>
     voting.wish && voting.wish.movie !== movie
@@ -102,26 +103,26 @@ export function confirmVote(votings: readonly Voting[], id: string, movie: strin
   );
 }
 
-/** Takes a refused choice back. */
+/** Reverts a refused vote to the one before it. */
 export function refuseVote(votings: readonly Voting[], id: string, movie: string | null): readonly Voting[] {
   return change(votings, id, (voting) =>
     voting.wish && voting.wish.movie === movie ? { ...voting, wish: null, mine: voting.wish.before } : voting,
   );
 }
 
-/** Takes the viewer's own vote as the gateway has it. A choice that is on its way is still shown. */
+/** Applies the viewer's own vote from a `mine` frame. An unconfirmed vote stays on screen. */
 export function foldMine(votings: readonly Voting[], id: string, movie: string | null): readonly Voting[] {
   return change(votings, id, (voting) =>
     voting.wish ? { ...voting, wish: { ...voting.wish, before: movie } } : { ...voting, mine: movie },
   );
 }
 
-/** Forgets whose choices these were. */
+/** Removes the viewer's own votes from all polls. */
 export function forgetVotes(votings: readonly Voting[]): readonly Voting[] {
   return votings.map((voting) => ({ ...voting, mine: null, wish: null }));
 }
 
-/** The rows of a voting in ballot order, with share and who leads. */
+/** Returns the results of a poll in ballot order: votes, share, and which option leads. */
 export function standing(voting: Voting): readonly StandingRow[] {
   const votes = voting.counts && new Map(voting.counts.map((count) => [count.movie, count.votes]));
   const most = Math.max(1, ...(votes?.values() ?? []));
@@ -173,7 +174,7 @@ function change(votings: readonly Voting[], id: string, act: (voting: Voting) =>
   return votings.map((voting) => (voting.id === id ? act(voting) : voting));
 }
 
-/** Open first, then as given: the gateway sends the latest closed one first, and a new one is put in front. */
+/** Puts open polls first and limits the number. Otherwise keeps the order, which has the latest closed poll first. */
 function arrange(votings: readonly Voting[]): readonly Voting[] {
   const open = votings.filter((voting) => voting.status === "open");
   return [...open, ...votings.filter((voting) => voting.status !== "open")].slice(0, VOTINGS_MAX);

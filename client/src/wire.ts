@@ -1,12 +1,12 @@
 /**
- * The words on the wire, as `usher.v1` has them.
+ * Types of the `usher.v1` frames.
  *
- * What mirrors a row or a frame keeps its names, so that what a component was written for with supabase-js fits.
+ * Rows and frames keep the names of their columns and keys, so components written for supabase-js work unchanged.
  */
 
 import type { Tables } from "./database.types.ts";
 
-/** Who wrote a message. */
+/** The author of a message. */
 export interface Author {
   readonly username: string;
   readonly display_name: string | null;
@@ -14,10 +14,10 @@ export interface Author {
   readonly role: string;
 }
 
-/** A row of `chat_messages` as the log has it. A deleted message has no body. */
+/** A row of `chat_messages`, as the log contains it. A deleted message has no body. */
 export type MessageRow = Omit<Tables<"chat_messages">, "body"> & { readonly body: string | null };
 
-/** One choice on a ballot. */
+/** One option of a poll. */
 export interface VotingOption {
   readonly movie: string;
   readonly title: string;
@@ -30,13 +30,13 @@ export interface Count {
   readonly votes: number;
 }
 
-/** A row of `voting_sessions` with its ballot, as the log has it. */
+/** A row of `voting_sessions` with its options, as the log contains it. */
 export type VotingRow = Omit<Tables<"voting_sessions">, "results"> & {
   readonly options: readonly VotingOption[];
   readonly results: { readonly total: number; readonly counts: readonly Count[] } | null;
 };
 
-/** One event of a session's log. A newer gateway may send types that are not listed: leave them be. */
+/** One event of a session's log. A newer gateway may send types that are not listed here: ignore them. */
 export type LogEvent =
   | EventOf<"chat.created", MessageRow & { readonly author: Author | null }>
   | EventOf<"chat.updated", MessageRow>
@@ -48,21 +48,21 @@ export type LogEvent =
 
 /** An event of one type. */
 export interface EventOf<Type extends string, Data> {
-  /** Its number in the log: consecutive, from 1. */
+  /** The event number in the log: consecutive, from 1. */
   readonly seq: number;
   readonly type: Type;
   readonly at: string;
   readonly data: Data;
 }
 
-/** What the viewer may do. */
+/** The viewer's permissions. */
 export interface Can {
   readonly send: boolean;
   readonly vote: boolean;
   readonly moderate: boolean;
 }
 
-/** The session itself. */
+/** Properties of the session. */
 export interface SessionInfo {
   readonly title: string;
   readonly status: string;
@@ -73,7 +73,7 @@ export interface SessionInfo {
   readonly streamer_id?: string;
 }
 
-/** Absolute counts; `counts` is null while they are hidden from this viewer. */
+/** The counts of a poll, always absolute. `counts` is null while they are hidden from this viewer. */
 export interface TallyFrame {
   readonly voting: string;
   readonly status: string;
@@ -83,7 +83,7 @@ export interface TallyFrame {
   readonly closes_at: string | null;
 }
 
-/** A voting as a subscription begins with it. `mine` is absent where the gateway did not ask the database. */
+/** A poll at the start of a subscription. `mine` is absent if the gateway has not queried the database. */
 export interface VotingFrame extends TallyFrame {
   readonly question: string;
   readonly options: readonly VotingOption[];
@@ -104,7 +104,7 @@ interface Start {
   readonly votings?: readonly VotingFrame[];
 }
 
-/** `subscribed`: where this client stands. */
+/** `subscribed`: the answer to `subscribe`, with the client's position. */
 export interface SubscribedFrame extends Start {
   readonly type: "subscribed";
   readonly id?: number;
@@ -112,23 +112,23 @@ export interface SubscribedFrame extends Start {
   readonly viewers?: number;
 }
 
-/** `reset`: continuity was lost while subscribed. */
+/** `reset`: the gateway starts an open subscription over. */
 export interface ResetFrame extends Start {
   readonly type: "reset";
 }
 
-/** `error`: something was refused. */
+/** `error`: the gateway refuses a request. */
 export interface ErrorFrame {
   readonly type: "error";
   readonly id?: number;
   readonly code: string;
   readonly message?: string;
   readonly retry_after_ms?: number;
-  /** What about a token is wrong. A newer gateway may know more reasons. */
+  /** The flaw of a refused token. A newer gateway may send other reasons. */
   readonly reason?: TokenFlaw | (string & {});
 }
 
-/** What can be wrong with an access token. */
+/** The flaws of an access token. */
 export type TokenFlaw =
   | "algorithm"
   | "claim"
@@ -143,7 +143,7 @@ export type TokenFlaw =
   | "too_large"
   | "unknown_key";
 
-/** `ack`: a message or a vote is committed. */
+/** `ack`: the database has committed a message or a vote. */
 export interface AckFrame {
   readonly type: "ack";
   readonly id?: number;
@@ -151,7 +151,7 @@ export interface AckFrame {
   readonly message?: string;
 }
 
-/** `mine`: the viewer's own vote, which may have been cast on another socket. */
+/** `mine`: the viewer's own vote, possibly from another socket. */
 export interface MineFrame {
   readonly type: "mine";
   readonly session: string;
@@ -160,7 +160,7 @@ export interface MineFrame {
   readonly movie: string | null;
 }
 
-/** What the gateway says about one session. */
+/** A frame from the gateway about one session. */
 export type SessionFrame =
   | SubscribedFrame
   | ResetFrame
@@ -172,7 +172,7 @@ export type SessionFrame =
   | MineFrame
   | { readonly type: "unsubscribed"; readonly session: string; readonly reason?: string; readonly id?: number };
 
-/** What the gateway says. */
+/** A frame from the gateway. */
 export type ServerFrame =
   | SessionFrame
   | ErrorFrame
@@ -188,14 +188,14 @@ export type ServerFrame =
   | { readonly type: "reconnect"; readonly after_ms?: number }
   | { readonly type: "pong" };
 
-/** Where a client stood. */
+/** The position that a client resumes from. */
 export interface ResumePoint {
   readonly seq: number;
   readonly epoch?: string;
   readonly token?: string;
 }
 
-/** What a client says. */
+/** A frame from the client. */
 export type ClientFrame =
   | { readonly type: "auth"; readonly token: string }
   | { readonly type: "subscribe"; readonly session: string; readonly history: number }
@@ -204,7 +204,7 @@ export type ClientFrame =
   | {
       readonly type: "send";
       readonly session: string;
-      /** 1 to 2,000 characters. One of them shows: the gateway refuses white space and invisible characters alone. */
+      /** 1 to 2,000 characters, at least one of them visible. */
       readonly body: string;
       readonly nonce: string;
       readonly reply_to?: string;
@@ -212,7 +212,7 @@ export type ClientFrame =
   | { readonly type: "vote"; readonly voting: string; readonly movie: string | null }
   | { readonly type: "ping" };
 
-/** Reads one text frame; null for what is not one. The shape behind `type` is the gateway's promise. */
+/** Parses one text frame. Returns null for anything else. Checks only that `type` exists and trusts the gateway. */
 export function parseFrame(text: unknown): ServerFrame | null {
   if (typeof text !== "string") return null;
   try {
@@ -223,8 +223,8 @@ export function parseFrame(text: unknown): ServerFrame | null {
   }
 }
 
-/** Whether a text has more bytes than that. */
+/** Returns whether a text has more than `bytes` bytes in UTF-8. */
 export function isLonger(text: string, bytes: number): boolean {
-  // A UTF-16 unit has at most three bytes, so that most texts need not be encoded.
+  // A UTF-16 unit takes at most three bytes, so most texts need no encoding.
   return text.length * 3 > bytes && new TextEncoder().encode(text).length > bytes;
 }

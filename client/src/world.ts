@@ -1,12 +1,12 @@
-/** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
+/** The client's environment: sockets, HTTP, clock, timers, randomness, and signals of the network and the page. */
 
 import { steadyClock } from "./clock.ts";
 import { StoppedError } from "./errors.ts";
 
-/** Written as a method, so that sockets whose events say more fit too. */
+/** A method type, so that sockets with richer event types are assignable too. */
 type Handler<Event> = { on(event: Event): void }["on"] | null;
 
-/** The part of a WebSocket that is used; the browsers', Node's, Deno's, React Native's and `ws` have it. */
+/** The part of a WebSocket that the client uses. Browsers, Node, Deno, React Native and `ws` have it. */
 export interface SocketLike {
   readonly readyState: number;
   onmessage: Handler<{ data: unknown }>;
@@ -16,43 +16,43 @@ export interface SocketLike {
   close(code?: number): void;
 }
 
-/** What makes sockets. */
+/** A WebSocket class. */
 export type SocketClass = new (url: string, protocols: string[]) => SocketLike;
 
-/** The part of `fetch` that is used. */
+/** The part of `fetch` that the client uses. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** News that a client acts on. */
+/** A change of the network or the page. `wake` means that the page became visible or active again. */
 export type Signal = "online" | "offline" | "wake";
 
-/** All of the outside; tests bring their own. */
+/** The environment of a client. Tests pass their own. */
 export interface World {
   readonly openSocket: (url: string) => SocketLike;
   readonly fetch: Fetch;
-  /** Milliseconds since 1970, by a clock that never goes back. */
+  /** Returns milliseconds since 1970, from a clock that never runs backwards. */
   readonly now: () => number;
-  /** In [0, 1). */
+  /** Returns a random number in [0, 1). */
   readonly random: () => number;
   readonly uuid: () => string;
   readonly setTimer: (act: () => void, ms: number) => unknown;
   readonly clearTimer: (timer: unknown) => void;
-  /** Starts to listen for news; gives how to stop. */
+  /** Listens for signals. Returns a function that stops listening. */
   readonly watch: (on: (signal: Signal) => void) => () => void;
 }
 
-/** Browsers and Node run a timer of more than this at once. */
+/** The longest timer. Browsers and Node run a longer one immediately. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
-/** The world as it is. */
+/** Returns the environment of the browser or of Node. */
 export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}): World {
   return {
     openSocket(url) {
       const Socket = own.WebSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket;
       if (!Socket)
-        throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as that of `ws`");
+        throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as the one of `ws`");
       return new Socket(url, ["usher.v1"]);
     },
-    // Looked up late: a page may replace it, and it must be called without a `this`.
+    // Looks up `fetch` at each call, because a page may replace it. It must be called without a `this`.
     fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),
     now: steadyClock(),
     random: () => Math.random(),
@@ -64,7 +64,7 @@ export function realWorld(own: { WebSocket?: SocketClass; fetch?: Fetch } = {}):
 }
 
 function uuid(): string {
-  // It is missing on pages without TLS and in React Native, whatever the types say.
+  // Despite the types, `randomUUID` is missing on pages without TLS and in React Native.
   const crypto: Partial<Crypto> | undefined = globalThis.crypto;
   if (crypto?.randomUUID) return crypto.randomUUID();
   return "10000000-1000-4000-8000-100000000000".replace(/[018]/g, (digit) => {
@@ -73,7 +73,10 @@ function uuid(): string {
   });
 }
 
-/** Timers of a page that was hidden, frozen or asleep are late: the first thing to do after it is to look. */
+/**
+ * The browser events and their signals. Timers of a hidden, frozen or sleeping page fire late, so the client checks its
+ * connection when the page wakes up.
+ */
 const NEWS: readonly (readonly [event: string, signal: Signal])[] = [
   ["online", "online"],
   ["offline", "offline"],

@@ -1,21 +1,21 @@
-/** Writes what is known of a session into a React Query cache, for queries, devtools and persisters beside the hooks. */
+/** Writes the state of a session into a React Query cache, for queries, devtools and persisters. */
 
 import { normalId } from "../ids.ts";
 import type { Session } from "../session.ts";
 import type { SessionState } from "../state.ts";
 import type { Usher } from "../usher.ts";
 
-/** The key of a query, as React Query has it. */
+/** The key of a React Query query. */
 export type QueryKey = readonly unknown[];
 
-/** The part of a React Query client that is used; the package depends on no version of it. */
+/** The part of a React Query client that this package uses. It depends on no version of React Query. */
 export interface QueryClientLike {
   setQueryData(key: QueryKey, data: unknown): unknown;
   setQueryDefaults(key: QueryKey, defaults: Record<string, unknown>): void;
   invalidateQueries(filters: { queryKey: QueryKey }): Promise<void>;
 }
 
-/** Where the cache has what. `useQuery({ queryKey: usherKeys.viewers(id) })` needs no `queryFn`. */
+/** The query keys of the cache. `useQuery({ queryKey: usherKeys.viewers(id) })` needs no `queryFn`. */
 export const usherKeys = {
   all: ["usher"] as const,
   session: (id: string) => ["usher", normalId(id)] as const,
@@ -34,11 +34,11 @@ const PARTS: { readonly [Part in "info" | "messages" | "votings" | "viewers"]: (
 
 const parts = Object.keys(PARTS) as (keyof typeof PARTS)[];
 
-/** Says how queries of these keys behave: what the socket wrote stays, and a refetch gives what is known. */
+/** Sets the defaults of queries with these keys: data never becomes stale, and a refetch returns the present state. */
 export function prepareCache(cache: QueryClientLike, usher: Usher): void {
   cache.setQueryDefaults(usherKeys.all, {
     staleTime: Infinity,
-    // States share what did not change already; comparing a long chat again for each message would be slow.
+    // States already share their unchanged parts. Comparing a long chat again for each message would be slow.
     structuralSharing: false,
     queryFn: ({ queryKey }: { queryKey: QueryKey }) => {
       const [, id, part] = queryKey as [string, string, keyof typeof PARTS];
@@ -48,8 +48,8 @@ export function prepareCache(cache: QueryClientLike, usher: Usher): void {
 }
 
 /**
- * Writes changes of a session until the function that it gives is called. After a reset, what was derived from the
- * session is out of date: its own keys and `invalidate` are invalidated.
+ * Writes each change of a session into the cache, until the caller calls the returned function. After a reset, data
+ * derived from the session is out of date, so it invalidates the session's own keys and those from `invalidate`.
  */
 export function writeCache(
   cache: QueryClientLike,

@@ -1,4 +1,4 @@
-/** The chat of a session: a window over its messages, one's own unsettled ones, and reading back by scrolling up. */
+/** The chat of a session: the message window, the viewer's pending messages, and scrolling up to older messages. */
 
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
@@ -11,42 +11,45 @@ import type { SessionStatus } from "../state.ts";
 import { isLoading, type SessionId, useActions, useSelected } from "./hooks.ts";
 import { useSource } from "./provider.ts";
 
-/** Pixels from an edge that count as being there. */
+/** A list within this distance of an edge, in pixels, counts as scrolled to that edge. */
 const EDGE_PX = 80;
-/** On a server there is no layout, and React 18 says so for each effect. */
+/** Avoids a warning: on a server, React 18 warns about each layout effect. */
 const useLayout = typeof document === "undefined" ? useEffect : useLayoutEffect;
 
-/** The chat. */
+/** The result of `useChat`. */
 export interface UseChat {
-  /** How the session stands: `stopped` with `sessionError`, if it may not be seen. */
+  /** The status of the session: `stopped` with a `sessionError` if the viewer may not see it. */
   readonly status: SessionStatus;
-  /** Whether the first messages are still on their way: an empty list then says nothing. */
+  /** Whether the first messages are still loading. An empty list is then not an empty chat. */
   readonly isLoading: boolean;
-  /** Why the session is `stopped`. */
+  /** The reason for `stopped`. */
   readonly sessionError: UsherError | null;
-  /** The window, oldest first; a deleted message has no `body`. */
+  /** The messages in the window, oldest first. A deleted message has no `body`. */
   readonly messages: readonly Message[];
-  /** One's own messages that are on their way or failed; show them after the others. */
+  /** The viewer's own messages that are unanswered or failed. Show them after the others. */
   readonly pending: readonly PendingMessage[];
   readonly hasOlder: boolean;
   readonly isLoadingOlder: boolean;
-  /** Why older messages could not be loaded. */
+  /** The reason why loading older messages failed. */
   readonly error: UsherError | null;
-  /** Messages that came while the list was scrolled up. */
+  /** The number of messages that arrived while the list was scrolled up. */
   readonly unread: number;
-  /** Loads a page of older messages. A list with `listRef` does it by itself. */
+  /** Loads a page of older messages. A list with `listRef` calls it automatically. */
   readonly loadOlder: () => Promise<void>;
   /** Scrolls to the newest message. */
   readonly toNewest: () => void;
-  /** For the element that scrolls: it stays at the newest, loads older ones when scrolled up, and does not jump. */
+  /**
+   * The `ref` of the scrolling element. The list follows the newest message, loads older ones when the viewer scrolls
+   * up, and does not jump.
+   */
   readonly listRef: (list: HTMLElement | null) => void;
-  /** Sends a message; resolves to its number, or rejects by name. */
+  /** Sends a message. Resolves to its event number, or rejects with an `UsherError`. */
   readonly send: (body: string, options?: SendOptions) => Promise<Sent>;
   readonly resend: (nonce: string) => Promise<Sent>;
   readonly discard: (nonce: string) => void;
 }
 
-/** The chat of a session. */
+/** Returns the chat of a session. */
 export function useChat(given: SessionId): UseChat {
   const id = given && normalId(given);
   const chat = useSelected(id, (state) => state.chat);
@@ -72,7 +75,7 @@ export function useChat(given: SessionId): UseChat {
       setLoading(false);
     }
   }, [act]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the failure was of another session.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the error belongs to the session before.
   useEffect(() => setError(null), [id]);
   const scrolling = useScrolling(id, chat, error === null, loadOlder);
   return {
@@ -92,18 +95,18 @@ export function useChat(given: SessionId): UseChat {
   };
 }
 
-/** Where a list is scrolled to, and what follows from it. */
+/** Tracks the scroll position of a list: follows its end, keeps the messages on screen in place, loads older ones. */
 function useScrolling(id: SessionId, chat: Chat, mayLoad: boolean, loadOlder: () => Promise<void>) {
   const { messages, pending, arrived } = chat;
   const canLoad = mayLoad && hasOlder(chat);
   const source = useSource();
   const [list, setList] = useState<HTMLElement | null>(null);
-  /** How many messages had arrived when the reader left the end; null while they are there. */
+  /** The count of arrived messages when the viewer scrolled up; null while the list is at its end. */
   const [seen, setSeen] = useState<number | null>(null);
   const anchor = useRef<Anchor | null>(null);
   const held = useRef<Session | null>(null);
 
-  // The session in which the window is held while the list is scrolled up. Another one, or another list, begins at its end.
+  // Follows the session whose window this list holds. Another session or another list starts at its end.
   useLayout(() => {
     if (!list || id === null) return;
     const { session, release } = source.follow(id);
@@ -117,10 +120,10 @@ function useScrolling(id: SessionId, chat: Chat, mayLoad: boolean, loadOlder: ()
     };
   }, [source, id, list]);
 
-  // After each change of the list: stay at its end, or hold what is being read where it is.
+  // After each change of the list: stay at its end, or keep the first visible row in place.
   useLayout(() => {
     if (!list) return;
-    // The browser's own anchoring, which Safari lacks, would move the list a second time.
+    // Turns off the browser's scroll anchoring (Safari has none): it would move the list a second time.
     list.style.overflowAnchor = "none";
     if (anchor.current === null) list.scrollTop = list.scrollHeight;
     else list.scrollTop += topOf(anchor.current.element, list) - anchor.current.top;
@@ -146,7 +149,7 @@ function useScrolling(id: SessionId, chat: Chat, mayLoad: boolean, loadOlder: ()
   return { listRef: setList, toNewest, unread: seen === null ? 0 : arrived - seen };
 }
 
-/** A row, and how far it was from the top of the list. */
+/** A row and its distance from the top of the list, in pixels. */
 interface Anchor {
   readonly element: Element;
   readonly top: number;
@@ -156,7 +159,7 @@ function topOf(element: Element, list: Element): number {
   return element.getBoundingClientRect().top - list.getBoundingClientRect().top;
 }
 
-/** The first row that can be seen; by halves, since the rows of a long list lie in order. */
+/** Finds the first visible row by binary search: the rows of a list lie in order. */
 function firstVisible(list: Element): Anchor | null {
   let rows = list.children;
   while (rows.length === 1 && rows[0] && rows[0].children.length > 0) rows = rows[0].children;

@@ -1,10 +1,10 @@
 /**
- * Hooks over one session each.
+ * Hooks for one session each.
  *
- * They read the client's own state (`useSyncExternalStore`), so that what is shown together belongs together, on the
- * server too, where nothing is connected. Mounting follows the session and unmounting leaves it; mounting twice, as
- * StrictMode does, costs nothing, since a session that nobody holds is kept for a moment. The id may be null as long as the
- * app does not know it: then nothing is followed, and the status is `idle`.
+ * They read the client's state with `useSyncExternalStore`, so all hooks of one render show the same state. They also
+ * work on a server, where nothing connects. A mounted hook follows the session, and an unmounted one releases it. The
+ * client keeps a released session for 3 s, so a second mount (StrictMode) costs nothing. While the id is null, the hook
+ * follows nothing and its status is `idle`.
  */
 
 import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
@@ -23,10 +23,10 @@ import { useSource, useUsher } from "./provider.ts";
 /** The id of a session, or null while the app does not know it yet. */
 export type SessionId = string | null;
 
-/** What a hook without a session shows. */
+/** The state of a hook without a session. */
 const NO_SESSION: SessionState = { ...INITIAL_STATE, status: "idle" };
 
-/** Follows the session while mounted, and selects from its state. What is selected must keep its identity. */
+/** Follows the session while mounted, and selects a part of its state. `select` must return a stable reference. */
 export function useSelected<Value>(given: SessionId, select: (state: SessionState) => Value): Value {
   const source = useSource();
   const id = given && normalId(given);
@@ -46,7 +46,7 @@ export function useSelected<Value>(given: SessionId, select: (state: SessionStat
   );
 }
 
-/** Acts on a session, whether or not a hook has followed it yet. Without a session it rejects as `no_session`. */
+/** Returns a function that acts on the session, followed or not. It rejects with `no_session` if the id is null. */
 export function useActions(given: SessionId) {
   const usher = useUsher();
   const id = given && normalId(given);
@@ -66,25 +66,25 @@ export function useActions(given: SessionId) {
   );
 }
 
-/** Whether what a session begins with is still on its way. */
+/** Returns whether the first history of a session is still loading. */
 export function isLoading({ isLoaded, status }: SessionState): boolean {
   return !isLoaded && status !== "stopped" && status !== "idle";
 }
 
-/** The session as a whole. */
+/** The result of `useSession`. */
 export interface UseSession {
   readonly status: SessionStatus;
-  /** Whether the session and its history are still on their way. */
+  /** Whether the session and its history are still loading. */
   readonly isLoading: boolean;
-  /** Why it is `stopped`. */
+  /** The reason for `stopped`. */
   readonly error: UsherError | null;
   readonly info: SessionInfo | null;
   readonly can: Can;
-  /** What was received, and that nothing is missing. */
+  /** The client's position in the log and its counters, which show that no event is missing. */
   readonly continuity: Continuity;
 }
 
-/** How the session stands; `onEvent` is called with each event of the log, once and in order. */
+/** Returns the state of the session. Calls `onEvent` for each event of the log, once and in order. */
 export function useSession(
   given: SessionId,
   options: { readonly onEvent?: (event: SessionEvents["event"]) => void } = {},
@@ -111,19 +111,19 @@ function whole(state: SessionState): SessionState {
   return state;
 }
 
-/** How many are watching, or null while that is not known. */
+/** Returns the number of viewers; null until the gateway sends it. */
 export function useViewers(id: SessionId): number | null {
   return useSelected(id, (state) => state.viewers);
 }
 
-/** A voting with its standing. */
+/** A poll with its results. */
 export interface Tally extends Voting {
   readonly rows: readonly StandingRow[];
 }
 
 /**
- * The voting of that id, or the open one, or the one that closed last. Null if there is none, undefined while that is not
- * known yet.
+ * Returns the poll with this id, or without an id the open one, or else the one that closed last. Returns null if the
+ * session has no such poll, and undefined while the session is loading.
  */
 export function useTally(id: SessionId, voting?: string): Tally | null | undefined {
   const found = useSelected(id, (state) => known(state, voting));
@@ -135,20 +135,20 @@ function known(state: SessionState, voting: string | undefined): Voting | null |
   return findVoting(state.votings, voting) ?? (isUnknown ? undefined : null);
 }
 
-/** The viewer's own vote. */
+/** The viewer's own vote, and the function to vote. */
 export interface UseVote {
-  /** What is chosen, shown before it is confirmed. */
+  /** The viewer's vote: a movie, or null. It includes a vote that the gateway has not confirmed yet. */
   readonly mine: string | null;
   readonly isPending: boolean;
-  /** Why the last choice was taken back. */
+  /** The reason why the gateway refused the last vote. */
   readonly error: UsherError | null;
-  /** Whether a choice can be made: the voting is open, the viewer may vote, and change what was chosen. */
+  /** Whether the viewer can vote now: the poll is open, they may vote, and they may change an earlier vote. */
   readonly canVote: boolean;
   /** Votes, changes the vote, or withdraws it with null. */
   readonly vote: (movie: string | null) => Promise<void>;
 }
 
-/** The viewer's own vote in a voting: that of the id, or the open one. */
+/** Returns the viewer's own vote in the poll with this id, or else in the open poll. */
 export function useVote(id: SessionId, voting?: string): UseVote {
   const found = useSelected(id, (state) => findVoting(state.votings, voting));
   const may = useSelected(id, (state) => state.can.vote);
@@ -160,7 +160,7 @@ export function useVote(id: SessionId, voting?: string): UseVote {
       if (target === undefined) return;
       setFailure(null);
       await act((session) => session.vote(target, movie)).catch((error: UsherError) => {
-        // Another choice is no failure of this one.
+        // A later vote replaced this one. That is not a failure.
         if (error.code !== "superseded") setFailure({ of: target, error });
       });
     },
@@ -178,13 +178,13 @@ export function useVote(id: SessionId, voting?: string): UseVote {
 
 /** The connection that all sessions share. */
 export interface UseConnection extends ConnectionState {
-  /** Tries now what would be tried later. */
+  /** Reconnects immediately. */
   readonly retry: () => void;
-  /** The time in milliseconds since 1970 by the clock of `retryAt`, which the device clock is not. */
+  /** Returns the time in milliseconds since 1970, on the clock of `retryAt`. The device clock can differ. */
   readonly now: () => number;
 }
 
-/** How the connection stands. */
+/** Returns the state of the connection. */
 export function useConnection(): UseConnection {
   const usher = useUsher();
   const subscribe = useCallback((changed: () => void) => usher.onConnection(changed), [usher]);

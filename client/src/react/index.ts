@@ -1,4 +1,4 @@
-/** Usher for React. */
+/** React hooks for Usher. */
 
 export { type QueryClientLike, type QueryKey, usherKeys } from "./cache.ts";
 export { type UseChat, useChat } from "./chat.ts";

@@ -1,4 +1,4 @@
-/** Gives the hooks their client: one for the whole tree, so that all share one socket. */
+/** Provides one client to all hooks in the tree, so that they share one socket. */
 
 import { createContext, createElement, type ReactNode, useContext, useEffect, useMemo, useRef, useState } from "react";
 
@@ -9,12 +9,12 @@ import { prepareCache, type QueryClientLike, type QueryKey, writeCache } from ".
 
 type Invalidate = (session: string) => readonly QueryKey[];
 
-/** A client that you made, or what to make one of. */
+/** A client from the app, or the options to create one. */
 export type UsherProviderProps = {
   readonly children?: ReactNode;
-  /** What is known is written into this React Query client too. */
+  /** The provider also writes the state of each session into this React Query client. */
   readonly queryClient?: QueryClientLike;
-  /** Keys of your own that are invalidated after a reset of the session. */
+  /** Returns query keys of the app to invalidate after a reset of the session. */
   readonly invalidate?: Invalidate;
 } & (
   | { readonly client: Usher }
@@ -22,22 +22,22 @@ export type UsherProviderProps = {
       readonly client?: never;
       readonly url: string;
       /**
-       * Whose access tokens are used, now and after each change of the sign-in. Another object does not open another socket:
-       * the next token comes from it.
+       * The supabase-js client that supplies the access tokens, now and after each sign-in or sign-out. If the app
+       * passes another object later, the socket stays open, and the next token comes from that object.
        */
       readonly supabase?: SupabaseLike | undefined;
     }
 );
 
-/** Makes the hooks below it work. It connects when the first of them is mounted, and leaves after the last. */
+/** Provides the client to the hooks below it. Connects with the first mounted hook, and disconnects after the last. */
 export function UsherProvider(props: UsherProviderProps) {
   const { children, queryClient, invalidate } = props;
   const [given, url, supabase] = props.client ? [props.client] : [undefined, props.url, props.supabase];
-  // Many make the object in place, so each render has another one: the client stays, and asks the latest.
+  // Many apps create this object in each render. The client stays the same, and uses the latest object.
   const [tokens] = useState(() => new LatestTokens(supabase));
   useEffect(() => tokens.use(supabase), [tokens, supabase]);
   const client = useMemo(() => given ?? connect({ url: url ?? "", ...tokens.options }), [given, url, tokens]);
-  // Most write the function in place, so each render has another one: it must not begin everything anew.
+  // Most apps create this function in each render. A new function must not create a new `Source`.
   const latest = useRef(invalidate);
   useEffect(() => {
     latest.current = invalidate;
@@ -49,7 +49,7 @@ export function UsherProvider(props: UsherProviderProps) {
   return createElement(SourceContext.Provider, { value: source }, children);
 }
 
-/** The tokens of the supabase client that was rendered last. */
+/** Supplies the tokens of the supabase-js client from the latest render. */
 class LatestTokens {
   #supabase: SupabaseLike | undefined;
   #changed: (() => void) | null = null;
@@ -59,7 +59,7 @@ class LatestTokens {
     this.#supabase = supabase;
   }
 
-  /** For `connect`. */
+  /** The options for `connect`. */
   readonly options: Required<Pick<ConnectOptions, "getToken" | "onTokenChange">> = {
     getToken: (asked) => (this.#supabase ? supabaseTokens(this.#supabase).getToken(asked) : null),
     onTokenChange: (changed) => {
@@ -72,7 +72,7 @@ class LatestTokens {
     },
   };
 
-  /** Goes on with another supabase client, whose token may be another one. */
+  /** Switches to another supabase-js client. Its token may differ. */
   use(supabase: SupabaseLike | undefined): void {
     if (supabase === this.#supabase) return;
     this.#supabase = supabase;
@@ -88,19 +88,19 @@ class LatestTokens {
   }
 }
 
-/** The client of the provider above. */
+/** Returns the client of the nearest `<UsherProvider>`. */
 export function useUsher(): Usher {
   return useSource().client;
 }
 
-/** The client, and the cache that goes with it. */
+/** Returns the client together with its cache. */
 export function useSource(): Source {
   const source = useContext(SourceContext);
-  if (source === null) throw new Error("there is no <UsherProvider> above");
+  if (source === null) throw new Error("no <UsherProvider> above this component: render it inside one");
   return source;
 }
 
-/** Follows sessions for hooks, and has each written into the cache once. */
+/** Follows sessions for hooks. Writes each session into the cache once, however many hooks follow it. */
 export class Source {
   readonly client: Usher;
   readonly #cache: QueryClientLike | undefined;
@@ -111,11 +111,11 @@ export class Source {
     this.client = client;
     this.#cache = cache;
     this.#invalidate = invalidate;
-    // Before the first query of these keys: it has no function of its own.
+    // Sets the defaults before the first query with these keys, because such a query has no `queryFn`.
     if (cache) prepareCache(cache, client);
   }
 
-  /** Follows a session; `release` undoes it. */
+  /** Follows a session until the caller calls `release`. */
   follow(id: string): { readonly session: Session; readonly release: () => void } {
     const session = this.client.session(id);
     const stopWriting = this.#write(id);
@@ -132,7 +132,7 @@ export class Source {
     if (!this.#cache) return () => {};
     let writer = this.#writers.get(id);
     if (!writer) {
-      // A holder of its own: the hook that came first may be the first to leave.
+      // Uses a separate `Session`: the first hook may be the first to unmount.
       const session = this.client.session(id);
       const stop = writeCache(this.#cache, session, this.#invalidate);
       writer = {

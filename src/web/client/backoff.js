@@ -1,43 +1,48 @@
 // Made by `npm run pages` from client/src. Change it there.
 /**
- * Decides whether and when to come back after a closed socket.
+ * Decides whether and when to reconnect after a socket closes.
  *
- * Pure. The range of a close code is what counts, so that a code from a newer gateway is understood: below 4500 come
- * back, from 4500 stay away without a change. Full jitter, so that a restart does not bring everybody at once.
+ * Pure. The range of a close code decides, so this client also understands codes of a newer gateway: it reconnects
+ * below 4500, and stops from 4500 to 4999. The delay has full jitter, so that clients do not all reconnect in the
+ * same moment after a gateway restart.
  */
 const BASE_MS = 500;
 const CAP_MS = 20_000;
-/** A gateway that asks for patience without saying how long is left alone at least this long. */
+/** The least wait after a close code that means "later" (4029, 1013) and comes without a time. */
 const PATIENCE_MS = 5000;
-/** No gateway asks for more patience than this; a wrong clock or header might. */
+/** The longest wait that the client accepts from a gateway. A longer one comes from a wrong clock or header. */
 const ADVICE_MS_MAX = 5 * 60_000;
-/** Judges a close code. */
+/** Returns the reaction to a close code. */
 export function verdict(code) {
     if (code === 4001 || code === 4501)
         return "renew_token";
-    // Another user's token: on a socket of its own it is welcome.
+    // The client sent another user's token on this socket. A new socket accepts it.
     if (code === 4509)
         return "retry";
     if (code >= 4500 && code <= 4999)
         return "stop";
     return code === 4029 || code === 1013 ? "retry_later" : "retry";
 }
-/** The close code of a socket whose last subscription was taken away. */
+/** The close code of a socket after the gateway has ended its last subscription. */
 export const ACCESS_WITHDRAWN = 4503;
-/** The name of the reason for staying away; `withdrawal` is the reason of the last `unsubscribed` frame. */
+/** Returns the error code for a final close code. `withdrawal` is the reason in the last `unsubscribed` frame. */
 export function stopCode(code, withdrawal) {
     if (code === ACCESS_WITHDRAWN)
         return withdrawal ?? "forbidden";
     return code === 4500 ? "protocol" : "refused";
 }
-/** The wait before the next attempt: anywhere up to a bound that doubles with `failures`. `random` is in [0, 1). */
+/**
+ * Returns the wait before the next attempt: a random time below a bound that doubles with each failure, from 0.5 s to
+ * 20 s. `random` is in [0, 1). Adds 5 s for a close code that means "later".
+ */
 export function delayMs(failures, code, random) {
     const bound = Math.min(CAP_MS, BASE_MS * 2 ** Math.min(failures, 10));
     return Math.round((verdict(code) === "retry_later" ? PATIENCE_MS : 0) + random * bound);
 }
 /**
- * A time that the gateway gives, from `least` up to five minutes; `otherwise` if it gives none. Every timer that the gateway
- * has a say in takes its time from here: browsers run a timer of more than 2^31 ms at once.
+ * Limits a time from the gateway to the range from `least` to five minutes. Uses `otherwise` if the gateway gives none.
+ *
+ * Every timer with a time from the gateway uses this function: a browser runs a timer of more than 2^31 ms immediately.
  */
 export function advisedMs(given, least, otherwise = least) {
     const ms = typeof given === "number" && given >= 0 ? given : otherwise;

@@ -1,12 +1,12 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** A clock for timeouts and countdowns that a change of the device clock cannot stop. */
-/** A difference between the two clocks that no drift makes between two readings. */
+/** A clock for timeouts and countdowns. A change of the device clock does not stop it. */
+/** A difference that is too large to be drift between two readings: the wall clock was set, or the machine slept. */
 const JUMP_MS = 1000;
 /**
- * Makes a clock in milliseconds since 1970 that never goes back.
+ * Returns a clock in milliseconds since 1970 that never runs backwards.
  *
- * It advances with the monotonic clock, so it ignores a device clock that is set back. It follows a wall clock that jumps
- * ahead, because `performance.now` stops in some browsers while the machine sleeps.
+ * It advances with the monotonic clock, so it ignores a device clock that is set back. It follows a wall clock that
+ * jumps ahead, because `performance.now` stops in some browsers while the machine sleeps.
  */
 export function steadyClock(wall = () => Date.now(), monotonic = () => performance.now()) {
     let difference = wall() - monotonic();

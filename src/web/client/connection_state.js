@@ -1,6 +1,6 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** What an app sees of the connection. */
-/** The state before anybody follows a session. */
+/** The state of the connection, as an app sees it. */
+/** The state before the app follows a session. */
 export const IDLE = {
     status: "idle",
     online: true,

@@ -1,11 +1,11 @@
 // Made by `npm run pages` from client/src. Change it there.
 /**
- * Checks for itself that the numbers of one session's log are consecutive.
+ * Checks that the event numbers of one session are consecutive.
  *
- * The gateway promises 1, 2, 3, … each once. This module believes nothing: it sorts each arriving number into fresh,
- * duplicate or gap, and remembers where the client stands, which is all that a resume needs.
+ * The gateway promises 1, 2, 3, … each once. This module verifies the promise: it classifies each number as new,
+ * duplicate or after a gap. It also keeps the newest number and the epoch, which a resume needs.
  */
-/** Where a client stands before it has subscribed. */
+/** The position before the first subscription. */
 export const UNPLACED = {
     seq: null,
     epoch: null,
@@ -16,7 +16,7 @@ export const UNPLACED = {
     resets: 0,
     stale: 0,
 };
-/** Takes the starting point from a `subscribed` or `reset` frame. */
+/** Sets the starting point from a `subscribed` or `reset` frame. */
 export function place(position, frame) {
     if (position.seq === null)
         return { ...position, seq: frame.seq, epoch: frame.epoch };
@@ -26,20 +26,20 @@ export function place(position, frame) {
         ...position,
         epoch: frame.epoch,
         resumes: position.resumes + 1,
-        // A gateway that says `recovered` and starts elsewhere has left a hole, whatever it calls it.
+        // A gateway that reports `recovered` but starts at a later number has skipped events.
         gaps: position.gaps + Math.max(0, frame.seq - position.seq),
         seq: Math.max(position.seq, frame.seq),
     };
 }
 /**
- * Whether what was seen until `position` is to be forgotten: a hole lies behind it, or it may not be in this log. `ahead`
- * also says the latter within an epoch, where the gateway has shown an event that the log does not have.
+ * Returns whether the client must forget the events up to `position`: events after it are missing, or this log may not
+ * contain them. `ahead` means the latter even within one epoch: the client has an event that the log does not contain.
  */
 export function isForgotten(position, frame) {
     const isOfThisLog = frame.epoch === position.epoch && frame.reason !== "ahead";
     return position.seq !== null && !(isOfThisLog && frame.seq <= position.seq);
 }
-/** Advances over `events`; `fresh` are those that were not seen yet, in the order in which they came. */
+/** Advances the position over `events`. `fresh` contains the new ones, in the order of arrival. */
 export function advance(position, events) {
     let { seq, gaps, duplicates } = position;
     const fresh = [];
@@ -57,7 +57,7 @@ export function advance(position, events) {
     }
     return { position: { ...position, seq, gaps, duplicates, received: position.received + fresh.length }, fresh };
 }
-/** What a `subscribe` frame says about where to go on; null when there is nothing to go on from. */
+/** Returns the `resume` field of a `subscribe` frame; null before the first subscription. */
 export function resumePoint({ seq, epoch }, token) {
     return seq === null ? null : { seq, ...(epoch === null ? {} : { epoch }), ...(token === null ? {} : { token }) };
 }

@@ -1,21 +1,21 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** What can go wrong, as classes with a `code` to switch on. */
-/** What all errors of this package have in common. */
+/** The errors of this package: classes with a `code` to switch on. */
+/** The base class of all errors in this package. */
 export class UsherError extends Error {
     name = "UsherError";
-    /** What to switch on. */
+    /** The kind of error, to switch on. */
     code;
     constructor(code, message, options = {}) {
         super(message, options);
         this.code = code;
     }
 }
-/** The gateway refused what was asked, by name. */
+/** The gateway refused a request, with a code. */
 export class RefusedError extends UsherError {
     name = "RefusedError";
-    /** When it is worth trying again, or null when it is not. */
+    /** The wait before another try, in milliseconds; null if the gateway gives none. */
     retryAfterMs;
-    /** What about a refused token is wrong, such as `expired` or `issuer`; null where the gateway does not say. */
+    /** The flaw of a refused token, such as `expired` or `issuer`; null if the gateway gives none. */
     reason;
     constructor(code, message, retryAfterMs = null, reason = null) {
         super(code, message);
@@ -23,10 +23,10 @@ export class RefusedError extends UsherError {
         this.reason = reason;
     }
 }
-/** The connection ended and is not tried again until something changes. */
+/** The connection ended. The client does not reconnect until something changes, such as the token. */
 export class StoppedError extends UsherError {
     name = "StoppedError";
-    /** The WebSocket close code, or null where none was involved. */
+    /** The WebSocket close code; null if a close code was not the cause. */
     closeCode;
     constructor(code, message, closeCode = null) {
         super(code, message);
@@ -34,13 +34,13 @@ export class StoppedError extends UsherError {
     }
 }
 /**
- * There is no usable access token at the moment: `token_unavailable` or `token_expired`. `cause` is the error of the app's
- * `getToken`, if it threw one. The client keeps the viewer's identity and pending messages, and asks again.
+ * The app has no usable access token at the moment: `token_unavailable` or `token_expired`. `cause` is the error that
+ * the app's `getToken` threw, if any. The client keeps the viewer's identity and pending messages, and asks again.
  */
 export class TokenError extends UsherError {
     name = "TokenError";
 }
-/** This side gave up: no answer, closed, or no room. */
+/** The client gave up: no answer, closed, or no room. */
 export class AbandonedError extends UsherError {
     name = "AbandonedError";
 }

@@ -1,9 +1,9 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** The gateway's plain HTTP calls, with the caller's token; refusals become errors by name. */
+/** The gateway's HTTP calls, with the viewer's token. A refusal throws a `RefusedError` with its code. */
 import { AbandonedError, RefusedError } from "./errors.js";
-/** Pages that may hold nothing but what was deleted, before the reader is asked to go on. */
+/** The most pages that one call reads while all messages in them are deleted. After that the viewer must ask again. */
 const EMPTY_PAGES_MAX = 5;
-/** A page of messages before a place in the chat. */
+/** Fetches the page of messages before a position in the chat. */
 export async function fetchOlder(caller, session, before, limit) {
     let place = before;
     for (let count = 1;; count += 1) {
@@ -15,7 +15,7 @@ export async function fetchOlder(caller, session, before, limit) {
         place = next;
     }
 }
-/** Calls; gives the `data` of the answer. */
+/** Calls the gateway and returns the `data` of the answer. */
 export async function call(caller, method, path, init = {}) {
     const token = await caller.token();
     const headers = { ...init.headers, ...(token === null ? {} : { authorization: `Bearer ${token}` }) };
@@ -31,13 +31,13 @@ export async function call(caller, method, path, init = {}) {
         throw refusedBy(response, answer);
     return answer?.data;
 }
-/** The refusal in a response that is not good. */
+/** Returns the error of a response with a status other than 2xx. */
 export function refusedBy(response, answer) {
     const error = answer?.error;
     const code = error?.code ?? (response.status >= 500 ? "unavailable" : "bad_request");
     return new RefusedError(code, error?.message ?? `HTTP ${response.status}`, error?.retry_after_ms ?? retryAfterMs(response), error?.reason ?? null);
 }
-/** What the `Retry-After` header asks for, where a page may see it. */
+/** Returns the wait of the `Retry-After` header; null without the header, or if CORS hides it. */
 export function retryAfterMs(response) {
     const seconds = Number(response.headers.get("retry-after") ?? "");
     return seconds > 0 ? seconds * 1000 : null;

@@ -1,20 +1,21 @@
 // Made by `npm run pages` from client/src. Change it there.
 /**
- * A socket made of HTTP calls, for where WebSockets are blocked.
+ * A socket over HTTP calls, for networks that block WebSockets.
  *
- * To the connection it is a WebSocket: a subscription is a stream of Server-Sent Events with the same frames, a message or
- * a vote is a call whose answer becomes an `ack` or an `error`. Loaded only where it is needed.
+ * The connection uses it like a WebSocket. A subscription is a stream of Server-Sent Events with the same frames. A
+ * message or a vote is an HTTP call, and its answer becomes an `ack` or `error` frame. The client loads this module
+ * only if it needs HTTP.
  */
 import { RefusedError } from "./errors.js";
 import { call, refusedBy } from "./http.js";
 import { subjectOf } from "./jwt.js";
 import { parseFrame } from "./wire.js";
-/** Characters of one event; a frame of the gateway has a tenth of it. */
+/** The most characters of one unfinished line of a stream. A gateway's frame has at most a tenth of that. */
 const EVENT_CHARS_MAX = 1_000_000;
-/** Streams carry a comment at least this often; a quiet one is dead. */
+/** A stream that is silent for this long is dead: the gateway sends comments more often. */
 const QUIET_MS_MAX = 60_000;
 const JSON_TYPE = { "content-type": "application/json" };
-/** One socket. */
+/** A socket over HTTP. */
 export class HttpSocket {
     readyState = 1;
     onmessage = null;
@@ -27,7 +28,7 @@ export class HttpSocket {
     #hasStreamed = false;
     #heardAt;
     constructor(outer) {
-        // With the token of the `auth` frame, so that all calls of a socket are of one user.
+        // Uses the token of the `auth` frame, so that all calls of one socket belong to one user.
         this.#caller = { ...outer, token: async () => this.#token };
         this.#heardAt = outer.world.now();
         this.#saySoon({ type: "welcome" });
@@ -58,7 +59,7 @@ export class HttpSocket {
             abort.abort();
         this.#streams.clear();
     }
-    /** The gateway judges the token where it is used; on open streams a fresh one begins where they are. */
+    /** Stores the token; the gateway checks it in each call. With a new token, open streams restart at their position. */
     #onAuth(token, id = 0) {
         const before = this.#token;
         if (before !== null && subjectOf(before) !== subjectOf(token))
@@ -97,7 +98,7 @@ export class HttpSocket {
                     stream.frame = resumed(stream, last);
                 if (frame?.type === "unsubscribed")
                     this.#streams.delete(session);
-                // A stream has no number of its own: its first frame answers what was asked for.
+                // Frames of a stream have no id. The `subscribed` frame answers the `subscribe`, so it gets that id.
                 if (frame?.type === "subscribed" && id !== undefined)
                     this.#say({ ...frame, id });
                 else
@@ -105,7 +106,7 @@ export class HttpSocket {
             }
         }
         catch {
-            // Aborted, or broken: what matters is whether it is still wanted.
+            // The stream was aborted or has failed. `isWanted` tells which.
         }
         if (isWanted())
             this.#end(1006);
@@ -113,7 +114,7 @@ export class HttpSocket {
     #open(frame, signal) {
         const { world, base } = this.#caller;
         const isResume = "resume" in frame;
-        // Without the epoch the gateway takes the number at its word, also after a failover to an older database.
+        // Without the epoch the gateway trusts the number, even after a failover to an older database.
         const epoch = isResume && frame.resume.epoch ? `?epoch=${encodeURIComponent(frame.resume.epoch)}` : "";
         const query = isResume ? epoch : `?history=${frame.history}`;
         return world.fetch(`${base}/v1/sessions/${encodeURIComponent(frame.session)}/stream${query}`, {
@@ -128,12 +129,12 @@ export class HttpSocket {
     }
     async #onRefused(response, session, id) {
         const error = refusedBy(response, await response.json().catch(() => null));
-        // A token that was good before has run out.
+        // The token was valid for an earlier stream, so it has expired.
         if (response.status === 401 && this.#hasStreamed)
             return this.#end(4001);
         if (response.status === 401)
             return this.#refuseToken(error);
-        // The head of a request with such a token is larger than the gateway, or a proxy before it, takes.
+        // The token makes the request header larger than the gateway, or a proxy before it, accepts.
         if (response.status === 431 && this.#token !== null)
             return this.#refuseToken(new RefusedError("too_large", error.message));
         const isOfAll = response.status === 429 || response.status >= 500;
@@ -142,7 +143,7 @@ export class HttpSocket {
         this.#streams.delete(session);
         this.#say(errorFrame(error, id));
     }
-    /** Says why, as a socket does whose `auth` frame is refused. */
+    /** Emits the `error` frame and the close code of a refused `auth` frame. */
     #refuseToken(error) {
         if (this.#token !== null)
             this.#say(errorFrame(error, this.#authId));
@@ -174,7 +175,7 @@ export class HttpSocket {
             this.#say({ ...data, type: "ack", ...(id !== undefined && { id }) });
         }
         catch (error) {
-            // Whether it arrived is not known: like a socket that broke, so that it goes out again under its nonce.
+            // The gateway may have received it. Ends like a lost socket, so that the follower sends it again with its nonce.
             if (!(error instanceof RefusedError))
                 this.#end(1006);
             else
@@ -184,7 +185,7 @@ export class HttpSocket {
     #hear() {
         this.#heardAt = this.#caller.world.now();
     }
-    /** A socket never answers before `send` has returned. */
+    /** Emits a frame after the present call returns: a socket never answers before `send` has returned. */
     #saySoon(frame) {
         this.#caller.world.setTimer(() => this.#say(frame), 0);
     }
@@ -199,7 +200,7 @@ export class HttpSocket {
         this.onclose?.({ code, retryAfterMs });
     }
 }
-/** The events of a stream, as the HTML standard has them; `onBytes` hears of every sign of life. */
+/** Parses Server-Sent Events as the HTML standard defines them. Calls `onBytes` for every received chunk. */
 export async function* readEvents(body, onBytes) {
     const reader = body.getReader();
     const decoder = new TextDecoder();
@@ -232,7 +233,7 @@ export async function* readEvents(body, onBytes) {
         }
     }
     finally {
-        // Whoever stops listening hangs up.
+        // Closes the stream, also when the caller leaves the loop.
         await reader.cancel().catch(() => { });
     }
 }
@@ -246,7 +247,7 @@ function errorFrame({ code, message, retryAfterMs, reason }, id) {
         ...(reason !== null && { reason }),
     };
 }
-/** What goes on where a stream is. It keeps the number of what was asked for at first. */
+/** Returns the frame that resumes a stream after `seq`, with the id of the first `subscribe`. */
 function resumed({ epoch, frame: { session, id } }, seq) {
     const resume = { seq, ...(epoch !== undefined && { epoch }) };
     return { type: "subscribe", session, resume, ...(id !== undefined && { id }) };

@@ -1,5 +1,5 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** The client of Usher. */
+/** The TypeScript client of Usher. */
 export { MESSAGES_MAX } from "./chat.js";
 export { AbandonedError, RefusedError, StoppedError, TokenError, UsherError, } from "./errors.js";
 export { Session } from "./session.js";

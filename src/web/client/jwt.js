@@ -1,12 +1,12 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** Reads what a token says of itself. The gateway judges it; here it only tells one case from another. */
+/** Reads the claims of a token without checking it. Only the gateway verifies tokens. */
 import { normalId } from "./ids.js";
-/** Whose token it is; null where that cannot be read. */
+/** Returns the subject of a token; null if it is not readable. */
 export function subjectOf(token) {
     const { sub } = claimsOf(token);
     return typeof sub === "string" ? normalId(sub) : null;
 }
-/** Whether the token's own date has passed, by the device's clock. */
+/** Returns whether the token has expired, by its `exp` claim and the device clock. */
 export function hasExpired(token) {
     const { exp } = claimsOf(token ?? "");
     return typeof exp === "number" && exp * 1000 <= Date.now();

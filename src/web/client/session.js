@@ -1,13 +1,16 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** One followed session, as an app holds it. */
+/** The app's handle of one followed session. */
 import { hasOlder } from "./chat.js";
 import { AbandonedError } from "./errors.js";
 import { normalId } from "./ids.js";
-/** Events that a loop may fall behind before it ends with `slow_consumer`. */
+/** The most events that wait for a loop. With more, the loop ends with `slow_consumer`. */
 const BEHIND_MAX = 1000;
-/** Messages in one page of older ones. */
+/** The default number of messages in one page of older ones. */
 const PAGE = 50;
-/** One session. Others may hold it too; it is left when the last of them closes it. */
+/**
+ * One followed session. Several `Session` objects may share one subscription. The client unsubscribes after the app has
+ * closed the last of them.
+ */
 export class Session {
     #follower;
     #loadOlder;
@@ -21,86 +24,91 @@ export class Session {
         this.#uuid = uuid;
         this.#release = release;
     }
-    /** The session's uuid. */
+    /** The id of the session. */
     get id() {
         return this.#follower.id;
     }
-    /** Everything that is known of it, as one immutable value. */
+    /** The whole state of the session, as one immutable value. */
     get state() {
         return this.#follower.state;
     }
-    /** How it stands. */
+    /** The status of the session. */
     get status() {
         return this.state.status;
     }
-    /** The session itself: title, status, slow mode; null until the first subscription. */
+    /** Title, status, slow mode and other properties of the session; null until the first subscription. */
     get info() {
         return this.state.info;
     }
-    /** What this viewer may do in it. */
+    /** The viewer's permissions in the session. */
     get can() {
         return this.state.can;
     }
-    /** The window of the chat, oldest first. */
+    /** The messages in the chat window, oldest first. */
     get messages() {
         return this.state.chat.messages;
     }
-    /** One's own messages that are on their way or failed. */
+    /** The viewer's own messages that are unanswered or failed. */
     get pending() {
         return this.state.chat.pending;
     }
-    /** Whether there may be messages older than the window. */
+    /** Whether messages older than the window may exist. */
     get hasOlder() {
         return hasOlder(this.state.chat);
     }
-    /** How many are watching, or null while that is not known. */
+    /** The number of viewers; null until the gateway sends it. */
     get viewers() {
         return this.state.viewers;
     }
-    /** The numbers seen and what was counted on the way: the promise, checked. */
+    /** The client's position in the log and its counters, which show that no event is missing. */
     get continuity() {
         return this.state.continuity;
     }
-    /** A voting with its counts: that of the id, or the open one, or the one that closed last. */
+    /** Returns a poll with its counts: the one with this id; without an id the open one, or else the last closed one. */
     tally(voting) {
         return findVoting(this.state.votings, voting);
     }
     /**
-     * Sends a message and shows it at once among `pending`. Resolves to its number when it is committed; rejects by name.
-     * A body that does not show (white space, zero-width characters) is refused as `bad_request`.
-     * A lost connection does not fail it: it goes out again under its nonce, and counts once.
+     * Sends a message and shows it immediately in `pending`. Resolves to its event number after the commit. Rejects with
+     * an `UsherError`.
+     *
+     * The gateway refuses a body that contains only white space or invisible characters, with `bad_request`. If the
+     * connection is lost, the client sends the message again with the same nonce, so it counts once.
      */
     send(body, { replyTo, nonce } = {}) {
         return this.#follower.send(body, replyTo ?? null, nonce ?? this.#uuid());
     }
-    /** Sends a failed message again under its nonce. */
+    /** Sends a failed message again with its nonce. */
     resend(nonce) {
         return this.#follower.resend(nonce);
     }
-    /** Forgets a failed message. */
+    /** Removes a failed message from `pending`. */
     discard(nonce) {
         this.#follower.discard(nonce);
     }
-    /** Votes, changes the vote, or withdraws it with null. Shown at once, taken back if it is refused. */
+    /**
+     * Votes, changes the vote, or withdraws it with null. The state shows the vote immediately, and reverts it if the
+     * gateway refuses it.
+     */
     vote(voting, movie) {
         return this.#follower.vote(voting, movie);
     }
-    /** Loads older messages into the window; false when there are none, or no room for more. */
+    /** Loads older messages into the window. Resolves to false if none exist, or if the window is full. */
     older(limit = PAGE) {
         return this.#loadOlder(this.#follower, limit);
     }
     /**
-     * Holds the window where it is, for a list that is scrolled up: what is read there stays, however much arrives. Ends with
-     * `newest`. `state.chat.arrived` counts what comes meanwhile.
+     * Fixes the start of the window, for a list that is scrolled up: its messages stay in the window while new ones
+     * arrive. `state.chat.arrived` counts the new ones. `newest` ends this.
      */
     readBack() {
         this.#follower.dispatch({ type: "read_back" });
     }
-    /** Back to the newest messages: what was loaded or held for reading back may go. */
+    /** Returns the window to the newest messages. Drops older messages that do not fit any more. */
     newest() {
         this.#follower.dispatch({ type: "newest" });
     }
-    /** Calls `listener` whenever `name` happens; gives how to stop. */
+    /** Calls `listener` for each event `name`. Returns a function that removes the listener. */
     on(name, listener) {
         let isOn = true;
         const told = (state, previous) => {
@@ -118,8 +126,8 @@ export class Session {
         return off;
     }
     /**
-     * The events of the log from here on, each once and in order. The loop ends when the session is closed, and throws when
-     * it is stopped, or when the loop itself falls too far behind.
+     * Iterates over the log events that arrive from now on, each once and in order. The loop ends when the app closes the
+     * session. It throws if the session stops, or if the loop falls more than 1,000 events behind.
      */
     [Symbol.asyncIterator]() {
         const queue = [];
@@ -169,7 +177,7 @@ export class Session {
             },
         };
     }
-    /** Lets go of the session. */
+    /** Removes all listeners and releases the session. */
     close() {
         if (this.#isClosed)
             return;
@@ -179,14 +187,14 @@ export class Session {
         this.#release();
     }
 }
-/** The voting of that id; without one the open one, else the one that closed last. */
+/** Returns the poll with this id; without an id the open poll, or else the one that closed last. */
 export function findVoting(votings, given) {
     if (given === undefined)
         return votings[0] ?? null;
     const id = normalId(given);
     return votings.find((voting) => voting.id === id) ?? null;
 }
-/** What of a change is worth which event. */
+/** For each event: returns the values to emit for a change of the state. */
 const TELLERS = {
     change: (state) => [state],
     event: (state, previous) => state.latest === previous.latest ? [] : state.latest.map((event) => ({ ...event, from: originOf(event, state) })),
@@ -209,7 +217,7 @@ function originOf({ seq }, { head, isResumed }) {
 function grown(what) {
     return ({ continuity }, previous) => (continuity[what] > previous.continuity[what] ? [continuity] : []);
 }
-/** A listener that throws is its owner's affair; the others are told all the same. */
+/** Calls a listener. Reports an exception as uncaught, so that the other listeners still run. */
 function tell(listener, value) {
     try {
         listener(value);

@@ -1,15 +1,15 @@
 // Made by `npm run pages` from client/src. Change it there.
 /**
- * The state of one session as one viewer sees it: action in, state out.
+ * The state of one session, as one viewer sees it: a reducer from actions to states.
  *
- * Pure: no socket, clock or randomness. Frames and keys that it does not know are ignored, so that an older client can
- * talk to a newer gateway. What did not change keeps its identity.
+ * Pure: no socket, clock or randomness. It ignores unknown frames and keys, so an older client works with a newer
+ * gateway. Unchanged parts of the state keep their identity.
  */
 import { acknowledge, addPending, dropPending, emptyChat, failPending, foldEvents, foldNewest, foldOlder, holdWindow, } from "./chat.js";
 import { advance, isForgotten, place, UNPLACED } from "./continuity.js";
 import { confirmVote, foldMine, foldSnapshot, foldTally, foldVotingEvent, forgetVotes, refuseVote, wishVote, } from "./votings.js";
 const NOTHING = [];
-/** The state before anything has happened. */
+/** The state before the first action. */
 export const INITIAL_STATE = {
     status: "connecting",
     error: null,
@@ -25,7 +25,7 @@ export const INITIAL_STATE = {
     latest: NOTHING,
     sub: undefined,
 };
-/** Folds one action. */
+/** Returns the state after one action. */
 export function reduce(state, action) {
     switch (action.type) {
         case "frame":
@@ -87,11 +87,11 @@ function onStart(state, frame) {
     const head = frame.head ?? frame.seq;
     const isFirst = state.continuity.seq === null;
     const isOther = isFirst || isForgotten(state.continuity, frame);
-    // What has been sent was shown at its place; its place is not known any more.
+    // Drops committed messages: their log events may lie before the new starting point and never arrive.
     const pending = state.chat.pending.filter((item) => item.status !== "sent");
     const continuity = place(state.continuity, frame);
     const isLevel = (continuity.seq ?? 0) >= head;
-    // A list that is scrolled up stays so, and goes on counting.
+    // A list that is scrolled up stays scrolled up and keeps its count of new messages.
     const { isHeld, arrived } = state.chat;
     return {
         ...state,
@@ -128,12 +128,12 @@ function onEvents(state, events) {
         latest: fresh,
     };
 }
-/** The row has more than the session is known by. */
+/** Copies only the columns that `SessionInfo` already has: the row has more. */
 function updated(info, row) {
     const known = Object.entries(row).filter(([key]) => key in info);
     return { ...info, ...Object.fromEntries(known) };
 }
-/** Somebody else signed in: the place in the log stays, what was theirs goes. */
+/** Stores the viewer's identity. Another user keeps the position in the log, but not the votes and pending messages. */
 function onIdentified(state, sub) {
     if (state.sub === undefined || state.sub === sub)
         return { ...state, sub };

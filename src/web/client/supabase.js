@@ -1,12 +1,12 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** Tokens from supabase-js. Structural: the package depends on no version of it. */
+/** Gets access tokens from supabase-js. Uses structural types, so it depends on no version of supabase-js. */
 import { TokenError } from "./errors.js";
-/** The options of `connect` that follow the sign-in of a supabase-js client. */
+/** Returns options for `connect` that use the sign-in of a supabase-js client. */
 export function supabaseTokens(supabase) {
     const { auth } = supabase;
     return {
         async getToken({ refresh }) {
-            // getSession waits for a refresh under way, and refreshes a session whose end is near.
+            // getSession waits for a running refresh, and refreshes a session that is about to expire.
             const answer = await auth.getSession();
             if (answer.error)
                 throw failure("token_unavailable", answer.error);
@@ -22,7 +22,7 @@ export function supabaseTokens(supabase) {
             return data.session.access_token;
         },
         onTokenChange(changed) {
-            // Not in the callback itself: supabase-js holds a lock there, which getSession would wait for.
+            // Calls back after a timeout: supabase-js holds a lock during its callback, and getSession would wait for it.
             const { data } = auth.onAuthStateChange(() => void setTimeout(changed));
             return () => data.subscription.unsubscribe();
         },

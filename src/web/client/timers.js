@@ -1,5 +1,5 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** Timers by name: one of each, and all of them end together. */
+/** Named timers: at most one runs per name, and one call cancels all. */
 /** The timers of one owner. */
 export class Timers {
     #world;
@@ -7,7 +7,7 @@ export class Timers {
     constructor(world) {
         this.#world = world;
     }
-    /** Runs `act` after so many milliseconds, in the place of an earlier timer of that name. */
+    /** Runs `act` after `ms` milliseconds. Replaces an earlier timer with this name. */
     after(name, ms, act) {
         this.cancel(name);
         const fire = () => {
@@ -16,18 +16,18 @@ export class Timers {
         };
         this.#running.set(name, this.#world.setTimer(fire, ms));
     }
-    /** Ends a timer, if it runs. */
+    /** Cancels the timer if it runs. */
     cancel(name) {
         if (this.#running.has(name))
             this.#world.clearTimer(this.#running.get(name));
         this.#running.delete(name);
     }
-    /** Ends all of them. */
+    /** Cancels all timers. */
     clear() {
         for (const name of [...this.#running.keys()])
             this.cancel(name);
     }
-    /** Whether the timer runs. */
+    /** Returns whether the timer runs. */
     has(name) {
         return this.#running.has(name);
     }

@@ -1,5 +1,5 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** The client: one connection, shared by all the sessions that are followed. */
+/** The client: one connection, shared by all followed sessions. */
 import { ACCESS_WITHDRAWN } from "./backoff.js";
 import { Connection } from "./connection.js";
 import { IDLE } from "./connection_state.js";
@@ -10,11 +10,11 @@ import { Session } from "./session.js";
 import { INITIAL_STATE } from "./state.js";
 import { Tokens } from "./tokens.js";
 import { realWorld } from "./world.js";
-/** Events that a first subscription asks for. */
+/** The number of events that a first subscription requests by default. */
 const HISTORY = 50;
-/** A session that nobody holds is left after this time: a route that changes does not cost a subscription. */
+/** The client keeps a released session for this long, so that a change of route does not cost a new subscription. */
 const LINGER_MS = 3000;
-/** A client of one gateway. It connects when the first session is followed, and leaves after the last. */
+/** A client of one gateway. It connects when the app follows its first session, and disconnects after the last one. */
 export class Usher {
     #world;
     #options;
@@ -30,7 +30,7 @@ export class Usher {
         this.#world = world;
         this.#options = options;
         const tokens = new Tokens(world, options.getToken);
-        // Like the socket: without a usable token it reads as nobody.
+        // Without a usable token, HTTP calls read without one, like the socket.
         const token = () => tokens.ask().catch((error) => (error instanceof TokenError ? null : Promise.reject(error)));
         this.#caller = { world, base: baseOf(options.url), token };
         this.#connection = new Connection({
@@ -44,16 +44,16 @@ export class Usher {
             onLost: () => this.#onLost(),
         });
     }
-    /** How the connection stands. */
+    /** The state of the connection. */
     get connection() {
         return this.#state;
     }
-    /** Calls `listener` whenever the connection changes; gives how to stop. */
+    /** Calls `listener` after each change of the connection. Returns a function that removes the listener. */
     onConnection(listener) {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);
     }
-    /** Follows a session. Everybody who asks for the same one shares it; close what you get when you are done. */
+    /** Follows a session. Calls with the same id share one subscription. Close the returned handle after use. */
     session(given) {
         const id = normalId(given);
         const entry = this.#entry(id);
@@ -63,33 +63,33 @@ export class Usher {
             entry.holders.delete(session);
             if (entry.holders.size > 0)
                 return;
-            // Held by nobody any more: the client was closed meanwhile.
+            // The entry is gone if the app has closed the client in the meantime.
             if (this.#followers.get(id) === entry)
                 entry.linger = this.#world.setTimer(() => this.#leave(id), LINGER_MS);
         });
         entry.holders.add(session);
         return session;
     }
-    /** What is known of a session, without following it. */
+    /** Returns the state of a session without following it. */
     peek(id) {
         return this.#followers.get(normalId(id))?.follower.state ?? INITIAL_STATE;
     }
     /**
-     * The time as the client measures it, in milliseconds since 1970. Compare `connection.retryAt` with this and not with the
-     * device clock, which may be set back.
+     * Returns the time on the client's clock, in milliseconds since 1970. Compare `connection.retryAt` with this time and
+     * not with the device clock, which can be set back.
      */
     now() {
         return this.#world.now();
     }
-    /** Tries now what would be tried later, and looks whether the connection lives. For apps that know of waking up. */
+    /** Retries immediately, or checks that the connection is alive. Call it after the app returns from the background. */
     wake() {
         this.#connection.on("wake");
     }
-    /** There may be another token, or somebody pressed "try again" after the connection had stopped. */
+    /** Asks for the token again and reconnects if necessary. Call it after a sign-in, or from a "Try again" button. */
     renewToken() {
         this.#connection.renewToken();
     }
-    /** Closes and leaves all sessions: loops over them end, and what is on its way fails as `closed`. */
+    /** Closes all sessions and the connection. Loops over sessions end, and unanswered requests fail with `closed`. */
     close() {
         for (const [id, entry] of [...this.#followers]) {
             for (const session of [...entry.holders])
@@ -116,7 +116,7 @@ export class Usher {
             this.#begin();
         else if (this.#state.status === "open")
             follower.subscribe();
-        // The last subscription was taken away, and the socket with it; another session is another matter.
+        // The gateway closed the socket because it withdrew access to the last session. It may allow this one.
         else if (this.#isWithdrawn())
             this.#connection.renewToken();
         else if (this.#state.status === "stopped" && this.#state.error)
@@ -152,7 +152,7 @@ export class Usher {
     }
     #ask(frame, onAnswer) {
         const id = this.#nextId++;
-        // Before it is sent: a frame that is too large is answered at once.
+        // Registers the answer before sending: the connection answers a frame that is too large immediately.
         this.#asked.set(id, onAnswer);
         if (this.#connection.send({ ...frame, id }))
             return id;
@@ -172,12 +172,13 @@ export class Usher {
         const before = this.#state;
         this.#state = state;
         const { status, error } = state;
-        // A session that was refused by name keeps that name.
+        // A session that has stopped with its own error keeps that error.
         if (status === "stopped" && error && error !== before.error)
             this.#each((follower) => follower.state.status !== "stopped" && follower.stop(error));
         if (status === "connecting" && before.status === "stopped")
             this.#each((follower) => follower.dispatch({ type: "connecting" }));
-        // One that another listener has taken off is not told any more, nor is anybody of what is over already.
+        // A listener may remove another listener, or cause a newer state. This loop skips removed listeners, and stops when
+        // the state is out of date.
         for (const listener of [...this.#listeners]) {
             if (this.#state !== state)
                 return;
@@ -193,28 +194,28 @@ export class Usher {
         const { before } = follower.state.chat;
         if (before === null)
             return false;
-        // Most viewers never read back: the HTTP calls are loaded by the first who does.
+        // Loads the HTTP module on first use: most viewers never load older messages.
         const { fetchOlder } = await import("./http.js");
         const page = await fetchOlder(this.#caller, follower.id, before, limit);
-        // The window may have moved on, or begun afresh, while the page was on its way.
+        // Drops the page if the start of the window changed during the request.
         if (follower.state.chat.before !== before)
             return true;
         follower.dispatch({ type: "older", page });
         return follower.state.chat.before !== before;
     }
     #each(act) {
-        // A listener that is told in between may have left one of them, or closed the client.
+        // A listener may close a session, or the whole client, during this loop.
         for (const [id, entry] of [...this.#followers])
             if (this.#followers.get(id) === entry)
                 act(entry.follower);
     }
 }
-/** Makes a client of the gateway at `url`. Nothing happens until a session is followed. */
+/** Creates a client for the gateway at `url`. It connects when the app follows its first session. */
 export function connect(options) {
     return new Usher(options, realWorld(options));
 }
 function baseOf(url) {
     if (!/^(http|ws)s?:\/\//.test(url))
-        throw new StoppedError("bad_request", `not the URL of a gateway: ${url}`);
+        throw new StoppedError("bad_request", `the URL of the gateway must start with https:// or wss://, not ${url}`);
     return url.replace(/^ws/, "http").replace(/(\/v1\/socket)?\/*$/, "");
 }

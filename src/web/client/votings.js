@@ -1,31 +1,32 @@
 // Made by `npm run pages` from client/src. Change it there.
 /**
- * Folds tallies, voting events and the viewer's own choice into the votings of one session.
+ * Combines tallies, poll events and the viewer's own vote into the polls of one session.
  *
- * Pure. Counts are absolute and a tally's version only grows, so an older frame is ignored; an open tally never reopens a
- * voting that its event has closed. A choice is shown at once and taken back if it is refused.
+ * Pure. Counts are absolute and a tally's version only grows, so this module ignores an older frame. A tally never
+ * reopens a poll that its event has closed. The state shows a vote immediately, and reverts it if the gateway refuses
+ * it.
  */
-/** Votings kept: the open one and the latest closed ones. */
+/** The most polls that the state keeps: the open ones first, then the latest closed ones. */
 export const VOTINGS_MAX = 16;
-/** The votings that a subscription begins with, keeping a choice that is still on its way. */
+/** Applies the polls of a `subscribed` or `reset` frame. Keeps an unconfirmed vote. */
 export function foldSnapshot(votings, frames) {
     return arrange(frames.map((frame) => {
         const before = votings.find((voting) => voting.id === frame.voting);
-        // A resume that was answered from memory does not say `mine`: what was known stands.
+        // A resume from the gateway's memory has no `mine`. The known vote stays.
         const said = frame.mine === undefined ? (before?.wish?.before ?? before?.mine ?? null) : frame.mine;
         const wish = before?.wish ? { movie: before.wish.movie, before: said } : null;
         const mine = wish ? wish.movie : said;
         return { ...described({ ...(before ?? blank(frame.voting)), ...counted(frame) }, frame), mine, wish };
     }));
 }
-/** Folds one `tally` frame. */
+/** Applies one `tally` frame. */
 export function foldTally(votings, frame) {
     const known = votings.find((voting) => voting.id === frame.voting);
     if (known && (frame.version < known.version || (known.status === "closed" && frame.status === "open")))
         return votings;
     return upsert(votings, frame.voting, (voting) => ({ ...voting, ...counted(frame) }));
 }
-/** Folds one `voting.*` event of the log. */
+/** Applies one `voting.*` event of the log. */
 export function foldVotingEvent(votings, event) {
     switch (event.type) {
         case "voting.deleted":
@@ -46,7 +47,7 @@ export function foldVotingEvent(votings, event) {
             return votings;
     }
 }
-/** Shows a choice before the database has confirmed it; null withdraws. */
+/** Shows a vote before the gateway confirms it; null withdraws the vote. */
 export function wishVote(votings, id, movie) {
     return change(votings, id, (voting) => ({
         ...voting,
@@ -54,25 +55,25 @@ export function wishVote(votings, id, movie) {
         mine: movie,
     }));
 }
-/** Confirms a choice, unless a later one is on its way. */
+/** Confirms a vote. A later unconfirmed vote stays on screen. */
 export function confirmVote(votings, id, movie) {
     return change(votings, id, (voting) => voting.wish && voting.wish.movie !== movie
         ? { ...voting, wish: { ...voting.wish, before: movie } }
         : { ...voting, wish: null, mine: movie });
 }
-/** Takes a refused choice back. */
+/** Reverts a refused vote to the one before it. */
 export function refuseVote(votings, id, movie) {
     return change(votings, id, (voting) => voting.wish && voting.wish.movie === movie ? { ...voting, wish: null, mine: voting.wish.before } : voting);
 }
-/** Takes the viewer's own vote as the gateway has it. A choice that is on its way is still shown. */
+/** Applies the viewer's own vote from a `mine` frame. An unconfirmed vote stays on screen. */
 export function foldMine(votings, id, movie) {
     return change(votings, id, (voting) => voting.wish ? { ...voting, wish: { ...voting.wish, before: movie } } : { ...voting, mine: movie });
 }
-/** Forgets whose choices these were. */
+/** Removes the viewer's own votes from all polls. */
 export function forgetVotes(votings) {
     return votings.map((voting) => ({ ...voting, mine: null, wish: null }));
 }
-/** The rows of a voting in ballot order, with share and who leads. */
+/** Returns the results of a poll in ballot order: votes, share, and which option leads. */
 export function standing(voting) {
     const votes = voting.counts && new Map(voting.counts.map((count) => [count.movie, count.votes]));
     const most = Math.max(1, ...(votes?.values() ?? []));
@@ -118,7 +119,7 @@ function upsert(votings, id, act) {
 function change(votings, id, act) {
     return votings.map((voting) => (voting.id === id ? act(voting) : voting));
 }
-/** Open first, then as given: the gateway sends the latest closed one first, and a new one is put in front. */
+/** Puts open polls first and limits the number. Otherwise keeps the order, which has the latest closed poll first. */
 function arrange(votings) {
     const open = votings.filter((voting) => voting.status === "open");
     return [...open, ...votings.filter((voting) => voting.status !== "open")].slice(0, VOTINGS_MAX);

@@ -1,10 +1,10 @@
 // Made by `npm run pages` from client/src. Change it there.
 /**
- * The words on the wire, as `usher.v1` has them.
+ * Types of the `usher.v1` frames.
  *
- * What mirrors a row or a frame keeps its names, so that what a component was written for with supabase-js fits.
+ * Rows and frames keep the names of their columns and keys, so components written for supabase-js work unchanged.
  */
-/** Reads one text frame; null for what is not one. The shape behind `type` is the gateway's promise. */
+/** Parses one text frame. Returns null for anything else. Checks only that `type` exists and trusts the gateway. */
 export function parseFrame(text) {
     if (typeof text !== "string")
         return null;
@@ -16,8 +16,8 @@ export function parseFrame(text) {
         return null;
     }
 }
-/** Whether a text has more bytes than that. */
+/** Returns whether a text has more than `bytes` bytes in UTF-8. */
 export function isLonger(text, bytes) {
-    // A UTF-16 unit has at most three bytes, so that most texts need not be encoded.
+    // A UTF-16 unit takes at most three bytes, so most texts need no encoding.
     return text.length * 3 > bytes && new TextEncoder().encode(text).length > bytes;
 }

@@ -1,19 +1,19 @@
 // Made by `npm run pages` from client/src. Change it there.
-/** What is outside of the client: sockets, HTTP, clock, timers, chance, and news of the network and the page. */
+/** The client's environment: sockets, HTTP, clock, timers, randomness, and signals of the network and the page. */
 import { steadyClock } from "./clock.js";
 import { StoppedError } from "./errors.js";
-/** Browsers and Node run a timer of more than this at once. */
+/** The longest timer. Browsers and Node run a longer one immediately. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
-/** The world as it is. */
+/** Returns the environment of the browser or of Node. */
 export function realWorld(own = {}) {
     return {
         openSocket(url) {
             const Socket = own.WebSocket ?? globalThis.WebSocket;
             if (!Socket)
-                throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as that of `ws`");
+                throw new StoppedError("no_websocket", "no WebSocket here: pass one to connect(), such as the one of `ws`");
             return new Socket(url, ["usher.v1"]);
         },
-        // Looked up late: a page may replace it, and it must be called without a `this`.
+        // Looks up `fetch` at each call, because a page may replace it. It must be called without a `this`.
         fetch: (url, init) => (own.fetch ?? globalThis.fetch)(url, init),
         now: steadyClock(),
         random: () => Math.random(),
@@ -24,7 +24,7 @@ export function realWorld(own = {}) {
     };
 }
 function uuid() {
-    // It is missing on pages without TLS and in React Native, whatever the types say.
+    // Despite the types, `randomUUID` is missing on pages without TLS and in React Native.
     const crypto = globalThis.crypto;
     if (crypto?.randomUUID)
         return crypto.randomUUID();
@@ -33,7 +33,10 @@ function uuid() {
         return (bits ^ ((Math.random() * 16) >> (bits / 4))).toString(16);
     });
 }
-/** Timers of a page that was hidden, frozen or asleep are late: the first thing to do after it is to look. */
+/**
+ * The browser events and their signals. Timers of a hidden, frozen or sleeping page fire late, so the client checks its
+ * connection when the page wakes up.
+ */
 const NEWS = [
     ["online", "online"],
     ["offline", "offline"],
