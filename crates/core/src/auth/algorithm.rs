@@ -1,27 +1,27 @@
-//! The ways in which tokens are signed.
+//! The algorithms that sign tokens.
 
 use std::fmt;
 
-/// A way to sign a token (RFC 7518 §3.1, RFC 8037). There is no way to make another, and none of them is "none".
+/// A signature algorithm (RFC 7518 §3.1, RFC 8037). The type has no value for the algorithm "none".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Algorithm {
-    /// ECDSA over P-256: what Supabase makes by default.
+    /// ECDSA over P-256: Supabase's default.
     Es256,
-    /// Ed25519.
+    /// Ed25519, in headers `EdDSA` or `Ed25519`.
     EdDsa,
-    /// RSA, PKCS #1 version 1.5.
+    /// RSA with PKCS #1 version 1.5.
     Rs256,
-    /// HMAC: the project's legacy secret.
+    /// HMAC with the project's legacy secret.
     Hs256,
 }
 
 impl Algorithm {
-    /// The algorithm with this name in a header or a key; the name is exact.
+    /// Returns the algorithm with exactly this name, as a header or a key writes it.
     #[must_use]
     pub(crate) fn parse(name: &str) -> Option<Self> {
         match name {
             "ES256" => Some(Self::Es256),
-            // The second is its name since RFC 9864.
+            // `Ed25519` is the name since RFC 9864.
             "EdDSA" | "Ed25519" => Some(Self::EdDsa),
             "RS256" => Some(Self::Rs256),
             "HS256" => Some(Self::Hs256),
@@ -29,7 +29,7 @@ impl Algorithm {
         }
     }
 
-    /// Its name in a header.
+    /// Returns the name for a token's header.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {

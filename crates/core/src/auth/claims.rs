@@ -1,6 +1,6 @@
-//! What the claims of a verified token say, and whether they hold.
+//! Checks the claims of a verified token and derives the caller's identity.
 //!
-//! Dates are checked here against the caller's `now`: the core has no clock.
+//! Dates are compared with the caller's `now`, because the core has no clock.
 
 use std::{borrow::Cow, fmt};
 
@@ -16,104 +16,104 @@ use crate::{
     protocol::id::UserId,
 };
 
-/// Seconds by which the clocks of the issuer and of this machine may disagree. Machines with NTP are within one.
+/// Seconds by which the clocks of the issuer and of this machine may differ. Machines with NTP differ by less than one.
 pub(crate) const TOKEN_LEEWAY_SECONDS: u64 = 5;
 
-/// Audience that a token of a signed-in user must be made for.
+/// The audience that a signed-in user's token must have.
 const AUDIENCE: &str = "authenticated";
 
-/// The last second of the year 9999. A later expiry is cut to it, so that sums with it cannot overflow.
+/// The last second of the year 9999. A later expiry is reduced to it, so that sums with it cannot overflow.
 const EXPIRES_AT_MAX: u64 = 253_402_300_799;
 
-/// Characters of a refused role, or of the name of a refused claim, that are repeated to the client.
+/// Characters of a refused role, or of a refused claim's name, that the error repeats.
 const REPEATED_CHARS_MAX: usize = 40;
 
-/// The claims that are read here, each of which may be given once.
+/// The claims that are checked here. Each may be given only once.
 const CHECKED: [&str; 7] = ["exp", "nbf", "role", "sub", "aud", "iss", "usher_overlay"];
 
-/// Characters of a refused issuer that the operator is told.
+/// Characters of a refused issuer that the operator sees.
 const REFUSED_ISSUER_CHARS_MAX: usize = 200;
 
-/// Why a token is refused, in words that its bearer may read.
+/// The reason why a token is refused, in words that its bearer may read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not three parts of base64url text.
+    /// The text is not three parts of base64url.
     #[error("not a token: a JWT is three base64url parts with a dot between them")]
     Malformed,
-    /// The first part is no header of a JWT.
+    /// The first part is not a JWT header.
     #[error("token header {problem}")]
     Header {
-        /// What is wrong with it.
+        /// The header's flaw.
         problem: &'static str,
     },
-    /// The second part is no JSON object.
+    /// The second part is not a JSON object.
     #[error("token payload is not a JSON object of claims")]
     Payload,
-    /// A claim, checked here or not, that Postgres could not store or that two readers would read differently.
+    /// A claim that Postgres cannot store, or that two parsers would read differently.
     #[error("claim {claim} {problem}")]
     Unstorable {
-        /// The claim's name, cut to a printable length.
+        /// The claim's name, printable and shortened.
         claim: String,
-        /// What is wrong with it.
+        /// The claim's flaw.
         problem: &'static str,
     },
-    /// Longer than any token of ours.
+    /// The token is longer than the bound.
     #[error("token is longer than {ACCESS_TOKEN_BYTES_MAX} bytes")]
     TooLarge,
-    /// One of Supabase's secret keys.
+    /// The text is one of Supabase's secret keys.
     #[error("a secret key must never be sent by a client: send the user's access token")]
     SecretKey,
-    /// No key of ours uses the algorithm that the header names.
-    #[error("header alg is not one of this project's keys: {accepted} would be")]
+    /// No key of the project uses the algorithm that the header names.
+    #[error("header alg fits no key of this project: it must be {accepted}")]
     WrongAlgorithm {
-        /// The algorithms that would be right.
+        /// The algorithms of the project's keys.
         accepted: String,
     },
-    /// Signed with a key that is not known, which may be new.
-    #[error("signed with a key that is not one of this project's: get a fresh token")]
+    /// The signing key is not known. It may be new.
+    #[error("signed with a key that this project does not publish: get a new token")]
     UnknownKey,
-    /// Signed by somebody else, or changed after it was signed.
-    #[error("signature does not match: the token is not of this project, or was altered")]
+    /// Another key signed the token, or it was changed after the signature.
+    #[error("signature does not match: the token belongs to another project, or was altered")]
     BadSignature,
-    /// A claim that must be there is not.
+    /// A required claim is missing.
     #[error("claim {claim} is missing: it must be {expected}")]
     Missing {
         /// The claim's name.
         claim: &'static str,
-        /// What would be right.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A claim that is there is wrong.
+    /// A claim has the wrong value.
     #[error("claim {claim} is wrong: it must be {expected}")]
     Wrong {
         /// The claim's name.
         claim: &'static str,
-        /// What would be right.
+        /// The expected value.
         expected: &'static str,
     },
-    /// Issued by somebody whose tokens are not accepted here. Its words name no host: the client may read them.
+    /// The issuer is not accepted. The message names no host, because the client may read it.
     #[error(
         "claim iss is wrong: this gateway does not accept tokens of that issuer (its operator sets USHER_ISSUER)"
     )]
     UnknownIssuer {
-        /// The issuer, cut to a printable length, for the operator alone.
+        /// The issuer, printable and shortened. Only for the operator.
         given: String,
     },
-    /// A role that the gateway does not act as.
-    #[error("claim role is `{role}`, which is not served here: it must be anon or authenticated")]
+    /// The gateway does not act as this role.
+    #[error("claim role is `{role}`: it must be anon or authenticated")]
     RefusedRole {
-        /// The role, cut to a printable length.
+        /// The role, printable and shortened.
         role: String,
     },
-    /// Its time is over.
-    #[error("token has expired (claim exp): get a fresh one")]
+    /// The token has expired.
+    #[error("token has expired (claim exp): get a new one")]
     Expired,
-    /// Its time has not come.
+    /// The token is not valid yet.
     #[error("token is not valid yet (claim nbf): check the clock of the server that issued it")]
     NotYetValid,
 }
 
-/// Who the bearer of a token with this payload is at `now`.
+/// Returns the identity of the bearer of a token with this payload at `now`.
 pub(crate) fn identity(
     payload: String,
     issuers: &[String],
@@ -123,9 +123,9 @@ pub(crate) fn identity(
     let expires_at = claims.lifetime(now)?;
     let role = claims.role()?;
     let subject = match role {
-        // An overlay's token is known by its id: what is revoked or resumed is this one token.
+        // The id identifies an overlay's token: one such token can be revoked or resumed.
         Role::Anon if claims.usher_overlay.is_some() => Some(claims.subject()?),
-        // The legacy anon key has neither a subject nor an audience, and its issuer is the word "supabase".
+        // The legacy anon key has no subject and no audience, and its issuer is the word "supabase".
         Role::Anon => None,
         Role::Authenticated => {
             claims.check_audience()?;
@@ -141,8 +141,8 @@ pub(crate) fn identity(
     })
 }
 
-/// The claims that are checked, each still of any type so that the error can name the one that is wrong. One that is
-/// null counts as absent.
+/// The checked claims. Their values may have any type, so that the error can name the wrong one. A null
+/// counts as absent.
 #[derive(Default)]
 struct Claims {
     exp: Option<Value>,
@@ -169,7 +169,7 @@ impl Claims {
         }
     }
 
-    /// The expiry, once both dates agree with `now`.
+    /// Returns the expiry after checking both dates.
     fn lifetime(&self, now: u64) -> Result<u64, TokenError> {
         let expected = "a time in seconds since 1970";
         let exp = required("exp", expected, self.exp.as_ref())?;
@@ -177,7 +177,7 @@ impl Claims {
             claim: "exp",
             expected,
         })?;
-        // No leeway: a socket that opens and is closed at once as expired would reset its client's back-off.
+        // Without leeway: a socket that opens and then closes as expired would reset its client's backoff.
         if now >= expires_at {
             return Err(TokenError::Expired);
         }
@@ -220,7 +220,7 @@ impl Claims {
             })
     }
 
-    /// RFC 7519 §4.1.3 lets `aud` be one string or several.
+    /// Checks the audience, which may be one string or several (RFC 7519 §4.1.3).
     fn check_audience(&self) -> Result<(), TokenError> {
         let expected = "\"authenticated\", alone or in a list";
         let aud = required("aud", expected, self.aud.as_ref())?;
@@ -234,8 +234,8 @@ impl Claims {
         })
     }
 
-    /// One of the issuers, or any where none is named. A slash at the end makes no difference: auth servers disagree
-    /// about it.
+    /// Checks the issuer; without configured issuers, any is accepted. A trailing slash is ignored, because auth
+    /// servers differ in it.
     fn check_issuer(&self, issuers: &[String]) -> Result<(), TokenError> {
         if issuers.is_empty() {
             return Ok(());
@@ -258,7 +258,8 @@ impl Claims {
     }
 }
 
-/// Finds the claim for which a payload was refused. Only refused payloads are read a second time.
+/// Returns the claim for which a payload was refused. Parses the payload a second time; accepted payloads are
+/// parsed only once.
 fn unreadable(payload: &str) -> TokenError {
     let Ok(RawClaims(claims)) = serde_json::from_str(payload) else {
         return TokenError::Payload;
@@ -270,7 +271,7 @@ fn unreadable(payload: &str) -> TokenError {
             _ if name.contains('\0') => "contains U+0000, which the database cannot store",
             _ if is_repeated => "is given twice",
             Ok(Storable) => continue,
-            // The only complaint of ours; all others are the parser's.
+            // Our only data error is U+0000. All other errors are the parser's.
             Err(error) if error.is_data() => "contains U+0000, which the database cannot store",
             Err(_) => {
                 "cannot be stored by the database: half of a surrogate pair, a number out of range, or nested too deep"
@@ -282,7 +283,7 @@ fn unreadable(payload: &str) -> TokenError {
     TokenError::Payload
 }
 
-/// A bearer's own words, fit to be repeated in a message.
+/// Shortens a bearer's text and removes control characters, so that an error can repeat it.
 fn printable(text: &str) -> String {
     let printable = text.chars().filter(|c| !c.is_control());
     printable.take(REPEATED_CHARS_MAX).collect()
@@ -296,7 +297,7 @@ fn required<'a>(
     value.ok_or(TokenError::Missing { claim, expected })
 }
 
-/// A NumericDate of RFC 7519 §2, which may have decimals; they are cut off.
+/// Parses a NumericDate (RFC 7519 §2), and drops its decimals.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the value is not negative, and a large one is cut to the year 9999 anyway"
@@ -315,7 +316,7 @@ impl<'de> Deserialize<'de> for Claims {
     }
 }
 
-/// Reads the payload whole and strictly, as the database will: what it could not hold must not come so far.
+/// Reads the whole payload strictly, as the database does, so that a claim that Postgres cannot store is refused here.
 struct ClaimsVisitor;
 
 impl<'de> Visitor<'de> for ClaimsVisitor {
@@ -342,9 +343,9 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
                     continue;
                 }
             };
-            // Two parsers might read two different ones.
+            // Two parsers might pick different values.
             if claim.is_some() {
-                return Err(M::Error::custom("a claim is there twice"));
+                return Err(M::Error::custom("a claim is given twice"));
             }
             let value: Value = map.next_value()?;
             if has_nul(&value) {
@@ -357,7 +358,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
     }
 }
 
-/// The members of an object in their order, repeated ones included, with values that are not looked into.
+/// An object's members in order, with repeated ones and with unparsed values.
 struct RawClaims<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for RawClaims<'de> {
@@ -384,12 +385,11 @@ impl<'de> Visitor<'de> for RawClaimsVisitor {
     }
 }
 
-/// A name in an object, borrowed where nothing in it is escaped.
+/// A name in an object, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A value that Postgres can hold, of which nothing else needs to be known. The depth is bounded by the parser's own
-/// limit.
+/// A value that Postgres can store. Its contents are not kept. The parser bounds the depth.
 struct Storable;
 
 impl<'de> Deserialize<'de> for Storable {
@@ -441,7 +441,7 @@ impl<'de> Visitor<'de> for Storable {
     }
 }
 
-/// Refuses U+0000, which Postgres cannot hold.
+/// Refuses U+0000, which Postgres cannot store.
 fn check_text<E: serde::de::Error>(text: &str) -> Result<(), E> {
     if text.contains('\0') {
         return Err(E::custom("U+0000 in a text"));
@@ -472,7 +472,7 @@ mod tests {
     const ISSUER: &str = "https://abc.supabase.co/auth/v1";
 
     #[test]
-    fn the_claims_are_the_signed_text_byte_for_byte() {
+    fn the_claims_equal_the_signed_text_byte_for_byte() {
         let payload = format!(
             "{{ \"exp\" : {},\n\t\"role\":\"anon\", \"x\": [1, 2.50, \"ü\"]  }}",
             NOW + 1
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_is_anonymous_and_yet_told_apart() {
+    fn an_overlay_is_anonymous_but_has_a_subject() {
         let mut claims = json!({"role": "anon", "usher_overlay": "a session", "exp": NOW + 9});
         let error = check(&claims).unwrap_err();
         assert!(matches!(error, TokenError::Missing { claim: "sub", .. }));
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ends_on_time_may_begin_early_and_dates_may_have_decimals() {
+    fn dates_are_checked_with_leeway_for_nbf_only_and_may_have_decimals() {
         let now = NOW as f64;
         let not_yet = TokenError::NotYetValid;
         let cases = [
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_beyond_the_year_9999_is_cut() {
+    fn an_expiry_beyond_the_year_9999_is_reduced() {
         let mut claims = good();
         claims["exp"] = json!(1e300);
         let identity = check(&claims).unwrap();
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_is_required_and_named() {
+    fn each_missing_claim_is_named() {
         for claim in ["exp", "role", "sub", "aud", "iss"] {
             for absent in [None, Some(Value::Null)] {
                 let mut claims = good();
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_that_is_wrong_is_named() {
+    fn each_wrong_claim_is_named() {
         for (claim, value) in [
             ("sub", json!("bob")),
             ("sub", json!(7)),
@@ -610,13 +610,13 @@ mod tests {
             identity(payload, &[ISSUER.to_owned()], NOW),
             Err(unstorable("role", "is given twice"))
         );
-        // Claims that are not read here are the database's affair, where the last one counts.
+        // Claims that are not checked here may repeat: the database uses the last one.
         let payload = format!(r#"{{"exp":{},"role":"anon","x":1,"x":2}}"#, NOW + 9);
         assert!(identity(payload, &[], NOW).is_ok());
     }
 
     #[test]
-    fn a_payload_that_is_no_object_is_called_that() {
+    fn a_payload_that_is_not_an_object_is_refused() {
         for payload in [
             "",
             "[]",
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_database_could_not_hold_is_refused_by_the_name_of_its_claim() {
+    fn a_claim_that_the_database_cannot_store_is_named() {
         const NUL: &str = "contains U+0000, which the database cannot store";
         const OTHER: &str = "cannot be stored by the database: half of a surrogate pair, a number out of range, \
                              or nested too deep";
@@ -664,7 +664,7 @@ mod tests {
                 assert_eq!(answer, expected, "{name}: {value}");
             }
         }
-        // The name is repeated to its bearer without what cannot be printed, and not at any length.
+        // The error repeats the claim's name without control characters, and shortened.
         let long = "n".repeat(50);
         let payload = format!(r#"{{"exp":{},"role":"anon","{long}\u0000":1}}"#, NOW + 9);
         assert_eq!(

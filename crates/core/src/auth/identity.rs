@@ -1,27 +1,27 @@
-//! The identity behind a connection, as the database will see it.
+//! The identity of a connection, as the database sees it.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use crate::protocol::id::UserId;
 
-/// Claims of somebody without a token: what Supabase's own anon key says, without its dates.
+/// The claims of a client without a token: those of Supabase's anon key, without its dates.
 const ANONYMOUS_CLAIMS: &str = r#"{"role":"anon"}"#;
 
-/// What a client presents as its key. A publishable key names a project, not a person: it is no token.
+/// The prefix of a publishable key, which clients send in the place of a token. It identifies a project, not a user.
 const PUBLISHABLE_KEY_PREFIX: &str = "sb_publishable_";
 
-/// A role that the gateway ever sets in the database; there is no way to make another.
+/// A database role that the gateway acts as. The type has no value for any other role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Anybody: no token, or the project's legacy anon key.
+    /// An anonymous caller: no token, the project's legacy anon key, or an overlay token.
     Anon,
     /// A signed-in user.
     Authenticated,
 }
 
 impl Role {
-    /// The role's name in Postgres and in a token.
+    /// Returns the role's name in Postgres and in a token.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,22 +37,22 @@ impl fmt::Display for Role {
     }
 }
 
-/// Who a connection acts as. Invariant: a role of [`Role::Authenticated`] has a `subject`. With [`Role::Anon`] only an
-/// overlay has one.
+/// The identity that a connection acts as. Invariant: a role of [`Role::Authenticated`] has a `subject`. With
+/// [`Role::Anon`], only an overlay has one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user, for a signed-in one; the id of its token, for an overlay.
+    /// The user's id for a signed-in user, or the token's id for an overlay.
     pub subject: Option<UserId>,
-    /// The database role its statements run under.
+    /// The database role that runs the connection's statements.
     pub role: Role,
-    /// The token's payload exactly as it was signed: what `request.jwt.claims` becomes.
+    /// The token's payload exactly as it was signed. It becomes `request.jwt.claims`.
     pub claims: Arc<str>,
-    /// When the token ends, in seconds since 1970, at most the year 9999; never, for somebody without one.
+    /// The token's expiry in seconds since 1970, at most the year 9999; `None` without a token.
     pub expires_at: Option<u64>,
 }
 
 impl Identity {
-    /// Somebody without a token.
+    /// Creates the identity of a client without a token.
     #[must_use]
     pub fn anonymous() -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Identity {
         }
     }
 
-    /// Somebody without a token, as all of them have it: there may be very many.
+    /// Returns a shared identity of a client without a token. There may be very many such clients.
     #[must_use]
     pub fn nobody() -> Arc<Self> {
         static NOBODY: LazyLock<Arc<Identity>> = LazyLock::new(|| Arc::new(Identity::anonymous()));
@@ -72,7 +72,7 @@ impl Identity {
 }
 
 impl fmt::Debug for Identity {
-    /// Leaves the claims out: they hold what users tell about themselves, such as an email address.
+    /// Leaves out the claims: they hold personal data, such as an email address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("subject", &self.subject)
@@ -82,17 +82,17 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What a client presented where a token is expected.
+/// The credential that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// Nothing, or a publishable key: the client is anonymous.
+    /// None, or a publishable key: the client is anonymous.
     Absent,
-    /// Something to verify.
+    /// A token to verify.
     Token(&'a str),
 }
 
 impl<'a> Credential<'a> {
-    /// Reads the bare text of a query parameter or an `auth` frame.
+    /// Parses the text of a query parameter or an `auth` frame.
     #[must_use]
     pub fn parse(text: &'a str) -> Self {
         let text = text.trim();
@@ -103,7 +103,7 @@ impl<'a> Credential<'a> {
         }
     }
 
-    /// Reads the value of an `Authorization` header. Another scheme than `Bearer` is not ours to judge: it is no token.
+    /// Parses the value of an `Authorization` header. A scheme other than `Bearer` counts as no token.
     #[must_use]
     pub fn from_authorization(value: &'a str) -> Self {
         match value.trim().split_once(' ') {

@@ -1,51 +1,51 @@
-//! One JSON Web Key (RFC 7517, 7518, 8037), as a key server publishes it or a file holds it.
+//! One JSON Web Key (RFC 7517, 7518, 8037), from a key server or a file.
 //!
-//! A key is for one algorithm, which its own fields tell. What it may not be used for is refused here, by name.
+//! Each key has one algorithm, which its own fields determine. A key that must not be used is refused with the reason.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 use crate::{auth::algorithm::Algorithm, limits::KEY_ID_BYTES_MAX};
 
-/// Why a key is of no use.
+/// The reason why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableKey {
-    /// Not an object with a `kty`, or a field of another type.
+    /// Not an object with a `kty`, or a field has the wrong type.
     #[error("it is not a JSON Web Key")]
     NotAKey,
-    /// A secret, which a key server must not publish and which anybody could sign with.
-    #[error("it is symmetric: a shared secret is a setting, never in a key set")]
+    /// A shared secret. A key server must not publish one: any reader could sign with it.
+    #[error("it is symmetric: set a shared secret in the configuration, never in a key set")]
     Symmetric,
-    /// A kind of key, or a curve, that signs none of our algorithms.
-    #[error("its kty or crv signs none of ES256, RS256, EdDSA")]
+    /// A kind of key or a curve for none of the supported algorithms.
+    #[error("its kty or crv fits none of ES256, RS256 and EdDSA")]
     OtherKind,
-    /// Its `alg` is another than its kind is taken for here.
-    #[error("its alg is not the one that its kty is for: ES256, RS256 or EdDSA")]
+    /// The `alg` is not the algorithm of the key's kind.
+    #[error("its alg does not match its kty: it must be ES256, RS256 or EdDSA")]
     OtherAlgorithm,
-    /// For encryption (`use`), or for something else than this (`key_ops`).
-    #[error("its use or key_ops is for something else")]
+    /// A key for encryption (`use`), or for another operation (`key_ops`).
+    #[error("its use or key_ops does not allow this operation")]
     OtherUse,
-    /// A `kid` that no token could bear.
+    /// A `kid` that is longer than any token's.
     #[error("its kid is longer than {KEY_ID_BYTES_MAX} bytes")]
     LongName,
-    /// An RSA key that could be broken, or would take long.
+    /// An RSA key that is too short to be safe, or too long to be fast.
     #[error("RSA needs 2,048 to 8,192 bits")]
     OtherSize,
-    /// The key server gives away what signs: the key is anybody's.
-    #[error("its private half is published")]
+    /// The key server publishes the private key too, so any reader could sign with it.
+    #[error("its private key is published")]
     Leaked,
-    /// The private half is needed and not there.
-    #[error("its private half is missing")]
+    /// The private key is required and missing.
+    #[error("its private key is missing")]
     NotPrivate,
-    /// Numbers that make no key.
-    #[error("its numbers make no key")]
+    /// Numbers that are not a valid key.
+    #[error("its numbers are not a valid key")]
     Broken,
-    /// More than a project has.
-    #[error("there are too many keys before it")]
+    /// More keys than the gateway uses from one key set.
+    #[error("too many keys come before it")]
     TooMany,
 }
 
-/// The fields that matter. All numbers are base64url.
+/// The fields that the gateway reads. All numbers are base64url.
 #[derive(Deserialize)]
 pub(crate) struct Jwk {
     kty: Box<str>,
@@ -68,7 +68,7 @@ pub(crate) struct Jwk {
 }
 
 impl Jwk {
-    /// The algorithm that the key is for, once it may do `operation`, which is `sign` or `verify`.
+    /// Returns the key's algorithm if the key may be used for `operation`, which is `sign` or `verify`.
     pub(crate) fn algorithm(&self, operation: &str) -> Result<Algorithm, UnusableKey> {
         let algorithm = match (&*self.kty, self.crv.as_deref()) {
             ("oct", _) => return Err(UnusableKey::Symmetric),
@@ -99,7 +99,7 @@ impl Jwk {
         Ok(algorithm)
     }
 
-    /// The point of an elliptic curve, uncompressed (SEC 1 §2.3.3).
+    /// Returns the point on an elliptic curve, uncompressed (SEC 1 §2.3.3).
     pub(crate) fn point(&self) -> Result<Vec<u8>, UnusableKey> {
         let (x, y) = (number(self.x.as_deref())?, number(self.y.as_deref())?);
         if x.len() != 32 || y.len() != 32 {
@@ -109,7 +109,7 @@ impl Jwk {
     }
 }
 
-/// The bytes of a number.
+/// Decodes a number into its bytes.
 pub(crate) fn number(text: Option<&str>) -> Result<Vec<u8>, UnusableKey> {
     let text = text.ok_or(UnusableKey::Broken)?;
     URL_SAFE_NO_PAD

@@ -1,4 +1,4 @@
-//! The keys that a key server publishes, as far as they are of use.
+//! The public keys of a key server that the gateway can use.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -17,29 +17,29 @@ use crate::{
     limits::{KEY_ID_BYTES_MAX, SIGNING_KEYS_MAX},
 };
 
-/// Bits of an RSA key: fewer are not safe (RFC 7518 §3.3), more take the time of many.
+/// Bits of an RSA key. Shorter keys are not safe (RFC 7518 §3.3); longer ones are too slow.
 const RSA_BITS: RangeInclusive<usize> = 2_048..=8_192;
 
-/// What a key server answered makes no set of keys.
+/// A key server's response is not a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a JSON Web Key Set, an object with a list `keys`")]
 pub struct NotAKeySet;
 
-/// Public keys, each for one algorithm and most with a name.
+/// Public keys. Each has one algorithm, and most have a name.
 #[derive(Default)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
     skipped: Vec<SkippedKey>,
 }
 
-/// A key that is published and of no use.
+/// A published key that the gateway cannot use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedKey {
-    /// Its place in the list, from zero.
+    /// The key's index in the list, from zero.
     pub place: usize,
-    /// Its `kid`, where it has one that can be shown.
+    /// The key's `kid`, if it has one that is short enough to show.
     pub name: Option<String>,
-    /// Why.
+    /// The reason.
     pub why: UnusableKey,
 }
 
@@ -50,14 +50,14 @@ struct PublicKey {
 }
 
 impl KeySet {
-    /// Reads a set (RFC 7517 §5). Keys of no use are skipped, as the RFC asks, so that one of them does not take the
-    /// others along.
+    /// Reads a key set (RFC 7517 §5). Skips keys that the gateway cannot use, as the RFC asks, so that one such key
+    /// does not disable the others.
     ///
     /// # Errors
     ///
-    /// Where it is no set at all.
+    /// The text is not a key set.
     pub fn parse(text: &str) -> Result<Self, NotAKeySet> {
-        // Not read into a struct: serde would take an array for one as well.
+        // Not parsed into a struct, because serde would also accept an array for it.
         let mut document: Map<String, Value> =
             serde_json::from_str(text).map_err(|_| NotAKeySet)?;
         let Some(Value::Array(keys)) = document.remove("keys") else {
@@ -82,33 +82,33 @@ impl KeySet {
         Ok(set)
     }
 
-    /// How many keys are of use.
+    /// Returns the number of usable keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether none is.
+    /// Whether no key is usable.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The keys that were published and are of no use.
+    /// Returns the published keys that the gateway cannot use.
     #[must_use]
     pub fn skipped(&self) -> &[SkippedKey] {
         &self.skipped
     }
 
-    /// Whether a key has this name.
+    /// Whether a usable key has this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.keys
             .iter()
             .any(|key| key.name.as_deref() == Some(name))
     }
 
-    /// Whether one of the keys for `algorithm`, or the one with this name, has signed; `None` where there is no such
-    /// key.
+    /// Whether one of the keys for `algorithm` made the signature. With a name, only the key with this name counts.
+    /// Returns `None` if there is no such key.
     pub(crate) fn has_signed(
         &self,
         algorithm: Algorithm,
@@ -140,7 +140,7 @@ impl PublicKey {
         if jwk.d.is_some() {
             return Err(UnusableKey::Leaked);
         }
-        // Parsed once to see that it is a key at all: the library does so with each token.
+        // Parsed once here to reject an invalid key early. The library parses it again for each token.
         let (parsed, key) = match algorithm {
             Algorithm::Hs256 => return Err(UnusableKey::Symmetric),
             Algorithm::Es256 => {
@@ -175,7 +175,7 @@ impl PublicKey {
     }
 }
 
-/// Bits of a big-endian number.
+/// Returns the number of bits of a big-endian number.
 fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     let first = number
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keys_of_a_set_are_taken() {
+    fn usable_keys_are_read() {
         let keys = [
             TestKey::es256("a"),
             TestKey::ed25519("b"),
@@ -209,7 +209,7 @@ mod tests {
         let set = KeySet::parse(&key_set(&keys.each_ref())).unwrap();
         assert_eq!((set.len(), set.skipped().len()), (3, 0));
         assert!(set.has("a") && set.has("c") && !set.has("d"));
-        // Most fields may be absent: what a key is for is told by its kind.
+        // Most fields may be absent: the kind of key determines its algorithm.
         let mut bare = keys[0].public();
         for field in ["alg", "use", "key_ops", "kid"] {
             bare.as_object_mut().unwrap().remove(field);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_no_use_is_skipped_by_name_and_the_others_stay() {
+    fn an_unusable_key_is_skipped_and_the_others_stay() {
         let [ec, ed, rsa] = [
             TestKey::es256("a"),
             TestKey::ed25519("b"),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_an_end() {
+    fn the_keys_of_a_set_are_bounded() {
         let key = TestKey::ed25519("a").public();
         let keys = vec![key; SIGNING_KEYS_MAX + 2];
         let set = KeySet::parse(&json!({ "keys": keys }).to_string()).unwrap();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_is_refused_whole() {
+    fn a_text_that_is_not_a_key_set_is_refused() {
         for text in [
             "",
             "null",

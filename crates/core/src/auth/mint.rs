@@ -1,6 +1,6 @@
-//! Makes tokens for development: what `usher dev` hands to its demo users and `usher token` prints.
+//! Makes tokens for development: for the demo users of `usher dev`, and for `usher token`.
 //!
-//! A real deployment's tokens come from Supabase Auth; the gateway itself never calls this.
+//! In production, Supabase Auth issues the tokens. The gateway itself never calls this module.
 
 use std::time::Duration;
 
@@ -15,39 +15,39 @@ use crate::{
     protocol::id::{SessionId, UserId},
 };
 
-/// What a minted token says beside its dates.
+/// The claims of a minted token, apart from its dates.
 #[derive(Clone, Debug, Serialize)]
 pub struct Claims {
-    /// Claim `iss`, where the verifier expects one.
+    /// Claim `iss`, if the verifier expects one.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Claim `sub`: the user, or the id of an overlay's token; absent for anybody else of the role `anon`.
+    /// Claim `sub`: the user's id, or the id of an overlay token. Absent for any other caller with the role `anon`.
     #[serde(rename = "sub", skip_serializing_if = "Option::is_none")]
     pub subject: Option<UserId>,
     /// Claim `aud`, absent for the role `anon`.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// Claim `role`. Any text: tests mint what the verifier must refuse.
+    /// Claim `role`. Any text, because tests mint tokens that the verifier must refuse.
     pub role: String,
-    /// Claim `usher_overlay`: the one session that an overlay may show.
+    /// Claim `usher_overlay`: the one session that an overlay may watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usher_overlay: Option<SessionId>,
-    /// Claim `user_metadata`, where the user goes by a name: pages show it, nothing is decided by it.
+    /// Claim `user_metadata`, if the user has a name. Pages show it; no decision depends on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_metadata: Option<UserMetadata>,
 }
 
-/// What a user tells about themself.
+/// A user's own description.
 #[derive(Clone, Debug, Serialize)]
 pub struct UserMetadata {
-    /// The name of the account.
+    /// The account's name.
     pub username: String,
-    /// The name that is shown.
+    /// The displayed name.
     pub display_name: Option<String>,
 }
 
 impl Claims {
-    /// The claims of a signed-in user.
+    /// Returns the claims of a signed-in user.
     #[must_use]
     pub fn user(subject: UserId) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Claims {
         }
     }
 
-    /// The claims of an overlay, which may watch one session and do nothing else.
+    /// Returns the claims of an overlay, which may watch one session and do nothing else.
     #[must_use]
     pub fn overlay(token: UserId, session: SessionId) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Claims {
         }
     }
 
-    /// The claims of Supabase's legacy anon key.
+    /// Returns the claims of Supabase's legacy anon key.
     #[must_use]
     pub fn anon() -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Claims {
     }
 }
 
-/// Signs `claims` with HS256, valid from `issued_at` (seconds since 1970) for `ttl`.
+/// Signs `claims` with HS256. The token is valid from `issued_at` (seconds since 1970) for `ttl`.
 #[must_use]
 pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duration) -> String {
     let message = message(Algorithm::Hs256, None, &payload(claims, issued_at, ttl));
@@ -93,7 +93,7 @@ pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duratio
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// What a token says that is valid from `issued_at` (seconds since 1970) for `ttl`.
+/// Returns the payload of a token that is valid from `issued_at` (seconds since 1970) for `ttl`.
 #[must_use]
 pub fn payload(claims: &Claims, issued_at: u64, ttl: Duration) -> Map<String, Value> {
     let Ok(Value::Object(mut payload)) = serde_json::to_value(claims) else {

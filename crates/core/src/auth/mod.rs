@@ -1,13 +1,13 @@
-//! Who a token says its bearer is, and nothing about what they may do: that is the database's to decide.
+//! Verifies tokens and identifies callers. The database decides what a caller may do.
 //!
 //! ```text
 //! header, query or frame ─► Credential ─► Verifier::verify(token, now) ─► Identity
 //!                           none, token   signature, then claims          role, subject, claims
 //! ```
 //!
-//! Refuses to read the clock (`now` is an argument), to fetch keys, and to take an algorithm from a token's header: a
-//! key knows its algorithm, the header may only name one that some key has. Read in this order: [`identity`],
-//! [`algorithm`], [`jwk`], [`key_set`], [`verifier`], [`claims`]; [`signing`] and [`mint`] make tokens.
+//! Does not read the clock (`now` is an argument), does not fetch keys, and takes no algorithm from a token's header:
+//! each key has its algorithm, and the header may only name one that some key has. Read the modules in this order:
+//! [`identity`], [`algorithm`], [`jwk`], [`key_set`], [`verifier`], [`claims`]. [`signing`] and [`mint`] make tokens.
 
 pub(crate) mod algorithm;
 pub mod claims;

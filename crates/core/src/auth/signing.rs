@@ -1,4 +1,4 @@
-//! Keys that sign: for development and tests, as `auth::mint` is.
+//! Signing keys, for development and tests like `auth::mint`.
 
 use aws_lc_rs::{
     hmac,
@@ -32,7 +32,7 @@ enum KeyPair {
 }
 
 impl SigningKey {
-    /// The project's shared secret, which signs with HS256.
+    /// Creates a key from the project's shared secret, which signs with HS256.
     #[must_use]
     pub fn from_secret(secret: &SecretString) -> Self {
         let secret = secret.expose_secret().as_bytes();
@@ -42,11 +42,11 @@ impl SigningKey {
         }
     }
 
-    /// A private JSON Web Key, or the first of a list or a set of them: what `supabase gen signing-key` makes.
+    /// Reads a private JSON Web Key, or the first one of a list or a key set. `supabase gen signing-key` prints one.
     ///
     /// # Errors
     ///
-    /// Where it is none, or not one for signatures.
+    /// The text is not a JSON Web Key, or the key cannot sign.
     pub fn from_jwk(text: &str) -> Result<Self, UnusableKey> {
         let mut jwk: Value = serde_json::from_str(text).map_err(|_| UnusableKey::NotAKey)?;
         if let Some(keys) = jwk.get_mut("keys") {
@@ -92,7 +92,7 @@ impl SigningKey {
         })
     }
 
-    /// The token that says `payload`. The randomness is for ECDSA and RSA.
+    /// Signs a token with this payload. ECDSA and RSA need the randomness.
     #[must_use]
     pub fn sign(&self, payload: &impl Serialize, random: &dyn SecureRandom) -> String {
         let message = message(self.algorithm(), self.name.as_deref(), payload);
@@ -100,7 +100,7 @@ impl SigningKey {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The signature of a message.
+    /// Signs a message.
     #[must_use]
     pub fn signature(&self, message: &[u8], random: &dyn SecureRandom) -> Vec<u8> {
         match &self.pair {
@@ -139,7 +139,7 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Header and payload of a token, which is what its signature is over.
+/// Returns the header and payload of a token: the message that its signature covers.
 pub(crate) fn message(
     algorithm: Algorithm,
     name: Option<&str>,
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_signed_is_verified_by_us_and_by_another_library() {
+    fn a_signed_token_is_verified_by_us_and_by_another_library() {
         for (key, algorithm) in [
             (TestKey::es256("a"), jsonwebtoken::Algorithm::ES256),
             (TestKey::ed25519("b"), jsonwebtoken::Algorithm::EdDSA),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_sign_is_refused_by_name() {
+    fn an_unusable_key_is_refused_with_the_reason() {
         let key = TestKey::es256("a");
         let broken = |field: &str, value: Value| {
             let mut jwk = key.private.clone();

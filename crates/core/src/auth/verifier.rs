@@ -1,8 +1,8 @@
-//! Tells whether a token is one of this project's, and then who its bearer is.
+//! Verifies a token's signature, then its claims, and returns the caller's identity.
 //!
-//! The signature comes first, so that nothing is said about the claims of a token that is not ours. The algorithm is the
-//! key's: the header may only name one that some key has. Keys, certificates and addresses of keys in the header are not
-//! looked at.
+//! The signature is checked first, so that no error describes the claims of a foreign token. Each key has
+//! its algorithm; the header may only name one that some key has. Keys, certificates and key URLs in the
+//! header are ignored.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -21,10 +21,10 @@ use crate::{
     limits::{ACCESS_TOKEN_BYTES_MAX, KEY_ID_BYTES_MAX},
 };
 
-/// A key that must stay on servers; a client that sends it has leaked it.
+/// The prefix of Supabase's secret keys, which must stay on servers. A client that sends one has leaked it.
 const SECRET_KEY_PREFIX: &str = "sb_secret_";
 
-/// The keys that sign this project's tokens, and who must have issued them.
+/// The keys that sign this project's tokens, and the accepted issuers.
 #[derive(Clone, Default)]
 pub struct VerifierKeys {
     secret: Option<DecodingKey>,
@@ -33,7 +33,7 @@ pub struct VerifierKeys {
 }
 
 impl VerifierKeys {
-    /// The project's shared secret, which signs with HS256.
+    /// Creates keys with the project's shared secret, which signs with HS256.
     #[must_use]
     pub fn from_secret(secret: &SecretString) -> Self {
         let secret = secret.expose_secret().as_bytes();
@@ -43,22 +43,22 @@ impl VerifierKeys {
         }
     }
 
-    /// The keys that the project publishes, beside the secret or without one.
+    /// Adds the keys that the project publishes.
     #[must_use]
     pub fn with_published(mut self, set: Arc<KeySet>) -> Self {
         self.published = Some(set);
         self
     }
 
-    /// Expects tokens of signed-in users to be issued by one of these, such as `https://<ref>.supabase.co/auth/v1`; by
-    /// anybody where there are none.
+    /// Accepts tokens of signed-in users only from these issuers, such as `https://<ref>.supabase.co/auth/v1`. Without
+    /// issuers, any issuer is accepted.
     #[must_use]
     pub fn with_issuers(mut self, issuers: Vec<String>) -> Self {
         self.issuers = issuers;
         self
     }
 
-    /// Whether there is a secret.
+    /// Whether there is a shared secret.
     #[must_use]
     pub fn has_secret(&self) -> bool {
         self.secret.is_some()
@@ -82,24 +82,24 @@ impl fmt::Debug for VerifierKeys {
     }
 }
 
-/// Verifies tokens against one set of keys.
+/// Verifies tokens with one set of keys.
 #[derive(Debug)]
 pub struct Verifier {
     keys: VerifierKeys,
 }
 
 impl Verifier {
-    /// Makes a verifier of these keys.
+    /// Creates a verifier with these keys.
     #[must_use]
     pub fn new(keys: VerifierKeys) -> Self {
         Self { keys }
     }
 
-    /// Tells who the bearer of `token` is at `now`, in seconds since 1970.
+    /// Returns the identity of the token's bearer at `now`, in seconds since 1970.
     ///
     /// # Errors
     ///
-    /// The first thing found wrong, in words that the bearer may read.
+    /// The first flaw found, in words that the bearer may read.
     pub fn verify(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
         if token.len() > ACCESS_TOKEN_BYTES_MAX {
             return Err(TokenError::TooLarge);
@@ -113,7 +113,7 @@ impl Verifier {
         claims::identity(decode_text(payload)?, &self.keys.issuers, now)
     }
 
-    /// Whether a key of ours has signed, the one that the header names if it names one.
+    /// Checks that one of the keys made the signature. If the header names a key, only that key counts.
     fn check_signature(
         &self,
         header: &str,
@@ -126,7 +126,8 @@ impl Verifier {
         let published = self.keys.published.as_deref();
         let is_published = name.is_some_and(|name| published.is_some_and(|set| set.has(name)));
         let is_signed = match algorithm {
-            // Supabase names its secret in a token's header, and nowhere else: a name that no published key has is its.
+            // Supabase names its shared secret only in a token's header. A name that no published key has is
+            // therefore the secret's.
             Algorithm::Hs256 if !is_published => {
                 let secret = self.keys.secret.as_ref();
                 secret.map(|key| {
@@ -167,7 +168,7 @@ fn decode_text(part: &str) -> Result<String, TokenError> {
     String::from_utf8(bytes).map_err(|_| TokenError::Malformed)
 }
 
-/// What is read of a token's header; everything else there is its signer's affair.
+/// The header's fields that are read. All others are ignored.
 #[derive(Deserialize)]
 struct Header<'a> {
     #[serde(borrow)]
@@ -180,19 +181,19 @@ struct Header<'a> {
 impl<'a> Header<'a> {
     fn parse(text: &'a str) -> Result<Self, TokenError> {
         let wrong = |problem| TokenError::Header { problem };
-        // Serde would take a list for the fields in their order.
+        // Serde would also accept a list of the fields in order.
         if !text.trim_start().starts_with('{') {
             return Err(wrong("is not a JSON object"));
         }
         let header: Self = serde_json::from_str(text)
-            .map_err(|_| wrong("must be a JSON object whose fields are texts, with an alg"))?;
+            .map_err(|_| wrong("must be a JSON object with an alg; alg and kid must be strings"))?;
         if header.crit.is_some() {
-            // RFC 7515 §4.1.11: an extension that is critical and not understood makes the token invalid.
+            // RFC 7515 §4.1.11: an unsupported critical extension makes the token invalid.
             return Err(wrong("requires an extension (crit) that is not supported"));
         }
         let is_long = |kid: &Cow<'_, str>| kid.len() > KEY_ID_BYTES_MAX;
         if header.kid.as_ref().is_some_and(is_long) {
-            return Err(wrong("names a key with a name that is too long"));
+            return Err(wrong("has a kid that is too long"));
         }
         Ok(header)
     }
@@ -216,7 +217,7 @@ mod tests {
     const ISSUER: &str = "https://abc.supabase.co/auth/v1";
 
     #[test]
-    fn a_user_is_who_the_claims_say() {
+    fn a_users_identity_comes_from_the_claims() {
         let payload = good().to_string();
         let identity = verify(&signed(&payload)).unwrap();
         assert_eq!(identity.role, Role::Authenticated);
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_issuer_is_not_checked_where_none_is_configured() {
+    fn the_issuer_is_not_checked_if_none_is_configured() {
         let mut claims = good();
         claims["iss"] = json!("https://other.example");
         let verifier = Verifier::new(VerifierKeys::from_secret(&secret()));
@@ -282,7 +283,7 @@ mod tests {
                 verifier.verify(&token, NOW).unwrap().role,
                 Role::Authenticated
             );
-            // Beside the secret, which goes on to work.
+            // The shared secret continues to work beside it.
             verifier.verify(&signed(&good().to_string()), NOW).unwrap();
             let (message, _) = token.rsplit_once('.').unwrap();
             for signature in ["", "AAAA", &encode(&[0; 64]), &encode(&[0xff; 256])] {
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_the_header_is_that_of_the_only_key_that_counts() {
+    fn only_the_key_that_the_header_names_counts() {
         let (a, b) = (TestKey::es256("a"), TestKey::es256("b"));
         let verifier = published(&[&a, &b]);
         let verify = |header: Value| {
@@ -326,7 +327,7 @@ mod tests {
             let answer = verify(json!({"alg": "ES256", "kid": wrong}));
             assert!(matches!(answer, Err(TokenError::Header { .. })), "{wrong}");
         }
-        // Of the name that it bears, and not of the algorithm that it is for.
+        // Only the name decides, not the key's algorithm.
         for alg in ["RS256", "HS256", "EdDSA"] {
             let answer = verify(json!({"alg": alg, "kid": "b"}));
             assert!(
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_may_bear_a_name_that_is_published_nowhere() {
+    fn the_secret_may_have_a_name_that_no_published_key_has() {
         let header = json!({"alg": "HS256", "typ": "JWT", "kid": "Zk3n+0aGUUiw"});
         let token = signed_with_header(&header, &good().to_string());
         verify(&token).unwrap();
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_a_token_brings_along_is_not_looked_at() {
+    fn keys_in_a_token_are_ignored() {
         let (ours, theirs) = (TestKey::es256("a"), TestKey::es256("a"));
         let verifier = published(&[&ours]);
         for field in ["jwk", "jku", "x5u", "x5c", "x5t"] {
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_token_is_refused() {
+    fn a_text_that_is_not_a_token_is_refused() {
         let huge = "x".repeat(ACCESS_TOKEN_BYTES_MAX + 1);
         assert_eq!(verify(&huge), Err(TokenError::TooLarge));
         assert_eq!(verify("sb_secret_abc"), Err(TokenError::SecretKey));
@@ -475,7 +476,7 @@ mod tests {
         Verifier::new(VerifierKeys::from_secret(&secret()).with_issuers(vec![ISSUER.to_owned()]))
     }
 
-    /// Knows the secret and these.
+    /// Returns a verifier with the shared secret and these published keys.
     fn published(keys: &[&TestKey]) -> Verifier {
         Verifier::new(VerifierKeys::from_secret(&secret()).with_published(set(keys)))
     }
@@ -492,7 +493,7 @@ mod tests {
         signed_with_header(&json!({"alg": "HS256", "typ": "JWT"}), payload)
     }
 
-    /// Always signs with HS256 and the secret, whatever the header says.
+    /// Signs with HS256 and the secret, whatever the header says.
     fn signed_with_header(header: &Value, payload: &str) -> String {
         let header = URL_SAFE_NO_PAD.encode(header.to_string());
         let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));

@@ -1,4 +1,4 @@
-//! A client that trusts nobody: it decodes what came over the wire and checks every promise of the protocol.
+//! A client that trusts no answer: it decodes the bytes from the wire and checks every promise of the protocol.
 
 use std::collections::BTreeSet;
 
@@ -16,22 +16,22 @@ use crate::dice::Dice;
 pub(crate) struct Client {
     pub(crate) user: Option<usize>,
     pub(crate) views: Vec<View>,
-    /// Bytes of a frame that has not wholly arrived.
+    /// The bytes of an incomplete frame.
     partial: Vec<u8>,
 }
 
-/// What a client knows of one session.
+/// A client's view of one session.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) state: ViewState,
-    /// The last number seen and its epoch; outlives the socket.
+    /// The last number received and its epoch. It outlives the socket.
     pub(crate) position: Option<(u64, String)>,
     tokens: Vec<String>,
     pub(crate) can: Option<Can>,
     pub(crate) version: u64,
     wish: Option<Wish>,
     asked: u32,
-    /// Frames that were not answered yet.
+    /// The ids of frames that have no answer yet.
     pub(crate) unanswered: BTreeSet<String>,
     pub(crate) recovered: u32,
 }
@@ -54,7 +54,7 @@ struct Wish {
     epoch: String,
 }
 
-/// An `events` frame; its events are compared as they came, to the byte.
+/// An `events` frame. Its events are compared with the committed ones byte by byte.
 #[derive(Deserialize)]
 struct Events<'a> {
     session: SessionId,
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// The socket is gone; positions and tokens are kept.
+    /// Handles the loss of the socket. Positions and tokens stay.
     pub(crate) fn on_dropped(&mut self) {
         self.partial.clear();
         for view in &mut self.views {
@@ -83,7 +83,7 @@ impl Client {
         }
     }
 
-    /// Makes a subscribe frame: fresh, or from the last position with any token it ever had.
+    /// Builds a subscribe frame: without a position, or from the last position with any earlier token.
     pub(crate) fn subscribe(&mut self, session: usize, dice: &mut Dice, db: &Database) -> String {
         let view = &mut self.views[session];
         let history = dice.pick(&[0, 1, 2, 5, 50]);
@@ -120,13 +120,13 @@ impl Client {
         frame.to_string()
     }
 
-    /// Makes an unsubscribe frame.
+    /// Builds an unsubscribe frame.
     pub(crate) fn unsubscribe(&mut self, session: usize) -> String {
         self.views[session].state = ViewState::Leaving;
         json!({"type": "unsubscribe", "session": database::session_id(session)}).to_string()
     }
 
-    /// Takes bytes as they came over the wire.
+    /// Decodes bytes from the wire.
     pub(crate) fn on_bytes(&mut self, bytes: &[u8], db: &Database) -> Result<(), String> {
         self.partial.extend_from_slice(bytes);
         let bytes = std::mem::take(&mut self.partial);
@@ -168,7 +168,7 @@ impl Client {
                 let hidden = frame["counts"].is_null();
                 ensure(
                     hidden || db.ever_moderated(session, user),
-                    "hidden counts are shown to somebody who may not see them",
+                    "hidden counts were sent to a client that may not see them",
                 )?;
                 view.on_tally(frame)?;
             }
@@ -188,20 +188,20 @@ impl Client {
                 _,
                 _,
             ) => {}
-            (other, _, _) => return Err(format!("a frame of type {other:?}")),
+            (other, _, _) => return Err(format!("an unknown frame type: {other:?}")),
         }
         Ok(())
     }
 
     fn on_error(&mut self, frame: &Value) -> Result<(), String> {
         let id = text(&frame["id"])?;
-        let (session, asked) = id.split_once('/').ok_or("an error to no subscribe")?;
+        let (session, asked) = id.split_once('/').ok_or("an error without the id of a subscribe")?;
         let view = &mut self.views[session
             .parse::<usize>()
             .map_err(|error| error.to_string())?];
         ensure(
             view.unanswered.remove(&id),
-            "an answer to a frame that was answered",
+            "a second answer to one frame",
         )?;
         if asked == view.asked.to_string() && view.state != ViewState::Leaving {
             let refused = matches!(
@@ -229,10 +229,11 @@ impl View {
         let id = text(&frame["id"])?;
         ensure(
             self.unanswered.remove(&id),
-            "an answer to a frame that was answered",
+            "a second answer to one frame",
         )?;
         if id != format!("{session}/{}", self.asked) {
-            // The answer to a wish that was overtaken on its way; it stands until the other is heard.
+            // The answer to a subscribe that a later one has replaced. Its position counts until the
+            // later answer arrives.
             self.position = Some((seq, epoch));
             return Ok(());
         }
@@ -271,7 +272,7 @@ impl View {
         self.begin(frame, session, db)
     }
 
-    /// What a subscription begins with, the first time and after a reset.
+    /// Records the state in `subscribed` or `reset`.
     fn begin(&mut self, frame: &Value, session: usize, db: &Database) -> Result<(), String> {
         let (seq, epoch) = (number(&frame["seq"])?, text(&frame["epoch"])?);
         let revision = number(&frame["info"]["revision"])?;
@@ -327,7 +328,7 @@ impl View {
         Ok(())
     }
 
-    /// Whether anything but an answer may come.
+    /// Whether frames other than answers may arrive.
     fn is_open(&self) -> bool {
         matches!(
             self.state,
@@ -340,7 +341,7 @@ impl View {
     }
 }
 
-/// Checks that continuity was refused for a reason that is true.
+/// Checks that the gateway refused continuity for a true reason.
 fn judge(
     frame: &Value,
     resume: Option<&(u64, Option<String>)>,
@@ -350,7 +351,7 @@ fn judge(
     let is_true = match (frame["reason"].as_str(), resume) {
         (Some("fresh"), None) => true,
         (Some("too_old"), Some((seq, _))) => *seq < db.sessions[session].floor,
-        // Even where it has gone back only by nothing, another epoch is another life.
+        // Another epoch is a reason even if the database lost no event.
         (Some("ahead"), Some(_)) => db.epoch > 0,
         _ => false,
     };
@@ -360,10 +361,10 @@ fn judge(
     )
 }
 
-/// A frame's opcode, its payload, and what comes after it.
+/// A frame's opcode, its payload, and the bytes after it.
 type Frame<'a> = (u8, &'a [u8], &'a [u8]);
 
-/// Takes one unmasked frame off the front: its opcode, its payload, the rest.
+/// Splits the first unmasked frame off the bytes.
 fn take_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);

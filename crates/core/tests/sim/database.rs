@@ -1,4 +1,4 @@
-//! The truth: what Postgres would hold, and what it would answer at any moment.
+//! The model of Postgres: its committed state, and its answers at any moment.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use usher_core::relay::snapshot::{Access, Admission, Snapshot};
 use usher_core::relay::tally::Tally;
 use uuid::Uuid;
 
-/// Every session with its log, and who may do what.
+/// The sessions with their logs, and the permissions of users.
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) epoch: usize,
     pub(crate) sessions: Vec<Session>,
-    /// The logs of earlier epochs, as they were when the database went back.
+    /// The logs of earlier epochs, as they were before each restore.
     past: Vec<Vec<Vec<Event>>>,
     written: u64,
     pub(crate) banned: BTreeSet<(usize, usize)>,
     pub(crate) muted: BTreeSet<(usize, usize)>,
     pub(crate) moderators: BTreeSet<(usize, usize)>,
-    /// Who was a moderator at any time.
+    /// Every user who was a moderator at any time.
     pub(crate) moderated: BTreeSet<(usize, usize)>,
     pub(crate) event_bytes: usize,
 }
 
-/// One session.
+/// A session's log and state.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// All events ever; those up to `floor` can no longer be read.
+    /// All committed events. Those up to `floor` can no longer be read.
     pub(crate) log: Vec<Event>,
     pub(crate) floor: u64,
     pub(crate) version: u64,
     pub(crate) is_private: bool,
 }
 
-/// What the first statement of a page read.
+/// The result of the first statement of a page read.
 #[derive(Clone, Debug)]
 pub(crate) struct Heads {
     epoch: usize,
@@ -67,7 +67,7 @@ impl Database {
         }
     }
 
-    /// Commits one event; some change what a new subscriber is told.
+    /// Commits one event. An event that is not chat changes the session's snapshot.
     pub(crate) fn commit(&mut self, session: usize, is_chat: bool) -> Event {
         self.written += 1;
         let seq = self.head(session) + 1;
@@ -86,7 +86,7 @@ impl Database {
         event
     }
 
-    /// The database is restored from a backup: it goes back in time, and begins another life.
+    /// Restores the database from a backup: it goes back in time and starts a new epoch.
     pub(crate) fn restore(&mut self, kept: impl Fn(u64) -> u64) {
         self.past.push(
             self.sessions
@@ -112,7 +112,7 @@ impl Database {
         format!("e{}", self.epoch)
     }
 
-    /// The text of an event as it was committed in an epoch.
+    /// Returns an event as it was committed in an epoch.
     pub(crate) fn event(&self, epoch: &str, session: usize, seq: u64) -> Option<&Event> {
         let epoch: usize = epoch.strip_prefix('e')?.parse().ok()?;
         let place = usize::try_from(seq.checked_sub(1)?).ok()?;
@@ -123,7 +123,7 @@ impl Database {
         }
     }
 
-    /// The newest number up to `seq` whose event changed what a new subscriber is told.
+    /// Returns the newest number up to `seq` whose event changed the session's snapshot.
     pub(crate) fn revision(&self, epoch: &str, session: usize, seq: u64) -> u64 {
         (1..=seq)
             .rev()
@@ -186,7 +186,8 @@ impl Database {
         }
     }
 
-    /// Reads at most `count` events after a position, a moment after the heads; `None` where the connection broke between.
+    /// Reads at most `count` events after a position, some time after the heads. Returns `None` if the database
+    /// restarted in between.
     pub(crate) fn page(
         &self,
         session: usize,
@@ -223,7 +224,7 @@ impl Database {
     }
 }
 
-/// What an admission is made of: the two statements of it see the database at two moments.
+/// Combines an admission's two statements, which read the database at two moments.
 pub(crate) fn admission(session: usize, can: Can, snapshot: Arc<Snapshot>) -> Admission {
     Admission {
         session: session_id(session),

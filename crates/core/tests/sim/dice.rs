@@ -1,6 +1,6 @@
-//! Chance, from a seed.
+//! Random choices from a seed.
 
-/// SplitMix64: small, and the same on every machine.
+/// A SplitMix64 generator: small, and equal on every machine.
 #[derive(Debug)]
 pub(crate) struct Dice(u64);
 

@@ -1,7 +1,7 @@
-//! The shells of the simulation: what sockets, tasks and queries do around the core, with every queue in plain sight.
+//! Models the shells around the core: sockets, tasks and queries, with every queue visible.
 //!
-//! One gateway has one LISTEN connection and a few fan-out loops; each loop has a router and takes news and commands from
-//! two queues in any order. A connection has a peer, and a socket that may take nothing for a while.
+//! A gateway has one LISTEN connection and a few fan-out loops. Each loop has a router, and takes notifications and
+//! commands from two queues in any order. A connection has a peer, and a socket that may stall.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,15 +18,15 @@ use usher_core::relay::topic::Receiver;
 
 use crate::dice::Dice;
 
-/// One process.
+/// One gateway process.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// What the database has said and the network not yet delivered; `None` while the LISTEN connection is down.
+    /// Messages of the database that the network has not delivered yet; `None` while the LISTEN connection is down.
     pub(crate) network: Option<VecDeque<Heard>>,
     pub(crate) loops: Vec<Loop>,
 }
 
-/// What the listener hears.
+/// A message that the listener receives.
 #[derive(Clone, Debug)]
 pub(crate) enum Heard {
     Back { epoch: String },
@@ -45,7 +45,7 @@ pub(crate) struct Loop {
     pub(crate) has_heard: bool,
 }
 
-/// What a connection asks of its loop.
+/// A request of a connection to its loop.
 #[derive(Debug)]
 pub(crate) enum Command {
     Close,
@@ -68,22 +68,22 @@ pub(crate) struct Connection {
 /// The write side of a socket.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// On its way to the client.
+    /// Bytes on their way to the client.
     pub(crate) wire: Vec<u8>,
     pub(crate) is_stalled: bool,
-    /// Direct answers that wait behind a stalled socket.
+    /// Direct answers that wait for a stalled socket.
     pub(crate) held: VecDeque<Bytes>,
 }
 
-/// All lines of the world, as one loop is allowed to use them.
+/// All sockets of the world, as a loop uses them.
 pub(crate) struct Lines<'a> {
     pub(crate) connections: &'a mut BTreeMap<PeerId, Connection>,
     pub(crate) dice: &'a mut Dice,
-    /// In how many of a hundred writes a socket stalls.
+    /// The percentage of writes after which a socket stalls.
     pub(crate) stalls: u64,
 }
 
-/// What a loop wants to know from the database.
+/// A loop's question to the database.
 #[derive(Debug)]
 pub(crate) enum Question {
     Refill(Refill),
@@ -107,7 +107,7 @@ impl Gateway {
 }
 
 impl Loop {
-    /// Takes news, all that waits or some of it.
+    /// Handles at most `count` of the waiting messages.
     pub(crate) fn on_heard(
         &mut self,
         count: usize,
@@ -262,7 +262,7 @@ impl Lines<'_> {
         }
     }
 
-    /// The socket can take something again. True where nothing waits any more.
+    /// Resumes a stalled socket. Returns true if no answer waits any more.
     fn flow(&mut self, peer: PeerId) -> bool {
         let Some(connection) = self.connections.get_mut(&peer) else {
             return false;

@@ -1,8 +1,9 @@
-//! The core in a small world where everything that can go wrong does, by chance and by a seed.
+//! Simulates the core under random failures. A seed makes each run repeatable.
 //!
-//! Real routers, peers, tokens and frames; a database, a network, gateways and clients made of queues. Every arrow between
-//! two parts delays as it likes: commits, notifications, questions in their steps (asked, read, answered), commands and
-//! notes, bytes on a socket. The clients decode what arrives and hold it against what was committed.
+//! Routers, peers, tokens and frames are the real ones. The database, the network, the gateways and the clients are
+//! models made of queues. Every link between two parts has its own random delay: commits, notifications, the steps of a
+//! query (asked, read, answered), commands, replies, and bytes on a socket. The clients decode the frames that arrive
+//! and compare them with the committed events.
 //!
 //! ```text
 //! cargo test -p usher-core --test sim                                a budget of a few seconds
@@ -24,11 +25,11 @@ use usher_core::relay::resume::ResumeKey;
 
 use crate::world::World;
 
-/// About five seconds in a debug build on an idle core.
+/// Runs of the default test: about five seconds in a debug build on an idle core.
 const RUNS_DEFAULT: u64 = 400;
 
 #[test]
-fn nothing_is_lost_doubled_or_out_of_order() {
+fn no_event_is_lost_duplicated_or_out_of_order() {
     let set = Settings::read();
     let mut recovered = 0;
     match set.seed {
@@ -52,7 +53,7 @@ fn nothing_is_lost_doubled_or_out_of_order() {
     }
 }
 
-/// Looks for the shortest run of the seed that fails, and says how to see it.
+/// Finds the shortest failing run of the seed, and prints how to repeat it.
 #[expect(clippy::panic, reason = "a test fails by it")]
 fn fail(seed: u64, failure: &Failure) -> ! {
     let shortest =
@@ -79,7 +80,7 @@ fn run(seed: u64, steps: Option<usize>, trace: bool) -> Result<u32, Failure> {
         access_check: Duration::from_secs(3),
     };
     let mut world = World::new(seed, steps, Arc::new(rules), start(), trace);
-    // An assertion of the core that fails is a failure like others.
+    // A failed assertion of the core is a failure like any other.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     let steps = world.steps();
     match outcome {
@@ -103,7 +104,7 @@ struct Settings {
 impl Settings {
     #[expect(
         clippy::disallowed_methods,
-        reason = "a test has no other way to be told"
+        reason = "a test has no other way to get settings"
     )]
     fn read() -> Self {
         let number = |name| {

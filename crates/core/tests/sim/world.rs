@@ -1,4 +1,4 @@
-//! One run: a database, gateways and clients, and a step at a time taken by chance.
+//! One simulated run: a database, gateways and clients, in random steps.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,26 +24,26 @@ use crate::database::{self, Database, Heads, session_id, session_of, user_id};
 use crate::dice::Dice;
 use crate::gateway::{Command, Connection, Gateway, Heard, Line, Lines, Question};
 
-/// Steps that a calm world may take until everybody has everything.
+/// Steps within which a calm world must come to rest.
 const CALM_STEPS_MAX: usize = 20_000;
-/// Steps after each of the last commits, in which things go on breaking.
+/// Failing steps after each of the last commits, at most.
 const EBB_STEPS_MAX: usize = 60;
 
-/// What may happen.
+/// The kinds of steps that may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Everything.
+    /// All kinds.
     Storm,
-    /// Everything but writes: no later event heals what is lost.
+    /// All kinds except writes, so that no later event repairs a loss.
     Ebb,
-    /// What is under way ends, and nothing breaks.
+    /// Pending work ends, and nothing fails.
     Calm,
 }
 
-/// What one run is like: drawn anew for each, so that rare mixtures come up too.
+/// The random parameters of one run, so that rare combinations also occur.
 #[derive(Debug)]
 pub(crate) struct Weather {
-    /// Steps before it becomes calm.
+    /// Steps before the calm phase.
     pub(crate) steps: usize,
     ring_events_max: usize,
     page_events_max: usize,
@@ -56,11 +56,11 @@ pub(crate) struct Weather {
     trims: u64,
     drops: u64,
     hear: u64,
-    /// How much likelier work that waits is than something new.
+    /// How much more likely pending work is than something new.
     pace: u64,
 }
 
-/// Everything there is.
+/// The whole simulated world.
 pub(crate) struct World {
     dice: Dice,
     weather: Weather,
@@ -75,11 +75,11 @@ pub(crate) struct World {
     next_peer: u64,
     phase: Phase,
     trace: bool,
-    /// A promise that was broken where no one could say so.
+    /// A broken promise, found where no error could be returned.
     broken: Option<String>,
 }
 
-/// A question to the database, in its steps: asked, read, answered.
+/// A query to the database, in its steps: asked, read, answered.
 #[derive(Debug)]
 enum Task {
     Admit {
@@ -115,7 +115,7 @@ enum Task {
 }
 
 impl Task {
-    /// The task that a peer's query becomes.
+    /// Returns the task for a peer's query.
     fn of(peer: PeerId, user: Option<usize>, query: Query) -> Self {
         let is_check = matches!(query, Query::CheckAccess { .. });
         match query {
@@ -147,7 +147,7 @@ impl Task {
     }
 }
 
-/// Something that can happen next.
+/// A possible next step.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Commit,
@@ -222,7 +222,8 @@ impl World {
         }
     }
 
-    /// Lets it rage, then grow calm; everybody must then have everything, and what follows too.
+    /// Runs the storm, then the calm. At the end every client must have every event that it may see,
+    /// including later ones.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         for _ in 0..self.weather.steps {
             let acts = self.acts();
@@ -231,7 +232,7 @@ impl World {
         }
         self.phase = Phase::Calm;
         for client in &mut self.clients {
-            // Whoever was refused tries once more, with whatever token there is.
+            // A client that was refused subscribes once more, with any token it has.
             for view in client
                 .views
                 .iter_mut()
@@ -242,7 +243,8 @@ impl World {
         }
         self.calm_down()?;
         self.check_rest(false)?;
-        // What follows must come too, and to nobody who may not see it; nothing comes later that would heal a loss.
+        // Later events must also arrive, and only at clients that may see them. No event after them could
+        // repair a loss.
         for _ in 0..3 {
             if self.weather.outages > 0 && self.dice.chance(40) {
                 let gateway = self.dice.below(self.gateways.len());
@@ -285,7 +287,8 @@ impl World {
 
     fn calm_down(&mut self) -> Result<(), String> {
         let mut steps = 0;
-        // Pauses of the core are about a second, and two may follow each other; a recheck of everybody is spread over five.
+        // The core pauses for about a second, and two pauses may follow each other. A recheck of all receivers is
+        // spread over five seconds.
         for _ in 0..9 {
             loop {
                 let acts = self.acts();
@@ -295,7 +298,7 @@ impl World {
                 let act = self.draw(&acts);
                 self.act(act)?;
                 steps += 1;
-                ensure(steps < CALM_STEPS_MAX, "no rest")?;
+                ensure(steps < CALM_STEPS_MAX, "the world does not come to rest")?;
             }
             self.wait(1_100)?;
         }
@@ -354,7 +357,7 @@ impl World {
         Ok(())
     }
 
-    /// What can happen next, and how likely each is.
+    /// Returns the possible next steps with their weights.
     fn acts(&self) -> Vec<(u64, Act)> {
         let mut acts = Vec::new();
         let pace = self.weather.pace;
@@ -461,7 +464,7 @@ impl World {
         }
     }
 
-    /// Pages are read no faster than the client takes them.
+    /// Whether a page must wait, because the client has not taken the previous one.
     fn must_wait(&self, task: &Task) -> bool {
         let Task::Page {
             peer,
@@ -530,7 +533,7 @@ impl World {
                 self.gateways[gateway].loops[lane]
                     .commands
                     .push_back((peer, Command::Writable));
-                // Told once; the line stays stalled until the loop takes note.
+                // The loop is notified once, and the socket stays stalled until it handles the command.
                 self.obey_all(gateway, lane);
             }
             Act::Read(peer) => self.read(peer)?,
@@ -558,7 +561,7 @@ impl World {
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "most acts are told by their name"
+        reason = "most acts are printed by their name"
     )]
     fn tell_story(&self, act: Act) {
         match act {
@@ -591,7 +594,7 @@ impl World {
             .max();
         ensure(
             windows.is_none_or(|bytes| bytes <= self.db.sessions.len() * RING_BYTES_MAX),
-            "a window outgrows its bound",
+            "a ring exceeds its bound",
         )?;
         let held = self
             .connections
@@ -600,7 +603,7 @@ impl World {
             .max();
         ensure(
             held.is_none_or(|bytes| bytes <= 2 * PAGE_BYTES_MAX),
-            "too much waits for a stalled socket",
+            "too many bytes wait for a stalled socket",
         )
     }
 
@@ -616,7 +619,7 @@ impl World {
         }
     }
 
-    /// Commits; of many events at once only the first are told with their text, and the last number.
+    /// Commits events together. Only the first ones are notified with their event, and the last one with its number.
     fn commit(&mut self, session: usize, count: usize, is_chat: bool) {
         let told = 1 + self.dice.below(3);
         let mut notices = Vec::new();
@@ -688,7 +691,7 @@ impl World {
         }
     }
 
-    /// Takes a question one step further.
+    /// Advances a query by one step.
     #[expect(
         clippy::too_many_lines,
         reason = "a table: one line or two for each case"
@@ -768,7 +771,7 @@ impl World {
                 ..
             } => {
                 let session =
-                    usize::try_from(voting.0.as_u128() - 200).expect("a voting of the simulation");
+                    usize::try_from(voting.0.as_u128() - 200).expect("a poll of the simulation");
                 *answer = Some(db.tally(session));
             }
             Task::Admit { .. } | Task::Page { .. } | Task::Refill { .. } | Task::Tally { .. } => {
@@ -879,7 +882,7 @@ impl World {
 
     // The gateways.
 
-    /// The process dies, with all its sockets, and starts again.
+    /// Ends the process with all its sockets, and starts it again.
     fn restart(&mut self, number: usize) {
         let lanes = self.gateways[number].loops.len();
         let peers: Vec<PeerId> = self
@@ -965,12 +968,13 @@ impl World {
             .iter()
             .any(|one| !one.has_heard)
         {
-            // Not ready: the client is turned away.
+            // The gateway is not ready and refuses the client.
             return;
         }
         let signed_in = self.clients[client]
             .user
-            // Later nobody comes as a stranger, who may see what a banned user may not.
+            // After the storm no user connects anonymously, because an anonymous viewer may see sessions that a banned
+            // user may not.
             .filter(|_| self.phase != Phase::Storm || self.dice.chance(85))
             .map(|user| Arc::new(identity(user)));
         let peer = Peer::new(Arc::clone(&self.rules), signed_in, Uuid::nil(), now);
@@ -992,7 +996,7 @@ impl World {
         let user = self.clients[client]
             .user
             .expect("an act of signed-in users");
-        // The token is the user's number: whether a token is good is not what is simulated.
+        // The token is the user's number, because the simulation does not cover token verification.
         self.on_text(id, &format!(r#"{{"type":"auth","token":"{user}"}}"#));
     }
 
@@ -1020,7 +1024,7 @@ impl World {
         });
     }
 
-    /// Tells a peer something and does what it wants.
+    /// Calls a peer and carries out its effects.
     fn tell(&mut self, id: PeerId, what: impl FnOnce(&mut Peer)) {
         if let Some(connection) = self.connections.get_mut(&id) {
             what(&mut connection.peer);
@@ -1049,7 +1053,7 @@ impl World {
                     continue;
                 }
                 Effect::Close(_) => {
-                    // What was written before the close frame arrives.
+                    // Bytes that were written before the close frame arrive.
                     let (gateway, lane) = (connection.gateway, connection.lane);
                     self.obey_all(gateway, lane);
                     return self.part(id);
@@ -1069,7 +1073,7 @@ impl World {
         }
     }
 
-    /// The gateway closes: what was written before still reaches the client.
+    /// Closes a connection. Bytes that were written before still reach the client.
     fn part(&mut self, id: PeerId) {
         let client = self.connections[&id].client;
         let line = self.line(id);
@@ -1097,7 +1101,7 @@ impl World {
     fn read(&mut self, id: PeerId) -> Result<(), String> {
         let client = self.connections[&id].client;
         let wire = std::mem::take(&mut self.line(id).wire);
-        // What the network has delivered so far may end within a frame.
+        // The delivered bytes may end within a frame.
         let cut = if self.is_calm() {
             wire.len()
         } else {

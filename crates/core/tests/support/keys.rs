@@ -1,4 +1,4 @@
-//! Signing keys that tests make for themselves. Also used by the unit tests of `auth` and by the bench of tokens.
+//! Signing keys for tests. The unit tests of `auth` and the token benchmark use them, too.
 
 use aws_lc_rs::encoding::{
     AsBigEndian as _, AsDer as _, Curve25519SeedBin, EcPrivateKeyBin, Pkcs8V1Der,
@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use usher_core::auth::signing::SigningKey;
 
-/// A pair of keys.
+/// A key pair for one algorithm.
 pub(crate) struct TestKey {
-    /// The private JWK.
+    /// The private key as a JWK.
     pub(crate) private: Value,
 }
 
@@ -46,7 +46,7 @@ impl TestKey {
         let mut numbers = Vec::new();
         read_numbers(der.as_ref(), &mut numbers);
         let field = |place: usize| encode(numbers[place]);
-        // Two versions come first, of PKCS #8 and of RFC 8017.
+        // The first two numbers are the versions of PKCS #8 and of RFC 8017.
         Self::new(json!({
             "kty": "RSA", "alg": "RS256", "use": "sig", "kid": name, "n": field(2), "e": field(3), "d": field(4),
             "p": field(5), "q": field(6), "dp": field(7), "dq": field(8), "qi": field(9),
@@ -57,7 +57,7 @@ impl TestKey {
         Self { private }
     }
 
-    /// What a key server publishes of it.
+    /// Returns the public key as a key server publishes it.
     pub(crate) fn public(&self) -> Value {
         let mut jwk = self.private.clone();
         for field in ["d", "p", "q", "dp", "dq", "qi"] {
@@ -67,12 +67,12 @@ impl TestKey {
         jwk
     }
 
-    /// A token with these claims.
+    /// Signs a token with these claims.
     pub(crate) fn sign(&self, claims: &Value) -> String {
         self.signing().sign(claims, &SystemRandom::new())
     }
 
-    /// A token with this header, whatever it says.
+    /// Signs a token with this header, which may be wrong.
     pub(crate) fn sign_with_header(&self, header: &str, claims: &Value) -> String {
         let message = format!(
             "{}.{}",
@@ -90,7 +90,7 @@ impl TestKey {
     }
 }
 
-/// What a key server answers.
+/// Returns a key server's response with these keys.
 pub(crate) fn key_set(keys: &[&TestKey]) -> String {
     let keys: Vec<Value> = keys.iter().map(|key| key.public()).collect();
     json!({ "keys": keys }).to_string()
@@ -104,7 +104,7 @@ pub(crate) fn decode(text: &str) -> Vec<u8> {
     BASE64.decode(text).unwrap()
 }
 
-/// Every INTEGER in a piece of DER, also in what it wraps.
+/// Collects every INTEGER in DER, including nested ones.
 fn read_numbers<'a>(der: &'a [u8], numbers: &mut Vec<&'a [u8]>) {
     let mut rest = der;
     while let [tag, length, after @ ..] = rest {
@@ -124,7 +124,7 @@ fn read_numbers<'a>(der: &'a [u8], numbers: &mut Vec<&'a [u8]>) {
                     .filter(|rest| !rest.is_empty())
                     .unwrap_or(content),
             ),
-            // A sequence, or an octet string that holds one.
+            // A sequence, or an octet string that contains a sequence.
             0x30 | 0x04 => read_numbers(content, numbers),
             _ => {}
         }
