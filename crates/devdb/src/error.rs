@@ -1,4 +1,4 @@
-//! Why there is no cluster.
+//! The errors of a temporary Postgres.
 
 use std::{
     io,
@@ -8,66 +8,69 @@ use std::{
 
 use crate::binaries::BinariesError;
 
-/// How long a server may take until it lets us in, recovery after a crash included.
+/// How long a server may take until it accepts connections, including the recovery after a crash.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why there is no cluster.
+/// The reason why a cluster could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// No programs to run.
+    /// No usable programs of Postgres.
     #[error(transparent)]
     Binaries(#[from] BinariesError),
-    /// The system refused something.
+    /// A system call failed.
     #[error("{attempt}")]
     Io {
-        /// What was attempted, and with what.
+        /// The action, and its object.
         attempt: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The data directory is in use by another process.
-    #[error("the data directory {} is in use: stop the other `usher dev --data`, or name another", data.display())]
+    #[error(
+        "the data directory {} is in use: stop the other `usher dev --data`, or choose another directory",
+        data.display()
+    )]
     InUse {
-        /// The directory.
+        /// The data directory.
         data: PathBuf,
     },
-    /// The data was written by another major version.
+    /// Another major version of Postgres wrote the data.
     #[error(
-        "the data in {} is of Postgres {found} and the programs found are of {programs}: \
-         name those of {found} with --pg-bin, or another --data directory", data.display()
+        "the data in {} is from Postgres {found}, but the programs found are version {programs}: \
+         name the programs of {found} with --pg-bin, or choose another --data directory", data.display()
     )]
     OtherVersion {
-        /// The directory.
+        /// The data directory.
         data: PathBuf,
-        /// The version that wrote it.
+        /// The version that wrote the data.
         found: String,
         /// The version of the programs.
         programs: u32,
     },
-    /// The server's account cannot get at a directory.
+    /// The user that runs the server cannot reach a directory.
     #[error(
-        "Postgres cannot run as root, and the account that it runs as (uid {uid}) cannot reach {}: \
-         choose a directory outside of private ones, or open the way with chmod o+x", directory.display()
+        "Postgres cannot run as root, and the user that runs it (uid {uid}) cannot reach {}: \
+         choose a directory that other users can reach, or allow access with chmod o+x", directory.display()
     )]
     Unreachable {
         /// The directory.
         directory: PathBuf,
-        /// The account's user id.
+        /// The user's id.
         uid: u32,
     },
     /// A program of Postgres failed.
     #[error("{program} failed:\n{log}")]
     Program {
-        /// Its name.
+        /// The program's name.
         program: &'static str,
-        /// The end of what it said.
+        /// The end of its log.
         log: String,
     },
-    /// The server does not answer.
-    #[error("postgres does not answer within {} s:\n{log}", START_TIMEOUT.as_secs())]
+    /// The server does not accept connections in time.
+    #[error("postgres did not accept a connection within {} s:\n{log}", START_TIMEOUT.as_secs())]
     Silent {
-        /// The end of what it said.
+        /// The end of its log.
         log: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Whom the server runs as: Postgres refuses to run as root.
+//! Chooses the user that runs the server, because Postgres refuses to run as root.
 
 use std::{
     fs, io,
@@ -6,20 +6,21 @@ use std::{
     path::Path,
 };
 
-/// The account of last resort: `nobody` on every system that has one.
+/// The user id of `nobody`, on every system that has this user. The last choice.
 const NOBODY: u32 = 65_534;
 
-/// An unprivileged account.
+/// An unprivileged user of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsUser {
-    /// Its user id.
+    /// The user id.
     pub(crate) uid: u32,
-    /// Its group id.
+    /// The group id.
     pub(crate) gid: u32,
 }
 
 impl OsUser {
-    /// Whom to become: nobody else, unless we are root; then the system's `postgres`, or `nobody`.
+    /// Returns the user to switch to: `None` unless this process runs as root; otherwise the system's
+    /// `postgres`, or `nobody`.
     #[must_use]
     pub fn for_server() -> Option<Self> {
         rustix::process::geteuid().is_root().then(|| {
@@ -31,17 +32,17 @@ impl OsUser {
         })
     }
 
-    /// Makes the account the owner of a file or directory.
+    /// Makes the user the owner of a file or directory.
     ///
     /// # Errors
     ///
-    /// As the system has it, as in a container that maps one user alone.
+    /// If the system refuses, for example in a container that maps only one user.
     pub(crate) fn own(self, path: &Path) -> io::Result<()> {
         chown(path, Some(self.uid), Some(self.gid))
     }
 
-    /// Whether every directory that exists on the way to `path` can be passed by the account. Groups and ACLs are not
-    /// looked at: who has set them up can name another directory.
+    /// Whether the user can pass every existing directory on the way to `path`. Ignores groups and ACLs: an operator
+    /// who uses them can name another directory.
     #[must_use]
     pub(crate) fn can_reach(self, path: &Path) -> bool {
         path.ancestors()
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_account_is_found_by_its_whole_name() {
+    fn a_user_is_found_by_the_whole_name() {
         let passwd =
             "root:x:0:0::/root:/bin/sh\npostgresx:x:1:1::/:\npostgres:x:101:104:,,,:/:/bin/sh\n";
         let postgres = OsUser { uid: 101, gid: 104 };
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_directory_on_the_way_is_noticed() {
+    fn a_private_directory_on_the_way_cannot_be_reached() {
         let closed = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()

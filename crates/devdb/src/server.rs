@@ -1,7 +1,7 @@
-//! The server of a cluster: its data made or checked, its process started on a free port.
+//! The server of a cluster: creates or checks its data, and starts its process on a free port.
 //!
-//! Serves on 127.0.0.1 and a Unix socket, every login by a password that was made at random. Throwaway data is not
-//! flushed to the disk; data that is kept is.
+//! It listens on 127.0.0.1 and on a Unix socket. Every login needs a random password. Kept data is flushed to the disk;
+//! temporary data is not.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,41 +30,41 @@ use crate::{
     watchdog::{FirstSignal, Watchdog},
 };
 
-/// The role that the cluster is made for, named as Supabase's.
+/// The superuser, with the name that Supabase uses.
 const SUPERUSER: &str = "postgres";
 
-/// How often a starting server is looked at.
+/// The interval at which a starting server is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Ports to choose from: below the range that systems give to outgoing connections, so that nobody sits on the port by
-/// chance while the server is down, and a client that retries cannot connect to itself.
+/// The ports to choose from. They are below the range for outgoing connections. No other process therefore takes the
+/// port by chance while the server is down, and a client that retries cannot connect to itself.
 const PORTS: std::ops::Range<u16> = 15_433..32_000;
 
-/// Ports to try, where another process takes one between our look and the server's.
+/// Ports to try. Another process may take a port between the check and the server's start.
 const PORT_ATTEMPTS: u32 = 20;
 
-/// Bytes of a Unix socket's path that every system allows.
+/// Bytes of a Unix socket's path that every system supports.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
-/// Lines of the server's log that an error repeats.
+/// Lines of the server's log in an error.
 const LOG_LINES: usize = 6;
 
-/// Room for a gateway, a load test and somebody's psql, beside the tests that share one server.
+/// Enough for a gateway, a load test and a psql, beside the tests that share one server.
 const CONNECTIONS_MAX: u32 = 200;
 
-/// What a part of a URL must not hold as it is (RFC 3986 §2.3).
+/// The characters that a part of a URL must escape (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// What it takes to start the server.
+/// The settings that start the server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) binaries: Binaries,
     pub(crate) account: Option<OsUser>,
-    /// Where socket and log are; removed in the end.
+    /// The directory of the socket and the log. It is removed at the end.
     pub(crate) directory: PathBuf,
     pub(crate) data: PathBuf,
     pub(crate) is_durable: bool,
@@ -73,7 +73,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes the data, or checks that what is there is ours to run.
+    /// Creates the data, or checks that these programs can run the existing data.
     pub(crate) async fn prepare(
         &mut self,
         watchdog: &mut Watchdog,
@@ -99,14 +99,14 @@ impl Server {
                 .own(password_file)
                 .map_err(failed("hand over", password_file))?;
         }
-        // Made under another name, so that what a power cut leaves half-made is never taken for a cluster.
+        // Created under another name, so that data that a power failure left incomplete is never used.
         let unfinished = self.data.with_extension("unfinished");
         self.make_data_directory(&unfinished)?;
         self.init(watchdog, &unfinished, password_file).await?;
         fs::rename(&unfinished, &self.data).map_err(failed("rename", &unfinished))
     }
 
-    /// Makes the empty directory that `initdb` will fill, since the account may not write beside it.
+    /// Creates the empty directory that `initdb` fills, because the server's user may not write beside it.
     fn make_data_directory(&self, data: &Path) -> Result<(), ClusterError> {
         if data.exists() {
             fs::remove_dir_all(data).map_err(failed("remove", data))?;
@@ -128,7 +128,7 @@ impl Server {
     ) -> Result<(), ClusterError> {
         info!(version = self.binaries.major(), "making a database cluster");
         let mut command = self.command("initdb")?;
-        // glibc and musl have C.UTF-8 without further packages, which makes letters beyond ASCII letters.
+        // glibc and musl have C.UTF-8 without further packages. In C.UTF-8, letters beyond ASCII count as letters.
         let locale = if cfg!(target_os = "linux") {
             "C.UTF-8"
         } else {
@@ -199,7 +199,7 @@ impl Server {
                     continue;
                 }
                 let log = self.log();
-                // After a crash the children of the old server end in their own time, and hold its memory until then.
+                // After a crash, the old server's children end later and hold its shared memory until then.
                 if !log.contains("pre-existing shared memory block") {
                     let program = "postgres";
                     return Err(ClusterError::Program { program, log });
@@ -227,7 +227,8 @@ impl Server {
         set("timezone", "UTC");
         set("log_timezone", "UTC");
         if !self.is_durable {
-            // Survives a crash of the server, since the system still has what was written; not one of the machine.
+            // Survives a crash of the server, because the system still has the written data, but not a crash
+            // of the machine.
             set("fsync", "off");
             set("full_page_writes", "off");
         }
@@ -240,7 +241,7 @@ impl Server {
             })
     }
 
-    /// A program of Postgres, run by the right account, writing to a fresh log.
+    /// Returns the command for a program of Postgres, run by the server's user, with a new log.
     fn command(&self, program: &'static str) -> Result<Command, ClusterError> {
         let path = self.directory.join("log");
         let log = File::create(&path).map_err(failed("write", &path))?;
@@ -250,7 +251,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
-            // The operator's own settings for psql must not lead our server elsewhere.
+            // The operator's settings for psql must not affect this server.
             .env_remove("PGDATA")
             .env_remove("PGPORT")
             .env("LC_ALL", "C");
@@ -260,7 +261,7 @@ impl Server {
         Ok(command)
     }
 
-    /// The directory of the Unix socket; none where its path would be too long for the system.
+    /// Returns the directory of the Unix socket; empty if the socket's path would be too long for the system.
     fn socket_directory(&self) -> String {
         let is_short = self.directory.as_os_str().as_bytes().len() + "/.s.PGSQL.65535".len()
             <= SOCKET_PATH_BYTES_MAX;

@@ -1,11 +1,12 @@
-//! Ends what we started, whatever happens to us.
+//! Stops a child process and removes a directory when this process ends, however it ends.
 //!
-//! A small shell waits at the end of a pipe that only we hold. When the pipe closes (because we said so, were dropped,
-//! crashed, or were killed with a signal that nobody can catch) it stops the child that it was told of, first politely,
-//! and removes the directory that it was given. So there is one way to end, and no way around it. `PR_SET_PDEATHSIG`
-//! was not taken: it follows the thread that forked, exists on Linux alone, and removes no directory.
+//! A small shell script waits on a pipe that only this process holds. The pipe closes when this process ends the
+//! watchdog, drops it, crashes, or is killed with a signal that no process can catch. The script then stops the child,
+//! politely at first, and removes the directory. Every end therefore takes the same path. `PR_SET_PDEATHSIG` is not
+//! used: it depends on the thread that forked, exists only on Linux, and removes no directory.
 //!
-//! Shell and child have process groups of their own, so that an interrupt typed at a terminal reaches us and not them.
+//! The shell and the child have their own process groups, so an interrupt typed at a terminal reaches
+//! only this process.
 
 use std::{
     fs,
@@ -19,15 +20,15 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 
-/// How often a child is looked after. It is waited for by looking, since a handler for its end would tie it to the
-/// runtime that started it, and tests share a cluster among runtimes.
+/// The interval at which a child is polled for its end. A signal handler would bind the child to one runtime, and tests
+/// share a cluster between runtimes.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Looks after which an ending that should be over is ended by force: longer than the script's own three deadlines.
+/// Polls after which the end is forced: longer than the script's own three deadlines together.
 const END_POLLS: u32 = 1_000;
 
-/// A line from us names the child's process group and the first signal to try. Quit is Postgres's immediate shutdown.
-/// An empty line means that there is no child any more: its number may belong to somebody else by then.
+/// Each input line names the child's process group and the first signal to try. `QUIT` is Postgres's immediate
+/// shutdown. An empty line means that the child has ended: another process may have its number by then.
 const SCRIPT: &str = r#"
 trap '' HUP INT QUIT TERM
 PATH="$PATH:/usr/bin:/bin"
@@ -46,27 +47,27 @@ fi
 [ -z "$1" ] || rm -rf -- "$1"
 "#;
 
-/// How a child is asked to end, before it is told.
+/// The first signal that ends a child.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FirstSignal {
-    /// An interrupt: a server's fast shutdown.
+    /// `INT`: a server's fast shutdown.
     Interrupt,
-    /// None, for what makes only what will be removed.
+    /// `KILL`: for a child that only writes files that are removed anyway.
     Kill,
 }
 
-/// Looks after one child at a time and one directory. Dropping it ends both, and waits until they are gone.
+/// Watches at most one child, and one directory. Dropping it ends the child, removes the directory, and waits for both.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     shell: Child,
-    /// The end of the pipe that only we hold. `None` once we have let go.
+    /// The end of the pipe that only this process holds; `None` once it is closed.
     pipe: Option<ChildStdin>,
     child: Option<Child>,
     directory: Option<PathBuf>,
 }
 
 impl Watchdog {
-    /// Starts to watch over `directory`, which is removed in the end.
+    /// Starts a watchdog that removes `directory` at the end.
     pub(crate) fn start(directory: Option<PathBuf>) -> io::Result<Self> {
         let argument = directory.clone().unwrap_or_default();
         let mut shell = Command::new("/bin/sh")
@@ -87,11 +88,11 @@ impl Watchdog {
         })
     }
 
-    /// Starts a child in a process group of its own.
+    /// Starts a child in its own process group.
     ///
     /// # Panics
     ///
-    /// When there is a child already.
+    /// If there is a child already.
     pub(crate) fn spawn(
         &mut self,
         command: &mut Command,
@@ -108,11 +109,11 @@ impl Watchdog {
         self.tell(&format!("{group} {first}"))
     }
 
-    /// Whether the child has ended, and how.
+    /// Returns the child's exit status if it has ended.
     ///
     /// # Panics
     ///
-    /// When there is no child.
+    /// If there is no child.
     pub(crate) fn poll_exit(&mut self) -> io::Result<Option<ExitStatus>> {
         let child = self.child.as_mut().expect("a child was started");
         let status = child.try_wait()?;
@@ -123,7 +124,7 @@ impl Watchdog {
         Ok(status)
     }
 
-    /// Waits for the child to end.
+    /// Waits until the child ends.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         loop {
             if let Some(status) = self.poll_exit()? {
@@ -133,7 +134,7 @@ impl Watchdog {
         }
     }
 
-    /// Sends the child a signal.
+    /// Sends the child a signal, if there is a child.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         match self.pid() {
             Some(pid) => Ok(rustix::process::kill_process(pid, signal)?),
@@ -141,7 +142,7 @@ impl Watchdog {
         }
     }
 
-    /// Ends the child and removes the directory, without keeping a thread.
+    /// Ends the child and removes the directory without blocking a thread.
     pub(crate) async fn end(mut self) {
         self.pipe = None;
         for _ in 0..END_POLLS {
@@ -150,10 +151,10 @@ impl Watchdog {
             }
             tokio::time::sleep(POLL).await;
         }
-        // What is left is the drop's to do.
+        // The drop does the rest.
     }
 
-    /// The child's process id, while it runs.
+    /// Returns the child's process id while it runs.
     pub(crate) fn pid(&self) -> Option<Pid> {
         self.child.as_ref().map(Pid::from_child)
     }
@@ -165,7 +166,7 @@ impl Watchdog {
         }
     }
 
-    /// Whether shell and child are gone. Looking also reaps them: a child that nobody reaps looks alive to the shell.
+    /// Whether shell and child have ended. Also reaps them, because an unreaped child looks alive to the shell.
     fn is_over(&mut self) -> bool {
         if let Some(child) = &mut self.child
             && !matches!(child.try_wait(), Ok(None))
@@ -185,7 +186,7 @@ impl Drop for Watchdog {
             thread::sleep(POLL);
             polls += 1;
         }
-        // Only when somebody has killed the shell, or a disk hangs, is there still something to do.
+        // Something is left to do only if the shell was killed or a disk hangs.
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();

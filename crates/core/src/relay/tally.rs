@@ -247,7 +247,10 @@ mod tests {
         for number in 0..max {
             assert!(conflation.on_change(voting(number), start));
         }
-        assert!(conflation.on_change(voting(0), start), "it is remembered already");
+        assert!(
+            conflation.on_change(voting(0), start),
+            "it is remembered already"
+        );
         assert!(!conflation.on_change(voting(max), start));
         assert!(conflation.has_room() && !conflation.take_overflow());
         for number in 0..TALLIES_READ_MAX as u128 {

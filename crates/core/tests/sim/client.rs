@@ -195,14 +195,13 @@ impl Client {
 
     fn on_error(&mut self, frame: &Value) -> Result<(), String> {
         let id = text(&frame["id"])?;
-        let (session, asked) = id.split_once('/').ok_or("an error without the id of a subscribe")?;
+        let (session, asked) = id
+            .split_once('/')
+            .ok_or("an error without the id of a subscribe")?;
         let view = &mut self.views[session
             .parse::<usize>()
             .map_err(|error| error.to_string())?];
-        ensure(
-            view.unanswered.remove(&id),
-            "a second answer to one frame",
-        )?;
+        ensure(view.unanswered.remove(&id), "a second answer to one frame")?;
         if asked == view.asked.to_string() && view.state != ViewState::Leaving {
             let refused = matches!(
                 frame["code"].as_str(),
@@ -227,34 +226,34 @@ impl View {
     ) -> Result<(), String> {
         let (seq, epoch) = (number(&frame["seq"])?, text(&frame["epoch"])?);
         let id = text(&frame["id"])?;
-        ensure(
-            self.unanswered.remove(&id),
-            "a second answer to one frame",
-        )?;
+        ensure(self.unanswered.remove(&id), "a second answer to one frame")?;
         if id != format!("{session}/{}", self.asked) {
             // The answer to a subscribe that a later one has replaced. Its position counts until the
             // later answer arrives.
             self.position = Some((seq, epoch));
             return Ok(());
         }
-        let wish = self.wish.clone().ok_or("subscribed without a wish")?;
+        let wish = self.wish.clone().ok_or("subscribed without a subscribe")?;
         match (&wish.resume, frame["recovered"] == json!(true)) {
             (Some((given, given_epoch)), true) => {
-                ensure(seq == *given, "recovered from another number than given")?;
+                ensure(
+                    seq == *given,
+                    "recovered from another number than the client sent",
+                )?;
                 ensure(
                     given_epoch.as_ref().is_none_or(|given| *given == epoch),
                     "recovered in another epoch",
                 )?;
                 self.recovered += 1;
             }
-            (None, true) => return Err("recovered from nothing".to_owned()),
+            (None, true) => return Err("recovered although the client sent no position".to_owned()),
             (resume, false) => {
                 judge(frame, resume.as_ref(), session, db)?;
                 ensure(
                     epoch != wish.epoch
                         || epoch != db.epoch_name()
                         || seq + wish.history >= wish.head.min(db.head(session)),
-                    "less history than asked for",
+                    "less history than requested",
                 )?;
             }
         }
@@ -278,7 +277,7 @@ impl View {
         let revision = number(&frame["info"]["revision"])?;
         ensure(
             revision >= db.revision(&epoch, session, seq),
-            "told of a session older than the position",
+            "the session's info is older than the position",
         )?;
         self.version = number(&frame["votings"][0]["version"])?;
         self.can = Some(can(frame)?);
@@ -308,7 +307,7 @@ impl View {
                     seq == next,
                     &format!("{seq} follows {position} in session {session}"),
                 )?;
-                return Err("not the event that was committed".to_owned());
+                return Err("the event differs from the committed one".to_owned());
             }
             *position = next;
         }
@@ -357,7 +356,7 @@ fn judge(
     };
     ensure(
         is_true,
-        &format!("continuity is refused without a reason, {resume:?}"),
+        &format!("continuity is refused for a false reason, {resume:?}"),
     )
 }
 

@@ -319,23 +319,26 @@ impl World {
                         let position = view.position.as_ref().ok_or("no position")?;
                         ensure(
                             *position == (head, self.db.epoch_name()),
-                            &format!("{whose} rests at {position:?}, the log at {head}"),
+                            &format!("{whose} ends at {position:?}, the log at {head}"),
                         )?;
                         ensure(
                             view.can == Some(can),
-                            &format!("{whose} was told {:?}, truth is {can:?}", view.can),
+                            &format!(
+                                "{whose} has the permissions {:?}, the database {can:?}",
+                                view.can
+                            ),
                         )?;
                         let version = self.db.sessions[session].version;
                         ensure(
                             view.version == version,
                             &format!(
-                                "{whose} was told tally {}, truth is {version}",
+                                "{whose} has tally version {}, the database {version}",
                                 view.version
                             ),
                         )?;
                         ensure(
                             view.unanswered.is_empty(),
-                            &format!("{whose} waits for {:?}", view.unanswered),
+                            &format!("{whose} has no answer to {:?}", view.unanswered),
                         )?;
                     }
                     Err(_) => {
