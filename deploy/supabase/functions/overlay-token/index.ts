@@ -1,4 +1,4 @@
-// The Edge Function: answers requests with what its secrets allow.
+// Runs the Edge Function with the secrets of its environment.
 
 import { answer, type Settings } from "./overlay_token.ts";
 
@@ -12,7 +12,7 @@ const settings: Settings = {
   // The platform sets these two.
   supabaseUrl: required("SUPABASE_URL"),
   serviceKey: required("SUPABASE_SERVICE_ROLE_KEY"),
-  // `supabase secrets set USHER_JWT_SECRET=…`: the same secret that the gateway verifies with.
+  // Set with `supabase secrets set USHER_JWT_SECRET=…`: the secret with which the gateway verifies tokens.
   jwtSecret: required("USHER_JWT_SECRET"),
   allowedOrigin: Deno.env.get("USHER_OVERLAY_ORIGIN") ?? "*",
 };

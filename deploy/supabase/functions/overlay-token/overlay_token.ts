@@ -1,18 +1,18 @@
-// Issues the token of an overlay: a browser source in OBS may watch one session with it, and do nothing else.
+// Issues overlay tokens, with which a browser source in OBS can watch one session and do nothing else.
 //
-// Who asks is verified by the auth server, whether they may is decided by `public.issue_overlay_token`, which also
-// notes the token so that it can be revoked. Only then is it signed.
+// The auth server verifies the caller. `public.issue_overlay_token` decides whether the caller may issue a token, and
+// stores a row with which the token can be revoked. Only then does the function sign the token.
 
 import { createClient } from "@supabase/supabase-js";
 import { SignJWT } from "jose";
 
-/** What the function is deployed with. */
+/** The settings of the deployed function. */
 export interface Settings {
   supabaseUrl: string;
   serviceKey: string;
-  /** The project's JWT secret, which the gateway has as `SUPABASE_JWT_SECRET`. */
+  /** The project's JWT secret, which is the gateway's `SUPABASE_JWT_SECRET`. */
   jwtSecret: string;
-  /** The origin of the app, for CORS. `*` will do: nothing is read from cookies. */
+  /** The origin of the app, for CORS. `*` is safe, because the function reads no cookies. */
   allowedOrigin: string;
 }
 
@@ -27,7 +27,7 @@ const LABEL_LENGTH_MAX = 64;
 const DAYS_MAX = 400;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** The database's names for a refusal, as HTTP has them. */
+/** HTTP status and code for each error code of the database. */
 const REFUSALS: Record<string, [status: number, code: string]> = {
   US004: [403, "forbidden"],
   US005: [404, "not_found"],
@@ -61,7 +61,7 @@ export async function answer(request: Request, settings: Settings): Promise<Resp
       const { code, message, status } = error;
       return Response.json({ error: { code, message } }, { status, headers });
     }
-    // The name alone: a message could hold a URL with a key.
+    // Logs only the name: a message could contain a URL with a key.
     console.error("overlay-token failed:", error instanceof Error ? error.name : "unknown");
     const internal = { code: "internal", message: "the token could not be issued" };
     return Response.json({ error: internal }, { status: 500, headers });
@@ -99,7 +99,7 @@ async function issue(request: Request, settings: Settings) {
   };
 }
 
-/** The role is anon: to the Data API the bearer is anybody. Only the gateway knows what an overlay is. */
+/** Signs a token with the role anon. For the Data API its bearer is anonymous; only the gateway reads `usher_overlay`. */
 function sign(id: string, session: string, expiresAt: string, secret: string): Promise<string> {
   return new SignJWT({ role: "anon", usher_overlay: session })
     .setProtectedHeader({ alg: "HS256", typ: "JWT" })
