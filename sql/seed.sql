@@ -1,7 +1,7 @@
--- The demo that `usher dev` shows. May be run twice. Everything goes through the triggers, so the log has it all.
+-- The demo data of `usher dev`. Running it twice is fine. All rows pass the triggers, so the log contains them.
 --
--- The live session     5e551000-0000-4000-8000-000000000001   "Friday Movie Night"
--- its open voting      b0115000-0000-4000-8000-000000000001   "What do we watch next?"
+-- the live session     5e551000-0000-4000-8000-000000000001   "Friday Movie Night"
+-- its open poll        b0115000-0000-4000-8000-000000000001   "What do we watch next?"
 -- a private session    5e551000-0000-4000-8000-000000000002   "Director's cut with friends"
 -- an ended session     5e551000-0000-4000-8000-000000000003   "Last week: Silent Cartographer"
 -- the streamer nora    a0000000-0000-4000-8000-000000000001
@@ -85,7 +85,7 @@ from (values
 ) as s (id, title, movie_id, status, visibility, started_at, ended_at)
 on conflict (id) do nothing;
 
--- Lina and Otto see the private session, the other viewers do not.
+-- Of the viewers, only Lina and Otto can see the private session.
 insert into public.session_members (session_id, user_id, role)
 values
   ('5e551000-0000-4000-8000-000000000002', 'a0000000-0000-4000-8000-000000000003', 'moderator'),
@@ -132,7 +132,8 @@ values
   ('b0115000-0000-4000-8000-000000000001', 'f1100000-0000-4000-8000-000000000004', 4)
 on conflict (voting_session_id, movie_id) do nothing;
 
--- Not into a voting that has closed since the first run: the guard would refuse the whole statement.
+-- Only if the poll is still open. It may have closed since the first run, and the guard would then refuse the
+-- statement.
 insert into public.votes (voting_session_id, user_id, movie_id)
 select v.id, b.user_id::uuid, b.movie_id::uuid
 from public.voting_sessions v

@@ -1,9 +1,9 @@
--- What a bare Postgres 15+ lacks and a Supabase project has, as far as Usher's migrations and tests need it.
+-- Creates the parts of a Supabase project that Usher's migrations and tests need, in a plain Postgres 15 or newer.
 --
--- Never applied to a Supabase project. May be applied twice. Run as a superuser; the owner of the database plays
--- the part of Supabase's `postgres`: it owns the platform's tables here and may pass on the API roles.
+-- Never apply it to a Supabase project. Applying it twice is fine. Run it as a superuser. The owner of the database
+-- takes the place of Supabase's `postgres`: it owns the platform's tables here and may grant the API roles.
 
--- Roles belong to the cluster: another database may be making them at this very moment, so losing the race is fine.
+-- Roles belong to the whole cluster. If the shim of another database creates one first, that is fine.
 do $$
 declare
   wanted record;
@@ -56,7 +56,7 @@ begin
         case when granted.with_admin then ' with admin option' else '' end
       );
     exception
-      -- Another database of the cluster granted it in the same moment ("tuple concurrently updated").
+      -- The shim of another database granted it at the same moment ("tuple concurrently updated").
       when unique_violation or internal_error then null;
     end;
   end loop;
@@ -88,7 +88,7 @@ create table if not exists auth.users (
 
 alter table auth.users enable row level security;
 
--- The legacy one-setting-per-claim form comes first, as on the platform: a stale value there wins.
+-- The legacy settings, one per claim, come first, as on Supabase: a stale value there wins.
 create or replace function auth.uid() returns uuid
 language sql
 stable
@@ -169,7 +169,7 @@ alter table storage.objects enable row level security;
 
 grant all on storage.buckets, storage.objects to anon, authenticated, service_role;
 
--- The path without the file's own name.
+-- Returns the folders of a path, without the file name.
 create or replace function storage.foldername(name text) returns text[]
 language plpgsql
 immutable
@@ -192,21 +192,21 @@ begin
 end
 $$;
 
--- The database's owner in the part of `postgres` --------------------------------------------------------------
+-- The database's owner takes the place of `postgres` -----------------------------------------------------------
 
 do $$
 declare
   owner_name name := (select pg_get_userbyid(datdba) from pg_catalog.pg_database where datname = current_database());
 begin
-  -- On the platform an extension lets `postgres` put triggers and policies on these; here it takes the owner.
+  -- On Supabase, an extension lets `postgres` create triggers and policies on these tables. Here the owner may.
   execute format('alter table auth.users owner to %I', owner_name);
   execute format('alter table storage.buckets owner to %I', owner_name);
   execute format('alter table storage.objects owner to %I', owner_name);
   execute format('grant usage on schema auth, storage to %I', owner_name);
   execute format('grant usage, create on schema public to %I', owner_name);
 
-  -- Projects made before 2026-05-30 grant the API roles everything on what is new in public. The test bed does
-  -- the same, so that a migration which forgets to revoke is found here.
+  -- Supabase projects from before 2026-05-30 grant the API roles all rights on new objects in public. The shim does the
+  -- same, so that tests find a migration that forgets to revoke them.
   execute format('alter default privileges for role %I in schema public grant all on tables to anon, authenticated, service_role', owner_name);
   execute format('alter default privileges for role %I in schema public grant all on sequences to anon, authenticated, service_role', owner_name);
   execute format('alter default privileges for role %I in schema public grant all on functions to anon, authenticated, service_role', owner_name);

@@ -1,10 +1,11 @@
--- Adopting Usher, second half: after `usher migrate up`, the data moves into its tables. Ids stay, so links do, too.
+-- Adopting Usher, part 2: run it after `usher migrate up`. It copies your data into Usher's tables. Ids stay the same,
+-- so links stay valid.
 --
--- Profiles are there already: the migration makes one for each account. The log of each session gets its messages in
--- the order of their times, in one statement: viewers see the old chat when they come.
+-- The profiles already exist: the migration creates one for each account. One statement adds all messages to the log of
+-- their sessions, ordered by time, so viewers see the old chat.
 begin;
 
--- Whoever hosts a room streams.
+-- Hosts of rooms become streamers.
 update public.profiles p
 set role = 'streamer'
 where p.id in (select r.host_id from legacy.rooms r);
@@ -19,7 +20,7 @@ select
   case when r.is_live then 'live' else 'ended' end, r.created_at
 from legacy.rooms r;
 
--- What the new rules would refuse is cut or left out here, knowingly: texts that do not show, texts that are too long.
+-- Usher's rules refuse some texts. This cuts texts that are too long and skips messages without a visible character.
 insert into public.chat_messages (id, session_id, user_id, body, created_at)
 select c.id, c.room_id, c.author_id, left(c.text, 2000), c.sent_at
 from legacy.chat_messages c
@@ -28,4 +29,4 @@ order by c.sent_at, c.id;
 
 commit;
 
--- When all is well: drop schema legacy cascade;
+-- After you have checked the result: drop schema legacy cascade;

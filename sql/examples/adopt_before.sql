@@ -1,6 +1,7 @@
--- Adopting Usher, first half: before `usher migrate up`, tables that would be in its way step aside, with their data.
+-- Adopting Usher, part 1: run it before `usher migrate up`. It moves your tables with the same names out of the way,
+-- with their data.
 --
--- Here an app has public.movies, public.chat_messages and public.rooms of its own. Write down yours instead.
+-- This example app has public.movies, public.chat_messages and public.rooms. Replace them with your own tables.
 create schema legacy;
 
 alter table public.movies set schema legacy;

@@ -1,7 +1,7 @@
--- The gateway's login role and the schema that holds what it may call.
+-- Creates the gateway's login role, and the schema with the functions that the gateway calls.
 
--- Roles belong to the cluster: another database may be making the same one now, so losing the race is fine. The comment
--- marks the role as ours: a role of that name that was there before outlives `migrate down`.
+-- Roles belong to the whole cluster. If the migration of another database creates the role first, that is fine. The
+-- comment marks the role as made here: `migrate down` keeps a role of this name that existed before.
 do $$
 begin
   if not exists (select 1 from pg_catalog.pg_roles where rolname = 'usher_gateway') then
@@ -20,7 +20,7 @@ begin
 end
 $$;
 
--- From Postgres 16 on, only a role with the admin option on another may grant it.
+-- Since Postgres 16, granting a role needs the admin option on it.
 do $$
 declare
   api_role name;
@@ -35,7 +35,7 @@ begin
       begin
         execute format('grant %I to usher_gateway', api_role);
       exception
-        -- Another database granted it in this moment ("tuple concurrently updated").
+        -- The migration of another database granted it at the same moment ("tuple concurrently updated").
         when unique_violation or internal_error then null;
         when insufficient_privilege then
           raise exception using
@@ -50,8 +50,8 @@ begin
 end
 $$;
 
--- A statement of the gateway that waits for long would keep one of its few connections; it gives up and asks again. A
--- limit that the role has already stays.
+-- The gateway has few connections, and a statement that waits for long would hold one of them. With these timeouts the
+-- statement fails and the gateway tries again. A timeout that the role already has stays.
 do $$
 declare
   timeout record;
@@ -71,10 +71,10 @@ begin
     begin
       execute format('alter role usher_gateway set %I = %L', timeout.name, timeout.value);
     exception
-      -- Another database set the same in this moment.
+      -- The migration of another database set the same timeout at the same moment.
       when unique_violation or internal_error then null;
       when insufficient_privilege then
-        raise notice '% may not set % of usher_gateway: it stays as it is', current_user, timeout.name;
+        raise notice '% may not set % of usher_gateway: the setting stays unchanged', current_user, timeout.name;
     end;
   end loop;
 end
@@ -82,7 +82,7 @@ $$;
 
 create schema usher;
 
-comment on schema usher is 'The realtime gateway''s own: the event log, the tallies and the functions it calls. Not for the Data API.';
+comment on schema usher is 'Internals of the Usher gateway: the event log, the vote tallies and the functions that the gateway calls. Do not expose it through the Data API.';
 
--- Usage alone: what may be executed is granted function by function, and no table is granted to anybody.
+-- Only usage of the schema. Each function is granted separately, and no table is granted to any role.
 grant usage on schema usher to usher_gateway, anon, authenticated, service_role;

@@ -1,4 +1,4 @@
--- Who a user is to the others: one profile for each account, made by a trigger.
+-- Profiles: what users see of each other. A trigger creates one for each account.
 
 create table public.profiles (
   id uuid not null,
@@ -23,15 +23,15 @@ create table public.profiles (
 
 alter table public.profiles enable row level security;
 
-comment on table public.profiles is 'What users see of each other.';
-comment on column public.profiles.role is 'What the user is on the whole platform; changed by service_role or in SQL only.';
-comment on column public.profiles.preferences is 'The user''s own settings. Read them through my_profile(): others may not.';
-comment on column public.profiles.avatar_path is 'Path in the bucket avatars.';
+comment on table public.profiles is 'The public profile of each user, one row per account.';
+comment on column public.profiles.role is 'The user''s role on the whole platform. Only service_role and direct SQL can change it.';
+comment on column public.profiles.preferences is 'The user''s own settings. Read them through my_profile(); other users cannot read them.';
+comment on column public.profiles.avatar_path is 'Path of the picture in the bucket avatars.';
 
--- Predicates of the policies. They answer about the caller alone. Written in PL/pgSQL, which keeps its plans: a
--- function in SQL is parsed and planned again by every statement that a policy guards.
+-- Functions that the policies call. They answer for the caller only. They are PL/pgSQL because it keeps its plans:
+-- Postgres would parse and plan a function in SQL again for every statement that a policy guards.
 
--- Security definer: called by policies as anon and authenticated; tells the caller's own role only.
+-- Security definer: called by policies as anon and authenticated. It returns only the caller's own role.
 create function usher.profile_role() returns text
 language plpgsql
 stable
@@ -88,14 +88,14 @@ create policy profiles_update on public.profiles
   using (id = (select auth.uid()))
   with check (id = (select auth.uid()));
 
--- Preferences are nobody else's business, and nobody promotes themself: hence columns instead of the table.
+-- Grants by column, because users must not read each other's preferences and must not change their own role.
 revoke all on public.profiles from public, anon, authenticated;
 grant select (id, username, display_name, avatar_path, role, created_at, updated_at)
   on public.profiles to anon, authenticated;
 grant update (username, display_name, avatar_path, preferences) on public.profiles to authenticated;
 grant all on public.profiles to service_role;
 
--- Security definer: called by authenticated; gives the caller's own row and no other.
+-- Security definer: called by authenticated. It returns only the caller's own row.
 create function public.my_profile() returns setof public.profiles
 language sql
 stable
@@ -106,7 +106,7 @@ as $$
   select p.* from public.profiles p where p.id = (select auth.uid())
 $$;
 
-comment on function public.my_profile() is 'The caller''s own profile with its preferences, which no one else can read.';
+comment on function public.my_profile() is 'The caller''s own profile with its preferences, which no other user can read.';
 
 revoke execute on function public.my_profile() from public, anon;
 grant execute on function public.my_profile() to authenticated, service_role;
@@ -131,7 +131,7 @@ create trigger profiles_lines
   for each row
   execute function usher.guard_lines('display_name');
 
--- Everybody reads display names: an address there would be public.
+-- Everyone can read display names, so an e-mail address in one would be public.
 create function usher.guard_display_name() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -139,7 +139,7 @@ as $$
 begin
   if usher.holds_address(new.display_name) and (tg_op = 'INSERT' or new.display_name <> old.display_name) then
     raise exception using
-      errcode = 'US007', message = 'display_name must not hold an e-mail address', detail = 'display_name';
+      errcode = 'US007', message = 'display_name must not contain an e-mail address', detail = 'display_name';
   end if;
   return new;
 end
@@ -150,9 +150,10 @@ create trigger profiles_guard
   for each row
   execute function usher.guard_display_name();
 
--- Makes the profile of one account. The metadata is the user's own to write: it may name, never promote. Of the names that
--- sign-up forms and identity providers write there, the first that the rules allow is taken: a sign-up must never fail for
--- its name, and an e-mail address must never become one.
+-- Creates the profile of one account. Users write their own metadata, so it may set the names but never the role.
+--
+-- The names come from the fields that sign-up forms and identity providers fill; the first allowed one wins. A name
+-- must never make a sign-up fail, and an e-mail address must never become a name.
 create function usher.create_profile(account uuid, metadata jsonb) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -181,7 +182,7 @@ begin
     wish := 'user';
     candidate := 'user_' || substr(replace(account::text, '-', ''), 1, 8);
   end if;
-  -- A name that is taken gets a random tail.
+  -- A username that is taken gets a random suffix.
   for attempt in 1..20 loop
     begin
       insert into public.profiles (id, username, display_name)
@@ -193,11 +194,11 @@ begin
         candidate := left(wish, 23) || '_' || substr(md5(random()::text || account::text), 1, 8);
     end;
   end loop;
-  raise exception 'no free username was found for account %', account;
+  raise exception 'found no free username for account %', account;
 end
 $$;
 
--- Security definer: runs as a trigger on auth.users, whose writer (the auth server) may not touch public.
+-- Security definer: runs as a trigger on auth.users. Its writer, the auth server, has no rights in public.
 create function usher.on_account_created() returns trigger
 language plpgsql
 security definer
@@ -218,5 +219,5 @@ create trigger usher_account_created
   for each row
   execute function usher.on_account_created();
 
--- Accounts that were there before the trigger.
+-- Accounts from before this migration.
 select usher.create_profile(u.id, coalesce(u.raw_user_meta_data, '{}')) from auth.users u;

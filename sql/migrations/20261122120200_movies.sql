@@ -22,16 +22,16 @@ create table public.movies (
   ),
   constraint movies_vote_total_check check (vote_total >= 0)
 )
--- Votes rewrite vote_total all the time: room on the page keeps those updates off the indexes.
+-- Votes update vote_total often. Free space on each page lets Postgres skip the indexes for those updates (HOT).
 with (fillfactor = 50);
 
 alter table public.movies enable row level security;
 
 create index movies_created_by_idx on public.movies (created_by);
 
-comment on table public.movies is 'Movies that are watched and voted for.';
-comment on column public.movies.poster_path is 'Path in the bucket posters.';
-comment on column public.movies.vote_total is 'Votes over all votings whose counts are public: those with live results, and closed ones. Kept by triggers.';
+comment on table public.movies is 'Movies that people watch and vote for.';
+comment on column public.movies.poster_path is 'Path of the poster in the bucket posters.';
+comment on column public.movies.vote_total is 'Votes in all polls with public counts: polls with live results, and closed polls. Maintained by triggers.';
 
 create trigger movies_touch
   before update on public.movies

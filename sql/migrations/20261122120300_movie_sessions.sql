@@ -1,4 +1,4 @@
--- Streaming sessions, who belongs to them and who is kept out.
+-- Streaming sessions, their members and their bans.
 
 create table public.movie_sessions (
   id uuid not null default gen_random_uuid(),
@@ -62,16 +62,18 @@ create index session_members_user_id_idx on public.session_members (user_id, ses
 create index session_bans_user_id_idx on public.session_bans (user_id, session_id);
 create index session_bans_banned_by_idx on public.session_bans (banned_by);
 
-comment on table public.movie_sessions is 'A streaming session. Public and members ones are readable by everybody, private ones by members.';
-comment on column public.movie_sessions.visibility is 'public: all read and write; members: all read, members write; private: members only.';
-comment on column public.movie_sessions.slow_mode_seconds is 'Seconds between two messages of one user; 0 is off. Moderators are exempt.';
-comment on table public.session_members is 'Who belongs to a session, and who moderates it.';
-comment on table public.session_bans is 'Who may not write. With an end it is a time-out; without, the user is out.';
-comment on column public.session_bans.until is 'Null: for good.';
+comment on table public.movie_sessions is 'A streaming session. Everyone can read public and members sessions; only members can read private ones.';
+comment on column public.movie_sessions.visibility is 'public: everyone reads and writes. members: everyone reads, members write. private: only members read and write.';
+comment on column public.movie_sessions.slow_mode_seconds is 'Minimum seconds between two messages of one user; 0 turns slow mode off. Moderators are exempt.';
+comment on table public.session_members is 'The members of each session, and its moderators.';
+comment on table public.session_bans is 'Bans and time-outs. A row with an end is a time-out: the user reads but cannot write. Without an end, the user cannot read either.';
+comment on column public.session_bans.until is 'The end of a time-out. Null is a permanent ban.';
 
--- Predicates of the policies. They answer about the caller alone, as sets, so that a policy asks once a statement.
+-- Functions that the policies call. They answer for the caller only. They return sets, so that a policy calls each one
+-- once per statement, not once per row.
 
--- Security definer (these three): called by policies as authenticated; give ids of the caller's own sessions only.
+-- Security definer (the next three): called by policies as authenticated. They return only ids of the caller's
+-- sessions.
 create function usher.joined_sessions() returns setof uuid
 language plpgsql
 stable
@@ -113,7 +115,8 @@ begin
 end
 $$;
 
--- Security definer: called by policies as authenticated; says whether the caller owns one session.
+-- Security definer: called by policies as authenticated. It returns whether the caller owns one session; an admin owns
+-- all.
 create function usher.owns_session(session uuid) returns boolean
 language plpgsql
 stable
@@ -128,9 +131,9 @@ begin
 end
 $$;
 
--- Whether the caller may ban or unban this user: nobody the streamer, nobody themself, and moderators of
--- either kind only whoever owns the session.
--- Security definer: called by policies as authenticated; a yes or no about a user of a session.
+-- Returns whether the caller may ban or unban a user. The streamer of the session cannot be banned, and users cannot
+-- ban themselves. Only the owner of the session or an admin may ban a moderator of the session or of the platform.
+-- Security definer: called by policies as authenticated. It returns one boolean about a user in a session.
 create function usher.outranks(session uuid, target uuid) returns boolean
 language plpgsql
 stable
@@ -156,9 +159,9 @@ begin
 end
 $$;
 
--- What the caller is in one session: the one place that the write guards and the gateway's admission both ask.
--- No row: there is no such session, or it is none of the caller's business.
--- Security definer: called as anon and authenticated; tells the caller about the caller.
+-- Returns the caller's standing in one session. The write guards and the gateway's admission both decide by it. It
+-- returns no row if the session does not exist or is hidden from the caller.
+-- Security definer: called as anon and authenticated. It tells callers only about themselves.
 create function usher.standing(
   session uuid,
   out ban_until timestamptz,
@@ -182,11 +185,11 @@ declare
 begin
   return query
   select
-    -- 'infinity' is for good, null is no ban in force.
+    -- 'infinity' is a permanent ban; null is no ban now.
     case when b.user_id is not null and s.streamer_id <> b.user_id then coalesce(b.until, 'infinity') end,
     s.status = 'ended',
     staff.moderates,
-    -- Without a profile there is no account: a token outlives an account that is deleted.
+    -- Without a profile, the account was deleted: a token can outlive its account.
     p.id is not null and (s.visibility = 'public' or m.user_id is not null or staff.moderates),
     s.chat_enabled,
     s.slow_mode_seconds
@@ -203,8 +206,8 @@ begin
 end
 $$;
 
--- Raises the named refusal of somebody who may not write in a session. The message is safe to show.
--- Security definer: called by the guards as authenticated; reads for the caller about the caller.
+-- Raises the matching error if the caller may not write in a session. Its messages are safe to show to users.
+-- Security definer: called by the guards as authenticated. It reads only data about the caller.
 create function usher.require_writer(session uuid) returns void
 language plpgsql
 security definer
@@ -219,13 +222,13 @@ begin
   elsif caller.ban_until = 'infinity' then
     raise exception using errcode = 'US002', message = 'you are banned from this session';
   elsif caller.ban_until is not null then
-    raise exception using errcode = 'US002', message = 'you may not write here for now';
+    raise exception using errcode = 'US002', message = 'you are timed out in this session';
   elsif caller.ended then
     raise exception using errcode = 'US003', message = 'the session has ended';
   elsif not exists (select 1 from public.profiles p where p.id = auth.uid()) then
-    raise exception using errcode = 'US004', message = 'this account has no profile: it was deleted';
+    raise exception using errcode = 'US004', message = 'this account was deleted';
   elsif not caller.writer then
-    raise exception using errcode = 'US004', message = 'only members may write here';
+    raise exception using errcode = 'US004', message = 'only members can write in this session';
   end if;
 end
 $$;
@@ -253,7 +256,7 @@ create trigger session_bans_touch
   for each row
   execute function usher.touch_updated_at();
 
--- Runs as the writer, so that row_security_active() tells API users from owners and service roles.
+-- Runs as the writer: row_security_active() then tells API users from table owners and service roles.
 create function usher.guard_movie_session() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -261,20 +264,20 @@ as $$
 begin
   if tg_op = 'UPDATE' then
     if new.id <> old.id then
-      raise exception using errcode = 'US007', message = 'the id of a session does not change';
+      raise exception using errcode = 'US007', message = 'the id of a session cannot change';
     end if;
     if row_security_active(tg_relid) then
       if old.status = 'ended' and new.status <> 'ended' then
-        raise exception using errcode = 'US003', message = 'an ended session stays ended';
+        raise exception using errcode = 'US003', message = 'an ended session cannot be reopened';
       end if;
       if old.status = 'live' and new.status = 'scheduled' then
-        raise exception using errcode = 'US009', message = 'a live session does not go back to scheduled: end it';
+        raise exception using errcode = 'US009', message = 'a live session cannot go back to scheduled; end it instead';
       end if;
       if not (old.streamer_id = auth.uid() or usher.is_admin())
         and (new.title, new.movie_id, new.status, new.visibility, new.starts_at)
           is distinct from (old.title, old.movie_id, old.status, old.visibility, old.starts_at)
       then
-        raise exception using errcode = 'US004', message = 'moderators change slow mode and chat only';
+        raise exception using errcode = 'US004', message = 'moderators can change only slow mode and chat';
       end if;
     end if;
   end if;
@@ -290,14 +293,14 @@ begin
 end
 $$;
 
--- Runs as the writer. A ban says who made it, whatever the request claims.
+-- Runs as the writer. It sets banned_by to the caller, whatever the request says.
 create function usher.guard_session_ban() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'UPDATE' and (new.session_id, new.user_id) <> (old.session_id, old.user_id) then
-    raise exception using errcode = 'US007', message = 'a ban does not move to another user or session';
+    raise exception using errcode = 'US007', message = 'a ban cannot move to another user or session';
   end if;
   if row_security_active(tg_relid) then
     new.banned_by := auth.uid();
@@ -389,7 +392,7 @@ create policy session_members_select on public.session_members
     or (select usher.is_staff())
   );
 
--- Moderators admit viewers; moderators are named by whoever owns the session.
+-- Moderators add viewers. Only the owner of the session or an admin appoints moderators.
 create policy session_members_insert on public.session_members
   for insert
   to authenticated
@@ -407,7 +410,7 @@ create policy session_members_update on public.session_members
   using (usher.owns_session(session_id))
   with check (usher.owns_session(session_id));
 
--- Everybody may leave; moderators remove viewers.
+-- Members may leave. Moderators remove viewers.
 create policy session_members_delete on public.session_members
   for delete
   to authenticated
@@ -470,6 +473,6 @@ create policy session_bans_delete on public.session_bans
 revoke all on public.session_bans from public, anon, authenticated;
 grant select, delete on public.session_bans to authenticated;
 grant insert (session_id, user_id, until, reason, banned_by) on public.session_bans to authenticated;
--- Keys too: an upsert over REST names every column it inserts. The guard holds them in place.
+-- The key columns too, because an upsert over REST sets every column that it inserts. The guard keeps them unchanged.
 grant update (session_id, user_id, until, reason, banned_by) on public.session_bans to authenticated;
 grant all on public.session_bans to service_role;

@@ -1,10 +1,10 @@
--- Limits for writers that do not come through the gateway: over the Data API, or with SQL of their own. New messages are
--- counted by usher.require_chatter, everything else by triggers, which come when all tables are there.
+-- Limits for writers that bypass the gateway, through the Data API or with direct SQL. usher.require_chatter counts new
+-- messages. Triggers count all other writes; a later migration creates them, once all tables exist.
 --
--- The gateway limits its clients itself, before anything reaches the database: its sessions pay a look at session_user for
--- each statement and nothing else. Everybody else whom row level security binds may write so many rows with a statement,
--- and so many within a sliding window, for each session and kind of write. Table owners, service_role and cascades, such
--- as the erasure of an account, are not bound by row level security and have no limit.
+-- The gateway limits its clients itself, before anything reaches the database. For its sessions, each statement only
+-- compares session_user. Every other role that row level security restricts has two limits per session and kind of
+-- write: rows per statement, and rows per sliding window. Row level security does not restrict table owners,
+-- service_role and cascades (such as the erasure of an account), so they have no limit.
 
 create table usher.write_limits (
   kind text not null,
@@ -17,8 +17,8 @@ create table usher.write_limits (
   constraint write_limits_window_seconds_check check (window_seconds between 1 and 3600)
 );
 
--- Two buckets make the window: the one before counts by the part of it that the window still covers. Unlogged: after a crash
--- everybody starts with an empty window.
+-- Two buckets approximate the sliding window: the previous bucket counts in proportion to the part of it that the
+-- window still covers. Unlogged: after a crash, every author starts with an empty window.
 create unlogged table usher.write_counts (
   author uuid not null,
   session_id uuid not null,
@@ -26,13 +26,14 @@ create unlogged table usher.write_counts (
   bucket_start timestamptz not null,
   current integer not null,
   previous integer not null,
-  -- Of messages, which are counted one by one: how many the request of this time has written.
+  -- Only for messages, which are counted one by one: the time of the request, and the rows that it has written so far.
   request_at timestamptz,
   request_rows integer,
   constraint write_counts_pkey primary key (author, session_id, kind),
   constraint write_counts_author_fkey foreign key (author) references public.profiles (id) on delete cascade
 )
--- A row is rewritten by every statement of its author: room on the page keeps those updates off the index.
+-- Each statement of an author updates the author's row. Free space on each page lets Postgres skip the index for it
+-- (HOT).
 with (fillfactor = 50);
 
 create index write_counts_bucket_start_idx on usher.write_counts (bucket_start);
@@ -42,10 +43,10 @@ alter table usher.write_counts enable row level security;
 
 revoke all on usher.write_limits, usher.write_counts from public, anon, authenticated, service_role;
 
-comment on table usher.write_limits is 'What writers may write who do not come through the gateway, by kind. Change the values with SQL; a kind without a row has no limit.';
-comment on table usher.write_counts is 'What they wrote lately, by author, session and kind.';
+comment on table usher.write_limits is 'Limits per kind of write, for writers that bypass the gateway. Change the values with SQL. A kind without a row has no limit.';
+comment on table usher.write_counts is 'Recent writes of these writers, by author, session and kind.';
 
--- Moderators purge chats: they may change and delete more.
+-- Moderators clear whole chats, so they may change and delete more.
 insert into usher.write_limits
   (kind, window_seconds, rows_per_statement, rows_per_window, moderator_rows_per_statement, moderator_rows_per_window)
 values
@@ -54,8 +55,8 @@ values
   ('votes', 60, 20, 60, 20, 60),
   ('moderation', 60, 50, 150, 200, 600);
 
--- How many rows the caller may touch with one statement, at most, in whatever session.
--- Security definer: called by the triggers below, also as whoever writes; tells a limit.
+-- Returns the most rows that the caller may write with one statement in any session.
+-- Security definer: called by the triggers below as the user who writes. It returns only a limit.
 create function usher.rows_allowed(kind text) returns integer
 language plpgsql
 stable
@@ -75,8 +76,8 @@ begin
 end
 $$;
 
--- Refuses a statement of too many rows by name, if there is a limit.
--- Called by triggers and by require_chatter; nobody else needs to.
+-- Raises US010 if a statement writes more rows than its limit.
+-- Called by triggers and by require_chatter.
 create function usher.refuse_rows_above(kind text, count integer) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -87,16 +88,17 @@ begin
   if count > rows_max then
     raise exception using
       errcode = 'US010',
-      message = format('a request writes at most %s rows of this kind', rows_max),
+      message = format('a request can write at most %s rows of this kind', rows_max),
       detail = 'rows_max=' || rows_max;
   end if;
 end
 $$;
 
--- Counts rows of the caller in a session against the limits of a kind, and refuses them by name. Claims that name nobody
--- have no window, and the limit of a statement all the same. `is_row`: a request counts its rows one by one, in a session
--- that exists. Returns true, so that a hot path can call it in an expression: `perform` runs a query, which costs more.
--- Called by require_chatter and limit_writes, which run as the owner; nobody else may.
+-- Counts rows of the caller in a session, and raises US010 above a limit of their kind. A caller whose claims name no
+-- user has no window, but still has the limit per statement. With `is_row`, the request counts its rows one by one, in
+-- a session that exists. Returns true, so that a hot path can call it in an expression: `perform` runs a query, which
+-- costs more.
+-- Called only by require_chatter and limit_writes, which run as the owner.
 create function usher.count_writes(kind text, session uuid, rows integer, is_row boolean) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -122,7 +124,8 @@ begin
   if not found then
     return true;
   end if;
-  -- Only sessions that exist, so that nobody fills the table with ids. The nil uuid stands for all of them.
+  -- Counts only in sessions that exist, so that a caller cannot fill the table with random ids. The nil uuid means all
+  -- of them.
   if not is_row and session is distinct from '00000000-0000-0000-0000-000000000000' then
     perform 1 from public.movie_sessions m where m.id = session;
     if not found then
@@ -154,27 +157,27 @@ begin
       rows_max := bound.moderator_rows_per_statement;
       window_max := bound.moderator_rows_per_window;
     end if;
-    -- How much of this bucket has passed: so much less of the one before counts.
+    -- The part of this bucket that has passed. The previous bucket counts for the rest of the window.
     part := extract(epoch from clock_timestamp() - this_bucket) / bound.window_seconds;
     if at_once > least(rows_max, window_max) then
       raise exception using
         errcode = 'US010',
-        message = format('a request writes at most %s rows of this kind in a session', least(rows_max, window_max)),
+        message = format('a request can write at most %s rows of this kind in a session', least(rows_max, window_max)),
         detail = 'rows_max=' || least(rows_max, window_max);
     elsif current + previous * (1 - part) > window_max then
-      -- Until enough of the last bucket has left the window, or else of this one.
+      -- The time until enough rows of the previous bucket have left the window, or else of this bucket.
       wait_ms := ceil(1000 * bound.window_seconds * case
         when current <= window_max then 1 - part - (window_max - current)::numeric / previous
         else 2 - part - (window_max - at_once)::numeric / (current - at_once)
       end);
       raise exception using
         errcode = 'US010',
-        message = format('too many writes: wait %s s', ceil(wait_ms / 1000.0)),
+        message = format('too many writes; wait %s s', ceil(wait_ms / 1000.0)),
         detail = 'retry_after_ms=' || wait_ms;
     end if;
   end if;
 
-  -- One new row in ten takes some away that say nothing any more.
+  -- One new row in ten also deletes up to 100 rows that are too old to count.
   if current = rows and previous = 0 and random() < 0.1 then
     delete from usher.write_counts c
     where c.ctid = any (array(
@@ -190,9 +193,9 @@ begin
 end
 $$;
 
--- Says how many messages a request has written, in all sessions, with this one. It counts in a setting, which the caller may
--- write too: what that lets pass, count_writes refuses in each session.
--- Called by require_chatter, which runs as the owner.
+-- Returns the number of messages that the request has written in all sessions, including this one. It counts in a
+-- setting that the caller can change. If a caller does, count_writes still refuses the rows in each session.
+-- Called only by require_chatter, which runs as the owner.
 create function usher.messages_of_request() returns integer
 language sql
 return split_part(
@@ -212,5 +215,5 @@ revoke execute on function
   usher.rows_allowed(text), usher.refuse_rows_above(text, integer),
   usher.count_writes(text, uuid, integer, boolean), usher.messages_of_request()
   from public;
--- Called as whoever writes.
+-- Called as the user who writes.
 grant execute on function usher.rows_allowed(text), usher.refuse_rows_above(text, integer) to authenticated;

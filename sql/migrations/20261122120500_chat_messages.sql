@@ -1,4 +1,4 @@
--- Chat: the messages, who may write them and when, and their way into the log.
+-- Chat messages: the table, its rules and policies, and the triggers that record its events.
 
 create table public.chat_messages (
   id uuid not null default gen_random_uuid(),
@@ -7,7 +7,7 @@ create table public.chat_messages (
   body text not null,
   reply_to uuid,
   nonce uuid,
-  -- The clock and not the transaction: messages of one statement keep their order.
+  -- The clock, not the transaction's time, so that the messages of one statement keep their order.
   created_at timestamptz not null default clock_timestamp(),
   edited_at timestamptz,
   deleted_at timestamptz,
@@ -20,7 +20,7 @@ create table public.chat_messages (
   constraint chat_messages_reply_to_fkey foreign key (session_id, reply_to)
     references public.chat_messages (session_id, id) on delete set null (reply_to),
   constraint chat_messages_deleted_by_fkey foreign key (deleted_by) references public.profiles (id) on delete set null,
-  -- Empty ones too are refused by their triggers, which say why.
+  -- The triggers refuse empty messages too, with an error that says why.
   constraint chat_messages_body_check check (char_length(body) <= 2000),
   constraint chat_messages_deleted_by_check check (deleted_by is null or deleted_at is not null)
 );
@@ -32,30 +32,31 @@ create index chat_messages_user_id_idx on public.chat_messages (user_id, session
 create index chat_messages_reply_to_idx on public.chat_messages (session_id, reply_to) where reply_to is not null;
 create index chat_messages_deleted_by_idx on public.chat_messages (deleted_by) where deleted_by is not null;
 
-comment on table public.chat_messages is 'Chat. Deleting is setting deleted_at: the row stays for moderators, nobody else sees it.';
-comment on column public.chat_messages.nonce is 'The author''s own mark: the same one twice in a session is the same message.';
+comment on table public.chat_messages is 'Chat messages. To delete one, set deleted_at: the row stays, visible only to its author and to moderators.';
+comment on column public.chat_messages.nonce is 'A random id that the author chooses. A second message with the same nonce in a session is the same message.';
 comment on column public.chat_messages.edited_at is 'Set by the database when the body changes.';
-comment on column public.chat_messages.deleted_at is 'Set it to anything to delete; the database writes the time and who did it.';
+comment on column public.chat_messages.deleted_at is 'Set it to any time to delete the message. The database replaces it with the current time and sets deleted_by.';
 
 create function usher.pace_lock_key(session uuid, author uuid) returns bigint
 language sql
 immutable
 return hashtextextended('usher.pace:' || session || author, 0);
 
--- Called by require_chatter and the triggers that record, which run as the owner; nobody else may.
+-- Called only by require_chatter and by the triggers that record, which run as the owner.
 create function usher.refuse_blank_message() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
+  raise exception using errcode = 'US007', message = 'a message must have at least one visible character', detail = 'body';
 end
 $$;
 
--- True, or the named refusal of a message that the caller may not write. It raises where a policy would only say
--- no: the author learns why, over REST as well. The usual case, a public session without slow mode, is decided by one look
--- at two tables. New messages of writers beside the gateway count against their limits here: triggers would cost more.
--- Security definer: called by policy and guard as authenticated; reads for the caller about the caller.
+-- Returns true if the caller may write the message; otherwise raises the matching error. A policy would only refuse,
+-- but an error tells the author why, over REST as well. The common case, a public session without slow mode, takes one
+-- query on two tables. New messages of writers that bypass the gateway count against their limits here, because
+-- triggers would cost more.
+-- Security definer: called by the policy and the guard as authenticated. It reads only data about the caller.
 create function usher.require_chatter(session uuid, body text, is_new boolean) returns boolean
 language plpgsql
 security definer
@@ -72,7 +73,7 @@ begin
   if body is null or not usher.has_ink(body) then
     perform usher.refuse_blank_message();
   elsif char_length(body) > 2000 then
-    raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
+    raise exception using errcode = 'US006', message = 'a message must have at most 2000 characters';
   end if;
 
   perform 1
@@ -90,14 +91,15 @@ begin
     end if;
   else
     select * into caller from usher.standing(require_chatter.session);
-    -- Only a refusal asks for its name.
+    -- require_writer costs more, so it is called only to raise the error.
     if not found or caller.ban_until is not null or caller.ended or not caller.writer then
       perform usher.require_writer(require_chatter.session);
     end if;
     if not caller.chat_enabled and not caller.moderator then
       raise exception using errcode = 'US004', message = 'the chat is switched off';
     elsif is_new and caller.slow_mode_seconds > 0 and not caller.moderator then
-      -- An author passes one message at a time, so that two at once cannot both be the first.
+      -- The lock lets one message of an author through at a time. Otherwise two concurrent ones could both be the
+      -- first.
       perform pg_advisory_xact_lock(usher.pace_lock_key(session, author));
       select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
       into wait_ms
@@ -113,7 +115,7 @@ begin
   end if;
   if is_limited then
     written := usher.messages_of_request();
-    -- At the first row too many, where the limit is a multiple of this, and not for each row.
+    -- Checked after every 20 rows, not after each row. So a limit is exact only if it is a multiple of 20.
     if written % 20 = 1 and written > 1 then
       perform usher.refuse_rows_above('messages', written);
     end if;
@@ -123,15 +125,15 @@ begin
 end
 $$;
 
--- Runs as the writer: whom row level security binds, the rules of the chat bind too. Owners and service roles
--- may write what they like.
+-- Runs as the writer. The rules of the chat apply only to roles that row level security restricts. Table owners and
+-- service roles may write anything.
 create function usher.guard_chat_message() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
-    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+    raise exception using errcode = 'US007', message = 'the id, session and author of a message cannot change';
   end if;
   if row_security_active(tg_relid) then
     if old.deleted_at is not null then
@@ -139,7 +141,7 @@ begin
     end if;
     if new.body is distinct from old.body then
       if new.user_id is distinct from auth.uid() then
-        raise exception using errcode = 'US004', message = 'only its author edits a message';
+        raise exception using errcode = 'US004', message = 'only the author can edit a message';
       end if;
       perform usher.require_chatter(new.session_id, new.body, false);
     end if;
@@ -167,7 +169,7 @@ create trigger chat_messages_guard
 
 -- Policies --------------------------------------------------------------------------------------------------
 
--- Without the offset the planner may read all sessions for a page of messages of one.
+-- Without `offset 0`, the planner may read all sessions for one page of messages of one session.
 create policy chat_messages_select_anon on public.chat_messages
   for select
   to anon
@@ -176,7 +178,8 @@ create policy chat_messages_select_anon on public.chat_messages
     and exists (select 1 from public.movie_sessions s where s.id = session_id offset 0)
   );
 
--- Its author and moderators see a deleted message: an update may not hide a row from who makes it.
+-- Its author and moderators still see a deleted message, because an update cannot hide a row from the role that runs
+-- it.
 create policy chat_messages_select on public.chat_messages
   for select
   to authenticated
@@ -191,9 +194,9 @@ create policy chat_messages_select on public.chat_messages
     and exists (select 1 from public.movie_sessions s where s.id = session_id offset 0)
   );
 
--- Whether the author sees the session, is banned, too fast and so on is all in require_chatter.
--- A caller who may not see a session may not write to it, even where a project's own policies on movie_sessions hide it.
--- Our own refusals come first: they have names.
+-- require_chatter checks everything about the author: access, bans, slow mode and limits. The exists() also refuses
+-- callers from whom a project's own policies on movie_sessions hide the session. require_chatter comes first, because
+-- its errors say why.
 create policy chat_messages_insert on public.chat_messages
   for insert
   to authenticated
@@ -217,7 +220,7 @@ create policy chat_messages_update on public.chat_messages
     or (select usher.is_staff())
   );
 
--- Not for authors: what is gone for good no longer counts for slow mode.
+-- Authors cannot delete rows, because a removed message would no longer count for slow mode.
 create policy chat_messages_delete on public.chat_messages
   for delete
   to authenticated
@@ -228,7 +231,8 @@ create policy chat_messages_delete on public.chat_messages
 
 revoke all on public.chat_messages from public, anon, authenticated;
 grant select on public.chat_messages to anon, authenticated;
--- With the id: the gateway chooses it, so that it need not ask for it. A taken one is refused by the key.
+-- Including the id: the gateway chooses it, so that it need not read it back. The primary key refuses an id that is
+-- taken.
 grant insert (id, session_id, user_id, body, reply_to, nonce) on public.chat_messages to authenticated;
 grant update (body, deleted_at) on public.chat_messages to authenticated;
 grant delete on public.chat_messages to authenticated;
@@ -236,8 +240,8 @@ grant all on public.chat_messages to service_role;
 
 -- The way into the log --------------------------------------------------------------------------------------
 
--- Security definer (these three): run as triggers for any writer of chat_messages, who may not touch the log. They are
--- on the hot path and do in place what usher.record_event does.
+-- Security definer (the next three): run as triggers for any writer of chat_messages; writers have no rights on the
+-- log. They are on the hot path, so they do inline what usher.record_event does.
 create function usher.on_message_created() returns trigger
 language plpgsql
 security definer
@@ -247,7 +251,7 @@ as $$
 declare
   has_events boolean;
 begin
-  -- Owners and service roles too, whom require_chatter does not ask.
+  -- Here too, because require_chatter does not check table owners and service roles.
   if not usher.has_ink(new.body) then
     perform usher.refuse_blank_message();
   end if;
@@ -262,7 +266,7 @@ begin
     insert into usher.pending_events (depth, session_id, type, subject)
     values (pg_trigger_depth(), new.session_id, 'chat.created', new.id);
   end if;
-  -- An import of what is deleted already.
+  -- An import of a message that is already deleted.
   if new.deleted_at is not null then
     perform usher.expect_events();
     insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
@@ -278,9 +282,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- The guard has refused it already, unless another BEFORE trigger came after the guard.
+  -- The guard has already refused this, unless a later BEFORE trigger changed the row.
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
-    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+    raise exception using errcode = 'US007', message = 'the id, session and author of a message cannot change';
   end if;
   if new.body is distinct from old.body and not usher.has_ink(new.body) then
     perform usher.refuse_blank_message();
@@ -298,7 +302,7 @@ begin
 end
 $$;
 
--- Records nothing where the session goes: its log goes too.
+-- Records nothing if the session is deleted too, because its log goes with it.
 create function usher.on_message_removed() returns trigger
 language plpgsql
 security definer
@@ -308,7 +312,8 @@ as $$
 declare
   has_others boolean;
 begin
-  -- As usher.expect_events asks, which a cascade over thousands of messages need not call for each.
+  -- Inlines the check of usher.expect_events, so that a cascade over thousands of messages does not call it for each
+  -- one.
   select t.has_others into has_others from usher.pending_transactions t where t.xact = pg_current_xact_id();
   if has_others is not true then
     perform usher.expect_events();
@@ -323,7 +328,7 @@ begin
 end
 $$;
 
--- The data of an event of a message without the text.
+-- Returns the data of a message event without the text.
 create function usher.redact(data json) returns json
 language plpgsql
 immutable
@@ -339,11 +344,13 @@ begin
 end
 $$;
 
--- Removes the text from the log's copies of deleted messages, and marks them as deleted. Everything else of them keeps its
--- place. If the row is gone, its author's name and id go too: the nil uuid stands for somebody. A message that is only
--- marked as deleted keeps its author, for the moderators. `deletions` has the data of their deletions by id: joined to an
--- array, a plan made for a few would compare each with each. In one query: a function for each row would cost more.
--- Security definer: called by usher.settle; nobody else may.
+-- Redacts the log's copies of deleted messages: removes the text and marks them as deleted; all other fields stay. If
+-- the row of a message is gone, its author's name and id go too, and the nil uuid replaces the id. A message that is
+-- only marked as deleted keeps its author, for moderators.
+--
+-- `deletions` maps message ids to the data of their deletions. A join to an array would compare every row with every
+-- element in a plan that was made for a few. One query does it all, because a function call per row would cost more.
+-- Security definer: called only by usher.settle.
 create function usher.redact_messages(ids uuid[], deletions jsonb) returns void
 language plpgsql
 security definer
@@ -374,10 +381,11 @@ begin
 end
 $$;
 
--- Users choose the ids of their messages. With the id of a message that was removed for good, a new one would stand in the
--- log twice, and in the history of the other's session. After the insert, when no other transaction can have the id any
--- more.
--- Security definer: runs as a trigger for whoever writes, who may not read the log; tells that an id was used.
+-- Refuses the id of a message that was removed. Users choose the ids of their messages, and a reused id would appear
+-- twice in the log, and in the chat history of another session. It runs after the insert, when no other transaction can
+-- take the id any more.
+-- Security definer: runs as a trigger for the user who writes; users cannot read the log. It reveals only that an id
+-- was used.
 create function usher.refuse_used_id() returns trigger
 language plpgsql
 security definer
@@ -388,14 +396,15 @@ as $$
 begin
   perform 1 from usher.session_events e where e.message_id = new.id limit 1;
   if found then
-    raise exception using errcode = 'US009', message = 'another message had this id';
+    raise exception using errcode = 'US009', message = 'another message has used this id';
   end if;
   return null;
 end
 $$;
 
--- A truncated table would leave a log and tallies that speak of rows that are gone, and viewers with access that they have
--- lost. Tables without such a trigger cannot be truncated without one that has it: foreign keys connect them.
+-- Refuses truncate. It fires no row triggers, so the log and the tallies would refer to missing rows, and viewers would
+-- keep access that they have lost. Tables without this trigger cannot be truncated alone: foreign keys connect them to
+-- tables that have it.
 create function usher.refuse_truncate() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -403,8 +412,8 @@ as $$
 begin
   raise exception using
     errcode = 'feature_not_supported',
-    message = format('%s is not to be truncated', tg_table_name),
-    hint = 'Use delete: its triggers keep the event log, the tallies and live viewers right.';
+    message = format('%s cannot be truncated', tg_table_name),
+    hint = 'Use delete, whose triggers update the event log, the tallies and live viewers.';
 end
 $$;
 
@@ -429,7 +438,7 @@ create trigger "00_usher_removed"
   for each row
   execute function usher.on_message_removed();
 
--- The gateway's batches choose random ids.
+-- Not for the gateway: its batches choose random ids.
 create trigger chat_messages_used_id
   after insert on public.chat_messages
   for each row

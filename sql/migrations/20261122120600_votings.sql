@@ -1,4 +1,4 @@
--- Votings: the question, its ballot and the votes.
+-- Polls: the question, its ballot and the votes.
 
 create table public.voting_sessions (
   id uuid not null default gen_random_uuid(),
@@ -39,7 +39,7 @@ create table public.votes (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint votes_pkey primary key (voting_session_id, user_id),
-  -- A vote is for a movie on that ballot.
+  -- A vote is for a movie on the ballot of its poll.
   constraint votes_option_fkey foreign key (voting_session_id, movie_id)
     references public.voting_options (voting_session_id, movie_id) on delete cascade,
   constraint votes_user_id_fkey foreign key (user_id) references public.profiles (id) on delete cascade
@@ -56,27 +56,29 @@ create index voting_options_movie_id_idx on public.voting_options (movie_id);
 create index votes_option_idx on public.votes (voting_session_id, movie_id);
 create index votes_user_id_idx on public.votes (user_id);
 
-comment on table public.voting_sessions is 'A voting on what to watch. At most one is open in a session; closed is final.';
-comment on column public.voting_sessions.results_visibility is 'Whether viewers see counts while the voting is open.';
-comment on column public.voting_sessions.allow_change is 'Whether a voter may change or withdraw a vote.';
-comment on column public.voting_sessions.results is 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Written by the database.';
-comment on table public.voting_options is 'The ballot, in the order of position.';
-comment on table public.votes is 'One vote of one user in one voting. Secret: users see their own.';
+comment on table public.voting_sessions is 'A poll on the movie to watch. A session has at most one open poll. A closed poll is final.';
+comment on column public.voting_sessions.results_visibility is 'live: viewers see counts while the poll is open. after_close: only after the close.';
+comment on column public.voting_sessions.allow_change is 'Whether voters may change or withdraw their votes.';
+comment on column public.voting_sessions.results is 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Set by the database.';
+comment on table public.voting_options is 'The ballot of a poll, in the order of position.';
+comment on table public.votes is 'One vote of one user in one poll. Votes are secret: users see only their own.';
 
--- The ballot box --------------------------------------------------------------------------------------------
+-- The ballot lock -------------------------------------------------------------------------------------------
 --
--- Voters hold the box's lock shared to the end of their transaction, whoever closes holds it alone: the closer waits
--- for every voter who is in, counts what is committed, and later voters find the voting closed. An advisory lock and
--- not a row lock: it writes nothing, and a closer that waits is not overtaken by ever new voters.
+-- A voter holds the poll's lock in shared mode until its transaction ends. A transaction that closes the poll takes the
+-- lock in exclusive mode. So it waits for the voters that have the lock, then counts all committed votes, and later
+-- voters find the poll closed.
+--
+-- It is an advisory lock, not a row lock, because it writes nothing and new voters queue behind a waiting close.
 
 create function usher.ballot_lock_key(voting uuid) returns bigint
 language sql
 immutable
 return hashtextextended('usher.ballot:' || voting::text, 0);
 
--- Enters the box: raises unless the voting is open. With as_caller the rules for users are checked as well. The usual
--- case, a voting in a public session, is decided by one look.
--- Security definer: called by the guard as authenticated; tells whether the caller may vote.
+-- Takes the ballot lock in shared mode and raises unless the poll is open. With as_caller, it also checks the rules for
+-- users. The common case, a poll in a public session, takes one query.
+-- Security definer: called by the guard as authenticated. It reveals only whether the caller may vote.
 create function usher.enter_ballot(voting uuid, as_caller boolean, out allow_change boolean)
 language plpgsql
 security definer
@@ -89,7 +91,7 @@ declare
   caller record;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
-    -- An older snapshot would show a voting as open that has closed.
+    -- An older snapshot would show a closed poll as open.
     raise exception using
       errcode = 'feature_not_supported',
       message = format(
@@ -120,26 +122,27 @@ begin
   from public.voting_sessions v
   where v.id = voting;
   if not found then
-    raise exception using errcode = 'US005', message = 'no such voting';
+    raise exception using errcode = 'US005', message = 'no such poll';
   end if;
 
   if as_caller then
     select * into caller from usher.standing(ballot.session_id);
     if not found then
-      raise exception using errcode = 'US005', message = 'no such voting';
+      raise exception using errcode = 'US005', message = 'no such poll';
     elsif caller.ban_until is not null or caller.ended or not caller.writer then
       perform usher.require_writer(ballot.session_id);
     end if;
   end if;
 
   if ballot.state <> 'open' or ballot.closes_at <= clock_timestamp() then
-    raise exception using errcode = 'US008', message = 'the voting is not open';
+    raise exception using errcode = 'US008', message = 'the poll is not open';
   end if;
   allow_change := ballot.allow_change;
 end
 $$;
 
--- Runs as the writer. The voting's state binds everybody; the rules for users bind whom row level security binds.
+-- Runs as the writer. The state of the poll applies to everyone. The rules for users apply only to roles that row level
+-- security restricts.
 create function usher.guard_vote() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -150,11 +153,11 @@ declare
 begin
   if tg_op = 'DELETE' then
     if not as_caller then
-      -- The owner's deletes are those of accounts, options and votings that go away: they always may, but whoever
-      -- counts waits for them too.
+      -- The owner's deletes come from deleted accounts, options and polls. They are always allowed, but a close must
+      -- wait for them too, so they take the lock.
       perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(old.voting_session_id));
     elsif not usher.enter_ballot(old.voting_session_id, true) then
-      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+      raise exception using errcode = 'US009', message = 'a vote in this poll is final';
     end if;
     return old;
   end if;
@@ -162,9 +165,9 @@ begin
   allow_change := usher.enter_ballot(new.voting_session_id, as_caller);
   if tg_op = 'UPDATE' then
     if (new.voting_session_id, new.user_id) <> (old.voting_session_id, old.user_id) then
-      raise exception using errcode = 'US007', message = 'a vote keeps its voting and its voter';
+      raise exception using errcode = 'US007', message = 'the poll and the voter of a vote cannot change';
     elsif new.movie_id <> old.movie_id and not allow_change and as_caller then
-      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+      raise exception using errcode = 'US009', message = 'a vote in this poll is final';
     end if;
     new.updated_at := now();
   end if;
@@ -182,8 +185,8 @@ create trigger votes_truncated
   for each statement
   execute function usher.refuse_truncate();
 
--- Counts what is on the table and not what is in the tallies.
--- Security definer: called by the guard of voting_sessions as whoever closes; nobody else may.
+-- Counts the votes of a poll from their table, not from the tallies.
+-- Security definer: called only by the guard of voting_sessions, as the user who closes the poll.
 create function usher.count_votes(voting uuid) returns jsonb
 language sql
 volatile
@@ -203,7 +206,7 @@ as $$
   ) as c
 $$;
 
--- Security definer: it counts votes, which are secret. It writes nothing but the row it guards.
+-- Security definer: it counts votes, which are secret. It changes only the row that it guards.
 create function usher.guard_voting_session() returns trigger
 language plpgsql
 security definer
@@ -218,15 +221,15 @@ begin
     end if;
   else
     if (new.id, new.session_id) <> (old.id, old.session_id) then
-      raise exception using errcode = 'US007', message = 'a voting keeps its id and session';
+      raise exception using errcode = 'US007', message = 'the id and session of a poll cannot change';
     elsif new.state <> old.state and (old.state, new.state) not in (('draft', 'open'), ('open', 'closed')) then
       raise exception using
-        errcode = 'US009', message = format('a voting does not go from %s to %s', old.state, new.state);
+        errcode = 'US009', message = format('a poll cannot go from %s to %s', old.state, new.state);
     end if;
-    -- Voters are waited for where counting them starts or ends: at the close, and where counts turn public.
+    -- Waits for voters before a count starts or ends: at the close, and where the counts become public or secret.
     if old.state = 'open' and (new.state <> 'open' or new.results_visibility <> old.results_visibility) then
       if current_setting('transaction_isolation') <> 'read committed' then
-        -- An older snapshot would not show every vote that was waited for.
+        -- An older snapshot would miss votes that were committed during the wait.
         raise exception using
           errcode = 'feature_not_supported',
           message = format(
@@ -258,7 +261,7 @@ create trigger voting_sessions_guard
   for each row
   execute function usher.guard_voting_session();
 
--- Runs as the writer: users may not open a voting where the session is over, nor touch the ballot of a closed one.
+-- Runs as the writer. Users cannot open a poll in an ended session, nor change a closed poll.
 create function usher.guard_voting_request() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -267,7 +270,7 @@ begin
   if row_security_active(tg_relid) then
     perform usher.require_writer(new.session_id);
     if tg_op = 'UPDATE' and old.state = 'closed' then
-      raise exception using errcode = 'US008', message = 'a closed voting is final';
+      raise exception using errcode = 'US008', message = 'a closed poll is final';
     end if;
   end if;
   return new;
@@ -284,7 +287,8 @@ create trigger voting_sessions_guard_request
   for each row
   execute function usher.guard_voting_request();
 
--- Security definer: called by policies as authenticated; gives votings that the caller moderates, in one state or more.
+-- Returns whether the caller moderates a poll that is in one of these states.
+-- Security definer: called by policies as authenticated. It reveals nothing else about the poll.
 create function usher.moderates_voting(voting uuid, states text[]) returns boolean
 language plpgsql
 stable
@@ -310,7 +314,7 @@ revoke execute on function
   from public;
 grant execute on function usher.enter_ballot(uuid, boolean), usher.moderates_voting(uuid, text[])
   to anon, authenticated, service_role;
--- The guard asks for it where row level security does not bind: users never need it.
+-- The guard calls it for writers that row level security does not restrict, so users do not need it.
 grant execute on function usher.ballot_lock_key(uuid) to service_role;
 
 -- Policies: voting_sessions ---------------------------------------------------------------------------------
@@ -382,7 +386,7 @@ create policy voting_options_update on public.voting_options
   using (usher.moderates_voting(voting_session_id, '{draft,open}'))
   with check (usher.moderates_voting(voting_session_id, '{draft,open}'));
 
--- From a draft alone: an option takes the votes for it along.
+-- Only from a draft, because the votes for an option are deleted with it.
 create policy voting_options_delete on public.voting_options
   for delete
   to authenticated
@@ -402,8 +406,9 @@ create policy votes_select on public.votes
   to authenticated
   using (user_id = (select auth.uid()));
 
--- Security definer: called by a policy as authenticated, which asks movie_sessions next: by way of the policies of
--- voting_sessions every vote would cost twice as much.
+-- Returns the session of a poll.
+-- Security definer: called by a policy as authenticated, which then checks movie_sessions. Going through the policies
+-- of voting_sessions would double the cost of each vote.
 create function usher.session_of(voting uuid) returns uuid
 language plpgsql
 stable
@@ -426,7 +431,7 @@ create policy votes_insert on public.votes
     and exists (select 1 from public.movie_sessions s where s.id = usher.session_of(voting_session_id))
   );
 
--- Asks nothing beyond: an upsert passes votes_insert first, and the guard asks our own rules.
+-- Checks only the user. An upsert passes votes_insert first, and the guard checks all other rules.
 create policy votes_update on public.votes
   for update
   to authenticated
@@ -441,6 +446,6 @@ create policy votes_delete on public.votes
 revoke all on public.votes from public, anon, authenticated;
 grant select, delete on public.votes to authenticated;
 grant insert (voting_session_id, user_id, movie_id) on public.votes to authenticated;
--- Keys too: an upsert over REST names every column it inserts. The guard holds them in place.
+-- The key columns too, because an upsert over REST sets every column that it inserts. The guard keeps them unchanged.
 grant update (voting_session_id, user_id, movie_id) on public.votes to authenticated;
 grant all on public.votes to service_role;

@@ -1,7 +1,7 @@
--- Live counts: slotted tallies, and the movies' totals.
+-- Live vote counts: tallies in slots, and the vote totals of movies.
 
--- No foreign key: a voter would lock the voting's row for it at the commit, when whoever deletes the voting may wait for
--- the voter already. usher.apply_votes removes the tallies of a voting that is gone.
+-- No foreign key. It would make a voter lock the poll's row at the commit, while a transaction that deletes the poll
+-- may already wait for that voter: a deadlock. usher.apply_votes removes the tallies of a deleted poll instead.
 create table usher.vote_tallies (
   voting_session_id uuid not null,
   movie_id uuid not null,
@@ -11,11 +11,11 @@ create table usher.vote_tallies (
   constraint vote_tallies_pkey primary key (voting_session_id, movie_id, slot),
   constraint vote_tallies_slot_check check (slot between 0 and 15)
 )
--- Rewritten by every vote: room on the page keeps those updates off the index.
+-- Each vote updates one row. Free space on each page lets Postgres skip the index for those updates (HOT).
 with (fillfactor = 20);
 
--- A vote never locks a movie. It leaves a note here, and usher.update_vote_totals brings the totals up to date. Without a
--- unique key, so that no voter waits for another.
+-- A vote never locks a movie. It inserts a row here, and usher.update_vote_totals later updates the totals. The poll's
+-- id is not unique here, so no voter waits for another.
 create table usher.vote_total_changes (
   n bigint generated always as identity,
   voting_session_id uuid not null,
@@ -40,19 +40,20 @@ create index movie_votes_movie_id_idx on usher.movie_votes (movie_id);
 revoke all on usher.vote_tallies, usher.vote_total_changes, usher.movie_votes
   from public, anon, authenticated, service_role;
 
-comment on table usher.vote_tallies is 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, its version the sum of revisions. Rows are never removed while the voting is there: versions only grow.';
-comment on column usher.vote_tallies.movie_id is 'The nil uuid stands for the voting itself: its changes are revisions too.';
-comment on column usher.vote_tallies.votes is 'May be negative in one slot: the sum counts.';
-comment on table usher.vote_total_changes is 'Votings of which the movies'' totals may not have everything yet. Emptied by update_vote_totals.';
-comment on table usher.movie_votes is 'What movies.vote_total holds of each voting. Written by update_vote_totals alone.';
+comment on table usher.vote_tallies is 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, and its version is the sum of revisions. Rows stay as long as the poll exists, so versions only grow.';
+comment on column usher.vote_tallies.movie_id is 'The nil uuid counts changes of the poll itself, which are revisions too.';
+comment on column usher.vote_tallies.votes is 'May be negative in one slot. Only the sum over slots counts.';
+comment on table usher.vote_total_changes is 'Polls whose votes may not be in movies.vote_total yet. Emptied by update_vote_totals.';
+comment on table usher.movie_votes is 'The votes of each poll that movies.vote_total includes. Only update_vote_totals writes it.';
 
 create function usher.tally_slot() returns smallint
 language sql
 volatile
 return (pg_backend_pid() % 16)::smallint;
 
--- Applies changes of votes, sorted by voting and movie: the tallies, the notes for the totals, the hint for the gateway.
--- Security definer: called by usher.settle; nobody else may.
+-- Applies vote changes, sorted by poll and movie: updates the tallies, queues the polls for the totals, and notifies
+-- the gateway.
+-- Security definer: called only by usher.settle.
 create function usher.apply_votes(votings uuid[], movie_ids uuid[], deltas bigint[]) returns void
 language plpgsql
 security definer
@@ -90,7 +91,8 @@ begin
 end
 $$;
 
--- Security definer (these four): run as triggers for any writer of votes and votings, who may not touch the tallies.
+-- Security definer (the next four): run as triggers for any writer of votes and polls; writers have no rights on the
+-- tallies.
 create function usher.on_vote_cast() returns trigger
 language plpgsql
 security definer
@@ -125,7 +127,7 @@ begin
 end
 $$;
 
--- A change of the voting itself is a revision too, and may make its counts public or secret.
+-- A change of the poll itself is a revision too. It may also make the counts public or secret.
 create function usher.on_voting_tallied() returns trigger
 language plpgsql
 security definer
@@ -139,8 +141,8 @@ begin
 end
 $$;
 
--- Whoever deletes a voting waits for the voters who are in the box.
--- Security definer: runs as a trigger for any writer of voting_sessions, who may not lock the box.
+-- Before a poll is deleted, waits for the voters that hold its ballot lock.
+-- Security definer: runs as a trigger for any writer of voting_sessions; writers cannot take the lock.
 create function usher.on_voting_deleting() returns trigger
 language plpgsql
 security definer
@@ -154,9 +156,9 @@ $$;
 
 -- Totals -----------------------------------------------------------------------------------------------------
 
--- Where the movies' totals differ from the tallies of these votings, whose counts are public or are not. Votings of
--- private sessions do not count.
--- Called by update_vote_totals, which runs as the owner; nobody else may.
+-- Returns where the movies' totals differ from the tallies of these polls. Polls with secret counts and polls of
+-- private sessions count as zero.
+-- Called only by update_vote_totals, which runs as the owner.
 create function usher.vote_total_differences(votings uuid[])
 returns table (voting_id uuid, movie_id uuid, votes bigint, delta bigint)
 language plpgsql
@@ -190,9 +192,10 @@ begin
 end
 $$;
 
--- Brings movies.vote_total up to date and returns how many changes it has taken in, at most 1,000: call it until it
--- returns less. It waits for nobody: what concerns a movie that somebody else has locked is left for later.
--- Security definer: called by usher_gateway; the tallies decide what it writes.
+-- Updates movies.vote_total. Returns the number of changes that it has processed, at most 1,000. Call it until it
+-- returns less. It never waits for a lock: changes to a movie that another transaction has locked stay for a later
+-- call.
+-- Security definer: called by usher_gateway. The values that it writes come only from the tallies.
 create function usher.update_vote_totals() returns integer
 language plpgsql
 security definer
@@ -232,7 +235,7 @@ begin
     for no key update skip locked
   ) as l;
 
-  -- Asked again behind the locks: another gateway may have been here.
+  -- Computed again after taking the locks, because another gateway may have updated the totals in the meantime.
   with differences as materialized (
     select * from usher.vote_total_differences(votings)
   ),
@@ -299,7 +302,7 @@ create trigger "00_usher_tallied"
   for each row
   execute function usher.on_voting_tallied();
 
--- Votes that were there before the tallies. Slot 0 stands for all of them.
+-- Votes from before the tallies, all in slot 0.
 insert into usher.vote_tallies (voting_session_id, movie_id, slot, votes, revision)
 select v.voting_session_id, v.movie_id, 0, count(*), count(*)
 from public.votes v
@@ -314,5 +317,5 @@ where (v.results_visibility = 'live' or v.state = 'closed') and s.visibility <> 
 
 update public.movies m
 set vote_total = coalesce((select sum(c.votes) from usher.movie_votes c where c.movie_id = m.id), 0)
--- Supabase's safeupdate refuses an update without a condition.
+-- Supabase loads safeupdate, which refuses an update without a condition.
 where true;

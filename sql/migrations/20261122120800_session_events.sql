@@ -1,5 +1,5 @@
--- What befalls a session beside its chat: votings, changes, bans. Each goes to the log, and what changes access
--- goes to usher_control.
+-- The events of a session other than chat: polls, changes of the session, and bans. Each goes to the log. Changes of
+-- access also go to the channel usher_control.
 
 create function usher.ballot_options(voting uuid) returns json
 language plpgsql
@@ -19,7 +19,8 @@ begin
 end
 $$;
 
--- Jsonb prints with spaces; what goes out has none. Results of another shape, put there by hand, go as they are.
+-- Prints poll results without spaces, because jsonb prints them with spaces. Results of any other shape, written by
+-- hand, stay unchanged.
 create function usher.compact_results(results jsonb) returns json
 language sql
 immutable
@@ -36,8 +37,8 @@ as $$
   )::json
 $$;
 
--- A voting as it goes out: the row as the Data API returns it, plus the ballot. With `earlier_state` as it was in that
--- state, before the results.
+-- Returns a poll as the gateway sends it: the row as the Data API returns it, plus the ballot. With `earlier_state`, it
+-- shows the poll in that state, without results.
 create function usher.voting_data(voting uuid, earlier_state text) returns json
 language sql
 stable
@@ -56,7 +57,7 @@ as $$
   ) as x
 $$;
 
--- Security definer (the rest of this file): run as triggers for any writer of the tables, who may not touch the log.
+-- Security definer (all triggers below): they run for any writer of their tables; writers have no rights on the log.
 
 create function usher.on_voting_changed() returns trigger
 language plpgsql
@@ -82,7 +83,7 @@ begin
 end
 $$;
 
--- The log of a session that goes takes what is in it along: nothing is recorded for it.
+-- Records nothing if the session is deleted too, because its log goes with it.
 create function usher.on_voting_deleted() returns trigger
 language plpgsql
 security definer
@@ -101,7 +102,7 @@ begin
 end
 $$;
 
--- A ballot that changes under an open voting. Whoever opens first and adds the options later is served as well.
+-- Records a change of the ballot of an open poll. So it also works to open a poll first and add its options later.
 create function usher.on_option_changed() returns trigger
 language plpgsql
 security definer
@@ -114,7 +115,7 @@ begin
   for voting in
     select v.id, v.session_id
     from public.voting_sessions v
-    -- Two where an owner moves an option to another ballot.
+    -- Two polls, if an owner moves an option to another ballot.
     where v.id in (old.voting_session_id, new.voting_session_id) and v.state = 'open'
   loop
     perform usher.record_event(voting.session_id, 'voting.updated', voting.id, null);
@@ -138,7 +139,8 @@ as $$
   )
 $$;
 
--- Says whose access changed, session by session; where it is many in one session, that it may be anybody's.
+-- Notifies the gateway whose access changed, once per user and session. Above 20 users in a session, one notice covers
+-- the whole session.
 create function usher.notify_access_of_many(sessions uuid[], members uuid[]) returns void
 language sql
 set search_path = pg_catalog, pg_temp
@@ -150,8 +152,8 @@ as $$
   ) as c
 $$;
 
--- Closes these votings where they are open: first the rows and boxes of all, in one order.
--- Security definer: called by a trigger and by close_due_votings; nobody else may.
+-- Closes those of these polls that are open. It first locks all rows and then all ballots, each in the order of ids.
+-- Security definer: called only by a trigger and by close_due_votings.
 create function usher.close_votings(votings uuid[]) returns integer
 language plpgsql
 security definer
@@ -183,7 +185,7 @@ begin
     return null;
   end if;
   if new.status = 'ended' and old.status <> 'ended' then
-    -- The place of the voting's close, which comes first: see on_sessions_ended.
+    -- Keeps the place in the log for the close of the poll, which comes before the update: see on_sessions_ended.
     perform usher.record_event(new.id, 'session.ended', null, null);
   end if;
   perform usher.record_event(new.id, 'session.updated', new.id, null);
@@ -201,14 +203,14 @@ begin
 end
 $$;
 
--- Closes the votings of sessions that have ended, all that one statement has ended together and so in one order. Nobody
--- can vote there any more: the result is known, and the log has it before the end.
+-- Closes the polls of ended sessions. It closes all polls of one statement together, so that locks are taken in one
+-- order. Nobody can vote in an ended session, so the result is final, and its event comes before the session's own.
 create function usher.on_sessions_ended() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
--- A plan made for one session would compare each with each.
+-- A plan that was made for one session would compare every row with every other.
 set enable_nestloop = off
 as $$
 declare
@@ -251,7 +253,7 @@ begin
 end
 $$;
 
--- The reason is between the moderators and the user: it does not go out to all.
+-- The event leaves out the reason of a ban, which is only for the user and the moderators.
 create function usher.on_ban_changed() returns trigger
 language plpgsql
 security definer
@@ -267,7 +269,7 @@ begin
     );
     return null;
   end if;
-  -- Nothing is said of a user who is gone, nor in a session that is.
+  -- Records nothing if the user or the session is deleted.
   perform 1
   from public.profiles p
   join public.movie_sessions s on s.id = old.session_id
@@ -281,7 +283,7 @@ begin
 end
 $$;
 
--- Says whose access changed, statement by statement: many are told of together.
+-- Notifies the gateway whose access changed, once per statement, so that many changes go together.
 create function usher.on_bans_changed() returns trigger
 language plpgsql
 security definer
@@ -289,7 +291,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'UPDATE' then
-    -- Compared as sets and not joined: there is no index, and a plan made for one row would compare each with each.
+    -- `except` instead of a join: there is no index, and a plan that was made for one row would compare every row with
+    -- every other.
     perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
     from (
       select n.session_id, n.user_id, n.until from changed_rows n
@@ -313,7 +316,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'UPDATE' then
-    -- An owner may give a membership to somebody else: then the one who had it loses access.
+    -- A table owner may move a membership to another user. Then the previous member loses access too.
     perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
     from (
       select n.session_id, n.user_id from changed_rows n

@@ -1,7 +1,8 @@
--- Tokens for overlays: a browser source in OBS watches one session for months, and may do nothing else.
+-- Overlay tokens. With one, an overlay (such as a browser source in OBS) can watch one session for months, and nothing
+-- else.
 --
--- The token itself is a JWT of the role anon, signed by whoever holds the project's secret (an Edge Function):
--- {"role":"anon","sub":<id of the row here>,"usher_overlay":<session>,"exp":…}. The row here is what revokes it.
+-- The token is a JWT of the role anon. The holder of the project's secret, an Edge Function, signs it:
+-- {"role":"anon","sub":<id of a row here>,"usher_overlay":<session>,"exp":…}. Revoking the row revokes the token.
 
 create table public.overlay_tokens (
   id uuid not null default gen_random_uuid(),
@@ -24,8 +25,8 @@ alter table public.overlay_tokens enable row level security;
 create index overlay_tokens_session_id_idx on public.overlay_tokens (session_id);
 create index overlay_tokens_created_by_idx on public.overlay_tokens (created_by);
 
-comment on table public.overlay_tokens is 'Who may show a session in an overlay. The token is not kept, only that it was issued.';
-comment on column public.overlay_tokens.revoked_at is 'Set it to anything to revoke; the database writes the time, and live overlays go dark within a second.';
+comment on table public.overlay_tokens is 'The overlay tokens that were issued. The table does not store the tokens themselves.';
+comment on column public.overlay_tokens.revoked_at is 'Set it to any time to revoke the token. The database replaces it with the current time, and live overlays stop within a second.';
 
 create policy overlay_tokens_select on public.overlay_tokens
   for select
@@ -52,8 +53,8 @@ grant select on public.overlay_tokens to authenticated;
 grant update (revoked_at) on public.overlay_tokens to authenticated;
 grant all on public.overlay_tokens to service_role;
 
--- Records a token that is about to be signed. Not security definer: service_role, which alone may call it, passes
--- row level security by itself; whether the issuer may is asked here.
+-- Records a token before it is signed. Not security definer: only service_role may call it, and row level security does
+-- not restrict that role. The function itself checks whether the issuer may issue tokens.
 create function public.issue_overlay_token(session uuid, issuer uuid, label text default 'OBS', days integer default 90)
 returns public.overlay_tokens
 language plpgsql
@@ -66,19 +67,19 @@ declare
   issued public.overlay_tokens;
 begin
   if days is null or days not between 1 and days_max then
-    raise exception using errcode = 'US007', message = format('days is between 1 and %s', days_max), detail = 'days';
+    raise exception using errcode = 'US007', message = format('days must be between 1 and %s', days_max), detail = 'days';
   elsif issue_overlay_token.label is null or char_length(issue_overlay_token.label) not between 1 and 64 then
-    raise exception using errcode = 'US007', message = 'label has 1 to 64 characters', detail = 'label';
+    raise exception using errcode = 'US007', message = 'label must have 1 to 64 characters', detail = 'label';
   end if;
-  -- One issue at a time for a session, so that the count below holds.
+  -- Issues one token at a time per session, so that the count below stays correct.
   perform pg_advisory_xact_lock(hashtextextended('usher.overlay:' || session, 0));
   perform 1
   from public.movie_sessions s
   left join public.profiles p on p.id = issuer
   where s.id = session and (s.streamer_id = issuer or p.role = 'admin');
   if not found then
-    -- The same answer for a session that is not there: a stranger learns nothing.
-    raise exception using errcode = 'US004', message = 'only the streamer of a session issues its overlay tokens';
+    -- The same error if the session does not exist, so that strangers cannot probe for sessions.
+    raise exception using errcode = 'US004', message = 'only the streamer of a session can issue its overlay tokens';
   end if;
   if live_tokens_max <= (
     select count(*)
@@ -95,23 +96,23 @@ begin
 end
 $$;
 
-comment on function public.issue_overlay_token(uuid, uuid, text, integer) is 'For the Edge Function that signs overlay tokens: notes one, if the issuer owns the session.';
+comment on function public.issue_overlay_token(uuid, uuid, text, integer) is 'Records an overlay token if the issuer owns the session. For the Edge Function that signs the tokens.';
 
 revoke execute on function public.issue_overlay_token(uuid, uuid, text, integer) from public, anon, authenticated;
 grant execute on function public.issue_overlay_token(uuid, uuid, text, integer) to service_role;
 
--- Runs as the writer: for users, revoking is for good and bears the database's time.
+-- Runs as the writer. Users cannot undo a revocation, and revoked_at is the database's time.
 create function usher.guard_overlay_token() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.id, new.session_id) <> (old.id, old.session_id) then
-    raise exception using errcode = 'US007', message = 'an overlay token keeps its id and session';
+    raise exception using errcode = 'US007', message = 'the id and session of an overlay token cannot change';
   end if;
   if row_security_active(tg_relid) then
     if new.revoked_at is null and old.revoked_at is not null then
-      raise exception using errcode = 'US009', message = 'a revoked token stays revoked';
+      raise exception using errcode = 'US009', message = 'a revoked token cannot be restored';
     end if;
     new.revoked_at := coalesce(old.revoked_at, case when new.revoked_at is not null then now() end);
   end if;
@@ -119,7 +120,7 @@ begin
 end
 $$;
 
--- Security definer: runs as a trigger for any writer of overlay_tokens, who may not send access notices.
+-- Security definer: runs as a trigger for any writer of overlay_tokens; writers cannot send access notices.
 create function usher.on_overlay_tokens_changed() returns trigger
 language plpgsql
 security definer
@@ -133,8 +134,8 @@ begin
 end
 $$;
 
--- Whether the caller bears a live overlay token of this session.
--- Security definer: called as anon; tells the caller about the caller.
+-- Returns whether the caller has a valid overlay token for this session.
+-- Security definer: called as anon. It tells callers only about themselves.
 create function usher.is_overlay(session uuid) returns boolean
 language plpgsql
 stable

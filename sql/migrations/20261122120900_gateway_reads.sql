@@ -1,10 +1,11 @@
--- What the gateway asks: may this caller come in, what is there, what came after.
+-- The gateway's reads: the permissions of a caller, the state of a session and its later events.
 --
--- Written in PL/pgSQL, which keeps its plans: a function in SQL is parsed and planned again by every call.
+-- They are PL/pgSQL because it keeps its plans: Postgres would parse and plan a function in SQL again for every call.
 
--- What the caller may do in a session. Null: the caller may not see it.
--- Runs as the caller, so that the project's own policies on movie_sessions decide whether there is anything to see.
--- An overlay sees its session, whatever that is, and no other. It never writes.
+-- Returns the caller's permissions in a session. Null means that the session does not exist or is hidden from the
+-- caller.
+-- Runs as the caller, so that the project's own policies on movie_sessions decide whether the caller sees the session.
+-- An overlay sees its session whatever its visibility, and no other session. It can never write.
 create function usher.admit(session uuid) returns jsonb
 language plpgsql
 stable
@@ -36,14 +37,15 @@ begin
     'vote', may_write,
     'moderate', caller.moderator,
     'mine', usher.my_votes(admit.session),
-    -- A time-out ends by itself: then it is worth asking again.
+    -- The end of a time-out: then the permissions change, and the gateway should ask again.
     'ask_again_ms', ceil(1000 * extract(epoch from caller.ban_until - clock_timestamp()))
   ));
 end
 $$;
 
--- The caller's votes in a session, by voting. Role anon has none and may not ask the table.
--- Security definer: called as anon and authenticated; gives the caller's own votes.
+-- Returns the caller's votes in a session, by poll. An anonymous caller has none.
+-- Security definer: called as anon and authenticated; anon has no rights on the table. It returns only the caller's own
+-- votes.
 create function usher.my_votes(session uuid) returns jsonb
 language plpgsql
 stable
@@ -60,7 +62,7 @@ begin
 end
 $$;
 
--- The tallies of these votings, drafts left out, as frames and in pieces.
+-- Returns the state and the tally of each of these polls, except drafts.
 create function usher.voting_states(votings uuid[])
 returns table (
   voting_id uuid, session_id uuid, state text, results_visibility text, question text, allow_change boolean,
@@ -101,7 +103,9 @@ begin
 end
 $$;
 
--- Security definer: called by usher_gateway; live counts that it masks for those who may not see them.
+-- Returns the tallies of polls as frames. If viewers must not see the counts yet, `masked` is true and the gateway
+-- sends masked_tally to them.
+-- Security definer: called by usher_gateway, which may see all counts.
 create function usher.tallies(votings uuid[])
 returns table (voting_id uuid, session_id uuid, masked boolean, tally text, masked_tally text)
 language plpgsql
@@ -129,7 +133,8 @@ begin
 end
 $$;
 
--- A restored, copied or promoted database is another epoch: numbers may have gone back, or may name other events.
+-- The identity of this database. A restored, copied or promoted database is a new epoch, because there the same numbers
+-- may name other events.
 create table usher.identity (
   only_row boolean not null default true,
   id uuid not null default gen_random_uuid(),
@@ -143,14 +148,15 @@ revoke all on usher.identity from public, anon, authenticated, service_role;
 
 insert into usher.identity default values;
 
--- Names this life of the log. Each part tells another way in which the log can be replaced:
+-- Returns the epoch: an identifier that changes whenever the log may have been replaced. Each part detects another
+-- case:
 --   the stored id               a schema that was removed and applied again
 --   the xmin of its row         a dump that was restored into these tables, the id included
 --   the table's oid             a dump that was restored with --clean
 --   the database's oid          a dump that was restored into another database, a copy by `create database … template`
 --   the system identifier       another cluster: logical replication, an upgrade
 --   the timeline                a recovery to a point in time, a promoted standby
--- Security definer: called by usher_gateway; a hash that does not reveal its parts.
+-- Security definer: called by usher_gateway. It returns a hash that does not reveal the parts.
 create function usher.epoch() returns text
 language plpgsql
 stable
@@ -172,7 +178,8 @@ begin
 end
 $$;
 
--- Security definer: called by usher_gateway, after admit() has let the caller in.
+-- Returns the state of a session for a new viewer.
+-- Security definer: called by usher_gateway, after admit() has admitted the caller.
 create function usher.session_snapshot(session uuid) returns jsonb
 language plpgsql
 stable
@@ -235,7 +242,8 @@ begin
 end
 $$;
 
--- Security definer: called by usher_gateway, which gives events to admitted viewers only.
+-- Returns the events of a session after a number, in order.
+-- Security definer: called by usher_gateway, which sends events only to admitted viewers.
 create function usher.events_after(session uuid, after bigint, max_events integer, max_bytes integer)
 returns table (seq bigint, event text)
 language plpgsql
@@ -263,13 +271,14 @@ begin
         limit greatest(events_after.max_events, 0)
       ) as w
     ) as p
-    -- Consecutive from after + 1, or nothing: who asks below the floor gets no hole.
+    -- Consecutive from after + 1, or nothing. So a caller below the floor never gets events with a gap.
     where p.seq = events_after.after + p.n and (p.n = 1 or p.bytes <= events_after.max_bytes)
     order by p.seq;
 end
 $$;
 
--- Security definer: called by usher_gateway; numbers alone.
+-- Returns the newest number and the floor of each session's log.
+-- Security definer: called by usher_gateway. It returns only numbers.
 create function usher.heads(sessions uuid[]) returns table (session_id uuid, head bigint, floor bigint)
 language plpgsql
 stable
@@ -287,9 +296,9 @@ begin
 end
 $$;
 
--- Closes the votings whose time is over and returns how many. Those that somebody else is closing are left to them. The
--- time is a value: compared with a function that changes, no index would serve.
--- Security definer: called by usher_gateway; the clock decides what it does.
+-- Closes the polls whose closing time has passed, and returns their number. Skips polls that another transaction has
+-- locked. The time is a constant, because Postgres could not use the index to compare with a volatile function.
+-- Security definer: called by usher_gateway. It can only close polls that are due.
 create function usher.close_due_votings() returns integer
 language plpgsql
 security definer
@@ -313,9 +322,9 @@ begin
 end
 $$;
 
--- The votings whose time is over, the longest due first. The gateway closes them one by one where close_due_votings is
--- blocked: one that is locked then holds up no other.
--- Security definer: called by usher_gateway; ids alone.
+-- Returns the ids of the polls whose closing time has passed, the earliest first. If close_due_votings is blocked, the
+-- gateway closes them one by one, so that one locked poll does not block the others.
+-- Security definer: called by usher_gateway. It returns only ids.
 create function usher.due_votings(max_count integer) returns setof uuid
 language plpgsql
 stable
@@ -335,8 +344,8 @@ begin
 end
 $$;
 
--- Closes a voting if its time is over.
--- Security definer: called by usher_gateway; the clock decides what it does.
+-- Closes a poll if its closing time has passed.
+-- Security definer: called by usher_gateway. It can only close polls that are due.
 create function usher.close_due_voting(voting uuid) returns boolean
 language plpgsql
 security definer
@@ -351,10 +360,10 @@ begin
 end
 $$;
 
--- Deletes at most `batch` of the oldest rows: those beyond max_count in their session, and those older than
--- max_age. The newest of each session stays. Returns how many went; call it until that is less than `batch`. Locks the
--- head before it deletes rows of the log: redaction holds the head as well.
--- Security definer: called by trim_events; nobody else may.
+-- Deletes at most `batch` of the oldest log rows: those beyond max_count in their session, and those older than
+-- max_age. The newest row of each session stays. Returns the number of deleted rows; call it until that is less than
+-- `batch`. It locks the head before it deletes rows of the log, because redaction holds the head as well.
+-- Security definer: called only by trim_events.
 create function usher.trim_logs(max_age interval, max_count integer, batch integer) returns bigint
 language plpgsql
 security definer
@@ -381,7 +390,7 @@ begin
     order by h.session_id
   loop
     exit when deleted >= batch;
-    -- Times ascend with the numbers, so the first row that is young enough ends what may go.
+    -- Times ascend with the numbers. So everything before the first row that is young enough can go.
     select coalesce(min(e.seq) filter (
       where (oldest_kept is null or e.at >= oldest_kept) and e.seq > log.by_count
     ), max(e.seq) + 1) - 1
@@ -396,8 +405,8 @@ begin
     if trimmed_to is null or trimmed_to <= log.floor then
       continue;
     end if;
-    -- The head first, as everybody does who touches rows of the log. One that is locked is passed over until the next time:
-    -- it must not hold up the others, whose heads are locked meanwhile.
+    -- Takes the head first, like every writer of log rows. It skips a locked head until the next call, because it
+    -- already holds other heads and must not keep them while it waits.
     perform 1 from usher.session_heads h where h.session_id = log.session_id for no key update skip locked;
     continue when not found;
     deleted := deleted + (trimmed_to - log.floor);
@@ -411,9 +420,9 @@ begin
 end
 $$;
 
--- Trims the logs within the bounds of the gateway's settings, so that nobody empties them with the gateway's role: an
--- hour and 100 events stay, and 100,000 go at a time.
--- Security definer: called by usher_gateway; what it may delete is history that the gateway no longer serves.
+-- Trims the logs, within fixed bounds: it keeps at least one hour and 100 events per session, and deletes at most
+-- 100,000 rows per call. So even with the gateway's role nobody can empty a log.
+-- Security definer: called by usher_gateway. It can delete only old history.
 create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
 language plpgsql
 security definer
@@ -421,11 +430,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if max_age is null or max_age < interval '1 hour' then
-    raise exception using errcode = 'invalid_parameter_value', message = 'max_age is at least 1 hour';
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_age must be at least 1 hour';
   elsif max_count is null or max_count < 100 then
-    raise exception using errcode = 'invalid_parameter_value', message = 'max_count is at least 100';
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_count must be at least 100';
   elsif batch is null or batch not between 0 and 100000 then
-    raise exception using errcode = 'invalid_parameter_value', message = 'batch is between 0 and 100000';
+    raise exception using errcode = 'invalid_parameter_value', message = 'batch must be between 0 and 100000';
   end if;
   return usher.trim_logs(max_age, max_count, batch);
 end

@@ -1,14 +1,14 @@
--- The gateway's writes: many users' messages or votes in one transaction, each under its own claims.
+-- The gateway's writes: messages or votes of many users in one transaction, each under its author's own claims.
 --
--- Row level security and the guards decide as they do over REST. Each item has its own subtransaction, so that a
--- refusal is that item's alone. The triggers record what happened, as for every writer, and the batch settles it at its
--- end, because the answers have the numbers.
+-- Row level security and the guards decide as they do over REST. Each item has its own subtransaction, so a refusal
+-- affects only that item. The triggers record events as for every writer. The batch settles them at its end, because
+-- its results include the numbers.
 --
--- The gateway sets how long a batch waits for a lock. An item that does not get its lock is refused as `busy`, with what
--- its author writes to the same place after it, and the other items hardly wait. If the lock of a log or a tally is not to
--- be had, the whole batch fails.
+-- The gateway sets the lock timeout of a batch. An item that does not get its lock is refused as `busy`, and so are its
+-- author's later items for the same session or poll. The other items then wait only briefly for locks. If the batch
+-- cannot lock a log or a tally, the whole batch fails.
 
--- The name of a refusal, as clients know it.
+-- Returns the refusal code for an SQLSTATE, as clients see it.
 create function usher.refusal_of(state text, constraint_name text, out refusal text, out detail text)
 language plpgsql
 immutable
@@ -53,7 +53,7 @@ immutable
 return jsonb_typeof(value) = 'string'
   and (value #>> '{}') ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
 
--- Who an item is from: the name of what is wrong with it, or null.
+-- Checks the author of an item. Returns the name of the invalid field, or null.
 create function usher.check_author(item jsonb) returns text
 language sql
 immutable
@@ -64,9 +64,9 @@ return case
   when item ->> 'role' = 'authenticated' and not coalesce(usher.is_uuid(item -> 'claims' -> 'sub'), false) then 'claims'
 end;
 
--- The numbers under which messages are in the log; none for those that are not. The last one of an id that an owner has
--- used again.
--- Security definer: called by post_messages as usher_gateway; numbers alone.
+-- Returns the log numbers of messages. A message that is not in the log has no row. If an owner has reused an id, the
+-- newest number counts.
+-- Security definer: called by post_messages as usher_gateway. It returns only numbers.
 create function usher.message_numbers(ids uuid[]) returns table (message_id uuid, seq bigint)
 language plpgsql
 stable
@@ -87,16 +87,16 @@ begin
 end
 $$;
 
--- Begins a batch: nobody's claims are left from before.
+-- Begins a batch: checks the role and clears all claims that the connection may still have.
 create function usher.begin_batch() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not pg_has_role(session_user, 'usher_gateway', 'member') then
-    raise exception using errcode = 'insufficient_privilege', message = 'batches are for usher_gateway';
+    raise exception using errcode = 'insufficient_privilege', message = 'only usher_gateway may run batches';
   end if;
-  -- The legacy settings win over the claims: left over, they would be somebody else.
+  -- auth.uid() prefers these legacy settings to the claims, so a leftover would act as another user.
   perform set_config('request.jwt.claim', '', true),
     set_config('request.jwt.claim.sub', '', true),
     set_config('request.jwt.claim.role', '', true),
@@ -104,8 +104,8 @@ begin
 end
 $$;
 
--- Ends the part of a batch that acts for users: the caller is nobody again, and what a project's deferred triggers do,
--- they do before the batch settles, as they would at the commit.
+-- Ends the part of a batch that acts for users. It clears the claims, and runs a project's deferred triggers before the
+-- batch settles, as they would run at the commit.
 create function usher.end_batch() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -116,7 +116,8 @@ begin
 end
 $$;
 
--- A lock was waited for in vain: the other items of the batch do not wait as long again.
+-- Shortens the lock timeout after an item did not get its lock, so that the other items of the batch do not wait as
+-- long.
 create function usher.wait_no_more() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -126,9 +127,10 @@ begin
 end
 $$;
 
--- Takes the locks of slow mode for a whole batch, in one order: taken message by message, two batches with the same
--- authors could wait for each other.
--- Security definer: called by post_messages as usher_gateway; takes locks until the end of the transaction.
+-- Takes the slow mode locks of a whole batch in one order. If each message took its own, two batches with the same
+-- authors could deadlock.
+-- Security definer: called by post_messages as usher_gateway. It only takes locks, which last until the transaction
+-- ends.
 create function usher.take_turns(batch jsonb) returns void
 language plpgsql
 security definer
@@ -153,7 +155,8 @@ begin
 end
 $$;
 
--- Posts messages. Runs as usher_gateway, not as its owner: a security definer function may not change role.
+-- Posts a batch of messages. Runs as usher_gateway, not as its owner, because a security definer function cannot change
+-- the role.
 create function usher.post_messages(batch jsonb)
 returns table (
   item integer, seq bigint, message uuid, created boolean, refusal text, retry_after_ms integer, detail text
@@ -175,10 +178,10 @@ declare
   named record;
   error_detail text;
   posted uuid;
-  -- Sessions and authors who wait for a lock.
+  -- The sessions and authors whose lock is taken, each joined to one text.
   blocked text[] := '{}';
   written integer;
-  -- The items that were inserted, in this order, and the messages that came of it.
+  -- The items that were inserted, in this order, and the ids of the messages that they became.
   inserted integer[] := '{}';
   made uuid[];
   messages uuid[] := array_fill(null::uuid, array[size]);
@@ -193,7 +196,7 @@ begin
     perform usher.take_turns(batch);
   exception
     when lock_not_available then
-      -- Each message then takes its own, and the one that is blocked is refused by itself.
+      -- Each message then takes its own lock, and only a blocked one is refused.
       perform usher.wait_no_more();
   end;
 
@@ -234,10 +237,10 @@ begin
       acting := set_config('role', post.role, true);
     end if;
     ignored := set_config('request.jwt.claims', post.claims, true);
-    -- What auth.uid() looks for first: it need not parse the claims, again and again.
+    -- auth.uid() reads this setting first, so it need not parse the claims each time.
     ignored := set_config('request.jwt.claim.sub', post.author, true);
     begin
-      -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
+      -- No `returning` and no `on conflict`: both would make Postgres evaluate the select policy as well.
       posted := gen_random_uuid();
       insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
       values (
@@ -251,20 +254,21 @@ begin
         inserted := inserted || post.n;
         continue;
       end if;
-      -- A trigger of the project's own has swallowed it.
+      -- A trigger of the project has dropped the row.
       state := 'US004';
       violated := null;
     exception
       when transaction_rollback then
-        -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
+        -- A deadlock or a serialization failure is no result. The gateway sends the batch again, and the nonces prevent
+        -- duplicates.
         raise;
       when others then
         get stacked diagnostics
           state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
     end;
 
-    -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
-    -- author may not write any more.
+    -- The message was refused, or an earlier attempt has already written it. An earlier message is acknowledged even if
+    -- its author may no longer write.
     posted := null;
     if state like 'US%' or state = '23505' then
       select m.id into posted
@@ -293,16 +297,16 @@ begin
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   perform usher.end_batch();
   made := usher.settle();
-  -- All rows are locked by now: what is left to wait for is the commit, which queues behind those of everybody else who
-  -- notifies and is not blocked by a session.
+  -- All rows are locked now. Only the commit can still wait, behind all other transactions that notify, not behind one
+  -- session. So it gets a longer timeout.
   perform set_config('lock_timeout', '5s', true);
-  -- A project's trigger may have given a message another id: the messages come in the order of the items.
+  -- A project's trigger may have changed the id of a message. The messages are in the order of the items.
   if cardinality(made) = cardinality(inserted) then
     for k in 1..cardinality(made) loop
       messages[inserted[k]] := made[k];
     end loop;
   end if;
-  -- What was inserted and is not in the log, a trigger has removed again.
+  -- A trigger has removed a message that was inserted but is not in the log.
   return query
     select
       i.n - 1, s.seq, case when not i.is_removed then messages[i.n] end, are_created[i.n] and not i.is_removed,
@@ -314,8 +318,8 @@ begin
 end
 $$;
 
--- Casts, changes and withdraws votes. Runs as usher_gateway, not as its owner: a security definer function may not
--- change role.
+-- Casts, changes and withdraws a batch of votes. Runs as usher_gateway, not as its owner, because a security definer
+-- function cannot change the role.
 create function usher.cast_votes(batch jsonb)
 returns table (item integer, refusal text, retry_after_ms integer, detail text, voting uuid, movie uuid)
 language plpgsql
@@ -334,7 +338,7 @@ declare
   violated text;
   named record;
   error_detail text;
-  -- The voting and voter that wait for a lock; theirs stand side by side.
+  -- The last poll and voter whose lock is taken, joined to one text. The votes of one voter in a poll are adjacent.
   blocked text := '';
   stored uuid;
   votings uuid[] := array_fill(null::uuid, array[size]);
@@ -344,8 +348,8 @@ declare
 begin
   perform usher.begin_batch();
 
-  -- In the order of votings and voters: another batch with the same users waits for this one and not each for the
-  -- other. A user's own votes keep their order.
+  -- Sorted by poll and voter, so that two batches with the same users cannot deadlock. The votes of one user keep their
+  -- order.
   for vote in
     select
       p.value,
@@ -387,13 +391,13 @@ begin
     ignored := set_config('request.jwt.claim.sub', vote.author, true);
     begin
       if movies[vote.n] is null then
-        -- Withdrawing nothing is fine, yet not from a voting that is closed or not the caller's to see.
+        -- Withdrawing no vote is fine, but not if the poll is closed or hidden from the caller.
         perform usher.enter_ballot(votings[vote.n], true);
         delete from public.votes v
         where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
         continue when found;
       else
-        -- The policy that a vote is returned by was asked already, for the conflict.
+        -- `on conflict` has already evaluated the select policy, so `returning` adds no check.
         insert into public.votes as v (voting_session_id, user_id, movie_id)
         values (votings[vote.n], auth.uid(), movies[vote.n])
         on conflict on constraint votes_pkey
@@ -404,7 +408,7 @@ begin
           continue;
         end if;
       end if;
-      -- Nothing was to be done, or a trigger of the project's own has kept it from being done.
+      -- The vote was already so, or a trigger of the project has prevented the change.
       select v.movie_id into stored
       from public.votes v
       where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
@@ -413,14 +417,14 @@ begin
       end if;
     exception
       when transaction_rollback then
-        -- Nobody's fault and no answer: the gateway sends the batch again.
+        -- A deadlock or a serialization failure is no result. The gateway sends the batch again.
         raise;
       when others then
         get stacked diagnostics
           state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
-        -- A batch that is sent again, its answer being lost, asks for what it may have done: that stands, though the
-        -- voting has closed since. The table is asked in a statement of its own: role anon may not, and would fail the
-        -- whole batch once the plan of the condition is kept.
+        -- The gateway sends a batch again if it lost the answer, so an earlier attempt may have stored this vote. Such
+        -- a vote is accepted, even if the poll has closed since. The query is a separate statement: role anon has no
+        -- rights on the table, so as part of the condition it would fail the whole batch once its plan is cached.
         if vote.is_again and vote.role = 'authenticated' and (state like 'US%' or violated is not null) then
           if (
             select v.movie_id
@@ -458,7 +462,7 @@ revoke execute on function
   usher.cast_votes(jsonb)
   from public;
 
--- With those that the two call as the caller.
+-- Includes the functions that the two batch functions call as the gateway.
 grant execute on function
   usher.refusal_of(text, text), usher.is_uuid(jsonb), usher.check_author(jsonb), usher.message_numbers(uuid[]),
   usher.settle(), usher.begin_batch(), usher.end_batch(), usher.wait_no_more(), usher.take_turns(jsonb),

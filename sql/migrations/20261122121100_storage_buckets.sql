@@ -1,10 +1,10 @@
--- Buckets for pictures: avatars in each user's own folder, posters by streamers and admins.
+-- Buckets for pictures: avatars, each in its user's own folder, and posters by streamers and admins.
 --
--- A bucket of that name that is there before stays as it is, and so do the rules for its files: it gets none of these
--- policies, unless it has the very settings that it would be made with (what `migrate down` leaves of a bucket with files).
--- A bucket is therefore Usher's where its policies are.
+-- If a bucket with one of these names already exists, it and its policies stay unchanged. The exception is a bucket
+-- with exactly the settings below, such as one with files that `migrate down` has kept: it gets the policies. So a
+-- bucket belongs to Usher if and only if it has Usher's policies.
 --
--- A file of a public bucket is served to everybody by its path; the policies are for listing and changing.
+-- Anyone can read a file of a public bucket by its path. The policies cover listing and changing files.
 
 do $$
 declare
@@ -18,7 +18,7 @@ begin
     from storage.buckets b
     where b.id = 'avatars' and (b.public, b.file_size_limit, b.allowed_mime_types) = (true, 1048576, pictures)
   ) then
-    raise notice 'bucket avatars was there before: it and its policies stay as they are';
+    raise notice 'bucket avatars already exists with other settings: it and its policies stay unchanged';
   else
     create policy usher_avatars_select on storage.objects
       for select
@@ -56,7 +56,7 @@ begin
     from storage.buckets b
     where b.id = 'posters' and (b.public, b.file_size_limit, b.allowed_mime_types) = (true, 5242880, pictures)
   ) then
-    raise notice 'bucket posters was there before: it and its policies stay as they are';
+    raise notice 'bucket posters already exists with other settings: it and its policies stay unchanged';
   else
     create policy usher_posters_select on storage.objects
       for select
@@ -112,8 +112,9 @@ begin
 end
 $$;
 
--- How the two buckets are set, whoever made them, for `usher doctor`.
--- Security definer: called as usher_gateway, which may not read the storage; gives the settings of these two alone.
+-- Returns the settings of the two buckets, for `usher doctor`, including buckets that the project created.
+-- Security definer: called as usher_gateway, which cannot read the storage tables. It returns the settings of these two
+-- only.
 create function usher.bucket_settings(
   out name text,
   out is_public boolean,

@@ -1,25 +1,30 @@
--- What deleting an account or a session takes along.
+-- Deleting an account or a session: the order of locks, and the traces in the log.
 --
--- One order of locks for all writers, so that none waits for another in a circle:
+-- All writers take locks in one order, so that they cannot deadlock:
 --
---   sessions and accounts, messages, votings, ballot boxes (by voting); and at the commit, in usher.settle: heads (by
---   session), rows of the log, tallies (by voting and movie)
+-- 1. sessions and accounts
+-- 2. messages
+-- 3. polls
+-- 4. ballot locks, by poll
+-- 5. at the commit, in usher.settle: heads by session, log rows, then tallies by poll and movie
 --
--- A deletion of a session or an account takes, in this order, what the cascade would take in another.
--- One statement that deletes several sessions still takes them one after another, as rows come: a vote that comes in
--- between may have to be cast again.
+-- Before a session or an account is deleted, the triggers here take these locks in this order, because the cascade
+-- would take them in another.
+--
+-- If one statement deletes several sessions, it still takes them one by one, in the order of its rows. A vote at that
+-- moment may fail and need to be cast again.
 
--- The log does not name a person whose account is gone, neither by name nor by id. Their messages go with the account; what
--- stays is what was done to them and what they did as moderators or streamers.
+-- The log does not name a deleted person, neither by name nor by id. A person's messages are deleted with the account.
+-- What stays is what moderators did to that person, and what the person did as a moderator or streamer.
 
--- Few rows of the log: messages are found by their own index.
+-- Covers only a few log rows. Messages have their own index.
 create index session_events_person_idx on usher.session_events (
   (coalesce(data ->> 'deleted_by', data ->> 'user_id', data ->> 'streamer_id'))
 )
 where type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated');
 
--- The sessions whose log names these people.
--- Security definer (these two): called by usher.settle; nobody else may.
+-- Returns the sessions whose log contains these people's ids.
+-- Security definer (the next two): called only by usher.settle.
 create function usher.logs_naming(people uuid[]) returns uuid[]
 language plpgsql
 security definer
@@ -36,7 +41,7 @@ begin
 end
 $$;
 
--- Takes ids out of the log.
+-- Removes people's ids from the log.
 create function usher.forget_people(people uuid[]) returns void
 language plpgsql
 security definer
@@ -53,7 +58,7 @@ begin
       where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
         and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
     ),
-    -- What a message's deletion says, the earlier rows of that message say as well.
+    -- The earlier rows of a deleted message contain the same id.
     affected as (
       select n.session_id, n.seq from named n
       union
@@ -69,7 +74,7 @@ begin
 end
 $$;
 
--- Takes an id out of the data of an event.
+-- Returns the data of an event without a person's id.
 create function usher.forget_in(data json, person uuid) returns json
 language sql
 immutable
@@ -79,7 +84,7 @@ return replace(
 )::json;
 
 -- Takes the locks that deleting these sessions or this account needs before the commit.
--- Security definer: called by the two triggers below; nobody else may.
+-- Security definer: called only by the two triggers below.
 create function usher.lock_for_deletion(sessions uuid[], account uuid) returns void
 language plpgsql
 security definer
@@ -97,7 +102,7 @@ begin
   where m.session_id = any (sessions)
   order by m.session_id, m.created_at
   for update;
-  -- Not for update: a voter who is in the box may still need the key of the voting for its tally.
+  -- Not `for update`: a voter who holds the ballot lock may still need the poll's key for the tally.
   perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for no key update;
   perform case
     when b.goes then pg_advisory_xact_lock(usher.ballot_lock_key(b.voting_id))
@@ -116,7 +121,7 @@ begin
 end
 $$;
 
--- Security definer (these two): run as triggers for whoever deletes, who may not touch the log.
+-- Security definer (the next two): run as triggers for the user who deletes; users have no rights on the log.
 create function usher.on_session_deleting() returns trigger
 language plpgsql
 security definer
@@ -138,13 +143,13 @@ begin
   perform usher.lock_for_deletion(
     array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
   );
-  -- The log forgets at the commit; what the transaction has recorded so far, now.
+  -- The log is redacted at the commit. Events that this transaction has recorded so far are redacted here.
   perform usher.gather_events();
   update usher.pending_events p
   set data = usher.forget_in(p.data, old.id)
   where p.xact = pg_current_xact_id() and p.data is not null;
   perform usher.record_event(null, 'account.deleted', old.id, null);
-  -- A token outlives the account: its bearer may watch like a stranger, and may not write.
+  -- A token can outlive its account. Its holder may then watch like a stranger, but not write.
   perform usher.notify_access(null, old.id);
   return old;
 end

@@ -1,12 +1,13 @@
--- The chat of a session, newest first: what is in the log by its numbers, and behind it what has left the log.
+-- The chat history of a session, newest first: the messages in the log by number, then older ones that have left the
+-- log.
 
--- Where the newest messages are that come before a number, or before a message that has left the log. A place is the
--- number, or the time in microseconds and the id. Deleted messages are passed over, and what is no message; where too
--- many are, the last row has a place and no id: the search goes on from there.
+-- Returns the positions of the newest messages before a number, or before a message that has left the log. A place is
+-- the number, or the time in microseconds and the id. It skips deleted messages and other events. After 2,000 rows it
+-- stops: the last row then has a place and no id, and the search continues from there.
 --
--- Each look-up is a scalar subquery on purpose: joined, the planner may read a whole log for a page.
--- Security definer: called by messages_before as anon and authenticated, who may not ask the log; tells nothing of
--- sessions that the caller may not see.
+-- Each lookup is a scalar subquery, because with a join the planner may read a whole log for one page.
+-- Security definer: called by messages_before as anon and authenticated, which cannot read the log. It returns nothing
+-- about sessions that are hidden from the caller.
 create function usher.message_positions(
   session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer
 )
@@ -18,7 +19,8 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
--- The planner thinks of all that a page could have to pass over; to compile for that takes longer than to do it.
+-- The planner estimates the cost by all rows that a page could skip, and compiling for that takes longer than the
+-- query.
 set jit = off
 as $$
 #variable_conflict use_variable
@@ -68,7 +70,7 @@ begin
     if found_count >= max_messages or looked_at = looked_at_max then
       return;
     end if;
-    -- Whatever has left the log was written before its oldest event was numbered.
+    -- A message that has left the log is older than the oldest event in the log.
     select e.at
     into bound
     from usher.session_events e
@@ -114,8 +116,8 @@ begin
 end
 $$;
 
--- A page of messages as JSON texts, and where the next one begins: null where there is none.
--- Runs as the caller, so that the project's own policies on chat_messages decide what there is to see.
+-- Returns a page of messages as JSON texts, and the place at which the next page begins, or null at the end.
+-- Runs as the caller, so that the project's own policies on chat_messages decide which messages the caller sees.
 create function usher.messages_before(
   session uuid, before_seq bigint, before_at_us bigint, before_id uuid, max_messages integer,
   out messages text[], out next text
@@ -131,7 +133,8 @@ as $$
 begin
   select
     coalesce(array_agg(v.message order by p.n) filter (where v.message is not null), '{}'),
-    -- By what was looked at and not by what the caller sees of it, so that a hidden message does not end the chat.
+    -- Counts the positions found, not the messages that the caller may see, so that a hidden message does not end the
+    -- history.
     case
       when count(p.id) >= max_messages or count(p.id) < count(*) then (array_agg(p.place order by p.n desc))[1]
     end

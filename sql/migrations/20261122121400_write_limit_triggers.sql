@@ -1,8 +1,8 @@
--- The limits of everything but new messages.
+-- The triggers that limit all writes except new messages.
 
--- Counts a row of a statement in a setting and says whether it is to be checked: every 20th, so that a statement of 20,000
--- rows ends early and not after all of them. The caller may write the setting too: what it lets pass, limit_writes
--- refuses.
+-- Counts a row of a statement in a setting. Returns true for every 20th row, so that limit_rows can end a statement of
+-- 20,000 rows early, not after all of them. The caller can change the setting too. If a caller does, limit_writes still
+-- refuses the statement.
 create function usher.is_row_checked(setting text) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -12,7 +12,7 @@ begin
 end
 $$;
 
--- Ends a statement that has too many rows already. The arguments: the kind and the setting.
+-- Ends a statement that already has too many rows. Arguments: the kind and the setting.
 create function usher.limit_rows() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -26,9 +26,11 @@ begin
 end
 $$;
 
--- Counts the rows of a statement for each session. The arguments: the kind; the column that leads to the session, or none if
--- the limit holds for all sessions together; the setting in which the conditions of the row triggers count, if they do.
--- Security definer: runs as a trigger for whoever writes; a caller can only use up their own window.
+-- Counts the rows of a statement per session. Arguments:
+-- 1. the kind
+-- 2. the column that leads to the session, or '' for a limit over all sessions together
+-- 3. the setting in which the row triggers count, if there are any
+-- Security definer: runs as a trigger for the user who writes. A caller can only use up their own window.
 create function usher.limit_writes() returns trigger
 language plpgsql
 security definer
@@ -69,14 +71,14 @@ end
 $$;
 
 revoke execute on function usher.is_row_checked(text), usher.limit_rows(), usher.limit_writes() from public;
--- Triggers ask as whoever writes.
+-- Triggers call this function as the user who writes.
 grant execute on function usher.is_row_checked(text) to authenticated, service_role;
 
 -- The triggers ---------------------------------------------------------------------------------------------------
 --
--- Their names put them before those that append to the log: what is refused is not appended first. Their conditions are
--- asked as the writer, and spare everybody who has no limit the calls: the gateway, which nobody can pretend to be, table
--- owners and cascades.
+-- Their names sort before the triggers that record events, so that a refused write records nothing. Their conditions
+-- run as the writer, and skip the call for every writer without a limit: the gateway (no other role can be its
+-- session_user), table owners and cascades.
 
 create trigger chat_messages_a_row_updated
   before update on public.chat_messages

@@ -1,9 +1,9 @@
--- Access that an app decides by policies of its own. No trigger of ours sees such a change, so the gateway asks again: in
--- an interval, and at once where the app says so.
+-- Access that an app decides with its own policies. Usher's triggers do not see such a change, so the gateway checks
+-- access again: at an interval, and immediately if the app says so.
 
--- What many callers may do, each in a session and under their own role and claims: admit() for each. A caller for whom it
--- fails is answered with the failure's SQLSTATE, and the others are answered all the same.
--- Runs as usher_gateway, not as its owner: a security definer function may not change role.
+-- Returns the permissions of many callers, each in one session and under its own role and claims, by calling admit().
+-- If the call fails for one caller, its row has the SQLSTATE, and the other rows are not affected.
+-- Runs as usher_gateway, not as its owner, because a security definer function cannot change the role.
 create function usher.admit_many(batch jsonb) returns table (item integer, admission jsonb, failure text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -42,7 +42,7 @@ begin
       acting := set_config('role', caller.role, true);
     end if;
     ignored := set_config('request.jwt.claims', caller.claims, true);
-    -- What auth.uid() looks for first: it need not parse the claims.
+    -- auth.uid() reads this setting first, so it need not parse the claims.
     ignored := set_config('request.jwt.claim.sub', caller.subject, true);
     begin
       admission := usher.admit(caller.session::uuid);
@@ -62,12 +62,12 @@ begin
 end
 $$;
 
--- Says that somebody's access may have changed: that of a user in a session, of everybody in it (user null), of a user
--- everywhere (session null). The gateways ask admission again within a second and act on the answer. For triggers of the
--- app on tables that its policies read.
--- Security definer: called by the app's triggers, as whoever writes; it changes nothing and tells of no row. It has
--- questions asked, which the gateway folds and bounds. Role anon may not: triggers on what anon writes are security
--- definer functions.
+-- Tells the gateways that access may have changed: of one user in one session, of everyone in a session (user null), or
+-- of one user everywhere (session null). The gateways check admission again within a second and act on the result. For
+-- the app's triggers, on tables that its policies read.
+-- Security definer: called by the app's triggers as the user who writes. It changes nothing and returns no row. It only
+-- causes checks, which the gateway merges and limits. Role anon may not call it, so a trigger on a table that anon
+-- writes must be a security definer function.
 create function usher.access_changed(session uuid default null, "user" uuid default null) returns void
 language plpgsql
 security definer
@@ -78,7 +78,7 @@ begin
 end
 $$;
 
-comment on function usher.access_changed(uuid, uuid) is 'For triggers of the app: has the gateway ask again who may watch. A null is everybody, or every session.';
+comment on function usher.access_changed(uuid, uuid) is 'Makes the gateway check access again. For triggers of the app. A null user is everyone, a null session is every session.';
 
 revoke execute on function usher.admit_many(jsonb), usher.access_changed(uuid, uuid) from public;
 grant execute on function usher.admit_many(jsonb) to usher_gateway;

@@ -1,5 +1,5 @@
--- Drops the schema and, where the migrations made it and nothing else in the cluster depends on it, the gateway's login
--- role.
+-- Drops the schema and the gateway's login role. The role stays if it existed before the migrations, or if anything
+-- else in the cluster depends on it.
 
 drop schema usher;
 
@@ -14,7 +14,7 @@ begin
     from pg_catalog.pg_roles r
     where r.rolname = 'usher_gateway'
   ) is distinct from 'Login role of the Usher gateway, made by its migrations.' then
-    raise notice 'role usher_gateway stays: it was there before';
+    raise notice 'role usher_gateway stays: it existed before the migrations';
     return;
   end if;
   begin
@@ -26,7 +26,7 @@ begin
     when insufficient_privilege then
       raise notice 'role usher_gateway stays: % may not drop it', current_user;
     when undefined_object or internal_error then
-      raise notice 'role usher_gateway is being dropped by another database of this cluster';
+      raise notice 'another database of this cluster is dropping role usher_gateway';
   end;
 end
 $$;

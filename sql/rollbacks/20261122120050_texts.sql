@@ -1,4 +1,4 @@
--- Takes the rules for texts away.
+-- Removes the rules for texts.
 
 drop function usher.guard_lines();
 drop function usher.holds_address(text);

@@ -1,6 +1,6 @@
--- Takes the profiles away.
+-- Removes the profiles.
 
--- Cascade takes the trigger on auth.users along: dropping that by name would take the table's owner.
+-- Cascade also drops the trigger on auth.users. Dropping it by name would need the owner of that table.
 drop function usher.on_account_created() cascade;
 drop function usher.create_profile(uuid, jsonb);
 drop function public.my_profile();

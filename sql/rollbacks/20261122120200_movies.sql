@@ -1,3 +1,3 @@
--- Takes the catalogue away.
+-- Removes the catalogue of movies.
 
 drop table public.movies;

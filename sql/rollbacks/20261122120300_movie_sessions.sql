@@ -1,4 +1,4 @@
--- Takes the sessions, their members and their bans away.
+-- Removes the sessions, their members and their bans.
 
 drop table public.session_bans;
 drop table public.session_members;

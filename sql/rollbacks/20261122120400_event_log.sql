@@ -1,4 +1,4 @@
--- Takes the log away.
+-- Removes the event log.
 
 drop trigger "00_usher_deleted" on public.movie_sessions;
 drop trigger movie_sessions_created on public.movie_sessions;

@@ -1,4 +1,4 @@
--- Takes the limits of writers beside the gateway away.
+-- Removes the write limits for writers that bypass the gateway.
 
 drop function usher.messages_of_request();
 drop function usher.count_writes(text, uuid, integer, boolean);

@@ -1,4 +1,4 @@
--- Takes the chat away. The log keeps its rows: its numbers may not have holes.
+-- Removes the chat messages. The log keeps its rows, because its numbers must have no gaps.
 
 drop table public.chat_messages;
 drop function usher.refuse_truncate();

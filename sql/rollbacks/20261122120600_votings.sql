@@ -1,4 +1,4 @@
--- Takes the votings, their ballots and their votes away.
+-- Removes the polls, their ballots and their votes.
 
 drop table public.votes;
 drop table public.voting_options;

@@ -1,4 +1,4 @@
--- Takes the live counts away. The movies' totals stay as they are and are recounted by the way up.
+-- Removes the live vote counts. The vote totals of movies keep their values until the migration counts them again.
 
 drop trigger "00_usher_tallied" on public.voting_sessions;
 drop trigger voting_sessions_deleting on public.voting_sessions;

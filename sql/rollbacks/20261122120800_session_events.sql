@@ -1,4 +1,4 @@
--- Takes the events beside the chat away; the log keeps what it has.
+-- Removes all events except chat events. The log keeps its rows.
 
 drop trigger session_bans_truncated on public.session_bans;
 drop trigger session_members_truncated on public.session_members;

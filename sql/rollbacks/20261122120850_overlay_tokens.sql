@@ -1,4 +1,4 @@
--- Removes the overlay tokens: a viewer who holds one is an anonymous viewer again.
+-- Removes the overlay tokens. A viewer with such a token then counts as an anonymous viewer.
 
 drop function public.issue_overlay_token(uuid, uuid, text, integer);
 drop table public.overlay_tokens;

@@ -1,4 +1,4 @@
--- Takes the gateway's reads away, and the database's epoch with them: the way up begins a new one.
+-- Removes the gateway's reads, and the database's epoch with them. The migration then begins a new epoch.
 
 drop function usher.trim_events(interval, integer, integer);
 drop function usher.trim_logs(interval, integer, integer);

@@ -1,4 +1,4 @@
--- Takes the gateway's writes away.
+-- Removes the gateway's writes.
 
 revoke execute on function usher.settle() from usher_gateway;
 drop function usher.cast_votes(jsonb);

@@ -1,5 +1,5 @@
--- Takes the policies away, and with them the buckets that the migration made, where they are empty: files are never
--- deleted by a migration. A bucket without our policies was there before, or somebody has taken it over: it stays.
+-- Removes the policies, and the buckets that the migration created if they are empty. A migration never deletes files.
+-- A bucket without Usher's policies stays: it existed before, or the project has taken it over.
 
 do $$
 declare
@@ -19,7 +19,7 @@ begin
     execute format('drop policy if exists %I on storage.objects', 'usher_' || bucket || '_delete');
 
     begin
-      -- The platform refuses direct deletes in storage unless this is said.
+      -- Supabase refuses direct deletes in storage without this setting.
       perform set_config('storage.allow_delete_query', 'true', true);
       delete from storage.buckets b
       where b.id = bucket and not exists (select 1 from storage.objects o where o.bucket_id = b.id);

@@ -1,4 +1,4 @@
--- Deletions take their locks in the order of the rows again, and the log keeps the names of people who are gone.
+-- Removes the handling of deletions: they take locks in the order of rows, and the log keeps names of deleted people.
 
 drop trigger profiles_deleting on public.profiles;
 drop trigger movie_sessions_deleting on public.movie_sessions;

@@ -1,4 +1,4 @@
--- Takes the limits of writers beside the gateway away, but for new messages.
+-- Removes the write limits for writers that bypass the gateway, except the limit of new messages.
 
 drop trigger movie_sessions_bounded_removed on public.movie_sessions;
 drop trigger movie_sessions_bounded_updated on public.movie_sessions;
