@@ -1,4 +1,4 @@
--- Who may touch what at all: grants, before any policy.
+-- Grants: the rights of each role, before any policy.
 begin;
 create extension if not exists pgtap;
 select plan(59);
@@ -18,7 +18,7 @@ select is(
       and has_table_privilege(r.name, c.oid, p.privilege)
   ),
   0,
-  'no table of usher is granted to anybody'
+  'no role has rights on a table of usher'
 );
 
 select is(
@@ -33,7 +33,7 @@ select is(
     'moderated_sessions', 'moderates_voting', 'my_votes', 'outranks', 'owns_session', 'profile_role',
     'require_chatter', 'require_writer', 'standing'
   ],
-  'anon executes admission, the reading of chat and the predicates of policies, nothing else'
+  'anon may execute admission, chat history and functions of policies, and no other'
 );
 
 select is(
@@ -48,11 +48,11 @@ select is(
     'post_messages', 'refusal_of', 'session_of', 'session_snapshot', 'settle', 'take_turns', 'tallies', 'trim_events',
     'update_vote_totals', 'wait_no_more'
   ],
-  'the gateway executes its own functions, nothing else'
+  'the gateway may execute its own functions and no other'
 );
 
--- With an empty path Postgres looks for types and tables in pg_temp first. A function that a security definer function
--- calls runs as its owner too, so every function has the path. SQL-standard bodies are resolved at creation.
+-- With an empty path, Postgres looks for types and tables in pg_temp first. A function that a security definer function
+-- calls also runs as its owner, so every function sets the path. Postgres resolves SQL-standard bodies at creation.
 select is_empty(
   $$
     select p.oid::regprocedure
@@ -62,10 +62,10 @@ select is_empty(
       and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')
       and not coalesce(p.proconfig @> array['search_path=pg_catalog, pg_temp'], false)
   $$,
-  'every function looks in pg_catalog first and in pg_temp last'
+  'every function searches pg_catalog first and pg_temp last'
 );
 
--- A caller who turns trace_notify on is sent the names of the channels.
+-- With trace_notify on, Postgres sends the channel names to the caller.
 select is_empty(
   $$
     select p.oid::regprocedure
@@ -74,10 +74,10 @@ select is_empty(
       and p.prosrc ~ '\mpg_notify\M'
       and not coalesce(p.proconfig @> array['trace_notify=off'], false)
   $$,
-  'no function that notifies names its channel to the caller'
+  'every function that notifies turns trace_notify off'
 );
 
-select ok(not has_table_privilege(r.name, t.name, 'truncate'), format('%s may not truncate %s', r.name, t.name))
+select ok(not has_table_privilege(r.name, t.name, 'truncate'), format('%s cannot truncate %s', r.name, t.name))
 from (values ('anon'), ('authenticated')) as r (name)
 cross join (values
   ('public.profiles'), ('public.movies'), ('public.movie_sessions'), ('public.session_members'),
@@ -85,13 +85,13 @@ cross join (values
   ('public.votes'), ('public.overlay_tokens')
 ) as t (name);
 
-select ok(not has_column_privilege('authenticated', c.name, c.attribute, 'update'), format('nobody updates %s.%s', c.name, c.attribute))
+select ok(not has_column_privilege('authenticated', c.name, c.attribute, 'update'), format('authenticated cannot update %s.%s', c.name, c.attribute))
 from (values
   ('public.profiles', 'role'), ('public.movies', 'vote_total'), ('public.movie_sessions', 'streamer_id'),
   ('public.voting_sessions', 'results'), ('public.chat_messages', 'deleted_by'), ('public.chat_messages', 'created_at')
 ) as c (name, attribute);
 
-select ok(not has_column_privilege(r.name, 'public.profiles', 'preferences', 'select'), format('%s does not read preferences', r.name))
+select ok(not has_column_privilege(r.name, 'public.profiles', 'preferences', 'select'), format('%s cannot read preferences', r.name))
 from (values ('anon'), ('authenticated')) as r (name);
 
 select is(
@@ -111,9 +111,9 @@ select is(
   'each foreign key has an index'
 );
 
-select ok(exists (select 1 from pg_roles where rolname = 'usher_gateway' and rolcanlogin and not rolinherit and not rolsuper and not rolbypassrls), 'the gateway logs in, inherits nothing, bypasses nothing');
-select ok(pg_has_role('usher_gateway', 'anon', 'member') and pg_has_role('usher_gateway', 'authenticated', 'member'), 'the gateway may become anon and authenticated');
-select ok(not pg_has_role('usher_gateway', 'service_role', 'member'), 'the gateway may not become service_role');
+select ok(exists (select 1 from pg_roles where rolname = 'usher_gateway' and rolcanlogin and not rolinherit and not rolsuper and not rolbypassrls), 'the gateway can log in, inherits no rights and bypasses no policy');
+select ok(pg_has_role('usher_gateway', 'anon', 'member') and pg_has_role('usher_gateway', 'authenticated', 'member'), 'the gateway can become anon and authenticated');
+select ok(not pg_has_role('usher_gateway', 'service_role', 'member'), 'the gateway cannot become service_role');
 
 select * from finish();
 rollback;

@@ -1,19 +1,29 @@
--- The matrix: who may do what to each table. Each line of the grid is a statement, each column somebody who tries it.
+-- The matrix of rights. Each row of the grid is a statement, and each column is an actor that tries it.
 --
--- A cell is the number of rows that the statement read or wrote, or the SQLSTATE that refused it; `-` is 42501, no right.
--- Every try is undone.
--- Who they are:
---   anon      no account            rival     another streamer              muted     timed out there for an hour
---   stranger  an account, no more   staff     moderator of the platform     overlay   bears a token for the private one
---   member    member of them all    admin     admin of the platform         gateway   usher_gateway, as nobody yet
---   writer    one who wrote, voted  banned    banned from them for good     server    service_role, past all policies
---   helper    moderates them        streamer  owns all sessions here
+-- A cell is the number of rows that the statement read or wrote, or the SQLSTATE that refused it. `-` stands for 42501,
+-- insufficient privilege. Every statement is undone.
+--
+-- The actors, and their rights in the sessions of this file:
+--   anon      no account
+--   overlay   a token for the private session
+--   stranger  an account and nothing else
+--   member    member of all sessions
+--   writer    member who has written and voted
+--   helper    moderator of all sessions
+--   streamer  owner of all sessions
+--   rival     streamer of other sessions
+--   staff     moderator of the platform
+--   admin     admin of the platform
+--   banned    banned permanently from all sessions
+--   muted     timed out in all sessions for an hour
+--   gateway   usher_gateway without claims
+--   server    service_role, which bypasses all policies
 begin;
 create extension if not exists pgtap;
--- Whoever runs this plays the gateway. A superuser may already; Supabase's `postgres` has to join it first.
+-- The tests act as the gateway. A superuser may do that already; Supabase's `postgres` first needs the role.
 do $$
 begin
-  -- From Postgres 16 on, whoever made a role is a member that may not become it.
+  -- Since Postgres 16, the creator of a role is a member that cannot become the role.
   if not pg_has_role(
     session_user, 'usher_gateway', case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end
   ) then
@@ -21,10 +31,10 @@ begin
   end if;
 end
 $$;
--- As Storage's own API says it: Supabase refuses other deletes in storage, whoever tries.
+-- Supabase refuses direct deletes in storage without this setting, which its Storage API also uses.
 select set_config('storage.allow_delete_query', 'true', true);
 
--- The stage --------------------------------------------------------------------------------------------------
+-- Test data --------------------------------------------------------------------------------------------------
 
 create function pg_temp.id(kind text, n integer) returns uuid
 language sql
@@ -52,8 +62,8 @@ insert into public.movie_sessions (id, streamer_id, title, status, visibility)
 values
   (pg_temp.id('5e', 1), pg_temp.id('aa', 4), 'open to all', 'live', 'public'),
   (pg_temp.id('5e', 2), pg_temp.id('aa', 4), 'members write', 'live', 'members'),
-  (pg_temp.id('5e', 3), pg_temp.id('aa', 4), 'behind a door', 'live', 'private'),
-  (pg_temp.id('5e', 4), pg_temp.id('aa', 4), 'over', 'ended', 'public');
+  (pg_temp.id('5e', 3), pg_temp.id('aa', 4), 'members only', 'live', 'private'),
+  (pg_temp.id('5e', 4), pg_temp.id('aa', 4), 'ended', 'ended', 'public');
 insert into public.session_members (session_id, user_id, role)
 select pg_temp.id('5e', s), pg_temp.id('aa', u), case u when 3 then 'moderator' else 'viewer' end
 from generate_series(1, 4) as s
@@ -63,7 +73,8 @@ select pg_temp.id('5e', s), pg_temp.id('aa', u), case u when 9 then now() + inte
 from generate_series(1, 4) as s
 cross join unnest('{8,9}'::integer[]) as u;
 
--- 1 open and 2 closed in the public session, 3 a draft there; 4 open for members, 5 open behind the door; 6 final.
+-- Polls: 1 open, 2 closed and 3 a draft in the public session; 4 open for members with final votes; 5 open in the
+-- private session.
 insert into public.voting_sessions (id, session_id, question, allow_change)
 select pg_temp.id('bb', v.n), pg_temp.id('5e', v.session), 'which?', v.n <> 4
 from (values (1, 1), (2, 1), (3, 1), (4, 2), (5, 3)) as v (n, session);
@@ -91,10 +102,10 @@ insert into storage.objects (bucket_id, name)
 select b.name, pg_temp.id('aa', 4) || '/file.png' from (values ('avatars'), ('posters')) as b (name);
 insert into storage.buckets (id, name) values ('elsewhere', 'elsewhere');
 
--- The log of it all, which the commit would write.
+-- Writes the log now. Otherwise only the commit would.
 do $$ begin perform usher.settle(); end $$;
 
--- The statements: $me is whoever tries, $id(kind,n) one of the rows above -----------------------------------------
+-- The statements: $me is the actor, $id(kind,n) is one of the rows above ------------------------------------------
 
 create temp table statements (name text primary key, statement text);
 insert into statements
@@ -249,7 +260,7 @@ values
   ('admit() public', $$select 1 from usher.admit($id(5e,1)) as a where a ->> 'refused' is null and a is not null$$),
   ('admit() private', $$select 1 from usher.admit($id(5e,3)) as a where a ->> 'refused' is null and a is not null$$);
 
--- Tries a statement and undoes it.
+-- Runs a statement as an actor and undoes it. Returns the text of the cell.
 create function pg_temp.attempt(actor text, statement text) returns text
 language plpgsql
 as $$
@@ -464,7 +475,7 @@ select plan(1 + (select count(*)::integer from statements) * 14);
 select is(
   (select count(*) from cells),
   (select count(*) * 14 from statements),
-  'each statement stands in the grid, with a cell for each column'
+  'each statement has a row in the grid, with a cell for each actor'
 );
 select is(
   replace(pg_temp.attempt(c.actor, c.statement), '42501', '-'), c.expected, c.name || ', as ' || c.actor

@@ -1,10 +1,10 @@
--- Each constraint holds against its owner too: whoever writes, by whatever way, the tables stay sound.
+-- The constraints hold for table owners too, so no writer can make the tables inconsistent.
 --
--- Each line is a statement that would break one constraint and no other. Every try is undone.
+-- Each line is a statement that breaks one constraint and no other. Every statement is undone.
 begin;
 create extension if not exists pgtap;
 
--- Nothing here is said to a listener, and no user is asked who they are: the statements run as the owner.
+-- The statements run as the owner, without claims.
 insert into auth.users (id, raw_user_meta_data)
 values
   ('aa000000-0000-4000-8000-000000000001', '{"username": "tap_one"}'),
@@ -38,7 +38,7 @@ values (
 insert into public.overlay_tokens (id, session_id, label, expires_at)
 values ('dd000000-0000-4000-8000-000000000001', '5e000000-0000-4000-8000-000000000001', 'obs', now() + interval '1 day');
 
--- $user, $movie, … stand for the rows above, $none for an id that nothing has.
+-- $user, $movie and so on stand for the rows above; $none is an id that does not exist.
 create temp table breaches (n serial, constraint_name text, statement text);
 insert into breaches (constraint_name, statement)
 values
@@ -83,7 +83,7 @@ values
   ('voting_sessions_closes_at_check', 'update public.voting_sessions set opens_at = now(), closes_at = now() - interval ''1 s'''),
   ('voting_sessions_results_visibility_check', 'update public.voting_sessions set results_visibility = ''never'' where id = $draft'),
   ('voting_sessions_one_open_key', 'update public.voting_sessions set state = ''open'' where id = $draft'),
-  -- The guard writes results itself: without it the constraint stands alone.
+  -- The guard sets the results itself, so this case turns it off.
   ('voting_sessions_results_check', 'alter table public.voting_sessions disable trigger user; update public.voting_sessions set state = ''closed'' where id = $voting'),
   ('voting_options_pkey', 'insert into public.voting_options (voting_session_id, movie_id) values ($voting, $movie)'),
   ('voting_options_voting_session_id_fkey', 'insert into public.voting_options (voting_session_id, movie_id) values ($none, $movie)'),
@@ -125,7 +125,7 @@ values
   ('identity_pkey', 'insert into usher.identity default values'),
   ('identity_only_row_check', 'insert into usher.identity (only_row) values (false)');
 
--- The constraint that stopped a statement, or what else came of it.
+-- Returns the constraint that refused a statement, or another outcome.
 create function pg_temp.stopped_by(statement text) returns text
 language plpgsql
 as $$
@@ -146,7 +146,7 @@ begin
   end loop;
   begin
     execute sql;
-    raise exception using errcode = 'MX000', message = 'nothing stopped it';
+    raise exception using errcode = 'MX000', message = 'no constraint refused it';
   exception
     when others then
       get stacked diagnostics violated = constraint_name;
@@ -173,14 +173,14 @@ select is(
       where i.indisunique and not exists (select 1 from pg_constraint c where c.conindid = i.indexrelid)
         and t.relnamespace in ('public'::regnamespace, 'usher'::regnamespace)
     ) as k
-    -- What it serves is a foreign key of its own table, and its column is a primary key already.
+    -- Left out: it exists only as the target of a foreign key, and its second column is already a primary key.
     where k.name <> 'chat_messages_session_id_key'
   ),
   (select array_agg(distinct b.constraint_name order by b.constraint_name) from breaches b),
-  'each constraint is tried'
+  'each constraint has a statement'
 );
 
-select is(pg_temp.stopped_by(b.statement), b.constraint_name, b.constraint_name || ' holds')
+select is(pg_temp.stopped_by(b.statement), b.constraint_name, b.constraint_name || ' refuses its statement')
 from breaches b
 order by b.n;
 

@@ -1,4 +1,4 @@
--- Reading the chat backwards, through the log's end.
+-- Chat history: reading backwards through the log and the messages that have left it.
 begin;
 create extension if not exists pgtap;
 select plan(18);
@@ -23,7 +23,7 @@ as $$
   );
 $$;
 
--- The bodies of a page, and the page after it.
+-- Returns the bodies of a page, and the place of the next page.
 create function pg_temp.page(before_seq bigint, at_us bigint, id uuid, size integer) returns text
 language sql
 as $$
@@ -44,68 +44,68 @@ update public.chat_messages set deleted_at = now() where body = 'm2' or body = '
 do $$ begin perform usher.settle(); end $$;
 
 select pg_temp.be(3);
-select is(pg_temp.page(null, null, null, 100), 'm9 m8 m6 m5 m4 m3 m1 > -', 'newest first, without the deleted');
-select is(pg_temp.page(null, null, null, 3), 'm9 m8 m6 > 6', 'a full page says where the next begins');
-select is(pg_temp.page(6, null, null, 3), 'm5 m4 m3 > 3', 'which is before that number');
-select is(pg_temp.page(3, null, null, 3), 'm1 > -', 'to the end');
+select is(pg_temp.page(null, null, null, 100), 'm9 m8 m6 m5 m4 m3 m1 > -', 'messages come newest first, without deleted ones');
+select is(pg_temp.page(null, null, null, 3), 'm9 m8 m6 > 6', 'a full page has the place of the next page');
+select is(pg_temp.page(6, null, null, 3), 'm5 m4 m3 > 3', 'the next page begins before that number');
+select is(pg_temp.page(3, null, null, 3), 'm1 > -', 'the last page has no place');
 select is(
   (select messages[1]::json ->> 'seq' from usher.messages_before('d5000000-0000-4000-8000-000000000001', 6, null, null, 1)),
-  '5', 'a message bears its number'
+  '5', 'a message has its number'
 );
 select is(
   (
     select messages[1]::json -> 'author' ->> 'username'
     from usher.messages_before('d5000000-0000-4000-8000-000000000001', null, null, null, 1)
   ),
-  'tap_2', 'and its author'
+  'tap_2', 'a message has its author'
 );
 select is(
   (select messages[1]::json ->> 'created_at' from usher.messages_before('d5000000-0000-4000-8000-000000000001', null, null, null, 1)),
-  '2026-01-01T00:00:04+00:00', 'times are those of UTC'
+  '2026-01-01T00:00:04+00:00', 'times are in UTC'
 );
 
--- What has left the log follows what is in it, by time and id.
+-- Messages that have left the log come after those in it, ordered by time and id.
 reset role;
 delete from usher.session_events where session_id = 'd5000000-0000-4000-8000-000000000001' and seq <= 4;
 update usher.session_heads set floor = 4 where session_id = 'd5000000-0000-4000-8000-000000000001';
 select pg_temp.be(3);
-select is(pg_temp.page(null, null, null, 100), 'm9 m8 m6 m5 m4 m3 m1 > -', 'the log''s end does not show');
+select is(pg_temp.page(null, null, null, 100), 'm9 m8 m6 m5 m4 m3 m1 > -', 'the history continues behind the log without a gap');
 select is(
   pg_temp.page(8, null, null, 3),
-  'm6 m5 m4 > 1767225602000000_dc000000-0000-4000-8000-000000000004', 'a page spans it'
+  'm6 m5 m4 > 1767225602000000_dc000000-0000-4000-8000-000000000004', 'one page can span the end of the log'
 );
 select is(
   pg_temp.page(null, 1767225602000000, 'dc000000-0000-4000-8000-000000000005', 1),
-  'm4 > 1767225602000000_dc000000-0000-4000-8000-000000000004', 'of one time the ids decide'
+  'm4 > 1767225602000000_dc000000-0000-4000-8000-000000000004', 'messages of the same time are ordered by id'
 );
 select is(
   pg_temp.page(null, 1767225602000000, 'dc000000-0000-4000-8000-000000000004', 3), 'm3 m1 > -',
-  'and behind them what is older'
+  'a page from behind the log has older messages'
 );
 select is(
   (select messages[1]::json ->> 'seq' from usher.messages_before('d5000000-0000-4000-8000-000000000001', 5, null, null, 1)),
-  null, 'without a number'
+  null, 'a message that has left the log has no number'
 );
 
--- Who may not see a session learns nothing of it, not even positions.
-select is_empty($$select 1 from usher.message_positions('d5000000-0000-4000-8000-000000000002', null, null, null, 9)$$, 'no positions of a private session');
+-- A user from whom a session is hidden gets nothing about it, not even positions.
+select is_empty($$select 1 from usher.message_positions('d5000000-0000-4000-8000-000000000002', null, null, null, 9)$$, 'a private session returns no positions');
 reset role;
 insert into public.session_bans (session_id, user_id) values ('d5000000-0000-4000-8000-000000000001', 'd0000000-0000-4000-8000-000000000003');
 select pg_temp.be(3);
-select is_empty($$select 1 from usher.message_positions('d5000000-0000-4000-8000-000000000001', null, null, null, 9)$$, 'none for the banned');
+select is_empty($$select 1 from usher.message_positions('d5000000-0000-4000-8000-000000000001', null, null, null, 9)$$, 'a banned user gets no positions');
 select pg_temp.be(2);
 select is(
   (select cardinality(messages) from usher.messages_before('d5000000-0000-4000-8000-000000000001', null, null, null, 9)),
-  7, 'others read on'
+  7, 'other users still get the history'
 );
 
--- A message that a project's own policy hides does not end the chat.
+-- A message that a project's own policy hides does not end the history.
 reset role;
 create policy no_fives on public.chat_messages as restrictive for select to authenticated using (body <> 'm5');
 select pg_temp.be(2);
-select is(pg_temp.page(null, null, null, 4), 'm9 m8 m6 > 5', 'what a policy hides is left out, and the next page told');
+select is(pg_temp.page(null, null, null, 4), 'm9 m8 m6 > 5', 'a page omits hidden messages and has the place of the next page');
 
--- However much there is to pass over, a page looks at so much and says where to go on.
+-- A page reads at most 2,000 rows that it must skip, and returns the place to continue from.
 reset role;
 drop policy no_fives on public.chat_messages;
 set local session_replication_role = replica;
@@ -120,14 +120,14 @@ set local session_replication_role = origin;
 select pg_temp.be(2);
 select is(
   (select (cardinality(messages), next)::text from usher.messages_before('d5000000-0000-4000-8000-000000000001', null, null, null, 9)),
-  '(0,1001)', 'in the log'
+  '(0,1001)', 'a page stops after 2,000 rows of the log'
 );
 select is(
   (
     select (cardinality(messages), next like '1764%\_%')::text
     from usher.messages_before('d5000000-0000-4000-8000-000000000001', 7, null, null, 9)
   ),
-  '(5,t)', 'and behind it'
+  '(5,t)', 'a page stops after 2,000 rows behind the log'
 );
 
 select * from finish();

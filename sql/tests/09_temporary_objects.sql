@@ -1,18 +1,20 @@
--- Temporary objects: no code of a caller runs as the owner of a function.
+-- Temporary objects: no function may run a caller's code with the rights of its owner.
 --
--- Postgres looks for types and relations in pg_temp first, unless search_path names pg_temp last. A caller who makes a
--- temporary domain named uuid could have its CHECK run by any security definer function that says `uuid`.
+-- Postgres searches pg_temp first for types and relations, unless search_path lists it last. Otherwise a caller could
+-- create a temporary domain named uuid, and any security definer function that uses `uuid` would run its CHECK.
 --
--- Each role that may call anything makes temporary domains, types with casts, views, functions and operators under the
--- names that our functions use. It then calls every function that it may execute and fires every trigger that it can.
--- Each of these objects checks who runs it. The calls come from the catalog: a new function is tried without a change
--- here. The last assertion lists functions that nothing here reaches; give those a line in `writes`.
+-- In this test, each role with any rights creates temporary domains, types with casts, views, functions and operators
+-- with the names that Usher's functions use. Then it calls every function that it may execute, and fires every trigger
+-- that it can. Each of these objects checks which role runs it.
+--
+-- The calls come from the catalog, so a new function is covered without a change here. The last assertion lists
+-- functions that no call reaches; add a line for them to `writes`.
 begin;
 create extension if not exists pgtap;
--- Whoever runs this plays the gateway. A superuser may already; Supabase's `postgres` has to join it first.
+-- The tests act as the gateway. A superuser may do that already; Supabase's `postgres` first needs the role.
 do $$
 begin
-  -- From Postgres 16 on, whoever made a role is a member that may not become it.
+  -- Since Postgres 16, the creator of a role is a member that cannot become the role.
   if not pg_has_role(
     session_user, 'usher_gateway', case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end
   ) then
@@ -29,13 +31,13 @@ as $$
   select (rpad(kind, 8, '0') || '-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid
 $$;
 
--- 1 streams, 2 is a viewer, 3 is banned, 4 goes away.
+-- 1 is the streamer, 2 a viewer, 3 is banned, 4 gets deleted.
 insert into auth.users (id, raw_user_meta_data)
 select pg_temp.id('aa', n), jsonb_build_object('username', 'tap_' || n) from generate_series(1, 4) as n;
 update public.profiles set role = 'admin' where id = pg_temp.id('aa', 1);
 insert into public.movies (id, title, created_by)
 select pg_temp.id('ff', n), 'Movie ' || n, pg_temp.id('aa', 1) from generate_series(1, 4) as n;
--- 1 is public, 2 is slow and for members, 3 goes away.
+-- 1 is public, 2 has slow mode and is for members, 3 gets deleted.
 insert into public.movie_sessions (id, streamer_id, title, status, visibility, slow_mode_seconds)
 values
   (pg_temp.id('5e', 1), pg_temp.id('aa', 1), 'one', 'live', 'public', 0),
@@ -44,7 +46,7 @@ values
 insert into public.session_members (session_id, user_id)
 select pg_temp.id('5e', 2), pg_temp.id('aa', n) from generate_series(1, 2) as n;
 insert into public.session_bans (session_id, user_id) values (pg_temp.id('5e', 1), pg_temp.id('aa', 3));
--- 1 is open, 2 is a draft, 3 is open and due.
+-- 1 is open, 2 is a draft, 3 is open and past its closing time.
 insert into public.voting_sessions (id, session_id, question, opens_at)
 values
   (pg_temp.id('bb', 1), pg_temp.id('5e', 1), 'one?', null),
@@ -70,9 +72,9 @@ begin
 end
 $$;
 
--- What is called ---------------------------------------------------------------------------------------------
+-- The calls --------------------------------------------------------------------------------------------------
 
--- A value for an argument, as SQL. Ids are of one kind at a time; what has another type is the same each time.
+-- Returns a value for an argument, as SQL. All ids are of one kind. Other types have one fixed value each.
 create function pg_temp.argument(name text, type regtype, kind text, batch jsonb) returns text
 language sql
 as $$
@@ -94,7 +96,7 @@ as $$
   end || (select format('::pg_catalog.%I', t.typname) from pg_type t where t.oid = type)
 $$;
 
--- A batch as the gateway sends it, of messages and of votes at once: each function refuses the other's items by name.
+-- Returns a batch for both post_messages and cast_votes: each item has the fields of a message and of a vote.
 create function pg_temp.batch() returns jsonb
 language sql
 as $$
@@ -112,7 +114,7 @@ $$;
 
 create temp table calls (role name, claims jsonb, statement text);
 
--- Every function that a role may execute, with nulls, and with ids of each kind where it takes ids.
+-- Every function that a role may execute: with nulls, and with ids of each kind if it takes ids.
 insert into calls (role, claims, statement)
 select r.name, c.claims, format(
   'select * from %I.%I(%s)', f.schema, f.proname,
@@ -141,7 +143,8 @@ join (values
 where has_function_privilege(r.name, f.oid, 'execute')
   and (k.kind is null or k.kind = '5e' or f.proargtypes::oid[] && array['uuid'::regtype::oid, 'uuid[]'::regtype::oid]);
 
--- Every trigger. $id(kind,n) is one of the rows above. Each line runs alone, as an admin who streams and as service_role.
+-- Every trigger. $id(kind,n) is one of the rows above. Each statement runs alone, once as an admin and streamer and
+-- once as service_role.
 create temp table writes (statement text);
 insert into writes
 values
@@ -149,7 +152,7 @@ values
   ($$insert into public.chat_messages (session_id, user_id, body) values ($id(5e,1), $id(aa,1), 'new'), ($id(5e,2), $id(aa,1), 'new')$$),
   ($$update public.chat_messages set body = 'edited'$$),
   ($$insert into public.chat_messages (session_id, user_id, body, deleted_at) values ($id(5e,1), $id(aa,1), 'new', 'now')$$),
-  -- As the 20th row of a statement.
+  -- Counts as the 20th row of its statement.
   ($$update public.chat_messages set body = 'edited' where set_config('usher.messages_changed', '19', true) <> ''$$),
   ($$insert into public.chat_messages (session_id, user_id, body) values ($id(5e,1), $id(aa,1), ' ')$$),
   ($$update public.chat_messages set deleted_at = 'now'$$),
@@ -205,16 +208,18 @@ cross join (values ('authenticated'), ('service_role')) as r (name);
 
 -- The caller's own objects -----------------------------------------------------------------------------------
 
--- What a role makes, statement by statement. `spy` notes, past any rollback, that it runs as somebody whom the role may
--- not become, and raises. An arsenal is one way to take the names of types: as domains with a CHECK, or as types with
--- casts. Both have views in the place of tables, functions and operators.
+-- Returns the statements that create a role's temporary objects. The function `spy` detects that it runs as a role that
+-- the attacker cannot become. It then raises, and counts in a sequence, which a rollback does not undo.
+--
+-- The two kinds take the names of types differently: as domains with a CHECK, or as types with casts. Both also create
+-- views with the names of tables, functions and operators.
 create function pg_temp.arsenal(role name, kind text) returns setof text
 language plpgsql
 as $$
 declare
   sources constant text := (select string_agg(p.prosrc, ' ') from pg_proc p where p.pronamespace = 'usher'::regnamespace);
   words constant name[] := array(select distinct m[1] from regexp_matches(sources, '[a-z]\w*', 'g') as m);
-  -- The types that our functions name, or that casts between them pass through.
+  -- The types that Usher's functions name, and those that casts between them use.
   types constant name[] := array(
     select t.typname
     from pg_type t
@@ -271,7 +276,7 @@ begin
       cross join unnest('{text,uuid,jsonb,int4,int8,bool,timestamptz}'::name[]) as source;
   end if;
 
-  -- In the place of our tables, and of the rows that triggers see.
+  -- Views with the names of Usher's tables, and of the transition tables in triggers.
   return query
     select format(
       $view$
@@ -296,7 +301,7 @@ begin
       from unnest('{new_rows,old_rows,changed_rows}'::name[]) as r
     ) as v;
 
-  -- Functions of the names that ours call, and operators.
+  -- Functions with the names that Usher's functions call, and operators.
   return query
     select format(
       'create function pg_temp.%I(%s) returns %s language plpgsql as %L',
@@ -326,11 +331,11 @@ begin
 end
 $$;
 
--- Makes an arsenal as a role, tries all that the role calls under a search path, and undoes everything. Says what ran as
--- the owner, if anything did.
+-- Creates the objects as a role, tries all calls of that role with a search path, and undoes everything. Returns the
+-- calls that ran the role's code as the owner, or ''.
 create function pg_temp.attack(attacker name, kind text, attacked_path text) returns text
 language plpgsql
--- Its own types and tables are not those that it makes.
+-- So that this function does not use the objects that it creates.
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -343,7 +348,7 @@ declare
   notes_before bigint := 0;
   notes bigint;
 begin
-  -- A function keeps what it made of its body at its first call. A change of the function makes it look again.
+  -- A function keeps the plans from its first call. Altering it makes Postgres parse it again.
   for ours in
     select p.oid
     from pg_proc p
@@ -363,7 +368,7 @@ begin
       perform set_config('request.jwt.claims', try.claims::text, true), set_config('role', attacker, true);
       perform set_config('search_path', attacked_path, true);
       execute try.statement;
-      -- What the commit would do, which no role may do at another time.
+      -- Runs the deferred triggers as the commit would. A caller cannot do this at any other time.
       set constraints all immediate;
       perform set_config('role', 'none', true);
       perform usher.settle();
@@ -385,7 +390,7 @@ exception
 end
 $$;
 
--- A superuser's to set. Others try the same calls and do not learn what they have reached.
+-- Only a superuser may set this. Other owners try the same calls without the check of reached functions.
 do $$
 begin
   set local track_functions = 'all';
@@ -396,7 +401,7 @@ $$;
 
 select is(
   pg_temp.attack(r.role, a.kind, a.path), '',
-  format('nothing of %s runs as the owner: %s, with the path %s', r.role, a.kind, a.path)
+  format('no code of %s runs as the owner: %s, with the path %s', r.role, a.kind, a.path)
 )
 from (values ('usher_gateway'), ('anon'), ('authenticated'), ('service_role')) as r (role)
 cross join (values ('domains', '""'), ('types', 'pg_temp, pg_catalog')) as a (kind, path);
@@ -406,17 +411,18 @@ select case when current_setting('track_functions') <> 'all' then skip('calls ar
     select p.oid::regprocedure
     from pg_proc p
     where p.pronamespace in ('usher'::regnamespace, 'public'::regnamespace) and p.prokind = 'f'
-      -- A body that was resolved when it was made, and may be inlined.
+      -- Postgres resolved this body at creation and may inline it.
       and p.prosqlbody is null
       and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')
       and coalesce(pg_stat_get_xact_function_calls(p.oid), 0) = 0
-      -- The first two only raise, and a call that raises is not counted. The others are for functions of the owner's alone.
+      -- The first two only raise, and Postgres does not count calls that raise. Only the owner's functions call the
+      -- third.
       and p.oid not in (
         'usher.refuse_truncate()'::regprocedure, 'usher.refuse_blank_message()'::regprocedure,
         'usher.append_event(uuid, text, json)'::regprocedure
       )
   $$,
-  'every function was reached'
+  'a call reaches every function'
 ) end;
 
 select * from finish();

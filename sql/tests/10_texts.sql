@@ -1,4 +1,5 @@
--- Texts: messages show, names and titles show as one line, and no name is an address. This binds owners as well as users.
+-- Texts: a message needs a visible character, names and titles are one visible line, and no name is an e-mail address.
+-- The rules apply to table owners and users alike.
 begin;
 create extension if not exists pgtap;
 select plan(64);
@@ -22,7 +23,7 @@ values (pg_temp.id('cc', 1), pg_temp.id('5e', 1), pg_temp.id('aa', 1), 'one');
 insert into public.overlay_tokens (id, session_id, label, expires_at)
 values (pg_temp.id('dd', 1), pg_temp.id('5e', 1), 'obs', now() + interval '1 day');
 
--- What comes of a statement with a text in the place of %L: the refusal and the field that it names, or nothing.
+-- Runs a statement with a text in place of %L. Returns the SQLSTATE and the field of the refusal, or null.
 create function pg_temp.refusal(statement text, value text, role name default 'none') returns text
 language plpgsql
 as $$
@@ -70,21 +71,21 @@ join (values
   ('a name', E'Ana \u05d0\u200f \U0001f469\u200d\U0001f680', false, 'line'),
   ('a text', E'a\n\tb \u202e', false, 'body')
 ) as v (name, value, is_refused, kind) on (p.field = 'body') = (v.kind = 'body')
--- Every statement as both roles once with what is refused, and once with what is not; the rest once.
+-- As authenticated, every statement runs with each text. As the owner, it runs with one refused text only.
 where r.role = 'authenticated' or (v.name in ('invisible', 'an override'));
 
-select is(pg_temp.refusal('update public.overlay_tokens set label = %L', E'a\nb'), 'US007 label', 'a label is a line');
+select is(pg_temp.refusal('update public.overlay_tokens set label = %L', E'a\nb'), 'US007 label', 'a label must be one line');
 select is(
   pg_temp.refusal('insert into public.overlay_tokens (session_id, label, expires_at) values (''5e000000-0000-4000-8000-000000000001'', %L, now() + interval ''1 h'')', E'\u200b'),
-  'US007 label', 'a label shows'
+  'US007 label', 'a label must be visible'
 );
 select is(
   pg_temp.refusal('select public.issue_overlay_token(''5e000000-0000-4000-8000-000000000001'', ''aa000000-0000-4000-8000-000000000001'', %L)', E'a\u2066', 'service_role'),
-  'US007 label', 'an issued one too'
+  'US007 label', 'the label of an issued token must be one line'
 );
 select is(
   pg_temp.refusal('insert into public.profiles (id, username, display_name) values (''00000000-0000-4000-8000-00000000dead'', ''fresh'', %L)', ' '),
-  'US007 display_name', 'a new profile too'
+  'US007 display_name', 'the name of a new profile must be visible'
 );
 
 -- Names of accounts ------------------------------------------------------------------------------------------
@@ -111,21 +112,21 @@ order by s.n;
 
 select is(
   pg_temp.refusal('update public.profiles set display_name = %L where id = ''aa000000-0000-4000-8000-000000000001''', 'v@example.org', r.role),
-  'US007 display_name', format('%s makes no name of an address', r.role)
+  'US007 display_name', format('%s cannot use an e-mail address as a name', r.role)
 )
 from (values ('none'), ('authenticated')) as r (role);
 
--- What broke a rule before it was there -----------------------------------------------------------------------
+-- Rows that are older than a rule -----------------------------------------------------------------------------
 
 set local session_replication_role = replica;
 update public.profiles set display_name = E'v@example.org\n' where id = pg_temp.id('aa', 1);
 update public.chat_messages set body = ' ' where id = pg_temp.id('cc', 1);
 update public.voting_sessions set question = E'a\nb' where id = pg_temp.id('bb', 1);
 set local session_replication_role = origin;
-select is(pg_temp.refusal('update public.profiles set avatar_path = %L where id = ''aa000000-0000-4000-8000-000000000001''', 'x', 'authenticated'), null, 'other columns of such a row change');
-select is(pg_temp.refusal('update public.voting_sessions set question = question, state = %L', 'open', 'authenticated'), null, 'and the text may be written as it is');
-select is(pg_temp.refusal('update public.chat_messages set deleted_at = %L', 'now', 'authenticated'), null, 'and it can be deleted');
-select isnt_empty($$select 1 from public.chat_messages where body = ' '$$, 'and read');
+select is(pg_temp.refusal('update public.profiles set avatar_path = %L where id = ''aa000000-0000-4000-8000-000000000001''', 'x', 'authenticated'), null, 'other columns of an older row can change');
+select is(pg_temp.refusal('update public.voting_sessions set question = question, state = %L', 'open', 'authenticated'), null, 'an update can keep the text of an older row');
+select is(pg_temp.refusal('update public.chat_messages set deleted_at = %L', 'now', 'authenticated'), null, 'an older row can be deleted');
+select isnt_empty($$select 1 from public.chat_messages where body = ' '$$, 'an older row can be read');
 
 select * from finish();
 rollback;
