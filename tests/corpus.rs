@@ -1,17 +1,17 @@
-//! The fuzz targets of `tests/fuzz` as a test: every file of the corpus, and many small changes to them.
+//! Runs the fuzz targets of `tests/fuzz` as tests: on every file of the corpus, and on many small mutations of them.
 //!
-//! The changes come from a seed that is printed; `USHER_FUZZ_SEED` repeats a run. `tests/fuzz/Cargo.toml` says how to
+//! The mutations come from a printed seed; set `USHER_FUZZ_SEED` to repeat a run. `tests/fuzz/Cargo.toml` says how to
 //! fuzz for longer.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a helper of a test fails as the test does"
+    reason = "a helper of a test panics if the test fails"
 )]
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a test has its seed from whoever repeats it, and says it"
+    reason = "the seed comes from the environment, and the test prints it"
 )]
 
 #[path = "fuzz/targets.rs"]
@@ -24,13 +24,13 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-/// Changed inputs of each target: a few seconds without optimization.
+/// Mutated inputs per target. They take a few seconds without optimization.
 const CHANGES: u64 = 10_000;
 
-/// Bytes of an input, enough for everything that a target looks at.
+/// Bytes of an input. A target never reads more.
 const INPUT_BYTES_MAX: usize = 2_048;
 
-/// What a change may put in: words that mean something, and the edges of numbers and text.
+/// Byte strings that a mutation can insert: keywords, and boundary values of numbers and text.
 const WORDS: [&[u8]; 20] = [
     b"\"",
     b"\\",
@@ -76,7 +76,7 @@ fn tokens() {
 
 #[test]
 fn key_sets() {
-    // Each signs dozens of tokens.
+    // Each input signs dozens of tokens.
     run("key_sets", targets::key_sets, CHANGES / 10);
 }
 
@@ -135,7 +135,7 @@ fn check(target: fn(&[u8]), input: &[u8], origin: &str) {
     assert!(outcome.is_ok(), "{origin}: b\"{}\"", input.escape_ascii());
 }
 
-/// A file of the corpus with up to four changes.
+/// Returns a file of the corpus with one to four mutations.
 fn change(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     let mut input = corpus[dice.below(corpus.len())].clone();
     for _ in 0..=dice.below(4) {
@@ -162,7 +162,7 @@ fn change(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     input
 }
 
-/// Xorshift: good enough to throw dice, and the same on every machine.
+/// A xorshift generator. It is random enough for this, and gives the same numbers on every machine.
 struct Dice(u64);
 
 impl Dice {

@@ -1,12 +1,12 @@
-//! Do the pgTAP files notice? Takes each rule of the schema away, one at a time, and runs them.
+//! Mutation tests of the SQL: removes each rule of the schema, one at a time, and runs the pgTAP files.
 //!
-//! A rule is a policy, a condition of one, a trigger, a constraint, row level security of a table, a grant, or what
-//! makes a function run as its owner. A file must fail without it; a rule that nothing misses has no test, or no use.
-//! Each mutation lives in a transaction that is rolled back, so one database serves for many.
+//! A rule is a policy, a condition of one, a trigger, a constraint, row level security of a table, a grant, or
+//! `security definer` of a function. At least one file must fail without the rule. A rule that no test misses has no
+//! test, or no purpose. Each mutant lives in a transaction that is rolled back, so one database serves for many.
 //!
 //! ```text
-//! cargo test --test mutants                 all of them, survivors at the end
-//! cargo test --test mutants -- POLICY       those whose name contains the word, with what noticed each
+//! cargo test --test mutants                 all mutants; prints the survivors
+//! cargo test --test mutants -- POLICY       mutants whose names contain the word, each with the file that noticed it
 //! ```
 
 #![allow(
@@ -14,7 +14,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a test with a main of its own: the lints know tests by their harness"
+    reason = "a test binary with its own main; the lints recognise tests by the standard harness"
 )]
 
 use std::collections::BTreeMap;
@@ -30,13 +30,13 @@ use usher_devdb::cluster::{Cluster, ClusterOptions};
 #[path = "it/tap.rs"]
 mod tap;
 
-/// Databases, and so mutants at a time.
+/// Databases, and so mutants that run in parallel.
 const WORKERS: usize = 2;
 
-/// Mutants that may survive, and why.
+/// Mutants that may survive, with the reason.
 const EXPLAINED: &[(&str, &[&str])] = &[
     (
-        "no column that the condition reads can be updated: what comes out of an update is what went in",
+        "no column that the condition reads can be updated: an update cannot change the result of the condition",
         &[
             "chat_messages_update on chat_messages: with check (true)",
             "movie_sessions_update on movie_sessions: with check (true)",
@@ -49,14 +49,14 @@ const EXPLAINED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "the guard of the table holds the columns that the condition reads in place",
+        "the guard of the table keeps the columns that the condition reads unchanged",
         &[
             "session_bans_update on session_bans: with check (true)",
             "votes_update on votes: with check (true)",
         ],
     ),
     (
-        "called by functions that run as the owner already; marked all the same, so as not to depend on them",
+        "only functions that run as the owner call it; it does not rely on that",
         &[
             "usher.append_event(uuid,text,json): as its caller",
             "usher.append_to_log(uuid,text,uuid,json): as its caller",
@@ -72,7 +72,7 @@ const EXPLAINED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "its caller may read what it reads; as the owner it is spared the policies, which would ask it again",
+        "its caller may read the same rows; as the owner it skips the policies, which would call it again",
         &[
             "usher.banned_sessions(): as its caller",
             "usher.joined_sessions(): as its caller",
@@ -85,16 +85,17 @@ const EXPLAINED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "it ends a statement of too many rows early: usher.limit_writes refuses the same one at its end",
+        "it only ends a statement of too many rows earlier: usher.limit_writes refuses the same statement at its end",
         &["chat_messages_a_row_removed on chat_messages: dropped"],
     ),
     (
-        "a plan that the owner made earlier in the file has it inlined: tests/it/texts.rs asks on a fresh connection",
+        "its pgTAP file has an earlier plan, of the owner, with it inlined; tests/it/texts.rs uses a new connection",
         &["usher.holds_address(text): not for authenticated"],
     ),
 ];
 
-/// Names a mutant, its kind and the statement that makes it. Objects of other schemas are ours where they say so.
+/// Selects the kind, the name and the statement of each mutant. Objects in other schemas are included if their names
+/// show that they are Usher's.
 const MUTANTS: &str = r#"
 with tables as (
   select c.oid, c.oid::regclass::text as name
@@ -192,7 +193,7 @@ fn main() -> ExitCode {
 
 async fn check(wanted: Option<&str>) -> ExitCode {
     let cluster = Cluster::start(ClusterOptions::default()).await;
-    let cluster = cluster.expect("a Postgres is needed: its error says what to do");
+    let cluster = cluster.expect("a Postgres starts");
     let url = cluster.superuser_url();
     make_template(&url).await;
     let scripts: Arc<Vec<(String, String)>> = Arc::new(
@@ -211,7 +212,7 @@ async fn check(wanted: Option<&str>) -> ExitCode {
     }
     for (name, script) in scripts.iter() {
         if let Err(why) = tap::run(&workers[0], script).await {
-            println!("{name} fails as it is, so it cannot tell:\n{why}");
+            println!("{name} fails without a mutant:\n{why}");
             return ExitCode::FAILURE;
         }
     }
@@ -244,7 +245,7 @@ async fn check(wanted: Option<&str>) -> ExitCode {
                     return noticed;
                 };
                 let mut how = notice(&client, mutant, &scripts).await;
-                // A script can fail for its time on a busy machine: what nothing should notice is looked at twice.
+                // On a busy machine a file can fail by a timeout. A mutant that should survive gets a second try.
                 if how.is_some() && explanation(mutant).is_some() {
                     how = notice(&client, mutant, &scripts).await;
                 }
@@ -263,9 +264,9 @@ async fn check(wanted: Option<&str>) -> ExitCode {
     report(&mutants, &noticed, wanted.is_some())
 }
 
-/// The first file that fails with the mutant, and how; none where all pass.
+/// Returns the first file that fails with the mutant and its failure, or `None` if all pass.
 async fn notice(client: &Client, mutant: &Mutant, scripts: &[(String, String)]) -> Option<String> {
-    // The file that is about such a rule first: most mutants need one file.
+    // Runs the file about this kind of rule first, because most mutants need only that one.
     let likely = match mutant.kind.as_str() {
         "policy" | "condition" | "grant" => "matrix",
         "constraint" => "constraints",
@@ -289,7 +290,7 @@ async fn notice(client: &Client, mutant: &Mutant, scripts: &[(String, String)]) 
     None
 }
 
-/// Why nothing needs to notice it, where that is so.
+/// Returns the reason why a mutant may survive, if it may.
 fn explanation(mutant: &Mutant) -> Option<&'static str> {
     let is_it = |(_, names): &&(&str, &[&str])| names.contains(&mutant.name.as_str());
     EXPLAINED.iter().find(is_it).map(|(reason, _)| *reason)
@@ -310,7 +311,7 @@ fn report(
             (Some(how), Some(_)) => {
                 wrong += 1;
                 println!(
-                    "NOTICED    {} by {how}: take it off the list of explained ones",
+                    "NOTICED    {} by {how}: remove it from EXPLAINED",
                     mutant.name
                 );
             }
@@ -330,14 +331,14 @@ fn report(
     for name in EXPLAINED.iter().flat_map(|(_, names)| *names) {
         if !is_long && !mutants.iter().any(|mutant| mutant.name == *name) {
             wrong += 1;
-            println!("NO MUTANT  {name}: take it off the list of explained ones");
+            println!("NO MUTANT  {name}: remove it from EXPLAINED");
         }
     }
     println!("{:<12}{:>8}{:>9}", "kind", "mutants", "noticed");
     for (kind, (all, killed)) in &by_kind {
         println!("{kind:<12}{all:>8}{killed:>9}");
     }
-    // The line that `cargo test` ends a binary with: who counts tests can count this one.
+    // In the format of `cargo test`, so that scripts can count it.
     let verdict = if wrong == 0 {
         ("ok", 1, 0)
     } else {

@@ -1,7 +1,8 @@
-//! Holds the tree to what no compiler checks: lengths, stray markers, undocumented bounds, migrations without rollbacks.
+//! Checks the tree for rules that no compiler checks: lengths, stray markers, undocumented bounds, migrations without
+//! rollbacks.
 //!
-//! Reads the sources as text with the standard library alone, so that it runs in no time. Each test lists everything
-//! that it finds, with file and line, and says what would be right.
+//! It reads the sources as text with the standard library only, so it is fast. Each test lists all violations, with
+//! file, line and the fix.
 
 use std::{
     collections::BTreeSet,
@@ -14,19 +15,19 @@ use std::{
 #[path = "tidy/sql.rs"]
 mod sql;
 
-/// Lines of code before the tests, beyond which a file is to be split.
+/// The most lines of code before the tests of a file.
 const CODE_LINES_MAX: usize = 500;
 
-/// The files that are longer, each with what it may have. An entry goes when its file has been split.
+/// Files that may be longer, each with its own maximum. Remove an entry when its file has been split.
 const LONG_FILES: &[(&str, usize)] = &[];
 
-/// Columns of a comment's text; its indentation and marker are not counted.
+/// The most columns of a comment's text, without indentation and marker.
 const COMMENT_COLUMNS_MAX: usize = 120;
 
-/// Where the bounds of the core are.
+/// The file with the bounds of the core.
 const LIMITS: &str = "crates/core/src/limits.rs";
 
-/// Where our own text files are.
+/// The files and folders with our own text.
 const TREE: &[&str] = &[
     ".ci",
     "benches",
@@ -53,11 +54,11 @@ fn every_module_begins_with_what_it_is_for() {
             problems.add(
                 &source.path,
                 1,
-                "the first line must be a `//!` that says what the file is for",
+                "the first line must be a `//!` with the purpose of the file",
             );
         }
     }
-    problems.expect_none("a module is not introduced");
+    problems.expect_none("a module has no documentation");
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn paths_are_spelled_out() {
     for source in sources() {
         for (line, code) in source.code_before_tests() {
             if code.contains("super::super") {
-                problems.add(&source.path, line, "`super::super`: say `crate::…`");
+                problems.add(&source.path, line, "`super::super`: write `crate::…`");
             }
             if code.trim_start().starts_with("use ") && code.contains("::*") {
                 problems.add(
@@ -80,7 +81,7 @@ fn paths_are_spelled_out() {
             }
         }
     }
-    problems.expect_none("a reader cannot see where a name comes from");
+    problems.expect_none("an import or a re-export hides the origin of a name");
 }
 
 #[test]
@@ -106,12 +107,12 @@ fn files_can_be_read_in_one_sitting() {
             Some((_, max)) if lines > *max => problems.add(
                 &source.path,
                 1,
-                format!("{lines} lines of code before the tests, more than the {max} it may have: split it"),
+                format!("{lines} lines of code before the tests, more than its maximum of {max}: split it"),
             ),
             Some(_) if lines <= CODE_LINES_MAX => problems.add(
                 &source.path,
                 1,
-                format!("{lines} lines of code now: take it off LONG_FILES in tests/tidy.rs"),
+                format!("{lines} lines of code: remove it from LONG_FILES in tests/tidy.rs"),
             ),
             None | Some(_) => {}
         }
@@ -119,7 +120,7 @@ fn files_can_be_read_in_one_sitting() {
     problems.expect_none("a file is too long, or LONG_FILES is out of date");
 }
 
-/// `tests/faults/broken` breaks rules with patches, which must fit the code.
+/// The patches of `tests/faults/broken` must apply to the code.
 #[test]
 fn every_patch_of_the_fault_matrix_fits() {
     let mut problems = Problems::default();
@@ -130,11 +131,15 @@ fn every_patch_of_the_fault_matrix_fits() {
         let output = git.output().expect("git is there");
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            problems.add(patch, 1, format!("make it anew: {}", said.trim()));
+            problems.add(
+                patch,
+                1,
+                format!("it does not apply, update it: {}", said.trim()),
+            );
         }
     }
     assert!(patches.len() >= 6, "the patches were not found");
-    problems.expect_none("a patch does not fit the code");
+    problems.expect_none("a patch does not apply");
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn a_log_line_has_the_causes_of_its_error() {
             problems.add(
                 path,
                 number,
-                "with_causes(…): JSON shows no causes by itself",
+                "use `with_causes(…)`: JSON logs do not include causes",
             );
         }
     });
@@ -173,7 +178,7 @@ fn a_log_line_has_the_causes_of_its_error() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    // Put together here so that this file does not find itself.
+    // Split, so that this file does not match itself.
     let markers = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
@@ -187,7 +192,7 @@ fn nothing_is_left_for_later() {
                 problems.add(
                     path,
                     number,
-                    format!("`{marker}`: fix it, or open an issue and say nothing"),
+                    format!("`{marker}`: fix it, or open an issue and remove the marker"),
                 );
             }
         }
@@ -204,11 +209,11 @@ fn the_tree_stands_on_its_own() {
             problems.add(
                 path,
                 number,
-                format!("`{needle}` is not part of this repository: say it here"),
+                format!("`{needle}` is not part of this repository: copy the fact here"),
             );
         }
     });
-    problems.expect_none("the tree points to what its readers do not have");
+    problems.expect_none("the tree refers to files outside it");
 }
 
 #[test]
@@ -221,13 +226,17 @@ fn every_bound_has_its_reason() {
         if line.starts_with("///") {
             is_documented = true;
         } else if line.starts_with("pub const") && !is_documented {
-            problems.add(LIMITS, number + 1, "a bound needs a `///` with its reason");
+            problems.add(
+                LIMITS,
+                number + 1,
+                "a bound needs a `///` that gives its reason",
+            );
         }
         if !line.starts_with("///") && !line.starts_with("#[") {
             is_documented = false;
         }
     }
-    problems.expect_none("a bound is not explained");
+    problems.expect_none("a bound has no reason");
 }
 
 #[test]
@@ -251,7 +260,7 @@ fn every_migration_can_be_taken_back() {
         problems.add(
             name,
             1,
-            "it is in only one of sql/migrations and sql/rollbacks",
+            "this file is in only one of sql/migrations and sql/rollbacks",
         );
     }
     problems.expect_none("migrations and rollbacks do not match");
@@ -259,14 +268,14 @@ fn every_migration_can_be_taken_back() {
 
 // ---- the tree ----
 
-/// One file of Rust that is built into the product.
+/// A Rust file of the product.
 struct Source {
     path: String,
     text: String,
 }
 
 impl Source {
-    /// The lines before `mod tests`, numbered. A file of scripts is nothing but tests.
+    /// Returns the numbered lines before `mod tests`. A `_scripts.rs` file contains only tests, so it has none.
     fn code_before_tests(&self) -> Vec<(usize, &str)> {
         if self.path.ends_with("_scripts.rs") {
             return Vec::new();
@@ -301,7 +310,7 @@ fn tree() -> Vec<String> {
     TREE.iter().flat_map(|path| walk(path)).collect()
 }
 
-/// All files at or below a path, as paths from the root of the repository.
+/// Returns all files at or below a path, as paths from the root of the repository.
 fn walk(path: &str) -> Vec<String> {
     let full = root().join(path);
     if full.is_file() {
@@ -324,7 +333,7 @@ fn walk(path: &str) -> Vec<String> {
 
 fn for_each_line(mut act: impl FnMut(&str, usize, &str)) {
     for path in tree() {
-        // What is not text has no lines: pictures, fonts, corpora.
+        // Skips binary files, such as pictures, fonts and corpora.
         let Ok(text) = fs::read_to_string(root().join(&path)) else {
             continue;
         };
@@ -358,7 +367,7 @@ fn holds_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// What a test found.
+/// The violations that a test has found.
 #[derive(Default)]
 struct Problems {
     text: String,

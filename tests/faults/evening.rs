@@ -1,4 +1,4 @@
-//! One fault's evening: a gateway, viewers and writers around it, the times that matter, and the audit at the end.
+//! The run of one fault: a gateway with viewers and writers, the measured times, and the audit at the end.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,35 +21,35 @@ use crate::stage::{
 use crate::viewer::{Board, Order, Report, Seat, Viewer};
 use crate::writer::{Acked, Desk};
 
-/// All of them are watched, and the last one is quiet: nobody writes there but faults, by [`Evening::whisper`].
+/// Viewers watch all of them. The last one is quiet: only faults write there, with [`Evening::whisper`].
 const SESSIONS: usize = 3;
 const SENDERS: usize = 3;
 const VOTERS: usize = 3;
-/// Traffic before the fault, and after everybody is whole.
+/// How long traffic flows before the fault, and after all viewers have caught up.
 const CALM: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
-/// How long a viewer may take until it has everything again.
+/// The longest that a viewer may take to catch up.
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 
-/// How the evening shall be.
+/// The settings of a run.
 #[derive(Clone)]
 pub(crate) struct Setting {
     pub(crate) viewers: usize,
     pub(crate) token_ttl: Duration,
-    /// More of the gateway's environment.
+    /// Additional environment variables of the gateway.
     pub(crate) environment: Vec<(&'static str, String)>,
-    /// Whether viewers may be told to begin anew.
+    /// Whether viewers may have to start over.
     pub(crate) may_restart: bool,
-    /// Whether writers write by SQL in between.
+    /// Whether other writers use SQL during the run.
     pub(crate) is_busy: bool,
 }
 
-/// A gateway with its audience.
+/// The run of one fault.
 pub(crate) struct Evening<'a> {
     pub(crate) postgres: &'a mut Postgres,
     pub(crate) database: Database,
     pub(crate) options: GatewayOptions,
-    /// The first of them is the one that things happen to.
+    /// The gateways. A fault breaks the first one.
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) board: Arc<Board>,
     pub(crate) keys: Arc<Keys>,
@@ -64,30 +64,30 @@ pub(crate) struct Evening<'a> {
     voting: Uuid,
     lifted: Option<Instant>,
     forgiven_until: Option<Instant>,
-    /// By viewer, sorted.
+    /// The time that each viewer took to catch up, sorted.
     whole: Vec<Duration>,
     remarks: Vec<String>,
 }
 
-/// What came of it.
+/// The result of a run.
 pub(crate) struct Outcome {
-    /// The longest that a viewer went without an event: the median of the viewers, and the most.
+    /// The longest time without an event per viewer: median and maximum.
     pub(crate) outage: (Duration, Duration),
-    /// From the end of the fault until a viewer had everything: median and most.
+    /// The time from the end of the fault until a viewer has caught up: median and maximum.
     pub(crate) whole: (Duration, Duration),
     pub(crate) flaws: Flaws,
-    /// Deliveries that were checked.
+    /// The number of checked deliveries.
     pub(crate) deliveries: u64,
     pub(crate) resumes: u64,
     pub(crate) restarts: u64,
-    /// What else should be known.
+    /// Other facts for the reader of the table.
     pub(crate) remarks: Vec<String>,
-    /// What went wrong that is no flaw of the counts.
+    /// Errors that the flaws do not count.
     pub(crate) complaints: Vec<String>,
 }
 
 impl<'a> Evening<'a> {
-    /// Opens: everybody is there, and traffic flows.
+    /// Starts everything and waits until all viewers watch and traffic flows.
     pub(crate) async fn open(
         postgres: &'a mut Postgres,
         log: &Path,
@@ -163,7 +163,7 @@ impl<'a> Evening<'a> {
         }
     }
 
-    /// Waits until everybody watches: an event after their start has come.
+    /// Waits until every viewer has received an event in every session.
     async fn wait_for_seats(&self) -> anyhow::Result<()> {
         let client = self.database.connect().await?;
         let is_seated = |seat: &Seat| {
@@ -181,7 +181,7 @@ impl<'a> Evening<'a> {
         };
         timeout(PATIENCE, seated)
             .await
-            .context("viewers find no seat")?
+            .context("not all viewers receive events")?
     }
 
     fn begin_to_write(&mut self, desk: &Desk, cast: &Cast) {
@@ -198,35 +198,35 @@ impl<'a> Evening<'a> {
         }
     }
 
-    /// The fault begins.
+    /// Marks the start of the fault.
     pub(crate) fn strike(&self) {
         self.board.is_armed.store(true, Ordering::Relaxed);
     }
 
-    /// The fault is over: from now on everybody should recover.
+    /// Marks the end of the fault: from here, viewers should catch up.
     pub(crate) fn lift(&mut self) {
         self.lifted = Some(Instant::now());
     }
 
-    /// Says something in the quiet session, where nothing follows that would show that it was missed.
+    /// Writes a message to the quiet session. No later message follows there that would reveal a gap.
     pub(crate) async fn whisper(&self, client: &tokio_postgres::Client) -> anyhow::Result<()> {
         self.mark(client, &self.board.quiet()).await?;
         Ok(())
     }
 
-    /// Something that the reader of the table should know.
+    /// Adds a fact for the reader of the table.
     pub(crate) fn remark(&mut self, remark: String) {
         self.remarks.push(remark);
     }
 
-    /// Tells these viewers to do something.
+    /// Gives some viewers an order.
     pub(crate) fn order(&self, viewers: impl Iterator<Item = usize>, order: Order) {
         for viewer in viewers {
             self.orders[viewer].send_replace(order);
         }
     }
 
-    /// Another gateway in front of the same database.
+    /// Starts another gateway for the same database.
     pub(crate) async fn add_gateway(&mut self) -> anyhow::Result<()> {
         let options = GatewayOptions {
             at: free_port()?,
@@ -238,25 +238,25 @@ impl<'a> Evening<'a> {
         Ok(())
     }
 
-    /// Nobody tries a gateway any more that is not there.
+    /// Removes gateways that are gone from the list that clients try.
     pub(crate) fn forget_lost(&mut self) {
         self.nodes
             .send_replace(self.gateways.iter().map(|gateway| gateway.at).collect());
     }
 
-    /// Starts the gateway again where it was.
+    /// Starts the gateway again at the same address.
     pub(crate) async fn restart_gateway(&mut self) -> anyhow::Result<()> {
         let options = self.options.clone();
         self.gateways.insert(0, Gateway::start(&options).await?);
         Ok(())
     }
 
-    /// What was acknowledged so far may be gone: the database was put back.
+    /// Excuses the loss of messages acknowledged so far, because the database was restored to an earlier state.
     pub(crate) fn forgive_what_was_undone(&mut self) {
         self.forgiven_until = Some(Instant::now());
     }
 
-    /// Sets the gateway's clock so many seconds ahead.
+    /// Sets the gateway's clock ahead by some seconds.
     pub(crate) fn set_clock(&self, ahead: i64) -> anyhow::Result<()> {
         Ok(std::fs::write(
             clock_file(&self.options.log),
@@ -264,14 +264,14 @@ impl<'a> Evening<'a> {
         )?)
     }
 
-    /// Waits until every viewer has everything again, for a fault that wants to look at what that took.
+    /// Waits until every viewer has caught up, for a fault that measures the cost of that.
     pub(crate) async fn recover(&mut self) -> anyhow::Result<()> {
         let lifted = self.lifted.unwrap_or_else(Instant::now);
         self.whole = self.times_to_whole(lifted).await?;
         Ok(())
     }
 
-    /// Where viewers stood counts no more: they are to begin anew.
+    /// Resets the published positions of all viewers, because they must start over.
     pub(crate) fn forget_positions(&self) {
         for seat in &self.board.seats {
             for position in &seat.positions {
@@ -280,7 +280,7 @@ impl<'a> Evening<'a> {
         }
     }
 
-    /// Everybody recovers, finishes and is audited.
+    /// Lets all viewers catch up, stops everything and audits the result.
     pub(crate) async fn close(mut self) -> anyhow::Result<Outcome> {
         if self.whole.is_empty() {
             self.recover().await?;
@@ -293,7 +293,7 @@ impl<'a> Evening<'a> {
         for sender in std::mem::take(&mut self.senders) {
             match timeout(PATIENCE, sender)
                 .await
-                .context("a sender finishes")??
+                .context("wait for a sender to finish")??
             {
                 Ok(some) => acked.extend(some),
                 Err(error) => complaints.push(error.to_string()),
@@ -302,7 +302,7 @@ impl<'a> Evening<'a> {
         for other in std::mem::take(&mut self.others) {
             if let Err(error) = timeout(PATIENCE, other)
                 .await
-                .context("a writer finishes")??
+                .context("wait for a writer to finish")??
             {
                 complaints.push(error.to_string());
             }
@@ -316,13 +316,13 @@ impl<'a> Evening<'a> {
             reports.push(
                 timeout(PATIENCE, viewer)
                     .await
-                    .context("a viewer goes home")??,
+                    .context("wait for a viewer to stop")??,
             );
         }
         self.audit(&reports, &acked, complaints).await
     }
 
-    /// Writes something, and waits until every viewer has it: with it, it has everything before.
+    /// Writes to each session and waits until every viewer has received that. Then it has everything before it too.
     async fn times_to_whole(&self, since: Instant) -> anyhow::Result<Vec<Duration>> {
         let deadline = Instant::now() + WHOLE_MAX;
         let marks = loop {
@@ -343,7 +343,7 @@ impl<'a> Evening<'a> {
             }
             if Instant::now() > deadline {
                 let missing = times.iter().filter(|time| time.is_none()).count();
-                bail!("{missing} viewers do not have everything after {WHOLE_MAX:?}");
+                bail!("{missing} viewers have not caught up after {WHOLE_MAX:?}");
             }
             sleep(POLL).await;
         }
@@ -352,8 +352,8 @@ impl<'a> Evening<'a> {
         Ok(times)
     }
 
-    /// Writes a message to each session; gives their numbers. In the quiet one it says where its log ends: another message
-    /// would only show what was missed before it.
+    /// Writes a message to each busy session. Returns the newest number of every session. It does not write to the
+    /// quiet session, because that message would reveal an earlier gap.
     async fn marks(&self) -> anyhow::Result<Vec<u64>> {
         let client = self.database.connect().await?;
         let mut marks = Vec::new();
@@ -366,7 +366,7 @@ impl<'a> Evening<'a> {
         Ok(marks)
     }
 
-    /// Writes a message to a session; gives its number.
+    /// Writes a message to a session. Returns its number.
     async fn mark(&self, client: &tokio_postgres::Client, session: &Uuid) -> anyhow::Result<u64> {
         let sql =
             "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, 'mark')
@@ -401,7 +401,7 @@ impl<'a> Evening<'a> {
             .flat_map(|report| report.restarts.values())
             .sum();
         if restarts > 0 && !self.setting.may_restart {
-            complaints.push(format!("{restarts} subscriptions had to begin anew"));
+            complaints.push(format!("{restarts} subscriptions had to start over"));
         }
         let mut silences: Vec<Duration> = reports
             .iter()
@@ -420,7 +420,8 @@ impl<'a> Evening<'a> {
         })
     }
 
-    /// Every row of the table is in the log once, and everything acknowledged is in both as it was said.
+    /// Checks that every message is in the log exactly once, and that every acknowledged message has the acknowledged
+    /// id and number.
     async fn audit_table(
         &self,
         session: Uuid,
@@ -461,7 +462,7 @@ impl<'a> Evening<'a> {
         Ok(flaws)
     }
 
-    /// Viewers whose last tally is not what the table says.
+    /// Counts the viewers whose last tally differs from the table.
     async fn wrong_tallies(&self, reports: &[Report]) -> anyhow::Result<u64> {
         let sql =
             "select movie_id, count(*) from public.votes where voting_session_id = $1 group by 1";
@@ -496,7 +497,7 @@ impl<'a> Evening<'a> {
     }
 }
 
-/// What makes a gateway read its clock from a file.
+/// Returns the environment that makes a gateway read its clock from a file.
 pub(crate) fn fake_clock(log: &Path) -> Vec<(&'static str, String)> {
     let library = fake_clock_library().unwrap_or_default();
     vec![
@@ -510,7 +511,7 @@ pub(crate) fn fake_clock(log: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where Debian's package `libfaketime` has it.
+/// Returns the path of the library from Debian's package `libfaketime`.
 pub(crate) fn fake_clock_library() -> Option<String> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
     let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
@@ -522,7 +523,7 @@ fn clock_file(log: &Path) -> PathBuf {
     log.with_extension("clock")
 }
 
-/// Who takes part, and in what.
+/// The users, sessions and the poll of a run.
 struct Cast {
     sessions: Vec<Uuid>,
     author: Uuid,
@@ -573,7 +574,7 @@ impl Cast {
     }
 }
 
-/// Median and maximum of a sorted list.
+/// Returns the median and the maximum of a sorted list.
 fn spread(times: &[Duration]) -> (Duration, Duration) {
     let at = |place: usize| times.get(place).copied().unwrap_or_default();
     (at(times.len() / 2), at(times.len().saturating_sub(1)))

@@ -1,4 +1,4 @@
-//! The faults: what breaks, for how long, and how it is mended. What follows is the audit's.
+//! The faults: each breaks one thing for some time and then repairs it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,36 +15,36 @@ use crate::netfilter::Silence;
 use crate::stage::{Gateway, PATIENCE};
 use crate::viewer::Order;
 
-/// Longer than the gateway waits for its own echo (every 5 s, at most 5 s).
+/// Longer than the gateway waits for its own NOTIFY echo: it probes every 5 s and waits at most 5 s.
 const PAST_THE_PROBE: Duration = Duration::from_secs(11);
 const A_WHILE: Duration = Duration::from_secs(2);
 const A_MOMENT: Duration = Duration::from_millis(500);
-/// Messages that a stalled viewer misses: more than the buffers of any socket.
+/// Messages that a stalled viewer misses. They exceed the buffers of any socket.
 const FLOOD_ROWS: i32 = 4_000;
 
-/// What a fault needs of the machine.
+/// What a fault needs from the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     Nothing,
-    /// Packets that vanish: a network namespace of our own.
+    /// A network namespace, to drop packets.
     Namespace,
-    /// A disk of its own, mounted in a namespace of our own.
+    /// A separate disk, mounted in a namespace.
     SmallDisk,
-    /// libfaketime.
+    /// The library libfaketime, to change the gateway's clock.
     FakeClock,
 }
 
-/// What an evening with a fault is like beforehand.
+/// The kind of viewers and gateway that a fault needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crowd {
     Usual,
     /// Two thousand viewers.
     Herd,
-    /// Tokens that live for a few seconds.
+    /// Tokens that expire after a few seconds.
     ShortTokens,
-    /// Viewers who may be told to begin anew.
+    /// Viewers that may have to start over.
     MayRestart,
-    /// A gateway that waits longer for a sign of life.
+    /// A gateway with a long heartbeat timeout.
     Patient,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Fault {
     pub(crate) about: &'static str,
     pub(crate) need: Need,
     pub(crate) crowd: Crowd,
-    /// Whether it is run with all other tests.
+    /// Whether it also runs without `--all`.
     pub(crate) is_short: bool,
     pub(crate) run: Run,
 }
@@ -90,11 +90,11 @@ impl Fault {
     }
 }
 
-/// All of them, in the order in which they are run.
+/// All faults, in the order of their runs.
 pub(crate) const FAULTS: &[Fault] = &[
     fault(
         "nothing",
-        "no fault: what the other rows compare with",
+        "no fault: the baseline for the other rows",
         |evening| Box::pin(nothing(evening)),
     ),
     fault(
@@ -105,7 +105,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     fault(
         "gateway-stopped",
-        "SIGTERM: clients are told to leave, started again",
+        "SIGTERM of the gateway, started again after its clients have left",
         |evening| Box::pin(gateway_stopped(evening)),
     ),
     fault(
@@ -115,7 +115,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     fault(
         "node-lost",
-        "kill -9 of one gateway of two: its clients go to the other",
+        "kill -9 of one of two gateways: its clients move to the other",
         |evening| Box::pin(node_lost(evening)),
     ),
     fault(
@@ -136,13 +136,13 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     fault(
         "postgres-crashed",
-        "Postgres is stopped at once (immediate), recovers",
+        "Postgres is stopped for 2 s (immediate), then recovers",
         |evening| Box::pin(postgres_away(evening, StopMode::Immediate)),
     )
     .short(),
     fault(
         "postgres-killed",
-        "kill -9 of Postgres, recovers",
+        "kill -9 of Postgres, started again after 2 s",
         |evening| Box::pin(postgres_away(evening, StopMode::Crash)),
     ),
     fault(
@@ -158,7 +158,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .needs(Need::Namespace),
     fault(
         "connections-exhausted",
-        "others take every connection of Postgres for 4 s",
+        "other clients take every connection of Postgres for 4 s",
         |evening| Box::pin(connections_exhausted(evening)),
     ),
     fault(
@@ -179,19 +179,19 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     fault(
         "went-back",
-        "Postgres is put back to a copy of 2 s ago, on a new timeline",
+        "Postgres is restored from a copy 2 s old, on a new timeline",
         |evening| Box::pin(went_back(evening)),
     )
     .before(Crowd::MayRestart),
     fault(
         "tokens-expire",
-        "every token expires within seconds, again and again",
+        "every token expires after 4 s",
         |evening| Box::pin(tokens_expire(evening)),
     )
     .before(Crowd::ShortTokens),
     fault(
         "clock-jumps",
-        "the gateway's clock jumps two hours ahead, and back",
+        "the gateway's clock jumps two hours ahead and back",
         |evening| Box::pin(clock_jumps(evening)),
     )
     .needs(Need::FakeClock),
@@ -203,7 +203,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .before(Crowd::Patient),
     fault(
         "clients-half-close",
-        "half of the viewers close their direction",
+        "half of the viewers close their sending direction",
         |evening| Box::pin(clients_do(evening, Order::HalfClose)),
     ),
     fault(
@@ -220,13 +220,13 @@ pub(crate) const FAULTS: &[Fault] = &[
     .needs(Need::Namespace),
     fault(
         "clients-vanish",
-        "half of the viewers vanish without a word and come back",
+        "half of the viewers vanish without closing, then reconnect",
         |evening| Box::pin(clients_half_open(evening, Order::Vanish)),
     )
     .needs(Need::Namespace),
     fault(
         "herd-dropped",
-        "2,000 viewers are cut off at once",
+        "2,000 viewers lose their connection at the same moment",
         |evening| Box::pin(herd_dropped(evening)),
     )
     .before(Crowd::Herd),
@@ -270,7 +270,7 @@ async fn gateway_frozen(evening: &mut Evening<'_>) -> anyhow::Result<()> {
 async fn node_lost(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     evening.add_gateway().await?;
     evening.strike();
-    // Its clients keep trying it in turn with the other for a while, as behind a load balancer that is late.
+    // Clients keep trying it for a while, in turn with the other, as behind a load balancer that notices late.
     drop::<Gateway>(evening.gateways.remove(0));
     sleep(A_MOMENT).await;
     evening.forget_lost();
@@ -282,7 +282,7 @@ async fn listen_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let client = evening.database.connect().await?;
     evening.strike();
     for _ in 0..3 {
-        // What it asked last, before it began to listen.
+        // The last query of that backend before it began to listen.
         end_backends(
             &client,
             "query = 'select usher.epoch(), (usher.channel_names()).*'",
@@ -363,7 +363,7 @@ async fn database_half_open(evening: &mut Evening<'_>) -> anyhow::Result<()> {
 async fn connections_exhausted(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let client = evening.database.connect().await?;
     let sql = "alter role postgres connection limit -1; create role greedy login password 'greedy'";
-    // Left from the fault's last run in this cluster, if there was one.
+    // Fails if an earlier run of this fault has created the role in this cluster.
     let _ = client.batch_execute(sql).await;
     let name = evening
         .database
@@ -376,7 +376,7 @@ async fn connections_exhausted(evening: &mut Evening<'_>) -> anyhow::Result<()> 
     let mut greedy = Vec::new();
     end_backends(&client, "true").await?;
     for _ in 0..8 {
-        // The gateway takes some back at once: they go as well, until none is left for it.
+        // The gateway immediately takes some back. These get terminated too, until it has none left.
         while let Ok(connection) = crate::stage::connect(&url).await {
             greedy.push(connection);
         }
@@ -414,7 +414,7 @@ async fn disk_full(evening: &mut Evening<'_>) -> anyhow::Result<()> {
         bail!("the disk is not full");
     }
     std::fs::remove_file(&filler)?;
-    // A server that could not write its own log has stopped, and an operator starts it again.
+    // If Postgres could not write its WAL, it has stopped, and an operator starts it again.
     if evening.database.connect().await.is_err() {
         evening
             .postgres
@@ -447,7 +447,7 @@ async fn notify_queue_held(evening: &mut Evening<'_>) -> anyhow::Result<()> {
         .get(0);
     client.batch_execute("rollback").await?;
     if held == 0.0 {
-        bail!("the queue was not held up");
+        bail!("the queue was not held");
     }
     evening.lift();
     Ok(())
@@ -475,14 +475,14 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     evening.postgres.cluster.stop_server(StopMode::Fast).await?;
     copy_tree(&data, &copy).await?;
     evening.postgres.cluster.start_server().await?;
-    // Everybody gets ahead of the copy.
+    // Brings all viewers ahead of the copy.
     evening.whisper(&evening.database.connect().await?).await?;
     sleep(A_WHILE).await;
     evening.strike();
     evening.postgres.cluster.stop_server(StopMode::Fast).await?;
     tokio::fs::remove_dir_all(&data).await?;
     tokio::fs::rename(&copy, &data).await?;
-    // Recovery up to the end of what is there, then a timeline of its own: what every restore to a point in time does.
+    // Makes Postgres recover to the end of the copy and begin a new timeline, like any point-in-time recovery.
     let signal = data.join("recovery.signal");
     tokio::fs::write(&signal, "").await?;
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data)?);
@@ -493,8 +493,8 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     tokio::fs::write(data.join("postgresql.auto.conf"), settings).await?;
     evening.forget_positions();
     evening.postgres.cluster.start_server().await?;
-    // As soon as it can be written to, before the gateway has looked, if it can be: this takes a number that everybody has
-    // already, for something else.
+    // Writes as soon as the server accepts it, if possible before the gateway has looked. The new event then has a
+    // number that all viewers already have for another event.
     let client = evening.database.connect().await?;
     let whispered = async {
         while evening.whisper(&client).await.is_err() {
@@ -503,7 +503,7 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     };
     tokio::time::timeout(PATIENCE, whispered)
         .await
-        .context("a restored server is written to")?;
+        .context("write to the restored server")?;
     evening.forgive_what_was_undone();
     evening.lift();
     Ok(())
@@ -532,7 +532,7 @@ async fn clock_jumps(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     const TWO_HOURS: i64 = 2 * 3_600;
     evening.strike();
     for ahead in [TWO_HOURS, 0] {
-        // The auth server's clock goes with the gateway's.
+        // The clock of the auth server moves with the gateway's.
         evening.keys.ahead.store(ahead, Ordering::Relaxed);
         evening.set_clock(ahead)?;
         sleep(A_WHILE * 2).await;
@@ -560,7 +560,7 @@ async fn clients_stall(evening: &mut Evening<'_>) -> anyhow::Result<()> {
 
 #[expect(
     clippy::unused_async,
-    reason = "faults are async, most of them for a reason"
+    reason = "all faults have the same async signature"
 )]
 async fn clients_do(evening: &mut Evening<'_>, order: Order) -> anyhow::Result<()> {
     evening.strike();
@@ -590,23 +590,23 @@ async fn herd_dropped(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     evening.lift();
     evening.recover().await?;
     let asked = questions(&client).await? - before;
-    evening.remark(format!("{asked} questions to Postgres"));
+    evening.remark(format!("{asked} queries to Postgres"));
     if asked > 0 {
-        bail!("resumption cost {asked} questions to Postgres");
+        bail!("resuming cost {asked} queries to Postgres");
     }
     Ok(())
 }
 
-/// Admissions and pages that Postgres has counted, all of them.
+/// Returns the number of admissions and log reads that Postgres has counted.
 async fn questions(client: &Client) -> anyhow::Result<i64> {
-    // Backends report a second after the fact at the latest, as the gateway asks something each second.
+    // The gateway queries every second, so its backends report their counts within a second.
     sleep(A_WHILE).await;
     let sql = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions
         where funcname in ('admit', 'session_snapshot', 'events_after', 'heads')";
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
-/// Every other viewer; both kinds, with and without an account.
+/// Selects half of the viewers, both with and without an account.
 fn half(evening: &Evening<'_>) -> impl Iterator<Item = usize> + use<> {
     (0..evening.board.seats.len()).filter(|seat| seat % 4 < 2)
 }

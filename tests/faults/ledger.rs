@@ -1,24 +1,24 @@
-//! What one viewer has received of one session, and what is wrong with it.
+//! The events that one viewer has received in one session, and the errors in them.
 //!
-//! A number is due exactly once and in its turn. Whatever comes otherwise is counted and not repaired, so that a gateway
-//! that breaks its promise is found out by every viewer.
+//! Every number must arrive exactly once and in order. The ledger counts any deviation and never repairs it, so every
+//! viewer detects a gateway that breaks the guarantee.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 
-/// Broken promises. All of them are zero, or the run has failed.
+/// Counts of broken guarantees. The run passes only if all of them are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flaws {
-    /// In the log or acknowledged, and never received or not in the table; or received with another text.
+    /// Events in the log that were never received; acknowledged messages that are missing; texts that differ.
     pub(crate) lost: u64,
-    /// Received, or written, more often than it was committed: twice, or without having been.
+    /// Events that were received twice, written twice, or never committed.
     pub(crate) doubled: u64,
-    /// Numbers that were skipped.
+    /// Numbers that the gateway skipped.
     pub(crate) gaps: u64,
-    /// Numbers that came after a later one, or a position that is not where the viewer stood.
+    /// Numbers that arrived after a later one, and resumes at another position than the viewer's.
     pub(crate) disorder: u64,
-    /// Final tallies that are not what the table says.
+    /// Final tallies that differ from the table.
     pub(crate) tallies: u64,
 }
 
@@ -36,10 +36,10 @@ impl Flaws {
     }
 }
 
-/// Everything received since the viewer's first number.
+/// All events received since the viewer's start.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// The number before the first, once there was a start.
+    /// The number before the first event.
     first: u64,
     position: u64,
     events: Vec<(u64, u64)>,
@@ -50,7 +50,7 @@ pub(crate) struct Ledger {
 /// One row of the log: its number and a fingerprint of its text.
 pub(crate) type Row = (u64, u64);
 
-/// Tells texts apart.
+/// Returns a hash that identifies a text.
 pub(crate) fn fingerprint(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -58,7 +58,7 @@ pub(crate) fn fingerprint(text: &str) -> u64 {
 }
 
 impl Ledger {
-    /// The gateway says that there is a new beginning after `seq`.
+    /// Starts over after `seq`, as the gateway announced.
     pub(crate) fn begin(&mut self, seq: u64) {
         *self = Self {
             first: seq,
@@ -68,7 +68,7 @@ impl Ledger {
         };
     }
 
-    /// The gateway says that it goes on after `seq`.
+    /// Continues after `seq`, as the gateway announced.
     pub(crate) fn go_on(&mut self, seq: u64) {
         if seq != self.position {
             self.flaws.disorder += 1;
@@ -100,7 +100,7 @@ impl Ledger {
         self.events.len() as u64
     }
 
-    /// Compares with the log, of which `log` is all that there is, by number.
+    /// Compares the received events with `log`, the complete log sorted by number.
     pub(crate) fn audit(&self, log: &[Row]) -> Flaws {
         let mut flaws = self.flaws;
         let mut received = self.events.clone();
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_in_its_turn_is_right() {
+    fn events_in_order_have_no_flaws() {
         let (ledger, log) = after(&[1, 2, 3]);
         assert!(ledger.audit(&log).is_none());
     }

@@ -1,15 +1,15 @@
-//! The fault matrix: what the promises are worth while something breaks.
+//! The fault matrix: checks the gateway's guarantees while something breaks.
 //!
-//! Each fault is done to real processes, a Postgres that flushes to its disk and a gateway as users run it, while
-//! viewers watch, chatters and voters write through the gateway, and others write by SQL. Viewers check every number
-//! that they receive, and in the end everything is compared with the tables. A number that is not zero is a broken
-//! promise, and the exit status says so.
+//! Each fault hits real processes: a Postgres that flushes to its disk, and a gateway as users run it. Meanwhile
+//! viewers watch, users send messages and vote through the gateway, and other writers use SQL. Viewers check every
+//! number that they receive. At the end, everything is compared with the tables. Any count above zero is a broken
+//! guarantee, and then the exit status is not 0.
 //!
 //! ```text
-//! cargo test --test faults                     a few faults, as a part of all tests
-//! cargo test --test faults -- --all            the matrix, about five minutes
-//! cargo test --test faults -- --list           what there is
-//! cargo test --test faults -- postgres disk    those whose names contain a word
+//! cargo test --test faults                     a few short faults, as in a run of all tests
+//! cargo test --test faults -- --all            the whole matrix, about five minutes
+//! cargo test --test faults -- --list           lists the faults
+//! cargo test --test faults -- postgres disk    the faults whose names contain one of these words
 //! ```
 
 #![allow(
@@ -17,7 +17,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a test with a main of its own: the lints know tests by their harness"
+    reason = "a test binary with its own main; the lints recognise tests by the standard harness"
 )]
 
 mod evening;
@@ -42,7 +42,7 @@ use crate::stage::Postgres;
 use crate::table::{Entry, Result as Verdict};
 
 const HERD: usize = 2_000;
-/// Room for Postgres with a log that is never trimmed, and small enough to be filled at once.
+/// Enough room for Postgres with a log that is never trimmed, but small enough to fill quickly.
 const SMALL_DISK_MIB: u32 = 300;
 
 #[derive(Parser)]
@@ -53,19 +53,19 @@ struct Arguments {
     /// Run every fault.
     #[arg(long)]
     all: bool,
-    /// Say what there is, and run nothing.
+    /// List the faults and run none.
     #[arg(long)]
     list: bool,
-    /// Viewers at an evening; the herd has its own number.
+    /// Number of viewers per fault; the herd has its own number.
     #[arg(long, default_value_t = 40)]
     viewers: usize,
-    /// Write the results to a file as well.
+    /// Also write the results to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Keep what the gateways log in this directory.
+    /// Keep the logs of the gateways in this directory.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,
-    /// Given by the program to itself.
+    /// Set by the program when it starts itself again in a namespace.
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -122,7 +122,7 @@ async fn run(arguments: &Arguments, chosen: &[Fault], why_outside: Option<String
             None => match suffer(*fault, arguments.viewers, &log, &mut postgres).await {
                 Ok(outcome) => Verdict::Ran(outcome),
                 Err(error) => {
-                    // A cluster that a fault has left in a bad state is not the next one's.
+                    // The fault may have left the cluster in a bad state, so the next fault gets a new one.
                     postgres = None;
                     Verdict::Failed(format!("{error:#}"))
                 }
@@ -158,7 +158,7 @@ async fn run(arguments: &Arguments, chosen: &[Fault], why_outside: Option<String
     table::close(&entries)
 }
 
-/// Does a fault to an evening of its own.
+/// Runs one fault from start to audit.
 async fn suffer(
     fault: Fault,
     viewers: usize,
@@ -206,7 +206,7 @@ async fn suffer(
     Ok(outcome)
 }
 
-/// Why a fault cannot be done on this machine.
+/// Returns why this machine cannot run a fault, or `None` if it can.
 fn lacks(need: Need, why_outside: Option<&str>) -> Option<String> {
     match need {
         Need::Nothing => None,
@@ -217,7 +217,7 @@ fn lacks(need: Need, why_outside: Option<&str>) -> Option<String> {
     }
 }
 
-/// A line that the next one overwrites, where somebody is looking.
+/// Prints a progress line that the next one overwrites, if the output is a terminal.
 fn announce(text: &str) {
     let mut out = std::io::stdout();
     if out.is_terminal() {

@@ -1,14 +1,13 @@
-//! Packets that vanish, by nftables, in a network namespace of this program's own: nobody else's packets pass here.
+//! Drops packets with nftables, in a network namespace of this program, so that no other program is affected.
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Says to a program started by itself that it is inside.
+/// The argument that tells the program that it already runs in the namespaces.
 pub(crate) const INSIDE: &str = "--inside";
 
-/// Runs this program again in namespaces of its own, for the network and for mounts. Returns only where that cannot be
-/// had, with the reason.
+/// Runs this program again in new namespaces for network and mounts. Returns only if that fails, with the reason.
 pub(crate) fn enter() -> String {
     if let Err(reason) = can_enter() {
         return reason;
@@ -38,11 +37,7 @@ fn can_enter() -> Result<(), String> {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let said = said
-                .lines()
-                .next()
-                .unwrap_or("it does not say why")
-                .to_owned();
+            let said = said.lines().next().unwrap_or("no error message").to_owned();
             Err(format!(
                 "no network namespace (root, iproute2 and nftables are needed): {said}"
             ))
@@ -51,7 +46,7 @@ fn can_enter() -> Result<(), String> {
     }
 }
 
-/// Packets from and to these ports vanish until it is dropped.
+/// Drops all packets from and to some ports, until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Silence(());
 
@@ -75,7 +70,7 @@ impl Silence {
 impl Drop for Silence {
     fn drop(&mut self) {
         let lifted = nft("delete table inet usher_faults");
-        lifted.expect("what was made can be removed");
+        lifted.expect("the table exists");
     }
 }
 
@@ -84,13 +79,13 @@ fn nft(rules: &str) -> io::Result<()> {
         .args(["--file", "-"])
         .stdin(Stdio::piped())
         .spawn()?;
-    let mut input = nft.stdin.take().expect("a pipe was asked for");
+    let mut input = nft.stdin.take().expect("stdin is a pipe");
     input.write_all(rules.as_bytes())?;
     drop(input);
     checked(nft.wait()?)
 }
 
-/// A small disk of memory, mounted where only this program and its children see it.
+/// Mounts a small disk in memory that only this program and its children see.
 pub(crate) fn mount_small_disk(at: &std::path::Path, mebibytes: u32) -> io::Result<()> {
     let size = format!("size={mebibytes}m");
     let mount = Command::new("mount")

@@ -1,4 +1,4 @@
-//! A Postgres, a database for each fault, and gateways as real processes.
+//! A Postgres, a database per fault, and gateways as real processes.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -22,19 +22,19 @@ use uuid::Uuid;
 
 use crate::ledger::{Row, fingerprint};
 
-/// How long anything may take to start, or to come back.
+/// The longest that anything may take to start or to recover.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const JWT_SECRET: &str = "the secret of all faults, 32 bytes or more";
 const RESUME_SECRET: &str = "the resume secret of all faults, 32 bytes";
-const GATEWAY_PASSWORD: &str = "a password for faults alone";
+const GATEWAY_PASSWORD: &str = "a password only for faults";
 const TEMPLATE: &str = "faults_template";
 const POLL: Duration = Duration::from_millis(20);
 
-/// Signs tokens, by a clock that can be wrong.
+/// Signs tokens, with a clock that a fault can change.
 pub(crate) struct Keys {
     pub(crate) ttl: Duration,
-    /// Seconds that the signer's clock is ahead of this machine's.
+    /// Seconds by which the signer's clock is ahead of this machine's.
     pub(crate) ahead: AtomicI64,
 }
 
@@ -47,17 +47,17 @@ impl Keys {
     }
 }
 
-/// A Postgres that flushes to its disk, with a migrated template in it.
+/// A Postgres that flushes to its disk and contains a migrated template database.
 pub(crate) struct Postgres {
     pub(crate) cluster: Cluster,
     pub(crate) home: PathBuf,
     databases: u32,
-    /// Removed in the end.
+    /// Deletes the files on drop.
     _directory: tempfile::TempDir,
 }
 
 impl Postgres {
-    /// Starts one; `prepare` may mount something on its directory first.
+    /// Starts a Postgres. `prepare` may first mount something on its directory.
     pub(crate) async fn start(
         prepare: impl FnOnce(&Path) -> std::io::Result<()>,
     ) -> anyhow::Result<Self> {
@@ -97,7 +97,7 @@ impl Postgres {
         })
     }
 
-    /// A fresh database.
+    /// Creates a database from the template.
     pub(crate) async fn database(&mut self) -> anyhow::Result<Database> {
         self.databases += 1;
         let name = format!("fault_{}", self.databases);
@@ -113,7 +113,7 @@ impl Postgres {
         })
     }
 
-    /// Every process of the server.
+    /// Returns the process ids of the server and its children.
     pub(crate) fn processes(&self) -> anyhow::Result<Vec<Pid>> {
         let server = self.cluster.pid().context("the server runs")?;
         let mut pids = vec![server];
@@ -136,7 +136,7 @@ impl Postgres {
     }
 }
 
-/// One fault's database.
+/// The database of one fault.
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) url: String,
@@ -148,7 +148,7 @@ impl Database {
         connect(&self.url).await
     }
 
-    /// The whole log of a session.
+    /// Returns the whole log of a session.
     pub(crate) async fn log(&self, session: Uuid) -> anyhow::Result<Vec<Row>> {
         let sql = "select seq, usher.wire_event(seq, type, at, data) from usher.session_events
             where session_id = $1 order by seq";
@@ -163,25 +163,25 @@ impl Database {
     }
 }
 
-/// `usher serve`, which dies with its handle.
+/// A running `usher serve`, killed on drop.
 pub(crate) struct Gateway {
     pub(crate) at: SocketAddr,
     child: Child,
 }
 
-/// How a gateway is started.
+/// The settings of a gateway.
 #[derive(Clone)]
 pub(crate) struct GatewayOptions {
     pub(crate) at: SocketAddr,
     pub(crate) database_url: String,
-    /// Where what it says is appended.
+    /// The file to which its output is appended.
     pub(crate) log: PathBuf,
-    /// More of the environment.
+    /// Additional environment variables.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Gateway {
-    /// Starts one and waits until it is ready.
+    /// Starts a gateway and waits until it is ready.
     pub(crate) async fn start(options: &GatewayOptions) -> anyhow::Result<Self> {
         let mut gateway = Self::spawn(options)?;
         let mut waited = Duration::ZERO;
@@ -201,7 +201,7 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Starts one and does not wait.
+    /// Starts a gateway without waiting.
     pub(crate) fn spawn(options: &GatewayOptions) -> anyhow::Result<Self> {
         let log = File::options()
             .create(true)
@@ -244,7 +244,7 @@ impl Gateway {
         )?)
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         let ended = async {
             while self.child.try_wait()?.is_none() {
@@ -277,7 +277,7 @@ impl Drop for Gateway {
     }
 }
 
-/// A port that is free, and below those that the system gives to outgoing connections.
+/// Returns a free port below the range that the system uses for outgoing connections.
 pub(crate) fn free_port() -> anyhow::Result<SocketAddr> {
     for port in 4_100..9_000 {
         let at = SocketAddr::from(([127, 0, 0, 1], port));

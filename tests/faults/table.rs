@@ -1,4 +1,4 @@
-//! The matrix, for people, for programs, and for whoever counts tests.
+//! The results: as Markdown, as JSON, and as the summary line of `cargo test`.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::evening::Outcome;
 
-/// A fault and what came of it.
+/// A fault and its result.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
@@ -17,9 +17,9 @@ pub(crate) struct Entry {
 
 pub(crate) enum Result {
     Ran(Outcome),
-    /// The evening itself failed.
+    /// The run itself failed.
     Failed(String),
-    /// The machine lacks something.
+    /// The machine lacks something that the fault needs.
     NotRun(String),
 }
 
@@ -32,7 +32,7 @@ impl Entry {
         }
     }
 
-    /// A line about it.
+    /// Returns the result on one line, plus its complaints.
     pub(crate) fn summary(&self) -> String {
         match &self.result {
             Result::Ran(outcome) => {
@@ -60,10 +60,10 @@ impl Entry {
     }
 }
 
-/// The matrix in Markdown, as the documentation has it.
+/// Returns the matrix as Markdown, in the form of `docs/guarantees.md`.
 pub(crate) fn render(entries: &[Entry]) -> String {
     let mut text = String::from(
-        "| fault | silence p50 / max | whole again p50 / max | deliveries | resumes | lost | doubled | gaps | order | tallies |\n\
+        "| fault | silence p50 / max | caught up p50 / max | deliveries | resumes | lost | doubled | gaps | order | tallies |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Entry {
@@ -113,7 +113,7 @@ pub(crate) fn json(entries: &[Entry]) -> Value {
     entries.iter().map(entry).collect()
 }
 
-/// The sum, and the line that `cargo test` ends a binary with: who counts tests can count these.
+/// Prints the totals in the format of `cargo test`, so that scripts can count them. Returns the exit status.
 pub(crate) fn close(entries: &[Entry]) -> ExitCode {
     let good = entries.iter().filter(|entry| entry.is_good()).count();
     let not_run = entries

@@ -1,5 +1,5 @@
-//! A viewer as the client libraries are: comes back whenever it is cut off, with its position, and as late as the
-//! gateway asks. Every number goes into its ledgers.
+//! A viewer that behaves like the client libraries. It reconnects after each loss, resumes at its position, and waits
+//! as long as the gateway asks. Its ledgers record every number.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -24,80 +24,80 @@ use uuid::Uuid;
 use crate::ledger::Ledger;
 use crate::stage::Keys;
 
-/// How long a handshake may take before it is tried elsewhere.
+/// The longest handshake before the viewer tries the next gateway.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// The gateway under test pings each second: silence for longer is a dead connection.
+/// The longest silence before the viewer reconnects. The gateway under test pings every second.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 const PAUSE_MAX_MS: u64 = 2_000;
 
-/// What all viewers look at, and write on.
+/// The state that all viewers share with the test.
 pub(crate) struct Board {
     pub(crate) sessions: Vec<Uuid>,
-    /// The gateways; a viewer takes the next one with every attempt.
+    /// The gateways. A viewer uses the next one for each attempt.
     pub(crate) nodes: watch::Receiver<Vec<SocketAddr>>,
-    /// Whether silence counts.
+    /// Whether viewers measure the time without events.
     pub(crate) is_armed: AtomicBool,
     pub(crate) seats: Vec<Seat>,
 }
 
 impl Board {
-    /// The sessions in which something is written all the while.
+    /// Returns the sessions with constant traffic.
     pub(crate) fn busy(&self) -> &[Uuid] {
         &self.sessions[..self.sessions.len() - 1]
     }
 
-    /// The session in which nothing is, unless a fault does.
+    /// Returns the session without traffic, except from a fault.
     pub(crate) fn quiet(&self) -> Uuid {
         self.sessions[self.sessions.len() - 1]
     }
 }
 
-/// Where one viewer stands, for all to see.
+/// The published state of one viewer.
 pub(crate) struct Seat {
-    /// By session.
+    /// The newest number in each session.
     pub(crate) positions: Vec<AtomicU64>,
-    /// Its side of the connection; 0 while it has none.
+    /// The local port of its connection; 0 while it has none.
     pub(crate) port: AtomicU16,
 }
 
-/// What a viewer is told to do.
+/// A command from the test to a viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// What viewers do.
+    /// Watches normally.
     Watch,
-    /// Reads nothing, until another order comes.
+    /// Stops reading until the next order.
     Stall,
-    /// Closes its own direction.
+    /// Closes the sending direction.
     HalfClose,
-    /// Resets the connection, and comes back.
+    /// Resets the connection and reconnects.
     Reset,
-    /// Forgets the connection as a machine that lost its power does, and comes back.
+    /// Drops the connection without telling the gateway, like a machine that loses power, and reconnects.
     Vanish,
-    /// Goes home.
+    /// Stops watching.
     Stop,
 }
 
-/// A viewer's whole evening.
+/// The results of one viewer.
 #[derive(Default)]
 pub(crate) struct Report {
     /// In the order of the board's sessions.
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) longest_silence: Duration,
     pub(crate) resumes: u64,
-    /// Starts that were no recoveries, but for the first, by reason.
+    /// Starts without recovery after the first one, by reason.
     pub(crate) restarts: BTreeMap<String, u64>,
-    /// Ends of connections: close codes, 1006 for none.
+    /// Lost connections by close code; 1006 if there was none.
     pub(crate) closes: BTreeMap<u16, u64>,
-    /// Refusals, none of which is expected.
+    /// Unexpected errors from the gateway.
     pub(crate) refusals: Vec<String>,
-    /// The latest tally of each voting.
+    /// The latest tally of each poll.
     pub(crate) tallies: HashMap<Uuid, Value>,
 }
 
 pub(crate) struct Viewer {
     number: usize,
     board: Arc<Board>,
-    /// Somebody with an account; without, it is anonymous.
+    /// The account; `None` for an anonymous viewer.
     user: Option<Uuid>,
     keys: Arc<Keys>,
     orders: watch::Receiver<Order>,
@@ -115,13 +115,13 @@ struct Standing {
     token: String,
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 enum End {
     Closed(u16),
     Told,
 }
 
-/// As much of a frame as a viewer reads.
+/// The fields of a frame that a viewer reads.
 #[derive(Deserialize)]
 struct Frame<'a> {
     r#type: &'a str,
@@ -173,7 +173,7 @@ impl Viewer {
         }
     }
 
-    /// Watches until it is told to go home.
+    /// Watches until the order to stop.
     pub(crate) async fn run(mut self) -> Report {
         while *self.orders.borrow_and_update() != Order::Stop {
             let end = match self.connect().await {
@@ -198,7 +198,8 @@ impl Viewer {
         &self.board.seats[self.number]
     }
 
-    /// As the gateway advised, or a random part of a time that grows with every failure.
+    /// Returns the time before the next attempt: the gateway's advice, or a random part of a ceiling that doubles with
+    /// each failure.
     fn pause(&mut self) -> Duration {
         let ceiling = (100_u64 << self.failures.min(6)).min(PAUSE_MAX_MS);
         self.failures += 1;
@@ -304,7 +305,7 @@ impl Viewer {
         }
     }
 
-    /// What is wrong with a frame ends the connection; it is told where it was not to be expected.
+    /// Handles a frame. An error ends the connection, and has a text if the frame was unexpected.
     fn take_in(&mut self, text: &str, now: Instant) -> Result<(), Option<String>> {
         let frame: Frame<'_> =
             serde_json::from_str(text).map_err(|error| Some(format!("{error}: {text}")))?;
@@ -346,7 +347,7 @@ impl Viewer {
                 if text.contains(r#""code":"unavailable""#)
                     || text.contains(r#""code":"busy""#) =>
             {
-                // Come back later: a refusal that the protocol foresees.
+                // The protocol allows this refusal: the viewer reconnects later.
                 self.advice = frame.retry_after_ms.map(Duration::from_millis);
                 Err(None)
             }

@@ -1,5 +1,5 @@
-//! Those who write all the while: through the gateway, each message with a nonce and sent until it is acknowledged;
-//! through SQL, one by one, in bulk, and with rollbacks; and voters.
+//! Writers that run during the whole fault. Senders use the gateway and repeat each message under its nonce until it is
+//! acknowledged. Voters vote through the gateway. Others use SQL: single rows, bulk inserts and rollbacks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ use uuid::Uuid;
 use crate::stage::{Database, Keys};
 use crate::viewer::Board;
 
-/// Between two messages, or votes, of one writer.
+/// The pause between two messages, or two votes, of one writer.
 const PACE: Duration = Duration::from_millis(100);
-/// How long an answer may take before the connection is taken for dead. A gateway keeps trying for ten seconds.
+/// The longest wait for an answer before the writer reconnects. A gateway keeps trying for ten seconds.
 const ANSWER_MAX: Duration = Duration::from_secs(12);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const BULK_ROWS: i32 = 20;
@@ -36,13 +36,13 @@ pub(crate) struct Acked {
     pub(crate) at: Instant,
 }
 
-/// What all writers share.
+/// The state that all writers share.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) board: Arc<Board>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) database: Database,
-    /// True once they shall finish what they have begun.
+    /// True once the writers should finish.
     pub(crate) is_over: watch::Receiver<bool>,
 }
 
@@ -53,7 +53,7 @@ impl Desk {
         *self.is_over.borrow()
     }
 
-    /// Writes messages to the busy sessions in turn. Gives what was acknowledged.
+    /// Sends messages to the busy sessions in turn. Returns the acknowledged ones.
     pub(crate) async fn send(self, author: Uuid) -> anyhow::Result<Vec<Acked>> {
         let mut acked = Vec::new();
         let mut line = Line::new(&self, author);
@@ -82,7 +82,7 @@ impl Desk {
         Ok(acked)
     }
 
-    /// Votes, and changes the vote, again and again. Gives the number of votes.
+    /// Votes and changes the vote until the run is over. Returns the number of votes.
     pub(crate) async fn vote(
         self,
         voter: Uuid,
@@ -103,7 +103,7 @@ impl Desk {
         Ok(count)
     }
 
-    /// Writes by SQL. What becomes of a statement under way when the database goes is the log's to say.
+    /// Writes with SQL. If the database fails during a statement, only the log shows whether it was committed.
     pub(crate) async fn insert(self, author: Uuid) -> anyhow::Result<u64> {
         let mut client = None;
         let mut round = 0;
@@ -159,7 +159,7 @@ impl Desk {
     }
 }
 
-/// A connection to some gateway, made again whenever it is lost.
+/// A connection to one of the gateways, which reconnects after each loss.
 struct Line<'a> {
     desk: &'a Desk,
     user: Uuid,
@@ -179,7 +179,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Asks until there is an `ack`.
+    /// Sends a frame until the gateway answers it with an `ack`.
     async fn ask(&mut self, frame: &Value) -> anyhow::Result<Value> {
         loop {
             let answer = timeout(ANSWER_MAX, self.ask_once(frame)).await;
@@ -199,7 +199,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The direct answer to a frame; `None` where the connection is lost.
+    /// Sends a frame once. Returns the answer, or `None` if the connection is lost.
     async fn ask_once(&mut self, frame: &Value) -> Option<Value> {
         if self.socket.is_none() {
             self.socket = timeout(CONNECT_MAX, self.connect()).await.ok()?;

@@ -1,9 +1,9 @@
-//! What holds for every parser of hostile bytes, whatever the bytes. Each target takes any input and fails where
-//! something does not hold; `tests/corpus.rs` runs them as tests, `tests/fuzz/fuzz_targets` under libFuzzer.
+//! The properties of every parser of untrusted bytes. Each target takes any input and panics if a property fails.
+//! `tests/corpus.rs` runs the targets as tests, and `tests/fuzz/fuzz_targets` runs them under libFuzzer.
 
 #![allow(
     dead_code,
-    reason = "each fuzz target is a program that uses one of them"
+    reason = "each fuzz target is a program that uses only one of these functions"
 )]
 
 use std::collections::{BTreeMap, HashSet};
@@ -41,13 +41,13 @@ use uuid::Uuid;
 
 const SECRET: &str = "the secret of the fuzzer, 32 bytes or more";
 
-/// 2026-09-21, between the dates of the corpus's tokens.
+/// 2026-09-21, between the dates in the corpus's tokens.
 const NOW: u64 = 1_790_000_000;
 
-/// Characters of a refusal: it names a field and what would be right, and never repeats what came.
+/// The maximum length of a refusal's message. It names a field and the rule, and never repeats the input.
 const MESSAGE_CHARS_MAX: usize = 250;
 
-/// Text frames: what is taken means the same when it is written and read again; what is refused is refused by name.
+/// Text frames. An accepted frame stays the same when it is encoded and decoded again. A refusal names the field.
 pub(crate) fn frames(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -141,8 +141,8 @@ fn encode(request: &Request) -> Value {
     frame
 }
 
-/// Bytes of a socket: how they are cut does not matter, and what is passed are frames as the library below reads them,
-/// each with the shortest length. The first byte says how they are cut.
+/// Bytes of a socket, read in pieces of the size in the first byte. The size of the pieces must not matter. All passed
+/// bytes must be frames as tungstenite reads them, each with the shortest possible length field.
 pub(crate) fn framing(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else {
         return;
@@ -181,8 +181,8 @@ pub(crate) fn framing(data: &[u8]) {
     }
 }
 
-/// Frames of a client that may compress: it does not matter how the bytes are cut, what is not compressed comes out as it
-/// was, and what is grows no further than a message may.
+/// Compressed and plain frames of a client. The size of the pieces must not matter. A frame without compression stays
+/// the same. A compressed one expands at most to the limit of a message.
 pub(crate) fn packed(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else {
         return;
@@ -214,8 +214,8 @@ pub(crate) fn packed(data: &[u8]) {
     assert!(messages > 0 || bytes.starts_with(&whole));
 }
 
-/// Access tokens: a header and a payload, one on each line. Unsigned they are never good; signed they are good only under
-/// HS256, and then the bearer is who they say, in a role that the gateway acts as.
+/// Access tokens: a header and a payload, one per line. An unsigned token is always refused. A signed one is accepted
+/// only under HS256. Then its identity matches the claims, and its role is one that the gateway allows.
 pub(crate) fn tokens(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -248,27 +248,27 @@ pub(crate) fn tokens(data: &[u8]) {
 }
 
 fn refused<E: std::fmt::Display>(verified: Result<Identity, E>) {
-    assert!(verified.is_err(), "an unsigned token was taken");
+    assert!(verified.is_err(), "an unsigned token was accepted");
 }
 
 fn is_who_the_claims_say(identity: &Identity, header: &str, payload: &str) {
-    // A field that is not looked at may hold what no value can.
+    // A header field that the verifier does not read may contain a number that `Value` cannot represent.
     if let Ok(header) = serde_json::from_str::<Value>(header) {
         assert_eq!(header["alg"], "HS256");
         assert!(header["crit"].is_null());
     }
     assert_eq!(
         &*identity.claims, payload,
-        "the database gets what was signed"
+        "the database gets the signed claims"
     );
-    let claims: Value = serde_json::from_str(payload).expect("claims that were taken are JSON");
+    let claims: Value = serde_json::from_str(payload).expect("accepted claims are JSON");
     assert_eq!(claims["role"], identity.role.as_str());
     assert!(!payload.contains("\\u0000") || !has_nul(&claims));
-    let expires_at = identity.expires_at.expect("a token ends");
+    let expires_at = identity.expires_at.expect("a token expires");
     assert!(expires_at > NOW && expires_at < 253_402_300_800);
     match identity.role {
         Role::Authenticated => {
-            let subject = identity.subject.expect("a user is somebody");
+            let subject = identity.subject.expect("a user has a subject");
             let said = claims["sub"].as_str().map(str::parse::<UserId>);
             assert_eq!(said, Some(Ok(subject)));
             let audience = claims["aud"].to_string();
@@ -287,8 +287,8 @@ fn has_nul(value: &Value) -> bool {
     value.to_string().contains("\\u0000")
 }
 
-/// What a key server answers: each key is taken or skipped by name, and none of it is a secret that somebody else could
-/// sign with.
+/// The answer of a key server. Every key is either used or listed as skipped, and no value in the document works as a
+/// signing secret.
 pub(crate) fn key_sets(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -296,7 +296,7 @@ pub(crate) fn key_sets(data: &[u8]) {
     let Ok(set) = KeySet::parse(text) else {
         return;
     };
-    let document: Value = serde_json::from_str(text).expect("a set that was taken is JSON");
+    let document: Value = serde_json::from_str(text).expect("an accepted set is JSON");
     let keys = document["keys"].as_array().expect("a set has keys");
     assert!(set.len() <= SIGNING_KEYS_MAX);
     assert_eq!(set.len() + set.skipped().len(), keys.len());
@@ -305,7 +305,7 @@ pub(crate) fn key_sets(data: &[u8]) {
         let length = skipped.name.as_ref().map_or(0, String::len);
         assert!(length <= KEY_ID_BYTES_MAX);
     }
-    // What is public does not sign, neither as the bytes of a key nor as its text.
+    // No public value signs, neither as decoded bytes nor as text.
     let verifier = Verifier::new(VerifierKeys::default().with_published(Arc::new(set)));
     let fields = keys
         .iter()
@@ -332,14 +332,15 @@ pub(crate) fn key_sets(data: &[u8]) {
     }
 }
 
-/// NOTIFY payloads of all three channels: what is taken is there, byte for byte, and nothing else is.
+/// NOTIFY payloads of all three channels. The parser returns exactly the values in the payload, and an event byte for
+/// byte.
 pub(crate) fn notices(data: &[u8]) {
     let Ok(payload) = std::str::from_utf8(data) else {
         return;
     };
     if let Some(notice) = parse_notice(payload) {
         let envelope: Value = serde_json::from_str(payload).unwrap_or_default();
-        // Numbers beyond what a value holds may stand in an event, which is never parsed.
+        // An event may contain numbers that `Value` cannot represent, because the gateway never parses it.
         if envelope.is_object() {
             assert_eq!(envelope["q"], notice.seq.0);
             let session = envelope["s"]
@@ -349,7 +350,7 @@ pub(crate) fn notices(data: &[u8]) {
         }
         if let Some(event) = &notice.event {
             let json = std::str::from_utf8(&event.json).expect("an event is text");
-            assert!(payload.contains(json), "an event goes out as it came");
+            assert!(payload.contains(json), "an event is unchanged");
             assert!(serde_json::from_str::<&RawValue>(json).is_ok());
             assert_eq!(event.seq, notice.seq);
             let fields: Option<BTreeMap<String, &RawValue>> = serde_json::from_str(json).ok();
@@ -359,7 +360,7 @@ pub(crate) fn notices(data: &[u8]) {
             assert!(event.changes_snapshot || is_chat);
         }
         let bare = json!({"s": notice.session, "q": notice.seq}).to_string();
-        let again = parse_notice(&bare).expect("what was taken is taken again");
+        let again = parse_notice(&bare).expect("an accepted notice is accepted again");
         assert_eq!((again.session, again.seq), (notice.session, notice.seq));
     }
     if let Some(voting) = parse_voting(payload) {
@@ -373,8 +374,8 @@ pub(crate) fn notices(data: &[u8]) {
     }
 }
 
-/// Resume tokens. As text: nothing opens that the key did not seal. As the parts of a token: it opens for its bearer, in
-/// its session, while it lasts; and not once a byte of it is another.
+/// Resume tokens. The bytes as text never open, because the key has not sealed them. A token made from the bytes opens
+/// only for its bearer, in its session and before it expires. With one changed byte it no longer opens.
 pub(crate) fn resume(data: &[u8]) {
     let key = ResumeKey::new(SECRET.as_bytes());
     let number = |at: usize| {
@@ -442,8 +443,8 @@ pub(crate) fn resume(data: &[u8]) {
     assert!(changed == token || key.open(&changed, &bearer, session, now).is_none());
 }
 
-/// What a handshake says: an `Authorization` header, a query and the subprotocols, one on each line. A credential is a
-/// part of what came, and the header's goes before the query's.
+/// A handshake: an `Authorization` header, a query string and subprotocols, one per line. A credential is always a part
+/// of the input, and the header takes precedence over the query.
 pub(crate) fn handshake(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut headers = HeaderMap::new();
@@ -476,14 +477,14 @@ pub(crate) fn handshake(data: &[u8]) {
     let without_query = credential(&headers, None);
     assert!(
         without_query.is_none() || without_query == found,
-        "the header goes first"
+        "the header takes precedence"
     );
     let echoed = offered_subprotocol(&headers);
     assert!(echoed.is_none_or(|echoed| echoed == "usher.v1"));
 }
 
-/// What the database says of a session: a snapshot on the first line, a tally of it, and the same with its counts hidden.
-/// Newer counts win, whichever comes first, and a position is kept, too old or ahead, never two of them.
+/// Data from the database: a snapshot of a session on the first line, then a tally, then the same tally with hidden
+/// counts. Newer counts win, in any order. A position is exactly one of kept, too old and ahead.
 pub(crate) fn snapshots(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

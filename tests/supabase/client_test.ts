@@ -1,4 +1,4 @@
-// The client package under Deno, which has a WebSocket of its own, against a real gateway. It is built by then.
+// Tests the built client package under Deno, with Deno's own WebSocket and a real gateway.
 
 import assert from "node:assert/strict";
 import { resolve } from "node:path";
@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 const binary = Deno.env.get("USHER_BIN") ??
   resolve(root, Deno.env.get("CARGO_TARGET_DIR") ?? "target", "debug/usher");
 
-Deno.test("the client chats and votes as it is", async () => {
+Deno.test("the client can chat and vote under Deno", async () => {
   const args = ["dev", "--json", "--listen", "127.0.0.1:0"];
   const usher = new Deno.Command(binary, { args, stdout: "piped", stderr: "null" }).spawn();
   try {
@@ -20,7 +20,7 @@ Deno.test("the client chats and votes as it is", async () => {
     const session = client.session(demo.session);
     const { seq } = await session.send("hello from Deno");
     await session.vote(demo.voting, demo.movies[0]);
-    // A message may be acknowledged before the log brings it.
+    // The acknowledgement of a message may arrive before its event.
     await until(() => (session.continuity.seq ?? 0) >= seq);
     assert.equal(session.tally()?.mine, demo.movies[0]);
     assert.equal(session.messages.at(-1)?.body, "hello from Deno");
@@ -34,7 +34,7 @@ Deno.test("the client chats and votes as it is", async () => {
   }
 });
 
-/** Waits until it holds, for ten seconds; what is wrong then is said by the assertions that follow. */
+/** Waits until a condition holds, for at most ten seconds. The assertions after it report a failure. */
 async function until(holds: () => boolean): Promise<void> {
   for (let waits = 0; waits < 1000 && !holds(); waits += 1) await new Promise((resolve) => setTimeout(resolve, 10));
 }

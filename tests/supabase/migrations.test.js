@@ -1,4 +1,4 @@
-// The Supabase CLI applies the same folder as `usher migrate`, and both read each other's records.
+// The Supabase CLI and `usher migrate` apply the same folder, and each reads the records of the other.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -41,7 +41,7 @@ after(async () => {
   if (project) await rm(project, { recursive: true });
 });
 
-/** Runs the CLI in the project; gives all that it printed. */
+/** Runs the CLI in the project and returns its output. */
 async function supabase(...words) {
   const { stdout, stderr } = await run(cli, [...words, `--remote=${url}`, "--workdir", project, "--yes"], {
     env: { ...process.env, SUPABASE_TELEMETRY_DISABLED: "1", DO_NOT_TRACK: "1" },
@@ -49,7 +49,7 @@ async function supabase(...words) {
   return stdout + stderr;
 }
 
-test("the CLI applies every file, and usher finds nothing left to do", async () => {
+test("after the CLI has applied every file, usher applies none", async () => {
   await supabase("migration", "up");
   const status = await usher(url, "migrate", "status");
   assert.equal(status.match(/\bapplied\b/g)?.length, files.length, status);
@@ -57,7 +57,7 @@ test("the CLI applies every file, and usher finds nothing left to do", async () 
   assert.doesNotMatch(again, /\.sql/, again);
 });
 
-test("what usher takes back, the CLI applies again", async () => {
+test("the CLI applies again a migration that usher has reverted", async () => {
   await usher(url, "migrate", "down");
   const printed = await supabase("migration", "up");
   assert.match(printed, new RegExp(files.at(-1)));
@@ -65,7 +65,7 @@ test("what usher takes back, the CLI applies again", async () => {
   assert.equal(status.match(/\bapplied\b/g)?.length, files.length, status);
 });
 
-test("what usher applied, the CLI leaves alone", async () => {
+test("the CLI skips the migrations that usher has applied", async () => {
   await usher(url, "migrate", "down", "--to", "0");
   await usher(url, "migrate", "up");
   const printed = await supabase("migration", "up");

@@ -1,7 +1,7 @@
-// The Edge Function under Deno, against a real database and a real gateway.
+// Tests the Edge Function under Deno, with a real database and a real gateway.
 //
-// PostgREST and the auth server cannot be had here. In their place stands a server that does what they do for the
-// function's two calls: it runs the SQL function as service_role, and says whose a token is.
+// PostgREST and the auth server are not available here. A small server answers the function's two calls in their place:
+// it runs the SQL function as service_role, and returns the user of a token.
 
 import assert from "node:assert/strict";
 import { resolve } from "node:path";
@@ -44,7 +44,7 @@ const settings: Settings = {
 const streamer = dev.users.find((user) => user.role === "streamer")!;
 const viewer = dev.users.find((user) => user.role === "viewer")!;
 
-Deno.test("an overlay token shows a private session, writes nothing, and ends when it is revoked", async () => {
+Deno.test("an overlay token can watch a private session, cannot write, and ends when it is revoked", async () => {
   const session = await privateSession();
   const response = await ask(streamer.token, { session, label: "main screen", days: 30 });
   assert.equal(response.status, 201);
@@ -66,7 +66,7 @@ Deno.test("an overlay token shows a private session, writes nothing, and ends wh
   overlay.send({ type: "subscribe", id: 3, session: dev.session });
   assert.equal((await overlay.answerTo(3)).code, "forbidden");
 
-  // As the README of the function says it: the streamer's own update, under row level security.
+  // As the function's README says: the streamer updates the row, under row level security.
   await asUser(streamer.id, `update public.overlay_tokens set revoked_at = now() where id = '${data.id}'`);
   assert.equal(await overlay.closed, 4503);
   const again = await connect(data.token);
@@ -76,7 +76,7 @@ Deno.test("an overlay token shows a private session, writes nothing, and ends wh
   await again.closed;
 });
 
-Deno.test("only the streamer of the session gets one", async () => {
+Deno.test("only the streamer of a session gets a token for it", async () => {
   const session = await privateSession();
   const cases: [string | null, unknown, number, string][] = [
     [viewer.token, { session }, 403, "forbidden"],
@@ -100,7 +100,7 @@ Deno.test("only the streamer of the session gets one", async () => {
   }
 });
 
-Deno.test("the 21st live token of a session is refused, by name", async () => {
+Deno.test("the 21st valid token of a session is refused with conflict", async () => {
   const session = await privateSession();
   for (let n = 0; n < 20; n++) {
     const response = await ask(streamer.token, { session });
@@ -112,14 +112,14 @@ Deno.test("the 21st live token of a session is refused, by name", async () => {
   assert.equal((await response.json()).error.code, "conflict");
 });
 
-Deno.test("a platform that is away is said to be away", async () => {
+Deno.test("an unreachable platform gives unavailable", async () => {
   const away = { ...settings, supabaseUrl: "http://127.0.0.1:9" };
   const response = await ask(streamer.token, { session: dev.session }, away);
   assert.equal(response.status, 503);
   assert.equal((await response.json()).error.code, "unavailable");
 });
 
-Deno.test("a browser may ask before it asks", async () => {
+Deno.test("a browser's preflight request is answered", async () => {
   const preflight = new Request("http://function/", { method: "OPTIONS" });
   const response = await answer(preflight, settings);
   assert.equal(response.status, 204);
@@ -136,9 +136,12 @@ Deno.test.afterAll(async () => {
   await process.status;
 });
 
-// ---- the stage ----
+// ---- helpers ----
 
-/** The pool says that it has ended before its connections have; one that Postgres ends in its place is an error. */
+/**
+ * Closes the pool and waits until its connections have closed. `end()` returns earlier, and a connection that Postgres
+ * then closes would be an error.
+ */
 async function endConnections(): Promise<void> {
   let open = database.totalCount;
   const gone = new Promise<void>((resolve) => database.on("remove", () => --open === 0 && resolve()));
@@ -154,7 +157,7 @@ function ask(token: string | null, body: unknown, by = settings): Promise<Respon
 
 async function privateSession(): Promise<string> {
   const sql = `insert into public.movie_sessions (streamer_id, title, status, visibility)
-    values ($1, 'behind a door', 'live', 'private') returning id`;
+    values ($1, 'members only', 'live', 'private') returning id`;
   return (await database.query(sql, [streamer.id])).rows[0].id;
 }
 

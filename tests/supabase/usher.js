@@ -1,4 +1,4 @@
-// Runs the binary under test: `usher dev` for a database and a gateway, and its other commands.
+// Runs the binary under test: `usher dev`, which starts a database and a gateway, and other commands.
 
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ export const root = fileURLToPath(new URL("../../", import.meta.url));
 const binary = process.env.USHER_BIN ?? resolve(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/usher");
 const run = promisify(execFile);
 
-/** Starts everything; gives what `--json` says, and how to end it. */
+/** Starts `usher dev`. Returns the values that `--json` prints, and a function that stops it. */
 export async function start() {
   const usher = spawn(binary, ["dev", "--json", "--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
@@ -28,7 +28,7 @@ export async function start() {
   return { ...JSON.parse(line), stop };
 }
 
-/** Runs a command on a database; gives what it printed. */
+/** Runs a command on a database and returns its output. */
 export async function usher(url, ...words) {
   const { stdout } = await run(binary, words, { env: { ...process.env, DATABASE_URL: url } });
   return stdout;

@@ -1,20 +1,21 @@
-//! Holds the SQL to what Postgres accepts and we do not: functions without a path, updates of every row.
+//! Checks the SQL for statements that Postgres accepts but Usher forbids: functions without a search path, and updates
+//! of every row.
 
 use crate::{Problems, has_extension, read, tree};
 
-/// The path of every function. With any other, also an empty one, Postgres looks for types and relations in `pg_temp`
-/// first, where every caller may put their own.
+/// The search path of every function. With any other path, even an empty one, Postgres looks for types and relations in
+/// `pg_temp` first, where every caller can create their own.
 const PATH: &str = "set search_path = pg_catalog, pg_temp";
 
-/// Files that do not follow the rules, and why.
+/// Files that are exempt from the rules, with the reason.
 const EXEMPT: &[(&str, &str)] = &[
     (
         "sql/shim.sql",
-        "its functions are those of the platform, as the platform has them",
+        "its functions have the form of Supabase's own",
     ),
     (
         "sql/schema.sql",
-        "a dump of what the migrations make, which are held to the rules themselves",
+        "a dump of the result of the migrations, which are checked themselves",
     ),
 ];
 
@@ -24,7 +25,7 @@ fn every_sql_function_looks_in_pg_temp_last() {
     let mut functions = 0;
     for (path, text) in files() {
         for (line, head) in function_heads(&text) {
-            // A test's own function in pg_temp is nobody's to attack.
+            // No caller can attack a test's own function in pg_temp.
             if path.starts_with("sql/tests/") && head.contains(" pg_temp.") {
                 continue;
             }
@@ -35,7 +36,7 @@ fn every_sql_function_looks_in_pg_temp_last() {
         }
     }
     assert!(functions > 50, "only {functions} functions");
-    problems.expect_none("a function takes types and tables from whoever calls it");
+    problems.expect_none("a function resolves types and tables with the caller's search path");
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn the_readers_of_sql_are_right() {
     );
 }
 
-/// The SQL of the tree: whole files, and what the documents show.
+/// Returns the SQL files of the tree, and the SQL examples of the documents.
 fn files() -> Vec<(String, String)> {
     let paths = tree()
         .into_iter()
@@ -117,7 +118,7 @@ fn files() -> Vec<(String, String)> {
         .collect()
 }
 
-/// What a document shows as SQL, line for line.
+/// Returns the SQL examples of a document, with all other lines empty.
 fn examples(text: &str) -> String {
     let mut is_sql = false;
     let lines = text.lines().map(|line| {
@@ -130,8 +131,8 @@ fn examples(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Each function that a text makes: the line, and the statement up to its end without the insides of literals, in one
-/// line of lower case.
+/// Returns each function that a text creates: its line, and the statement in one line of lower case, with empty
+/// literals.
 fn function_heads(text: &str) -> Vec<(usize, String)> {
     let code = code(text, Bodies::Blanked);
     let words = words(&code);
@@ -152,13 +153,13 @@ fn function_heads(text: &str) -> Vec<(usize, String)> {
     heads
 }
 
-/// Whether a function has the path, or a body that Postgres resolves when it is made.
+/// Whether a function sets the path, or has a body that Postgres resolves at creation.
 fn has_path(head: &str) -> bool {
     let is_resolved = head.contains(" begin atomic ") || head.contains(" return ");
     is_resolved || head.contains(&PATH.replace(',', " ,"))
 }
 
-/// The lines with an update or a delete of every row of a table.
+/// Returns the lines with an update or a delete of every row of a table.
 fn unbounded_writes(text: &str) -> Vec<usize> {
     let code = code(text, Bodies::Kept);
     let words = words(&code);
@@ -166,7 +167,7 @@ fn unbounded_writes(text: &str) -> Vec<usize> {
     for (n, (at, word)) in words.iter().enumerate() {
         let rest = || words[n + 1..].iter().map(|(_, word)| word.as_str());
         let is_write = match word.as_str() {
-            // The table, and what it is called.
+            // The table, and its alias.
             "update" => {
                 let names = rest().take_while(|word| *word != "set" && is_name(word));
                 (1..=4).contains(&names.clone().count()) && rest().nth(names.count()) == Some("set")
@@ -206,7 +207,7 @@ fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// The words of code in lower case and its punctuation, each with its place. A name with dots is one word.
+/// Returns the words and the punctuation of code in lower case, each with its offset. A dotted name counts as one word.
 fn words(code: &str) -> Vec<(usize, String)> {
     let is_part = |c: char| c.is_alphanumeric() || "_.\"$".contains(c);
     let mut words: Vec<(usize, String)> = Vec::new();
@@ -222,14 +223,14 @@ fn words(code: &str) -> Vec<(usize, String)> {
     words
 }
 
-/// What becomes of the text between dollars.
+/// The treatment of text between dollar quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bodies {
     Blanked,
     Kept,
 }
 
-/// The text without its comments and literals, byte for byte.
+/// Replaces comments and literals with spaces, and keeps every byte offset.
 fn code(text: &str, bodies: Bodies) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -261,7 +262,7 @@ fn code(text: &str, bodies: Bodies) -> String {
     out
 }
 
-/// The `$$` or `$tag$` that a text begins with.
+/// Returns the `$$` or `$tag$` at the start of a text.
 fn dollar_tag(text: &str) -> Option<&str> {
     let end = text[1..].find('$')? + 2;
     let name = &text[1..end - 1];
