@@ -94,7 +94,7 @@ impl Fault {
 pub(crate) const FAULTS: &[Fault] = &[
     fault(
         "nothing",
-        "no fault: the baseline for the other rows",
+        "no fault, for comparison",
         |evening| Box::pin(nothing(evening)),
     ),
     fault(
@@ -105,7 +105,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     fault(
         "gateway-stopped",
-        "SIGTERM of the gateway, started again after its clients have left",
+        "SIGTERM of the gateway, started again",
         |evening| Box::pin(gateway_stopped(evening)),
     ),
     fault(
@@ -136,13 +136,13 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     fault(
         "postgres-crashed",
-        "Postgres is stopped for 2 s (immediate), then recovers",
+        "Postgres is stopped (immediate) and recovers",
         |evening| Box::pin(postgres_away(evening, StopMode::Immediate)),
     )
     .short(),
     fault(
         "postgres-killed",
-        "kill -9 of Postgres, started again after 2 s",
+        "kill -9 of Postgres, which recovers",
         |evening| Box::pin(postgres_away(evening, StopMode::Crash)),
     ),
     fault(
@@ -158,7 +158,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .needs(Need::Namespace),
     fault(
         "connections-exhausted",
-        "other clients take every connection of Postgres for 4 s",
+        "other programs use every connection of Postgres for 4 s",
         |evening| Box::pin(connections_exhausted(evening)),
     ),
     fault(
@@ -179,19 +179,19 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     fault(
         "went-back",
-        "Postgres is restored from a copy 2 s old, on a new timeline",
+        "Postgres is restored to a copy from 2 s ago, on a new timeline",
         |evening| Box::pin(went_back(evening)),
     )
     .before(Crowd::MayRestart),
     fault(
         "tokens-expire",
-        "every token expires after 4 s",
+        "every token expires within seconds, repeatedly",
         |evening| Box::pin(tokens_expire(evening)),
     )
     .before(Crowd::ShortTokens),
     fault(
         "clock-jumps",
-        "the gateway's clock jumps two hours ahead and back",
+        "the gateway's clock jumps two hours ahead, and back",
         |evening| Box::pin(clock_jumps(evening)),
     )
     .needs(Need::FakeClock),
@@ -220,13 +220,13 @@ pub(crate) const FAULTS: &[Fault] = &[
     .needs(Need::Namespace),
     fault(
         "clients-vanish",
-        "half of the viewers vanish without closing, then reconnect",
+        "half of the viewers vanish without closing, and reconnect",
         |evening| Box::pin(clients_half_open(evening, Order::Vanish)),
     )
     .needs(Need::Namespace),
     fault(
         "herd-dropped",
-        "2,000 viewers lose their connection at the same moment",
+        "2,000 viewers are disconnected together",
         |evening| Box::pin(herd_dropped(evening)),
     )
     .before(Crowd::Herd),
