@@ -92,11 +92,9 @@ impl Fault {
 
 /// All faults, in the order of their runs.
 pub(crate) const FAULTS: &[Fault] = &[
-    fault(
-        "nothing",
-        "no fault, for comparison",
-        |evening| Box::pin(nothing(evening)),
-    ),
+    fault("nothing", "no fault, for comparison", |evening| {
+        Box::pin(nothing(evening))
+    }),
     fault(
         "gateway-killed",
         "kill -9 of the gateway, started again after 0.5 s",
