@@ -6,7 +6,7 @@ COMMENT ON SCHEMA public IS 'standard public schema';
 
 CREATE SCHEMA usher;
 
-COMMENT ON SCHEMA usher IS 'The realtime gateway''s own: the event log, the tallies and the functions it calls. Not for the Data API.';
+COMMENT ON SCHEMA usher IS 'Internals of the Usher gateway: the event log, the vote tallies and the functions that the gateway calls. Do not expose it through the Data API.';
 
 CREATE TABLE public.overlay_tokens (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -20,9 +20,9 @@ CREATE TABLE public.overlay_tokens (
     CONSTRAINT overlay_tokens_label_check CHECK (((char_length(label) >= 1) AND (char_length(label) <= 64)))
 );
 
-COMMENT ON TABLE public.overlay_tokens IS 'Who may show a session in an overlay. The token is not kept, only that it was issued.';
+COMMENT ON TABLE public.overlay_tokens IS 'The overlay tokens that were issued. The table does not store the tokens themselves.';
 
-COMMENT ON COLUMN public.overlay_tokens.revoked_at IS 'Set it to anything to revoke; the database writes the time, and live overlays go dark within a second.';
+COMMENT ON COLUMN public.overlay_tokens.revoked_at IS 'Set it to any time to revoke the token. The database replaces it with the current time, and live overlays stop within a second.';
 
 CREATE FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text DEFAULT 'OBS'::text, days integer DEFAULT 90) RETURNS public.overlay_tokens
     LANGUAGE plpgsql
@@ -35,19 +35,19 @@ declare
   issued public.overlay_tokens;
 begin
   if days is null or days not between 1 and days_max then
-    raise exception using errcode = 'US007', message = format('days is between 1 and %s', days_max), detail = 'days';
+    raise exception using errcode = 'US007', message = format('days must be between 1 and %s', days_max), detail = 'days';
   elsif issue_overlay_token.label is null or char_length(issue_overlay_token.label) not between 1 and 64 then
-    raise exception using errcode = 'US007', message = 'label has 1 to 64 characters', detail = 'label';
+    raise exception using errcode = 'US007', message = 'label must have 1 to 64 characters', detail = 'label';
   end if;
-  -- One issue at a time for a session, so that the count below holds.
+  -- Issues one token at a time per session, so that the count below stays correct.
   perform pg_advisory_xact_lock(hashtextextended('usher.overlay:' || session, 0));
   perform 1
   from public.movie_sessions s
   left join public.profiles p on p.id = issuer
   where s.id = session and (s.streamer_id = issuer or p.role = 'admin');
   if not found then
-    -- The same answer for a session that is not there: a stranger learns nothing.
-    raise exception using errcode = 'US004', message = 'only the streamer of a session issues its overlay tokens';
+    -- The same error if the session does not exist, so that strangers cannot probe for sessions.
+    raise exception using errcode = 'US004', message = 'only the streamer of a session can issue its overlay tokens';
   end if;
   if live_tokens_max <= (
     select count(*)
@@ -64,7 +64,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) IS 'For the Edge Function that signs overlay tokens: notes one, if the issuer owns the session.';
+COMMENT ON FUNCTION public.issue_overlay_token(session uuid, issuer uuid, label text, days integer) IS 'Records an overlay token if the issuer owns the session. For the Edge Function that signs the tokens.';
 
 CREATE TABLE public.profiles (
     id uuid NOT NULL,
@@ -82,13 +82,13 @@ CREATE TABLE public.profiles (
     CONSTRAINT profiles_username_check CHECK ((username ~ '^[a-z0-9_]{3,32}$'::text))
 );
 
-COMMENT ON TABLE public.profiles IS 'What users see of each other.';
+COMMENT ON TABLE public.profiles IS 'The public profile of each user, one row per account.';
 
-COMMENT ON COLUMN public.profiles.avatar_path IS 'Path in the bucket avatars.';
+COMMENT ON COLUMN public.profiles.avatar_path IS 'Path of the picture in the bucket avatars.';
 
-COMMENT ON COLUMN public.profiles.role IS 'What the user is on the whole platform; changed by service_role or in SQL only.';
+COMMENT ON COLUMN public.profiles.role IS 'The user''s role on the whole platform. Only service_role and direct SQL can change it.';
 
-COMMENT ON COLUMN public.profiles.preferences IS 'The user''s own settings. Read them through my_profile(): others may not.';
+COMMENT ON COLUMN public.profiles.preferences IS 'The user''s own settings. Read them through my_profile(); other users cannot read them.';
 
 CREATE FUNCTION public.my_profile() RETURNS SETOF public.profiles
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1
@@ -97,7 +97,7 @@ CREATE FUNCTION public.my_profile() RETURNS SETOF public.profiles
   select p.* from public.profiles p where p.id = (select auth.uid())
 $$;
 
-COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its preferences, which no one else can read.';
+COMMENT ON FUNCTION public.my_profile() IS 'The caller''s own profile with its preferences, which no other user can read.';
 
 CREATE FUNCTION usher.access_changed(session uuid DEFAULT NULL::uuid, "user" uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -108,7 +108,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION usher.access_changed(session uuid, "user" uuid) IS 'For triggers of the app: has the gateway ask again who may watch. A null is everybody, or every session.';
+COMMENT ON FUNCTION usher.access_changed(session uuid, "user" uuid) IS 'Makes the gateway check access again. For triggers of the app. A null user is everyone, a null session is every session.';
 
 CREATE FUNCTION usher.admit(session uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -140,7 +140,7 @@ begin
     'vote', may_write,
     'moderate', caller.moderator,
     'mine', usher.my_votes(admit.session),
-    -- A time-out ends by itself: then it is worth asking again.
+    -- The end of a time-out: then the permissions change, and the gateway should ask again.
     'ask_again_ms', ceil(1000 * extract(epoch from caller.ban_until - clock_timestamp()))
   ));
 end
@@ -184,7 +184,7 @@ begin
       acting := set_config('role', caller.role, true);
     end if;
     ignored := set_config('request.jwt.claims', caller.claims, true);
-    -- What auth.uid() looks for first: it need not parse the claims.
+    -- auth.uid() reads this setting first, so it need not parse the claims.
     ignored := set_config('request.jwt.claim.sub', caller.subject, true);
     begin
       admission := usher.admit(caller.session::uuid);
@@ -234,12 +234,12 @@ begin
   if not found then
     return null;
   end if;
-  -- Read behind the lock, so that times ascend with the numbers.
+  -- Read after the lock is taken, so that times ascend with the numbers.
   stamp := clock_timestamp();
   insert into usher.session_events (session_id, seq, type, at, message_id, data)
   values (session, last, append_to_log.type, stamp, message, append_to_log.data);
   event := usher.wire_event(last, type, stamp, data);
-  -- Assigned, as elsewhere on this path: `perform` runs a query, which costs more.
+  -- An assignment, here and elsewhere on the hot path: `perform` runs a query, which costs more.
   is_told := pg_notify(channel, usher.event_payload(session, last, event)) is not null;
   return last;
 end
@@ -257,7 +257,7 @@ CREATE FUNCTION usher.append_to_logs(sessions uuid[], types text[], messages uui
     AS $$
 declare
   stamp timestamptz;
-  -- The sessions by id, the events of each, and the number before them.
+  -- The sessions in the order of their ids, the number of events of each, and the newest number of each before them.
   logs uuid[];
   counts bigint[];
   heads bigint[];
@@ -277,7 +277,7 @@ begin
     for no key update
   ) as l;
   if coalesce(cardinality(heads), 0) <> cardinality(logs) then
-    -- Called again for the sessions that have a log, whose heads are locked now.
+    -- Some sessions have no log. Calls itself with the others, whose heads are locked now.
     select array_agg(e.session_id), array_agg(e.type), array_agg(e.message_id), array_agg(e.data)
     into sessions, types, messages, datas
     from (
@@ -306,7 +306,7 @@ begin
     from (
       select
         u.*,
-        -- Sorted by session, the sessions come as they stand in `logs`.
+        -- Ranked by id, because `logs` is sorted by id.
         (dense_rank() over (order by u.session_id))::integer as log,
         row_number() over (partition by u.session_id order by u.n) as place
       from unnest(sessions, types, messages, datas) with ordinality as u (session_id, type, message_id, data, n)
@@ -408,9 +408,9 @@ CREATE FUNCTION usher.begin_batch() RETURNS void
     AS $$
 begin
   if not pg_has_role(session_user, 'usher_gateway', 'member') then
-    raise exception using errcode = 'insufficient_privilege', message = 'batches are for usher_gateway';
+    raise exception using errcode = 'insufficient_privilege', message = 'only usher_gateway may run batches';
   end if;
-  -- The legacy settings win over the claims: left over, they would be somebody else.
+  -- auth.uid() prefers these legacy settings to the claims, so a leftover would act as another user.
   perform set_config('request.jwt.claim', '', true),
     set_config('request.jwt.claim.sub', '', true),
     set_config('request.jwt.claim.role', '', true),
@@ -444,7 +444,7 @@ declare
   violated text;
   named record;
   error_detail text;
-  -- The voting and voter that wait for a lock; theirs stand side by side.
+  -- The last poll and voter whose lock is taken, joined to one text. The votes of one voter in a poll are adjacent.
   blocked text := '';
   stored uuid;
   votings uuid[] := array_fill(null::uuid, array[size]);
@@ -454,8 +454,8 @@ declare
 begin
   perform usher.begin_batch();
 
-  -- In the order of votings and voters: another batch with the same users waits for this one and not each for the
-  -- other. A user's own votes keep their order.
+  -- Sorted by poll and voter, so that two batches with the same users cannot deadlock. The votes of one user keep their
+  -- order.
   for vote in
     select
       p.value,
@@ -497,13 +497,13 @@ begin
     ignored := set_config('request.jwt.claim.sub', vote.author, true);
     begin
       if movies[vote.n] is null then
-        -- Withdrawing nothing is fine, yet not from a voting that is closed or not the caller's to see.
+        -- Withdrawing no vote is fine, but not if the poll is closed or hidden from the caller.
         perform usher.enter_ballot(votings[vote.n], true);
         delete from public.votes v
         where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
         continue when found;
       else
-        -- The policy that a vote is returned by was asked already, for the conflict.
+        -- `on conflict` has already evaluated the select policy, so `returning` adds no check.
         insert into public.votes as v (voting_session_id, user_id, movie_id)
         values (votings[vote.n], auth.uid(), movies[vote.n])
         on conflict on constraint votes_pkey
@@ -514,7 +514,7 @@ begin
           continue;
         end if;
       end if;
-      -- Nothing was to be done, or a trigger of the project's own has kept it from being done.
+      -- The vote was already so, or a trigger of the project has prevented the change.
       select v.movie_id into stored
       from public.votes v
       where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();
@@ -523,14 +523,14 @@ begin
       end if;
     exception
       when transaction_rollback then
-        -- Nobody's fault and no answer: the gateway sends the batch again.
+        -- A deadlock or a serialization failure is no result. The gateway sends the batch again.
         raise;
       when others then
         get stacked diagnostics
           state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
-        -- A batch that is sent again, its answer being lost, asks for what it may have done: that stands, though the
-        -- voting has closed since. The table is asked in a statement of its own: role anon may not, and would fail the
-        -- whole batch once the plan of the condition is kept.
+        -- The gateway sends a batch again if it lost the answer, so an earlier attempt may have stored this vote. Such
+        -- a vote is accepted, even if the poll has closed since. The query is a separate statement: role anon has no
+        -- rights on the table, so as part of the condition it would fail the whole batch once its plan is cached.
         if vote.is_again and vote.role = 'authenticated' and (state like 'US%' or violated is not null) then
           if (
             select v.movie_id
@@ -693,7 +693,8 @@ begin
   if not found then
     return true;
   end if;
-  -- Only sessions that exist, so that nobody fills the table with ids. The nil uuid stands for all of them.
+  -- Counts only in sessions that exist, so that a caller cannot fill the table with random ids. The nil uuid means all
+  -- of them.
   if not is_row and session is distinct from '00000000-0000-0000-0000-000000000000' then
     perform 1 from public.movie_sessions m where m.id = session;
     if not found then
@@ -725,27 +726,27 @@ begin
       rows_max := bound.moderator_rows_per_statement;
       window_max := bound.moderator_rows_per_window;
     end if;
-    -- How much of this bucket has passed: so much less of the one before counts.
+    -- The part of this bucket that has passed. The previous bucket counts for the rest of the window.
     part := extract(epoch from clock_timestamp() - this_bucket) / bound.window_seconds;
     if at_once > least(rows_max, window_max) then
       raise exception using
         errcode = 'US010',
-        message = format('a request writes at most %s rows of this kind in a session', least(rows_max, window_max)),
+        message = format('a request can write at most %s rows of this kind in a session', least(rows_max, window_max)),
         detail = 'rows_max=' || least(rows_max, window_max);
     elsif current + previous * (1 - part) > window_max then
-      -- Until enough of the last bucket has left the window, or else of this one.
+      -- The time until enough rows of the previous bucket have left the window, or else of this bucket.
       wait_ms := ceil(1000 * bound.window_seconds * case
         when current <= window_max then 1 - part - (window_max - current)::numeric / previous
         else 2 - part - (window_max - at_once)::numeric / (current - at_once)
       end);
       raise exception using
         errcode = 'US010',
-        message = format('too many writes: wait %s s', ceil(wait_ms / 1000.0)),
+        message = format('too many writes; wait %s s', ceil(wait_ms / 1000.0)),
         detail = 'retry_after_ms=' || wait_ms;
     end if;
   end if;
 
-  -- One new row in ten takes some away that say nothing any more.
+  -- One new row in ten also deletes up to 100 rows that are too old to count.
   if current = rows and previous = 0 and random() < 0.1 then
     delete from usher.write_counts c
     where c.ctid = any (array(
@@ -789,7 +790,7 @@ begin
     wish := 'user';
     candidate := 'user_' || substr(replace(account::text, '-', ''), 1, 8);
   end if;
-  -- A name that is taken gets a random tail.
+  -- A username that is taken gets a random suffix.
   for attempt in 1..20 loop
     begin
       insert into public.profiles (id, username, display_name)
@@ -801,7 +802,7 @@ begin
         candidate := left(wish, 23) || '_' || substr(md5(random()::text || account::text), 1, 8);
     end;
   end loop;
-  raise exception 'no free username was found for account %', account;
+  raise exception 'found no free username for account %', account;
 end
 $_$;
 
@@ -843,7 +844,7 @@ declare
   caller record;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
-    -- An older snapshot would show a voting as open that has closed.
+    -- An older snapshot would show a closed poll as open.
     raise exception using
       errcode = 'feature_not_supported',
       message = format(
@@ -874,20 +875,20 @@ begin
   from public.voting_sessions v
   where v.id = voting;
   if not found then
-    raise exception using errcode = 'US005', message = 'no such voting';
+    raise exception using errcode = 'US005', message = 'no such poll';
   end if;
 
   if as_caller then
     select * into caller from usher.standing(ballot.session_id);
     if not found then
-      raise exception using errcode = 'US005', message = 'no such voting';
+      raise exception using errcode = 'US005', message = 'no such poll';
     elsif caller.ban_until is not null or caller.ended or not caller.writer then
       perform usher.require_writer(ballot.session_id);
     end if;
   end if;
 
   if ballot.state <> 'open' or ballot.closes_at <= clock_timestamp() then
-    raise exception using errcode = 'US008', message = 'the voting is not open';
+    raise exception using errcode = 'US008', message = 'the poll is not open';
   end if;
   allow_change := ballot.allow_change;
 end
@@ -955,7 +956,7 @@ begin
         limit greatest(events_after.max_events, 0)
       ) as w
     ) as p
-    -- Consecutive from after + 1, or nothing: who asks below the floor gets no hole.
+    -- Consecutive from after + 1, or nothing. So a caller below the floor never gets events with a gap.
     where p.seq = events_after.after + p.n and (p.n = 1 or p.bytes <= events_after.max_bytes)
     order by p.seq;
 end
@@ -1068,7 +1069,7 @@ begin
       where coalesce(e.data ->> 'deleted_by', e.data ->> 'user_id', e.data ->> 'streamer_id') = person::text
         and e.type in ('chat.deleted', 'member.banned', 'member.unbanned', 'session.updated')
     ),
-    -- What a message's deletion says, the earlier rows of that message say as well.
+    -- The earlier rows of a deleted message contain the same id.
     affected as (
       select n.session_id, n.seq from named n
       union
@@ -1106,7 +1107,7 @@ CREATE FUNCTION usher.guard_chat_message() RETURNS trigger
     AS $$
 begin
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
-    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+    raise exception using errcode = 'US007', message = 'the id, session and author of a message cannot change';
   end if;
   if row_security_active(tg_relid) then
     if old.deleted_at is not null then
@@ -1114,7 +1115,7 @@ begin
     end if;
     if new.body is distinct from old.body then
       if new.user_id is distinct from auth.uid() then
-        raise exception using errcode = 'US004', message = 'only its author edits a message';
+        raise exception using errcode = 'US004', message = 'only the author can edit a message';
       end if;
       perform usher.require_chatter(new.session_id, new.body, false);
     end if;
@@ -1137,7 +1138,7 @@ CREATE FUNCTION usher.guard_display_name() RETURNS trigger
 begin
   if usher.holds_address(new.display_name) and (tg_op = 'INSERT' or new.display_name <> old.display_name) then
     raise exception using
-      errcode = 'US007', message = 'display_name must not hold an e-mail address', detail = 'display_name';
+      errcode = 'US007', message = 'display_name must not contain an e-mail address', detail = 'display_name';
   end if;
   return new;
 end
@@ -1171,20 +1172,20 @@ CREATE FUNCTION usher.guard_movie_session() RETURNS trigger
 begin
   if tg_op = 'UPDATE' then
     if new.id <> old.id then
-      raise exception using errcode = 'US007', message = 'the id of a session does not change';
+      raise exception using errcode = 'US007', message = 'the id of a session cannot change';
     end if;
     if row_security_active(tg_relid) then
       if old.status = 'ended' and new.status <> 'ended' then
-        raise exception using errcode = 'US003', message = 'an ended session stays ended';
+        raise exception using errcode = 'US003', message = 'an ended session cannot be reopened';
       end if;
       if old.status = 'live' and new.status = 'scheduled' then
-        raise exception using errcode = 'US009', message = 'a live session does not go back to scheduled: end it';
+        raise exception using errcode = 'US009', message = 'a live session cannot go back to scheduled; end it instead';
       end if;
       if not (old.streamer_id = auth.uid() or usher.is_admin())
         and (new.title, new.movie_id, new.status, new.visibility, new.starts_at)
           is distinct from (old.title, old.movie_id, old.status, old.visibility, old.starts_at)
       then
-        raise exception using errcode = 'US004', message = 'moderators change slow mode and chat only';
+        raise exception using errcode = 'US004', message = 'moderators can change only slow mode and chat';
       end if;
     end if;
   end if;
@@ -1206,11 +1207,11 @@ CREATE FUNCTION usher.guard_overlay_token() RETURNS trigger
     AS $$
 begin
   if (new.id, new.session_id) <> (old.id, old.session_id) then
-    raise exception using errcode = 'US007', message = 'an overlay token keeps its id and session';
+    raise exception using errcode = 'US007', message = 'the id and session of an overlay token cannot change';
   end if;
   if row_security_active(tg_relid) then
     if new.revoked_at is null and old.revoked_at is not null then
-      raise exception using errcode = 'US009', message = 'a revoked token stays revoked';
+      raise exception using errcode = 'US009', message = 'a revoked token cannot be restored';
     end if;
     new.revoked_at := coalesce(old.revoked_at, case when new.revoked_at is not null then now() end);
   end if;
@@ -1224,7 +1225,7 @@ CREATE FUNCTION usher.guard_session_ban() RETURNS trigger
     AS $$
 begin
   if tg_op = 'UPDATE' and (new.session_id, new.user_id) <> (old.session_id, old.user_id) then
-    raise exception using errcode = 'US007', message = 'a ban does not move to another user or session';
+    raise exception using errcode = 'US007', message = 'a ban cannot move to another user or session';
   end if;
   if row_security_active(tg_relid) then
     new.banned_by := auth.uid();
@@ -1243,11 +1244,11 @@ declare
 begin
   if tg_op = 'DELETE' then
     if not as_caller then
-      -- The owner's deletes are those of accounts, options and votings that go away: they always may, but whoever
-      -- counts waits for them too.
+      -- The owner's deletes come from deleted accounts, options and polls. They are always allowed, but a close must
+      -- wait for them too, so they take the lock.
       perform pg_advisory_xact_lock_shared(usher.ballot_lock_key(old.voting_session_id));
     elsif not usher.enter_ballot(old.voting_session_id, true) then
-      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+      raise exception using errcode = 'US009', message = 'a vote in this poll is final';
     end if;
     return old;
   end if;
@@ -1255,9 +1256,9 @@ begin
   allow_change := usher.enter_ballot(new.voting_session_id, as_caller);
   if tg_op = 'UPDATE' then
     if (new.voting_session_id, new.user_id) <> (old.voting_session_id, old.user_id) then
-      raise exception using errcode = 'US007', message = 'a vote keeps its voting and its voter';
+      raise exception using errcode = 'US007', message = 'the poll and the voter of a vote cannot change';
     elsif new.movie_id <> old.movie_id and not allow_change and as_caller then
-      raise exception using errcode = 'US009', message = 'a vote in this voting is final';
+      raise exception using errcode = 'US009', message = 'a vote in this poll is final';
     end if;
     new.updated_at := now();
   end if;
@@ -1273,7 +1274,7 @@ begin
   if row_security_active(tg_relid) then
     perform usher.require_writer(new.session_id);
     if tg_op = 'UPDATE' and old.state = 'closed' then
-      raise exception using errcode = 'US008', message = 'a closed voting is final';
+      raise exception using errcode = 'US008', message = 'a closed poll is final';
     end if;
   end if;
   return new;
@@ -1293,15 +1294,15 @@ begin
     end if;
   else
     if (new.id, new.session_id) <> (old.id, old.session_id) then
-      raise exception using errcode = 'US007', message = 'a voting keeps its id and session';
+      raise exception using errcode = 'US007', message = 'the id and session of a poll cannot change';
     elsif new.state <> old.state and (old.state, new.state) not in (('draft', 'open'), ('open', 'closed')) then
       raise exception using
-        errcode = 'US009', message = format('a voting does not go from %s to %s', old.state, new.state);
+        errcode = 'US009', message = format('a poll cannot go from %s to %s', old.state, new.state);
     end if;
-    -- Voters are waited for where counting them starts or ends: at the close, and where counts turn public.
+    -- Waits for voters before a count starts or ends: at the close, and where the counts become public or secret.
     if old.state = 'open' and (new.state <> 'open' or new.results_visibility <> old.results_visibility) then
       if current_setting('transaction_isolation') <> 'read committed' then
-        -- An older snapshot would not show every vote that was waited for.
+        -- An older snapshot would miss votes that were committed during the wait.
         raise exception using
           errcode = 'feature_not_supported',
           message = format(
@@ -1484,7 +1485,7 @@ begin
   where m.session_id = any (sessions)
   order by m.session_id, m.created_at
   for update;
-  -- Not for update: a voter who is in the box may still need the key of the voting for its tally.
+  -- Not `for update`: a voter who holds the ballot lock may still need the poll's key for the tally.
   perform 1 from public.voting_sessions v where v.session_id = any (sessions) order by v.id for no key update;
   perform case
     when b.goes then pg_advisory_xact_lock(usher.ballot_lock_key(b.voting_id))
@@ -1591,7 +1592,7 @@ begin
     if found_count >= max_messages or looked_at = looked_at_max then
       return;
     end if;
-    -- Whatever has left the log was written before its oldest event was numbered.
+    -- A message that has left the log is older than the oldest event in the log.
     select e.at
     into bound
     from usher.session_events e
@@ -1648,7 +1649,8 @@ CREATE FUNCTION usher.messages_before(session uuid, before_seq bigint, before_at
 begin
   select
     coalesce(array_agg(v.message order by p.n) filter (where v.message is not null), '{}'),
-    -- By what was looked at and not by what the caller sees of it, so that a hidden message does not end the chat.
+    -- Counts the positions found, not the messages that the caller may see, so that a hidden message does not end the
+    -- history.
     case
       when count(p.id) >= max_messages or count(p.id) < count(*) then (array_agg(p.place order by p.n desc))[1]
     end
@@ -1774,7 +1776,7 @@ begin
     );
     return null;
   end if;
-  -- Nothing is said of a user who is gone, nor in a session that is.
+  -- Records nothing if the user or the session is deleted.
   perform 1
   from public.profiles p
   join public.movie_sessions s on s.id = old.session_id
@@ -1794,7 +1796,8 @@ CREATE FUNCTION usher.on_bans_changed() RETURNS trigger
     AS $$
 begin
   if tg_op = 'UPDATE' then
-    -- Compared as sets and not joined: there is no index, and a plan made for one row would compare each with each.
+    -- `except` instead of a join: there is no index, and a plan that was made for one row would compare every row with
+    -- every other.
     perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
     from (
       select n.session_id, n.user_id, n.until from changed_rows n
@@ -1848,7 +1851,7 @@ CREATE FUNCTION usher.on_members_changed() RETURNS trigger
     AS $$
 begin
   if tg_op = 'UPDATE' then
-    -- An owner may give a membership to somebody else: then the one who had it loses access.
+    -- A table owner may move a membership to another user. Then the previous member loses access too.
     perform usher.notify_access_of_many(array_agg(c.session_id), array_agg(c.user_id))
     from (
       select n.session_id, n.user_id from changed_rows n
@@ -1873,7 +1876,7 @@ CREATE FUNCTION usher.on_message_created() RETURNS trigger
 declare
   has_events boolean;
 begin
-  -- Owners and service roles too, whom require_chatter does not ask.
+  -- Here too, because require_chatter does not check table owners and service roles.
   if not usher.has_ink(new.body) then
     perform usher.refuse_blank_message();
   end if;
@@ -1888,7 +1891,7 @@ begin
     insert into usher.pending_events (depth, session_id, type, subject)
     values (pg_trigger_depth(), new.session_id, 'chat.created', new.id);
   end if;
-  -- An import of what is deleted already.
+  -- An import of a message that is already deleted.
   if new.deleted_at is not null then
     perform usher.expect_events();
     insert into usher.pending_events (session_id, type, subject, deleted_at, deleted_by)
@@ -1906,7 +1909,8 @@ CREATE FUNCTION usher.on_message_removed() RETURNS trigger
 declare
   has_others boolean;
 begin
-  -- As usher.expect_events asks, which a cascade over thousands of messages need not call for each.
+  -- Inlines the check of usher.expect_events, so that a cascade over thousands of messages does not call it for each
+  -- one.
   select t.has_others into has_others from usher.pending_transactions t where t.xact = pg_current_xact_id();
   if has_others is not true then
     perform usher.expect_events();
@@ -1926,9 +1930,9 @@ CREATE FUNCTION usher.on_message_updated() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- The guard has refused it already, unless another BEFORE trigger came after the guard.
+  -- The guard has already refused this, unless a later BEFORE trigger changed the row.
   if (new.id, new.session_id, new.user_id) <> (old.id, old.session_id, old.user_id) then
-    raise exception using errcode = 'US007', message = 'a message keeps its id, session and author';
+    raise exception using errcode = 'US007', message = 'the id, session and author of a message cannot change';
   end if;
   if new.body is distinct from old.body and not usher.has_ink(new.body) then
     perform usher.refuse_blank_message();
@@ -1957,7 +1961,7 @@ begin
   for voting in
     select v.id, v.session_id
     from public.voting_sessions v
-    -- Two where an owner moves an option to another ballot.
+    -- Two polls, if an owner moves an option to another ballot.
     where v.id in (old.voting_session_id, new.voting_session_id) and v.state = 'open'
   loop
     perform usher.record_event(voting.session_id, 'voting.updated', voting.id, null);
@@ -1988,13 +1992,13 @@ begin
   perform usher.lock_for_deletion(
     array(select s.id from public.movie_sessions s where s.streamer_id = old.id order by s.id for update), old.id
   );
-  -- The log forgets at the commit; what the transaction has recorded so far, now.
+  -- The log is redacted at the commit. Events that this transaction has recorded so far are redacted here.
   perform usher.gather_events();
   update usher.pending_events p
   set data = usher.forget_in(p.data, old.id)
   where p.xact = pg_current_xact_id() and p.data is not null;
   perform usher.record_event(null, 'account.deleted', old.id, null);
-  -- A token outlives the account: its bearer may watch like a stranger, and may not write.
+  -- A token can outlive its account. Its holder may then watch like a stranger, but not write.
   perform usher.notify_access(null, old.id);
   return old;
 end
@@ -2050,7 +2054,7 @@ begin
     return null;
   end if;
   if new.status = 'ended' and old.status <> 'ended' then
-    -- The place of the voting's close, which comes first: see on_sessions_ended.
+    -- Keeps the place in the log for the close of the poll, which comes before the update: see on_sessions_ended.
     perform usher.record_event(new.id, 'session.ended', null, null);
   end if;
   perform usher.record_event(new.id, 'session.updated', new.id, null);
@@ -2265,10 +2269,10 @@ declare
   named record;
   error_detail text;
   posted uuid;
-  -- Sessions and authors who wait for a lock.
+  -- The sessions and authors whose lock is taken, each joined to one text.
   blocked text[] := '{}';
   written integer;
-  -- The items that were inserted, in this order, and the messages that came of it.
+  -- The items that were inserted, in this order, and the ids of the messages that they became.
   inserted integer[] := '{}';
   made uuid[];
   messages uuid[] := array_fill(null::uuid, array[size]);
@@ -2283,7 +2287,7 @@ begin
     perform usher.take_turns(batch);
   exception
     when lock_not_available then
-      -- Each message then takes its own, and the one that is blocked is refused by itself.
+      -- Each message then takes its own lock, and only a blocked one is refused.
       perform usher.wait_no_more();
   end;
 
@@ -2324,10 +2328,10 @@ begin
       acting := set_config('role', post.role, true);
     end if;
     ignored := set_config('request.jwt.claims', post.claims, true);
-    -- What auth.uid() looks for first: it need not parse the claims, again and again.
+    -- auth.uid() reads this setting first, so it need not parse the claims each time.
     ignored := set_config('request.jwt.claim.sub', post.author, true);
     begin
-      -- Nothing is returned and no conflict is named: either would have the policy for reading evaluated as well.
+      -- No `returning` and no `on conflict`: both would make Postgres evaluate the select policy as well.
       posted := gen_random_uuid();
       insert into public.chat_messages (id, session_id, user_id, body, nonce, reply_to)
       values (
@@ -2341,20 +2345,21 @@ begin
         inserted := inserted || post.n;
         continue;
       end if;
-      -- A trigger of the project's own has swallowed it.
+      -- A trigger of the project has dropped the row.
       state := 'US004';
       violated := null;
     exception
       when transaction_rollback then
-        -- Nobody's fault and no answer: the gateway sends the batch again, the nonces keep it from doubling.
+        -- A deadlock or a serialization failure is no result. The gateway sends the batch again, and the nonces prevent
+        -- duplicates.
         raise;
       when others then
         get stacked diagnostics
           state = returned_sqlstate, violated = constraint_name, error_detail = pg_exception_detail;
     end;
 
-    -- Not written: it was before, or it may not be. What was written before is acknowledged even where the
-    -- author may not write any more.
+    -- The message was refused, or an earlier attempt has already written it. An earlier message is acknowledged even if
+    -- its author may no longer write.
     posted := null;
     if state like 'US%' or state = '23505' then
       select m.id into posted
@@ -2383,16 +2388,16 @@ begin
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   perform usher.end_batch();
   made := usher.settle();
-  -- All rows are locked by now: what is left to wait for is the commit, which queues behind those of everybody else who
-  -- notifies and is not blocked by a session.
+  -- All rows are locked now. Only the commit can still wait, behind all other transactions that notify, not behind one
+  -- session. So it gets a longer timeout.
   perform set_config('lock_timeout', '5s', true);
-  -- A project's trigger may have given a message another id: the messages come in the order of the items.
+  -- A project's trigger may have changed the id of a message. The messages are in the order of the items.
   if cardinality(made) = cardinality(inserted) then
     for k in 1..cardinality(made) loop
       messages[inserted[k]] := made[k];
     end loop;
   end if;
-  -- What was inserted and is not in the log, a trigger has removed again.
+  -- A trigger has removed a message that was inserted but is not in the log.
   return query
     select
       i.n - 1, s.seq, case when not i.is_removed then messages[i.n] end, are_created[i.n] and not i.is_removed,
@@ -2437,8 +2442,8 @@ begin
     delete from usher.session_heads h
     where h.session_id = any (wanted.deleted_sessions)
       and not exists (select 1 from public.movie_sessions s where s.id = h.session_id);
-    -- A session that was inserted again goes on with its numbers. It leaves one out: whoever watches it cannot continue from
-    -- before it, and starts over without the messages that are gone.
+    -- A session that was deleted and inserted again keeps counting, but skips one number. Its viewers then cannot
+    -- continue from their old position: they start over, without the deleted messages.
     with again as (
       update usher.session_heads h
       set seq = h.seq + 1, floor = h.seq + 1
@@ -2580,7 +2585,7 @@ CREATE FUNCTION usher.refuse_blank_message() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception using errcode = 'US007', message = 'a message has at least one visible character', detail = 'body';
+  raise exception using errcode = 'US007', message = 'a message must have at least one visible character', detail = 'body';
 end
 $$;
 
@@ -2594,7 +2599,7 @@ begin
   if count > rows_max then
     raise exception using
       errcode = 'US010',
-      message = format('a request writes at most %s rows of this kind', rows_max),
+      message = format('a request can write at most %s rows of this kind', rows_max),
       detail = 'rows_max=' || rows_max;
   end if;
 end
@@ -2607,8 +2612,8 @@ CREATE FUNCTION usher.refuse_truncate() RETURNS trigger
 begin
   raise exception using
     errcode = 'feature_not_supported',
-    message = format('%s is not to be truncated', tg_table_name),
-    hint = 'Use delete: its triggers keep the event log, the tallies and live viewers right.';
+    message = format('%s cannot be truncated', tg_table_name),
+    hint = 'Use delete, whose triggers update the event log, the tallies and live viewers.';
 end
 $$;
 
@@ -2621,7 +2626,7 @@ CREATE FUNCTION usher.refuse_used_id() RETURNS trigger
 begin
   perform 1 from usher.session_events e where e.message_id = new.id limit 1;
   if found then
-    raise exception using errcode = 'US009', message = 'another message had this id';
+    raise exception using errcode = 'US009', message = 'another message has used this id';
   end if;
   return null;
 end
@@ -2642,7 +2647,7 @@ begin
   if body is null or not usher.has_ink(body) then
     perform usher.refuse_blank_message();
   elsif char_length(body) > 2000 then
-    raise exception using errcode = 'US006', message = 'a message has at most 2000 characters';
+    raise exception using errcode = 'US006', message = 'a message must have at most 2000 characters';
   end if;
 
   perform 1
@@ -2660,14 +2665,15 @@ begin
     end if;
   else
     select * into caller from usher.standing(require_chatter.session);
-    -- Only a refusal asks for its name.
+    -- require_writer costs more, so it is called only to raise the error.
     if not found or caller.ban_until is not null or caller.ended or not caller.writer then
       perform usher.require_writer(require_chatter.session);
     end if;
     if not caller.chat_enabled and not caller.moderator then
       raise exception using errcode = 'US004', message = 'the chat is switched off';
     elsif is_new and caller.slow_mode_seconds > 0 and not caller.moderator then
-      -- An author passes one message at a time, so that two at once cannot both be the first.
+      -- The lock lets one message of an author through at a time. Otherwise two concurrent ones could both be the
+      -- first.
       perform pg_advisory_xact_lock(usher.pace_lock_key(session, author));
       select ceil(1000 * (caller.slow_mode_seconds - extract(epoch from clock_timestamp() - max(m.created_at))))
       into wait_ms
@@ -2683,7 +2689,7 @@ begin
   end if;
   if is_limited then
     written := usher.messages_of_request();
-    -- At the first row too many, where the limit is a multiple of this, and not for each row.
+    -- Checked after every 20 rows, not after each row. So a limit is exact only if it is a multiple of 20.
     if written % 20 = 1 and written > 1 then
       perform usher.refuse_rows_above('messages', written);
     end if;
@@ -2706,13 +2712,13 @@ begin
   elsif caller.ban_until = 'infinity' then
     raise exception using errcode = 'US002', message = 'you are banned from this session';
   elsif caller.ban_until is not null then
-    raise exception using errcode = 'US002', message = 'you may not write here for now';
+    raise exception using errcode = 'US002', message = 'you are timed out in this session';
   elsif caller.ended then
     raise exception using errcode = 'US003', message = 'the session has ended';
   elsif not exists (select 1 from public.profiles p where p.id = auth.uid()) then
-    raise exception using errcode = 'US004', message = 'this account has no profile: it was deleted';
+    raise exception using errcode = 'US004', message = 'this account was deleted';
   elsif not caller.writer then
-    raise exception using errcode = 'US004', message = 'only members may write here';
+    raise exception using errcode = 'US004', message = 'only members can write in this session';
   end if;
 end
 $$;
@@ -2836,7 +2842,7 @@ begin
     if pending.depth = 1 then
       created := array[pending.message_id];
     end if;
-    -- The row as the Data API returns it, with its author. Without the text if the message is deleted by now.
+    -- The row as the Data API returns it, plus its author. Without the text if the message is deleted.
     select
       m.deleted_at is not null,
       left(row_to_json(m)::text, -1) || ',"author":' || coalesce(
@@ -2884,7 +2890,7 @@ CREATE FUNCTION usher.settle_events(tx xid8, has_others boolean) RETURNS uuid[]
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- Of so many events the data is in memory at a time.
+  -- Events per chunk. This bounds the memory for their data.
   events_max constant integer := 20000;
   chunk record;
   created constant uuid[] := array(
@@ -2916,7 +2922,7 @@ begin
         q.n, q.session_id, q.type, q.subject,
         case
           when q.type = 'chat.created' then (
-            -- As usher.settle has it of one message.
+            -- The same query as in usher.settle, for one message.
             select
               case when m.deleted_at is null then d.data::json else usher.redact(d.data::json) end
             from public.chat_messages m
@@ -2944,7 +2950,7 @@ begin
             from (
               select
                 q.subject as id, q.session_id, q.deleted_at,
-                -- Who has deleted their own account is not named.
+                -- Null if the user who deleted it has deleted their account since.
                 (select o.id from public.profiles o where o.id = q.deleted_by) as deleted_by
             ) as x
           )
@@ -2958,7 +2964,7 @@ begin
     exit when chunk.count = 0;
 
     if not is_prepared and chunk.count = events_max then
-      -- More than one chunk: the heads of all are locked first.
+      -- There is more than one chunk, so lock the heads of all chunks first.
       perform usher.prepare_settlement(tx);
       is_prepared := true;
       continue;
@@ -3007,11 +3013,11 @@ declare
 begin
   return query
   select
-    -- 'infinity' is for good, null is no ban in force.
+    -- 'infinity' is a permanent ban; null is no ban now.
     case when b.user_id is not null and s.streamer_id <> b.user_id then coalesce(b.until, 'infinity') end,
     s.status = 'ended',
     staff.moderates,
-    -- Without a profile there is no account: a token outlives an account that is deleted.
+    -- Without a profile, the account was deleted: a token can outlive its account.
     p.id is not null and (s.visibility = 'public' or m.user_id is not null or staff.moderates),
     s.chat_enabled,
     s.slow_mode_seconds
@@ -3095,11 +3101,11 @@ CREATE FUNCTION usher.trim_events(max_age interval, max_count integer, batch int
     AS $$
 begin
   if max_age is null or max_age < interval '1 hour' then
-    raise exception using errcode = 'invalid_parameter_value', message = 'max_age is at least 1 hour';
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_age must be at least 1 hour';
   elsif max_count is null or max_count < 100 then
-    raise exception using errcode = 'invalid_parameter_value', message = 'max_count is at least 100';
+    raise exception using errcode = 'invalid_parameter_value', message = 'max_count must be at least 100';
   elsif batch is null or batch not between 0 and 100000 then
-    raise exception using errcode = 'invalid_parameter_value', message = 'batch is between 0 and 100000';
+    raise exception using errcode = 'invalid_parameter_value', message = 'batch must be between 0 and 100000';
   end if;
   return usher.trim_logs(max_age, max_count, batch);
 end
@@ -3130,7 +3136,7 @@ begin
     order by h.session_id
   loop
     exit when deleted >= batch;
-    -- Times ascend with the numbers, so the first row that is young enough ends what may go.
+    -- Times ascend with the numbers. So everything before the first row that is young enough can go.
     select coalesce(min(e.seq) filter (
       where (oldest_kept is null or e.at >= oldest_kept) and e.seq > log.by_count
     ), max(e.seq) + 1) - 1
@@ -3145,8 +3151,8 @@ begin
     if trimmed_to is null or trimmed_to <= log.floor then
       continue;
     end if;
-    -- The head first, as everybody does who touches rows of the log. One that is locked is passed over until the next time:
-    -- it must not hold up the others, whose heads are locked meanwhile.
+    -- Takes the head first, like every writer of log rows. It skips a locked head until the next call, because it
+    -- already holds other heads and must not keep them while it waits.
     perform 1 from usher.session_heads h where h.session_id = log.session_id for no key update skip locked;
     continue when not found;
     deleted := deleted + (trimmed_to - log.floor);
@@ -3198,7 +3204,7 @@ begin
     for no key update skip locked
   ) as l;
 
-  -- Asked again behind the locks: another gateway may have been here.
+  -- Computed again after taking the locks, because another gateway may have updated the totals in the meantime.
   with differences as materialized (
     select * from usher.vote_total_differences(votings)
   ),
@@ -3342,13 +3348,13 @@ CREATE TABLE public.chat_messages (
     CONSTRAINT chat_messages_deleted_by_check CHECK (((deleted_by IS NULL) OR (deleted_at IS NOT NULL)))
 );
 
-COMMENT ON TABLE public.chat_messages IS 'Chat. Deleting is setting deleted_at: the row stays for moderators, nobody else sees it.';
+COMMENT ON TABLE public.chat_messages IS 'Chat messages. To delete one, set deleted_at: the row stays, visible only to its author and to moderators.';
 
-COMMENT ON COLUMN public.chat_messages.nonce IS 'The author''s own mark: the same one twice in a session is the same message.';
+COMMENT ON COLUMN public.chat_messages.nonce IS 'A random id that the author chooses. A second message with the same nonce in a session is the same message.';
 
 COMMENT ON COLUMN public.chat_messages.edited_at IS 'Set by the database when the body changes.';
 
-COMMENT ON COLUMN public.chat_messages.deleted_at IS 'Set it to anything to delete; the database writes the time and who did it.';
+COMMENT ON COLUMN public.chat_messages.deleted_at IS 'Set it to any time to delete the message. The database replaces it with the current time and sets deleted_by.';
 
 CREATE TABLE public.movie_sessions (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3371,11 +3377,11 @@ CREATE TABLE public.movie_sessions (
     CONSTRAINT movie_sessions_visibility_check CHECK ((visibility = ANY (ARRAY['public'::text, 'members'::text, 'private'::text])))
 );
 
-COMMENT ON TABLE public.movie_sessions IS 'A streaming session. Public and members ones are readable by everybody, private ones by members.';
+COMMENT ON TABLE public.movie_sessions IS 'A streaming session. Everyone can read public and members sessions; only members can read private ones.';
 
-COMMENT ON COLUMN public.movie_sessions.visibility IS 'public: all read and write; members: all read, members write; private: members only.';
+COMMENT ON COLUMN public.movie_sessions.visibility IS 'public: everyone reads and writes. members: everyone reads, members write. private: only members read and write.';
 
-COMMENT ON COLUMN public.movie_sessions.slow_mode_seconds IS 'Seconds between two messages of one user; 0 is off. Moderators are exempt.';
+COMMENT ON COLUMN public.movie_sessions.slow_mode_seconds IS 'Minimum seconds between two messages of one user; 0 turns slow mode off. Moderators are exempt.';
 
 CREATE TABLE public.movies (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3397,11 +3403,11 @@ CREATE TABLE public.movies (
 )
 WITH (fillfactor='50');
 
-COMMENT ON TABLE public.movies IS 'Movies that are watched and voted for.';
+COMMENT ON TABLE public.movies IS 'Movies that people watch and vote for.';
 
-COMMENT ON COLUMN public.movies.poster_path IS 'Path in the bucket posters.';
+COMMENT ON COLUMN public.movies.poster_path IS 'Path of the poster in the bucket posters.';
 
-COMMENT ON COLUMN public.movies.vote_total IS 'Votes over all votings whose counts are public: those with live results, and closed ones. Kept by triggers.';
+COMMENT ON COLUMN public.movies.vote_total IS 'Votes in all polls with public counts: polls with live results, and closed polls. Maintained by triggers.';
 
 CREATE TABLE public.session_bans (
     session_id uuid NOT NULL,
@@ -3414,9 +3420,9 @@ CREATE TABLE public.session_bans (
     CONSTRAINT session_bans_reason_check CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
 );
 
-COMMENT ON TABLE public.session_bans IS 'Who may not write. With an end it is a time-out; without, the user is out.';
+COMMENT ON TABLE public.session_bans IS 'Bans and time-outs. A row with an end is a time-out: the user reads but cannot write. Without an end, the user cannot read either.';
 
-COMMENT ON COLUMN public.session_bans.until IS 'Null: for good.';
+COMMENT ON COLUMN public.session_bans.until IS 'The end of a time-out. Null is a permanent ban.';
 
 CREATE TABLE public.session_members (
     session_id uuid NOT NULL,
@@ -3427,7 +3433,7 @@ CREATE TABLE public.session_members (
     CONSTRAINT session_members_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'moderator'::text])))
 );
 
-COMMENT ON TABLE public.session_members IS 'Who belongs to a session, and who moderates it.';
+COMMENT ON TABLE public.session_members IS 'The members of each session, and its moderators.';
 
 CREATE TABLE public.votes (
     voting_session_id uuid NOT NULL,
@@ -3437,7 +3443,7 @@ CREATE TABLE public.votes (
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE public.votes IS 'One vote of one user in one voting. Secret: users see their own.';
+COMMENT ON TABLE public.votes IS 'One vote of one user in one poll. Votes are secret: users see only their own.';
 
 CREATE TABLE public.voting_options (
     voting_session_id uuid NOT NULL,
@@ -3446,7 +3452,7 @@ CREATE TABLE public.voting_options (
     created_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE public.voting_options IS 'The ballot, in the order of position.';
+COMMENT ON TABLE public.voting_options IS 'The ballot of a poll, in the order of position.';
 
 CREATE TABLE public.voting_sessions (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3467,13 +3473,13 @@ CREATE TABLE public.voting_sessions (
     CONSTRAINT voting_sessions_state_check CHECK ((state = ANY (ARRAY['draft'::text, 'open'::text, 'closed'::text])))
 );
 
-COMMENT ON TABLE public.voting_sessions IS 'A voting on what to watch. At most one is open in a session; closed is final.';
+COMMENT ON TABLE public.voting_sessions IS 'A poll on the movie to watch. A session has at most one open poll. A closed poll is final.';
 
-COMMENT ON COLUMN public.voting_sessions.results_visibility IS 'Whether viewers see counts while the voting is open.';
+COMMENT ON COLUMN public.voting_sessions.results_visibility IS 'live: viewers see counts while the poll is open. after_close: only after the close.';
 
-COMMENT ON COLUMN public.voting_sessions.allow_change IS 'Whether a voter may change or withdraw a vote.';
+COMMENT ON COLUMN public.voting_sessions.allow_change IS 'Whether voters may change or withdraw their votes.';
 
-COMMENT ON COLUMN public.voting_sessions.results IS 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Written by the database.';
+COMMENT ON COLUMN public.voting_sessions.results IS 'The counts at the close: {"total", "counts": [{"movie", "votes"}]}. Set by the database.';
 
 CREATE TABLE usher.channels (
     only_row boolean DEFAULT true NOT NULL,
@@ -3483,7 +3489,7 @@ CREATE TABLE usher.channels (
     CONSTRAINT channels_only_row_check CHECK (only_row)
 );
 
-COMMENT ON TABLE usher.channels IS 'The names of the NOTIFY channels. A secret of the gateway: whoever knows a name can forge and overhear it.';
+COMMENT ON TABLE usher.channels IS 'The names of the NOTIFY channels. Only the gateway may know them: a role with a name can forge events and read all of them.';
 
 CREATE TABLE usher.identity (
     only_row boolean DEFAULT true NOT NULL,
@@ -3497,7 +3503,7 @@ CREATE TABLE usher.movie_votes (
     votes bigint NOT NULL
 );
 
-COMMENT ON TABLE usher.movie_votes IS 'What movies.vote_total holds of each voting. Written by update_vote_totals alone.';
+COMMENT ON TABLE usher.movie_votes IS 'The votes of each poll that movies.vote_total includes. Only update_vote_totals writes it.';
 
 CREATE UNLOGGED TABLE usher.pending_events (
     xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -3512,13 +3518,13 @@ CREATE UNLOGGED TABLE usher.pending_events (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE usher.pending_events IS 'What usher.settle() will append to the logs, in the order of n. Empty between transactions.';
+COMMENT ON TABLE usher.pending_events IS 'The events that usher.settle() will append to the logs, in the order of n. Empty between transactions.';
 
-COMMENT ON COLUMN usher.pending_events.subject IS 'The message, voting or person that the row is about.';
+COMMENT ON COLUMN usher.pending_events.subject IS 'The message, poll or person of the event.';
 
-COMMENT ON COLUMN usher.pending_events.data IS 'The event''s data where it is known; else usher.settle() reads it from the subject''s row.';
+COMMENT ON COLUMN usher.pending_events.data IS 'The data of the event, if already known. Otherwise usher.settle() reads it from the subject''s row.';
 
-COMMENT ON COLUMN usher.pending_events.deleted_at IS 'Of a chat.deleted, as deleted_by.';
+COMMENT ON COLUMN usher.pending_events.deleted_at IS 'Used only by chat.deleted, like deleted_by.';
 
 ALTER TABLE usher.pending_events ALTER COLUMN n ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME usher.pending_events_n_seq
@@ -3541,7 +3547,7 @@ CREATE UNLOGGED TABLE usher.pending_transactions (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE usher.pending_transactions IS 'The running transactions that have something to settle, with the first message of each. Empty between transactions.';
+COMMENT ON TABLE usher.pending_transactions IS 'The running transactions with something to settle, each with its first message. Empty between transactions.';
 
 CREATE UNLOGGED TABLE usher.pending_votes (
     xact xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -3551,7 +3557,7 @@ CREATE UNLOGGED TABLE usher.pending_votes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE usher.pending_votes IS 'What usher.settle() will add to the tallies. The nil uuid as the movie is a change of the voting itself.';
+COMMENT ON TABLE usher.pending_votes IS 'The changes that usher.settle() will add to the vote tallies. A nil movie_id marks a change of the poll itself.';
 
 CREATE TABLE usher.session_events (
     session_id uuid NOT NULL,
@@ -3564,11 +3570,11 @@ CREATE TABLE usher.session_events (
     CONSTRAINT session_events_type_check CHECK (((char_length(type) >= 1) AND (char_length(type) <= 64)))
 );
 
-COMMENT ON TABLE usher.session_events IS 'The log. Written by append_to_log and append_to_logs alone, trimmed by trim_events.';
+COMMENT ON TABLE usher.session_events IS 'The event log. Only append_to_log and append_to_logs insert rows; trim_events removes old ones.';
 
-COMMENT ON COLUMN usher.session_events.message_id IS 'The chat message that the event is about.';
+COMMENT ON COLUMN usher.session_events.message_id IS 'The chat message of the event.';
 
-COMMENT ON COLUMN usher.session_events.data IS 'The exact text that goes out, hence json and not jsonb.';
+COMMENT ON COLUMN usher.session_events.data IS 'The exact text that the gateway sends; hence json, not jsonb.';
 
 CREATE TABLE usher.session_heads (
     session_id uuid NOT NULL,
@@ -3578,9 +3584,9 @@ CREATE TABLE usher.session_heads (
 )
 WITH (fillfactor='20');
 
-COMMENT ON TABLE usher.session_heads IS 'The newest number of each session''s log. The lock on the row makes commit order the order of numbers.';
+COMMENT ON TABLE usher.session_heads IS 'The newest number of each session''s log. The lock on this row makes events commit in the order of their numbers.';
 
-COMMENT ON COLUMN usher.session_heads.floor IS 'The number before the oldest row that is kept.';
+COMMENT ON COLUMN usher.session_heads.floor IS 'The number just before the oldest row of the log.';
 
 CREATE TABLE usher.vote_tallies (
     voting_session_id uuid NOT NULL,
@@ -3592,11 +3598,11 @@ CREATE TABLE usher.vote_tallies (
 )
 WITH (fillfactor='20');
 
-COMMENT ON TABLE usher.vote_tallies IS 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, its version the sum of revisions. Rows are never removed while the voting is there: versions only grow.';
+COMMENT ON TABLE usher.vote_tallies IS 'Votes by backend slot, so that voters do not queue on one row. A tally is the sum over slots, and its version is the sum of revisions. Rows stay as long as the poll exists, so versions only grow.';
 
-COMMENT ON COLUMN usher.vote_tallies.movie_id IS 'The nil uuid stands for the voting itself: its changes are revisions too.';
+COMMENT ON COLUMN usher.vote_tallies.movie_id IS 'The nil uuid counts changes of the poll itself, which are revisions too.';
 
-COMMENT ON COLUMN usher.vote_tallies.votes IS 'May be negative in one slot: the sum counts.';
+COMMENT ON COLUMN usher.vote_tallies.votes IS 'May be negative in one slot. Only the sum over slots counts.';
 
 CREATE TABLE usher.vote_total_changes (
     n bigint NOT NULL,
@@ -3604,7 +3610,7 @@ CREATE TABLE usher.vote_total_changes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
-COMMENT ON TABLE usher.vote_total_changes IS 'Votings of which the movies'' totals may not have everything yet. Emptied by update_vote_totals.';
+COMMENT ON TABLE usher.vote_total_changes IS 'Polls whose votes may not be in movies.vote_total yet. Emptied by update_vote_totals.';
 
 ALTER TABLE usher.vote_total_changes ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME usher.vote_total_changes_n_seq
@@ -3627,7 +3633,7 @@ CREATE UNLOGGED TABLE usher.write_counts (
 )
 WITH (fillfactor='50');
 
-COMMENT ON TABLE usher.write_counts IS 'What they wrote lately, by author, session and kind.';
+COMMENT ON TABLE usher.write_counts IS 'Recent writes of these writers, by author, session and kind.';
 
 CREATE TABLE usher.write_limits (
     kind text NOT NULL,
@@ -3639,7 +3645,7 @@ CREATE TABLE usher.write_limits (
     CONSTRAINT write_limits_window_seconds_check CHECK (((window_seconds >= 1) AND (window_seconds <= 3600)))
 );
 
-COMMENT ON TABLE usher.write_limits IS 'What writers may write who do not come through the gateway, by kind. Change the values with SQL; a kind without a row has no limit.';
+COMMENT ON TABLE usher.write_limits IS 'Limits per kind of write, for writers that bypass the gateway. Change the values with SQL. A kind without a row has no limit.';
 
 ALTER TABLE ONLY public.chat_messages
     ADD CONSTRAINT chat_messages_nonce_key UNIQUE (session_id, user_id, nonce);
