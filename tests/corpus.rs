@@ -27,7 +27,7 @@ use uuid::Uuid;
 /// Mutated inputs per target. They take a few seconds without optimization.
 const CHANGES: u64 = 10_000;
 
-/// Bytes of an input. A target never reads more.
+/// Maximum bytes of an input. A target never reads more.
 const INPUT_BYTES_MAX: usize = 2_048;
 
 /// Byte strings that a mutation can insert: keywords, and boundary values of numbers and text.

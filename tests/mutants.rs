@@ -56,7 +56,7 @@ const EXPLAINED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "only functions that run as the owner call it; it does not rely on that",
+        "its callers already run as the owner; it is security definer so as not to depend on that",
         &[
             "usher.append_event(uuid,text,json): as its caller",
             "usher.append_to_log(uuid,text,uuid,json): as its caller",

@@ -15,13 +15,13 @@ use std::{
 #[path = "tidy/sql.rs"]
 mod sql;
 
-/// The most lines of code before the tests of a file.
+/// Maximum lines of code before the tests of a file.
 const CODE_LINES_MAX: usize = 500;
 
 /// Files that may be longer, each with its own maximum. Remove an entry when its file has been split.
 const LONG_FILES: &[(&str, usize)] = &[];
 
-/// The most columns of a comment's text, without indentation and marker.
+/// Maximum columns of a comment's text, without indentation and marker.
 const COMMENT_COLUMNS_MAX: usize = 120;
 
 /// The file with the bounds of the core.

@@ -41,7 +41,8 @@ create unlogged table usher.pending_transactions (
   depth integer not null default pg_trigger_depth(),
   session_id uuid,
   message_id uuid,
-  -- Whether this transaction has rows in pending_events, events other than new messages, and rows in pending_votes.
+  -- Whether this transaction has rows in pending_events, whether one of them is not a new message, and whether it has
+  -- rows in pending_votes.
   has_events boolean not null default false,
   has_others boolean not null default false,
   has_votes boolean not null default false,
@@ -405,7 +406,7 @@ $$;
 
 -- Removes redundant events from those that a transaction has recorded, if one subject has more than one event:
 --
--- * A row that the transaction inserted and then removed has no event: nobody else has seen it.
+-- * A row that the transaction inserted and then removed has no event: no other transaction has seen it.
 -- * Of several updates only the last one stays, because all would show the final state. None stays beside a creation,
 --   an opening or a close, which show the final state too, nor before a deletion.
 -- * A deletion that was undone goes, and so does a second deletion of the same row.

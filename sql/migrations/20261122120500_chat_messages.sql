@@ -20,7 +20,7 @@ create table public.chat_messages (
   constraint chat_messages_reply_to_fkey foreign key (session_id, reply_to)
     references public.chat_messages (session_id, id) on delete set null (reply_to),
   constraint chat_messages_deleted_by_fkey foreign key (deleted_by) references public.profiles (id) on delete set null,
-  -- The triggers refuse empty messages too, with an error that says why.
+  -- Triggers refuse empty messages, with an error that says why.
   constraint chat_messages_body_check check (char_length(body) <= 2000),
   constraint chat_messages_deleted_by_check check (deleted_by is null or deleted_at is not null)
 );
@@ -348,8 +348,9 @@ $$;
 -- the row of a message is gone, its author's name and id go too, and the nil uuid replaces the id. A message that is
 -- only marked as deleted keeps its author, for moderators.
 --
--- `deletions` maps message ids to the data of their deletions. A join to an array would compare every row with every
--- element in a plan that was made for a few. One query does it all, because a function call per row would cost more.
+-- `deletions` maps message ids to the data of their deletions. It is not an array, because a plan that was made for a
+-- few rows would compare every row with every element. One query does it all, because a function call per row would
+-- cost more.
 -- Security definer: called only by usher.settle.
 create function usher.redact_messages(ids uuid[], deletions jsonb) returns void
 language plpgsql
@@ -402,7 +403,7 @@ begin
 end
 $$;
 
--- Refuses truncate. It fires no row triggers, so the log and the tallies would refer to missing rows, and viewers would
+-- Refuses truncate, which fires no row triggers. The log and the tallies would refer to missing rows, and viewers would
 -- keep access that they have lost. Tables without this trigger cannot be truncated alone: foreign keys connect them to
 -- tables that have it.
 create function usher.refuse_truncate() returns trigger

@@ -407,7 +407,7 @@ create policy votes_select on public.votes
   using (user_id = (select auth.uid()));
 
 -- Returns the session of a poll.
--- Security definer: called by a policy as authenticated, which then checks movie_sessions. Going through the policies
+-- Security definer: called as authenticated by a policy, which then checks movie_sessions. Going through the policies
 -- of voting_sessions would double the cost of each vote.
 create function usher.session_of(voting uuid) returns uuid
 language plpgsql

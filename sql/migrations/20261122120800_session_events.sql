@@ -152,7 +152,7 @@ as $$
   ) as c
 $$;
 
--- Closes those of these polls that are open. It first locks all rows and then all ballots, each in the order of ids.
+-- Closes the open ones among these polls. It first locks all rows and then all ballots, each in the order of ids.
 -- Security definer: called only by a trigger and by close_due_votings.
 create function usher.close_votings(votings uuid[]) returns integer
 language plpgsql
@@ -204,7 +204,8 @@ end
 $$;
 
 -- Closes the polls of ended sessions. It closes all polls of one statement together, so that locks are taken in one
--- order. Nobody can vote in an ended session, so the result is final, and its event comes before the session's own.
+-- order. An ended session accepts no votes, so the result is final. The event of the close comes before the session's
+-- own event.
 create function usher.on_sessions_ended() returns trigger
 language plpgsql
 security definer

@@ -297,7 +297,7 @@ end
 $$;
 
 -- Closes the polls whose closing time has passed, and returns their number. Skips polls that another transaction has
--- locked. The time is a constant, because Postgres could not use the index to compare with a volatile function.
+-- locked. The time is a constant, because Postgres cannot use an index for a comparison with a volatile function.
 -- Security definer: called by usher_gateway. It can only close polls that are due.
 create function usher.close_due_votings() returns integer
 language plpgsql
@@ -421,7 +421,7 @@ end
 $$;
 
 -- Trims the logs, within fixed bounds: it keeps at least one hour and 100 events per session, and deletes at most
--- 100,000 rows per call. So even with the gateway's role nobody can empty a log.
+-- 100,000 rows per call. So even the gateway's role cannot empty a log.
 -- Security definer: called by usher_gateway. It can delete only old history.
 create function usher.trim_events(max_age interval, max_count integer, batch integer) returns bigint
 language plpgsql

@@ -178,7 +178,7 @@ declare
   named record;
   error_detail text;
   posted uuid;
-  -- The sessions and authors whose lock is taken, each joined to one text.
+  -- The sessions and authors of messages that did not get a lock, each as one text.
   blocked text[] := '{}';
   written integer;
   -- The items that were inserted, in this order, and the ids of the messages that they became.
@@ -297,8 +297,8 @@ begin
   perform set_config('role', entry_role, true), set_config('lock_timeout', entry_wait, true);
   perform usher.end_batch();
   made := usher.settle();
-  -- All rows are locked now. Only the commit can still wait, behind all other transactions that notify, not behind one
-  -- session. So it gets a longer timeout.
+  -- All rows are locked now. Only the commit can still wait: for other commits that notify, not for a locked session.
+  -- So it gets a longer timeout.
   perform set_config('lock_timeout', '5s', true);
   -- A project's trigger may have changed the id of a message. The messages are in the order of the items.
   if cardinality(made) = cardinality(inserted) then
@@ -306,7 +306,7 @@ begin
       messages[inserted[k]] := made[k];
     end loop;
   end if;
-  -- A trigger has removed a message that was inserted but is not in the log.
+  -- If a message was inserted but is not in the log, a trigger has removed it.
   return query
     select
       i.n - 1, s.seq, case when not i.is_removed then messages[i.n] end, are_created[i.n] and not i.is_removed,
@@ -338,7 +338,8 @@ declare
   violated text;
   named record;
   error_detail text;
-  -- The last poll and voter whose lock is taken, joined to one text. The votes of one voter in a poll are adjacent.
+  -- The poll and voter of the last vote that did not get a lock, as one text. One value suffices, because the votes of
+  -- one voter in a poll are adjacent.
   blocked text := '';
   stored uuid;
   votings uuid[] := array_fill(null::uuid, array[size]);
@@ -408,7 +409,7 @@ begin
           continue;
         end if;
       end if;
-      -- The vote was already so, or a trigger of the project has prevented the change.
+      -- Nothing changed: the vote was already stored, or a trigger of the project prevented the change.
       select v.movie_id into stored
       from public.votes v
       where v.voting_session_id = votings[vote.n] and v.user_id = auth.uid();

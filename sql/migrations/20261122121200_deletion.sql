@@ -15,9 +15,9 @@
 -- moment may fail and need to be cast again.
 
 -- The log does not name a deleted person, neither by name nor by id. A person's messages are deleted with the account.
--- What stays is what moderators did to that person, and what the person did as a moderator or streamer.
+-- It keeps the actions of moderators against that person, and the person's own actions as a moderator or streamer.
 
--- Covers only a few log rows. Messages have their own index.
+-- A partial index over few log rows. Messages have their own index.
 create index session_events_person_idx on usher.session_events (
   (coalesce(data ->> 'deleted_by', data ->> 'user_id', data ->> 'streamer_id'))
 )

@@ -2,8 +2,9 @@
 -- log.
 
 -- Returns the positions of the newest messages before a number, or before a message that has left the log. A place is
--- the number, or the time in microseconds and the id. It skips deleted messages and other events. After 2,000 rows it
--- stops: the last row then has a place and no id, and the search continues from there.
+-- the number, or the time in microseconds and the id. It skips deleted messages and other events. After 2,000 rows of
+-- the log, or of the table behind it, it stops: the last row then has a place and no id, and the search continues from
+-- there.
 --
 -- Each lookup is a scalar subquery, because with a join the planner may read a whole log for one page.
 -- Security definer: called by messages_before as anon and authenticated, which cannot read the log. It returns nothing

@@ -87,7 +87,7 @@ pub(crate) struct Outcome {
 }
 
 impl<'a> Evening<'a> {
-    /// Starts everything and waits until all viewers watch and traffic flows.
+    /// Starts a gateway, viewers and writers, and waits until all viewers watch and traffic flows.
     pub(crate) async fn open(
         postgres: &'a mut Postgres,
         log: &Path,

@@ -84,7 +84,7 @@ pub(crate) struct Report {
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) longest_silence: Duration,
     pub(crate) resumes: u64,
-    /// Starts without recovery after the first one, by reason.
+    /// Subscriptions that started over, by reason.
     pub(crate) restarts: BTreeMap<String, u64>,
     /// Lost connections by close code; 1006 if there was none.
     pub(crate) closes: BTreeMap<u16, u64>,
