@@ -1,13 +1,13 @@
-//! What the steps of the hot paths cost, each alone: no socket, no database, one core.
+//! Measures each step of the hot paths alone: no socket, no database, one core.
 //!
 //! ```sh
 //! cargo bench --bench core
-//! cargo bench --bench core -- publish        those whose name holds the word
+//! cargo bench --bench core -- publish        benches whose names contain the word
 //! ```
 //!
-//! A figure of `publish` divided by its receivers is what a delivery costs before the kernel has it.
+//! A time of `publish` divided by its receivers is the cost of a delivery before the kernel's work.
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
+#![allow(clippy::unwrap_used, reason = "a failed bench panics with the place")]
 
 use std::hint::black_box;
 
@@ -49,7 +49,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// From the text of a notification to an event that can be delivered.
+/// Parses the text of a notification into an event for delivery.
 fn inbound(criterion: &mut Criterion) {
     let payload = notification(1);
     criterion.bench_function("notice/parse", |bench| {
@@ -71,7 +71,7 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One event to so many receivers: what the router does for each, up to handing over the bytes.
+/// Publishes one event to several receivers: the router's work for each, up to the hand-over of the bytes.
 fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish");
     for receivers in [1_u64, 100, 5_000] {
@@ -101,7 +101,11 @@ fn publish(criterion: &mut Criterion) {
                 BatchSize::PerIteration,
             );
         });
-        assert_eq!(sink.offers, seq * receivers, "each receiver had each event");
+        assert_eq!(
+            sink.offers,
+            seq * receivers,
+            "each receiver gets each event"
+        );
     }
     group.finish();
 }
@@ -137,7 +141,7 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The tokens of both kinds: what a join costs when it costs the database nothing.
+/// Verifies and seals tokens: the cost of a join that needs no query.
 fn tokens(criterion: &mut Criterion) {
     let secret = SecretString::from("a secret of at least thirty-two bytes");
     let verifier = Verifier::new(VerifierKeys::from_secret(&secret));
@@ -168,7 +172,7 @@ fn tokens(criterion: &mut Criterion) {
     });
 }
 
-/// Counts as the database wrote them: into a frame, and into what new subscribers are told.
+/// Parses counts from the database into a frame, and merges them into the snapshot for new subscribers.
 fn tallies(criterion: &mut Criterion) {
     let counts: Vec<_> = (0..8_u128)
         .map(|movie| json!({"movie": Uuid::from_u128(movie), "votes": 1_234}))
@@ -195,7 +199,7 @@ fn tallies(criterion: &mut Criterion) {
     assert_eq!(snapshot.votings[0].version, 77);
 }
 
-/// Takes everything and keeps nothing.
+/// A sink that accepts all bytes and only counts them.
 #[derive(Default)]
 struct Counted {
     offers: u64,
@@ -213,7 +217,7 @@ fn notice(seq: u64) -> Notice {
     parse_notice(&notification(seq)).unwrap()
 }
 
-/// A chat message of 120 characters as the trigger announces it.
+/// Builds the trigger's notification for a chat message of about 140 characters.
 fn notification(seq: u64) -> String {
     let event = json!({
         "seq": seq, "type": "chat.created", "at": "2026-11-22T20:00:00.123Z",

@@ -1,8 +1,8 @@
-//! What the triggers, the policies and the batches cost, and how fast the gateway's reads are on a full database.
+//! Measures triggers, policies and batches, and the gateway's reads on a full database.
 //!
-//! Starts a Postgres of its own with `fsync` on. Writers write for some seconds each in several manners; then the
-//! database is filled with a million messages and a hundred thousand votes, and the gateway's questions are asked one
-//! after the other. All in one run on one machine: compare rows with each other, not with another run.
+//! Starts its own Postgres with `fsync` on. Writers write for some seconds in each of several ways. Then the bench
+//! fills the database with a million messages and a hundred thousand votes, and runs the gateway's queries one after
+//! another. Compare rows only within one run.
 //!
 //! ```text
 //! cargo bench --bench database                           3 s each, 1,000,000 messages: about 4 minutes
@@ -29,19 +29,19 @@ use uuid::Uuid;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Seconds that each manner of writing is measured, after half a second that is not.
+    /// Seconds to measure each way of writing, after half a second of warm-up.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Connections that write at a time.
+    /// Connections that write in parallel.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     writers: Vec<usize>,
     /// Messages in the full database. It has a tenth as many votes.
     #[arg(long, default_value_t = 1_000_000)]
     messages: i64,
-    /// Times that each read is done.
+    /// Repetitions of each read.
     #[arg(long, default_value_t = 2_000)]
     reads: usize,
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -55,15 +55,15 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// A way to write rows.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
-    /// Into a copy of the table that has its indexes and nothing else.
+    /// Inserts into a copy of the table that has only its indexes.
     Plain,
-    /// As the owner, with Usher's triggers.
+    /// Inserts as the owner, with Usher's triggers.
     Insert {
         sessions: usize,
     },
-    /// As PostgREST does it for a signed-in user: four round trips.
+    /// Writes as PostgREST does for a signed-in user: four round trips.
     Rest,
-    /// As the gateway does it for many.
+    /// Writes a batch for many users, as the gateway does.
     Batch,
     Vote,
     VoteRest,
@@ -99,7 +99,7 @@ impl Manner {
         }
     }
 
-    /// The gateway writes over one connection for each kind.
+    /// Returns the numbers of connections. The gateway writes over one connection per kind.
     fn writers(self, asked: &[usize]) -> Vec<usize> {
         match self {
             Self::Batch | Self::VoteBatch => vec![1],
@@ -126,7 +126,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    // The server runs as an account of its own, which must be able to enter.
+    // The server runs under its own account, which must be able to enter the folder.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open)?;
     let options = ClusterOptions {
@@ -316,7 +316,7 @@ async fn become_user(client: &Client, user: Uuid) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was written fast must be right as well.
+/// Checks that the writes are also correct.
 async fn check(admin: &Client) -> anyhow::Result<()> {
     let sql = "select
         (select count(*) from public.chat_messages) = (select count(*) from usher.session_events where type = 'chat.created'),
@@ -391,7 +391,7 @@ async fn read(arguments: &Arguments, stage: &Stage) -> anyhow::Result<()> {
 
     let checks = check_access(&client, arguments, stage).await?;
     print_read("a check of access, 50 users in one query", BATCH, &checks);
-    // Each viewer is asked about in the last quarter of the interval.
+    // The gateway asks about each viewer in the last quarter of the interval.
     let queries = 18_000.0 / (60.0 * 0.875) / BATCH as f64;
     println!(
         "18,000 signed-in viewers, each asked about within 60 s: {queries:.1} queries/s, {:.1} % of one connection",
@@ -510,7 +510,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<Stage> {
     let mut client = connect(&url).await?;
     migrations::shim(&mut client).await?;
     migrations::up(&mut client).await?;
-    // What is measured are writes, as many as there can be, and not the limits of those who bypass the gateway.
+    // Removes the limits for writers that bypass the gateway: the bench measures the fastest possible writes.
     client
         .batch_execute("delete from usher.write_limits where true")
         .await?;

@@ -1,8 +1,9 @@
-//! How long a committed row takes to reach every viewer, and what an idle viewer costs.
+//! Measures the time from the INSERT of a row until every viewer has it, and the memory of an idle viewer.
 //!
-//! Starts `usher dev` as a process of its own, connects viewers, inserts chat messages with plain SQL at a steady rate and
-//! prints percentiles over all deliveries, with the INSERT's own round trip beside them. Open loop: the next row is due at
-//! its time whether or not the last has arrived. Loss, doubles and order errors are counted and printed also when zero.
+//! Starts `usher dev` as a separate process, connects viewers and inserts chat messages with plain SQL at a steady
+//! rate. Prints percentiles over all deliveries, and the INSERT's own round trip for comparison. Open loop: each row is
+//! due at its time, even if earlier ones have not arrived. Prints loss, duplicates and order errors also when they are
+//! zero.
 //!
 //! ```text
 //! cargo bench --bench delivery                           500 viewers, 20 rows a second, 15 s
@@ -37,16 +38,16 @@ struct Arguments {
     /// Viewers that watch the session.
     #[arg(long, default_value_t = 500)]
     viewers: u32,
-    /// Rows a second.
+    /// Rows per second.
     #[arg(long, default_value_t = 20)]
     rate: u32,
-    /// Seconds that are measured, after two that are not.
+    /// Seconds to measure, after two seconds of warm-up.
     #[arg(long, default_value_t = 15)]
     seconds: u32,
-    /// Idle viewers whose memory is measured.
+    /// Idle viewers for the measurement of memory.
     #[arg(long, default_value_t = 1_000)]
     idle: u32,
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -65,7 +66,7 @@ struct User {
     id: String,
 }
 
-/// One delivery: which row, and when it came.
+/// The arrival of one row at one viewer.
 struct Delivery {
     row: u64,
     at: Instant,
@@ -116,7 +117,7 @@ async fn measure(arguments: &Arguments, gateway: &Child, ready: &Ready) -> anyho
     let (deliveries, mut delivered) = mpsc::unbounded_channel();
     let faults = Arc::new(Faults::default());
 
-    // The first connections pay for arenas and pools that later ones share.
+    // The first connections allocate arenas and pools that later ones share, so they do not count.
     let mut idle = connect_all(100, ready, &deliveries, &faults).await?;
     sleep(Duration::from_secs(1)).await;
     let before = resident_kib(gateway)?;
@@ -279,7 +280,7 @@ async fn watch(
         let Ok(text) = message.to_text() else {
             continue;
         };
-        // A bench's client looks for what it needs; a real one parses.
+        // Searches for the two fields that the bench needs; a real client parses.
         for event in text.split(r#"{"seq":"#).skip(1) {
             let seq: u64 = leading_number(event);
             if let Some(last) = last {
@@ -308,7 +309,7 @@ fn leading_number(text: &str) -> u64 {
     text[..digits].parse().unwrap_or(0)
 }
 
-/// A viewer's task, ended when it is dropped.
+/// The task of a viewer. Dropping it aborts the task.
 struct Viewer(AbortHandle);
 
 impl Drop for Viewer {
@@ -317,7 +318,7 @@ impl Drop for Viewer {
     }
 }
 
-/// Resident memory of the gateway.
+/// Returns the resident memory of the gateway in KiB.
 fn resident_kib(gateway: &Child) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id()))?;
     let line = status
@@ -331,7 +332,7 @@ fn resident_kib(gateway: &Child) -> anyhow::Result<f64> {
         .parse()?)
 }
 
-/// User and system time of the gateway.
+/// Returns the user and system time of the gateway in seconds.
 fn cpu_seconds(gateway: &Child) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", gateway.id()))?;
     let fields: Vec<&str> = stat

@@ -1,13 +1,13 @@
-//! How many access tokens one core verifies in a second, through the gateway's own verifier.
+//! Measures how many access tokens one core verifies per second, with the gateway's own verifier.
 //!
 //! ```sh
 //! cargo bench --bench tokens
 //! ```
 //!
-//! The tokens are shaped as Supabase's: a user who signed in with a password, with their metadata. Every verification is
-//! whole: header, signature, claims.
+//! The tokens have the form of Supabase's, for a user who signed in with a password, with metadata. Each verification
+//! is complete: header, signature and claims.
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
+#![allow(clippy::unwrap_used, reason = "a failed bench panics with the place")]
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,14 +1,15 @@
-//! Writes through the gateway's batcher, beside the same writes one by one in PostgREST's manner.
+//! Compares writes through the gateway's batcher with single writes in PostgREST's manner.
 //!
-//! Starts a Postgres of its own with `fsync` on. For each case the manners take turns in one run on one database, each
-//! closed loop: a client writes, waits for the answer, writes again. Compare rows with each other, not with another run.
+//! Starts its own Postgres with `fsync` on. For each case, the manners take turns in one run on one database. Each is a
+//! closed loop: a client writes, waits for the answer, and writes again. Compare rows only within one run.
 //!
-//! * *PostgREST*: what PostgREST 12 sends for an insert with `Prefer: return=minimal`: `begin`, one `select` of seven
-//!   `set_config`, the insert from a JSON body within a `with`, `commit`; four prepared statements, four round trips.
-//! * *pipelined*: the same four in one round trip, which PostgREST does not do: what batching is worth beyond that.
+//! * *PostgREST*: the statements of PostgREST 12 for an insert with `Prefer: return=minimal`: `begin`, one `select` of
+//!   seven `set_config`, the insert from a JSON body within a `with`, `commit`. Four prepared statements, four round trips.
+//! * *pipelined*: the same four statements in one round trip. PostgREST does not do that; the column separates the effect
+//!   of batching from the effect of fewer round trips.
 //! * *batcher*: the gateway's own `Writer` over a pool of four connections.
 //!
-//! With 1,000 clients the first two have 20 connections, for which clients queue as in PostgREST's pool.
+//! With 1,000 clients, the first two have 20 connections, and clients wait for one, as with PostgREST's pool.
 //!
 //! ```text
 //! cargo bench --bench writes                      3 s each: about 4 minutes
@@ -45,19 +46,19 @@ use uuid::Uuid;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Seconds that each manner is measured in each round, after a third of a second that is not.
+    /// Seconds to measure each manner per round, after a third of a second of warm-up.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Rounds in which the manners take turns.
     #[arg(long, default_value_t = 1)]
     rounds: u32,
-    /// Clients that write at a time.
+    /// Clients that write in parallel.
     #[arg(long, value_delimiter = ',', default_value = "1,10,20,1000")]
     clients: Vec<usize>,
-    /// Prints one JSON object and no table.
+    /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -97,7 +98,7 @@ enum Manner {
     Batcher,
 }
 
-/// What is written where.
+/// The rows that a case writes.
 #[derive(Clone, Copy, PartialEq)]
 enum Case {
     Messages { sessions: usize },
@@ -109,12 +110,12 @@ impl Case {
         match self {
             Self::Messages { sessions: 1 } => "messages, one hot session",
             Self::Messages { .. } => "messages, 100 sessions",
-            Self::Votes => "votes, one hot voting",
+            Self::Votes => "votes, one hot poll",
         }
     }
 }
 
-/// What came of one case, a place for each manner.
+/// Results of one case, with one entry per manner.
 struct Compared {
     case: Case,
     clients: usize,
@@ -123,7 +124,7 @@ struct Compared {
 }
 
 struct Stage {
-    /// As PostgREST logs in.
+    /// URL of the role as which PostgREST logs in.
     url: String,
     admin_url: String,
     writer: Writer,
@@ -133,7 +134,7 @@ struct Stage {
     movies: Vec<Uuid>,
 }
 
-/// A connection as PostgREST has it, with its prepared statements.
+/// A connection with PostgREST's prepared statements.
 struct Link {
     client: Client,
     begin: Statement,
@@ -151,7 +152,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    // The server runs as an account of its own, which must be able to enter.
+    // The server runs under its own account, which must be able to enter the folder.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open)?;
     let options = ClusterOptions {
@@ -207,7 +208,7 @@ async fn measure(arguments: &Arguments, cluster: &Cluster) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Lets the manners take turns.
+/// Measures all manners of one case in turns.
 async fn compare(
     arguments: &Arguments,
     stage: &Arc<Stage>,
@@ -256,7 +257,7 @@ impl fmt::Display for Compared {
     }
 }
 
-/// Lets so many clients write in a manner; gives how many writes were done, and how long each took.
+/// Runs `clients` clients in one manner. Returns the number of writes and the latency of each.
 async fn write(
     stage: &Arc<Stage>,
     manner: Manner,
@@ -403,7 +404,7 @@ impl Link {
     }
 }
 
-/// What was written fast must be right as well.
+/// Checks that the writes are also correct.
 async fn check(admin: &Client) -> anyhow::Result<()> {
     let sql = "select
         (select count(*) from public.chat_messages) = (select count(*) from usher.session_events where type = 'chat.created'),
@@ -426,7 +427,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<(Stage, Batchers)> {
     let mut client = connect(&url).await?;
     migrations::shim(&mut client).await?;
     migrations::up(&mut client).await?;
-    // What is measured are writes, as many as there can be, and not the limits of those who bypass the gateway.
+    // Removes the limits for writers that bypass the gateway: the bench measures the fastest possible writes.
     client
         .batch_execute("delete from usher.write_limits where true")
         .await?;
@@ -488,7 +489,7 @@ async fn prepare(cluster: &Cluster) -> anyhow::Result<(Stage, Batchers)> {
     Ok((stage, batchers))
 }
 
-/// Somebody with the claims of a token of Supabase's.
+/// Builds a user with the claims of a Supabase token.
 fn identity(user: Uuid) -> Arc<Identity> {
     let claims = json!({
         "iss": "https://abcdefghijklmnop.supabase.co/auth/v1", "sub": user, "aud": "authenticated",

@@ -1,4 +1,4 @@
-//! The one clock of a run, which publisher and viewers share: microseconds since it was made.
+//! The clock that publisher and viewers of a run share: microseconds since its creation.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ impl Clock {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// How long it is until then.
+    /// Returns the time until `then_us`, or zero if it has passed.
     pub(crate) fn until(self, then_us: u64) -> Duration {
         Duration::from_micros(then_us.saturating_sub(self.now_us()))
     }
 }
 
-/// A number without its fraction.
+/// Truncates a number to its integer part.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "microseconds and messages of a run are far below 2^53"

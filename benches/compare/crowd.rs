@@ -1,7 +1,7 @@
-//! The viewers: thousands of sockets on one thread, which reads, counts and does nothing else.
+//! The viewers: thousands of sockets on one thread, which only reads and counts.
 //!
-//! Each viewer expects the messages by number. What is skipped is lost, what comes again or late is disordered. The
-//! latency of a delivery is from the time its message was due to the time its bytes were read.
+//! Each viewer expects the messages by number. A skipped number counts as lost, a repeated or late one as disordered.
+//! The latency of a delivery is the time from the message's due time until the viewer reads its bytes.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -17,49 +17,49 @@ use crate::clock::Clock;
 use crate::marks::Marks;
 use usher_load::frame::{Frame, Frames, put_pong, put_text};
 
-/// Handshakes under way at a time: fewer than any server's backlog.
+/// Handshakes in progress at a time: fewer than any server's backlog.
 const ARRIVING_MAX: usize = 64;
 
-/// Bytes read at a time.
+/// Bytes per read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// How long the arrival of viewers may stand still.
+/// Longest time without a new viewer while viewers connect.
 const ARRIVAL_TIMEOUT_US: u64 = 20_000_000;
 
-/// A delivery that is later counts as this late.
+/// Longest latency that the histogram records; later deliveries count as this late.
 const LATENCY_US_MAX: u64 = 120_000_000;
 
-/// Clients must mask, and zero is a mask.
+/// Mask of client frames. Clients must mask, and zero is a valid mask.
 const MASK: [u8; 4] = [0; 4];
 
-/// How to become a viewer of a server.
+/// The handshake of a server's viewers.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialect {
     pub(crate) path: String,
-    /// What to say first, if anything.
+    /// The first frame that the viewer sends, if any.
     pub(crate) hello: Option<String>,
-    /// What the answer to it holds.
+    /// Text in the answer to it.
     pub(crate) ready: &'static str,
 }
 
-/// What the viewers saw since the count was begun.
+/// Counters of the viewers since the last `begin`.
 #[derive(Clone, Debug)]
 pub(crate) struct Counts {
-    /// Deliveries of messages that were due within the time that is measured.
+    /// Deliveries of messages that were due within the measured time.
     pub(crate) latency: Histogram<u64>,
-    /// All deliveries.
+    /// Deliveries since `begin`, including the warm-up.
     pub(crate) deliveries: u64,
     pub(crate) bytes: u64,
-    /// Numbers that were skipped.
+    /// Numbers that a viewer skipped.
     pub(crate) lost: u64,
-    /// Numbers that came twice or after a later one.
+    /// Numbers that arrived twice or after a higher one.
     pub(crate) disordered: u64,
-    /// Viewers whose socket was closed.
+    /// Viewers whose socket the server closed.
     pub(crate) closed: u64,
     pub(crate) latest_us: u64,
 }
 
-/// All viewers.
+/// The viewers of one server, and their counters.
 pub(crate) struct Crowd {
     clock: Clock,
     address: SocketAddr,
@@ -72,7 +72,7 @@ pub(crate) struct Crowd {
     free: Vec<usize>,
     arriving: usize,
     watching: usize,
-    /// The sum of the numbers that the viewers expect next: with it, who is done is known without asking each.
+    /// Sum of the numbers that the viewers expect next. It shows whether all are done, without a loop over them.
     expected_sum: u64,
     measured_from_us: u64,
     counts: Counts,
@@ -82,13 +82,13 @@ struct Viewer {
     socket: TcpStream,
     frames: Frames,
     stage: Stage,
-    /// The number that is expected next.
+    /// The next expected number.
     next: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Stage {
-    /// The head of the answer so far.
+    /// The part of the response head received so far.
     Handshake(Vec<u8>),
     Greeting,
     Watching,
@@ -119,7 +119,7 @@ impl Crowd {
         })
     }
 
-    /// Lets viewers come until there are so many. Nothing may be published meanwhile.
+    /// Connects viewers until there are `viewers`. The publisher must be idle meanwhile.
     pub(crate) fn fill(&mut self, viewers: usize, next: u64) -> anyhow::Result<()> {
         let mut progress_us = self.clock.now_us();
         let mut seen = self.watching;
@@ -135,7 +135,7 @@ impl Crowd {
             }
             ensure!(
                 self.clock.now_us() < progress_us + ARRIVAL_TIMEOUT_US,
-                "only {seen} of {viewers} viewers came"
+                "only {seen} of {viewers} viewers connected"
             );
             ensure!(
                 self.counts.closed < closed + viewers as u64,
@@ -145,7 +145,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Lets viewers go until there are so many.
+    /// Disconnects viewers until there are `viewers`.
     pub(crate) fn shrink(&mut self, viewers: usize) {
         for place in (0..self.viewers.len()).rev() {
             if self.watching <= viewers {
@@ -155,14 +155,14 @@ impl Crowd {
         }
     }
 
-    /// Counts anew.
+    /// Resets the counters.
     pub(crate) fn begin(&mut self, measured_from_us: u64) -> anyhow::Result<()> {
         self.counts = Counts::new()?;
         self.measured_from_us = measured_from_us;
         Ok(())
     }
 
-    /// Gives up on what has not come.
+    /// Stops waiting for messages before `next`.
     pub(crate) fn skip_to(&mut self, next: u64) {
         for viewer in self.viewers.iter_mut().flatten() {
             viewer.next = next;
@@ -170,7 +170,7 @@ impl Crowd {
         self.expected_sum = next * self.watching as u64;
     }
 
-    /// Reads what there is; waits for it so long.
+    /// Reads all available data, and waits for data at most `wait`.
     pub(crate) fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
@@ -191,7 +191,7 @@ impl Crowd {
         &self.counts
     }
 
-    /// Deliveries that are still to come when so many were published.
+    /// Returns the number of deliveries still expected after `published` messages.
     pub(crate) fn missing(&self, published: u64) -> u64 {
         (published * self.watching as u64).saturating_sub(self.expected_sum)
     }
@@ -224,7 +224,7 @@ impl Crowd {
             return Ok(());
         };
         if matches!(&viewer.stage, Stage::Handshake(head) if head.is_empty()) {
-            // The first event says that the connection stands.
+            // The first event shows that the connection is established.
             if viewer.socket.peer_addr().is_err() {
                 if let Some(error) = viewer.socket.take_error()? {
                     bail!("connect to {}: {error}", self.address);
@@ -262,7 +262,7 @@ impl Crowd {
                 return Ok(());
             };
             self.on_bytes(place, read)?;
-            // Less than asked for means that there is no more; the next arrival is a new event.
+            // A short read means that the socket is empty; new data causes a new event.
             if read < self.buffer.len() {
                 return Ok(());
             }
@@ -357,7 +357,7 @@ impl Counts {
     }
 }
 
-/// Reads the frames of one viewer.
+/// Splits the bytes of one viewer into frames.
 struct Reader<'a> {
     now_us: u64,
     measured_from_us: u64,
@@ -393,7 +393,7 @@ impl Reader<'_> {
         let next = &mut self.next;
         self.marks.read(text, |stamp| {
             counts.deliveries += 1;
-            // What comes again or after it was given up says nothing of how fast the others were.
+            // A repeated or abandoned message says nothing about the latency of others.
             if stamp.number < *next {
                 counts.disordered += 1;
                 return;

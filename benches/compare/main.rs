@@ -1,12 +1,12 @@
-//! Usher beside what one would use instead: the same viewers, the same messages, one server after the other.
+//! Compares Usher with other servers: the same viewers and the same messages, one server after another.
 //!
 //! ```text
 //! cargo bench --bench compare                                  everything, about 25 minutes
-//! cargo bench --bench compare -- --quick --peers usher,ws      a look, in a minute
+//! cargo bench --bench compare -- --quick --peers usher,ws      a quick run, one minute
 //! ```
 //!
-//! One core serves; another drives: viewers, publisher and Postgres. See `README.md` in this folder for what is measured
-//! and how it is kept fair.
+//! One core runs the server. Another runs the viewers, the publisher and Postgres. `README.md` in this folder describes
+//! the measurements and how they are kept fair.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -38,37 +38,38 @@ mod report;
 mod serve;
 mod tools;
 
-/// The password of the gateway's role in a database that only this machine reaches.
+/// Password of the gateway's role in a database that only this machine can reach.
 const PASSWORD: &str = "of-the-comparison";
 
-/// What a message must hold, and what a chat message may.
+/// Bytes of a message: at least the stamp, at most a chat message.
 const MESSAGE_BYTES: RangeInclusive<i64> = 160..=2_000;
 
 /// Compares Usher with its peers on this machine.
 #[derive(Parser)]
 struct Arguments {
-    /// Which servers, in which order; the order rotates from round to round.
+    /// Servers to compare; their order rotates from round to round.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Peer::ALL)]
     peers: Vec<Peer>,
-    /// Viewers.
+    /// Viewers of the main crowd.
     #[arg(long, default_value_t = 5_000)]
     viewers: usize,
-    /// Viewers of the smaller crowd whose latency is measured.
+    /// Viewers of the smaller crowd for the measurement of latency.
     #[arg(long, default_value_t = 1_000)]
     near_viewers: usize,
-    /// Messages a second of the steady load.
+    /// Messages per second of the steady load.
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
-    /// Seconds that each steady load is measured.
+    /// Seconds to measure each steady load.
     #[arg(long, default_value_t = 6)]
     seconds: u64,
-    /// Bytes of a message.
+    /// Bytes per message.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(MESSAGE_BYTES))]
     bytes: u16,
-    /// Rounds. The table has medians.
+    /// Rounds; the table has their medians.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// A look: 50 viewers, two seconds, one round, no search for saturation. Fails where a message is lost at the steady rate.
+    /// Quick run: 50 viewers, two seconds, one round, no search for saturation. Fails if a message is lost at the steady
+    /// rate.
     #[arg(long)]
     quick: bool,
     /// Core of the server.
@@ -83,17 +84,17 @@ struct Arguments {
     /// Print the JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// Draw and write anew what a compare.json holds.
+    /// Draw and write the results again from a compare.json.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// This program as a server.
+    /// Runs this program as a server.
     #[arg(long, hide = true, value_enum)]
     serve: Option<serve::Kind>,
     #[arg(long, hide = true, default_value_t = 0)]
     port: u16,
     #[arg(long, hide = true, default_value_t = 0)]
     publish_port: u16,
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -191,7 +192,7 @@ fn rounds(arguments: &Arguments, stage: &Stage, plan: &Plan) -> anyhow::Result<V
             eprintln!();
             match measured {
                 Ok(outcome) => outcomes.push(outcome),
-                // The others are still worth knowing; a table without it says so.
+                // The results of the other servers are still useful; the table omits this one.
                 Err(error) => eprintln!("  {} was not measured: {error:#}", peer.name()),
             }
         }
@@ -200,7 +201,7 @@ fn rounds(arguments: &Arguments, stage: &Stage, plan: &Plan) -> anyhow::Result<V
     Ok(outcomes)
 }
 
-/// A database as Usher wants it, with a live session.
+/// Prepares a database with Usher's schema and a live session.
 async fn prepare(
     cluster: &Cluster,
     tools: Tools,

@@ -1,31 +1,32 @@
-//! The message that every server carries: 200 bytes of text that begin with a number and with the time it was due.
+//! The message that every server carries: 200 bytes of text that begin with a number and the due time.
 //!
-//! Both have a fixed width, so that a reader that knows where the first one stands in a frame finds the rest by a step
-//! and searches only where that fails. At millions of deliveries a second the generator has no time for more.
+//! Both have a fixed width. A reader that knows the position of the first message in a frame finds the others with a
+//! fixed step, and searches only if that fails. At millions of deliveries per second, the generator has no time for
+//! more.
 
 use memchr::memmem::Finder;
 
-/// What begins a message. No server's own words hold it.
+/// Beginning of a message. No server's own text contains it.
 const MARK: &[u8] = b"~due ";
 const DUE_DIGITS: usize = 11;
 const NUMBER_DIGITS: usize = 8;
 const STAMP_BYTES: usize = MARK.len() + DUE_DIGITS + 1 + NUMBER_DIGITS;
 
-/// One message that arrived.
+/// Number and due time of a message that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) number: u64,
     pub(crate) due_us: u64,
 }
 
-/// The text of a message.
+/// Builds the text of a message.
 pub(crate) fn message(stamp: Stamp, bytes: usize) -> String {
     let mut text = format!("~due {:011} {:08} ", stamp.due_us, stamp.number);
     while text.len() < bytes {
         text.push_str("and so the reel turns, ");
     }
     text.truncate(bytes);
-    // Postgres and HTTP may trim what ends in a space.
+    // Postgres and HTTP may trim a trailing space.
     if text.ends_with(' ') {
         text.pop();
         text.push('.');
@@ -38,9 +39,9 @@ pub(crate) fn message(stamp: Stamp, bytes: usize) -> String {
 pub(crate) struct Marks {
     finder: Finder<'static>,
     message_bytes: usize,
-    /// Where the last frame had its first one.
+    /// Offset of the first message in the last frame.
     first: usize,
-    /// How far apart the last two were.
+    /// Distance between the last two messages.
     step: usize,
 }
 
@@ -54,7 +55,7 @@ impl Marks {
         }
     }
 
-    /// Hands on the messages of a frame in the order in which they stand there.
+    /// Calls `on_message` for each message of a frame, in order.
     pub(crate) fn read(&mut self, frame: &[u8], mut on_message: impl FnMut(Stamp)) {
         let Some(mut at) = self.find(frame, 0, self.first) else {
             return;
@@ -72,7 +73,7 @@ impl Marks {
         }
     }
 
-    /// The next mark that is not before `from`; it is looked for at `guess` first.
+    /// Returns the offset of the next mark at or after `from`. Tries `guess` first.
     fn find(&self, frame: &[u8], from: usize, guess: usize) -> Option<usize> {
         let last = frame.len().checked_sub(self.message_bytes)?;
         if guess <= last && guess >= from && frame[guess..].starts_with(MARK) {

@@ -1,4 +1,4 @@
-//! One server through all measures: memory at rest, a steady load, saturation, latency of a smaller crowd.
+//! Runs all measurements on one server: idle memory, a steady load, saturation, latency of a smaller crowd.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::peers::{Peer, Running, Stage};
 use crate::process::core_ticks;
 use crate::publisher::{Load, Published, Publisher};
 
-/// A 99th percentile beyond which a server is saturated.
+/// 99th percentile above which a server counts as saturated.
 const SATURATED_US: u64 = 250_000;
 
-/// A step of the search ends early when a delivery is later than this: it is lost already.
+/// A step of the search ends early if a delivery is later than this: the step has failed.
 const HOPELESS_US: u64 = 1_500_000;
 
-/// How the rate of the search for saturation grows until a step fails.
+/// Factor by which the search for saturation raises the rate until a step fails.
 const GROWTH: f64 = 4.0;
 
-/// Steps between the last rate that went well and the first that did not.
+/// Steps between the last rate that succeeded and the first that failed.
 const BISECTIONS: u32 = 4;
 
 const STEP_WARM_UP_US: u64 = 500_000;
 const STEP_US: u64 = 1_500_000;
-/// How long stragglers may take after the last message, and how long they may be silent.
+/// Longest wait for late deliveries after the last message, in total and without any delivery.
 const DRAIN_US: u64 = 20_000_000;
 const SILENCE_US: u64 = 2_500_000;
 
-/// What is asked of each server.
+/// Parameters of the measurements, the same for each server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) viewers: usize,
@@ -38,67 +38,67 @@ pub(crate) struct Plan {
     pub(crate) seconds: u64,
     pub(crate) message_bytes: usize,
     pub(crate) near_viewers: usize,
-    /// Where the search for saturation begins, and where it ends in any case.
+    /// First and highest rate of the search for saturation.
     pub(crate) search: (f64, f64),
-    /// How long a load runs before it is measured, and memory is let settle.
+    /// Time that a load runs before the measurement, and in which memory settles.
     pub(crate) warm_up_ms: u64,
     pub(crate) generator_core: usize,
     pub(crate) server_core: usize,
 }
 
-/// What one server did in one round.
+/// Results of one server in one round.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) peer: Peer,
     pub(crate) round: usize,
-    /// KiB of the server's processes for each idle viewer.
+    /// KiB of the server's processes per idle viewer.
     pub(crate) resident_kib_per_viewer: f64,
     pub(crate) proportional_kib_per_viewer: f64,
     /// All viewers at the steady rate.
     pub(crate) steady: Run,
-    /// The highest rate that was held.
+    /// The highest rate that succeeded.
     pub(crate) saturation: Saturation,
     /// Fewer viewers at the same rate.
     pub(crate) near: Run,
 }
 
-/// One load, as the viewers saw it.
+/// One load as the viewers saw it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) viewers: usize,
-    /// Messages a second.
+    /// Messages per second.
     pub(crate) rate: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
-    /// Within the time that is measured.
+    /// Deliveries within the measured time.
     pub(crate) deliveries: u64,
     pub(crate) seconds: f64,
     pub(crate) server_cpu_seconds: f64,
-    /// Over the whole run.
+    /// Messages of the whole run.
     pub(crate) published: u64,
     pub(crate) lost: u64,
     pub(crate) disordered: u64,
     pub(crate) closed: u64,
     pub(crate) bytes_per_delivery: f64,
-    /// Shares of their cores that were used.
+    /// Busy share of each core, 0 to 1.
     pub(crate) generator_core_busy: f64,
     pub(crate) server_core_busy: f64,
-    /// How late the publisher was with what was due, and how long it waited for its answer.
+    /// Delay of the publisher behind its schedule, and its wait for answers.
     pub(crate) publisher_late_p99_ms: f64,
     pub(crate) publish_p50_ms: f64,
     #[serde(skip)]
     is_hopeless: bool,
 }
 
-/// Where a server's end is.
+/// The limit of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Saturation {
-    /// Deliveries a second at the highest rate that was held.
+    /// Deliveries per second at the highest rate that succeeded.
     pub(crate) deliveries_per_second: f64,
     /// Every step of the search, in order.
     pub(crate) steps: Vec<Run>,
-    /// Whether the core of the generator and of Postgres was full there, so that the server may be capable of more.
+    /// Whether the core of generator and Postgres was full there. Then the server may be capable of more.
     pub(crate) is_generator_full: bool,
 }
 
@@ -107,7 +107,7 @@ impl Run {
         self.deliveries as f64 / self.server_cpu_seconds.max(0.001)
     }
 
-    /// Whether all came, and in time.
+    /// Whether all messages arrived, in time.
     pub(crate) fn is_within(&self, p99_ms: f64) -> bool {
         self.p99_ms <= p99_ms && self.closed == 0
     }
@@ -121,7 +121,7 @@ impl Run {
     }
 }
 
-/// Puts a server through everything.
+/// Runs all measurements on one server.
 pub(crate) fn measure(
     peer: Peer,
     round: usize,
@@ -194,11 +194,11 @@ struct Bench {
     publisher: Publisher,
     clock: Clock,
     plan: Plan,
-    /// Messages so far, which is the number of the next.
+    /// Messages published so far, which is the number of the next one.
     published: u64,
 }
 
-/// What was used up to a moment.
+/// Resources used up to a moment.
 struct Usage {
     at_us: u64,
     deliveries: u64,
@@ -221,7 +221,7 @@ impl Bench {
         })
     }
 
-    /// Raises the rate until it is too much, then looks for the border in between.
+    /// Raises the rate until a step fails, then narrows the limit down between the last two rates.
     fn saturate(&mut self) -> anyhow::Result<Saturation> {
         let mut steps = Vec::new();
         let (mut held, mut failed) = (0.0_f64, f64::INFINITY);
@@ -264,8 +264,8 @@ impl Bench {
         })
     }
 
-    /// One step of the search, with the crowd complete. A near miss has a second try: a hiccup of the machine is not a
-    /// server's end.
+    /// Runs one step of the search with all viewers connected. Repeats a narrow failure once, because the machine may have
+    /// stalled.
     fn step(&mut self, rate: f64) -> anyhow::Result<Run> {
         let step = self.try_step(rate)?;
         if step.is_held() || step.is_hopeless {
@@ -280,7 +280,7 @@ impl Bench {
         Ok(step)
     }
 
-    /// Publishes at a rate and watches. Ends early where a delivery is later than `hopeless_us`.
+    /// Publishes at a rate and counts deliveries. Ends early if a delivery is later than `hopeless_us`.
     fn run(
         &mut self,
         rate: f64,
@@ -312,7 +312,7 @@ impl Bench {
         Ok(self.outcome(viewers, rate, &before, &after, &published, is_hopeless))
     }
 
-    /// Waits until the publisher is done and everything has come that still comes.
+    /// Waits until the publisher is done and the late deliveries have arrived.
     fn finish(&mut self) -> anyhow::Result<Published> {
         let start_us = self.clock.now_us();
         let published = loop {
@@ -321,10 +321,7 @@ impl Bench {
                 break published;
             }
             let waited_us = self.clock.now_us() - start_us;
-            ensure!(
-                waited_us < 60_000_000,
-                "the publisher does not come to its end"
-            );
+            ensure!(waited_us < 60_000_000, "the publisher does not finish");
         };
         self.published += published.count;
         let deadline_us = self.clock.now_us() + DRAIN_US;

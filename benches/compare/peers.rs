@@ -1,4 +1,4 @@
-//! Who is compared: how each is started, how one becomes its viewer, and how a message gets in.
+//! The compared servers: how to start each, how a viewer connects, and how a message gets in.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,12 +14,12 @@ use crate::process::{Server, free_port};
 use crate::publisher::Entry;
 use crate::tools::Tools;
 
-/// A secret of this run's gateway, which only this machine sees.
+/// JWT secret of this run's gateway, which only this machine can reach.
 const SECRET: &str = "of the comparison, long enough for a signature";
 
 const NCHAN_FOLDER: &str = "/var/lib/nginx";
 
-/// What the log puts around a text: `{"seq":12345,"type":"chat.created","at":"2026-11-22T20:00:00.123Z","data":""}`.
+/// Bytes that the log adds to a text: `{"seq":12345,"type":"chat.created","at":"2026-11-22T20:00:00.123Z","data":""}`.
 const EVENT_BYTES: usize = 77;
 
 /// One server of the comparison.
@@ -52,10 +52,10 @@ pub(crate) enum Peer {
     BareCoalescing,
 }
 
-/// What all servers are given.
+/// The environment that all servers share.
 pub(crate) struct Stage {
     pub(crate) tools: Tools,
-    /// Where they may write.
+    /// Folder in which servers may write.
     pub(crate) folder: PathBuf,
     pub(crate) superuser_url: String,
     pub(crate) gateway_url: String,
@@ -66,7 +66,7 @@ pub(crate) struct Stage {
     pub(crate) clock: Clock,
 }
 
-/// A server that can be watched and published to.
+/// A server that accepts viewers and messages.
 pub(crate) struct Running {
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
@@ -101,7 +101,7 @@ impl Peer {
         }
     }
 
-    /// What it is, and how a message gets in.
+    /// Describes the server and how a message gets in.
     pub(crate) fn is(self) -> &'static str {
         match self {
             Self::Usher => {
@@ -110,28 +110,28 @@ impl Peer {
             }
             Self::UsherEvents => {
                 "the same gateway with events of the size of the others' messages, put into its log by \
-                 `usher.append_to_logs` without a row of chat: the fan-out alone"
+                 `usher.append_to_logs` without a chat row: only the fan-out"
             }
             Self::UWebSockets => {
                 "a hand-written gateway: `publish` to a topic, no compression, 1 MiB of backpressure. LISTEN with `pg`"
             }
             Self::Ws => {
-                "a hand-written gateway: one buffer for all, no compression, cut off at 1 MiB. LISTEN with `pg`"
+                "a hand-written gateway: one buffer for all, no compression, viewers closed at 1 MiB. LISTEN with `pg`"
             }
             Self::SocketIo => {
-                "with its Postgres adapter; WebSocket alone, no compression. `pg_notify` in the adapter's own words"
+                "with its Postgres adapter; only WebSocket, no compression. `pg_notify` in the adapter's format"
             }
             Self::Nchan => {
                 "Debian's, one worker, no access log, 10,000 messages kept. HTTP POST on a connection kept alive"
             }
             Self::Naive => {
-                "the first recipe one finds: tokio-tungstenite and `tokio::sync::broadcast`, all defaults. Lines over TCP"
+                "the first recipe in most tutorials: tokio-tungstenite and `tokio::sync::broadcast`, all defaults. Lines over TCP"
             }
             Self::Bare => {
-                "the limit: one send for each message and socket, nothing else. Lines over TCP"
+                "the limit: one send per message and socket, nothing else. Lines over TCP"
             }
             Self::BareCoalescing => {
-                "the limit of those that write together what waits for a socket. Lines over TCP"
+                "the limit of servers that write waiting messages together. Lines over TCP"
             }
         }
     }
@@ -144,7 +144,7 @@ impl Peer {
         matches!(self, Self::Usher | Self::UsherEvents)
     }
 
-    /// Bytes of the text, where a message is to have so many.
+    /// Returns the bytes of the text for a message of `message_bytes`.
     pub(crate) fn text_bytes(self, message_bytes: usize) -> usize {
         if self == Self::UsherEvents {
             message_bytes - EVENT_BYTES
@@ -242,7 +242,7 @@ fn node(stage: &Stage, script: &str, port: u16) -> Command {
     command
 }
 
-/// A broadcast in the words of the adapter, as its emitter sends it from outside.
+/// A broadcast in the adapter's format, as its emitter sends it from another process.
 fn socket_io_entry(stage: &Stage) -> Entry {
     Entry::Notify {
         database: stage.superuser_url.clone(),
@@ -254,7 +254,7 @@ fn socket_io_entry(stage: &Stage) -> Entry {
 fn nginx(stage: &Stage, port: u16) -> anyhow::Result<Command> {
     let folder = stage.folder.join("nginx");
     fs::create_dir_all(&folder)?;
-    // Debian's nchan wants its default folder for messages of more than memory, and refuses to be told another.
+    // Debian's nchan needs its default folder for messages that exceed its memory, and accepts no other.
     fs::create_dir_all(NCHAN_FOLDER).with_context(|| format!("make {NCHAN_FOLDER}, as root"))?;
     let config = include_str!("peers/nginx.conf")
         .replace("@MODULE@", &stage.tools.nchan.to_string_lossy())
@@ -269,7 +269,7 @@ fn nginx(stage: &Stage, port: u16) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// This program itself, as a server.
+/// Runs this program as a server.
 fn own(kind: &str, port: u16) -> anyhow::Result<(Command, Entry)> {
     let publish_port = free_port()?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -279,7 +279,7 @@ fn own(kind: &str, port: u16) -> anyhow::Result<(Command, Entry)> {
     Ok((command, Entry::Line { address }))
 }
 
-/// An absolute form of a folder, which is made.
+/// Creates a folder and returns its absolute path.
 pub(crate) fn made(folder: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     Ok(fs::canonicalize(folder)?)

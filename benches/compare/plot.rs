@@ -1,7 +1,7 @@
-//! The drawing: a row for each server, four panels beside each other, one file that needs nothing else.
+//! Draws the results as one self-contained SVG: a row per server, four panels side by side.
 //!
-//! What more is better of is a bar from zero. What less is better of spans orders of magnitude and is a dot on a
-//! logarithmic scale, with a line from the least to the most of the rounds.
+//! Measures where more is better are bars from zero. Measures where less is better span orders of magnitude: they are
+//! dots on a logarithmic scale, with a line from the lowest to the highest round.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ const TOP: f64 = 84.0;
 const ROW: f64 = 34.0;
 const BAR: f64 = 16.0;
 
-/// Room for a number behind the longest bar.
+/// Space for a number after the longest bar.
 const NUMBER: f64 = 62.0;
 
 const STYLE: &str = "\
@@ -134,7 +134,7 @@ impl Panel {
             .map(|spread| spread.most)
             .fold(0.0, f64::max)
             .max(1e-9);
-        // A value of nothing has no place on a logarithmic scale: it is drawn at its edge.
+        // Zero has no place on a logarithmic scale; it is drawn at the edge.
         let floor = |value: f64| value.max(0.03);
         let least = spreads
             .iter()
@@ -167,7 +167,7 @@ impl Panel {
                 ),
             };
             let (low, high) = (x(spread.least), x(spread.most));
-            // The range of a bar lies below it, so that it can be seen.
+            // The range is drawn below a bar, so that it stays visible.
             let under = if self.shape == Shape::Bar {
                 BAR / 2.0 + 3.0
             } else {
@@ -191,7 +191,7 @@ fn middle(place: usize) -> f64 {
     TOP + ROW * (place as f64 + 0.5)
 }
 
-/// A number of few letters.
+/// Formats a number in few characters.
 fn short(number: f64) -> String {
     match number {
         large if large >= 9.95e6 => format!("{:.1} M", large / 1e6),

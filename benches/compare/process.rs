@@ -1,4 +1,4 @@
-//! A server as a process on a core of its own: how it is started and ended, and what it uses.
+//! Runs a server as a process on its own core, and measures its resources.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -13,30 +13,30 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::Clock;
 
-/// How long a server may take until it answers.
+/// Longest time until a server answers.
 const START_TIMEOUT_US: u64 = 30_000_000;
 
-/// How long it may take to end when it is asked to.
+/// Longest time that a server may take to end.
 const STOP_TIMEOUT_US: u64 = 5_000_000;
 
-/// A server that runs. Dropping it ends it.
+/// A running server. Dropping it ends the process.
 pub(crate) struct Server {
     child: Child,
-    /// Itself and what it has started.
+    /// The process and its descendants.
     pids: Vec<u32>,
     clock: Clock,
 }
 
-/// What a server's processes hold, in KiB.
+/// Memory of a server's processes in KiB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     pub(crate) resident_kib: u64,
-    /// With what is shared counted once.
+    /// Proportional set size: shared memory counts once.
     pub(crate) proportional_kib: u64,
 }
 
 impl Server {
-    /// Starts a command on a core, and waits until it answers. What it says goes to a file.
+    /// Starts a command on a core and waits until it answers. Its output goes to a file.
     pub(crate) fn start(
         command: &Command,
         core: usize,
@@ -45,10 +45,10 @@ impl Server {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let mut pinned = Command::new("setpriv");
-        // It ends with us, however we end.
+        // The kernel kills the server when this process ends, in whatever way.
         pinned.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]);
         pinned.arg(command.get_program()).args(command.get_args());
-        // No setting of whoever runs this reaches a server.
+        // A server must not inherit settings from the environment of the person who runs this.
         pinned.env_clear();
         for name in ["PATH", "HOME", "TMPDIR"] {
             #[expect(clippy::disallowed_methods, reason = "handed on, not read")]
@@ -80,13 +80,13 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        // A moment for the processes that it starts, and for the connection that was only a question.
+        // Leaves time for child processes to start, and for the probing connection to close.
         thread::sleep(Duration::from_millis(300));
         server.pids = tree(server.child.id());
         Ok(server)
     }
 
-    /// Seconds of a core that it has used.
+    /// Returns the CPU time used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let mut ticks = 0;
         for pid in &self.pids {
@@ -123,12 +123,12 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on.
+/// Returns a free port.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Microseconds that a core has worked, and has been there.
+/// Returns the busy time of a core and its total time, in microseconds.
 pub(crate) fn core_ticks(core: usize) -> anyhow::Result<(u64, u64)> {
     let file = BufReader::new(fs::File::open("/proc/stat")?);
     let name = format!("cpu{core} ");
@@ -148,7 +148,7 @@ pub(crate) fn core_ticks(core: usize) -> anyhow::Result<(u64, u64)> {
     bail!("core {core} is not in /proc/stat")
 }
 
-/// A process and its descendants.
+/// Lists a process and its descendants.
 fn tree(root: u32) -> Vec<u32> {
     let processes: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
@@ -174,7 +174,7 @@ fn tree(root: u32) -> Vec<u32> {
     pids
 }
 
-/// The fields after the name, which may hold anything and ends with the last bracket.
+/// Returns the fields after the process name. The name may contain anything and ends with the last bracket.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields = stat.rsplit_once(')')?.1;

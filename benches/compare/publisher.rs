@@ -1,7 +1,7 @@
-//! Publishes messages on a schedule, each server's in its own way, on a thread of its own.
+//! Publishes messages on a schedule, in the way of each server, on its own thread.
 //!
-//! Open loop: a message is due at its time whatever has become of those before it, and carries that time. What is due
-//! is published together, at most every few milliseconds, so that a publisher's round trips are not what limits.
+//! Open loop: each message has a due time, even if earlier ones are late, and carries that time. Messages that are due
+//! are published together, at most every few milliseconds, so that the publisher's round trips are not the limit.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -21,36 +21,36 @@ use uuid::Uuid;
 use crate::clock::{Clock, whole};
 use crate::marks::{Stamp, message};
 
-/// Messages published together at most.
+/// Most messages published together.
 const BATCH_MAX: u64 = 2_000;
 
-/// The least time from one batch to the next.
+/// Shortest time between two batches.
 const TICK_US: u64 = 4_000;
 
 /// How a message gets into a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
-    /// As a row of chat, which the database's own trigger announces.
+    /// As a chat row, which the database's trigger announces.
     Insert {
         database: String,
         session: Uuid,
         author: Uuid,
     },
-    /// As an event of the log, without a row of chat behind it.
+    /// As an event of the log, without a chat row.
     Append { database: String, session: Uuid },
-    /// As a notification; `%s` stands for the message.
+    /// As a notification; `%s` is the message.
     Notify {
         database: String,
         channel: &'static str,
         payload: &'static str,
     },
-    /// As the body of a call.
+    /// As the body of an HTTP call.
     Post { address: SocketAddr },
-    /// As a line.
+    /// As a line over TCP.
     Line { address: SocketAddr },
 }
 
-/// What is to be published.
+/// The messages to publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) first: u64,
@@ -59,13 +59,13 @@ pub(crate) struct Load {
     pub(crate) rate: f64,
 }
 
-/// What became of a load.
+/// Result of a load.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) count: u64,
-    /// From when a batch's first message was due to when it was handed over, in microseconds.
+    /// Time from the due time of a batch's first message until the batch was sent, in microseconds.
     pub(crate) lateness: Histogram<u64>,
-    /// From there to when the server or the database had taken it.
+    /// Time from there until the server or the database had accepted it.
     pub(crate) round_trip: Histogram<u64>,
 }
 
@@ -105,12 +105,12 @@ impl Publisher {
         self.loads.send(load).context("the publisher has ended")
     }
 
-    /// Ends a load before its time.
+    /// Ends a load early.
     pub(crate) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
 
-    /// The outcome of the last load, once it is done.
+    /// Returns the result of the last load once it is done.
     pub(crate) fn outcome(&self) -> anyhow::Result<Option<Published>> {
         match self.outcomes.try_recv() {
             Ok(outcome) => outcome.map(Some),
@@ -139,7 +139,7 @@ fn run(
         let mut sent = 0;
         let mut tick_us = load.start_us;
         while sent < load.count && !shared.stop.load(Ordering::Relaxed) {
-            // Not tokio's timer, which rounds up to whole milliseconds.
+            // Avoids tokio's timer, which rounds up to whole milliseconds.
             thread::sleep(clock.until(due_us(sent).max(tick_us)));
             let now_us = clock.now_us();
             tick_us = now_us + TICK_US;
@@ -169,7 +169,7 @@ fn run(
     Ok(())
 }
 
-/// The way in, open.
+/// An open connection for publishing.
 enum Door {
     Insert {
         client: Client,
@@ -319,7 +319,7 @@ async fn dial(address: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Sends all calls at once, and waits for as many answers.
+/// Sends all calls together, and waits for as many answers.
 async fn post(socket: &mut TcpStream, address: SocketAddr, texts: &[String]) -> anyhow::Result<()> {
     let mut calls = String::new();
     for text in texts {

@@ -1,4 +1,4 @@
-//! What came of it: the table, the figures, and the drawing.
+//! Writes the results: table, JSON and drawing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,13 +13,13 @@ use crate::peers::Peer;
 use crate::plot;
 use crate::tools::output;
 
-/// A share of the generator's core beyond which a steady run says more of the generator than of the server.
+/// Busy share of the generator's core above which a steady run says more about the generator than about the server.
 const GENERATOR_BUSY_MAX: f64 = 0.8;
 
-/// Everything that a run found.
+/// All results of a run.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// The version of Usher, and where it ran.
+    /// Version of Usher.
     usher: String,
     machine: String,
     date: String,
@@ -28,11 +28,11 @@ pub(crate) struct Report {
     outcomes: Vec<Outcome>,
 }
 
-/// One server over all rounds.
+/// Results of one server over all rounds.
 pub(crate) struct Row {
     pub(crate) peer: Peer,
     pub(crate) per_cpu_second: Spread,
-    /// Of the bare loop's deliveries for each CPU-second in the same round.
+    /// Share of the bare loop's deliveries per CPU-second in the same round.
     pub(crate) of_bare: Option<Spread>,
     pub(crate) p50_ms: Spread,
     pub(crate) p99_ms: Spread,
@@ -50,7 +50,7 @@ pub(crate) struct Row {
     closed: u64,
 }
 
-/// The median of the rounds, with the least and the most.
+/// Median, lowest and highest value of the rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) least: f64,
@@ -116,7 +116,7 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// Fails where a message was lost, came twice or out of order at a rate that every server holds.
+    /// Fails if a message was lost, duplicated or out of order at a rate that every server sustains.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         for outcome in &self.outcomes {
             for run in [&outcome.steady, &outcome.near] {
@@ -134,7 +134,7 @@ impl Report {
         Ok(())
     }
 
-    /// In the order of deliveries for each CPU-second, the bare loops first.
+    /// Returns the servers by deliveries per CPU-second, the bare loops first.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut by_peer: BTreeMap<Peer, Vec<&Outcome>> = BTreeMap::new();
         for outcome in &self.outcomes {
@@ -198,7 +198,7 @@ impl Report {
         })
     }
 
-    /// One line under the drawing.
+    /// Returns the line below the drawing.
     fn caption(&self) -> String {
         format!("{} · Usher {} · {}", self.machine, self.usher, self.date)
     }
@@ -240,10 +240,10 @@ impl Report {
         let rounds = self.outcomes.iter().map(|outcome| outcome.round + 1).max();
         let _ = writeln!(
             out,
-            "\nMedians of {} rounds in turned order. {} viewers of one room, {} messages a second of {} bytes, one at a time; \
-             latency from when a message was due (for Usher: before its INSERT) to when a viewer read it. The server has core \
-             {}; viewers, publisher and Postgres share core {}. Saturation: the highest rate with p99 ≤ 250 ms, nothing lost \
-             and nobody closed, messages entering in batches of a few ms. {}. Usher {}, {}.",
+            "\nMedians of {} rounds in rotating order. {} viewers of one room, {} messages a second of {} bytes, one at a time; \
+             latency from the due time of a message (for Usher: before its INSERT) until a viewer read it. The server has core \
+             {}; viewers, publisher and Postgres share core {}. Saturation: the highest rate with p99 ≤ 250 ms, no loss and \
+             no closed viewer; messages enter in batches of a few ms. {}. Usher {}, {}.",
             rounds.unwrap_or(0),
             grouped(plan.viewers as f64),
             plan.rate,
@@ -257,7 +257,7 @@ impl Report {
     }
 }
 
-/// What a sign in the table means, and whose row has it.
+/// Meaning of a sign in the table, and the rows that have it.
 type Note = (&'static str, fn(&Row) -> bool);
 
 const NOTES: [Note; 3] = [
@@ -309,7 +309,7 @@ impl Row {
     }
 }
 
-/// The processor, its cores, and the system.
+/// Describes the processor, its cores and the system.
 fn machine() -> String {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors
@@ -326,7 +326,7 @@ fn machine() -> String {
     format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
-/// With a comma after each thousand, in three significant digits.
+/// Formats a number with three significant digits and commas between thousands.
 pub(crate) fn grouped(number: f64) -> String {
     let power = 10_f64.powf((number.abs().max(1.0).log10().floor() - 2.0).max(0.0));
     let digits = format!("{:.0}", (number / power).round() * power);

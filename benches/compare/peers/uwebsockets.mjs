@@ -1,4 +1,4 @@
-// uWebSockets.js with LISTEN through `pg`. It publishes to a topic, and writes together what it has within one turn.
+// uWebSockets.js with LISTEN through `pg`. It publishes to a topic, and writes the messages of one turn together.
 import uws from '@trufflesuite/uws-js-unofficial'
 import pg from 'pg'
 

@@ -1,8 +1,8 @@
-// A gateway as one writes it by hand: `ws`, and LISTEN with `pg`. Each message becomes a buffer once and goes to all.
+// A gateway written by hand: `ws`, and LISTEN with `pg`. Each message becomes one buffer for all viewers.
 import pg from 'pg'
 import { WebSocketServer } from 'ws'
 
-// More than this waiting is a viewer that does not read: it is cut off and may come back.
+// A viewer with more unsent bytes does not read. The gateway closes it, and it may reconnect.
 const waitingBytesMax = 1024 * 1024
 
 const server = new WebSocketServer({
