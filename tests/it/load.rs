@@ -201,7 +201,7 @@ async fn a_gateway_that_dies_is_not_covered_up() {
         words.contains("BROKEN") && words.contains("10 of 10 viewers were not watching at the end"),
         "{words}"
     );
-    assert!(words.contains("nobody listens there"), "{words}");
+    assert!(words.contains("no server listens there"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +254,7 @@ async fn refusals_are_told_by_name_with_what_to_do() {
     .await
     .unwrap();
     assert!(
-        words.contains("of 12 viewers came") && words.contains("USHER_MAX_CONNECTIONS"),
+        words.contains("of 12 viewers joined") && words.contains("USHER_MAX_CONNECTIONS"),
         "{words}"
     );
     gateway.stop().await;
@@ -351,7 +351,7 @@ async fn what_cannot_be_driven_is_said_at_once() {
         &format!("{here}/nothing"),
         &session,
         &[],
-        "the path of an Usher is /v1/socket",
+        "an Usher's path is /v1/socket",
     );
     let nobody = Uuid::from_u128(7).to_string();
     drive(&here, &nobody, &[], "cannot be watched there: not_found");
@@ -375,7 +375,7 @@ async fn what_cannot_be_driven_is_said_at_once() {
         "--viewers",
         "2",
     ];
-    drive(&here, &session, &voters, "no open voting");
+    drive(&here, &session, &voters, "no open poll");
     gateway.stop().await;
 }
 

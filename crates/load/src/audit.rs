@@ -1,43 +1,43 @@
-//! Holds what a viewer receives to the promise: consecutive numbers, each once, in order.
+//! Checks a viewer's event numbers against the promise: consecutive, each once, in order.
 //!
-//! A number that is passed over is missing until it comes. One that comes late was out of order, one that comes again
-//! was doubled, and one that never comes is lost. What a gateway says that it cannot give any more (`recovered: false`,
-//! `reset`) is skipped: told, and therefore counted by itself.
+//! A skipped number is missing until it arrives. A number that arrives late was out of order. A number that arrives
+//! again is a duplicate. A number that never arrives is lost. Events that the gateway says it can no longer deliver
+//! (`recovered: false`, `reset`) count separately, as skipped.
 
 use std::ops::{AddAssign, RangeInclusive};
 
 use serde::Serialize;
 
-/// Ranges of missing numbers that a viewer remembers. Beyond it the oldest count as lost for good.
+/// Ranges of missing numbers that a viewer remembers. Beyond that, the oldest range stays lost.
 const MISSING_RANGES_MAX: usize = 256;
 
-/// What went right and wrong, summed over viewers.
+/// The counts of an audit, summed over viewers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Audit {
     /// Events that arrived, each counted once.
     pub(crate) received: u64,
-    /// Events that never arrived, though their number was passed over or the log had gone on.
+    /// Events that never arrived, although later events did or the log continued.
     pub(crate) lost: u64,
     /// Events that arrived again.
     pub(crate) duplicates: u64,
-    /// Times that numbers were passed over.
+    /// Times that numbers were skipped.
     pub(crate) gaps: u64,
     /// Events that arrived after a higher number.
     pub(crate) order_errors: u64,
-    /// Events that the gateway said it could not give any more.
+    /// Events that the gateway said it could no longer deliver.
     pub(crate) skipped: u64,
-    /// Times that it said so.
+    /// Times that the gateway said so.
     pub(crate) restarts: u64,
 }
 
 impl Audit {
-    /// What there was to receive.
+    /// Returns the number of events to receive.
     #[must_use]
     pub(crate) fn expected(&self) -> u64 {
         self.received + self.lost + self.skipped
     }
 
-    /// Whether the promise was kept.
+    /// Whether the gateway kept the promise.
     #[must_use]
     pub(crate) fn is_clean(&self) -> bool {
         self.lost == 0 && self.duplicates == 0 && self.gaps == 0 && self.order_errors == 0
@@ -47,7 +47,7 @@ impl Audit {
 impl AddAssign for Audit {
     fn add_assign(&mut self, other: Self) {
         self.received += other.received;
-        // A late event takes back what another interval counted as lost.
+        // Wrapping: a late event subtracts a loss that another interval counted.
         self.lost = self.lost.wrapping_add(other.lost);
         self.duplicates += other.duplicates;
         self.gaps += other.gaps;
@@ -60,18 +60,18 @@ impl AddAssign for Audit {
 /// One viewer's view of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// The highest number that it has seen; `None` before the first `subscribed`.
+    /// The highest number that arrived; `None` before the first `subscribed`.
     last: Option<u64>,
     missing: Vec<RangeInclusive<u64>>,
 }
 
 impl Ledger {
-    /// Where the viewer stands.
+    /// Returns the highest number that arrived.
     pub(crate) fn last(&self) -> Option<u64> {
         self.last
     }
 
-    /// The gateway says where the viewer stands, after `subscribed` or `reset`.
+    /// Handles the viewer's position in `subscribed` or `reset`.
     pub(crate) fn on_start(&mut self, seq: u64, is_recovered: bool, audit: &mut Audit) {
         let Some(last) = self.last else {
             self.last = Some(seq);
@@ -86,7 +86,7 @@ impl Ledger {
         }
     }
 
-    /// An event arrived.
+    /// Handles an event.
     pub(crate) fn on_event(&mut self, seq: u64, audit: &mut Audit) {
         let last = self.last.unwrap_or(seq.saturating_sub(1));
         if seq == last + 1 {
@@ -105,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// The run is over, and the log reaches to `head`: what is missing at the end is lost too.
+    /// Ends the audit of a log that reaches to `head`. Events that have not arrived are lost.
     pub(crate) fn on_end(&self, head: u64, audit: &mut Audit) {
         if let Some(last) = self.last {
             audit.lost = audit.lost.wrapping_add(head.saturating_sub(last));
@@ -144,12 +144,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn consecutive_numbers_are_a_kept_promise() {
+    fn consecutive_numbers_are_received() {
         check("start 10 | 11 12 13 | end 13", expect!["received 3"]);
     }
 
     #[test]
-    fn a_number_that_never_comes_is_lost() {
+    fn a_number_that_never_arrives_is_lost() {
         check(
             "start 10 | 11 14 15 | end 15",
             expect!["received 3 lost 2 gaps 1"],
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_comes_late_is_out_of_order_and_not_lost() {
+    fn a_number_that_arrives_late_is_out_of_order_and_not_lost() {
         check(
             "start 10 | 11 14 13 12 | end 14",
             expect!["received 4 gaps 1 order 2"],
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_comes_again_is_a_duplicate() {
+    fn a_number_that_arrives_again_is_a_duplicate() {
         check(
             "start 10 | 11 12 12 11 10 | end 12",
             expect!["received 2 duplicates 3"],
@@ -177,18 +177,18 @@ mod tests {
     }
 
     #[test]
-    fn what_had_not_come_by_the_end_is_lost() {
+    fn numbers_missing_at_the_end_are_lost() {
         check("start 10 | 11 | end 15", expect!["received 1 lost 4"]);
         check("end 15", expect![""]);
     }
 
     #[test]
-    fn what_is_said_to_be_gone_is_skipped() {
+    fn events_before_a_new_start_are_skipped() {
         check(
             "start 10 | 11 | fresh 20 | 21 | end 21",
             expect!["received 2 skipped 9 restarts 1"],
         );
-        // The database went back in time: numbers are given again.
+        // The database went back in time and assigns numbers again.
         check(
             "start 10 | 11 12 | fresh 5 | 6 7 | end 7",
             expect!["received 4 restarts 1"],
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_that_passes_something_over_is_a_gap() {
+    fn a_recovery_at_a_later_number_is_a_gap() {
         check(
             "start 10 | 11 | start 11 | 12 | end 12",
             expect!["received 2"],
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_in_a_stream_of_holes() {
+    fn the_remembered_gaps_are_bounded() {
         let (mut ledger, mut audit) = (Ledger::default(), Audit::default());
         ledger.on_start(0, false, &mut audit);
         for seq in (2..4_000).step_by(2) {
@@ -227,7 +227,7 @@ mod tests {
             let (mut ledger, mut total) = (Ledger::default(), Audit::default());
             ledger.on_start(0, false, &mut total);
             for (index, seq) in seqs.iter().enumerate() {
-                // Counted in intervals, as the workers do it.
+                // Counted in intervals, as the workers do.
                 let mut interval = Audit::default();
                 ledger.on_event(*seq, &mut interval);
                 if halves.get(index).copied().unwrap_or(false) {
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// Plays what a viewer hears.
+    /// Runs a script of a viewer's frames.
     fn check(script: &str, expected: Expect) {
         let (mut ledger, mut audit) = (Ledger::default(), Audit::default());
         for step in script.split(" | ") {

@@ -1,20 +1,20 @@
-//! Which plots a report has, and what each says.
+//! Chooses the plots of a report and writes their captions.
 
 use crate::outcome::{Outcome, SearchOutcome, Step, StormOutcome, Tick};
 use crate::plot::{Axis, Layer, Plot};
 use crate::table::{digits, ms, number, rounded, whole};
 
-/// A plot with its words.
+/// A plot with its title and caption.
 pub(crate) struct Chart {
     pub(crate) title: &'static str,
     pub(crate) words: String,
     pub(crate) plot: Plot,
-    /// Classes of lines and their names.
+    /// Classes of lines, with their names.
     pub(crate) legend: Vec<(&'static str, &'static str)>,
     pub(crate) is_wide: bool,
 }
 
-/// The plots for what the run has.
+/// Returns the plots that the run has data for.
 pub(crate) fn all(outcome: &Outcome) -> Vec<Chart> {
     let mut charts = Vec::new();
     charts.extend(outcome.search.as_ref().and_then(knee));
@@ -112,7 +112,7 @@ fn histogram(outcome: &Outcome) -> Option<Chart> {
         .collect();
     Some(Chart {
         title: "Latency histogram",
-        words: "How many deliveries took how long. The scale of time is logarithmic, so that the tail shows.".to_owned(),
+        words: "The number of deliveries by latency. The time axis is logarithmic, so that the slow deliveries are visible.".to_owned(),
         plot: Plot {
             x: Axis::log("milliseconds", first.from_ms, last.to_ms),
             y: Axis::linear("deliveries", 0.0, highest as f64 * 1.08),
@@ -172,7 +172,8 @@ fn latency_over_time(outcome: &Outcome) -> Option<Chart> {
     layers.extend(events(outcome));
     Some(Chart {
         title: "Latency over time",
-        words: "What arrived in each second: a gateway in good health draws flat lines.".to_owned(),
+        words: "The latency of the deliveries of each second. A healthy gateway draws flat lines."
+            .to_owned(),
         plot: Plot {
             x: time(outcome),
             y: Axis::log("milliseconds", low * 0.8, high * 1.25),
@@ -190,7 +191,7 @@ fn deliveries_over_time(outcome: &Outcome) -> Chart {
         .map(|tick| (tick.at_seconds, tick.deliveries))
         .collect();
     let run = &outcome.run;
-    // Slow readers read nothing while it is measured: nothing is due to them.
+    // Slow readers read nothing during the measurement, so no delivery to them is due.
     let readers = run.viewers.saturating_sub(run.slow_readers);
     let due = run.rate * f64::from(readers) / run.sessions.max(1) as f64;
     let highest = points.iter().map(|point| point.1).fold(0.0, f64::max);
@@ -207,14 +208,14 @@ fn deliveries_over_time(outcome: &Outcome) -> Chart {
         },
     ]);
     let words = if outcome.search.is_some() {
-        "Events that arrived in each second, at one rate after the other.".to_owned()
+        "Events that arrived in each second, while the search raised the rate.".to_owned()
     } else {
         layers.push(Layer::Across {
             y: due,
             name: format!("due: {}/s", number(whole(due))),
         });
         format!(
-            "Events that arrived in each second; {}/s were due while it was measured.",
+            "Events that arrived in each second; {}/s were due in the measured time.",
             number(whole(due))
         )
     };
@@ -258,20 +259,20 @@ fn knee(search: &SearchOutcome) -> Option<Chart> {
         .find(|step| Some(step.rate) == search.knee_rate);
     let words = match knee {
         Some(step) => format!(
-            "Up to {} deliveries a second ({} messages) the 99th percentile stays within {}. What ended it: {}.",
+            "Up to {} deliveries per second ({} messages) the 99th percentile stays within {}. The search ended at: {}.",
             number(whole(step.offered)),
             rounded(step.rate),
             ms(search.bound_ms),
             search.limited_by
         ),
         None => format!(
-            "No rate was served within {}: {}.",
+            "The gateway served no rate within {}: {}.",
             ms(search.bound_ms),
             search.limited_by
         ),
     };
     Some(Chart {
-        title: "The knee",
+        title: "Highest rate within the bound",
         words,
         plot: Plot {
             x: Axis::log(
@@ -286,7 +287,7 @@ fn knee(search: &SearchOutcome) -> Option<Chart> {
             ("a", "median"),
             ("b", "99th percentile"),
             ("good", "within the bound"),
-            ("bad", "too much"),
+            ("bad", "above the bound"),
         ],
         is_wide: true,
     })
@@ -354,8 +355,8 @@ fn recovery(storm: &StormOutcome) -> Option<Chart> {
     Some(Chart {
         title: "Recovery from the storm",
         words: format!(
-            "{} viewers were dropped at once. Half were whole again within {}, 99 % within {}, the last after {}; {} did \
-             not come back.",
+            "{} viewers dropped together. Half of them caught up again within {}, 99 % within {}, the last after {}; {} \
+             did not.",
             number(storm.dropped),
             ms(spread.p50_ms),
             ms(spread.p99_ms),
@@ -364,7 +365,11 @@ fn recovery(storm: &StormOutcome) -> Option<Chart> {
         ),
         plot: Plot {
             x: Axis::linear("milliseconds since the drop", 0.0, last.ms),
-            y: Axis::linear("viewers that are whole", 0.0, storm.dropped as f64 * 1.12),
+            y: Axis::linear(
+                "viewers that have caught up",
+                0.0,
+                storm.dropped as f64 * 1.12,
+            ),
             layers: vec![
                 Layer::Area {
                     class: "good",
@@ -372,7 +377,7 @@ fn recovery(storm: &StormOutcome) -> Option<Chart> {
                 },
                 Layer::Line {
                     class: "good",
-                    name: "whole",
+                    name: "caught up",
                     points,
                 },
                 Layer::Across {
@@ -391,7 +396,7 @@ fn time(outcome: &Outcome) -> Axis {
     Axis::linear("seconds", 0.0, last)
 }
 
-/// The phases that are not measured, set apart.
+/// Returns the phases that are not measured, to be shaded.
 fn spans(outcome: &Outcome) -> Vec<Layer> {
     let mut spans: Vec<Layer> = Vec::new();
     let mut from = 0.0;

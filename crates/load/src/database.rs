@@ -1,4 +1,4 @@
-//! What a load tester asks of a database: to insert messages, to name the heads of the logs, to make users.
+//! The load tester's statements: insert messages, read the newest numbers, create users.
 
 use std::error::Error;
 use std::rc::Rc;
@@ -16,45 +16,45 @@ use crate::pacer::Due;
 use crate::scan;
 use crate::worker_state::WorkerState;
 
-/// Connections that insert. Messages of one session queue behind its number whatever their connection.
+/// Connections that insert. More would not help: inserts into one session wait for each other.
 pub(crate) const CONNECTIONS: u32 = 4;
 
-/// Rows of one INSERT, where more than one is due: a statement of more would not notify of each.
+/// Rows of one INSERT, if several are due. The database sends no notification for each row of a larger statement.
 const ROWS_MAX: usize = 20;
 
-/// The pause before a connection that was lost is tried again.
+/// The pause before a lost connection is opened again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 const INSERT: &str = "insert into public.chat_messages (session_id, user_id, body)
     select * from unnest($1::uuid[], $2::uuid[], $3::text[])";
 
-/// Opens a connection to the database. The caller knows its URL and whom to trust.
+/// Opens a connection to the database. The caller knows its URL and its trusted certificates.
 pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ConnectError>> + Send + Sync>;
 
-/// Why there is no connection.
+/// The reason why a connection failed.
 pub(crate) type ConnectError = Box<dyn Error + Send + Sync>;
 
-/// Why the database cannot be used for the run.
+/// The reason why the database cannot be used for the run.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// It cannot be reached.
+    /// The database cannot be reached.
     #[error("{0}")]
     Connect(#[source] ConnectError),
-    /// It was reached, and refused.
+    /// The database refused a statement.
     #[error("{attempt}")]
     Query {
-        /// What was attempted.
+        /// The action that the database refused.
         attempt: &'static str,
-        /// What it said.
+        /// The database's error.
         #[source]
         source: tokio_postgres::Error,
     },
-    /// A session that is not there.
-    #[error("there is no session {0} in the database: is it the database of that gateway?")]
+    /// The database has no such session.
+    #[error("the database has no session {0}: is it the database of that gateway?")]
     NoSession(Uuid),
 }
 
-/// Inserts what is due, until its task is dropped.
+/// Inserts messages when they are due, until its task is dropped.
 pub(crate) async fn insert(
     state: Rc<WorkerState>,
     connect: Connect,
@@ -118,7 +118,7 @@ async fn insert_with(
     Ok(())
 }
 
-/// The streamer of each session, who may write there.
+/// Returns the streamer of each session. The streamer may always write there.
 pub(crate) async fn authors(
     connect: &Connect,
     sessions: &[Uuid],
@@ -135,7 +135,7 @@ pub(crate) async fn authors(
     Ok(authors)
 }
 
-/// The newest number of each session's log.
+/// Returns the newest number of each session's log.
 pub(crate) async fn heads(connect: &Connect, sessions: &[Uuid]) -> Result<Vec<u64>, DatabaseError> {
     let attempt = "read usher.session_heads";
     let client = connect().await.map_err(DatabaseError::Connect)?;
@@ -150,14 +150,14 @@ pub(crate) async fn heads(connect: &Connect, sessions: &[Uuid]) -> Result<Vec<u6
     Ok(heads)
 }
 
-/// Makes users for a run, or finds those of the last one: `load_000001` and so on.
+/// Creates users `load_000001` and so on, or finds those of an earlier run.
 ///
 /// # Errors
 ///
-/// Where the database cannot be reached, or its role may not write to `auth.users`.
+/// If the database cannot be reached, or its role may not write to `auth.users`.
 pub async fn make_users(connect: &Connect, count: u32) -> Result<Vec<Uuid>, DatabaseError> {
     let attempt =
-        "make users for the run: the database's role must be allowed to write to auth.users";
+        "create users for the run; the database's role must be allowed to write to auth.users";
     let client = connect().await.map_err(DatabaseError::Connect)?;
     let make = "insert into auth.users (id, aud, role, raw_user_meta_data)
         select gen_random_uuid(), 'authenticated', 'authenticated', jsonb_build_object('username', name)

@@ -1,11 +1,11 @@
-//! An outcome for tests: a good run, with everything in it.
+//! Outcomes for tests.
 
 use crate::audit::Audit;
 use crate::interval::{Spread, Times, Writes};
 use crate::outcome::{Outcome, Recovered, Resources, Run, SearchOutcome, Step, StormOutcome, Tick};
 use crate::verdict::Verdict;
 
-/// A good run of 1,000 viewers.
+/// Returns a good run of 1,000 viewers.
 pub(crate) fn outcome() -> Outcome {
     let mut times = Times::default();
     for us in 1..10_000_u64 {
@@ -59,13 +59,13 @@ pub(crate) fn outcome() -> Outcome {
             gateway_mib: Some(19.0),
             gateway_kib_per_viewer: Some(3.9),
             machine_busy: Some(0.48),
-            limited_by: "nothing: there was room to spare".to_owned(),
+            limited_by: "nothing: there was spare capacity".to_owned(),
         },
         timeline: (1..=36).map(tick).collect(),
     }
 }
 
-/// The same with a storm and a search, so that every plot is there.
+/// Returns the same run with a storm and a search, so that the report has every plot.
 pub(crate) fn outcome_with_everything() -> Outcome {
     let step = |rate: f64, p99_ms: f64| Step {
         rate,

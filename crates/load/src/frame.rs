@@ -1,14 +1,14 @@
-//! WebSocket frames as the load tester reads and writes them: whole ones are looked at where they lie.
+//! Reads and writes WebSocket frames for the load tester. Reads complete frames in place.
 //!
-//! Keeps bytes only of a frame that has not arrived in full, so an idle viewer has no buffer. Usher sends no fragments
-//! and, without `permessage-deflate`, which is not offered, no compressed frames; both are errors here.
+//! Copies bytes only of an incomplete frame, so an idle viewer has no buffer. Usher sends no fragments, and no
+//! compressed frames to a client that does not offer `permessage-deflate`. Both are errors here.
 
 use std::mem;
 
-/// Bytes of the largest frame that is believed. The gateway's largest are a few hundred KiB.
+/// The largest accepted frame, in bytes. The gateway's largest frames have a few hundred KiB.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A buffer for broken-up frames that is larger is given back once it is empty.
+/// A larger buffer is freed once it is empty.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
 
 const FINAL: u8 = 0x80;
@@ -18,42 +18,42 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 
-/// What one frame of the gateway holds.
+/// One of the gateway's frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A JSON object.
+    /// A text frame: a JSON object.
     Text(&'a [u8]),
-    /// To be answered with the same bytes.
+    /// A ping, to answer with the same bytes.
     Ping(&'a [u8]),
-    /// The last one, with its code; 1005 where there is none.
+    /// A close frame, with its code; 1005 without a code.
     Close(u16),
-    /// Nothing to act on.
+    /// A frame that needs no action.
     Other,
 }
 
-/// A stream of bytes that is not the gateway's WebSocket.
+/// The bytes are not the gateway's WebSocket frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// None of ours.
+    /// A kind of frame that the gateway never sends.
     #[error("a frame that is masked, compressed, in fragments or of an unknown kind")]
     Unknown,
-    /// Longer than any of ours.
+    /// A frame that is longer than any of the gateway's.
     #[error("a frame of more than {FRAME_BYTES_MAX} bytes")]
     TooLarge,
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// The beginning of a frame whose end is still to come.
+    /// The bytes of an incomplete frame.
     partial: Vec<u8>,
 }
 
 impl Frames {
-    /// Hands on each frame that is complete.
+    /// Passes on each complete frame.
     ///
     /// # Errors
-    /// Where the bytes are no frames of a gateway.
+    /// The bytes are not frames of a gateway.
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -94,7 +94,7 @@ impl Frames {
     }
 }
 
-/// The head of a frame (RFC 6455 §5.2).
+/// A frame's header (RFC 6455 §5.2).
 struct Header {
     kind: u8,
     header_bytes: usize,
@@ -102,12 +102,12 @@ struct Header {
 }
 
 impl Header {
-    /// `None` while bytes of it are missing.
+    /// Parses a header; `None` if bytes are missing.
     fn parse(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
         let &[first, second, ref rest @ ..] = bytes else {
             return Ok(None);
         };
-        // The reserved bits are clear where nothing was negotiated, and only a client masks.
+        // Without negotiated extensions the reserved bits are clear, and only clients mask.
         if first & 0xf0 != FINAL || second & MASKED != 0 {
             return Err(FrameError::Unknown);
         }
@@ -195,7 +195,7 @@ mod tests {
     use usher_core::protocol::websocket;
 
     #[test]
-    fn a_frame_is_read_however_it_is_cut() {
+    fn frames_are_read_however_the_bytes_are_cut() {
         let texts = [
             String::new(),
             "x".repeat(125),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_given_back_when_a_large_frame_is_complete() {
+    fn the_buffer_of_a_large_frame_is_freed() {
         let frame = websocket::text(&"x".repeat(70_000));
         let mut frames = Frames::default();
         frames.feed(&frame[..60_000], |_| {}).unwrap();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_of_the_gateway_is_an_error() {
+    fn a_frame_that_the_gateway_never_sends_is_an_error() {
         for (bytes, error) in [
             (&b"HT"[..], FrameError::Unknown),
             (&[0x01, 0], FrameError::Unknown),
@@ -243,7 +243,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_client_writes_is_its_text_under_the_mask(text in ".{0,300}", mask: [u8; 4]) {
+        fn a_client_frame_has_the_masked_text(text in ".{0,300}", mask: [u8; 4]) {
             let mut out = Vec::new();
             put_text(&mut out, &text, mask);
             prop_assert_eq!(out[0], 0x81);

@@ -1,6 +1,6 @@
-//! What one worker counted since it was last asked, and how such intervals add up.
+//! The counts of a worker since its last report, and their sums.
 //!
-//! Histograms are merged, never averaged: the percentiles of a run are those of all its deliveries.
+//! Histograms are merged, never averaged: a run's percentiles are those of all its deliveries.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::audit::Audit;
 
-/// Microseconds, to three digits.
+/// A histogram of times in microseconds, with three significant digits.
 #[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u64>);
 
@@ -26,7 +26,7 @@ impl Times {
     }
 
     pub(crate) fn record_many(&mut self, us: u64, count: u64) {
-        // It grows by itself, so it takes every value.
+        // The histogram grows as needed, so recording cannot fail.
         let _ = self.0.record_n(us.max(1), count);
     }
 
@@ -38,7 +38,7 @@ impl Times {
         self.0.value_at_quantile(quantile) as f64 / 1e3
     }
 
-    /// The figures that a table shows; `None` where nothing was measured.
+    /// Returns the figures for a table; `None` if nothing was measured.
     #[must_use]
     pub(crate) fn spread(&self) -> Option<Spread> {
         (!self.0.is_empty()).then(|| Spread {
@@ -53,7 +53,7 @@ impl Times {
         })
     }
 
-    /// How the times are spread, in bars whose bounds grow by the same factor.
+    /// Returns a histogram whose bounds grow by a constant factor.
     #[must_use]
     pub(crate) fn bars(&self, count: usize) -> Vec<Bar> {
         let (low, high) = (self.0.min().max(1) as f64, self.0.max() as f64 + 1.0);
@@ -65,7 +65,7 @@ impl Times {
         )
     }
 
-    /// How the times are spread, in bars of the same width, from zero on.
+    /// Returns a histogram with bars of equal width, from zero on.
     #[must_use]
     pub(crate) fn even_bars(&self, count: usize) -> Vec<Bar> {
         let width = (self.0.max() as f64 + 1.0) / count as f64;
@@ -93,7 +93,7 @@ impl Times {
         bars
     }
 
-    /// The curve of percentiles, denser towards the end, where it matters.
+    /// Returns the curve of percentiles, denser towards the slow end.
     #[must_use]
     pub(crate) fn curve(&self) -> Vec<Point> {
         if self.0.is_empty() {
@@ -101,7 +101,7 @@ impl Times {
         }
         let mut quantiles = vec![0.0, 0.1, 0.25, 0.5, 0.75];
         let mut rest = 0.25;
-        // As far as there are values to speak of.
+        // Ends once less than one value lies above the quantile.
         while rest * self.0.len() as f64 >= 1.0 && rest > 1e-6 {
             rest /= 1.5;
             quantiles.push(1.0 - rest);
@@ -118,103 +118,92 @@ impl Times {
 
 impl AddAssign<&Self> for Times {
     fn add_assign(&mut self, other: &Self) {
-        // It grows by itself, so it takes every value.
+        // The histogram grows as needed, so adding cannot fail.
         let _ = self.0.add(&other.0);
     }
 }
 
-/// The percentiles of something, in milliseconds.
+/// The percentiles of measured times, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
-    /// How many were measured.
     pub(crate) count: u64,
-    /// The mean.
     pub(crate) mean_ms: f64,
-    /// The least.
     pub(crate) min_ms: f64,
-    /// Half were faster.
     pub(crate) p50_ms: f64,
-    /// One in ten was slower.
     pub(crate) p90_ms: f64,
-    /// One in a hundred was slower.
     pub(crate) p99_ms: f64,
-    /// One in a thousand was slower.
     pub(crate) p999_ms: f64,
-    /// The slowest.
     pub(crate) max_ms: f64,
 }
 
-/// How many were between two times.
+/// One bar of a histogram: the number of times between two bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Bar {
-    /// From here.
     pub(crate) from_ms: f64,
-    /// To here.
     pub(crate) to_ms: f64,
-    /// So many.
     pub(crate) count: u64,
 }
 
 /// One point of the curve of percentiles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Point {
-    /// From 0 to 1.
+    /// The quantile, from 0 to 1.
     pub(crate) quantile: f64,
-    /// So many were within this time.
+    /// The time that this share of the measured times did not exceed.
     pub(crate) ms: f64,
 }
 
-/// How often something happened, by its name.
+/// Counts by name.
 pub(crate) type Tally = BTreeMap<String, u64>;
 
-/// What happened within a time.
+/// The counts of a worker, or of a whole run, within a time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interval {
-    /// From when a message was due to its arrival at each viewer; only those that are measured.
+    /// From a message's due time to its arrival at each viewer, within the measured time.
     pub(crate) latency: Times,
-    /// From when a message or vote was due to its acknowledgement; only those that are measured.
+    /// From a message's due time to its acknowledgement, within the measured time.
     pub(crate) ack: Times,
     pub(crate) vote_ack: Times,
-    /// From when a message was due until its INSERT was committed; only those that are measured.
+    /// From a message's due time to the commit of its INSERT, within the measured time.
     pub(crate) insert: Times,
-    /// From when a viewer was due to come until its socket was open.
+    /// From a viewer's due time to its open socket.
     pub(crate) connect: Times,
     /// From `subscribe` to `subscribed`.
     pub(crate) join: Times,
-    /// Of viewers that were dropped on purpose: until each was whole again.
+    /// For viewers that were dropped on purpose: from the drop until they caught up again.
     pub(crate) recovery: Times,
     pub(crate) audit: Audit,
-    /// Events that arrived, doubles included.
+    /// Events that arrived, including duplicates.
     pub(crate) deliveries: u64,
     pub(crate) bytes: u64,
     pub(crate) frames: u64,
     pub(crate) messages: Writes,
     pub(crate) votes: Writes,
-    /// Sockets that ended, by close code or by what went wrong.
+    /// Sockets that ended, by close code or reason.
     pub(crate) closes: Tally,
-    /// Attempts to connect that failed, by reason.
+    /// Failed attempts to connect, by reason.
     pub(crate) failures: Tally,
-    /// How many of the viewers that were told to read nothing were sent away for it.
+    /// Slow readers that the gateway closed.
     pub(crate) evicted: u64,
-    /// Viewers that watch at the end of the interval.
+    /// Viewers that are watching at the end of the interval.
     pub(crate) watching: u64,
 }
 
-/// What became of messages or votes.
+/// The counts of messages or votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Writes {
-    /// That were due.
+    /// Writes that were due.
     pub(crate) due: u64,
-    /// That left for the gateway or the database.
+    /// Writes that were sent to the gateway or the database.
     pub(crate) sent: u64,
-    /// That were acknowledged, or committed.
+    /// Writes that were acknowledged or committed.
     pub(crate) acknowledged: u64,
-    /// That were refused, by name.
+    /// Writes that were refused, by error code.
     pub(crate) refused: Tally,
 }
 
 impl Writes {
-    /// That left and were neither acknowledged nor refused.
+    /// Returns the number of writes that were sent but neither acknowledged nor refused.
     #[must_use]
     pub(crate) fn unanswered(&self) -> u64 {
         let refused: u64 = self.refused.values().sum();
@@ -253,7 +242,7 @@ impl AddAssign<&Self> for Interval {
     }
 }
 
-/// Counts one more.
+/// Adds one to the count of a name.
 pub(crate) fn count(tally: &mut Tally, name: &str) {
     match tally.get_mut(name) {
         Some(count) => *count += 1,
@@ -274,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_of_a_sum_are_those_of_all_values() {
+    fn the_percentiles_of_a_sum_are_those_of_all_values() {
         let (mut fast, mut slow) = (Times::default(), Times::default());
         for _ in 0..990 {
             fast.record(1_000);
@@ -290,7 +279,7 @@ mod tests {
             near(spread.p50_ms, 1.0) && near(spread.p99_ms, 1.0),
             "{spread:?}"
         );
-        // The mean of two p99s would have said 250.
+        // The mean of the two p99 values would be 250.
         assert!(
             near(spread.p999_ms, 500.0) && near(spread.max_ms, 500.0),
             "{spread:?}"
@@ -298,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_and_curve_hold_every_value_once() {
+    fn bars_and_curve_contain_every_value_once() {
         let mut times = Times::default();
         for us in 1..=10_000 {
             times.record(us * 7);
@@ -320,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_has_no_percentiles() {
+    fn an_empty_histogram_has_no_percentiles() {
         let times = Times::default();
         assert_eq!(times.spread(), None);
         assert!(times.bars(10).is_empty() && times.curve().is_empty());
@@ -331,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_summed() {
+    fn counts_are_summed_by_name() {
         let mut total = Writes::default();
         for code in ["rate_limited", "slow_mode", "rate_limited"] {
             let mut part = Writes {

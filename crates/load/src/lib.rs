@@ -1,23 +1,24 @@
-//! The load tester: drives any Usher over the network, and says what it saw.
+//! The load tester: drives any Usher over the network and measures what its clients see.
 //!
-//! It knows the protocol and nothing of the gateway's own parts: what it measures is what clients would see. Its rules:
+//! It knows the protocol, but nothing about the gateway's internals. Its rules:
 //!
-//! * Open loop. Messages are due at their times whatever the gateway does, and all latency counts from then.
-//! * One clock. Whoever writes a message and whoever receives it are in this process; nothing depends on other clocks.
-//! * Histograms are merged, never averaged, and the warm-up is not in them.
-//! * Every viewer checks every number. Loss, doubles, gaps and order errors are told in each run, also when zero.
-//! * A generator that is at its own limit voids the run, and says so.
+//! * Open loop. Messages are due at fixed times, whatever the gateway does, and all latency counts from the due time.
+//! * One clock. The same process writes and receives each message, so no other clock matters.
+//! * Histograms are merged, never averaged. They exclude the warm-up.
+//! * Every viewer checks every number. Each run reports loss, duplicates, gaps and order errors, even when
+//!   they are zero.
+//! * A generator that reaches its own limit voids the run, and the report says so.
 //!
 //! ```text
 //!  pacer ──due──► writers ──send──► gateway ──events──► viewers ──► interval ─┐ every second
 //!  (a thread)     or INSERTs        (not ours)          scan, audit           ▼
-//!                                                                      conductor ──► outcome ──► table, JSON, report
+//!                                                                      runner ──► outcome ──► table, JSON, report
 //! ```
 //!
-//! Pure, and read first: `schedule`, `frame`, `scan`, `audit`, [`interval`], [`verdict`], then [`outcome`] with
-//! [`table`], `plot`, `charts` and [`page`]. The shells: `socket`, `viewer`, `writer` and [`database`] on a `worker` with
-//! its `worker_state`, the `pacer`, and the `runner`, which takes them through the phases of a [`plan`] and writes to the
-//! `recorder`.
+//! Read the pure modules first: `schedule`, `frame`, `scan`, `audit`, [`interval`], [`verdict`], then [`outcome`] with
+//! [`table`], `plot`, `charts` and [`page`]. The shells are `socket`, `viewer`, `writer` and [`database`] on a `worker`
+//! with its `worker_state`, the `pacer`, and the `runner`. The runner leads them through the phases of a [`plan`] and
+//! passes their counts to the `recorder`.
 
 mod audit;
 mod charts;
@@ -52,32 +53,32 @@ use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::progress::Progress;
 
-/// Why there is no outcome.
+/// The reason why a run has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The gateway cannot be used for the run.
     #[error("{0}")]
     Gateway(String),
-    /// Not all viewers came.
-    #[error("{came} of {wanted} viewers came{}", why(.reasons))]
+    /// Not all viewers joined in time.
+    #[error("{came} of {wanted} viewers joined{}", why(.reasons))]
     Ramp {
-        /// Viewers that watch.
+        /// Viewers that joined.
         came: u64,
-        /// Viewers that were to.
+        /// Viewers of the plan.
         wanted: u32,
-        /// Why others did not.
+        /// The failures, by reason.
         reasons: interval::Tally,
     },
     /// The database cannot be used for the run.
     #[error("use the database")]
     Database(#[from] database::DatabaseError),
-    /// This machine does not give what is needed.
+    /// The operating system refused a resource.
     #[error("start the generator")]
     Machine(#[from] std::io::Error),
-    /// A thread of the generator has died.
+    /// A thread of the generator ended unexpectedly.
     #[error("a thread of the generator has ended")]
     Worker,
-    /// It was told to stop before anything was measured.
+    /// The run was stopped before anything was measured.
     #[error("stopped before anything was measured")]
     Stopped,
 }
@@ -88,16 +89,16 @@ fn why(reasons: &interval::Tally) -> String {
         .map(|(reason, count)| format!("\n  {count} × {reason}"))
         .collect();
     if reasons.is_empty() {
-        return ": the others have had no answer yet; the gateway admits fewer a second than --ramp asks for".to_owned();
+        return ": the others have no answer yet; the gateway admits fewer viewers per second than --ramp".to_owned();
     }
-    format!(". What went wrong on the way:{}", reasons.concat())
+    format!(". Failures:{}", reasons.concat())
 }
 
-/// Does what the plan says.
+/// Carries out a plan and returns its outcome.
 ///
 /// # Errors
 ///
-/// Where nothing could be measured.
+/// If nothing could be measured.
 pub async fn run(
     plan: Plan,
     progress: &mut Progress,

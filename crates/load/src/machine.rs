@@ -1,4 +1,4 @@
-//! Who uses how much of this machine: read from `/proc`, and unknown where there is none.
+//! Measures the CPU and memory of processes on this machine, from `/proc`. Values are unknown on systems without it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,21 +7,21 @@ use std::path::Path;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::getpid;
 
-/// What was used up to a moment.
+/// The resources used up to a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// Microseconds of cores that this process used.
+    /// CPU time of this process, in microseconds.
     pub(crate) generator_us: u64,
     pub(crate) generator_bytes: u64,
-    /// The same of the gateway, where it is here.
+    /// CPU time of the gateway, if it runs on this machine.
     pub(crate) gateway_us: Option<u64>,
     pub(crate) gateway_bytes: Option<u64>,
-    /// Ticks of the whole machine: working, and all.
+    /// CPU ticks of the whole machine: busy, and all.
     pub(crate) machine: Option<(u64, u64)>,
 }
 
 impl Usage {
-    /// What is used by now.
+    /// Reads the current values.
     pub(crate) fn read(gateway: Option<u32>) -> Self {
         let own = process(&getpid().as_raw_nonzero().to_string());
         let gateway = gateway.and_then(|pid| process(&pid.to_string()));
@@ -34,29 +34,29 @@ impl Usage {
         }
     }
 
-    /// The share of the machine that was used since.
+    /// Returns the share of the machine's CPU that was busy since `then`.
     pub(crate) fn machine_busy_since(&self, then: &Self) -> Option<f64> {
         let ((busy, all), (busy_then, all_then)) = (self.machine?, then.machine?);
         let all = all.checked_sub(all_then).filter(|ticks| *ticks > 0)?;
         Some(busy.saturating_sub(busy_then) as f64 / all as f64)
     }
 
-    /// Cores that the gateway used since.
+    /// Returns the cores that the gateway used since `then`.
     pub(crate) fn gateway_cores_since(&self, then: &Self, elapsed_us: u64) -> Option<f64> {
         let used_us = self.gateway_us?.checked_sub(then.gateway_us?)?;
         Some(used_us as f64 / elapsed_us.max(1) as f64)
     }
 
-    /// Cores that this process used since.
+    /// Returns the cores that this process used since `then`.
     pub(crate) fn generator_cores_since(&self, then: &Self, elapsed_us: u64) -> f64 {
         self.generator_us.saturating_sub(then.generator_us) as f64 / elapsed_us.max(1) as f64
     }
 }
 
-/// Microseconds of cores and resident bytes of a process.
+/// Returns a process's CPU time in microseconds and its resident bytes.
 fn process(pid: &str) -> Option<(u64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, and ends with the last bracket.
+    // The name may contain any character, and ends with the last bracket.
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
     let ticks = number(11)? + number(12)?;
@@ -67,7 +67,7 @@ fn process(pid: &str) -> Option<(u64, u64)> {
 fn machine() -> Option<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let fields = stat.lines().next()?.split_whitespace().skip(1);
-    // User, nice, system, idle, waiting for disks, interrupts, stolen; what follows is part of user.
+    // User, nice, system, idle, iowait, irq, softirq, steal. The later fields are part of user.
     let ticks: Vec<u64> = fields
         .take(8)
         .filter_map(|field| field.parse().ok())
@@ -76,7 +76,7 @@ fn machine() -> Option<(u64, u64)> {
     Some((all - ticks.get(3)? - ticks.get(4)?, all))
 }
 
-/// Cores that a process may use.
+/// Returns the number of cores that a process may use.
 pub(crate) fn cores_of(pid: u32) -> Option<usize> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let list = status
@@ -89,7 +89,7 @@ pub(crate) fn cores_of(pid: u32) -> Option<usize> {
     ranges.sum()
 }
 
-/// The name of the system.
+/// Returns the name of the operating system.
 pub(crate) fn system() -> String {
     let version = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{} {}", std::env::consts::OS, version.trim())
@@ -97,7 +97,7 @@ pub(crate) fn system() -> String {
         .to_owned()
 }
 
-/// The process that listens on an address of this machine.
+/// Returns the process that listens on an address of this machine.
 pub(crate) fn listener(address: SocketAddr) -> Option<u32> {
     if !address.ip().is_loopback() {
         return None;
@@ -124,7 +124,7 @@ fn holds(files: &Path, link: &str) -> bool {
     })
 }
 
-/// The inode of the socket that listens on a port, in the form of `/proc/net/tcp`.
+/// Returns the inode of the socket that listens on a port, from the text of `/proc/net/tcp`.
 fn listening_inode(table: &str, port: u16) -> Option<&str> {
     const LISTENING: &str = "0A";
     let port = format!(":{port:04X}");

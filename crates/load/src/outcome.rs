@@ -1,4 +1,4 @@
-//! What a run showed: what the table prints, `--json` writes and the report draws.
+//! The outcome of a run, for the table, `--json` and the report.
 
 use serde::Serialize;
 
@@ -6,142 +6,141 @@ use crate::audit::Audit;
 use crate::interval::{Bar, Point, Spread, Tally, Writes};
 use crate::verdict::Verdict;
 
-/// One run.
+/// The outcome of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// The version of this format.
+    /// The version of the JSON format.
     pub(crate) format: u32,
-    /// What was run where.
+    /// The run's settings and environment.
     pub(crate) run: Run,
-    /// What it is worth.
+    /// The run's verdict.
     pub verdict: Verdict,
-    /// From when a message was due until each viewer had it.
+    /// From a message's due time until each viewer had it.
     pub(crate) latency: Option<Spread>,
-    /// The same as a curve of percentiles.
+    /// The latency as a curve of percentiles.
     pub(crate) latency_curve: Vec<Point>,
-    /// The same as a histogram.
+    /// The latency as a histogram.
     pub(crate) latency_bars: Vec<Bar>,
-    /// From when a message was due until the gateway acknowledged it.
+    /// From a message's due time until the gateway acknowledged it.
     pub(crate) ack: Option<Spread>,
-    /// From when a vote was due until the gateway acknowledged it.
+    /// From a vote's due time until the gateway acknowledged it.
     pub(crate) vote_ack: Option<Spread>,
-    /// From when a message was due until its INSERT was committed.
+    /// From a message's due time until its INSERT was committed.
     pub(crate) insert: Option<Spread>,
-    /// From when a viewer was due to come until its socket was open.
+    /// From a viewer's due time until its socket was open.
     pub(crate) connect: Option<Spread>,
     /// From `subscribe` to `subscribed`.
     pub(crate) join: Option<Spread>,
-    /// The promise of the log, over the whole run with warm-up and end.
+    /// The audit of the whole run, including warm-up and drain.
     pub(crate) audit: Audit,
-    /// What was to be received by everybody.
+    /// Events to receive, over all viewers.
     pub(crate) expected: u64,
-    /// Events a second over the measured time.
+    /// Deliveries per second in the measured time.
     pub(crate) deliveries_per_second: f64,
-    /// Bytes that arrived over the whole run.
+    /// Received bytes of the whole run.
     pub(crate) bytes: u64,
-    /// WebSocket frames that arrived over the whole run.
+    /// Received WebSocket frames of the whole run.
     pub(crate) frames: u64,
     /// The messages of the whole run.
     pub(crate) messages: Writes,
     /// The votes of the whole run.
     pub(crate) votes: Writes,
-    /// Sockets that ended before the run did, by close code or by what went wrong.
+    /// Sockets that ended before the end of the run, by close code or reason.
     pub(crate) closes: Tally,
-    /// Attempts to connect that failed, by reason.
+    /// Failed attempts to connect, by reason.
     pub(crate) failures: Tally,
     /// Viewers that were not watching at the end.
     pub(crate) absent: u64,
-    /// The storm, where there was one.
+    /// The storm, if there was one.
     pub(crate) storm: Option<StormOutcome>,
-    /// The slow readers, where there were any.
+    /// The slow readers, if there were any.
     pub(crate) slow: Option<SlowOutcome>,
-    /// The search for the limit, where there was one.
+    /// The search for the limit, if there was one.
     pub(crate) search: Option<SearchOutcome>,
-    /// Who used how much of the machine.
+    /// The use of CPU and memory.
     pub(crate) resources: Resources,
-    /// Second by second.
+    /// The figures of each second.
     pub(crate) timeline: Vec<Tick>,
 }
 
-/// What was run where.
+/// A run's settings and environment.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Run {
-    /// The random mark of the run, which is in its messages.
+    /// The random mark in the run's messages.
     pub(crate) id: String,
-    /// How it was started: the command line, without secrets.
+    /// The command line, without secrets.
     pub(crate) command: String,
-    /// When it began, in seconds since 1970.
+    /// The start, in seconds since 1970.
     pub(crate) started_at: u64,
-    /// The version of the load tester.
+    /// The load tester's version.
     pub(crate) version: String,
-    /// What the gateway says it is.
+    /// The gateway's name and version.
     pub(crate) server: String,
-    /// Where it was reached.
+    /// The gateway's URL.
     pub(crate) target: String,
-    /// Cores of the machine of the generator.
+    /// Cores of the generator's machine.
     pub(crate) cores: usize,
-    /// Its system.
+    /// The operating system of the generator's machine.
     pub(crate) system: String,
-    /// Sessions watched.
     pub(crate) sessions: usize,
     /// Viewers over all sessions.
     pub(crate) viewers: u32,
-    /// Of them, those who read nothing while it was measured.
+    /// Viewers that read nothing during the measurement.
     pub(crate) slow_readers: u32,
-    /// Those who write messages.
+    /// Sockets that write messages.
     pub(crate) chatters: u32,
-    /// Those who vote.
+    /// Sockets that vote.
     pub(crate) voters: u32,
-    /// Messages a second.
+    /// Messages per second.
     pub(crate) rate: f64,
-    /// Votes a second.
+    /// Votes per second.
     pub(crate) vote_rate: f64,
-    /// Characters of a message.
+    /// Characters per message.
     pub(crate) message_characters: usize,
-    /// How messages get in.
+    /// How messages were written.
     pub(crate) written_by: &'static str,
-    /// Viewers that came a second.
+    /// Viewers that connected per second.
     pub(crate) ramp: f64,
-    /// Seconds whose messages are not measured.
+    /// Seconds of the warm-up.
     pub(crate) warm_up_seconds: f64,
-    /// Seconds whose messages are measured.
+    /// Seconds of the measurement.
     pub(crate) measured_seconds: f64,
     /// Threads that hold the sockets.
     pub(crate) threads: usize,
-    /// Source addresses used.
+    /// Source addresses of the sockets.
     pub(crate) addresses: usize,
 }
 
-/// Viewers that were dropped at once.
+/// Viewers that dropped together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct StormOutcome {
-    /// When, in seconds of the timeline.
+    /// The time of the drop, in seconds of the timeline.
     pub(crate) at_seconds: f64,
-    /// How many.
+    /// The number of viewers.
     pub(crate) dropped: u64,
-    /// How many were whole again: subscribed, and at the highest number that anybody had seen.
+    /// Viewers that caught up: subscribed again, with the highest number that any viewer had seen.
     pub(crate) whole: u64,
-    /// How long that took each.
+    /// The time that each viewer took.
     pub(crate) recovery: Option<Spread>,
-    /// How many were whole after how many milliseconds.
+    /// The number of viewers that had caught up, over time.
     pub(crate) curve: Vec<Recovered>,
 }
 
-/// One point of a recovery.
+/// One point of a recovery curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Recovered {
     /// Milliseconds after the drop.
     pub(crate) ms: f64,
-    /// Viewers that were whole.
+    /// Viewers that had caught up.
     pub(crate) whole: u64,
 }
 
-/// Viewers that read nothing while it was measured.
+/// Viewers that read nothing during the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SlowOutcome {
-    /// How many.
+    /// The number of viewers.
     pub(crate) stalled: u64,
-    /// How many sockets the gateway closed for it.
+    /// Sockets that the gateway closed because they were too slow.
     pub(crate) evicted: u64,
 }
 
@@ -150,93 +149,88 @@ pub(crate) struct SlowOutcome {
 pub(crate) struct SearchOutcome {
     /// The bound on p99.
     pub(crate) bound_ms: f64,
-    /// The steps in the order in which they were made.
+    /// The steps in order.
     pub(crate) steps: Vec<Step>,
-    /// The highest rate that was served within the bound.
+    /// The highest rate with a p99 within the bound.
     pub(crate) knee_rate: Option<f64>,
-    /// Deliveries a second at that rate.
+    /// Deliveries per second at that rate.
     pub(crate) knee_deliveries: Option<f64>,
-    /// What ended it.
+    /// The resource that was at its limit when the search ended.
     pub(crate) limited_by: String,
 }
 
-/// One rate that was tried.
+/// One measured rate of a search.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Step {
-    /// Messages a second.
+    /// Messages per second.
     pub(crate) rate: f64,
-    /// Deliveries a second that were due.
+    /// Deliveries per second that were due.
     pub(crate) offered: f64,
-    /// Deliveries a second that came.
+    /// Deliveries per second that arrived.
     pub(crate) delivered: f64,
-    /// Half were faster.
     pub(crate) p50_ms: f64,
-    /// One in a hundred was slower.
     pub(crate) p99_ms: f64,
-    /// Whether it was served within the bound.
+    /// Whether the gateway served the rate within the bound.
     pub(crate) is_good: bool,
-    /// Why not.
+    /// The reason, if it did not.
     pub(crate) reason: Option<String>,
-    /// Share of its time that the busiest thread of the generator worked.
+    /// Share of its time that the generator's busiest thread worked.
     pub(crate) generator_busy: f64,
-    /// Cores that the gateway used, where that can be seen.
+    /// Cores that the gateway used, if known.
     pub(crate) gateway_cores: Option<f64>,
 }
 
-/// Who used how much of the machine, over the measured time.
+/// The use of CPU and memory in the measured time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Resources {
-    /// Share of its time that the busiest thread of the generator worked.
+    /// Share of its time that the generator's busiest thread worked.
     pub(crate) generator_busy: f64,
     /// Cores that the generator used.
     pub(crate) generator_cores: f64,
-    /// How late messages left, against their schedule.
+    /// How late messages were sent.
     pub(crate) generator_lateness: Option<Spread>,
-    /// Memory of the generator for each viewer.
+    /// The generator's memory per viewer.
     pub(crate) generator_kib_per_viewer: Option<f64>,
-    /// Cores that the gateway used, where that can be seen.
+    /// Cores that the gateway used, if known.
     pub(crate) gateway_cores: Option<f64>,
-    /// Microseconds of a core for each delivery.
+    /// CPU time of the gateway per delivery, in microseconds.
     pub(crate) gateway_us_per_delivery: Option<f64>,
-    /// Resident memory of the gateway when all viewers had come.
+    /// Resident memory of the gateway once all viewers had joined.
     pub(crate) gateway_mib: Option<f64>,
-    /// How much it grew for each viewer that came.
+    /// The growth of the gateway's memory per viewer.
     pub(crate) gateway_kib_per_viewer: Option<f64>,
-    /// Share of the machine that was used, by everybody.
+    /// Share of the machine's CPU that was busy, over all processes.
     pub(crate) machine_busy: Option<f64>,
-    /// What was at its limit.
+    /// The resource that was at its limit.
     pub(crate) limited_by: String,
 }
 
-/// One second.
+/// The figures of one second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Tick {
-    /// Seconds since the viewers began to come.
+    /// Seconds since the start of the ramp.
     pub(crate) at_seconds: f64,
-    /// What was going on.
     pub(crate) phase: &'static str,
-    /// Viewers that watched.
+    /// Viewers that were watching.
     pub(crate) watching: u64,
-    /// Messages that left, a second.
+    /// Messages sent per second.
     pub(crate) sent: f64,
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub(crate) deliveries: f64,
-    /// Bytes a second.
+    /// Bytes per second.
     pub(crate) bytes: f64,
-    /// Half of what arrived was faster; nothing where nothing measured arrived.
+    /// The median latency; `None` if no measured message arrived.
     pub(crate) p50_ms: Option<f64>,
-    /// One in a hundred was slower.
     pub(crate) p99_ms: Option<f64>,
-    /// The slowest.
     pub(crate) max_ms: Option<f64>,
-    /// Lost so far.
+    /// Events lost so far.
     pub(crate) lost: u64,
-    /// Share of its time that the busiest thread of the generator worked.
+    /// Share of its time that the generator's busiest thread worked.
     pub(crate) generator_busy: f64,
     /// Cores that the gateway used.
     pub(crate) gateway_cores: Option<f64>,
     /// Resident memory of the gateway.
     pub(crate) gateway_mib: Option<f64>,
-    /// Share of the machine that was used, by everybody.
+    /// Share of the machine's CPU that was busy, over all processes.
     pub(crate) machine_busy: Option<f64>,
 }

@@ -1,7 +1,7 @@
-//! Says when messages are due, from a thread that does nothing else.
+//! Hands out messages at their due times, from a dedicated thread.
 //!
-//! A thread of its own sleeps to within a tenth of a millisecond; the runtime's timers are a millisecond wide, and late
-//! when the runtime is busy. What is due and cannot be handed on, since a writer is that far behind, is counted.
+//! The thread sleeps to within a tenth of a millisecond. The runtime's timers have a resolution of a millisecond, and
+//! are late when the runtime is busy. A due message that its writer cannot take is counted as unsent.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -14,34 +14,35 @@ use crate::interval::Times;
 use crate::plan::Clock;
 use crate::schedule::Pace;
 
-/// Messages that wait for one writer. When it is full a message is not sent at all, and counted as due and unsent.
+/// Due messages that wait for one writer. A message that finds the queue full is not sent, and counts as
+/// due and unsent.
 pub(crate) const DUES_LEN: usize = 16 * 1024;
 
-/// The longest sleep, so that a pacer that is to stop does.
+/// The longest sleep, so that the thread notices a stop in time.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
-/// The shortest sleep: beats that are closer together leave together, each measured from its own time.
+/// The shortest sleep. Messages that are due within it are sent together, each measured from its own due time.
 const SLEEP_MIN: Duration = Duration::from_micros(200);
 
-/// A message that is due.
+/// A message with its number and due time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due {
     pub(crate) number: u64,
     pub(crate) at_us: u64,
 }
 
-/// What a pacer did.
+/// The counts of a pacer.
 #[derive(Debug, Default)]
 pub(crate) struct Paced {
-    /// Beats that were due.
+    /// Messages that were due.
     pub(crate) due: u64,
-    /// Beats that a writer took.
+    /// Messages that a writer took.
     pub(crate) dealt: u64,
-    /// How late each was handed on.
+    /// How late each message was handed out.
     pub(crate) lateness: Times,
 }
 
-/// Deals beats to outlets in turn until they are all due.
+/// Starts a thread that hands out messages to the outlets in turn, until all were due.
 pub(crate) fn start(
     pace: Pace,
     outlets: Vec<mpsc::Sender<Due>>,
@@ -73,7 +74,7 @@ fn run(pace: Pace, outlets: &[mpsc::Sender<Due>], clock: Clock, stop: &Cancellat
         let place = usize::try_from(number).unwrap_or_default() % outlets.len();
         paced.due += 1;
         paced.lateness.record(now_us - at_us);
-        // A writer that is so far behind loses this one; it stays due and unsent.
+        // A writer that is that far behind misses this message, which stays due and unsent.
         let is_taken = outlets[place].try_send(Due { number, at_us }).is_ok();
         paced.dealt += u64::from(is_taken);
     }
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beats_are_dealt_in_turn_with_the_times_they_were_due() {
+    fn messages_are_handed_out_in_turn_with_their_due_times() {
         let (first, mut first_dues) = mpsc::channel(8);
         let (second, mut second_dues) = mpsc::channel(8);
         let pace = Pace::lasting(0, 1_000.0, 0.006, 10);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_writer_does_not_hold_up_the_others() {
+    fn a_full_writer_does_not_delay_the_others() {
         let (full, _dues) = mpsc::channel(1);
         let pace = Pace::lasting(0, 1e6, 0.000_1, 0);
         let paced = run(pace, &[full], Clock::start(), &CancellationToken::new());
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pacer_that_is_told_to_stop_does() {
+    fn a_cancelled_pacer_stops() {
         let (outlet, _dues) = mpsc::channel(1);
         let stop = CancellationToken::new();
         stop.cancel();

@@ -1,6 +1,6 @@
-//! The report: one HTML file, complete in itself, for those who were not there.
+//! Renders the report: one self-contained HTML file.
 //!
-//! It begins with what the run is worth, then the figures that one asks for first, then the plots, then everything.
+//! It starts with the verdict, then the main figures, then the plots, then all details.
 
 use std::fmt::Write as _;
 
@@ -12,36 +12,36 @@ use crate::verdict::Class;
 
 const STYLE: &str = include_str!("page.css");
 
-/// What is true of every run, so that a reader need not ask.
+/// The method of every run, for the report.
 const METHOD: &[(&str, &str)] = &[
     (
         "Open loop",
-        "Every message has a time at which it is due, whether or not those before it have arrived, and all latency \
-         counts from then. A gateway that stalls is charged for everything that it kept waiting.",
+        "Every message has a due time, whether or not the messages before it have arrived, and all latency counts from \
+         the due time. A gateway that stalls is charged for every message that waits.",
     ),
     (
         "One clock",
-        "Messages are written and received by one process, and stamped by its monotonic clock. No other clock is \
-         involved, so there is no skew.",
+        "One process writes and receives the messages, and measures with its monotonic clock. No other clock is \
+         involved, so there is no clock skew.",
     ),
     (
         "Every number is checked",
-        "Each viewer holds the numbers of its events to the promise: consecutive, each once, in order. A number that \
-         was passed over and never came is lost, and so is what the log held at the end and a viewer had not received.",
+        "Each viewer checks the numbers of its events against the promise: consecutive, each once, in order. A skipped \
+         number that never arrives is lost. So is an event at the end of the log that a viewer has not received.",
     ),
     (
         "All deliveries count",
-        "Percentiles are those of all deliveries: histograms are merged, never averaged. The warm-up is not in them, nor \
-         are viewers that were told to read nothing, nor messages written while a viewer was dropped on purpose.",
+        "Percentiles cover all deliveries: histograms are merged, never averaged. They exclude the warm-up, slow readers, \
+         and messages written while the run had dropped a viewer on purpose.",
     ),
     (
         "The generator is watched",
-        "A thread of the generator that works more than 85 % of its time, or messages that leave late, void the run: its \
-         figures would be the generator's.",
+        "A run is void if a thread of the generator works more than 85 % of its time, or if messages are sent late: the \
+         figures would then be the generator's.",
     ),
 ];
 
-/// Writes the report.
+/// Renders the report.
 #[must_use]
 pub fn render(outcome: &Outcome) -> String {
     let mut out = String::with_capacity(64 * 1024);
@@ -75,7 +75,7 @@ pub fn render(outcome: &Outcome) -> String {
     method(&mut out);
     let _ = write!(
         out,
-        "<footer>Made by <b>usher load</b> {} · run {} · every figure of this page is in the JSON of the run</footer>\n\
+        "<footer>Made by <b>usher load</b> {} · run {} · the JSON of the run has every figure of this page</footer>\n\
          </main>\n</body>\n</html>\n",
         escape(&outcome.run.version),
         escape(&outcome.run.id)
@@ -93,13 +93,16 @@ fn head(out: &mut String, outcome: &Outcome) {
     let (badge, words) = match class {
         Class::Sound => (
             "Sound",
-            "Nothing was lost, and the generator had room to spare.",
+            "Every event arrived once and in order, and the generator had spare capacity.",
         ),
         Class::Void => (
             "Void",
             "The figures are the generator's, not the gateway's.",
         ),
-        Class::Broken => ("Broken", "Not everything reached everybody."),
+        Class::Broken => (
+            "Broken",
+            "An event was lost, duplicated or out of order, or a viewer was missing.",
+        ),
     };
     let _ = writeln!(
         out,
@@ -118,7 +121,7 @@ fn head(out: &mut String, outcome: &Outcome) {
     );
 }
 
-/// A name, a figure, its unit, and what else there is to say.
+/// A name, a figure, its unit, and a remark.
 type Tile = (&'static str, String, &'static str, String);
 
 fn tiles(out: &mut String, outcome: &Outcome) {
@@ -139,7 +142,7 @@ fn tiles(out: &mut String, outcome: &Outcome) {
     out.push_str("</section>\n");
 }
 
-/// The figures that one asks for first.
+/// Returns the main figures.
 fn first_figures(outcome: &Outcome) -> Vec<Tile> {
     let mut tiles: Vec<Tile> = Vec::new();
     if let Some(search) = &outcome.search {
@@ -149,7 +152,12 @@ fn first_figures(outcome: &Outcome) -> Vec<Tile> {
         let rate = search.knee_rate.map_or_else(String::new, |rate| {
             format!("at {} messages/s", rounded(rate))
         });
-        tiles.push(("highest rate in time", deliveries, "deliveries/s", rate));
+        tiles.push((
+            "highest rate within the bound",
+            deliveries,
+            "deliveries/s",
+            rate,
+        ));
     }
     if let Some(latency) = &outcome.latency {
         tiles.push((
@@ -162,7 +170,7 @@ fn first_figures(outcome: &Outcome) -> Vec<Tile> {
             "99th percentile",
             digits(latency.p99_ms),
             "ms",
-            format!("the slowest of all {} ms", digits(latency.max_ms)),
+            format!("the slowest delivery took {} ms", digits(latency.max_ms)),
         ));
     }
     if outcome.search.is_none() {
@@ -191,15 +199,15 @@ fn first_figures(outcome: &Outcome) -> Vec<Tile> {
             .recovery
             .map_or_else(|| "never".to_owned(), |recovery| digits(recovery.max_ms));
         let words = format!(
-            "{} of {} that were dropped",
+            "{} of {} dropped viewers",
             number(storm.whole),
             number(storm.dropped)
         );
-        tiles.push(("whole again", last, "ms", words));
+        tiles.push(("all caught up", last, "ms", words));
     }
     if let Some(cores) = outcome.resources.gateway_cores {
         let each = outcome.resources.gateway_us_per_delivery;
-        let words = each.map_or_else(String::new, |us| format!("{us:.2} µs a delivery"));
+        let words = each.map_or_else(String::new, |us| format!("{us:.2} µs per delivery"));
         tiles.push(("gateway", format!("{cores:.2}"), "cores", words));
     }
     tiles
@@ -261,7 +269,7 @@ fn steps(out: &mut String, outcome: &Outcome) {
         return;
     };
     out.push_str(
-        "<section><h2>Rates that were tried</h2><div class=\"scroll\"><table class=\"stacked\"><thead><tr><th>rate</th>\
+        "<section><h2>Measured rates</h2><div class=\"scroll\"><table class=\"stacked\"><thead><tr><th>rate</th>\
          <th>deliveries/s</th><th>p50 ms</th><th>p99 ms</th><th>generator</th><th>gateway cores</th><th>outcome</th>\
          </tr></thead><tbody>\n",
     );
@@ -293,7 +301,7 @@ fn details(out: &mut String, outcome: &Outcome) {
     rows.push((
         "load",
         format!(
-            "{} characters a message; {} viewers came a second; {:.0} s of warm-up, {:.0} s measured",
+            "{} characters per message; {} viewers connected per second; {:.0} s of warm-up, {:.0} s measured",
             run.message_characters,
             rounded(run.ramp),
             run.warm_up_seconds,
@@ -327,14 +335,14 @@ fn details(out: &mut String, outcome: &Outcome) {
 }
 
 fn method(out: &mut String) {
-    out.push_str("<section><h2>How it was measured</h2><dl>\n");
+    out.push_str("<section><h2>Method</h2><dl>\n");
     for (name, words) in METHOD {
         let _ = writeln!(out, "<dt>{name}</dt><dd>{words}</dd>");
     }
     out.push_str("</dl></section>\n");
 }
 
-/// A moment as people write it.
+/// Formats a time as a date with hours and minutes.
 fn utc(unix: u64) -> String {
     let (days, seconds) = (unix / 86_400, unix % 86_400);
     let (year, month, day) = date(days);
@@ -345,7 +353,7 @@ fn utc(unix: u64) -> String {
     )
 }
 
-/// The date so many days after 1970-01-01: eras of 400 years, years that begin in March.
+/// Returns the date that is `days` after 1970-01-01. Counts in eras of 400 years, with years that start in March.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -367,7 +375,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn the_page_is_complete_in_itself_and_holds_every_plot() {
+    fn the_page_is_self_contained_and_has_every_plot() {
         let page = render(&fixtures::outcome_with_everything());
         for outside in ["http://", "https://", "src=", "href=", "@import", "url("] {
             let found = page.match_indices(outside).next();
@@ -383,7 +391,7 @@ mod tests {
         }
         assert!(
             !page.contains("NaN") && !page.contains("inf"),
-            "a figure is no number"
+            "a figure is not a number"
         );
     }
 
@@ -407,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gateway_says_cannot_become_markup() {
+    fn text_from_the_gateway_cannot_become_markup() {
         let mut outcome = fixtures::outcome();
         outcome.run.server = "<script>alert(1)</script>".to_owned();
         outcome.verdict.remarks = vec!["<img src=x>".to_owned()];
@@ -416,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_shown_where_the_eye_falls() {
+    fn a_loss_is_highlighted() {
         let mut outcome = fixtures::outcome();
         outcome.audit.lost = 1_234;
         outcome.verdict = crate::verdict::judge(&outcome);
@@ -428,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_measured_nothing_still_makes_a_page() {
+    fn a_run_without_measurements_still_has_a_page() {
         let mut outcome = fixtures::outcome();
         outcome.latency = None;
         outcome.latency_curve.clear();
@@ -439,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_a_date() {
+    fn times_are_formatted_as_dates() {
         assert_eq!(utc(0), "1970-01-01 00:00 UTC");
         assert_eq!(utc(951_782_399), "2000-02-28 23:59 UTC");
         assert_eq!(utc(1_790_000_000), "2026-09-21 14:13 UTC");

@@ -1,4 +1,4 @@
-//! What a run is to do, checked, and what all its threads share.
+//! A run's checked settings, and the state that all its threads share.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,59 +13,60 @@ use uuid::Uuid;
 use crate::database::Connect;
 use crate::scan::Scanner;
 
-/// What a run is to do.
+/// A run's settings.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The command line, without secrets, for the report.
+    /// The command line without secrets, for the report.
     pub command: String,
-    /// Where the gateway is.
+    /// The gateway's address.
     pub gateway: Gateway,
-    /// The sessions that are watched and written to.
+    /// The sessions to watch and to write to.
     pub sessions: Vec<Uuid>,
-    /// Viewers over all sessions.
+    /// The number of viewers over all sessions.
     pub viewers: u32,
-    /// Of them, those who read nothing while it is measured.
+    /// The number of viewers that read nothing during the measurement. They are part of `viewers`.
     pub slow_readers: u32,
-    /// Tokens of users, for those who write and, if they are to be signed in, for viewers.
+    /// Users' tokens, for writers and, if `are_viewers_signed_in`, for viewers.
     pub tokens: Vec<SecretString>,
-    /// Whether viewers bear tokens too.
+    /// Whether viewers use tokens, too.
     pub are_viewers_signed_in: bool,
     /// Sockets that write messages.
     pub chatters: u32,
     /// Sockets that vote.
     pub voters: u32,
-    /// Messages a second, by everybody together.
+    /// Messages per second, over all writers.
     pub rate: f64,
-    /// Votes a second, by everybody together.
+    /// Votes per second, over all voters.
     pub vote_rate: f64,
-    /// Characters of a message.
+    /// Characters per message.
     pub message_characters: usize,
-    /// How messages get in.
+    /// How messages are written.
     pub route: Route,
-    /// Viewers that come a second.
+    /// Viewers that connect per second.
     pub ramp: f64,
-    /// Time whose messages are not measured.
+    /// The time before the measurement. Its messages are not measured.
     pub warm_up: Duration,
-    /// Time whose messages are measured.
+    /// The time of the measurement.
     pub measured: Duration,
-    /// How long the last message may take to reach everybody.
+    /// How long the last message may take to reach every viewer.
     pub drain: Duration,
-    /// Viewers to be dropped at once.
+    /// Viewers that drop together, if any.
     pub storm: Option<Storm>,
-    /// Look for the highest rate.
+    /// A search for the highest rate, if any.
     pub search: Option<SearchPlan>,
     /// Threads that hold the sockets.
     pub threads: usize,
-    /// Source addresses, where the gateway is on loopback.
+    /// Source addresses to use if the gateway is on loopback.
     pub addresses: u32,
-    /// Whether each viewer says that it comes from an address of its own, as behind a proxy.
+    /// Whether each viewer sends its own address in `X-Forwarded-For`, as a proxy does.
     pub is_forwarded: bool,
-    /// The gateway's process, to watch its CPU and memory; looked for where it is on this machine.
+    /// The gateway's process, whose CPU and memory are measured. Without it, the run looks for the process
+    /// on this machine.
     pub gateway_pid: Option<u32>,
 }
 
 impl Plan {
-    /// How long the viewers take to come and the messages to be measured; a search ends when it has found its rate.
+    /// Returns the length of the run without the drain; `None` for a search, which ends when it has found its rate.
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {
         let ramp = Duration::from_secs_f64(f64::from(self.viewers) / self.ramp);
@@ -74,18 +75,18 @@ impl Plan {
             .then(|| ramp + self.warm_up + self.measured)
     }
 
-    /// The session of a viewer, or of somebody who writes.
+    /// Returns the session of a viewer or writer.
     pub(crate) fn session_of(&self, number: u32) -> usize {
         number as usize % self.sessions.len()
     }
 
-    /// The token of somebody who writes, or of a viewer that is signed in.
+    /// Returns the token of a writer, or of a viewer that is signed in.
     pub(crate) fn token_of(&self, number: u32) -> Option<&SecretString> {
         let place = (number as usize).checked_rem(self.tokens.len())?;
         self.tokens.get(place)
     }
 
-    /// The address that a socket comes from, where one has to be chosen.
+    /// Returns the source address of a socket, if one must be chosen.
     pub(crate) fn source_of(&self, number: u32) -> Option<IpAddr> {
         if self.addresses <= 1 || !self.gateway.address.ip().is_loopback() {
             return None;
@@ -95,31 +96,31 @@ impl Plan {
         Some(Ipv4Addr::new(127, high, middle, low).into())
     }
 
-    /// The address that a socket says it comes from.
+    /// Returns the address that a socket sends in `X-Forwarded-For`.
     pub(crate) fn forwarded_for(&self, number: u32) -> Option<Ipv4Addr> {
-        // A private range: sixteen million addresses that are no proxy that anybody trusts by default.
+        // A private range of sixteen million addresses, which no gateway trusts as proxies by default.
         let [_, high, middle, low] = number.to_be_bytes();
         self.is_forwarded
             .then(|| Ipv4Addr::new(10, high, middle, low))
     }
 }
 
-/// Where the gateway is.
+/// The gateway's address.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    /// As its user wrote it, without a query.
+    /// The URL as the user wrote it, without a query.
     pub url: String,
-    /// Where to connect.
+    /// The address to connect to.
     pub address: SocketAddr,
-    /// What to call it.
+    /// The `Host` header.
     pub host: String,
-    /// The path of its socket.
+    /// The path of the socket.
     pub path: String,
-    /// Whom to expect and whom to trust, where it is spoken to with TLS.
+    /// The expected server name and the TLS settings, for wss.
     pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
 }
 
-/// How messages get in.
+/// How messages are written.
 #[derive(Clone)]
 pub enum Route {
     /// By chatters, through the gateway.
@@ -135,7 +136,7 @@ impl std::fmt::Debug for Route {
 }
 
 impl Route {
-    /// Its name.
+    /// Returns the name for the report.
     #[must_use]
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -145,12 +146,12 @@ impl Route {
     }
 }
 
-/// Viewers that are dropped at once.
+/// Viewers that drop together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Storm {
-    /// How many.
+    /// The number of viewers.
     pub viewers: u32,
-    /// When, into the measured time.
+    /// The time after the start of the measurement.
     pub at: Duration,
 }
 
@@ -163,18 +164,18 @@ pub struct SearchPlan {
     pub step: Duration,
 }
 
-/// What all threads of a run share.
+/// The state that all threads of a run share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) plan: Plan,
     /// The random mark in the run's messages.
     pub(crate) run: String,
     pub(crate) clock: Clock,
-    /// Seconds since 1970.
+    /// The start of the run, in seconds since 1970.
     pub(crate) started_at: u64,
     pub(crate) window: Window,
     pub(crate) scanner: Scanner,
-    /// Of each session: the highest number that anybody has seen.
+    /// The highest number that any viewer has seen, for each session.
     pub(crate) heads: Box<[AtomicU64]>,
     pub(crate) ballots: Vec<Ballot>,
 }
@@ -193,9 +194,9 @@ impl Shared {
         }
     }
 
-    /// Somebody has seen this number.
+    /// Records a number that a viewer has seen.
     pub(crate) fn note_head(&self, session: usize, seq: u64) {
-        // Most have seen no more than others, and then need not fight for the cache line.
+        // Most numbers are not new. The check avoids contention on the cache line.
         if self.head(session) < seq {
             self.heads[session].fetch_max(seq, Ordering::Relaxed);
         }
@@ -212,14 +213,14 @@ fn unix_now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// What can be voted for.
+/// An open poll and its movies.
 #[derive(Clone, Debug)]
 pub(crate) struct Ballot {
     pub(crate) voting: Uuid,
     pub(crate) movies: Vec<Uuid>,
 }
 
-/// The one clock of a run: microseconds since it began.
+/// The run's only clock: microseconds since its start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(Instant);
 
@@ -241,7 +242,7 @@ impl Clock {
     }
 }
 
-/// Whose latency is measured: messages that were due in this time.
+/// The measured time. Only messages that are due within it count for latency.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     from_us: AtomicU64,
@@ -266,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn viewers_are_dealt_to_sessions_addresses_and_tokens() {
+    fn viewers_are_spread_over_sessions_addresses_and_tokens() {
         let mut plan = plan();
         assert_eq!(
             [0, 1, 2, 3].map(|viewer| plan.session_of(viewer)),
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_holds_what_was_due_in_it() {
+    fn a_window_holds_times_from_its_start_until_before_its_end() {
         let window = Window::default();
         assert!(!window.holds(0) && !window.holds(5));
         window.open(5, 10);

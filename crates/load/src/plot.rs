@@ -1,21 +1,21 @@
-//! Plots as SVG, drawn by hand: axes, lines, bars and marks, and nothing that has to be fetched.
+//! Draws plots as SVG, without external resources: axes, lines, bars and marks.
 //!
-//! Colours are classes, so that the page decides them for light and for dark. A plot is as wide as its column; text
-//! keeps its size by a `viewBox` of two widths, of which the page shows one.
+//! Colours are classes, so the page chooses them for its light and dark modes. A plot is drawn at two widths, and the
+//! page shows the one that fits, so that text keeps its size.
 
 use std::fmt::Write as _;
 
-/// Width of the drawing in its own units, on a desk and in a hand.
+/// The widths of the drawings in their own units: for a desktop and for a phone.
 const WIDTHS: [(f64, &str); 2] = [(1040.0, "wide"), (460.0, "narrow")];
 const HEIGHT: f64 = 260.0;
 
-/// Room for the labels.
+/// Margins for the labels.
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 
-/// One plot.
+/// A plot: its axes and the layers between them.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
     pub(crate) x: Axis,
@@ -23,30 +23,30 @@ pub(crate) struct Plot {
     pub(crate) layers: Vec<Layer>,
 }
 
-/// One axis.
+/// An axis with its range and labels.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     pub(crate) label: &'static str,
     pub(crate) from: f64,
     pub(crate) to: f64,
     pub(crate) scale: Scale,
-    /// Places with a line and a word; found where there are none.
+    /// Positions with a line and a label; chosen automatically if empty.
     pub(crate) ticks: Vec<(f64, String)>,
 }
 
-/// How values become places.
+/// How an axis maps values to positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
     Log,
 }
 
-/// What is drawn, from the back to the front.
+/// The parts of a drawing, from the back to the front.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
-    /// A span of x that is set apart, with its name.
+    /// A shaded range of x, with its name.
     Span { from: f64, to: f64, name: String },
-    /// Filled from the axis up to the line.
+    /// The area between the axis and a line.
     Area {
         class: &'static str,
         points: Vec<(f64, f64)>,
@@ -56,19 +56,19 @@ pub(crate) enum Layer {
         name: &'static str,
         points: Vec<(f64, f64)>,
     },
-    /// From x to x, so high; the words appear under the pointer.
+    /// Bars from x to x with a height; the words appear under the pointer.
     Bars {
         class: &'static str,
         bars: Vec<(f64, f64, f64, String)>,
     },
-    /// The words appear under the pointer.
+    /// Dots; the words appear under the pointer.
     Dots {
         class: &'static str,
         dots: Vec<(f64, f64, String)>,
     },
-    /// A line across at this y.
+    /// A horizontal line at `y`.
     Across { y: f64, name: String },
-    /// A line up at this x.
+    /// A vertical line at `x`.
     Upright { x: f64, name: String },
 }
 
@@ -91,7 +91,7 @@ impl Axis {
         }
     }
 
-    /// Where a value lies, from 0 to 1.
+    /// Returns a value's position on the axis, from 0 to 1.
     fn place(&self, value: f64) -> f64 {
         let place = match self.scale {
             Scale::Linear => (value - self.from) / (self.to - self.from),
@@ -111,7 +111,7 @@ impl Axis {
     }
 }
 
-/// Round steps of 1, 2 or 5 times a power of ten.
+/// Returns ticks in round steps of 1, 2 or 5 times a power of ten.
 fn linear_ticks(from: f64, to: f64, count: f64) -> Vec<(f64, String)> {
     let rough = (to - from) / count;
     let power = 10_f64.powf(rough.log10().floor());
@@ -129,7 +129,7 @@ fn linear_ticks(from: f64, to: f64, count: f64) -> Vec<(f64, String)> {
     ticks
 }
 
-/// Powers of ten, with 2 and 5 between them where there is room.
+/// Returns ticks at powers of ten, and at 2 and 5 between them if there is room.
 fn log_ticks(from: f64, to: f64, count: f64) -> Vec<(f64, String)> {
     let decades = (to / from).log10();
     if decades < 0.7 {
@@ -154,7 +154,7 @@ fn log_ticks(from: f64, to: f64, count: f64) -> Vec<(f64, String)> {
     ticks
 }
 
-/// A number in as few letters as it takes.
+/// Formats a number in few characters.
 pub(crate) fn short(number: f64) -> String {
     let (number, unit) = match number.abs() {
         large if large >= 1e6 => (number / 1e6, " M"),
@@ -167,7 +167,7 @@ pub(crate) fn short(number: f64) -> String {
 }
 
 impl Plot {
-    /// Both drawings, of which the page shows one.
+    /// Returns both drawings. The page shows one.
     pub(crate) fn svg(&self, title: &str) -> String {
         WIDTHS
             .iter()
@@ -220,7 +220,7 @@ impl Canvas<'_> {
         let mut free_from = 0.0;
         for (value, label) in self.plot.x.found_ticks(self.width / 90.0) {
             let x = self.x(value);
-            // Words that would run into each other are left out.
+            // Labels that would overlap are left out.
             let half = label.chars().count() as f64 * 3.4 + 6.0;
             let is_free = x - half >= free_from;
             let _ = write!(out, "<path class=\"grid\" d=\"M{x:.1} {bottom}v4\"/>");
@@ -358,7 +358,7 @@ impl Canvas<'_> {
     }
 }
 
-/// Makes any text safe inside HTML and its attributes.
+/// Escapes a text for HTML and its attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_within_the_drawing() {
+    fn positions_stay_within_the_drawing() {
         let axis = Axis::log("ms", 1.0, 100.0);
         assert_eq!(
             [0.0, 1.0, 10.0, 100.0, f64::INFINITY].map(|value| axis.place(value)),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn words_cannot_become_markup() {
+    fn labels_cannot_become_markup() {
         let plot = Plot {
             x: Axis::linear("x", 0.0, 1.0),
             y: Axis::linear("y", 0.0, 1.0),

@@ -1,4 +1,4 @@
-//! One look at the gateway before thousands are sent: is it there, is it an Usher, does it know these sessions?
+//! Checks the gateway before a run: does it answer, is it an Usher, and does it know the sessions?
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use crate::plan::{Ballot, Plan};
 use crate::scan::{self, Text, Voting};
 use crate::socket::{self, Caller, OpenError, Stream};
 
-/// How long the gateway may take to say what it is, and to admit to one session.
+/// How long the gateway may take to answer the handshake, `welcome` and all subscribes together.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was found.
+/// The result of the check.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// What the gateway says it is.
+    /// The gateway's name and version, from `welcome`.
     pub(crate) server: String,
-    /// Of each session that has one: what can be voted for.
+    /// The open poll of each session that has one.
     pub(crate) ballots: Vec<Ballot>,
-    /// What would spoil the run.
+    /// Settings that would distort the run.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Looks at the gateway, as the first of the viewers would.
+/// Connects and subscribes like the first viewer.
 pub(crate) async fn look(plan: &Plan) -> Result<Found, LoadError> {
     let caller = Caller {
         number: 0,
@@ -57,7 +57,7 @@ pub(crate) async fn look(plan: &Plan) -> Result<Found, LoadError> {
     };
     timeout(ANSWER_TIMEOUT, looking).await.unwrap_or_else(|_| {
         Err(LoadError::Gateway(format!(
-            "{} takes the connection, but does not answer within {} s: is its database well? See /readyz there",
+            "{} accepts the connection but does not answer within {} s: check its database and /readyz",
             plan.gateway.url,
             ANSWER_TIMEOUT.as_secs()
         )))
@@ -68,16 +68,14 @@ fn unreachable(plan: &Plan, error: &OpenError) -> LoadError {
     let url = &plan.gateway.url;
     let advice = match error {
         OpenError::Refused => {
-            "; is the gateway running there? `usher dev` starts one on ws://127.0.0.1:4000"
+            "; is the gateway running there? `usher dev` starts a gateway on ws://127.0.0.1:4000"
         }
-        OpenError::Timeout => "; is the address right, and no firewall in between?",
+        OpenError::Timeout => "; check the address and the firewalls in between",
         OpenError::Tls(_) => {
-            "; is it wss there? --root-cert gives the authority of a certificate of your own making"
+            "; does the gateway use wss? For your own certificate authority, use --root-cert"
         }
-        OpenError::NotHttp => {
-            "; is the port right, and is it ws rather than wss, or the other way round?"
-        }
-        OpenError::Broken(_) => "; is it wss there?",
+        OpenError::NotHttp => "; check the port, and whether the gateway uses ws or wss",
+        OpenError::Broken(_) => "; does the gateway use wss?",
         OpenError::NoAddress(_) | OpenError::NoFile | OpenError::Status { .. } => "",
     };
     LoadError::Gateway(format!("{url} cannot be used: {error}{advice}"))
@@ -90,7 +88,7 @@ struct Preflight {
     end: Option<String>,
 }
 
-/// A frame that was heard.
+/// The fields of a received frame that matter here.
 struct Answer {
     kind: String,
     server: String,
@@ -133,13 +131,13 @@ impl Preflight {
         }));
         if plan.chatters > 0 && answer.slow_mode_seconds > 0 {
             found.warnings.push(format!(
-                "the session {session} is in slow mode: a user may write every {} s, and is refused in between",
+                "the session {session} is in slow mode: the gateway refuses messages of a user within {} s of each other",
                 answer.slow_mode_seconds
             ));
         }
         if plan.chatters > 0 && !answer.is_chat_enabled {
             found.warnings.push(format!(
-                "the chat of session {session} is switched off: messages will be refused"
+                "the chat of session {session} is turned off: the gateway will refuse messages"
             ));
         }
         Ok(())
@@ -157,7 +155,10 @@ impl Preflight {
             buffer.clear();
             match self.stream.read_buf(&mut buffer).await {
                 Ok(count) if count > 0 => self.on_bytes(&buffer),
-                Ok(_) | Err(_) => self.end = Some("the gateway broke the connection".to_owned()),
+                Ok(_) | Err(_) => {
+                    self.end =
+                        Some("the gateway ended the connection without a close frame".to_owned())
+                }
             }
         }
     }
@@ -190,7 +191,7 @@ impl Preflight {
             Frame::Ping(_) | Frame::Other => {}
         });
         if fed.is_err() {
-            *end = Some("what answers there does not speak usher.v1: is it an Usher?".to_owned());
+            *end = Some("unexpected response; is this an Usher server?".to_owned());
         }
     }
 }

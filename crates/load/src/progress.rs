@@ -1,4 +1,4 @@
-//! What a waiting user sees: a bar and a line that move at a terminal, a line now and then elsewhere.
+//! Shows the progress of a run: a moving line on a terminal, otherwise a line every few seconds.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -7,40 +7,40 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::outcome::Tick;
 
-/// Seconds between lines where nobody watches them move.
+/// Seconds between two lines if standard error is not a terminal.
 const LINE_SECONDS: f64 = 5.0;
 
-/// Columns of a terminal that does not say how wide it is.
+/// Columns of a terminal that does not report its width.
 const COLUMNS_DEFAULT: usize = 80;
 
-/// Columns of the bar and the spaces around it.
+/// Columns of the bar and its spaces.
 const BAR_COLUMNS: usize = 14;
 
-/// Where progress goes: standard error, since standard output is for results.
+/// The kind of progress display. It writes to standard error, because standard output is for results.
 #[derive(Debug)]
 pub enum Progress {
-    /// A line that moves.
+    /// A line that changes in place, on a terminal.
     Live {
-        /// The line.
+        /// The bar and its message.
         bar: ProgressBar,
-        /// How long the run takes, where that is known.
+        /// The length of the run, if it is known.
         total: Option<Duration>,
     },
-    /// A line now and then; the second of the last.
+    /// A line every few seconds.
     Lines {
-        /// When the next is due.
+        /// When the next line is due.
         next_seconds: f64,
-        /// What was going on at the last.
+        /// The phase of the last line.
         phase: &'static str,
-        /// How long the run takes, where that is known.
+        /// The length of the run, if it is known.
         total: Option<Duration>,
     },
-    /// Nothing but warnings.
+    /// Prints only warnings.
     Quiet,
 }
 
 impl Progress {
-    /// What fits whoever watches a run that takes `total`.
+    /// Chooses the display for a run that takes `total`.
     #[must_use]
     pub fn new(is_quiet: bool, total: Option<Duration>) -> Self {
         if is_quiet {
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// Something that stays.
+    /// Prints a line that stays.
     pub(crate) fn say(&self, text: &str) {
         match self {
             Self::Live { bar, .. } => bar.suspend(|| line(text)),
@@ -74,7 +74,7 @@ impl Progress {
         }
     }
 
-    /// A second has passed.
+    /// Shows the figures of the last second.
     pub(crate) fn tick(&mut self, tick: &Tick) {
         match self {
             Self::Live { bar, total } => {
@@ -101,7 +101,7 @@ impl Progress {
         }
     }
 
-    /// Nothing more will come.
+    /// Ends the display.
     pub fn finish(&self) {
         if let Self::Live { bar, .. } = self {
             bar.finish_and_clear();
@@ -110,11 +110,11 @@ impl Progress {
 }
 
 fn line(text: &str) {
-    // That nobody reads it any more is no reason to end.
+    // A closed standard error must not end the run.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// What there is to say, the most important first: what does not fit the line is left out from the end.
+/// Returns the parts of a line, the most important first. Parts that do not fit are dropped from the end.
 fn describe(tick: &Tick, total: Option<Duration>) -> Vec<String> {
     let at = tick.at_seconds;
     let mut parts = vec![match total {
@@ -137,7 +137,7 @@ fn describe(tick: &Tick, total: Option<Duration>) -> Vec<String> {
     parts
 }
 
-/// As many parts as fit into so many columns, and at least the first.
+/// Joins as many parts as fit into `columns`, and at least the first.
 fn fitting(parts: &[String], columns: usize) -> String {
     let mut text = String::new();
     for part in parts {
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_is_one_line_of_what_fits() {
+    fn a_tick_is_one_line_of_the_parts_that_fit() {
         let tick = Tick {
             at_seconds: 12.0,
             phase: "measuring",
@@ -184,7 +184,7 @@ mod tests {
                 " 12/35 s measuring  p50 2.1 p99 8.4 ms  lost 0  1000 viewers  20 sent/s  20000 deliveries/s  generator 31 %  gateway 0.50 cores"
             ],
         );
-        // A terminal of 80 columns, without the bar.
+        // A terminal with 80 columns, without the bar.
         check(
             COLUMNS_DEFAULT - BAR_COLUMNS,
             expect![" 12/35 s measuring  p50 2.1 p99 8.4 ms  lost 0  1000 viewers"],

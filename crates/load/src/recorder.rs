@@ -1,4 +1,4 @@
-//! Where a run's figures are gathered: second by second, for the part that is measured, and for the whole.
+//! Gathers a run's figures: per second, for the measured part, and for the whole run.
 
 use crate::interval::{Interval, Times};
 use crate::machine::{self, Usage};
@@ -10,22 +10,22 @@ use crate::plan::{Clock, Shared};
 use crate::verdict::{self, Verdict};
 use crate::worker::Collected;
 
-/// The version of the JSON that a run writes.
+/// The version of the run's JSON.
 const FORMAT: u32 = 1;
 
 const TICK_US: u64 = 1_000_000;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Bars of the histogram, and points of the recovery.
+/// Bars of the histogram, and points of the recovery curve.
 const BARS: usize = 48;
 
-/// What is measured.
+/// The figures of a measured part of a run.
 #[derive(Clone, Default)]
 pub(crate) struct Part {
     pub(crate) interval: Interval,
     pub(crate) resources: Resources,
     seconds: f64,
-    /// Events that arrived before its time, and in it.
+    /// Events that arrived before the part's time, and within it.
     deliveries_before: u64,
     deliveries: u64,
 }
@@ -40,12 +40,12 @@ impl Part {
     }
 }
 
-/// A moment to count from.
+/// The values at a moment, to measure differences from.
 #[derive(Clone, Default)]
 struct Mark {
     at_us: u64,
     usage: Usage,
-    /// Of each worker.
+    /// The CPU time of each worker.
     worked_us: Vec<u64>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Recorder {
     pub(crate) phase: &'static str,
     pub(crate) whole: Interval,
     pub(crate) watching: u64,
-    /// Cores that the gateway may use, or that there are.
+    /// Cores that the gateway may use.
     pub(crate) gateway_cores_max: usize,
     clock: Clock,
     gateway: Option<u32>,
@@ -112,9 +112,9 @@ impl Recorder {
         }
     }
 
-    // What happened ------------------------------------------------------------------------------------------
+    // Recording -----------------------------------------------------------------------------------------
 
-    /// A worker handed over what it counted.
+    /// Adds the counts of a worker.
     pub(crate) fn take(&mut self, worker: usize, collected: Collected) {
         self.worked_us[worker] = collected.worked_us;
         self.whole += &collected.interval;
@@ -158,12 +158,12 @@ impl Recorder {
         });
     }
 
-    /// A part is to be measured by itself: what counts for it is kept from here on.
+    /// Starts to keep counts for a part. Its measured time starts later.
     pub(crate) fn open_part(&mut self) {
         self.part = Some(Part::default());
     }
 
-    /// Its time begins.
+    /// Starts the part's measured time.
     pub(crate) fn begin_part(&mut self) {
         self.part_mark = self.mark();
         if let Some(part) = &mut self.part {
@@ -171,7 +171,7 @@ impl Recorder {
         }
     }
 
-    /// Its time is over, though messages of it may still arrive.
+    /// Ends the part's measured time. Its messages may still arrive.
     pub(crate) fn end_part(&mut self) {
         let now = self.mark();
         let resources = self.resources_since(&self.part_mark, &now);
@@ -187,17 +187,17 @@ impl Recorder {
         }
     }
 
-    /// Everything of it has arrived.
+    /// Returns the part, once all its events have arrived.
     pub(crate) fn take_part(&mut self) -> Part {
         self.part.take().unwrap_or_default()
     }
 
-    /// This is the part that the run is about.
+    /// Makes a part the subject of the outcome.
     pub(crate) fn keep(&mut self, part: Part) {
         self.kept = part;
     }
 
-    /// Closes the second.
+    /// Ends the current second and adds it to the timeline.
     pub(crate) fn tick(&mut self) -> &Tick {
         let now = self.mark();
         let seconds = (now.at_us.saturating_sub(self.tick.at_us) as f64 / 1e6).max(1e-3);
@@ -224,13 +224,13 @@ impl Recorder {
         self.timeline.last().expect("it was just pushed")
     }
 
-    // What is known ------------------------------------------------------------------------------------------
+    // Results -------------------------------------------------------------------------------------------
 
     pub(crate) fn next_tick_us(&self) -> u64 {
         self.tick.at_us + TICK_US
     }
 
-    /// Whether every write that a writer took has left and was answered.
+    /// Whether every write that a writer took was sent and answered.
     pub(crate) fn is_answered(&self) -> bool {
         let (messages, votes) = (&self.whole.messages, &self.whole.votes);
         let is_sent = messages.sent >= self.dealt.0 && votes.sent >= self.dealt.1;
@@ -265,7 +265,7 @@ impl Recorder {
         }
     }
 
-    /// Sums up.
+    /// Creates the outcome.
     pub(crate) fn close(self, shared: &Shared, absent: u64) -> Outcome {
         let plan = &shared.plan;
         let mut outcome = Outcome {
@@ -363,7 +363,7 @@ impl Recorder {
     }
 }
 
-/// How many were back after how long.
+/// Returns the number of viewers that had caught up, over time.
 fn recovered(times: &Times) -> Vec<Recovered> {
     let mut whole = 0;
     let mut curve: Vec<Recovered> = Vec::new();
@@ -382,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recovery_ends_with_everybody_who_was_whole() {
+    fn a_recovery_curve_ends_with_every_viewer_that_caught_up() {
         let mut times = Times::default();
         for ms in [10_u64, 20, 20, 900] {
             times.record(ms * 1_000);

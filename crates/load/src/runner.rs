@@ -1,4 +1,5 @@
-//! Leads a run through its phases: look, ramp, warm up, measure, drain; or, in a search, one rate after the other.
+//! Leads a run through its phases: preflight, ramp, warm-up, measurement and drain. A search measures one rate after
+//! the other instead.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,20 +24,20 @@ use crate::worker::{self, Command, Worker};
 use crate::worker_state::Order;
 use crate::writer::{Kind, Writer};
 
-/// How long, beyond their schedule, viewers may take to come.
+/// How long viewers may take to join beyond their schedule.
 const RAMP_GRACE: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether everybody has everything.
+/// The interval at which a drain checks whether every viewer has every event.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 
-/// How long a rate of a search is driven before it is measured, and how long it may take to be digested.
+/// The warm-up of each rate of a search, and how long its last events may take to arrive.
 const STEP_WARM_UP: Duration = Duration::from_secs(1);
 const STEP_DRAIN: Duration = Duration::from_secs(3);
 
-/// A rate counts as served where at least this share of what was due left and arrived.
+/// A rate counts as served if at least this share of the due deliveries arrived.
 const SERVED_MIN: f64 = 0.98;
 
-/// Does what the plan says.
+/// Carries out a plan.
 pub(crate) async fn run(
     plan: Plan,
     progress: &mut Progress,
@@ -75,7 +76,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Self, LoadError> {
         if plan.voters > 0 && found.ballots.is_empty() {
             return Err(LoadError::Gateway(
-                "there is no open voting in these sessions: open one, or leave out --voters"
+                "there is no open poll in these sessions: open a poll, or leave out --voters"
                     .to_owned(),
             ));
         }
@@ -128,16 +129,16 @@ impl<'a> Runner<'a> {
             commands.push(Command::Open(Writer { number, kind, dues }));
         }
         for (place, command) in commands.into_iter().enumerate() {
-            // From the last thread on, since the first has one viewer more.
+            // Starting with the last thread, because the first threads may have one viewer more.
             let worker = self.workers.len() - 1 - place % self.workers.len();
             self.tell(worker, command).await?;
         }
         Ok(())
     }
 
-    // The phases ---------------------------------------------------------------------------------------------
+    // The phases ----------------------------------------------------------------------------------------
 
-    /// Viewers come at a steady rate, whether or not those before them have been admitted.
+    /// Lets viewers connect at a steady rate, whether or not earlier ones have joined.
     async fn ramp(&mut self) -> Result<(), LoadError> {
         self.recorder.phase = "joining";
         let (clock, viewers) = (self.shared.clock, self.shared.plan.viewers);
@@ -216,7 +217,7 @@ impl<'a> Runner<'a> {
         self.recorder.end_part();
         if self.stop.is_cancelled() {
             self.progress
-                .say("stopped early: what was measured so far counts");
+                .say("stopped early: the measurements so far count");
         }
         self.finish(pacers).await;
         self.recorder.phase = "draining";
@@ -253,7 +254,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Drives one rate, until it is digested.
+    /// Measures one rate, and waits until its events have arrived.
     async fn step(
         &mut self,
         rate: f64,
@@ -286,14 +287,14 @@ impl<'a> Runner<'a> {
         let busy = part.resources.generator_busy;
         let reason = if !is_digested {
             Some(format!(
-                "it was not digested {} s after its end",
+                "events or answers were missing {} s after its end",
                 STEP_DRAIN.as_secs()
             ))
         } else if p99_ms > bound_ms {
             Some(format!("p99 was {p99_ms:.0} ms"))
         } else if arrived < SERVED_MIN {
             Some(format!(
-                "only {:.0} % of what was due arrived",
+                "only {:.0} % of the due deliveries arrived",
                 arrived * 100.0
             ))
         } else {
@@ -317,7 +318,7 @@ impl<'a> Runner<'a> {
         Ok((step, limited_by, part))
     }
 
-    /// Asks for the true heads, closes the books, and sees the threads out.
+    /// Reads the final numbers of the logs, ends the threads, and returns the outcome.
     async fn end(mut self) -> Result<Outcome, LoadError> {
         self.collect().await?;
         let absent = u64::from(self.shared.plan.viewers).saturating_sub(self.recorder.watching);
@@ -329,7 +330,7 @@ impl<'a> Runner<'a> {
                     }
                 }
                 Err(error) => self.progress.say(&format!(
-                    "warning: what was written last is not known: {error}"
+                    "warning: the last written number is unknown: {error}"
                 )),
             }
         }
@@ -345,7 +346,7 @@ impl<'a> Runner<'a> {
         Ok(self.recorder.close(&self.shared, absent))
     }
 
-    // What phases are made of --------------------------------------------------------------------------------
+    // Steps of the phases -------------------------------------------------------------------------------
 
     fn pace(
         &mut self,
@@ -371,7 +372,7 @@ impl<'a> Runner<'a> {
         Ok(pacers)
     }
 
-    /// The pacers have dealt all that was due; this takes what they noted.
+    /// Waits for the pacers and passes their counts to the recorder.
     async fn finish(&mut self, pacers: Pacers) {
         let joining = tokio::task::spawn_blocking(|| {
             let join =
@@ -401,7 +402,8 @@ impl<'a> Runner<'a> {
         self.collect().await
     }
 
-    /// Waits until everybody has everything and every write has its answer; says whether that came in time.
+    /// Waits until every viewer has every event and every write its answer. Returns whether that
+    /// happened within `limit`.
     async fn drain(&mut self, limit: Duration) -> Result<bool, LoadError> {
         let deadline = self.shared.clock.at(self.shared.clock.now_us()) + limit;
         loop {
@@ -471,7 +473,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The threads that deal what is due.
+/// The threads that hand out due messages and votes.
 #[derive(Default)]
 struct Pacers {
     messages: Option<JoinHandle<Paced>>,

@@ -1,8 +1,8 @@
-//! Finds in a frame what a load tester needs, without parsing it.
+//! Finds event numbers and due times in frames without parsing them.
 //!
-//! Event frames are by far the most of what arrives, and are searched for two texts: where an event begins (`{"seq":`,
-//! which no JSON string can hold, since its quotes would be escaped) and the mark that this run puts into its messages
-//! with the time at which each was due. Everything else is rare and parsed properly.
+//! Most frames are event frames. They are searched for two texts: the start of an event (`{"seq":`, which cannot occur
+//! inside a JSON string, because its quotes would be escaped), and the mark that this run puts into its messages,
+//! followed by the due time. Other frames are rare and parsed.
 
 use std::borrow::Cow;
 
@@ -12,20 +12,20 @@ use uuid::Uuid;
 
 const EVENT: &[u8] = br#"{"seq":"#;
 
-/// What a text frame is.
+/// A classified text frame.
 #[derive(Debug)]
 pub(crate) enum Text<'a> {
-    /// Events, to be scanned.
+    /// Events, to scan.
     Events,
-    /// Counts, which have no number and need no look.
+    /// Counts, which have no number and are ignored.
     Counts,
-    /// Anything else, parsed.
+    /// Any other frame, parsed.
     Said(Box<Said<'a>>),
     /// Not an object with a type.
     Unknown,
 }
 
-/// As much of a frame as a load tester acts on.
+/// The fields of a frame that the load tester uses.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Said<'a> {
     #[serde(rename = "type", borrow)]
@@ -46,7 +46,7 @@ pub(crate) struct Said<'a> {
     pub(crate) votings: Vec<Voting>,
 }
 
-/// What a session says of itself.
+/// A session's info.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Info {
     #[serde(default)]
@@ -54,7 +54,7 @@ pub(crate) struct Info {
     pub(crate) chat_enabled: Option<bool>,
 }
 
-/// A voting that can be voted in.
+/// A poll in `subscribed`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Voting {
     pub voting: Uuid,
@@ -63,21 +63,21 @@ pub(crate) struct Voting {
     pub(crate) options: Vec<Choice>,
 }
 
-/// One of its movies.
+/// One option of a poll.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Choice {
     pub(crate) movie: Uuid,
 }
 
-/// An event that was found.
+/// An event in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub seq: u64,
-    /// When it was due, if it is one of this run's messages.
+    /// Its due time, if this run wrote the message.
     pub(crate) due_us: Option<u64>,
 }
 
-/// Knows the mark of one run.
+/// Scans event frames for the mark of one run.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     event: Finder<'static>,
@@ -92,7 +92,7 @@ impl Scanner {
         }
     }
 
-    /// Hands on the events of a frame in the order in which they stand there.
+    /// Passes on the events of a frame in order.
     pub(crate) fn events(&self, frame: &[u8], mut on_event: impl FnMut(Event)) {
         let mut rest = frame;
         let Some(start) = self.event.find(rest) else {
@@ -118,7 +118,7 @@ impl Scanner {
     }
 }
 
-/// Says what a text frame is.
+/// Classifies a text frame.
 pub(crate) fn read(text: &[u8]) -> Text<'_> {
     if text.starts_with(br#"{"type":"events","#) {
         return Text::Events;
@@ -134,7 +134,7 @@ pub(crate) fn read(text: &[u8]) -> Text<'_> {
     }
 }
 
-/// The text of a message: the run's mark, when it was due, and as much more as it is to be long.
+/// Returns the text of a message: the run's mark, the due time, and filler up to the wanted length.
 pub(crate) fn body(run: &str, number: u64, due_us: u64, characters: usize) -> String {
     let mut body = format!("{}{due_us} #{number} ", mark(run));
     while body.len() < characters {
@@ -182,7 +182,7 @@ mod tests {
         Scanner::new("abc").events(frame.as_bytes(), |event| {
             found.push((event.seq, event.due_us))
         });
-        // Somebody who quotes a mark is taken for us; a run's mark is random.
+        // A quoted mark of this run counts as ours. That does not happen in practice, because marks are random.
         assert_eq!(
             found,
             [(41, Some(123_456)), (42, None), (43, Some(5)), (44, None)]
@@ -206,7 +206,7 @@ mod tests {
             "votings":[{"voting":"b0115000-0000-4000-8000-000000000001","status":"open","later":1,
             "options":[{"movie":"f1100000-0000-4000-8000-000000000001","title":"a"}]}]}"#;
         let Text::Said(said) = read(frame) else {
-            panic!("it is parsed")
+            panic!("the frame is not parsed")
         };
         assert_eq!(
             (said.kind.as_ref(), said.seq, said.recovered),

@@ -1,21 +1,21 @@
-//! When messages are due, and which rate is tried next.
+//! Decides when messages are due, and which rate a search tries next.
 //!
-//! The schedule is open loop: a message is due at its time whether or not the last one has arrived, and everything is
-//! measured from that time. So a gateway that stalls is charged for all that it kept waiting.
+//! The schedule is open loop: a message is due at its time whether or not the previous one has arrived, and every
+//! measurement starts at that time. A gateway that stalls is therefore charged for every message that waits.
 
-/// A steady beat.
+/// A steady rate of messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Microseconds of the run's clock.
+    /// The time of the first message, in microseconds of the run's clock.
     pub(crate) start_us: u64,
     pub(crate) per_second: f64,
     pub(crate) count: u64,
-    /// The number of its first beat.
+    /// The number of the first message.
     pub(crate) first: u64,
 }
 
 impl Pace {
-    /// As many beats as fit a time.
+    /// Creates a pace with as many messages as fit into `seconds`.
     pub(crate) fn lasting(start_us: u64, per_second: f64, seconds: f64, first: u64) -> Self {
         Self {
             start_us,
@@ -25,7 +25,7 @@ impl Pace {
         }
     }
 
-    /// When beat `index` is due.
+    /// Returns when the message at `index` is due.
     pub(crate) fn due_us(&self, index: u64) -> u64 {
         self.start_us + whole(index as f64 * 1e6 / self.per_second)
     }
@@ -40,7 +40,8 @@ fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
-/// Looks for the highest rate that is served in time: up in steps until one is too much, then into the middle.
+/// Searches for the highest rate that the gateway serves in time. Raises the rate until one is too high, then narrows
+/// the range.
 #[derive(Clone, Debug)]
 pub(crate) struct Search {
     good: Option<f64>,
@@ -50,13 +51,13 @@ pub(crate) struct Search {
     halvings_left: u32,
 }
 
-/// By how much each step is above the last.
+/// The factor between one rate and the next.
 const GROWTH: f64 = 1.5;
 
-/// Steps at most; 1.5 to the 24th is more than sixteen thousand.
+/// The largest number of steps. 1.5 to the power of 24 is more than sixteen thousand.
 const STEPS_MAX: u32 = 24;
 
-/// Times that the distance between good and bad is halved: the knee is then known to about 5 %.
+/// How often the range is halved. The limit is then known to about 5 %.
 const HALVINGS: u32 = 3;
 
 impl Search {
@@ -70,12 +71,12 @@ impl Search {
         }
     }
 
-    /// The rate to try, or `None` when enough is known.
+    /// Returns the rate to try next, or `None` at the end of the search.
     pub(crate) fn next(&self) -> Option<f64> {
         (self.steps_left > 0).then_some(self.next)
     }
 
-    /// What became of it.
+    /// Records whether the gateway served the rate in time.
     pub(crate) fn on_step(&mut self, is_good: bool) {
         self.steps_left -= 1;
         if is_good {
@@ -89,13 +90,13 @@ impl Search {
                 self.halvings_left -= 1;
                 self.next = (good * bad).sqrt();
             }
-            // Even the first was too much: down, until one is not.
+            // Even the first rate was too high: lower it until one is not.
             (None, Some(bad)) if bad > 1.0 => self.next = bad / 2.0,
             (None | Some(_), None | Some(_)) => self.steps_left = 0,
         }
     }
 
-    /// The highest rate that was served in time.
+    /// Returns the highest rate that the gateway served in time.
     pub(crate) fn knee(&self) -> Option<f64> {
         self.good
     }
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beats_are_due_at_their_times_without_drift() {
+    fn messages_are_due_at_their_times_without_drift() {
         let pace = Pace::lasting(1_000_000, 3.0, 10.0, 0);
         assert_eq!(pace.count, 30);
         assert_eq!(
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_search_closes_in_on_the_limit() {
+    fn the_search_finds_the_limit() {
         for limit in [3.0, 55.0, 777.0, 12_345.0] {
             let mut search = Search::from(20.0);
             let mut steps = 0;
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_ends_where_everything_is_good_or_nothing() {
+    fn a_search_ends_if_every_rate_is_served_or_none() {
         for is_good in [true, false] {
             let mut search = Search::from(20.0);
             let mut steps = 0;

@@ -1,4 +1,4 @@
-//! Opens a WebSocket to the gateway, and keeps nothing of the handshake.
+//! Opens a WebSocket to the gateway. Keeps no state of the handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,48 +20,50 @@ use crate::verdict;
 /// A socket with or without TLS.
 pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// How long a handshake may take, from the first packet on.
+/// How long a handshake may take, connecting included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of the head of an answer.
+/// Bytes of a response's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes that the kernel may hold for somebody who reads nothing, so that the gateway notices within the run.
+/// Receive buffer of a slow reader, in bytes. It is small so that the gateway notices within the run.
 const SLOW_RECEIVE_BYTES: u32 = 4 * 1024;
 
-/// Who opens a socket.
+/// The viewer or writer that opens a socket.
 pub(crate) struct Caller<'a> {
-    /// Decides the addresses.
+    /// Determines the source and forwarded addresses.
     pub(crate) number: u32,
     pub(crate) token: Option<&'a SecretString>,
-    /// Whether it is going to read nothing.
+    /// Whether it will read nothing.
     pub(crate) is_slow: bool,
 }
 
-/// An open socket, and what came behind the answer.
+/// An open socket, and the bytes that followed the handshake.
 pub(crate) struct Opened {
     pub(crate) stream: Stream,
     pub(crate) rest: Vec<u8>,
 }
 
-/// Why there is no socket.
+/// The reason why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    #[error("nobody listens there (connection refused)")]
+    #[error("no server listens there (connection refused)")]
     Refused,
-    #[error("no source address or port is left on this machine ({0}): use more --addresses")]
+    #[error("this machine has no free source address or port ({0}): use more --addresses")]
     NoAddress(io::ErrorKind),
-    #[error("no file is left to this process: raise its limit (ulimit -n), or use fewer viewers")]
+    #[error(
+        "this process has no free file descriptor: raise its limit (ulimit -n), or use fewer viewers"
+    )]
     NoFile,
     #[error("no answer within {} s", OPEN_TIMEOUT.as_secs())]
     Timeout,
     #[error("the connection broke ({0})")]
     Broken(io::ErrorKind),
-    #[error("TLS fails: {0}")]
+    #[error("TLS handshake failed: {0}")]
     Tls(String),
     #[error("HTTP {status}{}: {}", said(.message), verdict::on_status(*.status))]
     Status { status: u16, message: String },
-    #[error("what answers does not speak HTTP")]
+    #[error("the server does not speak HTTP")]
     NotHttp,
 }
 
@@ -75,7 +77,7 @@ fn said(message: &str) -> String {
 
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
-        // Linux: too many files in the process, or in the system.
+        // Linux: too many open files in the process, or in the system.
         const EMFILE: i32 = 24;
         const ENFILE: i32 = 23;
         let kind = error.kind();
@@ -127,7 +129,7 @@ async fn connect(plan: &Plan, caller: &Caller<'_>) -> io::Result<TcpStream> {
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
-    // A run leaves thousands of sockets behind, which would otherwise hold their ports for a minute.
+    // A run closes thousands of sockets. Without this, each would keep its port for a minute.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     Ok(stream)
 }
@@ -171,7 +173,7 @@ async fn shake_hands(
     }
 }
 
-/// How long the head of an answer is that accepts the upgrade; `None` while it is not complete.
+/// Returns the length of a response's head that accepts the upgrade; `None` while the head is incomplete.
 fn accepted(bytes: &[u8], key: &str) -> Result<Option<usize>, OpenError> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
@@ -202,7 +204,7 @@ fn accepted(bytes: &[u8], key: &str) -> Result<Option<usize>, OpenError> {
     })
 }
 
-/// What an Usher says in a refusal, where enough of it is there.
+/// Returns the message of an Usher's error response, if the body is complete.
 fn message(body: &[u8]) -> String {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     body["error"]["message"]
@@ -218,7 +220,7 @@ mod tests {
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
     #[test]
-    fn an_upgrade_is_accepted_with_the_right_answer_alone() {
+    fn an_upgrade_needs_the_right_accept_key() {
         let head = "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         let with_more = format!("{head}\u{1}\u{2}");
         assert_eq!(
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_its_status_its_words_and_what_to_do() {
+    fn a_refusal_has_its_status_its_message_and_advice() {
         let answer = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3\r\n\r\n\
             {\"error\":{\"code\":\"rate_limited\",\"message\":\"too many sockets\"}}";
         let error = accepted(answer.as_bytes(), KEY).unwrap_err().to_string();
@@ -245,7 +247,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "HTTP 404: nothing is there: the path of an Usher is /v1/socket"
+            "HTTP 404: the path does not exist: an Usher's path is /v1/socket"
         );
     }
 }

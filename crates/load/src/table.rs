@@ -1,4 +1,4 @@
-//! The outcome for a terminal.
+//! Renders the outcome as a table for a terminal.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::interval::{Spread, Writes};
 use crate::outcome::{Outcome, SearchOutcome};
 use crate::verdict::Class;
 
-/// What is printed at the end.
+/// Returns the text that is printed at the end of a run.
 #[must_use]
 pub fn render(outcome: &Outcome) -> String {
     let mut text = String::new();
@@ -33,9 +33,13 @@ pub fn render(outcome: &Outcome) -> String {
     }
     let verdict = &outcome.verdict;
     let headline = match verdict.class {
-        Class::Sound => "SOUND: nothing was lost, and the generator had room",
+        Class::Sound => {
+            "SOUND: every event arrived once and in order, and the generator had spare capacity"
+        }
         Class::Void => "VOID: the figures are the generator's, not the gateway's",
-        Class::Broken => "BROKEN: not everything reached everybody",
+        Class::Broken => {
+            "BROKEN: an event was lost, duplicated or out of order, or a viewer was missing"
+        }
     };
     let _ = writeln!(text, "\n{headline}");
     for reason in &verdict.reasons {
@@ -47,14 +51,14 @@ pub fn render(outcome: &Outcome) -> String {
     text
 }
 
-/// The rows of figures that are no percentiles, also in the report.
+/// Returns the figures other than percentiles. The report has them, too.
 pub(crate) fn figures(outcome: &Outcome) -> Vec<(&'static str, String)> {
     let (audit, resources) = (&outcome.audit, &outcome.resources);
     let mut rows = vec![
         (
             "deliveries",
             format!(
-                "{} of {}; {}/s while measured; {} in {} frames",
+                "{} of {}; {}/s in the measured time; {} in {} frames",
                 number(audit.received),
                 number(outcome.expected),
                 number(whole(outcome.deliveries_per_second)),
@@ -81,7 +85,7 @@ pub(crate) fn figures(outcome: &Outcome) -> Vec<(&'static str, String)> {
     if let Some(storm) = &outcome.storm {
         let took = storm.recovery.map_or_else(String::new, |recovery| {
             format!(
-                ", half within {}, the last after {}",
+                ", half of them within {}, the last after {}",
                 ms(recovery.p50_ms),
                 ms(recovery.max_ms)
             )
@@ -89,26 +93,26 @@ pub(crate) fn figures(outcome: &Outcome) -> Vec<(&'static str, String)> {
         let (whole, dropped) = (number(storm.whole), number(storm.dropped));
         rows.push((
             "storm",
-            format!("{whole} of {dropped} that were dropped at once were whole again{took}"),
+            format!("{whole} of {dropped} viewers that dropped together caught up again{took}"),
         ));
     }
     if let Some(slow) = &outcome.slow {
         let (stalled, evicted) = (number(slow.stalled), number(slow.evicted));
         rows.push((
             "slow readers",
-            format!("{stalled} read nothing; the gateway closed {evicted} sockets for it"),
+            format!("{stalled} read nothing; the gateway closed {evicted} of their sockets"),
         ));
     }
     rows.push(("generator", generator(outcome)));
     if let Some(cores) = resources.gateway_cores {
         let mut text = format!("{cores:.2} cores");
         if let Some(us) = resources.gateway_us_per_delivery {
-            let _ = write!(text, ", {us:.2} µs a delivery");
+            let _ = write!(text, ", {us:.2} µs per delivery");
         }
         if let (Some(mib), Some(kib)) = (resources.gateway_mib, resources.gateway_kib_per_viewer) {
             let _ = write!(
                 text,
-                "; {mib:.0} MiB with everybody there, {kib:.1} KiB for each"
+                "; {mib:.0} MiB with all viewers, {kib:.1} KiB per viewer"
             );
         }
         rows.push(("gateway", text));
@@ -130,18 +134,18 @@ fn generator(outcome: &Outcome) -> String {
     if let Some(lateness) = resources.generator_lateness {
         let _ = write!(
             text,
-            "; messages left late by p50 {}, p99 {}",
+            "; messages were late by p50 {}, p99 {}",
             ms(lateness.p50_ms),
             ms(lateness.p99_ms)
         );
     }
     if let Some(kib) = resources.generator_kib_per_viewer {
-        let _ = write!(text, "; {kib:.1} KiB for each viewer");
+        let _ = write!(text, "; {kib:.1} KiB per viewer");
     }
     text
 }
 
-/// What was done to the gateway, in words.
+/// Describes the load in words.
 pub(crate) fn driven(outcome: &Outcome) -> String {
     let run = &outcome.run;
     let way = match (run.written_by, run.chatters) {
@@ -170,7 +174,7 @@ pub(crate) fn driven(outcome: &Outcome) -> String {
     text
 }
 
-/// The spreads that were measured, with what each counts.
+/// Returns the measured times with their names.
 pub(crate) fn spreads(outcome: &Outcome) -> Vec<(&'static str, Spread)> {
     let rows = [
         ("message due, until a viewer has it", outcome.latency),
@@ -180,7 +184,7 @@ pub(crate) fn spreads(outcome: &Outcome) -> Vec<(&'static str, Spread)> {
         ("viewer due, until its socket is open", outcome.connect),
         ("subscribe, until subscribed", outcome.join),
         (
-            "dropped, until whole again",
+            "dropped, until caught up again",
             outcome.storm.as_ref().and_then(|storm| storm.recovery),
         ),
     ];
@@ -259,9 +263,9 @@ fn writes(writes: &Writes) -> String {
     )
 }
 
-// ---- numbers for people ----
+// ---- formatting ----
 
-/// With separators between thousands.
+/// Formats a number with separators between thousands.
 pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -274,7 +278,7 @@ pub(crate) fn number(number: u64) -> String {
     text
 }
 
-/// A time with three digits that say something.
+/// Formats a time with three significant digits.
 pub(crate) fn digits(ms: f64) -> String {
     match ms {
         ms if !ms.is_finite() => "never".to_owned(),
@@ -289,7 +293,7 @@ pub(crate) fn ms(ms: f64) -> String {
     format!("{} ms", digits(ms))
 }
 
-/// A rate, without digits that say nothing.
+/// Formats a rate without insignificant digits.
 pub(crate) fn rounded(rate: f64) -> String {
     if rate >= 100.0 || rate.fract() == 0.0 {
         number(whole(rate))
@@ -328,7 +332,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn numbers_are_written_for_people() {
+    fn numbers_are_formatted_for_people() {
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(number),
             ["0", "999", "1,000", "1,234,567"]
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_everything_that_a_run_must_say() {
+    fn the_table_has_every_required_figure() {
         expect![[r#"
 
             1,000 viewers in 1 session of usher/0.1.0, 20 messages/s from 40 chatters for 30 s at ws://127.0.0.1:4000/v1/socket
@@ -361,14 +365,14 @@ mod tests {
              viewer due, until its socket is open   9,999   7.05   21.1   25.3    25.8   25.8 
              subscribe, until subscribed            9,999   7.05   21.1   25.3    25.8   25.8 
             ──────────────────────────────────────────────────────────────────────────────────
-            deliveries    640,000 of 640,000; 20,000/s while measured; 291.0 MB in 512,345 frames
+            deliveries    640,000 of 640,000; 20,000/s in the measured time; 291.0 MB in 512,345 frames
             promise       lost 0   doubled 0   gaps 0   out of order 0   skipped with notice 0
             messages      640 due, 640 sent, 640 acknowledged, 0 refused, 0 unanswered
-            generator     its thread worked 31 % of the time; messages left late by p50 0.08 ms, p99 0.40 ms; 1.4 KiB for each viewer
-            gateway       0.42 cores, 6.30 µs a delivery; 19 MiB with everybody there, 3.9 KiB for each
-            limit         nothing: there was room to spare
+            generator     its thread worked 31 % of the time; messages were late by p50 0.08 ms, p99 0.40 ms; 1.4 KiB per viewer
+            gateway       0.42 cores, 6.30 µs per delivery; 19 MiB with all viewers, 3.9 KiB per viewer
+            limit         nothing: there was spare capacity
 
-            SOUND: nothing was lost, and the generator had room
+            SOUND: every event arrived once and in order, and the generator had spare capacity
         "#]].assert_eq(&render(&fixtures::outcome()));
     }
 }

@@ -1,50 +1,51 @@
-//! What a run is worth, what was at its limit, and what a refusal means.
+//! Judges a run, names the resource at its limit, and explains refusals.
 
 use serde::Serialize;
 
 use crate::outcome::{Outcome, Resources};
 
-/// The generator's busiest thread may work this share of its time; above it, its own delays are in the figures.
+/// The largest share of its time that the generator's busiest thread may work. Above it, the generator's own delays
+/// distort the figures.
 pub(crate) const GENERATOR_BUSY_MAX: f64 = 0.85;
 
-/// From here on it is worth a word.
+/// From this share on, the verdict has a remark.
 const GENERATOR_BUSY_HIGH: f64 = 0.7;
 
-/// How late one message in a hundred may leave against its schedule.
+/// How late one message in a hundred may be sent, in milliseconds.
 pub(crate) const LATENESS_MS_MAX: f64 = 25.0;
 
-/// Cores count as used up from this share on; a scheduler leaves some idle.
+/// From this share on, the machine's CPU counts as exhausted. A scheduler always leaves some cores idle.
 const MACHINE_BUSY_MAX: f64 = 0.93;
 
-/// How the generator is called where it is what was at its limit.
+/// The name of the generator as the resource at its limit.
 pub(crate) const GENERATOR: &str = "the generator's CPU";
 
-/// What a run is worth.
+/// A run's verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Its class.
+    /// The class of the run.
     pub class: Class,
-    /// Why it is void or broken.
+    /// The reasons why the run is void or broken.
     pub(crate) reasons: Vec<String>,
-    /// What else a reader must know.
+    /// Facts that a reader must know, such as refused messages.
     pub(crate) remarks: Vec<String>,
 }
 
-/// Classes of runs, best first.
+/// Classes of runs, the best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// The figures are the gateway's, and the promise was kept.
+    /// The gateway kept its promise, and the figures are the gateway's.
     #[default]
     Sound,
-    /// The figures are the generator's: it was at its own limit.
+    /// The generator was at its own limit, so the figures are the generator's.
     Void,
-    /// Something was lost, doubled or out of order.
+    /// An event was lost, duplicated or out of order, or a viewer was missing.
     Broken,
 }
 
 impl Class {
-    /// The status that the process ends with.
+    /// Returns the exit status of the process.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {
@@ -54,7 +55,7 @@ impl Class {
         }
     }
 
-    /// Its name.
+    /// Returns the name for the report.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -65,14 +66,14 @@ impl Class {
     }
 }
 
-/// Judges a run by everything else that is in it.
+/// Judges a run by its figures.
 pub(crate) fn judge(outcome: &Outcome) -> Verdict {
     let mut verdict = Verdict::default();
     let audit = &outcome.audit;
     if !audit.is_clean() {
         verdict.class = Class::Broken;
         verdict.reasons.push(format!(
-            "{} lost, {} doubled, {} gaps, {} out of order: the promise of the log was not kept for these viewers",
+            "{} lost, {} doubled, {} gaps, {} out of order: the gateway did not keep its promise for these viewers",
             audit.lost, audit.duplicates, audit.gaps, audit.order_errors
         ));
     }
@@ -83,11 +84,11 @@ pub(crate) fn judge(outcome: &Outcome) -> Verdict {
             outcome.absent, outcome.run.viewers
         ));
     }
-    // A search goes on until something gives; it is void where that was the generator.
+    // A search continues until a resource is exhausted. It is void if that was the generator.
     let saturated = match &outcome.search {
         None => saturation(&outcome.resources),
         Some(search) if search.limited_by.starts_with(GENERATOR) => vec![format!(
-            "what ended the search was {}: the gateway's limit lies higher",
+            "the search ended at {}: the gateway's limit is higher",
             search.limited_by
         )],
         Some(_) => Vec::new(),
@@ -100,13 +101,13 @@ pub(crate) fn judge(outcome: &Outcome) -> Verdict {
     verdict
 }
 
-/// Why the figures are the generator's own.
+/// Returns the reasons why the figures are the generator's own.
 fn saturation(resources: &Resources) -> Vec<String> {
     let mut reasons = Vec::new();
     if resources.generator_busy > GENERATOR_BUSY_MAX {
         reasons.push(format!(
             "the generator was saturated: its busiest thread worked {:.0} % of the time, {:.0} % is allowed; \
-             give it more --threads, or a machine of its own",
+             use more --threads, or another machine",
             resources.generator_busy * 100.0,
             GENERATOR_BUSY_MAX * 100.0
         ));
@@ -115,8 +116,8 @@ fn saturation(resources: &Resources) -> Vec<String> {
         && lateness.p99_ms > LATENESS_MS_MAX
     {
         reasons.push(format!(
-            "the generator was late: one message in a hundred left {:.0} ms after its time or later, \
-             {LATENESS_MS_MAX:.0} ms are allowed; something else uses its cores",
+            "the generator was late: one message in a hundred was sent {:.0} ms late or later, \
+             {LATENESS_MS_MAX:.0} ms are allowed; another process uses its cores",
             lateness.p99_ms
         ));
     }
@@ -129,7 +130,7 @@ fn remarks(outcome: &Outcome) -> Vec<String> {
     let busy = resources.generator_busy;
     if (GENERATOR_BUSY_HIGH..=GENERATOR_BUSY_MAX).contains(&busy) && outcome.search.is_none() {
         remarks.push(format!(
-            "the generator's busiest thread worked {:.0} % of the time: the high percentiles may be partly its own",
+            "the generator's busiest thread worked {:.0} % of the time: its own delays may be part of the high percentiles",
             busy * 100.0
         ));
     }
@@ -143,7 +144,7 @@ fn remarks(outcome: &Outcome) -> Vec<String> {
         let unsent = writes.due.saturating_sub(writes.sent);
         if unsent > 0 {
             remarks.push(format!(
-                "{unsent} {what} were due and never left: their writers could not keep up"
+                "{unsent} {what} were due and never sent: their writers could not keep up"
             ));
         }
         if writes.unanswered() > 0 {
@@ -164,15 +165,15 @@ fn remarks(outcome: &Outcome) -> Vec<String> {
     }
     if outcome.audit.restarts > 0 {
         remarks.push(format!(
-            "{} times a viewer was told that it could not be caught up, and {} events were skipped so; that is not \
-             silent, and not counted as lost",
+            "{} times the gateway told a viewer to start over, and {} events were skipped; the viewer knows about these, \
+             so they do not count as lost",
             outcome.audit.restarts, outcome.audit.skipped
         ));
     }
     remarks
 }
 
-/// What was at its limit.
+/// Returns the resource that was at its limit.
 pub(crate) fn limit(resources: &Resources, gateway_cores_max: usize) -> String {
     if resources.generator_busy > GENERATOR_BUSY_MAX {
         return GENERATOR.to_owned();
@@ -190,14 +191,14 @@ pub(crate) fn limit(resources: &Resources, gateway_cores_max: usize) -> String {
             |cores| format!("the gateway {cores:.2}, others (Postgres among them) the rest"),
         );
         return format!(
-            "the machine's CPU: of its cores the generator used {:.2}, {gateway}",
+            "the machine's CPU: the generator used {:.2} cores, {gateway}",
             resources.generator_cores
         );
     }
-    "nothing: there was room to spare".to_owned()
+    "nothing: there was spare capacity".to_owned()
 }
 
-/// What to do about a refusal.
+/// Returns advice on a refusal.
 pub(crate) fn on_refusal(code: &str) -> &'static str {
     match code {
         "rate_limited" => {
@@ -205,49 +206,47 @@ pub(crate) fn on_refusal(code: &str) -> &'static str {
              --voters), or raise USHER_LIMIT_MESSAGES, USHER_LIMIT_VOTES and USHER_LIMIT_SESSION_WRITES"
         }
         "slow_mode" => {
-            "the session asks its writers to wait: set slow_mode_seconds to 0, or use more --chatters"
+            "the session is in slow mode: set slow_mode_seconds to 0, or use more --chatters"
         }
-        "banned" => "the user is banned there: use others",
-        "forbidden" => "the user may watch, but not write: is chat enabled, and is it a member?",
+        "banned" => "the user is banned in this session: use other users",
+        "forbidden" => {
+            "the user may watch but not write: check that chat is enabled and the user is a member"
+        }
         "unauthorized" => {
             "the socket has no user: give tokens with --tokens, --jwt-secret or --dev"
         }
-        "session_ended" => "the session is over: use one whose status is live",
-        "voting_closed" => "the voting is not open",
+        "session_ended" => "the session has ended: use a session whose status is live",
+        "voting_closed" => "the poll is not open",
         "not_found" => "there is no such session for this user",
-        "conflict" => {
-            "the voting does not allow a vote to be changed: one vote for each voter is all there is"
-        }
-        "too_large" | "bad_request" => "the message is not one: look at --size",
-        "busy" => {
-            "an open transaction in the database locks the session or the poll: look at pg_locks"
-        }
-        "unavailable" => "the gateway cannot keep up with its database, or has lost it",
-        "internal" => "the gateway has failed: its log says more",
-        _ => "the gateway's documentation says what it means",
+        "conflict" => "the poll does not allow changed votes: each voter can vote only once",
+        "too_large" | "bad_request" => "the message is not valid: check --size",
+        "busy" => "an open transaction in the database locks the session or the poll: see pg_locks",
+        "unavailable" => "the gateway's database is too slow or cannot be reached",
+        "internal" => "the gateway failed: see its log",
+        _ => "see the gateway's documentation",
     }
 }
 
-/// What to do about an answer other than 101 to the handshake.
+/// Returns advice on a handshake response other than 101.
 pub(crate) fn on_status(status: u16) -> &'static str {
     match status {
-        401 => "the token is not valid there: is it expired, or made with another secret?",
+        401 => "the token is not valid for this gateway: check its expiry and its secret",
         403 => {
-            "the gateway does not allow this origin: a proxy adds one, or USHER_ALLOWED_ORIGINS is strict"
+            "the gateway does not allow this origin: check USHER_ALLOWED_ORIGINS, and proxies that add an origin"
         }
-        404 => "nothing is there: the path of an Usher is /v1/socket",
+        404 => "the path does not exist: an Usher's path is /v1/socket",
         429 => {
             "the gateway limits the sockets and handshakes of an address: raise USHER_LIMIT_ADDRESS_CONNECTIONS and \
-             USHER_LIMIT_REQUESTS, lower --ramp, or let every viewer have an address of its own with --forwarded"
+             USHER_LIMIT_REQUESTS, lower --ramp, or give every viewer its own address with --forwarded"
         }
         503 => {
-            "the gateway is full or stopping: USHER_MAX_CONNECTIONS and its file limit bound its sockets"
+            "the gateway is full or stopping: USHER_MAX_CONNECTIONS and its limit of open files bound its sockets"
         }
-        502 | 504 => "the proxy does not reach the gateway",
+        502 | 504 => "the proxy cannot reach the gateway",
         200 | 426 => {
-            "what answers speaks HTTP, but not WebSocket here: the path of an Usher is /v1/socket"
+            "the server speaks HTTP but not WebSocket on this path: an Usher's path is /v1/socket"
         }
-        _ => "an Usher does not answer so: is it one?",
+        _ => "unexpected response; is this an Usher server?",
     }
 }
 
@@ -255,12 +254,12 @@ fn on_close(code: &str) -> &'static str {
     match code {
         "1006" => " (the connection broke without a close frame)",
         "1012" => " (the gateway restarted)",
-        "4001" => " (the token expired: use longer ones)",
+        "4001" => " (the token expired: use tokens with a longer lifetime)",
         "4008" => " (too slow to keep up)",
-        "4009" => " (a heartbeat was missed: the generator was too busy to answer)",
+        "4009" => " (missed heartbeat: the generator was too busy to answer)",
         "4029" => " (kept exceeding limits)",
         "4501" => {
-            " (a token is required: USHER_ALLOW_ANONYMOUS is false there, so use --signed-in)"
+            " (the gateway requires a token, because its USHER_ALLOW_ANONYMOUS is false: use --signed-in)"
         }
         "4503" => " (banned, or access withdrawn)",
         _ => "",
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_lost_or_anybody_absent_is_broken_even_when_void() {
+    fn a_lost_event_or_a_missing_viewer_is_broken_even_if_void() {
         for breakage in [
             |run: &mut Outcome| run.audit.lost = 1,
             |run: &mut Outcome| run.audit.duplicates = 1,
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_skipped_is_told_and_no_breach() {
+    fn skipped_events_are_a_remark_and_the_run_is_sound() {
         let mut run = outcome();
         (run.audit.restarts, run.audit.skipped) = (3, 700);
         let verdict = judge(&run);

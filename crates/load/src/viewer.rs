@@ -1,6 +1,6 @@
-//! A viewer: comes, subscribes, checks every number, answers pings, and comes back with its position.
+//! One viewer: connects, subscribes, checks every number, answers pings, and reconnects with its position.
 //!
-//! Its task is one small state machine over a buffer that it shares with all others of its thread: an idle viewer is a
+//! Its task is a small state machine over a buffer that all viewers of a thread share. An idle viewer takes only a
 //! socket, a task and a few numbers.
 
 use std::pin::Pin;
@@ -18,26 +18,26 @@ use crate::scan::{self, Said, Text};
 use crate::socket::{self, Caller, Opened, Stream};
 use crate::worker_state::{Order, ViewerState, WorkerState};
 
-/// The longest pause before a viewer that was cut off tries again.
+/// The longest pause before a viewer reconnects.
 const PAUSE_MS_MAX: u64 = 4_000;
 
-/// Close codes from here on tell a client not to come back.
+/// Close codes from here on mean: do not reconnect.
 const FINAL_CODES: u16 = 4_500;
 
-/// What a viewer brings along when it comes back.
+/// The state that a viewer needs to resume.
 #[derive(Default)]
 struct Standing {
     epoch: Option<String>,
     token: Option<String>,
 }
 
-/// Why a connection is over.
+/// The reason why a connection ended.
 #[derive(Debug)]
 enum End {
-    /// We dropped it.
+    /// The run dropped it.
     Dropped,
     Closed(u16),
-    /// For a reason of its own.
+    /// For the given reason.
     Failed(String),
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(state: Rc<WorkerState>, viewer_state: Rc<ViewerState>, d
     let mut failures = 0;
     let mut due_us = Some(due_us);
     loop {
-        // Boxed, since a viewer spends its life in what follows.
+        // Boxed, because the handshake's state would otherwise enlarge the viewer's task for its whole life.
         let opened = Box::pin(open(&state, &viewer_state)).await;
         let mut pause = pause(failures);
         match opened {
@@ -103,26 +103,26 @@ async fn open(
     socket::open(plan, &caller).await
 }
 
-/// A random part of a time that doubles with every failure.
+/// Returns a random pause whose range doubles with every failure.
 fn pause(failures: u32) -> Duration {
     let ceiling = (250_u64 << failures.min(6)).min(PAUSE_MS_MAX);
     Duration::from_millis(50 + Uuid::new_v4().as_u64_pair().1 % ceiling)
 }
 
-/// A connection that watches.
+/// A viewer's open connection.
 struct Watcher<'a> {
     state: &'a WorkerState,
     viewer_state: &'a ViewerState,
     standing: &'a mut Standing,
     stream: Stream,
     frames: Frames,
-    /// Came with the handshake's answer.
+    /// Bytes that arrived with the handshake's response.
     rest: Vec<u8>,
-    /// Waits to be written.
+    /// Bytes that wait to be written.
     out: Vec<u8>,
     mask: [u8; 4],
     subscribed_at_us: u64,
-    /// When the gateway wants us back.
+    /// The delay after which the gateway asked the viewer to reconnect.
     advice: Option<Duration>,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Watcher<'a> {
             if let Some(end) = self.write(context) {
                 return Poll::Ready(end);
             }
-            // The runtime's budget ends this loop for a socket that always has more.
+            // For a socket that always has more bytes, the runtime's budget ends this loop.
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {
@@ -178,7 +178,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Writes what the socket takes; the rest when it takes more.
+    /// Writes as many bytes as the socket accepts. The rest follows when it accepts more.
     fn write(&mut self, context: &mut Context<'_>) -> Option<End> {
         while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(context, &self.out) {
@@ -212,9 +212,7 @@ impl<'a> Watcher<'a> {
                         end = end.take().or(self.on_said(*said, &mut interval, now_us))
                     }
                     Text::Unknown => {
-                        end = Some(End::Failed(
-                            "what answers does not speak usher.v1".to_owned(),
-                        ))
+                        end = Some(End::Failed("the server does not speak usher.v1".to_owned()))
                     }
                 },
                 Frame::Ping(payload) => frame::put_pong(&mut self.out, payload, self.mask),
@@ -278,19 +276,21 @@ impl<'a> Watcher<'a> {
                 let code = said.code.unwrap_or_default();
                 let message = said.message.unwrap_or_default();
                 Some(End::Failed(format!(
-                    "subscribe was refused as {code} \"{message}\""
+                    "the gateway refused the subscribe: {code} \"{message}\""
                 )))
             }
             "unsubscribed" => {
                 let reason = said.reason.unwrap_or_default();
-                Some(End::Failed(format!("the subscription was ended: {reason}")))
+                Some(End::Failed(format!(
+                    "the gateway ended the subscription: {reason}"
+                )))
             }
             _ => None,
         }
     }
 }
 
-/// Asks for what comes, or for what came since.
+/// Builds a subscribe frame: from now on, or from the last position.
 fn subscribe(state: &WorkerState, viewer_state: &ViewerState, standing: &Standing) -> String {
     let session = state.shared.plan.sessions[viewer_state.session];
     match viewer_state.ledger.borrow().last() {

@@ -1,4 +1,4 @@
-//! A thread with a runtime of its own, which holds its share of the sockets and is asked for what it counted.
+//! A thread with its own runtime, which holds its share of the sockets and reports its counts on request.
 
 use std::io;
 use std::rc::Rc;
@@ -18,42 +18,42 @@ use crate::viewer;
 use crate::worker_state::{Order, ViewerState, WorkerState};
 use crate::writer::Writer;
 
-/// Commands that wait for a worker. When it is full the conductor waits.
+/// Commands that wait for a worker. If the queue is full, the runner waits.
 const COMMANDS_LEN: usize = 4_096;
 
-/// What a worker is told.
+/// A command to a worker.
 pub(crate) enum Command {
-    /// A viewer comes.
+    /// Starts a viewer.
     Join { viewer: u32, due_us: u64 },
-    /// Somebody who writes comes.
+    /// Starts a writer.
     Open(Writer),
-    /// A connection to the database comes.
+    /// Starts a connection to the database.
     Insert {
         connect: Connect,
         authors: Vec<Uuid>,
         dues: mpsc::Receiver<Due>,
     },
-    /// Those of its viewers with these numbers get an order.
+    /// Gives an order to the worker's viewers with these numbers.
     Order {
         viewers: std::ops::Range<u32>,
         order: Order,
     },
-    /// It hands over what it counted.
+    /// Returns the counts since the last report.
     Collect(oneshot::Sender<Collected>),
-    /// It says how many of its viewers have not seen everything.
+    /// Returns how many viewers have not received every event.
     Behind(oneshot::Sender<u64>),
-    /// It closes the books and ends.
+    /// Ends the audits, returns the last counts, and stops.
     End(oneshot::Sender<Collected>),
 }
 
-/// What a worker counted since it was last asked.
+/// A worker's counts since its last report.
 pub(crate) struct Collected {
     pub(crate) interval: Interval,
-    /// Microseconds that its thread has worked since it began.
+    /// The thread's CPU time since its start, in microseconds.
     pub(crate) worked_us: u64,
 }
 
-/// A worker, from outside.
+/// The runner's handle of a worker.
 pub(crate) struct Worker {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) thread: JoinHandle<()>,
@@ -70,7 +70,7 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Worker> {
         .spawn(move || {
             let tasks = LocalSet::new();
             runtime.block_on(tasks.run_until(serve(shared, inbox)));
-            // The tasks that are left are dropped with their sockets.
+            // The remaining tasks are dropped with their sockets.
         })?;
     Ok(Worker { commands, thread })
 }
@@ -149,7 +149,7 @@ fn behind(state: &WorkerState) -> u64 {
     state.seats.borrow().iter().filter(is_behind).count() as u64
 }
 
-/// What has not come by now does not count as late any more, but as lost.
+/// Ends the audits: events that have not arrived count as lost.
 fn close_books(state: &WorkerState) {
     let mut interval = state.interval.borrow_mut();
     for viewer_state in state.seats.borrow().iter() {

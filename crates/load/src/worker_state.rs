@@ -1,4 +1,4 @@
-//! What the tasks of one worker share. They run on one thread, so nothing is locked.
+//! The state that the tasks of one worker share. They run on one thread, so it needs no locks.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,13 +11,13 @@ use crate::audit::Ledger;
 use crate::interval::{Interval, count};
 use crate::plan::Shared;
 
-/// Bytes that are read at a time, into a buffer that all sockets of a worker take in turn.
+/// Bytes per read, into one buffer that all sockets of a worker share.
 const READ_BYTES: usize = 256 * 1024;
 
-/// One worker's own.
+/// The state of one worker.
 pub(crate) struct WorkerState {
     pub(crate) shared: Arc<Shared>,
-    /// What was counted since somebody asked.
+    /// The counts since the last report.
     pub(crate) interval: RefCell<Interval>,
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) seats: RefCell<Vec<Rc<ViewerState>>>,
@@ -33,31 +33,32 @@ impl WorkerState {
         }
     }
 
-    /// Counts an attempt to connect that failed.
+    /// Counts a failed attempt to connect.
     pub(crate) fn on_failure(&self, reason: &str) {
         count(&mut self.interval.borrow_mut().failures, reason);
     }
 
-    /// Counts a socket that ended before the run did.
+    /// Counts a socket that ended before the end of the run.
     pub(crate) fn on_close(&self, reason: &str) {
         count(&mut self.interval.borrow_mut().closes, reason);
     }
 
-    /// A mask for the frames of one socket. It keeps proxies from being fooled, which a load tester does not try.
+    /// Returns the mask for the frames of one socket. Masks protect proxies from attacks, which a load tester does not
+    /// make, so one mask per socket is enough.
     pub(crate) fn mask() -> [u8; 4] {
         let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
         [a, b, c, d]
     }
 }
 
-/// What a viewer is told to do.
+/// An order to a viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Reads what comes.
+    /// Read the frames that arrive.
     Watch,
-    /// Reads nothing.
+    /// Read nothing until the next order.
     Stall,
-    /// Drops its socket and comes back.
+    /// Drop the socket and reconnect.
     Drop,
 }
 
@@ -68,9 +69,10 @@ pub(crate) struct ViewerState {
     pub(crate) is_slow: bool,
     pub(crate) ledger: RefCell<Ledger>,
     pub(crate) is_watching: Cell<bool>,
-    /// Latency counts for messages that were due from here on: what was written while we kept it away does not.
+    /// Latency is measured for messages that are due from here on. That excludes messages that were written while the
+    /// run kept the viewer away.
     pub(crate) counts_from_us: Cell<u64>,
-    /// When we dropped it, until it is whole again.
+    /// When the run dropped the viewer; `None` once it has caught up again.
     pub(crate) dropped_at_us: Cell<Option<u64>>,
     order: Cell<Order>,
     waker: AtomicWaker,
@@ -101,7 +103,7 @@ impl ViewerState {
         self.waker.wake();
     }
 
-    /// What it is to do. A drop is done once.
+    /// Returns the current order. A drop is returned only once.
     pub(crate) fn take_order(&self, context: &std::task::Context<'_>) -> Order {
         self.waker.register(context.waker());
         let order = self.order.get();
@@ -111,7 +113,7 @@ impl ViewerState {
         order
     }
 
-    /// Notes that it is back after a drop, once it stands where everybody else does.
+    /// Records that a dropped viewer has caught up: it has the newest number that any viewer has seen.
     pub(crate) fn note_whole(&self, shared: &Shared, interval: &mut Interval, now_us: u64) {
         let Some(dropped_at_us) = self.dropped_at_us.get() else {
             return;

@@ -1,4 +1,4 @@
-//! Somebody who writes messages or votes through the gateway, when they are due, and measures the acknowledgement.
+//! Writes messages or votes through the gateway when they are due, and measures the acknowledgements.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,31 +16,31 @@ use crate::scan::{self, Text};
 use crate::socket::{self, Caller, Opened};
 use crate::worker_state::WorkerState;
 
-/// Bytes that are read at a time: a writer subscribes to nothing, and hears little.
+/// Bytes per read. A writer subscribes to nothing, so it receives little.
 const READ_BYTES: usize = 2 * 1024;
 
-/// Messages that leave together, where a writer has fallen behind.
+/// Messages that are sent together if a writer is behind.
 const TAKEN_MAX: usize = 32;
 
-/// The pause before a writer that was cut off tries again.
+/// The pause before a writer reconnects.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What somebody writes.
+/// The kind of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Message,
     Vote,
 }
 
-/// Somebody who writes.
+/// A socket that writes.
 pub(crate) struct Writer {
-    /// Decides user, session and addresses.
+    /// Determines the user, the session and the addresses.
     pub(crate) number: u32,
     pub(crate) kind: Kind,
     pub(crate) dues: mpsc::Receiver<Due>,
 }
 
-/// When each write was due that has no answer yet.
+/// The due times of the writes that have no answer yet, by number.
 type Pending = HashMap<u64, u64, FxBuildHasher>;
 
 impl Writer {
@@ -52,7 +52,7 @@ impl Writer {
                     let reason = self.write(&state, opened).await;
                     state.on_close(&reason);
                 }
-                Err(error) => state.on_failure(&format!("a writer's: {error}")),
+                Err(error) => state.on_failure(&format!("a writer: {error}")),
             }
             sleep(PAUSE).await;
         }
@@ -68,7 +68,7 @@ impl Writer {
         socket::open(plan, &caller).await
     }
 
-    /// Gives the reason for which it ended.
+    /// Writes on an open socket. Returns the reason why it ended.
     async fn write(&mut self, state: &WorkerState, opened: Opened) -> String {
         let Opened { mut stream, rest } = opened;
         let mask = WorkerState::mask();
@@ -91,7 +91,8 @@ impl Writer {
                 }
                 out.clear();
             }
-            // Both arms are cancel-safe: a due that is not taken stays in its channel, and bytes in the socket.
+            // Both arms are cancel-safe: a due message that is not taken stays in its channel, and bytes stay
+            // in the socket.
             tokio::select! {
                 biased;
                 read = stream.read_buf(&mut buffer) => {
@@ -101,7 +102,7 @@ impl Writer {
                 }
                 count = self.dues.recv_many(&mut taken, TAKEN_MAX) => {
                     if count == 0 {
-                        // Nothing will be due any more; answers may still come.
+                        // No more writes will be due. Answers may still arrive.
                         std::future::pending::<()>().await;
                     }
                     for due in taken.drain(..) {
