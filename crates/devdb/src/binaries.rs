@@ -47,9 +47,9 @@ pub enum BinariesError {
     /// The directory that the operator named cannot be used.
     #[error("the Postgres in {} (--pg-bin) cannot be used: {problem}", directory.display())]
     Named {
-        /// The directory.
+        /// The directory that the operator named.
         directory: PathBuf,
-        /// The problem.
+        /// The reason why it cannot be used.
         problem: String,
     },
     /// The system has none, and fetching one failed.
@@ -358,7 +358,7 @@ fn cache_directory(account: Option<OsUser>) -> PathBuf {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "PATH, HOME and XDG_CACHE_HOME are the system's places, not settings of ours"
+    reason = "PATH, HOME and XDG_CACHE_HOME are the system's places, not our settings"
 )]
 fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)

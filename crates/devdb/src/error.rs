@@ -32,7 +32,7 @@ pub enum ClusterError {
         data.display()
     )]
     InUse {
-        /// The data directory.
+        /// The data directory that is in use.
         data: PathBuf,
     },
     /// Another major version of Postgres wrote the data.
@@ -41,7 +41,7 @@ pub enum ClusterError {
          name the programs of {found} with --pg-bin, or choose another --data directory", data.display()
     )]
     OtherVersion {
-        /// The data directory.
+        /// The directory with the data.
         data: PathBuf,
         /// The version that wrote the data.
         found: String,
@@ -54,7 +54,7 @@ pub enum ClusterError {
          choose a directory that other users can reach, or allow access with chmod o+x", directory.display()
     )]
     Unreachable {
-        /// The directory.
+        /// The directory that cannot be reached.
         directory: PathBuf,
         /// The user's id.
         uid: u32,

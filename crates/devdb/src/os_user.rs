@@ -12,9 +12,7 @@ const NOBODY: u32 = 65_534;
 /// An unprivileged user of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsUser {
-    /// The user id.
     pub(crate) uid: u32,
-    /// The group id.
     pub(crate) gid: u32,
 }
 

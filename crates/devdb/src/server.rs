@@ -126,7 +126,10 @@ impl Server {
         data: &Path,
         password_file: &Path,
     ) -> Result<(), ClusterError> {
-        info!(version = self.binaries.major(), "making a database cluster");
+        info!(
+            version = self.binaries.major(),
+            "creating a database cluster"
+        );
         let mut command = self.command("initdb")?;
         // glibc and musl have C.UTF-8 without further packages. In C.UTF-8, letters beyond ASCII count as letters.
         let locale = if cfg!(target_os = "linux") {

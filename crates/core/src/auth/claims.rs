@@ -60,7 +60,7 @@ pub enum TokenError {
     /// The token is longer than the bound.
     #[error("token is longer than {ACCESS_TOKEN_BYTES_MAX} bytes")]
     TooLarge,
-    /// The text is one of Supabase's secret keys.
+    /// The client sent one of Supabase's secret keys in the place of a token.
     #[error("a secret key must never be sent by a client: send the user's access token")]
     SecretKey,
     /// No key of the project uses the algorithm that the header names.
@@ -80,7 +80,7 @@ pub enum TokenError {
     Missing {
         /// The claim's name.
         claim: &'static str,
-        /// The expected value.
+        /// The expected value, in words.
         expected: &'static str,
     },
     /// A claim has the wrong value.
@@ -88,7 +88,7 @@ pub enum TokenError {
     Wrong {
         /// The claim's name.
         claim: &'static str,
-        /// The expected value.
+        /// The expected value, in words.
         expected: &'static str,
     },
     /// The issuer is not accepted. The message names no host, because the client may read it.
@@ -300,7 +300,7 @@ fn required<'a>(
 /// Parses a NumericDate (RFC 7519 §2), and drops its decimals.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "the value is not negative, and a large one is cut to the year 9999 anyway"
+    reason = "the value is not negative, and a large one is reduced to the year 9999 anyway"
 )]
 #[expect(clippy::cast_sign_loss, reason = "the value is not negative")]
 fn seconds(value: &Value) -> Option<u64> {

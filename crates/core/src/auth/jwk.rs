@@ -25,7 +25,7 @@ pub enum UnusableKey {
     /// A key for encryption (`use`), or for another operation (`key_ops`).
     #[error("its use or key_ops does not allow this operation")]
     OtherUse,
-    /// A `kid` that is longer than any token's.
+    /// A `kid` of more than [`KEY_ID_BYTES_MAX`] bytes, which no accepted token can name.
     #[error("its kid is longer than {KEY_ID_BYTES_MAX} bytes")]
     LongName,
     /// An RSA key that is too short to be safe, or too long to be fast.

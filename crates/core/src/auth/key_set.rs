@@ -39,7 +39,7 @@ pub struct SkippedKey {
     pub place: usize,
     /// The key's `kid`, if it has one that is short enough to show.
     pub name: Option<String>,
-    /// The reason.
+    /// The reason why it cannot be used.
     pub why: UnusableKey,
 }
 

@@ -42,7 +42,7 @@ pub struct Claims {
 pub struct UserMetadata {
     /// The account's name.
     pub username: String,
-    /// The displayed name.
+    /// The name that pages show.
     pub display_name: Option<String>,
 }
 

@@ -19,6 +19,6 @@ pub mod signing;
 pub mod verifier;
 
 #[cfg(test)]
-#[allow(dead_code, reason = "the tests from outside use all of it")]
+#[allow(dead_code, reason = "the integration tests use all of it")]
 #[path = "../../tests/support/keys.rs"]
 mod test_keys;

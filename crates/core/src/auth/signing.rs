@@ -107,14 +107,14 @@ impl SigningKey {
             KeyPair::Secret(key) => hmac::sign(key, message).as_ref().to_vec(),
             KeyPair::Es256(pair) => {
                 let signature = pair.sign(random, message);
-                let signature = signature.expect("a key that could be read signs");
+                let signature = signature.expect("a parsed key can sign");
                 signature.as_ref().to_vec()
             }
             KeyPair::EdDsa(pair) => pair.sign(message).as_ref().to_vec(),
             KeyPair::Rs256(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, random, message, &mut signature)
-                    .expect("a key that could be read signs");
+                    .expect("a parsed key can sign");
                 signature
             }
         }

@@ -327,7 +327,7 @@ mod tests {
             let answer = verify(json!({"alg": "ES256", "kid": wrong}));
             assert!(matches!(answer, Err(TokenError::Header { .. })), "{wrong}");
         }
-        // Only the name decides, not the key's algorithm.
+        // The named key exists, but for another algorithm.
         for alg in ["RS256", "HS256", "EdDSA"] {
             let answer = verify(json!({"alg": alg, "kid": "b"}));
             assert!(

@@ -41,7 +41,7 @@ pub enum ClientFrame {
     Subscribe(Subscribe),
     /// Ends a subscription.
     Unsubscribe {
-        /// The session.
+        /// The session to leave.
         session: SessionId,
     },
     /// Casts or withdraws a vote.
@@ -51,7 +51,7 @@ pub enum ClientFrame {
 /// The fields of `subscribe`.
 #[derive(Debug, PartialEq)]
 pub struct Subscribe {
-    /// The session.
+    /// The session to watch.
     pub session: SessionId,
     /// The number of newest events to send first, if there is nothing to resume.
     pub history: u16,
@@ -73,9 +73,9 @@ pub struct ResumePoint {
 /// A chat message to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewMessage {
-    /// The session.
+    /// The session to write to.
     pub session: SessionId,
-    /// The text.
+    /// The checked text.
     pub body: Body,
     /// The client's id for the message.
     pub nonce: Option<Nonce>,
@@ -86,7 +86,7 @@ pub struct NewMessage {
 /// A vote to cast.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewVote {
-    /// The poll.
+    /// The poll to vote in.
     pub voting: VotingId,
     /// The chosen movie; `None` withdraws the vote.
     pub movie: Option<MovieId>,

@@ -1,7 +1,8 @@
 //! Parses the calls of streamers and moderators into types that hold only valid values.
 //!
 //! The rules are those of client frames: an unknown key is ignored, and a value of the wrong type or out of range
-//! causes a refusal that names the field. The database decides who may make a call.
+//! causes a refusal that names the field. The database decides which callers may make
+//! a call.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,7 +18,7 @@ use crate::protocol::id::{MessageId, MovieId, SessionId, UserId, VotingId};
 use crate::protocol::refusal::Refusal;
 use crate::protocol::text::is_line;
 
-/// A moderation call.
+/// An action of a streamer or moderator.
 #[derive(Debug, PartialEq)]
 pub enum Act {
     /// Opens a poll in a session immediately.
@@ -37,9 +38,9 @@ pub enum Act {
 /// A poll to open.
 #[derive(Debug, PartialEq)]
 pub struct NewVoting {
-    /// The session.
+    /// The session that gets the poll.
     pub session: SessionId,
-    /// The question.
+    /// The question, one line of text.
     pub question: String,
     /// The movies on the ballot, in order, each once.
     pub movies: Vec<MovieId>,
@@ -63,9 +64,9 @@ pub enum ResultsVisibility {
 /// A change of a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VotingChange {
-    /// The new state.
+    /// The new state; `None` for no change.
     pub state: Option<VotingState>,
-    /// Whether viewers see the counts while the poll is open.
+    /// Whether viewers see the counts while the poll is open; `None` for no change.
     pub visibility: Option<ResultsVisibility>,
 }
 

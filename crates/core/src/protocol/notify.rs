@@ -117,7 +117,7 @@ fn unix_ms(at: &str) -> Option<u64> {
 /// A notification that a session's log has grown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The session.
+    /// The session whose log has grown.
     pub session: SessionId,
     /// The newest number that this notification knows.
     pub seq: Seq,
@@ -128,10 +128,10 @@ pub struct Notice {
 /// A notification of an access change. Without a session it concerns every session, without a user every user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct AccessChange {
-    /// The session.
+    /// The only session concerned.
     #[serde(default)]
     pub session: Option<SessionId>,
-    /// The user.
+    /// The only user concerned.
     #[serde(default)]
     pub user: Option<UserId>,
 }

@@ -109,7 +109,7 @@ pub enum TokenFlaw {
     NotYetValid,
     /// The gateway does not act as the token's role.
     Role,
-    /// The text is one of the project's secret keys.
+    /// The client sent a secret key of the project in the place of a token.
     SecretKey,
     /// No key of the project made the signature.
     Signature,
@@ -165,7 +165,7 @@ impl TokenFlaw {
 /// The answer to a refused frame or call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The code.
+    /// The code, which clients act on.
     pub code: RefusalCode,
     /// A sentence for the developer of the client. It never contains SQL, a token or a host's name.
     pub message: Cow<'static, str>,

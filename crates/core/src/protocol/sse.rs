@@ -1,8 +1,8 @@
 //! Translates the gateway's WebSocket frames into Server-Sent Events (the HTML standard, §9.2).
 //!
-//! Accepts the bytes of a WebSocket in pieces of any size. A frame's text becomes the `data` of an event, and its
-//! newest event number becomes the `id`. A ping becomes a comment. Frames that only a client with a way back can use
-//! are left out.
+//! Accepts the bytes of a WebSocket in pieces of any size. A frame's text becomes the `data` of an event, and its newest
+//! event number becomes the `id`. A ping becomes a comment. Frames that are useful only to a client that can send are
+//! left out.
 
 use std::borrow::Cow;
 
@@ -79,7 +79,7 @@ pub enum Event {
     /// A refusal. If it is the first frame of the stream, the gateway refused the subscribe and there is
     /// nothing to stream.
     Refused {
-        /// The refusal.
+        /// The refusal, for an HTTP error response.
         refusal: Refusal,
         /// The event to send if the stream has started.
         event: Bytes,
@@ -104,7 +104,7 @@ pub enum Ids {
 pub struct Place {
     /// The number, in digits.
     pub seq: String,
-    /// The epoch.
+    /// The epoch of the number, if the id has one.
     pub epoch: Option<String>,
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
     usize::try_from(payload)
         .ok()
         .and_then(|payload| frames.split_at_checked(payload.saturating_add(header)))
-        .expect("frames of ours are whole")
+        .expect("our own frames are complete")
 }
 
 /// Encodes a ping without a payload.

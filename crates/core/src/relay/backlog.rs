@@ -1,4 +1,4 @@
-//! Builds one frame of consecutive events for a receiver that is behind.
+//! Encodes consecutive events for a receiver that is behind.
 
 use bytes::Bytes;
 
@@ -6,15 +6,15 @@ use crate::limits::RUN_BYTES_MAX;
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::server;
 
-/// Consecutive events in one frame for a receiver that is behind. The frame has at most [`RUN_BYTES_MAX`] bytes of
-/// events, or one larger event, so a receiver that is far behind gets several frames.
+/// Consecutive events for a receiver that is behind, encoded as one run of bytes. It has at most [`RUN_BYTES_MAX`] bytes
+/// of events, or one larger event, so a receiver that is far behind gets several backlogs.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// The position before the first event.
     pub(crate) from: Seq,
     /// The number of the last event.
     pub(crate) to: Seq,
-    /// The encoded `events` frame.
+    /// The encoded `events` frames.
     pub(crate) bytes: Bytes,
 }
 

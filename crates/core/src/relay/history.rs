@@ -49,7 +49,7 @@ impl History {
         assert_eq!(
             event.seq,
             self.head.next(),
-            "a window takes consecutive numbers only"
+            "the ring takes only consecutive numbers"
         );
         self.head = event.seq;
         self.bytes += event.json.len();

@@ -32,7 +32,7 @@ pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
     (LOCK_ROUND / waiting).clamp(LOCK_WAIT_MIN, max)
 }
 
-/// The held places.
+/// The held places, and the order in which they are tried.
 #[derive(Debug)]
 pub(crate) struct Holds {
     places: HashMap<Place, Hold>,

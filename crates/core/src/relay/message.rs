@@ -19,7 +19,7 @@ use crate::relay::start_point::StartOutcome;
 
 /// An action that the shell around a peer carries out.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
+#[expect(missing_docs, reason = "the names of the fields explain them")]
 pub enum Effect {
     /// Sends the answer to a finished write.
     Answer(Bytes),
@@ -54,7 +54,7 @@ pub enum Effect {
 
 /// A request of a peer to its router.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
+#[expect(missing_docs, reason = "the names of the fields explain them")]
 pub enum RouterRequest {
     /// Delivers events from a position on.
     Attach {
@@ -82,7 +82,7 @@ pub enum RouterRequest {
 
 /// A message of a router to a peer.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
+#[expect(missing_docs, reason = "the names of the fields explain them")]
 pub enum RouterReply {
     /// Answers [`RouterRequest::Attach`].
     Attached {
@@ -109,7 +109,7 @@ pub enum RouterReply {
 
 /// A query of a peer to the database.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
+#[expect(missing_docs, reason = "the names of the fields explain them")]
 pub enum Query {
     /// Reads whether the peer may watch the session, and its other permissions.
     Admit { session: SessionId, attempt: u32 },
@@ -145,7 +145,7 @@ impl Query {
 
 /// The result of a query, a token check or a write. `answer` or `page` is `None` if the database could not be reached.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
+#[expect(missing_docs, reason = "the names of the fields explain them")]
 pub enum QueryResult {
     /// Answers [`Query::Admit`].
     Admitted {

@@ -1,11 +1,11 @@
 //! The pure core: decides what the gateway does for each frame, notification and answer of the database.
 //!
 //! ```text
-//!   notices, pages ──► Router ──► chunks for receivers        one a fan-out loop
+//!   notices, pages ──► Router ──► chunks for receivers        one per fan-out loop
 //!                        ▲ │
 //!            join, attach │ │ joined, live, behind, lost
 //!                        │ ▼
-//!   frames, answers ──► Peer ───► frames, queries, writes      one a connection
+//!   frames, answers ──► Peer ───► frames, queries, writes      one per connection
 //! ```
 //!
 //! No code here waits, reads a clock, logs or counts. The time is an argument. Decisions are return values, or effects

@@ -91,7 +91,7 @@ impl OwnVotes {
     }
 }
 
-/// Tells the subscriber how it voted.
+/// Returns the effect that sends a vote to its voter.
 pub(crate) fn told(session: SessionId, voting: VotingId, movie: Told) -> Effect {
     let frame = ServerFrame::Mine {
         session,

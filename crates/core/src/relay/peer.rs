@@ -55,13 +55,13 @@ pub struct Rules {
 /// A write that a client asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// A chat message.
+    /// A chat message, from `send`.
     Message(NewMessage),
-    /// A vote.
+    /// A vote or its withdrawal, from `vote`.
     Vote(NewVote),
 }
 
-/// One client.
+/// The state of one client's connection.
 #[derive(Debug)]
 pub struct Peer {
     rules: Arc<Rules>,
@@ -409,8 +409,8 @@ impl Peer {
             );
             return self.refuse(id, Refusal::bad_request(message));
         }
-        // The high 16 bits number the subscribes on this socket and the low 16 bits the tries, so attempts stay
-        // distinct across an unsubscribe.
+        // Each subscribe starts at least 65,536 attempts after the previous one, so that the attempts of a session stay
+        // distinct for the life of the socket, even across an unsubscribe.
         self.counter = self.counter.wrapping_add(1 << 16);
         let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
         let was_withdrawn = self.withdrawn.contains(&wish.session);

@@ -20,7 +20,6 @@ pub(crate) struct PeerContext<'a> {
     pub(crate) access_check: Duration,
     /// Differs from peer to peer, so that peers spread their queries over time.
     pub(crate) seed: u64,
-    /// The current time.
     pub(crate) now: Moment,
 }
 

@@ -818,7 +818,7 @@ fn a_former_subscriber_is_refused_with_the_code_that_ended_the_subscription() {
                 ask for admission
             refused not_found
                 leave
-                refuse 1 forbidden: this session is closed to you"#]],
+                refuse 1 forbidden: you no longer have access to this session"#]],
     );
     check(
         "> subscribe S history 0 | joined | admitted head 5 | live || > subscribe T history 0 | joined T | admitted T head 1 | live T || recheck | refused not_found | > subscribe S | joined | refused not_found | > subscribe S | joined | refused banned",
@@ -834,7 +834,7 @@ fn a_former_subscriber_is_refused_with_the_code_that_ended_the_subscription() {
                 ask for admission
             refused not_found
                 leave
-                refuse 1 forbidden: this session is closed to you
+                refuse 1 forbidden: you no longer have access to this session
             > subscribe S
                 join
             joined

@@ -18,15 +18,15 @@ use crate::relay::snapshot::Access;
 #[derive(Debug, Default)]
 pub(crate) struct Permissions {
     can: Can,
-    /// When the current admission was asked for, or 0 while it is in doubt. A later revocation voids the resume tokens
-    /// that rest on it. A token that rests on 0 is void from the start.
+    /// The time of the question behind the current admission, or 0 while that is in doubt. A later revocation voids the
+    /// resume tokens that rest on it. A token that rests on 0 is void from the start.
     admitted_at_ms: u64,
-    /// When the question under way was asked. Only one question is under way at a time: of two, the answer that arrives
+    /// The time of the question under way. Only one question is under way at a time: of two, the answer that arrives
     /// last may be the older one.
     asked_at_ms: Option<u64>,
     /// The permissions may have changed while the question was under way: ask again after its answer.
     is_owed: bool,
-    /// The question under way was asked for the previous identity.
+    /// The question under way is about the previous identity.
     is_of_another: bool,
     question_due: Option<Instant>,
     token_due: Option<Instant>,

@@ -15,11 +15,11 @@ use crate::relay::topic::Topic;
 /// A committed vote that was made through this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnVote {
-    /// The voter.
+    /// The user who voted.
     pub user: UserId,
     /// The poll's session.
     pub session: SessionId,
-    /// The poll.
+    /// The poll of the vote.
     pub voting: VotingId,
     /// The chosen movie; `None` for a withdrawn vote.
     pub movie: Option<MovieId>,

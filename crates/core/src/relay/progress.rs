@@ -13,7 +13,7 @@ use crate::relay::start_point::Start;
 /// Whether a subscription continues after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It continues.
+    /// It continues, perhaps in another state.
     Stay,
     /// It has ended, and the client has its answer.
     End,

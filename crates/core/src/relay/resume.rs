@@ -30,7 +30,7 @@ pub struct Grant {
     pub subject: Option<UserId>,
     /// The subject's permissions.
     pub can: Can,
-    /// When the database was asked, in milliseconds since 1970.
+    /// The time of the question to the database, in milliseconds since 1970.
     pub issued_at_ms: u64,
 }
 
@@ -45,8 +45,8 @@ impl ResumeKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
-    /// Seals a token. `issued_at_ms` is when the database was asked, not when the token is made, because an access
-    /// change between the two must void the token.
+    /// Seals a token. `issued_at_ms` is the time of the question to the database, not of the sealing, because an
+    /// access change between the two must void the token.
     #[must_use]
     pub fn seal(
         &self,

@@ -48,7 +48,7 @@ pub struct Router {
 /// A read of the log: the events after `after`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refill {
-    /// The session.
+    /// The session whose log to read.
     pub session: SessionId,
     /// Returns with the page, so that the router ignores a page for a session that it forgot or restarted since.
     pub(crate) generation: u64,
@@ -89,13 +89,13 @@ pub struct LogPage {
 /// A change of a receiver's subscription that the receiver did not request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// The receiver.
+    /// The receiver's connection.
     pub peer: PeerId,
-    /// The session.
+    /// The session of the subscription.
     pub session: SessionId,
     /// The subscription's attempt.
     pub attempt: u32,
-    /// The change.
+    /// The kind of change.
     pub kind: TurnKind,
 }
 
@@ -276,7 +276,7 @@ impl Router {
             let topic = self
                 .topics
                 .get_mut(session)
-                .expect("a receiver's sessions have topics");
+                .expect("each session of a receiver has a topic");
             let level = topic.level(*session, peer, &mut self.recounts, sink);
             if let Level::Behind { attempt, position } = level {
                 let kind = TurnKind::Behind(position);

@@ -810,7 +810,7 @@ fn the_ring_stays_within_its_bytes() {
 }
 
 #[test]
-fn a_receiver_that_is_behind_gets_bounded_frames() {
+fn a_receiver_that_is_behind_gets_bounded_backlogs() {
     let mut stage = Stage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
     stage.router.publish(long_events(30), &mut stage.sink);

@@ -15,7 +15,7 @@ use crate::relay::tally::Tally;
 pub struct Snapshot {
     /// The epoch of the numbers.
     pub epoch: String,
-    /// The newest number.
+    /// The newest number of the log.
     pub head: Seq,
     /// The number before the log's oldest event.
     pub floor: Seq,
@@ -176,7 +176,7 @@ impl Voting {
 /// A caller's permissions and own votes in a session.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// The permissions.
+    /// The caller's permissions.
     pub can: Can,
     /// The caller's own votes, by poll. A poll without an entry has no vote.
     pub mine: std::collections::HashMap<VotingId, MovieId>,
@@ -187,7 +187,7 @@ pub struct Access {
 /// The result of an admission: the session's state and the caller's access.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    /// The session.
+    /// The session of the admission.
     pub session: SessionId,
     /// The caller's access.
     pub access: Access,

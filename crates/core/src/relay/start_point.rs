@@ -79,7 +79,10 @@ impl Start {
     #[must_use]
     pub(crate) fn refusal(&self, refusal: &Refusal) -> Refusal {
         if self.was_inside && refusal.code == RefusalCode::NotFound {
-            Refusal::new(RefusalCode::Forbidden, "this session is closed to you")
+            Refusal::new(
+                RefusalCode::Forbidden,
+                "you no longer have access to this session",
+            )
         } else {
             refusal.clone()
         }

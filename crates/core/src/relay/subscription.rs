@@ -32,7 +32,6 @@ use crate::relay::start_point::{Start, StartPoint};
 /// One subscription of a peer.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// The session.
     pub(crate) session: SessionId,
     /// Distinguishes this try from earlier ones, whose answers may arrive late.
     pub(crate) attempt: u32,
@@ -81,7 +80,7 @@ impl Subscription {
         effects: &mut Vec<Effect>,
     ) {
         let State::Joining(mut start) = std::mem::replace(&mut self.state, State::Live) else {
-            unreachable!("a peer passes on the answer to the latest join only");
+            unreachable!("a peer passes on only the answer to the latest join");
         };
         start.viewers = viewers;
         if verdict != Some(GrantVerdict::Holds) {
@@ -157,7 +156,7 @@ impl Subscription {
         effects: &mut Vec<Effect>,
     ) -> Step {
         let State::Authorizing(start) = std::mem::replace(&mut self.state, State::Live) else {
-            unreachable!("matched above");
+            unreachable!("the caller checked the state");
         };
         match answer {
             Some(Ok(admission)) => self.admit(&start, &admission, context, effects),
@@ -184,7 +183,7 @@ impl Subscription {
     ) {
         let State::CatchingUp(mut catch_up) = std::mem::replace(&mut self.state, State::Live)
         else {
-            unreachable!("a peer passes on the answer to the latest page only");
+            unreachable!("a peer passes on only the answer to the latest page request");
         };
         let Some(page) = page else {
             return self.wait(Retry::Page(catch_up), context);
@@ -215,7 +214,7 @@ impl Subscription {
         effects: &mut Vec<Effect>,
     ) {
         let State::Attaching(catch_up) = std::mem::replace(&mut self.state, State::Live) else {
-            unreachable!("a peer passes on the answer to the latest wish only");
+            unreachable!("a peer passes on only the answer to the latest attach");
         };
         match attached {
             Attached::Live => self.permissions.renew_tokens(context),

@@ -22,7 +22,6 @@ pub struct Tally {
     pub(crate) epoch: Box<str>,
     /// The poll's session.
     pub session: SessionId,
-    /// The poll.
     pub(crate) voting: VotingId,
     /// `open` or `closed`.
     pub(crate) status: String,
@@ -268,7 +267,7 @@ mod tests {
         }
         assert_eq!(read[..3], [voting(0), voting(1), voting(2)]);
         assert!(read.len() >= DIRTY_VOTINGS_MAX / 2);
-        assert!(!conflation.take_overflow(), "once");
+        assert!(!conflation.take_overflow(), "only once");
     }
 
     #[test]
@@ -278,7 +277,7 @@ mod tests {
             conflation.on_change(voting(number), start);
         }
         while !conflation.take_due(start).is_empty() {}
-        assert!(!conflation.take_overflow(), "each still owes a pause");
+        assert!(!conflation.take_overflow(), "each poll still pauses");
         let rested = start + Duration::from_millis(200);
         assert_eq!(conflation.deadline(), Some(rested));
         assert_eq!(conflation.take_due(rested), []);

@@ -37,7 +37,7 @@ use crate::relay::tally::Tally;
 /// A connection that watches a session.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// The connection.
+    /// The connection that delivers to it.
     pub peer: PeerId,
     /// The attempt of its subscription.
     pub attempt: u32,
@@ -118,7 +118,7 @@ pub(crate) struct Topic {
     /// The number of the newest event that outdated earlier snapshots.
     changed_at: Seq,
     tallies: KeptTallies,
-    /// The last backlog frame. Clients that reconnect from the same position share it.
+    /// The last backlog. Clients that reconnect from the same position share it.
     backlog: Option<Backlog>,
 }
 
@@ -156,7 +156,7 @@ impl Topic {
         };
         if notice.seq <= history.head() {
             let held = history.unconfirmed(notice.seq)?;
-            // A true event is notified once, with its text or without it.
+            // A true event is notified only once, either with its text or without.
             if notice
                 .event
                 .as_ref()
@@ -232,7 +232,7 @@ impl Topic {
         if from < head && !self.receivers.is_empty() {
             let news = history
                 .after(from)
-                .expect("the window keeps what was not flushed");
+                .expect("the ring keeps unflushed events");
             let chunk = server::events(session, news);
             for receiver in &mut self.receivers {
                 let Some(cursor) = receiver.cursor else {
@@ -243,7 +243,7 @@ impl Topic {
                 } else if from < cursor && cursor < head {
                     let rest = history
                         .after(cursor)
-                        .expect("the window keeps what was not flushed");
+                        .expect("the ring keeps unflushed events");
                     sink.offer(receiver.peer, &server::events(session, rest))
                 } else {
                     false
@@ -321,7 +321,7 @@ impl Topic {
         assert_eq!(
             level,
             Level::Served,
-            "the window was just found to reach back to the position"
+            "the ring reaches back to the position, as checked above"
         );
         Attached::Live
     }
@@ -357,7 +357,7 @@ impl Topic {
             {
                 self.backlog = Some(Backlog::new(session, cursor, rest));
             }
-            let backlog = self.backlog.as_ref().expect("made above");
+            let backlog = self.backlog.as_ref().expect("created above");
             if !sink.offer(peer, &backlog.bytes) {
                 return Level::Served;
             }

@@ -74,11 +74,11 @@ pub struct Waiting<T> {
     pub place: Place,
     /// The author; all callers without an account count as one.
     pub(crate) author: Option<UserId>,
-    /// Its size.
+    /// The size that counts for the bounds.
     pub(crate) bytes: usize,
-    /// When it arrived.
+    /// The time of its arrival. The waiting time counts from here.
     pub since: Instant,
-    /// The write itself.
+    /// The contents, which the queue does not read.
     pub item: T,
     /// Its number in the order of arrivals, assigned by the queue.
     number: u64,
@@ -438,7 +438,10 @@ impl<T> WriteQueue<T> {
         let arrival = arrival.or_else(|| self.held.remove(&write.number));
         arrival.expect(HAS_ARRIVAL);
         self.bytes -= write.bytes;
-        let count = self.authors.get_mut(&write.author).expect("it was counted");
+        let count = self
+            .authors
+            .get_mut(&write.author)
+            .expect("a pending write is counted");
         *count -= 1;
         if *count == 0 {
             self.authors.remove(&write.author);
@@ -546,8 +549,7 @@ mod tests {
     fn sessions_take_turns_and_so_do_their_authors() {
         check(
             "a:1 a:1 a:1 a:1 a:2 b:3 | take | done | take | done | take",
-            // The first write of each place and author, then further writes of those who have more, in the
-            // order of arrival.
+            // Each author gets one turn first, then those with further writes do. A batch is in the order of arrival.
             expect![[r#"
                 take: a:1#0 a:2#4 b:3#5
                 take: a:1#1 a:1#2 a:1#3
@@ -1034,7 +1036,7 @@ mod tests {
         (number > 0).then(|| UserId(Uuid::from_u128(number)))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "any instant does")]
+    #[expect(clippy::disallowed_methods, reason = "the tests need any instant")]
     fn start() -> Instant {
         Instant::now()
     }

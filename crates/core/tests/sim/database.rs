@@ -23,7 +23,7 @@ pub(crate) struct Database {
     pub(crate) banned: BTreeSet<(usize, usize)>,
     pub(crate) muted: BTreeSet<(usize, usize)>,
     pub(crate) moderators: BTreeSet<(usize, usize)>,
-    /// Every user who was a moderator at any time.
+    /// The session and user of every moderator so far.
     pub(crate) moderated: BTreeSet<(usize, usize)>,
     pub(crate) event_bytes: usize,
 }

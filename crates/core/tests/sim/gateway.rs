@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Writable,
 }
 
-/// One connection.
+/// One connection and its peer.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: usize,

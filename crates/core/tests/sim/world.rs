@@ -32,7 +32,7 @@ const EBB_STEPS_MAX: usize = 60;
 /// The kinds of steps that may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// All kinds.
+    /// All kinds of steps.
     Storm,
     /// All kinds except writes, so that no later event repairs a loss.
     Ebb,
