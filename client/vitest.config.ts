@@ -6,26 +6,26 @@ const TESTING_LIBRARY = "@testing-library/react";
 
 export default defineConfig({
   test: {
-    // The gateway of the integration tests takes its time where many builds share two cores.
+    // The integration tests start gateways, which is slow on a machine that builds at the same time.
     testTimeout: 60_000,
     hookTimeout: 60_000,
     reporters: ["default"],
     projects: [
       { extends: true, test: { name: "client", include: ["tests/**/*.test.ts"] } },
       {
-        // The hooks once more, with the oldest React that they are for.
+        // Runs the hooks again with the oldest supported React.
         extends: true,
         resolve: {
           alias: [
             { find: /^(react|react-dom)(?=\/|$)/, replacement: `${packages}react-18/node_modules/$1` },
-            // Its CommonJS would find the other React by itself.
+            // The CommonJS build would load the other React.
             { find: TESTING_LIBRARY, replacement: `${packages}${TESTING_LIBRARY}/dist/${TESTING_LIBRARY}.esm.js` },
           ],
         },
         test: {
           name: "react 18",
           include: ["tests/react.test.ts", "tests/server.test.ts"],
-          // They import React themselves.
+          // These packages import React, so the aliases must apply to them.
           server: { deps: { inline: [/@testing-library/, /@tanstack/] } },
         },
       },

@@ -1,8 +1,8 @@
-// Stands in for Supabase Auth, which `usher dev` does not have: signs the people of the demo in, whatever the password.
+// Replaces Supabase Auth, which `usher dev` does not have. Signs demo users in with any password.
 //
-// It speaks as GoTrue does, so that supabase-js is used as it is in a project, with nothing made up in the app.
+// It answers like GoTrue, so the app uses supabase-js exactly as in a real project.
 
-/** A Vite plugin that answers `/auth/v1` with the tokens of the demo. */
+/** Returns a Vite plugin that answers `/auth/v1` with the tokens of the demo. */
 export function standInForAuth(demo) {
   return {
     name: "stand-in-for-supabase-auth",
@@ -24,7 +24,7 @@ function answer(demo, { url, headers }, asked) {
     pathname === "/user" ? user.token === token : [emailOf(user), user.id].includes(asked.email ?? asked.refresh_token);
   const user = demo.users.find(isAsked);
   if (!user)
-    return { status: 400, body: { code: "invalid_credentials", message: "Nobody of the demo has this address" } };
+    return { status: 400, body: { code: "invalid_credentials", message: "The demo has no user with this address" } };
   const person = { id: user.id, aud: "authenticated", role: "authenticated", email: emailOf(user), user_metadata: {} };
   return { status: 200, body: pathname === "/user" ? person : sessionOf(user, person) };
 }

@@ -1,6 +1,6 @@
-// Starts everything: a gateway with a demo (`usher dev`), and the app before it.
+// Starts a gateway with the demo (`usher dev`) and the app.
 //
-// In a project of your own there is nothing of this file: `vite` alone, and a .env with the settings below.
+// Your own project does not need this file: run `vite`, with a .env file that has the settings below.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,7 +18,7 @@ process.on("SIGINT", stop).on("SIGTERM", stop);
 
 const [line] = await once(createInterface({ input: usher.stdout }), "line");
 const demo = JSON.parse(line);
-// As a .env would have them. Supabase Auth is stood in for by this server; your project's URL and publishable key go here.
+// The settings that a .env file would have. VITE_SUPABASE_URL is missing, because this server replaces Supabase Auth.
 Object.assign(process.env, {
   VITE_USHER_URL: demo.url,
   VITE_SUPABASE_KEY: demo.anon_key,
@@ -33,14 +33,14 @@ vite = await createServer({
 await vite.listen();
 vite.printUrls();
 
-/** With what is built already, or by building it. */
+/** Starts the binary in USHER_BIN, or builds Usher and starts it. */
 function startUsher() {
   const words = ["dev", "--json", "--listen", "127.0.0.1:0", "--log", "warn"];
   const [command, ...before] = process.env.USHER_BIN ? [process.env.USHER_BIN] : ["cargo", "run", "--quiet", "--"];
-  if (before.length > 0) console.log("building and starting usher (minutes the first time, then seconds) …");
+  if (before.length > 0) console.log("Building and starting usher (minutes the first time, then seconds) …");
   const usher = spawn(command, [...before, ...words], { cwd: repository, stdio: ["ignore", "pipe", "inherit"] });
   usher.on("error", (error) => fail(`cannot run ${command}: ${error.message}`));
-  usher.on("exit", () => fail("usher has ended"));
+  usher.on("exit", () => fail("usher exited; see its messages above"));
   return usher;
 }
 

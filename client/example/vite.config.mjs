@@ -3,6 +3,6 @@ import { defineConfig } from "vite";
 
 export default defineConfig({
   plugins: [react()],
-  // The package is linked from the folder above, which has a React of its own.
+  // The linked package in the parent folder has its own React. This makes it use the React of the app.
   resolve: { dedupe: ["react", "react-dom"] },
 });

@@ -1,4 +1,4 @@
-// What the types of the client allow and refuse. Nothing here runs: tsc is the test.
+// Checks which code the client's types allow and reject. Nothing here runs: tsc is the test.
 
 import { createClient } from "@supabase/supabase-js";
 import { QueryClient } from "@tanstack/react-query";
@@ -31,29 +31,29 @@ export const everyProvider = [
   createElement(UsherProvider, { client: connect({ url }) }),
   createElement(UsherProvider, { url }),
   createElement(UsherProvider, { url, supabase, queryClient: new QueryClient(), invalidate: (id) => [["mine", id]] }),
-  // @ts-expect-error Either a client, or where to find a gateway.
+  // @ts-expect-error The provider needs a client or the URL of a gateway.
   createElement(UsherProvider, {}),
-  // @ts-expect-error A client has its own tokens.
+  // @ts-expect-error A client already has its own tokens.
   createElement(UsherProvider, { client: connect({ url }), supabase }),
 ];
 
-// @ts-expect-error A gateway has a URL.
+// @ts-expect-error The URL is missing.
 connect({});
-// @ts-expect-error A token is a text.
+// @ts-expect-error A token is a string.
 connect({ url, getToken: () => 1 });
 
 export async function eventsAreTyped(id: string): Promise<string | null> {
   const session = connect({ url }).session(id);
   session.on("message", (message) => message.author?.display_name?.trim());
   session.on("viewers", (viewers) => viewers.toFixed());
-  // @ts-expect-error There is no such event.
+  // @ts-expect-error This event does not exist.
   session.on("typing", () => {});
   for await (const event of session) {
     switch (event.type) {
       case "chat.created":
         return event.data.author?.username ?? event.data.body;
       case "chat.deleted":
-        // @ts-expect-error A deletion never repeats the text.
+        // @ts-expect-error A deletion does not contain the text.
         return event.data.body;
       case "voting.closed":
         return event.data.results?.counts[0]?.movie ?? event.data.options[0]?.title ?? null;
@@ -80,9 +80,9 @@ export async function answersAreTyped(id: string): Promise<number | ErrorCode | 
 
 export function stateIsReadOnly(id: string): readonly Message[] {
   const session = connect({ url }).session(id);
-  // @ts-expect-error What is known is not changed from outside.
+  // @ts-expect-error The list of messages is read-only.
   session.messages.push();
-  // @ts-expect-error Nor is a message.
+  // @ts-expect-error A message is read-only.
   if (session.messages[0]) session.messages[0].body = "";
   return session.messages;
 }
@@ -91,10 +91,10 @@ export function useHooks(id: string) {
   const { messages, send } = useChat(id);
   const tally = useTally(id);
   const { vote, mine } = useVote(id, tally?.id);
-  // A row of supabase-js and a message of the chat fit the same component.
+  // A component that takes a row of supabase-js also takes a chat message.
   const row: { id: string; body: string | null; created_at: string; user_id: string } | undefined = messages[0];
   const share: number | undefined = tally?.rows[0]?.share;
-  // @ts-expect-error A message is a text.
+  // @ts-expect-error A message is a string.
   void send(1);
   return { row, share, vote, mine };
 }

@@ -1,4 +1,4 @@
-// Time as the client measures it: whatever becomes of the device clock.
+// The client's clock, while the device clock changes.
 
 import { readdirSync, readFileSync } from "node:fs";
 
@@ -11,7 +11,7 @@ import { admit, FakeWorld, inFakeWorld, SESSION } from "./fakes.ts";
 
 const HOUR = 3_600_000;
 
-test("it goes on where the device clock is set back, and follows one that jumps ahead, as after sleep", () => {
+test("the clock ignores a device clock that is set back and follows one that jumps ahead", () => {
   const device = { wall: 1_800_000_000_000, monotonic: 5000.25 };
   const now = steadyClock(
     () => device.wall,
@@ -27,14 +27,14 @@ test("it goes on where the device clock is set back, and follows one that jumps 
   expect(pass(1000, 1000)).toBe(1000);
   expect(pass(-HOUR, 0)).toBe(1000);
   expect(pass(25_000, 25_000)).toBe(26_000);
-  // The machine sleeps after the clock was set back, and the monotonic clock does not count that.
+  // The machine sleeps after the clock was set back. The monotonic clock does not count the sleep.
   expect(pass(HOUR, 0)).toBe(26_000 + HOUR);
   expect(pass(5000, 5000)).toBe(31_000 + HOUR);
-  // The clock is set to what it should be.
+  // The device clock is corrected.
   expect(pass(HOUR, 10)).toBe(31_000 + 2 * HOUR);
 });
 
-test("whatever the device clock does, it never goes back, and loses no time of the monotonic clock", () => {
+test("the clock never runs backwards and never falls behind the monotonic clock", () => {
   const step = fc.record({
     wall: fc.integer({ min: -HOUR, max: HOUR }),
     monotonic: fc.double({ min: 0, max: HOUR, noNaN: true }),
@@ -58,7 +58,7 @@ test("whatever the device clock does, it never goes back, and loses no time of t
   );
 });
 
-test("two clocks that drift apart a little do not add up their differences", () => {
+test("the clock does not accumulate small drift between the two clocks", () => {
   const device = { wall: 1e12, monotonic: 0 };
   const now = steadyClock(
     () => Math.floor(device.wall),
@@ -73,7 +73,7 @@ test("two clocks that drift apart a little do not add up their differences", () 
   expect(Math.abs(now() - start - 70_000)).toBeLessThanOrEqual(1);
 });
 
-test("a dead socket is noticed although the device clock was set back", async () => {
+test("the client detects a dead socket after the device clock is set back", async () => {
   const device = new SteadyWorld();
   const { world, usher } = inFakeWorld({}, device);
   usher.session(SESSION);
@@ -87,7 +87,7 @@ test("a dead socket is noticed although the device clock was set back", async ()
   expect(world.sockets).toHaveLength(2);
 });
 
-test("a reconnect that is due is not put off by a device clock that is set back", async () => {
+test("a device clock that is set back does not delay a planned reconnect", async () => {
   const device = new SteadyWorld();
   const { world, usher } = inFakeWorld({}, device);
   usher.session(SESSION);
@@ -100,7 +100,7 @@ test("a reconnect that is due is not put off by a device clock that is set back"
   expect(world.sockets).toHaveLength(2);
 });
 
-test("the world as it is has such a clock", () => {
+test("realWorld uses this clock", () => {
   const { now } = realWorld();
   const before = now();
   const { now: wall } = Date;
@@ -113,7 +113,7 @@ test("the world as it is has such a clock", () => {
   }
 });
 
-test("an app counts down to the next try by the same clock", async () => {
+test("an app can count down to the next attempt with the client's clock", async () => {
   const device = new SteadyWorld();
   const { world, usher } = inFakeWorld({}, device);
   usher.session(SESSION);
@@ -128,7 +128,7 @@ test("an app counts down to the next try by the same clock", async () => {
   expect(world.sockets).toHaveLength(2);
 });
 
-test("nothing but the clock, and the dates of tokens, reads the device clock, in the example too", () => {
+test("only the clock and token expiry read the device clock, in the example too", () => {
   const readers = ["../src/", "../example/src/"].flatMap((path) => {
     const folder = new URL(path, import.meta.url);
     return readdirSync(folder, { recursive: true, encoding: "utf8" })
@@ -138,7 +138,7 @@ test("nothing but the clock, and the dates of tokens, reads the device clock, in
   expect(readers.toSorted()).toEqual(["clock.ts", "jwt.ts", "supabase.ts"]);
 });
 
-/** A world whose device clock can be set back. */
+/** A fake world with a device clock that a test can set back. */
 class SteadyWorld extends FakeWorld {
   setBackBy = 0;
 

@@ -1,4 +1,4 @@
-// Connecting, signing in, staying alive and coming back, in a world where nothing moves by itself.
+// Connecting, signing in, liveness checks and reconnecting, in a fake world whose time the tests control.
 
 import { expect, test } from "vitest";
 
@@ -6,7 +6,7 @@ import { delayMs, verdict } from "../src/backoff.ts";
 import { StoppedError } from "../src/errors.ts";
 import { admit, following, inFakeWorld, SESSION, settle, subscribed, WELCOME } from "./fakes.ts";
 
-test("nothing is opened before a session is followed, and one socket serves all", async () => {
+test("the client opens no socket before the app follows a session, and one socket for all sessions", async () => {
   const { world, usher } = inFakeWorld();
   await world.pass(60_000);
   expect(world.sockets).toHaveLength(0);
@@ -31,11 +31,11 @@ test.each([
   expect(world.socket.url).toBe(socket);
 });
 
-test("what is no URL of a gateway is refused at once", () => {
+test("connect throws for a URL without a scheme", () => {
   expect(() => inFakeWorld({ url: "gateway.example" })).toThrow(StoppedError);
 });
 
-test("it signs in before it subscribes, and the token stays out of the URL", async () => {
+test("the client signs in before it subscribes, and keeps the token out of the URL", async () => {
   const { world, usher } = inFakeWorld({ getToken: async () => "secret" });
   usher.session(SESSION);
   await settle();
@@ -46,7 +46,7 @@ test("it signs in before it subscribes, and the token stays out of the URL", asy
   expect(world.socket.url).not.toContain("secret");
 });
 
-test("a session that nobody holds is left after a moment, and the last one takes the connection with it", async () => {
+test("the client unsubscribes 3 s after the last close, and disconnects after the last session", async () => {
   const { world, usher, session } = await following();
   const again = usher.session(SESSION);
   session.close();
@@ -64,7 +64,7 @@ test("a session that nobody holds is left after a moment, and the last one takes
   expect([world.timers, world.watchers.size]).toEqual([0, 0]);
 });
 
-test("the range of a close code decides, also for codes that are not known", () => {
+test("the range of a close code decides the reaction, even for unknown codes", () => {
   const codes = [1006, 1001, 1012, 1013, 4000, 4001, 4008, 4029, 4444, 4499, 4500, 4501, 4503, 4509, 4777];
   expect(Object.fromEntries(codes.map((code) => [code, verdict(code)]))).toMatchInlineSnapshot(`
     {
@@ -87,7 +87,7 @@ test("the range of a close code decides, also for codes that are not known", () 
   `);
 });
 
-test("the wait has full jitter under a bound that doubles", () => {
+test("the delay has full jitter below a bound that doubles", () => {
   expect([0, 1, 2, 5, 20].map((failures) => delayMs(failures, 1006, 0.999999))).toEqual([
     500, 1000, 2000, 16_000, 20_000,
   ]);
@@ -95,7 +95,7 @@ test("the wait has full jitter under a bound that doubles", () => {
   expect(delayMs(0, 4029, 0)).toBe(5000);
 });
 
-test("it comes back again and again, later each time, and forgives when a connection holds", async () => {
+test("the client reconnects with growing delays, and resets them after a stable connection", async () => {
   const { world, usher } = await following();
   for (let failures = 1; failures <= 4; failures += 1) {
     world.socket.cut();
@@ -111,7 +111,7 @@ test("it comes back again and again, later each time, and forgives when a connec
   expect(usher.connection.failures).toBe(0);
 });
 
-test("it leaves when the gateway says, and comes back exactly when it says, whatever wakes it", async () => {
+test("the client reconnects exactly at the time that the gateway gives, even if a signal wakes it", async () => {
   const { world, usher } = await following();
   world.socket.say({ type: "reconnect", reason: "draining", after_ms: 1840 });
   world.socket.cut(1012);
@@ -125,14 +125,14 @@ test("it leaves when the gateway says, and comes back exactly when it says, what
   expect(world.sockets).toHaveLength(2);
 });
 
-test("a gateway that says it leaves and then hangs is left", async () => {
+test("the client leaves a gateway that announces a restart and then hangs", async () => {
   const { world } = await following();
   world.socket.say({ type: "reconnect", reason: "draining", after_ms: 1000 });
   await world.pass(1600);
   expect(world.sockets).toHaveLength(2);
 });
 
-test("codes from 4500 stop, by name, and only a new wish tries again", async () => {
+test("close codes from 4500 stop the connection with an error code until the app asks again", async () => {
   const { world, usher, session } = await following();
   world.socket.cut(4777);
   expect(usher.connection).toMatchObject({ status: "stopped", error: { code: "refused", closeCode: 4777 } });
@@ -146,7 +146,7 @@ test("codes from 4500 stop, by name, and only a new wish tries again", async () 
   expect(session.status).toBe("live");
 });
 
-test("silence is broken by a ping, and its answer by the next; no answer is a dead socket", async () => {
+test("the client pings after each silent interval, and reconnects if no answer arrives", async () => {
   const { world, usher } = await following();
   await world.pass(25_000);
   expect(world.socket.of("ping")).toHaveLength(1);
@@ -158,7 +158,7 @@ test("silence is broken by a ping, and its answer by the next; no answer is a de
   expect(usher.connection.status).toBe("waiting");
 });
 
-test("after sleep the answer has to come quickly", async () => {
+test("after a sleep, the client waits only 2.5 s for an answer", async () => {
   const { world } = await following();
   await world.sleep(8 * 3_600_000);
   expect(world.socket.of("ping")).toHaveLength(1);
@@ -166,7 +166,7 @@ test("after sleep the answer has to come quickly", async () => {
   expect(world.sockets).toHaveLength(2);
 });
 
-test("a page that wakes up or a network that comes back looks at once whether the socket lives", async () => {
+test("when the page wakes up or the network returns, the client checks the socket immediately", async () => {
   const { world, usher } = await following();
   world.signal("offline");
   expect(usher.connection.online).toBe(false);
@@ -183,7 +183,7 @@ test("a page that wakes up or a network that comes back looks at once whether th
   expect(world.sockets).toHaveLength(2);
 });
 
-test("an old socket that still speaks is not heard", async () => {
+test("the client ignores frames of an abandoned socket", async () => {
   const { world, usher, session } = await following();
   const old = world.socket;
   old.cut();
@@ -194,7 +194,7 @@ test("an old socket that still speaks is not heard", async () => {
   expect(usher.connection.status).toBe("connecting");
 });
 
-test("a socket that does not open is given up", async () => {
+test("the client gives up a socket that does not open in 15 s", async () => {
   const { world, usher } = inFakeWorld();
   usher.session(SESSION);
   await world.pass(15_000);
@@ -202,7 +202,7 @@ test("a socket that does not open is given up", async () => {
   expect(world.sockets).toHaveLength(1);
 });
 
-test("4001 fetches a fresh token and comes back at once; the same token waits for a fresh one", async () => {
+test("after 4001 the client reconnects immediately with a new token, or waits until the app has one", async () => {
   let token = "old";
   const { world, usher, session } = await following({ getToken: () => token });
   token = "fresh";
@@ -226,7 +226,7 @@ test("4001 fetches a fresh token and comes back at once; the same token waits fo
   expect(usher.connection).toMatchObject({ status: "open", error: null });
 });
 
-test("token_expiring is answered by a fresh token on the same socket, asked for until there is one", async () => {
+test("after token_expiring the client asks for a new token until it gets one, and sends it", async () => {
   let token = "old";
   const { world } = await following({ getToken: () => token });
   world.socket.say({ type: "token_expiring" });
@@ -242,7 +242,7 @@ test("token_expiring is answered by a fresh token on the same socket, asked for 
   ]);
 });
 
-test("a token that the source brings by itself goes out at once; the same one does not", async () => {
+test("after onTokenChange the client sends a new token immediately, and does not repeat the same token", async () => {
   let token = "old";
   let changed = () => {};
   let isWatched = false;
@@ -264,7 +264,7 @@ test("a token that the source brings by itself goes out at once; the same one do
   expect(isWatched).toBe(false);
 });
 
-test("a refused token is not tried again; another one is", async () => {
+test("the client does not send a refused token again, but tries another one", async () => {
   let token = "bad";
   const { world, usher, session } = inFakeWorldFollowing({ getToken: () => token });
   await settle();
@@ -280,7 +280,7 @@ test("a refused token is not tried again; another one is", async () => {
   expect([usher.connection.status, session.status]).toEqual(["open", "live"]);
 });
 
-test("a key server that is away is asked again later", async () => {
+test("the client signs in again later if the gateway cannot check the token yet", async () => {
   const { world, usher } = inFakeWorldFollowing({ getToken: () => "token" });
   await settle();
   world.socket.say(WELCOME);
@@ -288,7 +288,7 @@ test("a key server that is away is asked again later", async () => {
   expect((usher.connection.retryAt ?? 0) - world.time).toBe(3000);
 });
 
-test("where a token is needed and there is none, it waits for somebody to sign in", async () => {
+test("a gateway that requires a token stops the connection until the viewer signs in", async () => {
   let token: string | null = null;
   const { world, usher } = inFakeWorldFollowing({ getToken: () => token });
   await settle();
@@ -302,7 +302,7 @@ test("where a token is needed and there is none, it waits for somebody to sign i
   expect(world.sockets).toHaveLength(2);
 });
 
-test("another user comes back on a socket of their own, without what was the first one's", async () => {
+test("another user gets a new socket, without the pending messages of the first user", async () => {
   let token: string | null = "first";
   const { world, usher, session } = await following({ getToken: () => token });
   const sent = session.send("mine alone");
@@ -311,7 +311,7 @@ test("another user comes back on a socket of their own, without what was the fir
   await settle();
   world.socket.cut(4509);
   await world.pass(500);
-  await admit(world, { recovered: true, seq: 0 }, "somebody else");
+  await admit(world, { recovered: true, seq: 0 }, "another user");
   await expect(sent).rejects.toMatchObject({ code: "identity_changed" });
   expect(world.socket.of("send")).toHaveLength(0);
   expect(session.pending).toHaveLength(0);
@@ -323,7 +323,7 @@ test("another user comes back on a socket of their own, without what was the fir
   expect([world.sockets.length, world.socket.of("auth").length]).toEqual([3, 0]);
 });
 
-test("without a WebSocket it says so", async () => {
+test("without a WebSocket class the connection stops with no_websocket", async () => {
   const { world, usher, session } = inFakeWorldFollowing();
   world.openSocket = () => {
     throw new StoppedError("no_websocket", "none here");
@@ -333,7 +333,7 @@ test("without a WebSocket it says so", async () => {
   expect(session.state.error?.code).toBe("no_websocket");
 });
 
-test("what is no frame, or one of a later version, is passed over", async () => {
+test("the client ignores invalid frames and frames of later versions", async () => {
   const { world, session } = await following();
   for (const data of ["", "x", "[]", "null", "1", '{"type":"of_the_future","session":1}', new ArrayBuffer(3)])
     world.socket.onmessage?.({ data });

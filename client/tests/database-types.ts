@@ -1,4 +1,5 @@
-// What the types allow and refuse. Nothing here runs: tsc is the test, and an unused @ts-expect-error is its failure.
+// Checks which code the database types allow and reject. Nothing here runs: tsc is the test, and it also reports an
+// unused @ts-expect-error.
 
 import { createClient } from "@supabase/supabase-js";
 
@@ -16,9 +17,9 @@ export async function readsAreTyped(session: string) {
   const { data: profile } = await supabase.rpc("my_profile").single();
   const role: string | undefined = profile?.role;
 
-  // @ts-expect-error There is no such table.
+  // @ts-expect-error This table does not exist.
   supabase.from("chat_rooms");
-  // @ts-expect-error There is no such column.
+  // @ts-expect-error This column does not exist.
   supabase.from("votes").select().eq("voter", session);
   return { first, role };
 }
@@ -28,14 +29,14 @@ export async function writesAreTyped(session: string, voting: string, movie: str
   await supabase.from("votes").upsert({ voting_session_id: voting, movie_id: movie });
   await supabase.from("overlay_tokens").update({ revoked_at: new Date().toISOString() }).eq("session_id", session);
 
-  // @ts-expect-error A message has a body.
+  // @ts-expect-error The body is missing.
   await supabase.from("chat_messages").insert({ session_id: session });
-  // @ts-expect-error A ban ends at a time, or never.
+  // @ts-expect-error `until` is a time or null.
   await supabase.from("session_bans").insert({ session_id: session, user_id: movie, until: true });
 }
 
 export const message: Tables<"chat_messages">["edited_at"] = null;
 export const voting: TablesInsert<"voting_sessions"> = { session_id: "", question: "which?" };
 export const change: TablesUpdate<"movie_sessions"> = { slow_mode_seconds: 5, chat_enabled: true };
-// @ts-expect-error The seconds are a number.
+// @ts-expect-error `slow_mode_seconds` is a number.
 export const wrong: TablesUpdate<"movie_sessions"> = { slow_mode_seconds: "5" };

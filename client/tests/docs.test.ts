@@ -1,11 +1,11 @@
-// The examples of docs/client.md compile against the package as it is built.
+// Compiles the examples of docs/client.md against the built package.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import ts from "typescript";
 import { expect, test } from "vitest";
 
-/** What the examples take as given, unless they bring it. */
+/** Declarations for names that the examples use without defining them. */
 const GIVEN = {
   supabase: "declare const supabase: import('@supabase/supabase-js').SupabaseClient;",
   queryClient: "declare const queryClient: import('@tanstack/react-query').QueryClient;",
@@ -24,10 +24,10 @@ const GIVEN = {
   UsherProvider: 'import { UsherProvider } from "@usher/client/react";',
 };
 
-test("each of them", () => {
+test("each example of docs/client.md compiles", () => {
   const page = readFileSync(new URL("../../docs/client.md", import.meta.url), "utf8");
   const [own = "", comparison = ""] = page.split("## From Supabase Realtime");
-  // The left column is another library's.
+  // In the comparison, the first example of each pair is for another library.
   const examples = [...examplesOf(own), ...examplesOf(comparison).filter((_, index) => index % 2 === 1)];
   expect(examples.length).toBeGreaterThan(8);
   const files = examples.map((code, index) => [fileURLToPath(new URL(`example-${index}.tsx`, import.meta.url)), code]);
@@ -40,7 +40,7 @@ function examplesOf(text: string): string[] {
 
 function completed(code: string): string {
   const missing = Object.entries(GIVEN).filter(([name]) => !new RegExp(`(const |import .*)\\b${name}\\b`).test(code));
-  // An opening tag stands for what is in it.
+  // Completes an example that consists of an opening tag only.
   const whole = code.startsWith("<UsherProvider") ? `export default ${code}</UsherProvider>;` : code;
   return `${missing.map(([, line]) => line).join("")}${whole}\nexport {};`;
 }

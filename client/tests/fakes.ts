@@ -1,4 +1,4 @@
-// A clock, timers, sockets and HTTP that only move when a test says so, and the words of a gateway.
+// A fake clock, timers, sockets and HTTP that a test controls, and builders for the gateway's frames.
 
 import { type ConnectOptions, connect, type LogEvent, type SocketLike, Usher } from "../src/index.ts";
 import type { SubscribedFrame, VotingFrame } from "../src/wire.ts";
@@ -33,20 +33,20 @@ export class FakeSocket implements SocketLike {
     this.closed = code;
   }
 
-  /** The gateway says something. A `subscribed` answers the last `subscribe` of its session, unless the test says which. */
+  /** Delivers a frame from the gateway. A `subscribed` without an id gets the id of the session's last `subscribe`. */
   say(frame: object) {
     const { type, session, id } = frame as Said;
     const asked = type === "subscribed" && this.of("subscribe").findLast((said) => said.session === session);
     this.onmessage?.({ data: JSON.stringify(asked ? { ...frame, id: id ?? asked.id } : frame) });
   }
 
-  /** The socket ends. */
+  /** Closes the socket from the gateway's side. */
   cut(code = 1006) {
     this.readyState = 3;
     this.onclose?.({ code });
   }
 
-  /** What the client has said of one kind. */
+  /** Returns the frames of one type that the client has sent. */
   of(type: string): Said[] {
     return this.said.filter((frame) => frame.type === type);
   }
@@ -73,7 +73,7 @@ export class FakeWorld implements World {
   random = () => this.chance;
   uuid = () => `00000000-0000-4000-8000-${String((this.#uuids += 1)).padStart(12, "0")}`;
   setTimer = (act: () => void, ms: number) => {
-    // As browsers have it: no number, or one of more than 31 bits, is at once.
+    // Like browsers: a negative time, NaN, or a time of more than 31 bits fires immediately.
     const wait = ms >= 0 && ms < 2 ** 31 ? ms : 0;
     this.#timers.set(this.#next, { at: this.time + wait, act });
     return this.#next++;
@@ -107,14 +107,14 @@ export class FakeWorld implements World {
     for (const on of this.watchers) on(signal);
   }
 
-  /** Runs every timer that comes due within `ms`, in order; promises settle between them. */
+  /** Advances the time by `ms`. Runs all due timers in order, and lets promises settle between them. */
   async pass(ms: number) {
     const end = this.time + ms;
     await settle();
     for (;;) {
       const due = [...this.#timers].filter(([, timer]) => timer.at <= end).sort((a, b) => a[1].at - b[1].at)[0];
       if (!due) break;
-      // What set a timer comes to its end before the timer fires.
+      // Lets the code that set the timer finish before the timer fires.
       await settle();
       if (!this.#timers.delete(due[0])) continue;
       this.time = Math.max(this.time, due[1].at);
@@ -124,7 +124,7 @@ export class FakeWorld implements World {
     this.time = end;
   }
 
-  /** The same, with a gateway that answers pings. */
+  /** Advances the time like `pass`, with a gateway that answers pings. */
   async passAlive(ms: number) {
     const end = this.time + ms;
     while (this.time < end) {
@@ -133,25 +133,25 @@ export class FakeWorld implements World {
     }
   }
 
-  /** The machine sleeps: time passes, and no timer runs until it wakes. */
+  /** Simulates a sleeping machine: time passes, and no timer runs until the end. */
   async sleep(ms: number) {
     this.time += ms;
     await this.pass(0);
   }
 }
 
-/** Lets what was promised happen. */
+/** Lets all settled promises run their callbacks. */
 export async function settle() {
   for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
 }
 
-/** A client in a fake world. */
+/** Creates a client in a fake world. */
 export function inFakeWorld(options: Partial<ConnectOptions> = {}, world = new FakeWorld()) {
   const usher = new Usher({ url: "https://gateway.example", ...options }, world);
   return { world, usher };
 }
 
-/** A client that follows the session, connected up to `subscribed`. */
+/** Creates a client that follows the session and is subscribed. */
 export async function following(options: Partial<ConnectOptions> = {}, more: Partial<SubscribedFrame> = {}) {
   const { world, usher } = inFakeWorld(options);
   const session = usher.session(SESSION);
@@ -159,7 +159,7 @@ export async function following(options: Partial<ConnectOptions> = {}, more: Par
   return { world, usher, session };
 }
 
-/** Plays the gateway for the present socket, up to `subscribed`. */
+/** Plays the gateway for the newest socket: `welcome`, `authenticated` if needed, `subscribed`. */
 export async function admit(world: FakeWorld, more: Partial<SubscribedFrame> = {}, sub = "me") {
   await settle();
   world.socket.say(WELCOME);
@@ -232,7 +232,7 @@ export function voting(more: Partial<VotingFrame> = {}): VotingFrame {
   };
 }
 
-/** A token that nobody has signed. */
+/** Returns a token with a fake signature. */
 export function token(sub: string, more: object = {}): string {
   return `head.${btoa(JSON.stringify({ sub, ...more }))}.signature`;
 }

@@ -1,4 +1,4 @@
-// The built package against real gateways: what is promised, through kills, drains and tokens that run out.
+// The built package against real gateways: kills, drains and expiring tokens lose no event.
 
 import { type ConnectOptions, connect, type LogEvent, type Session, type SocketClass, type Usher } from "@usher/client";
 import pg from "pg";
@@ -24,7 +24,7 @@ afterAll(async () => {
   await demo?.stop();
 });
 
-test("two viewers chat and vote, and each sees what the other does, once and in order", async () => {
+test("two viewers chat and vote, and each receives every event once and in order", async () => {
   const [ayla, bram] = [as("ayla"), as("bram")];
   await ayla.reached("live");
   await bram.reached("live");
@@ -51,7 +51,7 @@ test("two viewers chat and vote, and each sees what the other does, once and in 
   for (const each of [ayla, bram]) each.isWhole();
 });
 
-test("what is refused is refused by name", async () => {
+test("the gateway refuses invalid requests with an error code", async () => {
   const nobody = connectTo(demo.url);
   await nobody.reached("live");
   expect(nobody.session.can).toMatchObject({ send: false, vote: false });
@@ -65,7 +65,7 @@ test("what is refused is refused by name", async () => {
   expect(unknown?.state.error?.code).toBe("not_found");
 });
 
-test("a chat is read back to its first message, page by page, each once", async () => {
+test("a viewer loads the chat page by page up to its first message, each message once", async () => {
   const late = connectTo(demo.url, { getToken: () => userOf("lina").token, history: 1 });
   await late.reached("live");
   let pages = 0;
@@ -82,7 +82,7 @@ test("a chat is read back to its first message, page by page, each once", async 
   expect(await late.session.older()).toBe(false);
 });
 
-test("the gateway is killed in the middle of a chat, twice, and nothing is missing or doubled", async () => {
+test("no message is missing or doubled after two kills of the gateway during a chat", async () => {
   const gateway = await startGateway(demo);
   gateways.push(gateway);
   const [otto, yuki] = [as("otto", gateway.url), as("yuki", gateway.url)];
@@ -99,7 +99,7 @@ test("the gateway is killed in the middle of a chat, twice, and nothing is missi
   for (let round = 0; round < 2; round += 1) {
     await pause(700);
     await gateway.kill();
-    // Written past the gateway while it is away.
+    // Another gateway commits a message while this one is down.
     await as("sol").session.send(`meanwhile ${round}`);
     await gateway.start();
     await yuki.reached("live");
@@ -118,11 +118,11 @@ test("the gateway is killed in the middle of a chat, twice, and nothing is missi
   expect(yuki.session.continuity).toMatchObject({ gaps: 0, duplicates: 0, resets: 0, resumes: 2 });
   otto.isWhole();
   yuki.isWhole();
-  // His own, at full speed: ten of them at once, and none is shown twice.
+  // No message of the sender stays pending or appears twice.
   expect(otto.session.pending).toHaveLength(0);
 });
 
-test("where WebSockets are blocked, the same is done over HTTP, and a gateway that is killed costs nothing", async () => {
+test("with blocked WebSockets the client works over HTTP and loses nothing when the gateway is killed", async () => {
   const gateway = await startGateway(demo);
   gateways.push(gateway);
   const lina = as("lina", gateway.url, BlockedSocket);
@@ -160,22 +160,22 @@ test("where WebSockets are blocked, the same is done over HTTP, and a gateway th
   lina.isWhole();
 });
 
-test("a gateway that is told to stop says when to come back, and its viewers do", async () => {
+test("viewers of a stopping gateway reconnect and miss nothing", async () => {
   const gateway = await startGateway(demo, { USHER_DRAIN_SECONDS: "2" });
   gateways.push(gateway);
   const lina = as("lina", gateway.url);
   await lina.reached("live");
   await gateway.stop();
   await lina.reached("waiting");
-  await as("sol").session.send("while it was away");
+  await as("sol").session.send("while it was down");
   await gateway.start();
   await lina.reached("live");
-  await until(() => lina.session.messages.some(({ body }) => body === "while it was away"));
+  await until(() => lina.session.messages.some(({ body }) => body === "while it was down"));
   expect(lina.session.continuity).toMatchObject({ resumes: 1, resets: 0 });
   lina.isWhole();
 });
 
-test("a token that runs out is renewed on the open socket", async () => {
+test("the client renews an expiring token on the open socket", async () => {
   const user = userOf("bram");
   const tokens: string[] = [];
   const bram = connectTo(demo.url, {
@@ -192,7 +192,7 @@ test("a token that runs out is renewed on the open socket", async () => {
   expect(bram.usher.connection.failures).toBe(0);
 });
 
-test("a token that has run out is replaced at the next socket, and nothing is missing", async () => {
+test("after the token expires, the client reconnects with a new one and misses nothing", async () => {
   const user = userOf("bram");
   let token = mint(demo, user, 3);
   const bram = connectTo(demo.url, { getToken: () => token });
@@ -206,7 +206,7 @@ test("a token that has run out is replaced at the next socket, and nothing is mi
   bram.isWhole();
 });
 
-test("a token that is not valid stops it by name", async () => {
+test("an invalid token stops the session with unauthorized", async () => {
   const liar = connectTo(demo.url, { getToken: () => `${userOf("nora").token.slice(0, -6)}AAAAAA` });
   await until(() => liar.session.status === "stopped");
   expect(liar.session.state.error).toMatchObject({ code: "unauthorized" });
@@ -215,7 +215,7 @@ test("a token that is not valid stops it by name", async () => {
 test.each([
   ["over a WebSocket", WebSocket],
   ["over HTTP", undefined],
-] as const)("why a token is not taken is said by name, %s, and tried once", async (_, Socket) => {
+] as const)("a refused token gives an error code for its reason, %s", async (_, Socket) => {
   const issuer = "https://project.example/auth/v1";
   const gateway = await startGateway(demo, { USHER_ISSUER: issuer });
   gateways.push(gateway);
@@ -240,7 +240,7 @@ test.each([
   expect(viewer.session.can.send).toBe(true);
 });
 
-test("over HTTP, a failover to another database is a reset, and old and new history do not mix", async () => {
+test("over HTTP, a failover to another database causes a reset, and old and new messages do not mix", async () => {
   const gateway = await startGateway(demo);
   gateways.push(gateway);
   const lina = as("lina", gateway.url, BlockedSocket);
@@ -260,7 +260,7 @@ test("over HTTP, a failover to another database is a reset, and old and new hist
   expect(lina.session.continuity.seq).toBeGreaterThanOrEqual(seq ?? 0);
 });
 
-test("a session whose id is in upper case is followed", async () => {
+test("the client follows a session by its id in upper case", async () => {
   const usher = connect({ url: demo.url, WebSocket });
   clients.push(usher);
   const session = usher.session(demo.session.toUpperCase());
@@ -269,15 +269,15 @@ test("a session whose id is in upper case is followed", async () => {
   expect(session.messages.length).toBeGreaterThan(0);
 });
 
-/** As where a proxy lets no WebSocket through. */
+/** A WebSocket that never opens, as behind a proxy that blocks WebSockets. */
 class BlockedSocket extends WebSocket {
   constructor(_url: string) {
-    // Nobody listens there.
+    // No process listens on this port.
     super("ws://127.0.0.1:1");
   }
 }
 
-/** A user of the demo who follows its session, and checks every number. */
+/** Connects a demo user to the demo's session. `isWhole` of the result checks every event number. */
 function as(username: string, url: string = demo.url, Socket: SocketClass = WebSocket) {
   return connectTo(url, { getToken: () => userOf(username).token, WebSocket: Socket });
 }
@@ -310,7 +310,7 @@ function userOf(username: string) {
 async function until(holds: () => boolean): Promise<void> {
   const deadline = Date.now() + 30_000;
   while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`it did not come true: ${holds}`);
+    if (Date.now() > deadline) throw new Error(`still false after 30 s: ${holds}`);
     await pause(20);
   }
 }

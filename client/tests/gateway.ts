@@ -1,4 +1,4 @@
-// Real gateways for the tests: `usher dev` for a database and a demo, `usher serve` for a gateway that can be killed.
+// Starts real gateways: `usher dev` with a database and the demo, and `usher serve` for a gateway that a test can kill.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const binary = process.env.USHER_BIN ?? resolve(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/usher");
 
-/** What `usher dev --json` says. */
+/** The output of `usher dev --json`. */
 export interface Demo {
   readonly url: string;
   readonly database_url: string;
@@ -30,14 +30,14 @@ export interface Demo {
   readonly stop: () => Promise<void>;
 }
 
-/** Starts a database with the demo, and a gateway before it. */
+/** Starts a database with the demo, and a gateway for it. */
 export async function startDemo(): Promise<Demo> {
   const usher = run(["dev", "--json", "--listen", "127.0.0.1:0"]);
   const [line] = await Promise.race([once(createInterface({ input: usher.process.stdout }), "line"), usher.failed]);
   return { ...JSON.parse(line), stop: usher.stop };
 }
 
-/** A gateway of its own before the demo's database, always at the same address. */
+/** Starts a second gateway for the demo's database. It keeps its address after a restart. */
 export async function startGateway(demo: Demo, settings: Record<string, string> = {}) {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
@@ -51,12 +51,12 @@ export async function startGateway(demo: Demo, settings: Record<string, string> 
   let current = await startOn(url, env);
   return {
     url,
-    /** As a power cut does it. */
+    /** Kills the process with SIGKILL, like a power cut. */
     async kill() {
       current.process.kill("SIGKILL");
       await current.ended;
     },
-    /** As a deployment does it. */
+    /** Stops the process with SIGTERM, like a deployment. */
     stop: () => current.stop(),
     async start() {
       current = await startOn(url, env);
@@ -64,7 +64,7 @@ export async function startGateway(demo: Demo, settings: Record<string, string> 
   };
 }
 
-/** A token of a user of the demo that lives so long. */
+/** Returns a token of a demo user that expires after `seconds`. */
 export function mint(demo: Demo, user: { readonly id: string }, seconds: number, more: object = {}): string {
   const now = Math.floor(Date.now() / 1000);
   const claims = { sub: user.id, aud: "authenticated", role: "authenticated", iat: now, exp: now + seconds, ...more };
@@ -96,7 +96,7 @@ function run(words: string[], env: Record<string, string> = {}) {
   process_.stderr?.on("data", (text) => (log += text));
   const ended = once(process_, "exit");
   const failed = ended.then(() => Promise.reject<never>(new Error(`usher ${words[0]} ended:\n${log.slice(-2000)}`)));
-  // Everybody ends one day; it is a failure only for those who wait for its start.
+  // The process always ends at some point. That is a failure only while a test waits for its start.
   failed.catch(() => {});
   const stop = async () => {
     process_.kill("SIGTERM");

@@ -1,4 +1,4 @@
-// Where WebSockets are blocked: the same client over Server-Sent Events and plain calls.
+// The client over Server-Sent Events and HTTP calls, where WebSockets are blocked.
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -18,7 +18,7 @@ import {
   WELCOME,
 } from "./fakes.ts";
 
-test("HTTP is tried when a WebSocket does not open, and kept when it does what a WebSocket could not", async () => {
+test("the client tries HTTP if WebSockets do not open, and stays with HTTP for ten minutes", async () => {
   const { usher, world, session, gateway } = blocked();
   await until(world, () => session.status === "live");
   expect(world.sockets).toHaveLength(2);
@@ -31,7 +31,7 @@ test("HTTP is tried when a WebSocket does not open, and kept when it does what a
   gateway.say(events(chat(3)), 3);
   await until(world, () => session.continuity.seq === 3);
   expect(session.continuity).toMatchObject({ received: 3, gaps: 0, duplicates: 0, resumes: 1, resets: 0 });
-  // The network may be another one by now.
+  // After ten minutes the network may have changed, so the client tries a WebSocket again.
   for (let count = 0; count < 60; count += 1) {
     await world.pass(10_000);
     gateway.comment();
@@ -42,7 +42,7 @@ test("HTTP is tried when a WebSocket does not open, and kept when it does what a
   await until(world, () => world.sockets.length === 3);
 });
 
-test("a stream goes on from its number and its epoch, so that a failover to another database is a reset", async () => {
+test("a stream resumes with its number and epoch, so a failover to another database causes a reset", async () => {
   let current = token("me", { n: 1 });
   const { world, usher, session, gateway } = blocked({ getToken: () => current });
   await until(world, () => session.status === "live");
@@ -52,7 +52,7 @@ test("a stream goes on from its number and its epoch, so that a failover to anot
   gateway.end();
   await until(world, () => gateway.streams.length === 2 && session.status === "live");
   expect(gateway.streams[1]?.query).toBe("?epoch=e1");
-  // Also where the stream is replaced for a fresh token.
+  // A stream that restarts with a new token also sends its epoch.
   current = token("me", { n: 2 });
   usher.renewToken();
   await until(world, () => gateway.streams.length === 3);
@@ -71,7 +71,7 @@ test("a stream goes on from its number and its epoch, so that a failover to anot
   expect(session.continuity).toMatchObject({ resets: 1, stale: 0 });
 });
 
-test("a stream that began afresh names its epoch, too, where a fresh token replaces it", async () => {
+test("a first stream that restarts with a new token also sends its epoch", async () => {
   let current = token("me", { n: 1 });
   const { world, usher, session, gateway } = blocked({ getToken: () => current });
   await until(world, () => session.status === "live");
@@ -84,7 +84,7 @@ test("a stream that began afresh names its epoch, too, where a fresh token repla
   expect(session.continuity).toMatchObject({ epoch: "another", gaps: 0, duplicates: 0 });
 });
 
-test("a session that is left and entered again gets the frames of its own stream alone", async () => {
+test("a session that the app closes and follows again gets only the frames of its new stream", async () => {
   const { world, usher, session, gateway } = blocked();
   await until(world, () => session.status === "live");
   usher.session("other");
@@ -99,7 +99,7 @@ test("a session that is left and entered again gets the frames of its own stream
   expect(again.continuity).toMatchObject({ received: 1, duplicates: 0, stale: 0 });
 });
 
-test("an outage of the auth server is waited out, and its viewer is known on the same streams after it", async () => {
+test("after an outage of the auth server the client signs in over HTTP and sends pending messages", async () => {
   let outage = true;
   const getToken = () => {
     if (outage) throw new Error("away");
@@ -123,7 +123,7 @@ test.each([
   [431, undefined, undefined, "token_too_large"],
   [401, "unauthorized", "issuer", "issuer_not_accepted"],
   [401, "unauthorized", undefined, "unauthorized"],
-])("a token that is refused with %i stops by name (%s, %s), without a loop", async (status, code, reason, name) => {
+])("a token refused with HTTP %i (%s, %s) stops the connection", async (status, code, reason, name) => {
   const { world, usher, session, gateway } = blocked({ getToken: () => token("me") });
   gateway.refuse = () =>
     code ? Response.json({ error: { code, message: "no", reason } }, { status }) : new Response("", { status });
@@ -133,7 +133,7 @@ test.each([
   expect(gateway.refused).toBe(1);
 });
 
-test("a busy session is asked for again, and the others go on", async () => {
+test("the client retries a busy session while the other sessions continue", async () => {
   const { world, usher, session, gateway } = blocked();
   await until(world, () => session.status === "live");
   gateway.refuse = () => refused(503, "busy", 500);
@@ -151,7 +151,7 @@ test("a busy session is asked for again, and the others go on", async () => {
   expect((await sent).seq).toBe(1);
 });
 
-test("where a WebSocket has opened before, it is rather the gateway that is away", async () => {
+test("if a WebSocket has opened before, the client tries HTTP only after six failures", async () => {
   const { usher, world } = inFakeWorld();
   usher.session(SESSION);
   await settle();
@@ -166,7 +166,7 @@ test("where a WebSocket has opened before, it is rather the gateway that is away
   expect(usher.connection.transport).toBe("http");
 });
 
-test("a message, a vote and its withdrawal are calls, and refusals keep their names", async () => {
+test("a message, a vote and a withdrawal are HTTP calls, and refusals keep their codes", async () => {
   const { world, session, gateway } = blocked({ getToken: () => token("me") });
   await until(world, () => session.status === "live");
   gateway.answers.push(() => Response.json({ data: { seq: 1, message: "m1" } }, { status: 201 }));
@@ -191,7 +191,7 @@ test("a message, a vote and its withdrawal are calls, and refusals keep their na
   await expect(session.send("again")).rejects.toMatchObject({ code: "slow_mode", retryAfterMs: 3000 });
 });
 
-test("a message whose call broke goes out again under its key", async () => {
+test("the client sends a message again with the same key after a failed call", async () => {
   const { world, session, gateway } = blocked();
   await until(world, () => session.status === "live");
   gateway.answers.push(() => Promise.reject(new TypeError("failed to fetch")));
@@ -203,7 +203,7 @@ test("a message whose call broke goes out again under its key", async () => {
   expect(first).toBe(second);
 });
 
-test("a full gateway says when to come back, and a session that may not be seen stops alone", async () => {
+test("the client obeys Retry-After, and a session that it may not see stops alone", async () => {
   const full = blocked();
   full.gateway.refuse = () => new Response("", { status: 503, headers: { "retry-after": "7" } });
   await until(full.world, () => full.gateway.refused === 1);
@@ -217,7 +217,7 @@ test("a full gateway says when to come back, and a session that may not be seen 
   expect(hidden.usher.connection.status).toBe("open");
 });
 
-test("a token that is refused at first stops by name; one that has run out is replaced", async () => {
+test("the client replaces an expiring token on its streams, and stops if the first token is refused", async () => {
   let current = token("me", { n: 1 });
   const { usher, world, session, gateway } = blocked({ getToken: () => current });
   await until(world, () => session.status === "live");
@@ -235,7 +235,7 @@ test("a token that is refused at first stops by name; one that has run out is re
   expect(liar.session.state.error?.code).toBe("unauthorized");
 });
 
-test("a session that is left hangs up, and so does a client that is closed", async () => {
+test("closing a session or the client aborts the streams", async () => {
   const { usher, world, session, gateway } = blocked();
   const other = usher.session("other");
   await until(world, () => session.status === "live" && gateway.streams.length === 2);
@@ -246,7 +246,7 @@ test("a session that is left hangs up, and so does a client that is closed", asy
   expect(gateway.streams[0]?.signal.aborted).toBe(true);
 });
 
-test("a stream may be cut anywhere: what is read is the same", async () => {
+test("the parser gives the same events wherever the stream is cut into chunks", async () => {
   const text =
     ': hello\n\nid: 7\ndata: {"a":"ü🍿"}\n\ndata: one\r\ndata: two\r\n\r\nevent: x\nid: x\ndata:three\n\ndata: unfinished';
   const bytes = new TextEncoder().encode(text);
@@ -270,7 +270,7 @@ test("a stream may be cut anywhere: what is read is the same", async () => {
   );
 });
 
-/** A client whose WebSockets never open, before a gateway that speaks HTTP. */
+/** Creates a client whose WebSockets never open, and a fake gateway that answers HTTP. */
 function blocked(options: Parameters<typeof inFakeWorld>[0] = {}) {
   const { world, usher } = inFakeWorld(options);
   const open = world.openSocket;
@@ -350,12 +350,12 @@ function refused(status: number, code: string, retry_after_ms?: number): Respons
   return Response.json({ error: { code, message: code, retry_after_ms } }, { status });
 }
 
-/** Lets the world go on, real streams too, until it holds. */
+/** Advances the fake world and lets real streams run until the condition holds. */
 async function until(world: { pass: (ms: number) => Promise<void> }, holds: () => boolean): Promise<void> {
   for (let turn = 0; turn < 200; turn += 1) {
     if (holds()) return;
     await new Promise((resolve) => setTimeout(resolve, 2));
     await world.pass(50);
   }
-  throw new Error(`it did not come true: ${holds}`);
+  throw new Error(`still false after 200 turns: ${holds}`);
 }

@@ -1,4 +1,4 @@
-// What a listener does in turn: taking itself off, closing the session or the client, sending, in the middle of a batch.
+// Listeners that act during a batch: they remove themselves, close the session or the client, or send a message.
 
 import { expect, test } from "vitest";
 
@@ -18,7 +18,7 @@ import {
 } from "./fakes.ts";
 
 test.each(["off", "session.close", "usher.close"] as const)(
-  "%s in a listener stops the batch that is being told",
+  "%s in a listener stops the delivery of the present batch",
   async (how) => {
     const { world, usher, session } = await following();
     const [seen, after]: [number[], number[]] = [[], []];
@@ -37,7 +37,7 @@ test.each(["off", "session.close", "usher.close"] as const)(
   },
 );
 
-test("a listener that takes another one off spares it the present change", async () => {
+test("a listener that another listener removes does not receive the present change", async () => {
   const { world, session, usher } = await following();
   const heard: string[] = [];
   session.on("viewers", () => off());
@@ -50,7 +50,7 @@ test("a listener that takes another one off spares it the present change", async
 });
 
 test.each(["connecting", "open", "waiting", "stopped"] as const)(
-  "a client that is closed while it says that it is %s stays closed, and leaves nothing behind",
+  "a client that a listener closes in the state %s stays closed and leaves no timer or socket",
   async (status) => {
     const { world, usher } = inFakeWorld();
     const session = usher.session(SESSION);
@@ -66,7 +66,7 @@ test.each(["connecting", "open", "waiting", "stopped"] as const)(
     world.sockets[0]?.say(subscribed());
     world.sockets[0]?.cut(status === "stopped" ? 4777 : 1006);
     await world.pass(60_000);
-    // The first `connecting` is told before anybody can listen.
+    // The first `connecting` happens before the test can add a listener. The client reports a second one later.
     expect(closes).toBe(1);
     expect([usher.connection.status, world.timers, world.watchers.size]).toEqual(["idle", 0, 0]);
     expect(world.sockets.every((socket) => socket.readyState !== 1)).toBe(true);
@@ -75,7 +75,7 @@ test.each(["connecting", "open", "waiting", "stopped"] as const)(
 );
 
 test.each(["subscribed", "events", "lost", "refused"] as const)(
-  "a client that is closed by a listener of a session (%s) leaves nothing behind",
+  "a client that a session's listener closes (%s) leaves no timer or socket",
   async (when) => {
     const { world, usher, session } = await following({ getToken: () => "token" }, { votings: [voting()] });
     const sent = session.send("hello").catch((error) => error.code);
@@ -96,7 +96,7 @@ test.each(["subscribed", "events", "lost", "refused"] as const)(
   },
 );
 
-test("a session that a listener closes keeps the others, and a client that it restarts is as good as new", async () => {
+test("a listener can close one session and keep the others, and can restart the client", async () => {
   const { world, usher, session } = await following();
   const other = usher.session("other");
   world.socket.say(subscribed({ session: "other" }));
@@ -119,7 +119,7 @@ test("a session that a listener closes keeps the others, and a client that it re
   expect(world.sockets.filter((socket) => socket.readyState === 1)).toHaveLength(1);
 });
 
-test("what a listener does in turn is told after the present change, to everybody once and in order", async () => {
+test("a change that a listener causes reaches all listeners after the present change, once and in order", async () => {
   const { world, session } = await following();
   const [first, second]: [string[], string[]] = [[], []];
   const describe = () => `${session.pending.length} pending`;
@@ -135,7 +135,7 @@ test("what a listener does in turn is told after the present change, to everybod
   expect(second).toEqual(["1 messages, 0 pending", "1 messages, 1 pending"]);
 });
 
-test("a loop that is left in the middle of a batch gets no more of it", async () => {
+test("a loop that breaks in the middle of a batch receives no more events", async () => {
   const { world, session } = await following();
   const seen: number[] = [];
   const loop = (async () => {

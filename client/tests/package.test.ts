@@ -1,4 +1,4 @@
-// The package as it is published: what a bundler, a browser and TypeScript make of it, and what it weighs.
+// The published package: it works in bundlers, browsers and TypeScript, and stays small.
 
 import { execFile } from "node:child_process";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
@@ -17,17 +17,17 @@ import { expect, test } from "vitest";
 const folder = fileURLToPath(new URL("..", import.meta.url));
 const dist = join(folder, "dist");
 
-/** What the core may cost a page, minified and gzipped. */
+/** The size limit of the core, minified and gzipped. */
 const CORE_BYTES_MAX = 11_000;
-/** The same with the hooks, without React. */
+/** The size limit of the core with the hooks, without React. */
 const REACT_BYTES_MAX = 13_000;
 
-test("publint has nothing to say", async () => {
+test("publint reports no problem", async () => {
   const { messages, pkg } = await publint({ pkgDir: folder, strict: true });
   expect(messages.map((message) => formatMessage(message, pkg))).toEqual([]);
 });
 
-test("types resolve for every kind of import, and what is packed is what is meant to be", async () => {
+test("types resolve for every kind of import, and the package contains only dist and src", async () => {
   const target = await mkdtemp(join(tmpdir(), "usher-pack-"));
   try {
     const words = ["pack", "--json", "--ignore-scripts", "--pack-destination", target];
@@ -38,7 +38,7 @@ test("types resolve for every kind of import, and what is packed is what is mean
     const tarball = createPackageFromTarballData(await readFile(join(target, packed?.filename ?? "")));
     const analysis = await checkPackage(tarball);
     const problems = analysis.types ? analysis.problems : [{ kind: "NoTypes" as const }];
-    // ES modules alone, and no way to find them without `exports`: nothing that is kept up looks for more.
+    // The package has only ES modules and an `exports` map. Maintained tools need no more.
     const known = ["CJSResolvesToESM", "NoResolution"];
     const isOld = (problem: object) => "resolutionKind" in problem && problem.resolutionKind === "node10";
     expect(problems.filter((problem) => !known.includes(problem.kind) && !isOld(problem))).toEqual([]);
@@ -48,7 +48,7 @@ test("types resolve for every kind of import, and what is packed is what is mean
   }
 }, 120_000);
 
-test("it is plain ES modules that a browser loads as they are, and the core needs nothing else", async () => {
+test("the package is plain ES modules for browsers, and the core has no dependency", async () => {
   for (const name of await readdir(dist, { recursive: true })) {
     if (!name.endsWith(".js")) continue;
     const text = await readFile(join(dist, name), "utf8");
@@ -73,7 +73,7 @@ function isReact(path: string): boolean {
 async function weigh(entry: string): Promise<number> {
   const bundle = await rolldown({ input: join(dist, entry), external: ["react"], logLevel: "silent" });
   const { output } = await bundle.generate({ format: "es", minify: true });
-  // Only what is loaded at first; what is imported later is loaded by those who need it.
+  // Counts only the first chunk. Pages load dynamic imports only if they need them.
   const [first] = output;
   return gzipSync(first.code, { level: 9 }).length;
 }

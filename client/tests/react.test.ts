@@ -1,5 +1,5 @@
 // @vitest-environment happy-dom
-// The hooks as an app uses them: in StrictMode, with a query cache beside them, with supabase-js for tokens.
+// The hooks in an app: in StrictMode, with a query cache, with supabase-js for tokens.
 
 import { QueryClient, QueryClientProvider, useQuery } from "@tanstack/react-query";
 import { act, cleanup, render, renderHook } from "@testing-library/react";
@@ -31,11 +31,11 @@ import {
   voting,
 } from "./fakes.ts";
 
-// Each hook below runs as development does it: mounted, unmounted and mounted again.
+// StrictMode mounts, unmounts and mounts each hook again.
 (globalThis as { IS_REACT_ACT_ENVIRONMENT?: boolean }).IS_REACT_ACT_ENVIRONMENT = true;
 afterEach(cleanup);
 
-test("all hooks share one subscription on one socket, and the last to leave takes it along", async () => {
+test("all hooks share one subscription on one socket, which closes after the last unmount", async () => {
   const { world, wrapper } = inProvider();
   const both = () => [
     useViewers(SESSION),
@@ -59,7 +59,7 @@ test("all hooks share one subscription on one socket, and the last to leave take
   expect([world.sockets.length, world.socket.closed]).toEqual([1, 1000]);
 });
 
-test("a route that changes costs no second subscription, and another session is another one", async () => {
+test("a change of route keeps the subscription, and another session gets another one", async () => {
   const { world, wrapper } = inProvider();
   const { rerender, result } = renderHook(({ id }) => useViewers(id), { wrapper, initialProps: { id: SESSION } });
   await act(() => admit(world));
@@ -72,7 +72,7 @@ test("a route that changes costs no second subscription, and another session is 
   expect(world.socket.of("unsubscribe").map((frame) => frame.session)).toEqual(["other"]);
 });
 
-test("a component hears each event once, with the handler that it has now", async () => {
+test("useSession calls the latest onEvent handler once for each event", async () => {
   const { world, wrapper } = inProvider();
   const heard: string[] = [];
   const { rerender } = renderHook(
@@ -86,7 +86,7 @@ test("a component hears each event once, with the handler that it has now", asyn
   expect(heard).toEqual(["a 1", "b 2"]);
 });
 
-test("a chat shows what is sent at once, and its failure", async () => {
+test("useChat shows a sent message immediately, and its failure", async () => {
   const { world, wrapper } = inProvider();
   const { result } = renderHook(() => useChat(SESSION), { wrapper });
   await act(() => admit(world));
@@ -108,7 +108,7 @@ test("a chat shows what is sent at once, and its failure", async () => {
   expect([result.current.pending.length, result.current.messages.length]).toEqual([0, 2]);
 });
 
-test("a message that was sent by a component that is gone arrives all the same", async () => {
+test("a message still arrives after its component unmounts", async () => {
   const { world, wrapper } = inProvider();
   const { result, unmount } = renderHook(() => useChat(SESSION), { wrapper });
   await act(() => admit(world));
@@ -122,7 +122,7 @@ test("a message that was sent by a component that is gone arrives all the same",
   expect(await sent).toMatchObject({ seq: 1 });
 });
 
-test("a list stays at its end, holds still while somebody reads back, and loads what is older", async () => {
+test("a list stays at its end, keeps its place while scrolled up, and loads older messages", async () => {
   const { world, wrapper } = inProvider();
   const list = fakeList();
   const { result } = renderHook(
@@ -163,7 +163,7 @@ test("a list stays at its end, holds still while somebody reads back, and loads 
   expect(world.requests).toHaveLength(1);
 });
 
-test("a reader who scrolled up keeps the place after 2,500 new messages, all of which are counted", async () => {
+test("a list that is scrolled up keeps its place during 2,500 new messages and counts them all", async () => {
   const { world, wrapper } = inProvider();
   const list = fakeList();
   const { result, unmount } = renderHook(
@@ -196,7 +196,7 @@ test("a reader who scrolled up keeps the place after 2,500 new messages, all of 
   say(2641, 2641);
   expect([result.current.unread, result.current.messages.at(-1)?.seq]).toEqual([0, 2641]);
 
-  // A list that goes while it is scrolled up holds nothing back from the next one.
+  // After a scrolled list unmounts, the next list starts at the newest message.
   act(() => list.scrollTo(300));
   for (let seq = 2642; seq < 5142; seq += 500) say(seq, seq + 499);
   unmount();
@@ -204,7 +204,7 @@ test("a reader who scrolled up keeps the place after 2,500 new messages, all of 
   expect(next.result.current.messages.at(-1)?.seq).toBe(5141);
 });
 
-test("a chat and a tally say whether they are loading, empty or not to be had", async () => {
+test("useChat and useTally distinguish loading, empty and stopped", async () => {
   const { world, usher, wrapper } = inProvider();
   const { result } = renderHook(() => ({ chat: useChat(SESSION), tally: useTally(SESSION), it: useSession(SESSION) }), {
     wrapper,
@@ -218,7 +218,7 @@ test("a chat and a tally say whether they are loading, empty or not to be had", 
   expect(result.current.chat).toMatchObject({ isLoading: true });
   act(() => world.socket.say(events(chat(2))));
   expect(result.current.chat).toMatchObject({ status: "live", isLoading: false });
-  // What is known stays known while the connection is away.
+  // The state stays while the connection is lost.
   act(() => world.socket.cut());
   expect(result.current.chat).toMatchObject({ status: "waiting", isLoading: false });
   expect([result.current.tally, result.current.it.isLoading]).toEqual([null, false]);
@@ -228,7 +228,7 @@ test("a chat and a tally say whether they are loading, empty or not to be had", 
   });
   expect(result.current.chat.isLoading).toBe(false);
   expect(result.current.tally).toMatchObject({ question: "which?" });
-  // After a hole the list is empty, until its history is there.
+  // After a reset the list is empty until its history arrives.
   act(() => world.socket.say({ type: "reset", session: SESSION, epoch: "e2", seq: 8, head: 9, reason: "ahead" }));
   expect(result.current.chat).toMatchObject({ messages: [], isLoading: true });
   act(() => world.socket.say(events(chat(9))));
@@ -245,7 +245,7 @@ test("a chat and a tally say whether they are loading, empty or not to be had", 
   act(() => usher.close());
 });
 
-test("hooks take null for a session that is not known yet, follow nothing, and begin when there is an id", async () => {
+test("hooks with a null id follow nothing, and start when they get an id", async () => {
   const { world, wrapper } = inProvider({ queryClient: new QueryClient() });
   const { result, rerender } = renderHook(
     ({ id }: { id: string | null }) => ({
@@ -282,7 +282,7 @@ test("hooks take null for a session that is not known yet, follow nothing, and b
   expect(world.socket.closed).toBe(1000);
 });
 
-test("hooks with the id of one session in upper and in lower case share it, and so does the query cache", async () => {
+test("hooks and the query cache share a session whose id is in upper or lower case", async () => {
   const id = "5e551000-0000-4000-8000-00000000abcd";
   const queryClient = new QueryClient();
   const { world, wrapper } = inProvider({ queryClient });
@@ -294,7 +294,7 @@ test("hooks with the id of one session in upper and in lower case share it, and 
   expect(queryClient.getQueryData(usherKeys.viewers(id.toUpperCase()))).toBe(3);
 });
 
-test("a vote that was cast in another tab is shown in this one", async () => {
+test("hooks show a vote from another tab", async () => {
   const { world, wrapper } = inProvider();
   const { result } = renderHook(() => ({ vote: useVote(SESSION), tally: useTally(SESSION) }), { wrapper });
   await act(() => admit(world, { votings: [voting()] }));
@@ -305,7 +305,7 @@ test("a vote that was cast in another tab is shown in this one", async () => {
   expect(result.current.vote.mine).toBe(null);
 });
 
-test("the chat of another session begins at its end, with nothing unread and no failure of the first", async () => {
+test("useChat of another session starts at its end, without the unread count and error of the first", async () => {
   const { world, wrapper } = inProvider();
   const list = fakeList();
   const { result, rerender } = renderHook(
@@ -335,7 +335,7 @@ test("the chat of another session begins at its end, with nothing unread and no 
   expect(list.element.scrollTop).toBe(30 * 20);
 });
 
-test("older messages that cannot be had are said once, not asked for without end", async () => {
+test("useChat reports a failure to load older messages, and does not retry in a loop", async () => {
   const { world, wrapper } = inProvider();
   const { result } = renderHook(() => useChat(SESSION), { wrapper });
   await act(() => admit(world, { seq: 100 }));
@@ -344,7 +344,7 @@ test("older messages that cannot be had are said once, not asked for without end
   expect([result.current.isLoadingOlder, result.current.hasOlder]).toEqual([false, true]);
 });
 
-test("a vote is shown at once with its bars, and taken back with the reason", async () => {
+test("hooks show a vote immediately, and revert it with the error", async () => {
   const { world, wrapper } = inProvider();
   const { result } = renderHook(() => ({ own: useVote(SESSION), tally: useTally(SESSION, VOTING) }), { wrapper });
   expect(result.current.own.canVote).toBe(false);
@@ -364,7 +364,7 @@ test("a vote is shown at once with its bars, and taken back with the reason", as
   expect(result.current.own).toMatchObject({ mine: null, isPending: false, error: { code: "voting_closed" } });
 });
 
-test("why a vote was taken back is said of that voting, not of the next", async () => {
+test("useVote shows the error of a vote for its own poll only", async () => {
   const { world, wrapper } = inProvider();
   const { result } = renderHook(() => useVote(SESSION), { wrapper });
   await act(() => admit(world, { votings: [voting()] }));
@@ -380,7 +380,7 @@ test("why a vote was taken back is said of that voting, not of the next", async 
   expect(result.current).toMatchObject({ canVote: true, error: null });
 });
 
-test("what is known is in the query cache, for queries that have no function of their own", async () => {
+test("the query cache has the state for queries without a queryFn", async () => {
   const queryClient = new QueryClient();
   const { world, wrapper } = inProvider({ queryClient });
   const { result } = renderHook(
@@ -402,7 +402,7 @@ test("what is known is in the query cache, for queries that have no function of 
   expect(result.current).toBe(9);
 });
 
-test("after a reset, what was derived from the session is fetched again; after a resume it is not", async () => {
+test("a reset invalidates the queries of the app, and a resume does not", async () => {
   const queryClient = new QueryClient();
   const { world, wrapper } = inProvider({ queryClient, invalidate: (session) => [["highlights", session]] });
   const fetched = vi.fn(async () => "highlights");
@@ -428,7 +428,7 @@ test("after a reset, what was derived from the session is fetched again; after a
   expect(fetched).toHaveBeenCalledTimes(2);
 });
 
-test("a provider that is rendered again, with functions made anew, follows as before and asks the latest of them", async () => {
+test("a provider that renders again keeps its client and calls the latest invalidate function", async () => {
   const queryClient = new QueryClient();
   const prepared = vi.spyOn(queryClient, "setQueryDefaults");
   const invalidated = vi.spyOn(queryClient, "invalidateQueries");
@@ -452,7 +452,7 @@ test("a provider that is rendered again, with functions made anew, follows as be
   ]);
 });
 
-test("a provider takes a supabase client, and connects only when somebody follows", async () => {
+test("a provider with a supabase client connects only when a hook follows a session", async () => {
   const opened: string[] = [];
   vi.stubGlobal(
     "WebSocket",
@@ -486,7 +486,7 @@ test("a provider takes a supabase client, and connects only when somebody follow
   vi.unstubAllGlobals();
 });
 
-test("another supabase object on each render opens no other socket; the next token comes from the latest", async () => {
+test("a new supabase object on each render keeps the socket and supplies the next token", async () => {
   const opened: string[] = [];
   vi.stubGlobal(
     "WebSocket",
@@ -529,7 +529,7 @@ test("another supabase object on each render opens no other socket; the next tok
   vi.unstubAllGlobals();
 });
 
-test("without a provider a hook says what is missing", () => {
+test("a hook without a provider throws an error that names the provider", () => {
   const quiet = vi.spyOn(console, "error").mockImplementation(() => {});
   expect(() => renderHook(() => useViewers(SESSION))).toThrow("<UsherProvider>");
   quiet.mockRestore();
@@ -539,7 +539,7 @@ function Viewers() {
   return createElement("p", null, String(useViewers(SESSION)));
 }
 
-/** A provider with a client in a fake world. */
+/** Returns a provider whose client lives in a fake world. */
 function inProvider(props: Omit<UsherProviderProps, "client" | "url" | "supabase" | "children"> = {}) {
   const { world, usher } = inFakeWorld();
   const queryClient = (props.queryClient as QueryClient | undefined) ?? new QueryClient();
@@ -556,7 +556,7 @@ function inProvider(props: Omit<UsherProviderProps, "client" | "url" | "supabase
   return { world, usher, wrapper };
 }
 
-/** An element that scrolls, with rows of 20 pixels, since there is no layout here. */
+/** Returns a fake scrolling element with rows of 20 pixels, because happy-dom has no layout. */
 function fakeList() {
   const element = document.createElement("ol");
   const rows = new Map<number, HTMLElement>();
@@ -570,7 +570,7 @@ function fakeList() {
   element.getBoundingClientRect = () => ({ top: 0 }) as DOMRect;
   return {
     element,
-    /** How far a row is from the top of what can be seen. */
+    /** Returns the distance of a row from the top of the visible part. */
     topOf: (seq: number) => shown.indexOf(seq) * 20 - top,
     show(seqs: number[]) {
       shown = seqs;

@@ -1,6 +1,7 @@
-// Clients and gateways that are upgraded apart. tests/recorded has what was said between those of released versions.
+// Compatibility of clients and gateways of different versions. tests/recorded has one recorded conversation (a tape)
+// per released version.
 //
-// `npm run record` writes the tape of this version: for a release, before the version is raised.
+// `npm run record` records this version. Run it for a release, before you raise the version.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -17,7 +18,7 @@ const NOTE = "Made by `npm run record`: tests/recorded/evening.ts, played on a r
 const folder = fileURLToPath(new URL("recorded/", import.meta.url));
 const recorded = readdirSync(folder).filter((name) => name.endsWith(".json"));
 
-test("this gateway says everything that those before it said", async () => {
+test("this gateway sends every frame and key that earlier gateways sent", async () => {
   const now = await recordEvening(NOTE);
   if (process.env.USHER_RECORD) writeFileSync(folder + process.env.USHER_RECORD, written(now));
   expect(recorded).not.toEqual([]);
@@ -32,14 +33,14 @@ test("this gateway says everything that those before it said", async () => {
 });
 
 describe.each(recorded)("%s", (name) => {
-  test("this client makes of it what the client of its time made of it", async () => {
+  test("this client reaches the same state as the client of that version", async () => {
     const tape = read(name);
     const { outcomes, shows, named } = await playToClient(tape);
     expect(outcomes).toEqual(tape.outcomes);
     expect(shows).toMatchObject(named.in(tape.shows));
   });
 
-  test("frames and keys that are not known yet change nothing", async () => {
+  test("this client ignores unknown frames and keys", async () => {
     const tape = read(name);
     const later = (frame: Frame) => [
       { type: "novelty", session: frame.session, id: 7_000_000, events: "none" },
@@ -51,7 +52,7 @@ describe.each(recorded)("%s", (name) => {
     expect(shows).toMatchObject(named.in(tape.shows));
   });
 
-  test("this gateway answers its client as the gateway of its time did", async () => {
+  test("this gateway answers that client like the gateway of that version", async () => {
     const tape = read(name);
     const demo = await startDemo();
     const database = new pg.Client(demo.database_url);
@@ -76,7 +77,7 @@ function read(name: string): Tape {
   return JSON.parse(readFileSync(folder + name, "utf8"));
 }
 
-/** The same with a key more in each object. */
+/** Returns the value with an unknown key added to each object. */
 function novel(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(novel);
   if (typeof value !== "object" || value === null) return value;

@@ -1,4 +1,4 @@
-// Rendering on a server: nothing is connected, and what is rendered is what the browser begins with.
+// Rendering on a server: nothing connects, and the HTML equals the first render in the browser.
 
 import { createElement } from "react";
 import { renderToString } from "react-dom/server";
@@ -15,7 +15,7 @@ import {
 } from "../src/react/index.ts";
 import { inFakeWorld, SESSION } from "./fakes.ts";
 
-// React complains there of what does not belong on a server.
+// On a server, React reports wrong hooks through console.error.
 beforeEach(() => void vi.spyOn(console, "error"));
 afterEach(() => expect(console.error).not.toHaveBeenCalled());
 
@@ -37,14 +37,14 @@ function Page() {
   return createElement("p", null, shown.join(" "));
 }
 
-test("a page is rendered without a connection, a timer or a listener", () => {
+test("a page renders without a connection, a timer or a listener", () => {
   const { world, usher } = inFakeWorld();
   const html = renderToString(createElement(UsherProvider, { client: usher }, createElement(Page)));
   expect(html).toBe("<p>connecting 0 0 false  false   idle</p>");
   expect([world.sockets.length, world.timers, world.watchers.size]).toEqual([0, 0, 0]);
 });
 
-test("a provider that makes its own client needs nothing that a server lacks", () => {
+test("a provider that creates its own client renders on a server", () => {
   const props = { url: "https://gateway.example" };
   expect(renderToString(createElement(UsherProvider, props, createElement(Page)))).toContain("connecting");
 });

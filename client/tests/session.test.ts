@@ -1,4 +1,4 @@
-// Following a session: what an app sees of it, through the public client, in a world where nothing moves by itself.
+// Following a session through the public client, in a fake world whose time the tests control.
 
 import { expect, test, vi } from "vitest";
 
@@ -20,7 +20,7 @@ import {
   WELCOME,
 } from "./fakes.ts";
 
-test("the first subscription asks for history, the next goes on from the last number", async () => {
+test("the first subscription requests history, and the next one resumes from the last number", async () => {
   const { world, session } = await following({ history: 100 });
   expect(world.socket.last("subscribe").history).toBe(100);
   world.socket.say(events(chat(1), chat(2)));
@@ -37,7 +37,7 @@ test("the first subscription asks for history, the next goes on from the last nu
   expect(session.continuity).toMatchObject({ received: 3, resumes: 1, resets: 0, gaps: 0, duplicates: 0 });
 });
 
-test("it tells what happens, each once", async () => {
+test("a session emits each event once", async () => {
   const { world, session } = await following({}, { seq: 0, head: 2 });
   const told: string[] = [];
   session.on("event", (event) => told.push(`event ${event.seq}`));
@@ -78,7 +78,7 @@ test("it tells what happens, each once", async () => {
   `);
 });
 
-test("a listener that throws harms nobody, and one that was taken off hears nothing", async () => {
+test("a listener that throws does not affect the others, and a removed listener receives nothing", async () => {
   const { world, session } = await following();
   const thrown = vi.fn();
   process.once("uncaughtException", thrown);
@@ -95,7 +95,7 @@ test("a listener that throws harms nobody, and one that was taken off hears noth
   expect(thrown).toHaveBeenCalledOnce();
 });
 
-test("a message is shown at once and settles to its number, by its answer or by the log, whichever is first", async () => {
+test("a message is pending immediately, and settles by its ack or by its log event", async () => {
   const { world, session } = await following();
   const byAnswer = session.send("one");
   expect(session.pending).toMatchObject([{ body: "one", status: "sending", seq: null }]);
@@ -115,7 +115,7 @@ test("a message is shown at once and settles to its number, by its answer or by 
   expect([session.pending.length, session.messages.length]).toEqual([0, 2]);
 });
 
-test("a message caught by a lost socket goes out again under its nonce, after the resume, and counts once", async () => {
+test("after a lost socket and the resume, the client sends unanswered messages again, with their nonces", async () => {
   const { world, session } = await following();
   const sent = session.send("hello");
   const { nonce } = world.socket.last("send");
@@ -132,7 +132,7 @@ test("a message caught by a lost socket goes out again under its nonce, after th
   expect((await meanwhile).seq).toBe(2);
 });
 
-test("before the subscription stands nothing goes out: it would overtake what was missed", async () => {
+test("the client sends no message or vote before the subscription succeeds", async () => {
   const { world, session } = await following({}, { votings: [voting()] });
   world.socket.cut();
   await world.pass(1000);
@@ -144,7 +144,7 @@ test("before the subscription stands nothing goes out: it would overtake what wa
   expect(world.socket.said.map((frame) => frame.type)).toEqual(["subscribe", "send", "vote"]);
 });
 
-test("a message fails by name, stays to be seen, and can be sent again under its nonce or forgotten", async () => {
+test("a failed message keeps its error, and the app can send it again with its nonce or discard it", async () => {
   const { world, session } = await following();
   const failed: string[] = [];
   session.on("failed", (message) => failed.push(`${message.body}: ${message.error?.code}`));
@@ -160,7 +160,7 @@ test("a message fails by name, stays to be seen, and can be sent again under its
   await world.pass(15_000);
   await expect(again).rejects.toMatchObject({ code: "no_answer" });
   expect(failed).toEqual(["too fast: slow_mode", "too fast: no_answer"]);
-  // It had arrived after all.
+  // The gateway had committed the message.
   world.socket.say(events(chat(1, { nonce })));
   expect(session.pending).toHaveLength(0);
 
@@ -171,14 +171,14 @@ test("a message fails by name, stays to be seen, and can be sent again under its
   await expect(session.resend("unknown")).rejects.toMatchObject({ code: "closed" });
 });
 
-test("what waits for an answer is bounded, and refused by name beyond", async () => {
+test("send rejects with queue_full beyond 32 unanswered messages", async () => {
   const { session } = await following();
   for (let count = 0; count < 32; count += 1) void session.send(`message ${count}`);
   await expect(session.send("one too many")).rejects.toMatchObject({ code: "queue_full" });
   expect(session.pending).toHaveLength(32);
 });
 
-test("a vote is shown at once, and confirmed or taken back by name", async () => {
+test("the state shows a vote immediately, and reverts a refused one", async () => {
   const { world, session } = await following({}, { votings: [voting({ mine: FIRST })] });
   const changed = session.vote(VOTING, SECOND);
   expect(session.tally()).toMatchObject({ mine: SECOND, wish: { movie: SECOND, before: FIRST } });
@@ -192,7 +192,7 @@ test("a vote is shown at once, and confirmed or taken back by name", async () =>
   expect(session.tally()?.mine).toBe(SECOND);
 });
 
-test("of quick changes the last one counts, also over a lost socket", async () => {
+test("the last of several quick votes counts, even across a lost socket", async () => {
   const { world, session } = await following({}, { votings: [voting()] });
   const first = session.vote(VOTING, FIRST);
   const second = session.vote(VOTING, SECOND);
@@ -206,7 +206,7 @@ test("of quick changes the last one counts, also over a lost socket", async () =
   await second;
 });
 
-test("a loop gets each event once and in order, over reconnects, and ends when the session is closed", async () => {
+test("a loop receives each event once and in order across reconnects, and ends on close", async () => {
   const { world, session } = await following();
   const seen: number[] = [];
   const loop = (async () => {
@@ -223,7 +223,7 @@ test("a loop gets each event once and in order, over reconnects, and ends when t
   expect(seen).toEqual([1, 2, 3]);
 });
 
-test("a loop throws when the session is taken away, after what came before", async () => {
+test("a loop throws after the pending events when the gateway ends the session", async () => {
   const { world, session } = await following();
   const seen: LogEvent[] = [];
   const loop = (async () => {
@@ -237,13 +237,13 @@ test("a loop throws when the session is taken away, after what came before", asy
   expect(session.state.error?.name).toBe("RefusedError");
 });
 
-test("a loop over what has stopped already throws at once", async () => {
+test("a loop over a stopped session throws immediately", async () => {
   const { world, session } = await following();
   world.socket.say({ type: "unsubscribed", session: SESSION, reason: "banned" });
   await expect(session[Symbol.asyncIterator]().next()).rejects.toMatchObject({ code: "banned" });
 });
 
-test("a client that is closed ends its loops, and who held a session then does not end a later one", async () => {
+test("closing the client ends its loops, and an old handle cannot close a later session", async () => {
   const { world, usher, session } = await following();
   const loop = session[Symbol.asyncIterator]().next();
   usher.close();
@@ -255,7 +255,7 @@ test("a client that is closed ends its loops, and who held a session then does n
   expect([later.status, world.sockets.length, world.socket.closed]).toEqual(["live", 2, null]);
 });
 
-test("a loop that falls too far behind ends by name, and a loop that is left costs nothing", async () => {
+test("a loop that falls too far behind throws slow_consumer, and a loop that breaks stops queueing", async () => {
   const { world, session } = await following();
   const slow = session[Symbol.asyncIterator]();
   queueMicrotask(() => world.socket.say(events(chat(1))));
@@ -269,7 +269,7 @@ test("a loop that falls too far behind ends by name, and a loop that is left cos
   expect(session.status).toBe("live");
 });
 
-test("the window is bounded, and older messages come back page by page", async () => {
+test("the window is bounded, and the app can load older messages page by page", async () => {
   const { world, session } = await following({ getToken: () => "token" });
   for (let seq = 1; seq <= 700; seq += 1) world.socket.say(events(chat(seq)));
   expect([session.messages.length, session.messages[0]?.seq, session.hasOlder]).toEqual([500, 201, true]);
@@ -279,14 +279,14 @@ test("the window is bounded, and older messages come back page by page", async (
   expect(new Headers(world.requests[0]?.init.headers).get("authorization")).toBe("Bearer token");
   expect([session.messages[0]?.seq, session.messages.length, session.hasOlder]).toEqual([152, 549, false]);
   expect(await session.older()).toBe(false);
-  // While somebody reads back nothing is taken away under their eyes, up to a bound.
+  // While the viewer reads older messages, the window keeps them, up to 2,000 messages.
   for (let seq = 701; seq <= 2500; seq += 1) world.socket.say(events(chat(seq)));
   expect(session.messages).toHaveLength(2000);
   session.newest();
   expect([session.messages.length, session.messages[0]?.seq, session.hasOlder]).toEqual([500, 2001, true]);
 });
 
-test("messages that have left the log are read on from their time, over pages that hold nothing", async () => {
+test("older pages continue by time for messages that left the log, and skip empty pages", async () => {
   const { world, session } = await following({}, { seq: 9 });
   const old = { ...chat(1).data, seq: null, created_at: "2026-11-26T12:11:30.889899+00:00" };
   const asked: (string | null)[] = [];
@@ -313,7 +313,7 @@ test("messages that have left the log are read on from their time, over pages th
   expect(placeOf(session.messages[0] as Message)).toBe("1795695090889899_a");
 });
 
-test("a page that comes after the window has begun afresh is not put before it", async () => {
+test("the client drops an older page that arrives after a reset", async () => {
   const { world, session } = await following({}, { seq: 100 });
   let answer = (_: Response) => {};
   world.respond = () => new Promise<Response>((resolve) => (answer = resolve));
@@ -325,7 +325,7 @@ test("a page that comes after the window has begun afresh is not put before it",
   expect([session.messages.length, session.state.chat.before]).toEqual([0, "501"]);
 });
 
-test("older messages that cannot be had fail by name", async () => {
+test("a failure to load older messages rejects with an error code", async () => {
   const { world, session } = await following({}, { seq: 100 });
   world.respond = () => new Response('{"error":{"code":"not_found","message":"no such session"}}', { status: 404 });
   await expect(session.older()).rejects.toMatchObject({ code: "not_found" });
@@ -335,7 +335,7 @@ test("older messages that cannot be had fail by name", async () => {
   await expect(session.older()).rejects.toMatchObject({ code: "no_answer" });
 });
 
-test("after a hole what was shown goes; without one it stays", async () => {
+test("a fresh start keeps the messages if no event is missing, and drops them otherwise", async () => {
   const { world, session } = await following();
   world.socket.say(events(chat(1), chat(2)));
   world.socket.cut();
@@ -351,7 +351,7 @@ test("after a hole what was shown goes; without one it stays", async () => {
   expect(session.continuity).toMatchObject({ resets: 3, gaps: 0, duplicates: 0, epoch: "e2", seq: 50 });
 });
 
-test("a refused subscription stops that session alone, by name; one that may pass is asked again", async () => {
+test("a refused subscription stops only its session, and a temporary refusal is retried", async () => {
   const { world, usher, session } = await following();
   const gone = usher.session("gone");
   world.socket.say({ type: "error", id: world.socket.last("subscribe").id, code: "not_found", message: "no" });
@@ -364,12 +364,12 @@ test("a refused subscription stops that session alone, by name; one that may pas
 });
 
 test.each([
-  // The reason of the last `unsubscribed` is the connection's, also where the session was deleted or became private.
+  // The reason of the last `unsubscribed` is also the error of the connection.
   ["banned", "banned"],
   ["forbidden", "forbidden"],
   ["a_reason_of_a_newer_gateway", "a_reason_of_a_newer_gateway"],
 ])(
-  "access withdrawn as %s ends the connection as %s; another session may be followed all the same",
+  "withdrawn access (%s) stops the connection (%s), and the app can still follow another session",
   async (reason, code) => {
     const { world, usher, session } = await following();
     world.socket.say({ type: "unsubscribed", session: SESSION, reason });
@@ -382,7 +382,7 @@ test.each([
   },
 );
 
-test("a 4503 without a reason is not a ban, and an earlier socket's reason does not count", async () => {
+test("a 4503 without a reason means forbidden, and the reason on an earlier socket does not count", async () => {
   const { world, usher } = await following();
   world.socket.say({ type: "unsubscribed", session: SESSION, reason: "banned" });
   world.socket.cut();
@@ -391,7 +391,7 @@ test("a 4503 without a reason is not a ban, and an earlier socket's reason does 
   expect(usher.connection).toMatchObject({ status: "stopped", error: { code: "forbidden", closeCode: 4503 } });
 });
 
-test("access that changes is known at once", async () => {
+test("the state shows changed permissions and session properties immediately", async () => {
   const { world, session } = await following();
   world.socket.say({ type: "access", session: SESSION, can: { send: false, vote: false, moderate: false } });
   expect(session.can).toEqual({ send: false, vote: false, moderate: false });
@@ -401,7 +401,7 @@ test("access that changes is known at once", async () => {
   expect(session.info).toEqual({ title: "Later", status: "live", slow_mode_seconds: 5, chat_enabled: true });
 });
 
-test("closing settles what is on its way, by name", async () => {
+test("closing the client rejects unanswered messages and votes with closed", async () => {
   const { usher, session } = await following();
   const sent = session.send("hello");
   const voted = session.vote(VOTING, FIRST);
@@ -411,7 +411,7 @@ test("closing settles what is on its way, by name", async () => {
   expect(usher.connection.status).toBe("idle");
 });
 
-test("a failure that nobody looks at does not crash the process", async () => {
+test("a rejection that the app ignores does not crash the process", async () => {
   const unhandled = vi.fn();
   process.once("unhandledRejection", unhandled);
   const { usher, session } = await following();
@@ -422,7 +422,7 @@ test("a failure that nobody looks at does not crash the process", async () => {
   expect(unhandled).not.toHaveBeenCalled();
 });
 
-test("what happens before the first connection is sent when it stands", async () => {
+test("a message from before the first connection goes out after the subscription", async () => {
   const { world, usher } = inFakeWorld();
   const session = usher.session(SESSION);
   const sent = session.send("early");
@@ -437,10 +437,10 @@ function page(from: number, to: number, next: string | null) {
   return Response.json({ data: { messages, next } });
 }
 
-test("what the log does not have is forgotten at a reset, and what is on its way is not", async () => {
+test("a reset drops messages that the log does not contain, and keeps unanswered ones", async () => {
   const { world, session } = await following({}, { votings: [voting()] });
   world.socket.say(events(chat(1), chat(2)));
-  // The gateway shows what somebody forged, until the true event of that number arrives.
+  // The gateway delivers a forged event before the true event with this number.
   world.socket.say(events(chat(3, { id: "forged", body: "forged" })));
   const [waiting, sent] = [session.send("waits for its answer"), session.send("is acknowledged")];
   const [asked, other] = world.socket.of("send");

@@ -1,4 +1,4 @@
-// The pure parts, by scripts and by properties: whatever arrives in whatever order.
+// The pure modules, with example and property tests.
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -13,7 +13,7 @@ import { chat, events, FIRST, SECOND, SESSION, subscribed, VOTING, voting } from
 describe("continuity", () => {
   const numbers = fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 60 });
 
-  test("whatever arrives: fresh numbers only grow, and every number is fresh, twice or missing", () => {
+  test("new numbers only grow, and every number is new, a duplicate or missing", () => {
     fc.assert(
       fc.property(numbers, fc.nat(20), (seqs, start) => {
         const from = place(UNPLACED, subscribed({ seq: start }));
@@ -29,7 +29,7 @@ describe("continuity", () => {
     );
   });
 
-  test("it does not matter how events are cut into frames", () => {
+  test("the split of events into frames does not matter", () => {
     fc.assert(
       fc.property(numbers, fc.nat(60), (seqs, cut) => {
         const from = place(UNPLACED, subscribed({ seq: 3 }));
@@ -43,13 +43,13 @@ describe("continuity", () => {
     );
   });
 
-  test("a resume that starts elsewhere has left a hole, whatever it calls it", () => {
+  test("a resume that starts at a later number counts as a gap", () => {
     const position = { ...UNPLACED, seq: 5, epoch: "e1" };
     expect(place(position, subscribed({ seq: 8, recovered: true }))).toMatchObject({ gaps: 3, resumes: 1, seq: 8 });
     expect(place(position, subscribed({ seq: 5, recovered: true }))).toMatchObject({ gaps: 0, resumes: 1, seq: 5 });
   });
 
-  test("a fresh start makes forget what was seen when it begins later, in another epoch, or says that it is not in the log", () => {
+  test("a fresh start forgets earlier events if it starts later, in another epoch, or with ahead", () => {
     const position = { ...UNPLACED, seq: 5, epoch: "e1" };
     expect(isForgotten(position, subscribed({ seq: 5 }))).toBe(false);
     expect(isForgotten(position, subscribed({ seq: 6 }))).toBe(true);
@@ -59,7 +59,7 @@ describe("continuity", () => {
     expect(isForgotten(UNPLACED, subscribed({ seq: 6 }))).toBe(false);
   });
 
-  test("there is nothing to resume before the first subscription", () => {
+  test("resumePoint is null before the first subscription", () => {
     expect(resumePoint(UNPLACED, "t")).toBe(null);
     expect(resumePoint({ ...UNPLACED, seq: 0 }, null)).toEqual({ seq: 0 });
     expect(resumePoint({ ...UNPLACED, seq: 7, epoch: "e" }, "t")).toEqual({ seq: 7, epoch: "e", token: "t" });
@@ -67,7 +67,7 @@ describe("continuity", () => {
 });
 
 describe("chat", () => {
-  test("edits and deletions find their message; a deleted one keeps no text and is not edited back", () => {
+  test("edits and deletions change their message, and an edit does not restore a deleted one", () => {
     const before = foldEvents(emptyChat(), [chat(1), chat(2)]);
     const row = { ...chat(1).data, body: "edited", edited_at: "now" };
     const edited = foldEvents(before, [{ seq: 3, type: "chat.updated", at: "", data: row } as LogEvent]);
@@ -81,7 +81,7 @@ describe("chat", () => {
     expect(deleted.messages[0]).toMatchObject({ body: null, deleted_by: "mod" });
   });
 
-  test("what concerns a message outside of the window changes nothing", () => {
+  test("an event about a message outside the window changes nothing", () => {
     const before = foldEvents(emptyChat(), [chat(1)]);
     const gone = { id: "m0", session_id: SESSION, deleted_at: "now", deleted_by: null };
     expect(foldEvents(before, [{ seq: 2, type: "chat.deleted", at: "", data: gone }]).messages).toEqual(
@@ -90,7 +90,7 @@ describe("chat", () => {
     expect(foldEvents(before, [{ seq: 2, type: "member.banned", at: "", data: { user_id: "u" } }])).toBe(before);
   });
 
-  test("whatever comes: bounded, in order, each message once, and `before` is where the window begins", () => {
+  test("the window is bounded and in order, has each message once, and `before` is its start", () => {
     const step = fc.oneof(
       fc.record({ kind: fc.constant("live" as const), count: fc.integer({ min: 1, max: 400 }) }),
       fc.record({ kind: fc.constant("older" as const), count: fc.integer({ min: 0, max: 100 }) }),
@@ -126,7 +126,7 @@ describe("chat", () => {
     );
   });
 
-  test("a page that does not fit is left where it is", () => {
+  test("the window does not take a page that does not fit", () => {
     const messages = Array.from({ length: 100 }, (_, index) => ({
       ...(chat(index + 1) as Extract<LogEvent, { type: "chat.created" }>).data,
       seq: null,
@@ -136,7 +136,7 @@ describe("chat", () => {
     expect([window.messages.length, window.before]).toEqual([2000, "19"]);
   });
 
-  test("room for a message of one's own is made by forgetting the oldest failures", () => {
+  test("a new pending message removes the oldest failed one, never an unanswered one", () => {
     let state = { ...INITIAL_STATE };
     const code = "slow_mode";
     for (let count = 0; count < 50; count += 1) {
@@ -154,17 +154,17 @@ describe("chat", () => {
   });
 });
 
-describe("votings", () => {
+describe("polls", () => {
   const open = foldTally([], voting({ version: 5, total: 3 }));
 
-  test("an older tally is passed over, and an open one does not reopen what its event has closed", () => {
+  test("an older tally is ignored, and an open tally does not reopen a closed poll", () => {
     expect(foldTally(open, voting({ version: 4, total: 2 }))).toBe(open);
     const closed = foldVotingEvent(open, votingEvent("voting.closed", { state: "closed" }));
     expect(closed[0]).toMatchObject({ status: "closed", total: 7, counts: [{ movie: FIRST, votes: 7 }] });
     expect(foldTally(closed, voting({ version: 6, total: 4 }))).toBe(closed);
   });
 
-  test("in whatever order tallies come, the newest counts", () => {
+  test("the newest tally counts, in any order of arrival", () => {
     fc.assert(
       fc.property(fc.shuffledSubarray([1, 2, 3, 4, 5, 6, 7, 8], { minLength: 1 }), (versions) => {
         const end = versions.reduce<readonly Voting[]>(
@@ -176,7 +176,7 @@ describe("votings", () => {
     );
   });
 
-  test("a voting that is withdrawn or deleted is gone, and what is kept is bounded", () => {
+  test("a draft or deleted poll disappears, and the number of polls is bounded", () => {
     expect(foldVotingEvent(open, votingEvent("voting.updated", { state: "draft" }))).toEqual([]);
     expect(foldVotingEvent(open, { seq: 2, type: "voting.deleted", at: "", data: { id: VOTING } })).toEqual([]);
     let many: readonly Voting[] = [];
@@ -186,7 +186,7 @@ describe("votings", () => {
     expect(foldTally(many, voting({ voting: "v0" }))[0]?.id).toBe("v0");
   });
 
-  test("a standing has shares and leaders; hidden counts have neither", () => {
+  test("results have shares and leaders, and hidden counts have neither", () => {
     const counts = [
       { movie: SECOND, votes: 3 },
       { movie: FIRST, votes: 1 },
@@ -232,7 +232,7 @@ describe("the whole reducer", () => {
       .map(({ type, movie }) => ({ type, voting: VOTING, movie })),
   );
 
-  test("whatever happens in whatever order, what is shown hangs together", () => {
+  test("the state stays consistent after any sequence of actions", () => {
     fc.assert(
       fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
         let state: SessionState = INITIAL_STATE;

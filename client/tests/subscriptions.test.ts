@@ -1,4 +1,4 @@
-// Which frames a session takes, by whatever spelling of its id, and what it does with what a busy gateway refuses.
+// Spellings of ids, frames of earlier subscriptions, busy gateways, and the origin of events.
 
 import { expect, test, vi } from "vitest";
 
@@ -24,7 +24,7 @@ const UPPER = "5E551000-0000-4000-8000-00000000ABCD";
 const LOWER = UPPER.toLowerCase();
 
 test.each([UPPER, LOWER, `{${UPPER}}`, `urn:uuid:${LOWER}`, UPPER.replaceAll("-", "")])(
-  "the session %s is followed, since the gateway reads this form and answers in its own",
+  "the client follows the session %s, because the gateway accepts this form and answers in its own",
   async (given) => {
     const { world, usher } = inFakeWorld();
     const session = usher.session(given);
@@ -38,12 +38,12 @@ test.each([UPPER, LOWER, `{${UPPER}}`, `urn:uuid:${LOWER}`, UPPER.replaceAll("-"
   },
 );
 
-test("an id that is no uuid stays as it is", () => {
+test("an id that is not a uuid stays unchanged", () => {
   for (const id of ["42", "Night", "", "5E551000-0000-4000-8000-00000000ABC", `${UPPER}0`])
     expect(normalId(id)).toBe(id);
 });
 
-test("votings, movies, answered messages and nonces may be in upper case as well", async () => {
+test("ids of polls, movies and messages, and nonces, may be in upper case", async () => {
   const [ballot, movie, nonce] = [UPPER.replace("5E", "AA"), UPPER.replace("5E", "BB"), UPPER.replace("5E", "CC")];
   const option = { movie: movie.toLowerCase(), title: "First", poster: null };
   const { world, session } = await following(
@@ -71,10 +71,10 @@ test("votings, movies, answered messages and nonces may be in upper case as well
   expect(session.pending).toHaveLength(0);
 });
 
-test("a session that is left and entered again within a round trip gets nothing of its first subscription", async () => {
+test("a session that the app closes and follows again ignores frames of its first subscription", async () => {
   const { world, usher, session } = await following();
   world.socket.say(events(chat(1)));
-  // Holds the connection.
+  // Keeps the connection open.
   usher.session("other");
   session.close();
   await world.pass(3000);
@@ -83,7 +83,7 @@ test("a session that is left and entered again within a round trip gets nothing 
   again.on("event", ({ seq }) => seen.push(seq));
   const [left, entered] = [world.socket.last("unsubscribe"), world.socket.of("subscribe")[2]];
   expect([left.session, entered?.session]).toEqual([SESSION, SESSION]);
-  // All of this was on its way before the gateway heard of it.
+  // The gateway sent all of these frames before it received the `unsubscribe`.
   world.socket.say(events(chat(2), chat(3)));
   world.socket.say({ type: "viewers", session: SESSION, count: 99 });
   world.socket.say({ type: "tally", session: SESSION, ...voting({ total: 99 }) });
@@ -103,14 +103,14 @@ test("a session that is left and entered again within a round trip gets nothing 
   expect(seen).toEqual([1, 2, 3, 4]);
   expect(again.messages.map((message) => message.seq)).toEqual([1, 2, 3, 4]);
   expect(again.continuity).toMatchObject({ stale: 8, gaps: 0, duplicates: 0, received: 4 });
-  // The resume goes on with the token of the second subscription.
+  // The next resume uses the token of the second subscription.
   world.socket.cut();
   await world.pass(1000);
   await admit(world, { recovered: true, seq: 4, head: 4 });
   expect(world.socket.last("subscribe").resume).toEqual({ seq: 4, epoch: "e1", token: "t1" });
 });
 
-test("a session that was left asks for nothing any more, whatever its last answer is", async () => {
+test("a closed session does not subscribe again after a temporary refusal", async () => {
   const { world, usher } = await following();
   const gone = usher.session("gone");
   const asked = world.socket.last("subscribe");
@@ -121,7 +121,7 @@ test("a session that was left asks for nothing any more, whatever its last answe
   expect(world.socket.of("subscribe").filter((frame) => frame.session === "gone")).toHaveLength(1);
 });
 
-test("what a busy gateway refuses goes out again when it says, in order, and is shown as on its way", async () => {
+test("after busy, messages and votes stay pending and go out again in order at the given time", async () => {
   const { world, session } = await following({}, { votings: [voting()] });
   const [first, second] = [session.send("first"), session.send("second")];
   const voted = session.vote(VOTING, FIRST);
@@ -148,7 +148,7 @@ test("what a busy gateway refuses goes out again when it says, in order, and is 
   expect(world.socket.of("vote")).toHaveLength(2);
 });
 
-test("a gateway that stays busy is not asked without end: the message fails by that name, and can be sent again", async () => {
+test("a message fails with busy if the gateway stays busy, and the app can send it again", async () => {
   const { world, session } = await following();
   const sent = session.send("hello").catch((error) => error);
   for (let tries = 0; tries < 200; tries += 1) {
@@ -164,7 +164,7 @@ test("a gateway that stays busy is not asked without end: the message fails by t
   expect((await again).seq).toBe(1);
 });
 
-test("what waits for a busy gateway goes out at once on the next socket", async () => {
+test("a message that waits after busy goes out immediately on the next socket", async () => {
   const { world, session } = await following();
   const sent = session.send("hello");
   world.socket.say({ type: "error", id: world.socket.last("send").id, code: "busy", retry_after_ms: 9000 });
@@ -177,7 +177,7 @@ test("what waits for a busy gateway goes out at once on the next socket", async 
   expect(world.socket.of("send")).toHaveLength(1);
 });
 
-test("a subscription that a busy gateway refuses is asked for again", async () => {
+test("the client subscribes again after busy", async () => {
   const { world, usher } = await following();
   const other = usher.session("other");
   world.socket.say({ type: "error", id: world.socket.last("subscribe").id, code: "busy" });
@@ -186,7 +186,7 @@ test("a subscription that a busy gateway refuses is asked for again", async () =
   expect(other.status).toBe("live");
 });
 
-test("a message that is sent again before its answer has the whole time for the second answer", async () => {
+test("a second send with the same nonce starts a new timeout", async () => {
   const { world, session } = await following();
   const nonce = "00000000-0000-4000-8000-00000000000f";
   const first = session.send("hello", { nonce });
@@ -199,7 +199,7 @@ test("a message that is sent again before its answer has the whole time for the 
   expect((await second).seq).toBe(1);
 });
 
-test("a vote that was cast elsewhere is shown, and one that is on its way stays in sight", async () => {
+test("the state shows a vote from another socket, but keeps an unconfirmed vote on screen", async () => {
   const { world, session } = await following({}, { votings: [voting()] });
   const mine = (movie: string | null) =>
     world.socket.say({ type: "mine", session: SESSION, voting: VOTING, option: movie, movie });
@@ -214,18 +214,18 @@ test("a vote that was cast elsewhere is shown, and one that is on its way stays 
   world.socket.say({ type: "error", id: world.socket.last("vote").id, code: "voting_closed" });
   await expect(changed).rejects.toMatchObject({ code: "voting_closed" });
   expect(session.tally()?.mine).toBe(null);
-  // Of a voting that is not known there is nothing to show.
+  // The client ignores a vote in an unknown poll.
   world.socket.say({ type: "mine", session: SESSION, voting: SESSION, option: FIRST, movie: FIRST });
   expect(session.state.votings).toHaveLength(1);
 });
 
-test("a message says whether it is history, was missed, or is live", async () => {
+test("an event is marked as history, missed or live", async () => {
   const { world, session } = await following({}, { seq: 0, head: 2 });
   const told: string[] = [];
   const tell = ({ seq, from }: SessionEvents["message"] | SessionEvents["event"]) => told.push(`${seq} ${from}`);
   session.on("message", tell);
   session.on("event", tell);
-  // The page of the log may reach beyond what was its end at the time.
+  // A page of history may contain events newer than `head`.
   world.socket.say(events(chat(1), chat(2), chat(3)));
   expect(told).toEqual(["1 history", "2 history", "3 live", "1 history", "2 history", "3 live"]);
   told.length = 0;
@@ -239,7 +239,7 @@ test("a message says whether it is history, was missed, or is live", async () =>
   expect(told.filter((_, index) => index % 2 === 0)).toEqual(["4 missed", "5 live", "9 history"]);
 });
 
-test("nothing that an app can log has the resume token", async () => {
+test("the public state does not contain the resume token", async () => {
   const { world, usher, session } = await following();
   world.socket.say({ type: "resume_token", session: SESSION, token: "a secret of one connection" });
   const known = JSON.stringify([session.state, session.continuity, usher.connection, usher.peek(SESSION)]);
@@ -252,7 +252,7 @@ test("nothing that an app can log has the resume token", async () => {
   expect(world.socket.last("subscribe").resume).toMatchObject({ token: "a secret of one connection" });
 });
 
-test("a list that is scrolled up keeps its place, however much arrives, and everything is counted", async () => {
+test("a held window keeps its start during 4,700 new messages and counts them all", async () => {
   const { world, session } = await following();
   for (let seq = 1; seq <= 300; seq += 1) world.socket.say(events(chat(seq)));
   session.readBack();
@@ -265,7 +265,7 @@ test("a list that is scrolled up keeps its place, however much arrives, and ever
   expect(session.state.chat.tail?.map((message) => message.seq)).toEqual(
     Array.from({ length: 500 }, (_, index) => 4501 + index),
   );
-  // What is kept apart is changed like the rest.
+  // A deletion also changes messages in the tail.
   const gone = { id: "m4999", session_id: SESSION, deleted_at: "now", deleted_by: null };
   world.socket.say(events({ seq: 5001, type: "chat.deleted", at: "", data: gone }));
   session.newest();
@@ -276,7 +276,7 @@ test("a list that is scrolled up keeps its place, however much arrives, and ever
   expect([session.hasOlder, session.state.chat.before, session.state.chat.tail]).toEqual([true, "4501", null]);
 });
 
-test("somebody who reads back reads on, also when the window is full: the newest make room", async () => {
+test("a viewer can load older messages into a full held window, and the newest ones make room", async () => {
   const { world, session } = await following({}, { seq: 3000 });
   for (let seq = 3001; seq <= 3100; seq += 1) world.socket.say(events(chat(seq)));
   session.readBack();

@@ -1,4 +1,4 @@
-// With supabase-js itself: what it tells at a page load, at a refresh and during an outage of its auth server.
+// The client with the real supabase-js: page load, token refresh, sign-out, and outages of the auth server.
 
 import { createClient } from "@supabase/supabase-js";
 import { expect, test, vi } from "vitest";
@@ -25,7 +25,7 @@ test("a page load with a stored session opens one socket and signs in once", asy
   expect([world.socket.closed, usher.connection.status]).toEqual([null, "open"]);
 });
 
-test("so does a page load of nobody", async () => {
+test("a page load without a stored session opens one socket", async () => {
   const { options, events } = project({ expiresIn: null });
   const { world, usher } = inFakeWorld(options);
   usher.session(SESSION);
@@ -38,7 +38,7 @@ test("so does a page load of nobody", async () => {
   expect([world.sockets.length, world.socket.closed, usher.connection.status]).toEqual([1, null, "open"]);
 });
 
-test("a token that is refreshed goes out on the open socket", async () => {
+test("the client sends a refreshed token on the open socket", async () => {
   const { supabase, options } = project({ expiresIn: HOUR });
   const { world, usher } = await opened(options);
   await supabase.auth.refreshSession();
@@ -47,7 +47,7 @@ test("a token that is refreshed goes out on the open socket", async () => {
   expect([world.sockets.length, usher.connection.error]).toEqual([1, null]);
 });
 
-test("4001 has supabase-js refresh a token that it takes for good", async () => {
+test("4001 makes supabase-js refresh a token that it considers valid", async () => {
   const { options, calls } = project({ expiresIn: HOUR });
   const { world, session } = await opened(options);
   world.socket.cut(4001);
@@ -59,12 +59,12 @@ test("4001 has supabase-js refresh a token that it takes for good", async () => 
   expect([session.status, world.sockets.length]).toEqual(["live", 2]);
 });
 
-test("an outage at a page load, with a session that has run out, is an outage and no sign-out", async () => {
+test("an outage at page load with an expired session does not count as a sign-out", async () => {
   const it = project({ expiresIn: -HOUR });
   it.outage.is = true;
   const { world, usher } = inFakeWorld(it.options);
   const session = usher.session(SESSION);
-  // supabase-js tries for half a minute; the gateway is not kept waiting as long.
+  // supabase-js tries for 30 s. The client waits only 8 s and then reads without a token.
   await settle();
   await world.pass(8000);
   expect(usher.connection.error?.code).toBe("token_unavailable");
@@ -84,7 +84,7 @@ test("an outage at a page load, with a session that has run out, is an outage an
   expect([usher.connection.error, session.state.sub, world.sockets.length]).toEqual([null, USER, 1]);
 });
 
-test("somebody who signs out is nobody", async () => {
+test("after a sign-out the client reconnects without a token", async () => {
   const { supabase, options } = project({ expiresIn: HOUR });
   const { world, usher, session } = await opened(options);
   await supabase.auth.signOut({ scope: "local" });
@@ -96,7 +96,7 @@ test("somebody who signs out is nobody", async () => {
   expect([session.state.sub, usher.connection.error]).toEqual([null, null]);
 });
 
-/** Plays the gateway. supabase-js takes its time before it answers. */
+/** Plays the gateway. Waits for the `auth` frame, because supabase-js answers late. */
 async function admit(world: FakeWorld, more: Partial<SubscribedFrame> = {}) {
   world.socket.say(WELCOME);
   await vi.waitUntil(() => world.socket.of("auth").length > 0);
@@ -114,7 +114,7 @@ async function opened(options: ReturnType<typeof supabaseTokens>) {
   return { world, usher, session };
 }
 
-/** A supabase client with a session in its storage, before an auth server that can be away. */
+/** Returns a supabase-js client with a stored session and a fake auth server that can fail. */
 function project({ expiresIn }: { expiresIn: number | null }) {
   const outage = { is: false };
   const calls: string[] = [];
@@ -140,7 +140,7 @@ function project({ expiresIn }: { expiresIn: number | null }) {
         removeItem: (key: string) => void stored.delete(key),
       },
     },
-    // Node 20 has none; nothing connects.
+    // Node 20 has no WebSocket class. This test opens no Realtime connection.
     realtime: { transport: WebSocket as never },
     global: {
       fetch: async (url) => {

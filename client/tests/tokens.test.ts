@@ -1,5 +1,5 @@
-// Access tokens that cannot be had, have run out, are too large or of another issuer: what the viewer keeps, and what is
-// tried again.
+// Access tokens that are unavailable, expired, too large or refused: what the viewer keeps, and when the client tries
+// again.
 
 import { expect, test } from "vitest";
 
@@ -21,11 +21,11 @@ import {
 } from "./fakes.ts";
 
 const CANNOT = { send: false, vote: false, moderate: false };
-/** What the gateway says to a viewer without a token. */
+/** The state that the gateway sends to a viewer without a token. */
 const AS_NOBODY = { can: CANNOT, votings: [voting({ mine: null })] };
 const OUTAGE = new Error("fetch failed");
 
-/** An auth server that can be away, behind the part of supabase-js that is used. */
+/** A fake auth server that can fail, behind the supabase-js methods that the client uses. */
 class FakeAuth implements Pick<SupabaseLike["auth"], "getSession" | "refreshSession" | "onAuthStateChange"> {
   current: string | null = "t1";
   expires_at = Number.MAX_SAFE_INTEGER;
@@ -67,7 +67,7 @@ test.each([
   ["error", 0],
   ["hang", 8000],
 ] as const)(
-  "an auth server that answers with an outage (%s) is a state, and public sessions are read meanwhile",
+  "during an outage of the auth server (%s) the client reads public sessions and keeps messages pending",
   async (outage, after) => {
     const { auth, options } = signedIn();
     auth.outage = outage;
@@ -82,7 +82,7 @@ test.each([
     world.socket.say(events(chat(1)));
     expect([session.status, session.messages.length]).toEqual(["live", 1]);
     expect(usher.connection).toMatchObject({ status: "open", error: { code: "token_unavailable" } });
-    // Nothing is sent as nobody, and nothing fails: it waits for its writer.
+    // The message waits for the viewer's token: the client neither sends nor fails it.
     await world.passAlive(60_000);
     expect(session.pending).toMatchObject([{ body: "written during the outage", status: "sending" }]);
     expect(world.socket.of("send")).toHaveLength(0);
@@ -102,7 +102,7 @@ test.each([
   },
 );
 
-test("an outage of the auth server during a session takes neither who the viewer is, nor their rights, votes and messages", async () => {
+test("an outage of the auth server keeps the viewer's identity, permissions, votes and messages", async () => {
   const { auth, options } = signedIn();
   const { world, usher, session } = await following(options, { votings: [voting({ mine: FIRST })] });
   expect(session.state.sub).toBe("me");
@@ -130,7 +130,7 @@ test("an outage of the auth server during a session takes neither who the viewer
   expect((await sent).seq).toBe(1);
 });
 
-test("what waits for a token waits for a bounded time, and then fails by that name", async () => {
+test("a message or vote that waits for a token fails with token_unavailable after five minutes", async () => {
   const { auth, options } = signedIn();
   auth.outage = "error";
   const { world, usher } = inFakeWorld(options);
@@ -148,7 +148,7 @@ test("what waits for a token waits for a bounded time, and then fails by that na
   expect(session.pending).toMatchObject([{ status: "failed", error: { code: "token_unavailable" } }]);
 });
 
-test("a private session, which nobody may read, waits for its viewer and does not stop", async () => {
+test("a private session waits for the viewer's token during an outage and does not stop", async () => {
   const { auth, options } = signedIn();
   auth.outage = "error";
   const { world, usher } = inFakeWorld(options);
@@ -164,7 +164,7 @@ test("a private session, which nobody may read, waits for its viewer and does no
   expect([session.status, usher.connection.error]).toEqual(["live", null]);
 });
 
-test("a session that becomes private meanwhile, and a gateway that wants a token, are waited out as well", async () => {
+test("during an outage the client also waits after withdrawn access (4503) and a missing token (4501)", async () => {
   const { auth, options } = signedIn();
   const { world, usher, session } = await following(options);
   auth.outage = "error";
@@ -185,7 +185,7 @@ test("a session that becomes private meanwhile, and a gateway that wants a token
   expect([session.status, usher.connection.error]).toEqual(["live", null]);
 });
 
-test("after 4001 supabase is asked for a refresh, once in a while and not without end", async () => {
+test("after 4001 the client asks supabase-js for a refresh at most every 20 s", async () => {
   const { auth, options } = signedIn();
   const { world, usher, session } = await following(options);
   world.socket.cut(4001);
@@ -195,7 +195,7 @@ test("after 4001 supabase is asked for a refresh, once in a while and not withou
   expect(world.socket.last("auth").token).toBe("t2");
   expect([session.status, session.continuity.resumes]).toEqual(["live", 1]);
 
-  // It gives the same one again, and tells of each refresh as if it were another.
+  // supabase-js returns the same token again, and reports a token change after each refresh.
   world.socket.cut(4001);
   await settle();
   const before = auth.asked.length;
@@ -208,7 +208,7 @@ test("after 4001 supabase is asked for a refresh, once in a while and not withou
   expect(usher.connection.error?.code).toBe("token_expired");
 });
 
-test("a session that is stale by its own date is refreshed before it is used; if that fails, it is named", async () => {
+test("supabaseTokens refreshes an expired session first, and reports token_expired if that fails", async () => {
   const { auth, options } = signedIn();
   auth.expires_at = 1;
   const { world, usher } = inFakeWorld(options);
@@ -229,7 +229,7 @@ test("a session that is stale by its own date is refreshed before it is used; if
   expect([session.status, other.world.socket.of("auth").length]).toEqual(["live", 0]);
 });
 
-test("a token that has run out is named while the app has no other one, and public sessions are read meanwhile", async () => {
+test("while the token is expired the client shows token_expired and reads public sessions", async () => {
   let current = token("me", { exp: 1 });
   const { world, usher } = inFakeWorld({ getToken: () => current });
   const session = usher.session(SESSION);
@@ -254,7 +254,7 @@ test("a token that has run out is named while the app has no other one, and publ
   expect(usher.connection.error).toBe(null);
 });
 
-test("somebody who signs out during an outage is nobody then, and what they had on its way fails", async () => {
+test("a sign-out during an outage fails the pending messages with identity_changed", async () => {
   const { auth, options } = signedIn();
   const { world, usher, session } = await following(options);
   const sent = session.send("mine");
@@ -270,7 +270,7 @@ test("somebody who signs out during an outage is nobody then, and what they had 
   expect([session.state.sub, session.can.send, usher.connection.error]).toEqual([null, false, null]);
 });
 
-test("a getToken that throws is visible, on an open socket too, and the socket goes on", async () => {
+test("an error from getToken is visible in the connection state, and the socket stays open", async () => {
   let failure: Error | null = new Error("no cookie");
   const getToken = () => {
     if (failure) throw failure;
@@ -298,7 +298,7 @@ test("a getToken that throws is visible, on an open socket too, and the socket g
   expect([usher.connection.error, world.sockets.length]).toEqual([null, 1]);
 });
 
-test("calls of getToken that hang do not pile up, and a late answer is used", async () => {
+test("hanging calls of getToken do not pile up, and the client uses a late answer", async () => {
   const answers: ((token: string) => void)[] = [];
   const { world, usher } = inFakeWorld({ getToken: () => new Promise((resolve) => answers.push(resolve)) });
   usher.session(SESSION);
@@ -312,11 +312,11 @@ test("calls of getToken that hang do not pile up, and a late answer is used", as
   expect(world.socket.last("auth").token).toBe("late");
 });
 
-test("a change of the sign-in while it connects opens no second socket, and its token is the one that goes out", async () => {
+test("a sign-in during the connect opens no second socket, and the client sends the newest token", async () => {
   const { auth, options } = signedIn();
   const { world, usher } = inFakeWorld(options);
   usher.session(SESSION);
-  // As supabase-js does at each page load.
+  // supabase-js also calls its listeners at each page load.
   for (const listener of auth.listeners) listener();
   await new Promise((resolve) => setTimeout(resolve, 5));
   await settle();
@@ -326,7 +326,7 @@ test("a change of the sign-in while it connects opens no second socket, and its 
   world.socket.say(WELCOME);
   await settle();
   expect(world.socket.of("auth").map((frame) => frame.token)).toEqual(["newer"]);
-  // The next change comes before the answer.
+  // The next change happens before the answer.
   auth.current = "newest";
   usher.renewToken();
   world.socket.say({ type: "authenticated", id: 0, sub: "me", role: "authenticated" });
@@ -340,7 +340,7 @@ test.each([
   ["by its size", { max: 1000, answer: null }],
   ["by the gateway", { max: 1_000_000, answer: { code: "too_large", message: "token must have at most 32768 bytes" } }],
   ["by a gateway of before", { max: 1_000_000, answer: { code: "bad_request", message: "token must be a string" } }],
-])("a token that is too large is named (%s), and only another one is tried", async (_, { max, answer }) => {
+])("a token that is too large (%s) stops the connection until the app has another one", async (_, { max, answer }) => {
   let current = "x".repeat(40_000);
   const { world, usher } = inFakeWorld({ getToken: () => current });
   const session = usher.session(SESSION);
@@ -363,7 +363,7 @@ test.each([
   expect([usher.connection.status, session.status]).toEqual(["open", "live"]);
 });
 
-test("a token that grows too large on an open socket ends nothing before the old one does", async () => {
+test("a new token that is too large does not end an open socket before the old token expires", async () => {
   let current = "small";
   const { world, usher } = await following({ getToken: () => current });
   world.socket.say({ ...WELCOME, max_frame_bytes: 1000 });
@@ -377,7 +377,7 @@ test("a token that grows too large on an open socket ends nothing before the old
   expect(world.sockets).toHaveLength(1);
 });
 
-test("a message that is too large for a frame is refused by name, and the socket stays", async () => {
+test("a message that is too large for a frame rejects with too_large, and the socket stays open", async () => {
   const { world, usher, session } = await following();
   world.socket.say({ ...WELCOME, max_frame_bytes: 32_768 });
   world.socket.say(subscribed({ recovered: true }));
@@ -392,8 +392,8 @@ test.each([
   [{ reason: "claim" }, "unauthorized"],
   [{ reason: "what a newer gateway knows" }, "unauthorized"],
   [{}, "unauthorized"],
-])("a refused token is named by the gateway's reason and not by its words: %o", async (said, code) => {
-  // The words of another reason.
+])("the gateway's reason decides the error code of a refused token, not its message: %o", async (said, code) => {
+  // Each message belongs to another reason.
   for (const message of ["token has expired", "claim iss is wrong", "token is longer than 1 bytes", "geht nicht"]) {
     const { world, usher } = inFakeWorld({ getToken: () => token("me") });
     usher.session(SESSION);
@@ -405,7 +405,7 @@ test.each([
   }
 });
 
-test("a token that has run out is known by the reason, whatever the device clock makes of its date", async () => {
+test("the reason decides whether a token has expired; without one the device clock does", async () => {
   for (const [exp, reason, code] of [
     [4_000_000_000, "expired", "token_expired"],
     [1, "signature", "unauthorized"],
@@ -421,7 +421,7 @@ test("a token that has run out is known by the reason, whatever the device clock
   }
 });
 
-test("why a token is refused is said: its issuer by name, everything in the gateway's own words", async () => {
+test("a refused issuer gives issuer_not_accepted with the gateway's message", async () => {
   const { world, usher } = inFakeWorld({ getToken: () => token("me") });
   const session = usher.session(SESSION);
   const said = { code: "unauthorized", message: "claim iss is wrong", reason: "issuer" };

@@ -1,5 +1,5 @@
 // @vitest-environment happy-dom
-// The world as it is: what a page and its network tell, and what is missing where a page is old or plain.
+// The real environment: signals of the page and the network, and missing browser features.
 
 import { afterEach, expect, test, vi } from "vitest";
 
@@ -10,7 +10,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-test("the network and the page are listened to until nobody wants to know", () => {
+test("watch reports network and page events until it is stopped", () => {
   const heard: Signal[] = [];
   const stop = realWorld().watch((signal) => heard.push(signal));
   const happens = (target: EventTarget, event: string) => {
@@ -19,7 +19,7 @@ test("the network and the page are listened to until nobody wants to know", () =
   };
   expect(happens(globalThis, "offline")).toEqual(["offline"]);
   expect(happens(globalThis, "online")).toEqual(["online"]);
-  // Out of the back-forward cache, unfrozen, and in sight again.
+  // The page returns from the back-forward cache, is unfrozen, and becomes visible.
   expect(happens(globalThis, "pageshow")).toEqual(["wake"]);
   expect(happens(document, "resume")).toEqual(["wake"]);
   expect(happens(document, "visibilitychange")).toEqual(["wake"]);
@@ -30,14 +30,14 @@ test("the network and the page are listened to until nobody wants to know", () =
   expect(happens(globalThis, "online")).toEqual([]);
 });
 
-test("where there is no page, as in Node and React Native, nothing is listened to and nothing breaks", () => {
+test("watch does nothing without a page, as in Node and React Native", () => {
   vi.stubGlobal("document", undefined);
   vi.stubGlobal("addEventListener", undefined);
   const stop = realWorld().watch(() => {});
   expect(stop).not.toThrow();
 });
 
-test("without TLS, where a browser makes no uuids, they are made by chance", () => {
+test("uuid works without crypto.randomUUID, as on pages without TLS", () => {
   vi.stubGlobal("crypto", {});
   const made = new Set(Array.from({ length: 1000 }, realWorld().uuid));
   expect(made.size).toBe(1000);
@@ -45,7 +45,7 @@ test("without TLS, where a browser makes no uuids, they are made by chance", () 
     expect(uuid).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 });
 
-test("a socket speaks the protocol by name, with the class that was passed; where there is none it says so", () => {
+test("openSocket uses the given class and the usher.v1 subprotocol, and throws without a class", () => {
   const opened: unknown[] = [];
   class Own {
     constructor(...words: unknown[]) {

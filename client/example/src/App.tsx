@@ -10,14 +10,14 @@ import { SignIn } from "./SignIn.tsx";
 import { SESSION } from "./settings.ts";
 import { Votes } from "./Votes.tsx";
 
-/** One session: its header, the voting, the chat. */
+/** Shows one session: header, poll and chat. */
 export function App({ supabase }: { supabase: SupabaseClient }) {
   const user = useUser(supabase);
   const { status, error } = useSession(SESSION);
   const connection = useConnection();
-  // While the auth server is away, supabase-js has no session to tell of: nobody has signed out.
+  // During an outage of the auth server, supabase-js reports no session. The user has not signed out.
   const isSignedOut = user === null && connection.error === null;
-  if (status === "stopped") return <p className="stopped">This session cannot be shown: {error?.message}</p>;
+  if (status === "stopped") return <p className="stopped">You cannot watch this session: {error?.message}</p>;
   return (
     <>
       <header>
@@ -41,7 +41,7 @@ export function App({ supabase }: { supabase: SupabaseClient }) {
   );
 }
 
-/** From the React Query cache, which Usher writes: any component may, beside the queries that it has already. */
+/** Reads from the React Query cache, which Usher fills. Any component with queries can do the same. */
 function Title() {
   const { data: info } = useQuery<SessionInfo | null>({ queryKey: usherKeys.info(SESSION) });
   return (
@@ -56,7 +56,7 @@ function Viewers() {
   return viewers === null ? null : <p>{viewers.toLocaleString()} watching</p>;
 }
 
-/** Who is signed in: null for nobody, undefined until it is known. */
+/** Returns the signed-in user; null if no user is signed in, undefined until it is known. */
 function useUser(supabase: SupabaseClient): User | null | undefined {
   const [user, setUser] = useState<User | null>();
   useEffect(() => {

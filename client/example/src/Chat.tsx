@@ -2,12 +2,12 @@ import type { Message, PendingMessage } from "@usher/client";
 import { useChat, useSession } from "@usher/client/react";
 import { type FormEvent, memo } from "react";
 
-/** The chat: what was said, what is on its way, and a box to write in. */
+/** Shows the messages, the pending ones, and a box to write in. */
 export function Chat({ session, user }: { session: string; user: string | null }) {
   const chat = useChat(session);
   return (
     <section className="card chat" aria-label="Chat">
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard. */}
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: keyboard users must be able to scroll it. */}
       <div className="log" ref={chat.listRef} role="log" aria-label="Messages" tabIndex={0}>
         <ol>
           {chat.messages.map((message) => (
@@ -19,11 +19,11 @@ export function Chat({ session, user }: { session: string; user: string | null }
         </ol>
       </div>
       {chat.isLoading && <p role="status">Loading messages …</p>}
-      {!chat.isLoading && chat.messages.length + chat.pending.length === 0 && <p>Nobody has said anything yet.</p>}
+      {!chat.isLoading && chat.messages.length + chat.pending.length === 0 && <p>No messages yet.</p>}
       {chat.isLoadingOlder && <p role="status">Loading older messages …</p>}
       {chat.error && (
         <button type="button" className="quiet" onClick={chat.loadOlder}>
-          Older messages could not be loaded. Try again
+          Could not load older messages. Try again
         </button>
       )}
       {chat.unread > 0 && (
@@ -36,12 +36,12 @@ export function Chat({ session, user }: { session: string; user: string | null }
   );
 }
 
-/** A message is replaced and never changed, so the others need not be rendered again. */
+/** Renders again only if its message changes: the client replaces changed messages and keeps the others. */
 const Row = memo(function Row({ message, isMine }: { message: Message; isMine: boolean }) {
   const { author, body, created_at } = message;
   return (
     <li className={isMine ? "mine" : undefined}>
-      <b>{author?.display_name ?? author?.username ?? "Somebody"}</b>
+      <b>{author?.display_name ?? author?.username ?? "Unknown user"}</b>
       <time dateTime={created_at}>{new Date(created_at).toLocaleTimeString([], { timeStyle: "short" })}</time>
       {body === null ? <p className="soft">deleted</p> : <p dir="auto">{body}</p>}
     </li>
@@ -54,14 +54,14 @@ interface PendingRowProps {
   discard: (nonce: string) => void;
 }
 
-/** Shown at once; its number replaces it. Sending it again is safe: it counts once. */
+/** Shows a pending message until its log event replaces it. Sending it again is safe: it counts once. */
 function PendingRow({ message: { nonce, body, status, error }, resend, discard }: PendingRowProps) {
   return (
     <li className="mine" aria-busy={status === "sending"}>
       <p dir="auto">{body}</p>
       {status === "failed" && (
         <p role="alert">
-          {error?.message ?? "Not sent."}
+          Not sent: {error?.message}
           <button type="button" className="quiet" onClick={() => void resend(nonce).catch(() => {})}>
             Send again
           </button>
@@ -81,12 +81,12 @@ function Composer({ session, send }: { session: string; send: (body: string) => 
     const form = event.currentTarget;
     const body = String(new FormData(form).get("body")).trim();
     if (body === "") return;
-    // A failure is shown in its place, among the pending messages.
+    // The list shows a failure at the pending message.
     send(body).catch(() => {});
     form.reset();
   };
   const slow = info?.slow_mode_seconds ?? 0;
-  const hint = slow > 0 ? `A message every ${slow} s` : "Say something";
+  const hint = slow > 0 ? `One message every ${slow} s` : "Write a message";
   return (
     <form onSubmit={submit}>
       <input

@@ -1,19 +1,19 @@
 import { type UseConnection, useConnection } from "@usher/client/react";
 import { useEffect, useState } from "react";
 
-/** How the connection stands, and a button to reconnect at once. */
+/** Shows the state of the connection and a button to reconnect. */
 export function Connection() {
   const connection = useConnection();
   const { status, retryAt, retry, now } = connection;
   const seconds = useSecondsUntil(retryAt, now);
   return (
     <p className="connection" data-status={status}>
-      {/* Not the seconds: they would be read aloud, one by one. */}
+      {/* The seconds stay outside: a screen reader would announce each one. */}
       <span role="status">{wordsFor(connection)}</span>
       {status === "waiting" && seconds > 0 && ` in ${seconds} s`}
       {(status === "waiting" || status === "stopped") && (
         <button type="button" className="quiet" onClick={retry}>
-          Try now
+          Reconnect now
         </button>
       )}
     </p>
@@ -22,13 +22,13 @@ export function Connection() {
 
 function wordsFor({ status, online, failures, error }: UseConnection): string {
   if (!online) return "Offline";
-  // The auth server is away: the session is still shown, and messages wait until it is back.
-  if (status === "open") return error ? "Connected, but your sign-in cannot be renewed at the moment" : "Connected";
+  // The auth server is down. The app still shows the session, and messages wait.
+  if (status === "open") return error ? "Connected, but your sign-in cannot be renewed right now" : "Connected";
   if (status === "stopped") return "Disconnected";
   return failures > 0 ? "Reconnecting" : "Connecting";
 }
 
-/** Counts down by the client's clock. The device clock may be set back meanwhile, and the countdown would not end. */
+/** Counts down with the client's clock. With the device clock, a countdown would not end if the clock is set back. */
 function useSecondsUntil(time: number | null, clock: () => number) {
   const [now, setNow] = useState(clock);
   useEffect(() => {

@@ -3,7 +3,7 @@ import { useMutation } from "@tanstack/react-query";
 
 import { DEMO_USERS } from "./settings.ts";
 
-/** A button for each person of the demo. A project has its own way to sign in here; nothing else changes. */
+/** Shows a button for each demo user. In your project, replace this component with your own sign-in. */
 export function SignIn({ supabase }: { supabase: SupabaseClient }) {
   const signIn = useMutation({
     async mutationFn(username: string) {
@@ -15,7 +15,7 @@ export function SignIn({ supabase }: { supabase: SupabaseClient }) {
   return (
     <section className="card" aria-labelledby="sign-in">
       <h2 id="sign-in">Who are you?</h2>
-      <p>You are watching as a guest. Sign in to write and to vote.</p>
+      <p>You are watching as a guest. Sign in to chat and vote.</p>
       <div className="people">
         {DEMO_USERS.map((username) => (
           <button key={username} type="button" disabled={signIn.isPending} onClick={() => signIn.mutate(username)}>

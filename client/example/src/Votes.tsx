@@ -1,6 +1,6 @@
 import { useTally, useVote } from "@usher/client/react";
 
-/** The open voting, or the one that closed last. */
+/** Shows the open poll, or else the one that closed last. */
 export function Votes({ session }: { session: string }) {
   const tally = useTally(session);
   const { vote, canVote, isPending, error } = useVote(session);
@@ -11,7 +11,7 @@ export function Votes({ session }: { session: string }) {
       <h2 id="question">{tally.question}</h2>
       <p>
         {tally.total} {tally.total === 1 ? "vote" : "votes"}
-        {tally.status === "closed" && ", final"}
+        {tally.status === "closed" && ", final result"}
       </p>
       <div className="ballot" aria-busy={isPending}>
         {tally.rows.map((row) => (
@@ -28,7 +28,7 @@ export function Votes({ session }: { session: string }) {
           </button>
         ))}
       </div>
-      {error && <p role="alert">Your vote was not taken: {error.message}</p>}
+      {error && <p role="alert">Your vote did not count: {error.message}</p>}
     </section>
   );
 }

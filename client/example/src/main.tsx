@@ -13,7 +13,7 @@ import { SUPABASE_KEY, SUPABASE_URL, USHER_URL } from "./settings.ts";
 const supabase: SupabaseClient<Database> = createClient<Database>(SUPABASE_URL, SUPABASE_KEY);
 const queryClient = new QueryClient();
 
-// One provider for the whole tree: all hooks share one socket, which follows the sign-in of the supabase-js client.
+// One provider for the whole tree. All hooks share one socket, which uses the sign-in of the supabase-js client.
 createRoot(document.getElementById("root") as HTMLElement).render(
   <StrictMode>
     <QueryClientProvider client={queryClient}>

@@ -1,4 +1,5 @@
-// An evening in which a gateway says everything that it can say. Lina watches; the database and the gateway have a life.
+// A script that makes a gateway send every kind of frame. Lina is the viewer. The script also changes the database and
+// restarts the gateway.
 
 import pg from "pg";
 
@@ -13,14 +14,14 @@ const VOTING = "b0115000-0000-4000-8000-000000000001";
 const SECOND_VOTING = "b0115000-0000-4000-8000-0000000000ff";
 const [FIRST, SECOND] = ["f1100000-0000-4000-8000-000000000001", "f1100000-0000-4000-8000-000000000002"];
 const MESSAGE = "c4a70000-0000-4000-8000-0000000000ff";
-/** The gateway warns 60 s before a token runs out. */
+/** The first token expires soon: the gateway warns 60 s before. */
 const SHORT_TOKEN_SECONDS = 64;
 
-/** Plays the evening on a gateway of its own and gives the tape. */
+/** Runs the script on a new gateway and returns the tape. */
 export async function recordEvening(note: string): Promise<Tape> {
   const demo = await startDemo();
   const database = new pg.Client(demo.database_url);
-  // A resume token is renewed at half of its life.
+  // The gateway renews a resume token at half of its lifetime.
   const gateway = await startGateway(demo, { USHER_RESUME_TTL: "10", USHER_DRAIN_SECONDS: "2" });
   const lines: Line[] = [];
   const outcomes: Promise<number | string>[] = [];
@@ -35,7 +36,7 @@ export async function recordEvening(note: string): Promise<Tape> {
   const session = usher.session(SESSION);
 
   const hears = (type: string, from: number) => lines.findIndex((line, at) => at >= from && isHeard(line, type)) >= 0;
-  /** Does something and waits for what is heard of it. */
+  /** Runs `act` and waits until the client has received these types. */
   const after = async (act: () => unknown, ...types: string[]) => {
     const from = lines.length;
     await act();
@@ -52,7 +53,7 @@ export async function recordEvening(note: string): Promise<Tape> {
     if (result === null) return;
     outcomes.push(result);
     await result;
-    // The log may bring a message before its answer comes.
+    // The log event of a message can arrive before its answer.
     await until(() => isAnswered(lines.slice(from)), JSON.stringify(deed));
   };
   const live = () => until(() => session.status === "live", "live");
@@ -105,7 +106,7 @@ export async function recordEvening(note: string): Promise<Tape> {
     await after(() => slow(60), "session.updated");
     await does({ does: "send", body: "too soon" });
     await after(() => slow(0), "session.updated");
-    // A time-out, which ends.
+    // A time-out with an end.
     await after(
       () =>
         sql(`insert into public.session_bans (session_id, user_id, until, reason)
@@ -115,12 +116,12 @@ export async function recordEvening(note: string): Promise<Tape> {
     );
     await does({ does: "send", body: "from outside" });
     await after(() => sql(`delete from public.session_bans where user_id = '${LINA}'`), "access", "member.unbanned");
-    // Another session beside it, and a look whether the connection lives.
+    // A second session, and a liveness check.
     await after(() => does({ does: "follow" }), "subscribed");
     await after(() => does({ does: "leave" }), "unsubscribed");
     await after(() => does({ does: "wake" }), "pong");
     await until(() => hears("token_expiring", 0) && hears("resume_token", 0), "time passes");
-    // The gateway dies, is deployed anew, and finds a database from another time.
+    // A kill of the gateway, a deployment, and a database with another identity.
     await gateway.kill();
     await sql(
       `insert into public.chat_messages (session_id, user_id, body) values ('${SESSION}', '${OTTO}', 'anybody?')`,
@@ -133,7 +134,7 @@ export async function recordEvening(note: string): Promise<Tape> {
     await after(() => sql("update usher.identity set id = gen_random_uuid()"), "reset");
     await live();
     await does({ does: "send", body: "still here" });
-    // Out for good.
+    // A permanent ban.
     const ban = `insert into public.session_bans (session_id, user_id) values ('${SESSION}', '${LINA}')`;
     await after(() => sql(ban), "unsubscribed");
     await until(() => usher.connection.status === "stopped", "stopped");
@@ -161,7 +162,7 @@ function isAnswered(lines: readonly Line[]): boolean {
 async function until(holds: () => boolean, what: string): Promise<void> {
   const deadline = Date.now() + 30_000;
   while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`it did not come: ${what}`);
+    if (Date.now() > deadline) throw new Error(`did not happen within 30 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -1,4 +1,4 @@
-// A client before a gateway that says what the tape has, and a gateway before a client that says what the tape has.
+// Replays a tape: the gateway's frames to this client, and the client's frames to this gateway.
 
 import { once } from "node:events";
 import { WebSocket } from "ws";
@@ -7,18 +7,18 @@ import { type Session, Usher } from "../../src/index.ts";
 import { type FakeSocket, FakeWorld, settle } from "../fakes.ts";
 import { type Frame, type Line, perform, SESSION, shown, type Tape, TOKEN } from "./tape.ts";
 
-/** Names that are new each time, such as ids and nonces: those on the tape, each with today's. */
+/** Maps values that differ in each run, such as ids and nonces, from the tape to this run. */
 class Names {
   readonly #names = new Map<unknown, unknown>();
 
-  /** Learns from two frames that say the same. */
+  /** Learns the values of two corresponding frames. */
   learn(taped: unknown, own: unknown): void {
     if (typeof taped === "string" && typeof own === "string") this.#names.set(taped, own);
     if (typeof taped !== "object" || typeof own !== "object" || taped === null || own === null) return;
     for (const [key, value] of Object.entries(taped)) this.learn(value, (own as Record<string, unknown>)[key]);
   }
 
-  /** The frame with today's names. */
+  /** Returns the frame with the values of this run. */
   in<Value>(value: Value): Value {
     if (Array.isArray(value)) return value.map((item) => this.in(item)) as Value;
     if (typeof value !== "object" || value === null) return (this.#names.get(value) ?? value) as Value;
@@ -26,7 +26,7 @@ class Names {
   }
 }
 
-/** Plays the gateway's part of a tape to today's client. `change` may alter what is said. */
+/** Replays the gateway's frames of a tape to this client. `change` may alter each frame. */
 export async function playToClient(tape: Tape, change: (frame: Frame) => readonly object[] = (frame) => [frame]) {
   const world = new FakeWorld();
   let tokens = 0;
@@ -49,7 +49,7 @@ export async function playToClient(tape: Tape, change: (frame: Frame) => readonl
       if (found !== undefined) return found;
       await world.pass(100);
     }
-    throw new Error(`the client did not do its part: ${what}`);
+    throw new Error(`the client did not send: ${what}`);
   };
   for (const line of tape.lines) {
     if ("does" in line) {
@@ -81,20 +81,20 @@ function next(socket: FakeSocket | undefined, taped: Frame, said: ReadonlySet<ob
   return socket?.said.find((frame) => frame.type === taped.type && !said.has(frame));
 }
 
-/** What today's gateway needs for the client's part of a tape. */
+/** The gateway and database of a replay. */
 export interface Stage {
   readonly url: string;
   readonly token: () => string;
   readonly sql: (text: string) => Promise<unknown>;
 }
 
-/** Plays the client's part of a tape to a gateway; gives each answer, as it was and as it is. */
+/** Replays the client's frames of a tape to a gateway. Returns each answer together with the one on the tape. */
 export async function playToGateway(tape: Tape, { url, token, sql }: Stage): Promise<{ taped: Frame; own: Frame }[]> {
   const names = new Names();
   const answers: { taped: Frame; own: Frame }[] = [];
   let socket: WebSocket | null = null;
   let heard: Frame[] = [];
-  // Another version may number the same evening otherwise: a position moves by as much as the heads differ.
+  // Another version may give other event numbers. Shifts each position by the difference of the heads.
   let shift = 0;
   for (const line of tape.lines) {
     if ("sql" in line) await sql(line.sql);
@@ -124,7 +124,7 @@ export async function playToGateway(tape: Tape, { url, token, sql }: Stage): Pro
   return answers;
 }
 
-/** Answers, and what comes of a change in the database. The rest comes when it comes. */
+/** Selects answers and the results of database changes. Other frames arrive at any time. */
 function isWaitedFor({ hears }: Line & { hears: Frame }): boolean {
   return hears.id !== undefined || ["welcome", "pong", "access", "reset", "unsubscribed"].includes(hears.type);
 }
@@ -134,7 +134,7 @@ function take(heard: Frame[], { type, id }: Frame): Frame | undefined {
   return at < 0 ? undefined : heard.splice(at, 1)[0];
 }
 
-/** What a client gives back as it got it. */
+/** Selects the values that a client sends back unchanged. */
 function opaque({ message, epoch, resume_token }: Frame): object {
   return { message, epoch, resume_token };
 }
@@ -145,5 +145,5 @@ async function waitFor<Value>(look: () => Value | undefined, what: string): Prom
     if (found !== undefined) return found;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  throw new Error(`the gateway did not do its part: ${what}`);
+  throw new Error(`the gateway did not send: ${what}`);
 }

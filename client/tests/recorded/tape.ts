@@ -1,17 +1,17 @@
-// What was said on the sockets of one client, in order, with what the viewer did and what was done to the database.
+// A tape: the frames on the sockets of one client in order, with the viewer's actions and the database changes.
 
 import { WebSocket } from "ws";
 
 import type { Session, Usher } from "../../src/index.ts";
 
 export const SESSION = "5e551000-0000-4000-8000-000000000001";
-/** A private session of the demo, which its viewer Lina may see. */
+/** A private session of the demo. Its viewer Lina may see it. */
 export const OTHER = "5e551000-0000-4000-8000-000000000002";
 
-/** Whatever a frame is made of. */
+/** A frame of any type. */
 export type Frame = { readonly type: string; readonly id?: number } & Readonly<Record<string, unknown>>;
 
-/** What a viewer does. */
+/** An action of the viewer. */
 export type Deed =
   | { readonly does: "send"; readonly body: string; readonly replyTo?: string }
   | { readonly does: "vote"; readonly voting: string; readonly movie: string | null }
@@ -26,22 +26,22 @@ export type Line =
   | { readonly closed: number }
   | { readonly sql: string };
 
-/** A session from its first frame to its last. */
+/** A recorded conversation, from the first frame to the last. */
 export interface Tape {
-  /** How it was made. */
+  /** A note about the origin of the tape. */
   readonly note: string;
   readonly server: string;
   readonly lines: readonly Line[];
-  /** What each `send` and `vote` came to, in order: a number, `ok`, or the name of a refusal. */
+  /** The result of each `send` and `vote`, in order: an event number, `ok`, or an error code. */
   readonly outcomes: readonly (number | string)[];
-  /** What the client of that day had in the end. */
+  /** The final state of the client that recorded the tape. */
   readonly shows: object;
 }
 
-/** In the place of access tokens, which nobody should find in a repository. */
+/** Replaces access tokens on a tape, so that the repository contains none. */
 export const TOKEN = "<access token>";
 
-/** A WebSocket whose frames go on the tape. */
+/** Returns a WebSocket class that records its frames. */
 export function recording(lines: Line[]) {
   let opened = 0;
   return class extends WebSocket {
@@ -60,7 +60,7 @@ export function recording(lines: Line[]) {
   };
 }
 
-/** Does what a viewer did; gives what it comes to, where it comes to something. */
+/** Performs an action of the viewer. Returns the result of a `send` or `vote`, and null for the others. */
 export function perform(
   deed: Deed,
   usher: Usher,
@@ -91,7 +91,7 @@ function outcome(promise: Promise<unknown>): Promise<number | string> {
   );
 }
 
-/** What a client shows in the end, by the names that its state has. */
+/** Returns the part of a session's state that a tape stores. */
 export function shown({ state }: Session): object {
   const { status, error, info, can, viewers, votings, chat, continuity } = state;
   const { messages } = chat;
@@ -103,7 +103,7 @@ export function shown({ state }: Session): object {
   return { status, error: error?.code ?? null, info, can, viewers, votings, messages, pending, continuity };
 }
 
-/** The tape as it is kept: a line of text for each line of it, so that a difference can be read. */
+/** Formats a tape as JSON with one text line per tape line, so that a diff is readable. */
 export function written({ lines, ...rest }: Tape): string {
   const texts = lines.map((line) => `    ${JSON.stringify(line)}`);
   return (
@@ -114,7 +114,7 @@ export function written({ lines, ...rest }: Tape): string {
   );
 }
 
-/** The kinds of frames among them, each with all that were of it. */
+/** Groups the received frames and events by type. */
 export function kindsOf(lines: readonly Line[]): Map<string, Frame[]> {
   const kinds = new Map<string, Frame[]>();
   const add = (kind: string, frame: Frame) => kinds.set(kind, [...(kinds.get(kind) ?? []), frame]);
@@ -127,7 +127,7 @@ export function kindsOf(lines: readonly Line[]): Map<string, Frame[]> {
   return kinds;
 }
 
-/** Paths of what `before` has and `now` has not, or has as another type. What was null tells nothing. */
+/** Returns the paths that `now` lacks, or has with another type than `before`. Ignores null values of `before`. */
 export function missing(before: unknown, now: unknown, path = ""): string[] {
   if (before === null || before === undefined) return [];
   if (typeof before !== typeof now || Array.isArray(before) !== Array.isArray(now) || now === null) return [path];
