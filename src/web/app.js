@@ -1,4 +1,4 @@
-// The viewer's page: watch, talk, vote.
+// The viewer's page: watch, chat, vote.
 
 import { byId } from "./dom.js";
 import { openPage } from "./page.js";
@@ -48,20 +48,20 @@ function makeViews(follow, place) {
   ];
 
   function refused({ code, message }) {
-    // Another choice was made meanwhile: that one has its own answer.
+    // The viewer has voted again. The later vote has its own answer.
     if (code === "superseded") return;
-    const text = VOTE_ERRORS[code] ?? `Your vote was not counted: ${message}`;
+    const text = VOTE_ERRORS[code] ?? `Your vote did not count: ${message}`;
     dispatch({ type: "toast", tone: "warn", text });
   }
 }
 
 const VOTE_ERRORS = {
-  no_answer: "No answer to your vote. Please try again.",
-  voting_closed: "Voting has closed; this vote came too late.",
-  conflict: "Votes cannot be changed here; your first one counts.",
+  no_answer: "The server did not answer. Please vote again.",
+  voting_closed: "This poll is closed. Your vote came too late.",
+  conflict: "You cannot change your vote in this poll. Your first vote counts.",
   banned: "You are timed out and cannot vote.",
   session_ended: "This session has ended.",
   forbidden: "You cannot vote in this session.",
-  rate_limited: "That was a little fast. Try again in a moment.",
-  busy: "This poll is locked at the moment. Please try again.",
+  rate_limited: "You voted too often in a short time. Try again in a moment.",
+  busy: "This poll is busy. Please vote again.",
 };

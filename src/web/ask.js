@@ -1,8 +1,8 @@
-// Asks before what cannot be undone, or where there is a choice; the dialog is the browser's own.
+// Shows a confirmation dialog with choices. Uses the browser's <dialog>.
 
 import { byId, el, setText } from "./dom.js";
 
-/** Resolves to the `value` of the chosen one of `choices` ({value, label, danger}), or to null. */
+/** Shows the dialog. Resolves to the `value` of the chosen entry of `choices` ({value, label, danger}), or to null. */
 export function ask({ title, text, choices }) {
   const dialog = byId("ask");
   setText(byId("ask-title"), title);

@@ -1,10 +1,10 @@
-// Shows the standing of a voting as bars that nobody can press: for the studio and the overlay.
+// Shows the results of a poll as bars without buttons, for the studio and the overlay.
 
 import { standing } from "./client/votings.js";
 import { el, setAttribute, setText } from "./dom.js";
 import { percent, plural } from "./format.js";
 
-/** The bars in an element that is a list. Elements are kept between renders, so that bars glide. */
+/** Renders bars into a list element. Keeps the elements between renders, so that bars move smoothly. */
 export function barsView(list) {
   let shown = "";
   let rows = new Map();

@@ -1,9 +1,9 @@
-// The gateway's calls for those who moderate, with the token of the page's address.
+// The gateway's HTTP calls for moderators, with the token from the page's address.
 
 import { call } from "./client/http.js";
 import { normalId } from "./client/ids.js";
 
-/** The calls for one session. Each gives the `data` of the answer, or rejects by name. */
+/** Returns the calls for one session. Each resolves to the `data` of the answer, or rejects with a code. */
 export function callsOf(session, token) {
   const caller = { world: { fetch: (url, init) => fetch(url, init) }, base: "", token: async () => token };
   const send = (method, path, body) =>
@@ -23,12 +23,11 @@ export function callsOf(session, token) {
   };
 }
 
-/** A refusal in a sentence. */
+/** Turns an error into a sentence that says what to do. */
 export function words({ code, message, retryAfterMs }) {
-  if (code === "no_answer") return "The gateway cannot be reached. Nothing was changed.";
-  if (code === "busy") return "The session is busy at the moment, and nothing was changed. Try again.";
-  if (code === "unavailable") return "The database cannot be reached at the moment. Try again.";
-  if (code === "busy") return "Another change holds this back at the moment. Try again.";
+  if (code === "no_answer") return "Cannot reach the gateway. Check your connection and try again.";
+  if (code === "busy") return "The session is busy, so nothing changed. Try again.";
+  if (code === "unavailable") return "The gateway cannot reach the database. Try again in a moment.";
   const sentence = message.charAt(0).toUpperCase() + message.slice(1);
-  return retryAfterMs ? `${sentence} (in ${Math.ceil(retryAfterMs / 1000)} s)` : `${sentence}.`;
+  return retryAfterMs ? `${sentence}. Try again in ${Math.ceil(retryAfterMs / 1000)} s.` : `${sentence}.`;
 }

@@ -1,23 +1,23 @@
-// Gives each viewer a stable colour that can be read on dark and on light, and each title its own picture.
+// Derives a readable colour for each viewer, for dark and light backgrounds, and a picture for each title.
 //
 // Pure: the same text gives the same colours on every screen.
 
-/** The backgrounds on which a name is hardest to read, in the dark scheme and in the light one. */
+/** The background on which names are hardest to read, in each colour scheme. */
 export const NAME_BACKGROUNDS = { dark: [38, 42, 58], light: [228, 222, 206] };
 const CONTRAST_MIN = 5;
 
-/** A 32-bit hash of a text (FNV-1a). */
+/** Returns a 32-bit hash of a text (FNV-1a). */
 export function hash(text) {
   let value = 0x811c9dc5;
   for (let at = 0; at < text.length; at += 1) {
     value = Math.imul(value ^ text.charCodeAt(at), 0x01000193);
   }
-  // One more round of mixing: ids of the same prefix must not share a hue.
+  // Mixes once more, so that ids with the same prefix get different hues.
   value = Math.imul(value ^ (value >>> 15), 0x2c1b3c6d);
   return (value ^ (value >>> 13)) >>> 0;
 }
 
-/** The colour of a name: its own hue, as light or as dark as reading needs. */
+/** Returns the CSS colour of a name: a hue from the id, with enough contrast in each colour scheme. */
 export function nameColour(id) {
   const value = hash(String(id));
   const hue = value % 360;
@@ -31,13 +31,13 @@ export function nameColour(id) {
   return `light-dark(${shade(42, -2, NAME_BACKGROUNDS.light)}, ${shade(62, 2, NAME_BACKGROUNDS.dark)})`;
 }
 
-/** The contrast of two colours as WCAG reckons it. */
+/** Returns the contrast ratio of two colours, as WCAG defines it. */
 export function contrast(a, b) {
   const [light, dark] = [luminance(a), luminance(b)].sort((x, y) => y - x);
   return (light + 0.05) / (dark + 0.05);
 }
 
-/** The red, green and blue of an hsl colour, 0 to 255. */
+/** Converts an HSL colour to red, green and blue, each from 0 to 255. */
 export function rgb(hue, saturation, lightness) {
   const s = saturation / 100;
   const l = lightness / 100;
@@ -49,7 +49,7 @@ export function rgb(hue, saturation, lightness) {
   return [channel(0), channel(8), channel(4)];
 }
 
-/** A poster for a title: layered gradients, dark enough that white lettering reads on them. */
+/** Returns a CSS background for a title: layered gradients, dark enough for white text. */
 export function posterArt(title) {
   const value = hash(title);
   const hue = value % 360;
@@ -64,7 +64,7 @@ export function posterArt(title) {
   ].join(", ");
 }
 
-/** Up to two letters that stand for a title or a name. */
+/** Returns one or two initials of a title or a name. */
 export function initials(text) {
   const words = text
     .trim()

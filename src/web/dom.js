@@ -1,13 +1,13 @@
-// Makes and changes elements; text goes in as text only.
+// Creates and changes elements. Inserts text only as text, never as HTML.
 
-/** The element of that id, which the page is known to have. */
+/** Returns the element with this id. Throws if the page has none. */
 export function byId(id) {
   const element = document.getElementById(id);
   if (!element) throw new Error(`the page has no element ${id}`);
   return element;
 }
 
-/** A new element. `properties` become attributes, `class` the class; children are elements or text. */
+/** Creates an element with attributes, an optional `class` and `onclick`, and children (elements or text). */
 export function el(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -20,17 +20,17 @@ export function el(name, properties = {}, ...children) {
   return element;
 }
 
-/** Sets a text, when it differs: an unchanged live region must stay silent. */
+/** Sets a text if it differs, so that a screen reader does not repeat an unchanged live region. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Shows or hides. */
+/** Shows or hides an element. */
 export function setShown(element, shown) {
   if (element.hidden === shown) element.hidden = !shown;
 }
 
-/** Sets or removes an attribute. */
+/** Sets an attribute, or removes it if the value is null, undefined or false. */
 export function setAttribute(element, name, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));

@@ -1,4 +1,4 @@
-// The shell of every page that follows a session: gives the client a token, folds what it tells, and draws.
+// Connects a page to a session: passes the token to the client, applies its changes to the room, and draws.
 
 import { connect } from "./client/index.js";
 import { StoppedError } from "./client/errors.js";
@@ -9,8 +9,8 @@ import { initialRoom, reduce } from "./room.js";
 const WARN_EXPIRY_MS = 60_000;
 
 /**
- * Follows a session. `draw(room)` is called once a frame in which something has changed. Gives {session, client, call,
- * room, dispatch, retry}.
+ * Follows a session. Calls `draw(room)` at most once per animation frame, after a change. Returns {session, dispatch,
+ * retry, room}.
  */
 export function followSession({ id, token, history, draw }) {
   const me = identityOf(token);
@@ -27,13 +27,13 @@ export function followSession({ id, token, history, draw }) {
   session.on("change", (state) => dispatch({ type: "session", state }));
   session.on("failed", (item) => dispatch({ type: "refused", error: item.error }));
   dispatch({ type: "connection", state: client.connection });
-  // One long timer, and not a look at the clock each second.
+  // Uses one long timer instead of checking the clock every second.
   const warnIn = me.expiresAt === null ? null : Math.max(0, me.expiresAt - WARN_EXPIRY_MS - now());
-  // A page that is open for 24 days does without the warning.
+  // Skips the warning if it is more than 24 days away, which is too long for a browser timer.
   if (warnIn !== null && warnIn <= TIMER_MS_MAX) setTimeout(warn, warnIn);
   return { session, dispatch, retry, room: () => room };
 
-  // A link's token is never renewed. Whether it ran out while it was in use, its own date says.
+  // The page cannot renew the token of a link. After the first connection, an expired token ends the session.
   function getToken() {
     if (hasOpened && me.expiresAt !== null && me.expiresAt <= now())
       throw new StoppedError("token_expired", "the token in the address has expired");
@@ -44,21 +44,21 @@ export function followSession({ id, token, history, draw }) {
     room = reduce(room, { ...action, now: now() });
     if (drawing) return;
     drawing = true;
-    // Many frames of one instant are drawn once. A hidden page draws nothing.
+    // Draws several changes together. A hidden page draws nothing.
     requestAnimationFrame(() => {
       drawing = false;
       draw(room);
     });
   }
 
-  /** Tries now what would be tried later; what has stopped for good begins anew. */
+  /** Retries immediately. Reloads the page if the session or the connection has stopped. */
   function retry() {
     if (room.session.status === "stopped" || room.connection.status === "stopped") location.reload();
     else client.wake();
   }
 
   function warn() {
-    const text = "Your sign-in expires within a minute. Open a fresh link to stay signed in.";
+    const text = "Your sign-in expires within a minute. Open a new link to stay signed in.";
     if (room.connection.status === "open") dispatch({ type: "toast", tone: "warn", text });
   }
 }

@@ -1,31 +1,31 @@
-// Reads who the viewer is and which session is wanted from the page's address.
+// Reads the session and the viewer's identity from the page's address.
 //
-// The token sits in the fragment, which no browser sends to a server. It is read here for its name only; what it is
-// worth, the gateway decides.
+// The token is in the fragment, which browsers do not send to servers. This page reads only its claims. The gateway
+// verifies it.
 
 import { normalId } from "./client/ids.js";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-/** Whether `text` is a session id. */
+/** Returns whether `text` is a session id. */
 export function isSessionId(text) {
   return UUID.test(normalId(text));
 }
 
-/** {session, token} of a page address; null where absent. */
+/** Returns {session, token} of a page address; null for a missing part. */
 export function placeOf(search, hash) {
   const session = new URLSearchParams(search).get("session")?.trim() || null;
   const token = new URLSearchParams(hash.replace(/^#/, "")).get("token")?.trim() || null;
   return { session: session === null ? null : normalId(session), token };
 }
 
-/** The address of a page for a session, with further settings, and maybe a token. */
+/** Returns the query and fragment of a page address for a session, with settings and an optional token. */
 export function addressOf(session, token, settings = {}) {
   const query = `?${new URLSearchParams({ session, ...settings })}`;
   return token ? `${query}#${new URLSearchParams({ token })}` : query;
 }
 
-/** Who a token says that its bearer is, and until when: {sub, name, anonymous, expiresAt}. */
+/** Returns the identity in a token's claims: {sub, name, anonymous, expiresAt}. */
 export function identityOf(token) {
   const claims = token === null ? null : claimsOf(token);
   const expiresAt = Number.isFinite(claims?.exp) ? claims.exp * 1000 : null;

@@ -1,20 +1,20 @@
-// Puts the client's messages and the page's own marks (votings, dividers) into one list, as the chat shows it.
+// Merges the client's messages with the page's marks (poll lines, dividers) into the list that the chat shows.
 //
-// Pure. A message that has not changed gives the same item, so that a view can compare by reference.
+// Pure. An unchanged message gives the same item, so a view can compare by reference.
 
-/** Marks kept: an evening of votings. */
+/** The most marks that a page keeps. Enough for the polls of an evening. */
 export const MARKS_MAX = 100;
-/** Messages of one author this close together are shown under one name. */
+/** Messages of one author within this time share one heading. */
 const FOLLOWS_MS = 3 * 60_000;
 
 const known = new WeakMap();
 
-/** The list: messages in their order, each mark after the messages of smaller numbers. */
+/** Returns the list: messages in order, each mark after the messages with smaller numbers. */
 export function itemsOf(chat, marks) {
   const items = [];
   const rest = [...marks].sort((a, b) => a.seq - b.seq);
   const first = chat.messages.find((message) => message.seq !== null)?.seq ?? 0;
-  // What lies before the window comes back with its messages.
+  // Leaves out marks before the window. They appear when the viewer loads their messages.
   while (chat.before !== null && rest.length > 0 && rest[0].seq < first - 1) rest.shift();
   for (const message of chat.messages) {
     while (rest.length > 0 && message.seq !== null && rest[0].seq < message.seq) items.push(rest.shift());
@@ -23,20 +23,20 @@ export function itemsOf(chat, marks) {
   return [...items, ...rest];
 }
 
-/** The line that an event of the log is worth beside the messages; null for most. */
+/** Returns the chat line for a poll event; null for other events. */
 export function lineOf({ seq, type, at, data }) {
   const line = (text) => ({ kind: "line", id: `line-${seq}`, seq, at: Date.parse(at) || 0, text });
-  if (type === "voting.opened") return line(`Voting is open: ${data.question}`);
-  if (type === "voting.closed") return line(`Voting has closed: ${winnerOf(data) ?? data.question}`);
+  if (type === "voting.opened") return line(`Poll opened: ${data.question}`);
+  if (type === "voting.closed") return line(`Poll closed: ${winnerOf(data) ?? data.question}`);
   return null;
 }
 
-/** The message of that id, or null when it is not in the list. */
+/** Returns the message with this id; null if the list does not contain it. */
 export function messageById(items, id) {
   return items.findLast((item) => item.kind === "message" && item.id === id) ?? null;
 }
 
-/** Whether `item` reads on from `previous`: same author, soon after, no quote between. */
+/** Returns whether `item` continues `previous`: same author, within three minutes, not a reply. */
 export function continues(item, previous) {
   if (!previous || item.kind !== "message" || previous.kind !== "message") return false;
   if (item.userId !== previous.userId || item.replyTo) return false;
@@ -52,7 +52,7 @@ function itemOf(message) {
     seq: message.seq,
     at: Date.parse(message.created_at) || 0,
     userId: message.user_id,
-    name: message.author?.display_name || message.author?.username || "Someone",
+    name: message.author?.display_name || message.author?.username || "Unknown user",
     role: message.author?.role ?? "viewer",
     body: message.deleted_at ? null : message.body,
     deleted: Boolean(message.deleted_at) || typeof message.body !== "string",

@@ -1,9 +1,9 @@
-// The time of a page: it starts as the device's and never goes back, so that no countdown and no wait gets stuck.
+// The page's clock. It starts at the device time and never runs backwards, so countdowns and waits always end.
 
 import { steadyClock } from "./client/clock.js";
 
-/** Milliseconds since 1970. */
+/** Returns milliseconds since 1970. */
 export const now = steadyClock();
 
-/** Browsers run a timer of more than this at once. */
+/** The longest timer. A browser runs a longer one immediately. */
 export const TIMER_MS_MAX = 2 ** 31 - 1;

@@ -1,11 +1,11 @@
-// Reads what the gateway counts, as /metrics says it.
+// Parses the gateway's /metrics.
 //
-// Pure. Knows the part of OpenMetrics that the gateway writes: names, one label at most, numbers.
+// Pure. Supports the part of OpenMetrics that the gateway writes: names, at most one label, numbers.
 
 const LINE = /^(\w+)(?:\{(.*)\})? (\S+)$/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
-/** The samples of a text: name to a list of {labels, value}. Null where the text has none of the gateway's. */
+/** Parses a text into a map from name to a list of {labels, value}. Returns null for a text of another server. */
 export function parse(text) {
   const samples = new Map();
   for (const line of text.split("\n")) {
@@ -19,18 +19,18 @@ export function parse(text) {
   return samples.has("usher_connections") ? samples : null;
 }
 
-/** The value of a metric, summed over its labels; 0 where it was not touched so far. */
+/** Returns the value of a metric, summed over its labels; 0 for an unknown one. */
 export function valueOf(samples, name) {
   return (samples.get(name) ?? []).reduce((sum, { value }) => sum + value, 0);
 }
 
-/** How much a counter grew a second between two readings; NaN where the gateway began anew. */
+/** Returns the growth of a counter per second between two readings; NaN after a restart of the gateway. */
 export function rateOf(before, after, seconds, name) {
   const grown = valueOf(after, name) - valueOf(before, name);
   return grown < 0 || seconds <= 0 ? Number.NaN : grown / seconds;
 }
 
-/** The growth of a counter by the value of its one label, the largest first; nothing that did not grow. */
+/** Returns the growth of a counter per label value, largest first. Leaves out values that did not grow. */
 export function grownBy(before, after, name) {
   const labelOf = ({ labels }) => Object.values(labels)[0] ?? "";
   const old = new Map((before.get(name) ?? []).map((sample) => [labelOf(sample), sample.value]));
@@ -41,8 +41,8 @@ export function grownBy(before, after, name) {
 }
 
 /**
- * The bound below which a share of what a histogram saw between two readings lies; NaN where it saw nothing. What is beyond
- * the last bound counts as that.
+ * Returns a quantile of the values that a histogram recorded between two readings, as the upper bound of its bucket.
+ * Values above the last finite bound count as that bound. Returns NaN if it recorded no value.
  */
 export function quantileOf(before, after, name, share) {
   const old = new Map(bucketsOf(before, name));

@@ -1,7 +1,7 @@
-// The overlay: chat and votes over a video, in OBS, for a whole evening.
+// The overlay: chat and poll over a video in OBS.
 //
-// Draws when something has changed and not otherwise: there is no loop and no clock that ticks. Between a lost connection
-// and the next one it shows what it last knew. Says something only where a person has to do something.
+// Draws only after a change, without a loop or a ticking clock. While it reconnects, it shows the last state. It shows
+// an error only if a person has to act.
 
 import { barsView } from "./bars.js";
 import { nameColour } from "./colour.js";
@@ -17,8 +17,8 @@ const HISTORY = 30;
 const place = placeOf(location.search, location.hash);
 const settings = settingsOf(location.search);
 const bars = barsView(byId("bars"));
-const rows = new Map(); // Message id to {item, element}.
-let wake = null; // The one timer: the next moment at which something fades.
+const rows = new Map(); // From message id to {item, element}.
+let wake = null; // The only timer. It fires when the next message or result must disappear.
 let closing = { id: null, at: 0 };
 
 setAttribute(byId("overlay"), "data-side", settings.side);
@@ -28,11 +28,11 @@ const follow =
   place.session && isSessionId(place.session)
     ? followSession({ id: place.session, token: place.token, history: HISTORY, draw })
     : null;
-if (follow === null) say("The address of this overlay names no session: ?session=… is missing.");
+if (follow === null) say("The address of this overlay has no session ID. Add ?session=… to the URL in OBS.");
 
 function draw(room) {
   const stop = stopCode(room);
-  say(stop === null ? null : (STOPS[stop] ?? `The overlay was stopped: ${stop}.`));
+  say(stop === null ? null : (STOPS[stop] ?? `The overlay stopped (${stop}). Refresh the browser source in OBS.`));
   const now = time();
   const moments = [settings.votes ? drawVote(room, now) : null, settings.chat ? drawChat(room, now) : null];
   const next = Math.min(...moments.map((moment) => moment ?? Number.POSITIVE_INFINITY));
@@ -40,11 +40,11 @@ function draw(room) {
   if (Number.isFinite(next)) wake = setTimeout(() => draw(follow.room()), Math.min(next - now + 20, TIMER_MS_MAX));
 }
 
-/** Draws the voting; gives when it is to go. */
+/** Draws the poll. Returns the time when its result must disappear; null if it has none. */
 function drawVote(room, now) {
   const voting = currentVoting(room);
   const isClosed = voting?.status === "closed";
-  // A result that was there from the start is old news.
+  // Does not show a result that was already there when the overlay opened.
   if (isClosed && closing.id !== voting.id) closing = { id: voting.id, at: wasOpen(voting.id) ? now : 0 };
   if (voting?.status === "open") setAttribute(byId("vote"), "data-open", voting.id);
   const until = isClosed ? closing.at + settings.resultMs : null;
@@ -61,7 +61,7 @@ function wasOpen(id) {
   return byId("vote").dataset.open === id;
 }
 
-/** Draws the newest messages; gives when the oldest of them is to go. */
+/** Draws the newest messages. Returns the time when the oldest one must disappear; null if it stays. */
 function drawChat(room, now) {
   const isFresh = (item) => settings.fadeMs === 0 || item.at + settings.fadeMs > now;
   const said = room.items.filter((item) => item.kind === "message" && !item.deleted && isFresh(item));
@@ -84,11 +84,11 @@ function drawChat(room, now) {
   return settings.fadeMs > 0 && shown.length > 0 ? shown[0].at + settings.fadeMs : null;
 }
 
-/** What has no room for all of it is not shown, but for the newest message: half a line looks broken. */
+/** Hides messages that do not fit completely, except the newest one. */
 function hideCut() {
   const list = byId("chat");
   const rows = [...list.children];
-  // All are measured before any is changed: one layout.
+  // Measures all rows before it changes one, so the browser computes the layout once.
   const isCut = rows.map((row) => row !== list.lastElementChild && row.offsetTop < list.offsetTop);
   for (const [index, row] of rows.entries()) setAttribute(row, "data-cut", isCut[index]);
 }
@@ -105,11 +105,12 @@ function say(text) {
 }
 
 const STOPS = {
-  unauthorized: "The token of this overlay is not valid. Make a new one and change the address in OBS.",
-  issuer_not_accepted: "This server does not accept the issuer of this overlay's token. Make a new one and change the address in OBS.",
-  token_too_large: "The token of this overlay is too large. Make a new one and change the address in OBS.",
-  token_expired: "The token of this overlay has expired. Make a new one and change the address in OBS.",
-  forbidden: "This overlay may not show the session: its token was revoked, or is for another session.",
-  not_found: "This overlay finds no such session. A private one needs a token in its address: #token=…",
-  banned: "This overlay may not show the session: its user is banned.",
+  unauthorized: "The token of this overlay is not valid. Create a new one and change the URL in OBS.",
+  issuer_not_accepted: "The token of this overlay is from another server. Create a new one and change the URL in OBS.",
+  token_too_large: "The token of this overlay is too large. Create a new one and change the URL in OBS.",
+  token_expired: "The token of this overlay has expired. Create a new one and change the URL in OBS.",
+  forbidden:
+    "The token of this overlay is revoked or belongs to another session. Create a new one and change the URL in OBS.",
+  not_found: "Session not found. Check the URL in OBS. A private session needs an overlay token in it: #token=…",
+  banned: "The user of this overlay is banned. Create an overlay token and change the URL in OBS.",
 };

@@ -1,5 +1,5 @@
-// What the pages for those who take part have in common: the address says which session, a card says what stands in the
-// way of it, and every view draws when something has changed, and as time passes.
+// The shared part of the viewer's page and the studio: reads the session from the address, shows a card if the session
+// cannot be shown, and updates the views after changes and as time passes.
 
 import { followSession } from "./follow.js";
 import { isSessionId, placeOf } from "./identity.js";
@@ -10,9 +10,11 @@ const TICK_MS = 250;
 const HISTORY = 100;
 
 /**
- * Opens a page. `makeViews(follow, place)` gives its views, each with some of `render(room)`, `tick(room, now)` as time
- * passes in sight, and `pass(room, now)` as it passes in sight or not. `instead(room)` gives a card of the page's own where
- * it has nothing to show; `welcome` is {title, text} where no session is named.
+ * Opens a page.
+ * - `makeViews(follow, place)` returns the views. A view has some of `render(room)` (after a change), `tick(room, now)`
+ *   (every 250 ms while the page is visible) and `pass(room, now)` (every 250 ms, even while it is hidden).
+ * - `instead(room)` returns the page's own card to show in place of the session, or null.
+ * - `welcome` is the {title, text} of the start screen.
  */
 export function openPage({ makeViews, instead, welcome }) {
   const place = placeOf(location.search, location.hash);

@@ -1,16 +1,16 @@
-// A plot of a few values over the last minutes: lines in an SVG, the newest at the right edge.
+// Plots a few values over the last minutes: lines in an SVG, the newest at the right edge.
 //
-// Draws when it is told to and not otherwise. What it shows is also said in words, for those who do not see it.
+// Draws only when the caller calls `draw`. Describes the plot in text for screen readers.
 
 import { el, setAttribute, setText } from "./dom.js";
 import { count } from "./format.js";
 
 const [WIDTH, HEIGHT] = [600, 120];
-/** A young plot shows this much, and grows from there: the first minutes would be a speck at the edge. */
+/** The shortest time axis. The axis grows with the data up to `spanMs`. */
 const SPAN_MS_MIN = 60_000;
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A plot over at most `spanMs`. `series` are {name, tone}; `format` puts a value into words. The element is `figure`. */
+/** Creates a plot over at most `spanMs`. `series` are {name, tone}; `format` formats a value. Returns {figure, draw}. */
 export function plotView({ label, series, spanMs, format = count }) {
   const now = el("strong", {}, "–");
   const top = el("span", { class: "plot-top", "aria-hidden": "true" });
@@ -33,7 +33,7 @@ export function plotView({ label, series, spanMs, format = count }) {
   );
   return { figure, draw };
 
-  /** `points` are {at, values}, oldest first, a value for each of the series. */
+  /** Draws the plot. `points` are {at, values}, oldest first, with one value per series. */
   function draw(points, at) {
     const from = Math.max(at - spanMs, Math.min(points[0]?.at ?? at, at - SPAN_MS_MIN));
     setText(since, `${Math.round((at - from) / 60_000)} min ago`);
@@ -50,7 +50,7 @@ export function plotView({ label, series, spanMs, format = count }) {
     for (const [index, { value }] of keys.entries()) setText(value, said(latest[index]));
     setText(top, format(ceiling));
     const all = series.map(({ name }, index) => `${name} ${said(latest[index])}`).join(", ");
-    setAttribute(svg, "aria-label", `${label}: ${all} now, at most ${format(most)} in the time shown`);
+    setAttribute(svg, "aria-label", `${label}: ${all} now, maximum ${format(most)} in the time shown`);
   }
 
   function said(value) {
@@ -58,14 +58,14 @@ export function plotView({ label, series, spanMs, format = count }) {
   }
 }
 
-/** A round number that is not below any value: 1, 2, 3, 4, 5, 6, 8, 10, 20, … */
+/** Returns the top of the axis: the next round number (1, 2, 3, 4, 5, 6, 8, 10, 20, …) that is not below `most`. */
 export function niceTop(most) {
   if (!(most > 0)) return 1;
   const unit = 10 ** Math.floor(Math.log10(most));
   return unit * [1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * unit >= most * 0.999_999);
 }
 
-/** The paths of a line and of the area under it; a value that is none leaves a hole. */
+/** Returns the SVG paths of a line and of the area below it. A value that is not finite leaves a gap. */
 export function pathOf(points, { from, to, top, width, height }) {
   const place = ({ at, value }) => {
     const x = Math.min(Math.max(((at - from) / (to - from)) * width, 0), width);

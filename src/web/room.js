@@ -1,18 +1,19 @@
-// What a page knows of a session beside what the client does: marks in the chat, what bars the viewer, the clock, notices.
+// The page's own state of a session, beside the client's: marks in the chat, reasons why the viewer may not write or
+// vote, the clock, and notices.
 //
-// Pure: action in, room out; `action.now` is the time. The promises (order, resumes, counts) are kept by client/.
+// A pure reducer; `action.now` is the time. The client keeps the promises (order, resumes, counts).
 
 import { IDLE } from "./client/connection_state.js";
 import { INITIAL_STATE } from "./client/state.js";
 import { itemsOf, lineOf, MARKS_MAX } from "./items.js";
 
-/** A clock that differs less than this is taken as right. */
+/** The page ignores a smaller difference between its clock and the database's clock. */
 const CLOCK_TOLERANCE_MS = 2000;
-/** No network delays an event by so much: if one seems to be, our own clock has jumped ahead. */
+/** An event that seems to be delayed by more than this means that the page's clock has jumped ahead. */
 const CLOCK_JUMP_MS = 15_000;
 const NO_INFO = { title: "", status: "", slow_mode_seconds: 0, chat_enabled: true };
 
-/** The room before anything has happened. `me` is {sub, name, anonymous, expiresAt}. */
+/** Returns the state before the first action. `me` is {sub, name, anonymous, expiresAt}. */
 export function initialRoom(id, me) {
   return {
     id,
@@ -23,16 +24,16 @@ export function initialRoom(id, me) {
     ready: false, // Whether a subscription has ever succeeded.
     marks: [], // Lines and dividers between the messages.
     items: [],
-    away: null, // {count, divider} between a resume and being level again.
+    away: null, // {count, seq} from a resume until all missed events have arrived.
     recovered: 0,
     slowUntil: 0,
     timeoutUntil: 0,
-    clockOffset: 0, // The database's clock minus ours, only when the difference matters.
+    clockOffset: 0, // The database's clock minus the page's clock; 0 for a difference below the tolerance.
     toast: null, // {id, tone, text}
   };
 }
 
-/** Folds one action. */
+/** Returns the state after one action. */
 export function reduce(room, action) {
   switch (action.type) {
     case "session":
@@ -50,7 +51,7 @@ export function reduce(room, action) {
   }
 }
 
-/** What the connection pill says: connecting, catching_up, live, waiting, offline or stopped. */
+/** Returns the state of the connection pill: connecting, catching_up, live, waiting, offline or stopped. */
 export function linkPhase({ connection, session }) {
   if (stopCode({ connection, session }) !== null) return "stopped";
   if (connection.status === "waiting") return connection.online ? "waiting" : "offline";
@@ -58,29 +59,29 @@ export function linkPhase({ connection, session }) {
   return session.status === "live" || session.status === "catching_up" ? session.status : "connecting";
 }
 
-/** Why the session is over for this page; null while it is not. */
+/** Returns the error code that ended the session for this page; null while it runs. */
 export function stopCode({ connection, session }) {
   if (session.status === "stopped") return session.error?.code ?? "refused";
   return connection.status === "stopped" ? (connection.error?.code ?? "refused") : null;
 }
 
-/** The database's time, as far as it can be told. */
+/** Returns the estimated time of the database. */
 export function serverNow(room, now) {
   return now + room.clockOffset;
 }
 
-/** When a voting closes, in milliseconds since 1970; null when somebody has to close it. */
+/** Returns when a poll closes, in milliseconds since 1970; null if the streamer must close it. */
 export function closesAt(voting) {
   const time = Date.parse(voting.closes_at ?? "");
   return Number.isNaN(time) ? null : time;
 }
 
-/** What a panel shows: the open voting, else the one that closed last. */
+/** Returns the poll to show: the open one, or else the one that closed last. */
 export function currentVoting(room) {
   return room.session.votings[0] ?? null;
 }
 
-/** Why the viewer may not write, or null when they may. */
+/** Returns why the viewer may not write; null if they may. */
 export function sendBar(room, now) {
   const { info, session, me } = room;
   if (!room.ready) return "Connecting to the chat…";
@@ -89,13 +90,13 @@ export function sendBar(room, now) {
   if (me.anonymous) return "Sign in to chat.";
   if (room.timeoutUntil > serverNow(room, now)) return "You are timed out.";
   if (!info.chat_enabled) return "The streamer has turned chat off.";
-  return "You can read along, but not write here.";
+  return "You can read this chat but not write in it.";
 }
 
-/** Why the viewer may not vote, or null when they may. */
+/** Returns why the viewer may not vote; null if they may. */
 export function voteBar(room, voting, now) {
   const closes = closesAt(voting);
-  if (voting.status !== "open") return "Voting has closed.";
+  if (voting.status !== "open") return "This poll is closed.";
   if (closes !== null && closes <= serverNow(room, now)) return "Time is up. Counting the last votes…";
   if (room.info.status === "ended") return "This session has ended.";
   if (!room.session.can.vote) {
@@ -103,14 +104,14 @@ export function voteBar(room, voting, now) {
     if (room.timeoutUntil > serverNow(room, now)) return "You are timed out and cannot vote.";
     return "You cannot vote in this session.";
   }
-  if (!voting.allow_change && voting.mine && !voting.wish) return "Your vote is in. It cannot be changed.";
+  if (!voting.allow_change && voting.mine && !voting.wish) return "Your vote counts. It cannot be changed.";
   return null;
 }
 
 function onSession(room, session, now) {
   const before = room.session;
   let next = { ...room, session, info: session.info ?? room.info, ready: session.continuity.seq !== null };
-  // Who waited for slow mode to let them write need not wait any more.
+  // When slow mode ends, the viewer may write immediately.
   if (room.info.slow_mode_seconds > 0 && next.info.slow_mode_seconds === 0) next = { ...next, slowUntil: 0 };
   if (session.sub) next = { ...next, me: { ...next.me, sub: session.sub } };
   if (session.continuity.resets > before.continuity.resets) next = onFreshStart(next, before);
@@ -123,7 +124,7 @@ function onSession(room, session, now) {
   return next;
 }
 
-// The client shows the fresh history alone; that there is a hole before it has to be said.
+// The client shows only the new history. This adds a divider and a notice if events before it are missing.
 function onFreshStart(room, before) {
   const { seq, epoch, resets } = room.session.continuity;
   const isWhole = before.continuity.epoch === epoch && seq <= before.continuity.seq;
@@ -152,7 +153,7 @@ function onEvent(room, { type, data }) {
   return name && name !== room.me.name ? { ...room, me: { ...room.me, name } } : room;
 }
 
-// The divider stands before the first caught-up message and counts along.
+// Shows a divider before the first missed message, with the number of missed messages so far.
 function countCaughtUp(room, events) {
   const isOthers = (event) => event.type === "chat.created" && event.data.user_id !== room.me.sub;
   const count = room.away.count + events.filter(isOthers).length;
@@ -179,7 +180,7 @@ function onRefused(room, { error, now }) {
   return { ...room, slowUntil: now + (error.retryAfterMs ?? 1000) };
 }
 
-// A live event is at most a network's delay old, so the largest difference seen is nearest the truth.
+// A live event is as old as the network delay, so the largest difference is the best estimate.
 function clockOffset(offset, events, now) {
   const latest = Date.parse(events.at(-1)?.at ?? "");
   if (Number.isNaN(latest)) return offset;
@@ -198,10 +199,10 @@ function toast(room, tone, text) {
   return { ...room, toast: { id: (room.toast?.id ?? 0) + 1, tone, text } };
 }
 
-/** The words of a resume that brought `count` messages. */
+/** Returns the text after a resume with `count` missed messages. */
 export function caughtUpText(count) {
-  return `You were away: ${count} ${count === 1 ? "message" : "messages"} caught up`;
+  return `Reconnected: ${count} missed ${count === 1 ? "message" : "messages"} loaded`;
 }
 
-/** The words of a history with a hole in it. */
-export const LOST = "Some history could not be recovered; showing the latest";
+/** The text for a gap in the history. */
+export const LOST = "Some earlier messages could not be loaded. Here are the latest.";

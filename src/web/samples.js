@@ -1,22 +1,22 @@
-// Remembers the last minutes of viewers and votes for the plots of those who moderate.
+// Keeps the viewers and votes of the last ten minutes for the plots of moderators.
 //
-// Pure and bounded. The caller takes a sample at a steady pace, which a browser slows down in a tab that is hidden; votes are
-// counted by how far the total rose.
+// Pure and bounded. The caller takes samples at regular intervals, which a browser stretches in a hidden tab. So votes
+// are counted by the growth of the total.
 
 export const SAMPLE_MS = 2000;
-/** What the plots show. */
+/** The time that the plots show. */
 export const SPAN_MS = 10 * 60_000;
-/** The last ten minutes, and one that reaches beyond the edge. */
+/** The samples of ten minutes, and one more beyond the left edge. */
 export const SAMPLES_MAX = SPAN_MS / SAMPLE_MS + 1;
-/** The rate of a moment is that of this time before it: shorter is all jitter. */
+/** The time over which a rate is averaged. A shorter one gives only jitter. */
 const RATE_MS = 20_000;
 
-/** No samples yet. */
+/** Returns an empty list of samples. */
 export function noSamples() {
   return [];
 }
 
-/** Appends one sample. A change of the voting starts its count anew. */
+/** Appends one sample. Another poll starts a new count. */
 export function sample(samples, { now, viewers, voting, total }) {
   const last = samples.at(-1);
   const rose = last && last.voting === voting ? Math.max(0, total - last.total) : 0;
@@ -26,7 +26,7 @@ export function sample(samples, { now, viewers, voting, total }) {
   return [...samples, { at: now, viewers, voting, total, rose, rate }].slice(-SAMPLES_MAX);
 }
 
-/** Votes a minute, as the latest sample has it. */
+/** Returns the votes per minute at the latest sample. */
 export function votesPerMinute(samples) {
   return Math.round(samples.at(-1)?.rate ?? 0);
 }

@@ -1,4 +1,4 @@
-// Reads how an overlay is to look from the page's address; what is not known there falls back to the default.
+// Reads the settings of an overlay from its address. Unknown values fall back to the defaults.
 
 const SIDES = ["right", "left"];
 const SIZES = ["m", "s", "l"];
@@ -7,7 +7,7 @@ const LINES = { most: 20, usual: 8 };
 const FADE_SECONDS_MAX = 600;
 const RESULT_SECONDS = { most: 3600, usual: 20 };
 
-/** {side, size, chat, votes, lines, fadeMs, resultMs}. */
+/** Returns {side, size, chat, votes, lines, fadeMs, resultMs}. */
 export function settingsOf(search) {
   const query = new URLSearchParams(search);
   const wanted = (query.get("show") ?? "").split(",").filter((part) => PARTS.includes(part));
@@ -18,9 +18,9 @@ export function settingsOf(search) {
     chat: shows("chat"),
     votes: shows("votes"),
     lines: Math.max(1, number(query.get("lines"), LINES.most, LINES.usual)),
-    /** How long a message stays; 0 is until others push it out. */
+    /** The time that a message stays. With 0, it stays until newer ones replace it. */
     fadeMs: number(query.get("fade"), FADE_SECONDS_MAX, 0) * 1000,
-    /** How long a result stays after the close. */
+    /** The time that a result stays after the poll closes. */
     resultMs: number(query.get("result"), RESULT_SECONDS.most, RESULT_SECONDS.usual) * 1000,
   };
 }

@@ -1,4 +1,4 @@
-// The operator's status page: what /metrics counts, drawn over the last minutes.
+// The operator's status page: plots of /metrics over the last ten minutes.
 
 import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { count, shortCount } from "./format.js";
@@ -17,11 +17,11 @@ const PLOTS = [
   plot("audience", "Connections", [["sockets", "amber", now("usher_connections")]]),
   plot("audience", "Sessions watched", [["sessions", "blue", now("usher_sessions")]]),
   plot("audience", "Subscriptions", [["subscriptions", "green", now("usher_subscriptions")]]),
-  plot("delivery", "Chunks of events a second", [["chunks", "amber", rate("usher_chunks_delivered_total")]], whole),
-  plot("delivery", "Bytes sent a second", [["bytes", "blue", rate("usher_bytes_sent_total")]], bytes),
+  plot("delivery", "Event chunks per second", [["chunks", "amber", rate("usher_chunks_delivered_total")]], whole),
+  plot("delivery", "Bytes sent per second", [["bytes", "blue", rate("usher_bytes_sent_total")]], bytes),
   plot(
     "delivery",
-    "Lag, from the database's clock to fan-out",
+    "Lag from the event's timestamp to fan-out",
     [
       ["p50", "green", quantile("usher_lag_seconds", 0.5)],
       ["p99", "amber", quantile("usher_lag_seconds", 0.99)],
@@ -29,27 +29,27 @@ const PLOTS = [
     duration,
   ),
   plot("queues", "Writes", [["writes", "amber", now("usher_write_queue")]]),
-  plot("queues", "Questions to the database", [["questions", "blue", now("usher_query_queue")]]),
-  plot("queues", "Commands to the busiest loop", [["commands", "green", now("usher_command_queue")]]),
+  plot("queues", "Queries", [["queries", "blue", now("usher_query_queue")]]),
+  plot("queues", "Commands for the busiest loop", [["commands", "green", now("usher_command_queue")]]),
   plot(
     "refused",
-    "Subscriptions begun a second",
+    "New subscriptions per second",
     [
       ["resumed", "green", startRate((kind) => kind.startsWith("recovered"))],
-      ["afresh", "amber", startRate((kind) => !kind.startsWith("recovered"))],
+      ["fresh", "amber", startRate((kind) => !kind.startsWith("recovered"))],
     ],
     decimal,
   ),
   plot(
     "refused",
-    "Refused a second",
+    "Refusals per second",
     [
       ["frames", "amber", rate("usher_refusals_total")],
       ["handshakes", "red", rate("usher_handshake_refusals_total")],
     ],
     decimal,
   ),
-  plot("refused", "Questions that failed a second", [["failures", "red", rate("usher_query_failures_total")]], decimal),
+  plot("refused", "Failed queries per second", [["failures", "red", rate("usher_query_failures_total")]], decimal),
 ];
 const REFUSALS = ["usher_refusals_total", "usher_handshake_refusals_total", "usher_closes_total"];
 
@@ -65,13 +65,13 @@ const NAMES = {
   listen: "LISTEN",
   keys: "Keys",
   loops: "Fan-out loops",
-  room: "Room",
+  room: "Capacity",
   serving: "Serving",
 };
 
-let first = null; // The first reading, against which reasons are counted.
+let first = null; // The first reading. Refusals count from here.
 let last = null; // {at, samples}
-let points = []; // {at, values: one list a plot}
+let points = []; // {at, values: one list per plot}
 let goodAt = null;
 
 const place = placeOf(location.search, location.hash);
@@ -81,7 +81,7 @@ setShown(byId("nav"), place.session !== null);
 void poll();
 
 async function poll() {
-  // Nobody looks at a page that is hidden; the hole in the plots is honest.
+  // A hidden page does not read. Its plots show a gap for that time.
   if (document.visibilityState === "visible") await Promise.all([readMetrics(), readChecks()]);
   else leaveHole();
   setTimeout(poll, POLL_MS);
@@ -100,7 +100,7 @@ async function readMetrics() {
 function fold(at, samples) {
   const before = last ?? { at, samples };
   const seconds = (at - before.at) / 1000;
-  // A gateway that began anew counts from zero, and so does this page.
+  // A restarted gateway counts from zero, and so does this page.
   if (first === null || valueOf(samples, OPENED) < valueOf(before.samples, OPENED)) first = samples;
   const values = PLOTS.map(({ series }) => series.map(({ read }) => read(before.samples, samples, seconds)));
   keep({ at, values });
@@ -113,7 +113,7 @@ function fold(at, samples) {
     );
   drawReasons(samples);
   const sockets = count(valueOf(samples, OPENED));
-  setText(byId("facts"), `${sockets} sockets opened and ${count(valueOf(samples, "usher_notifications_total"))} notifications heard since the gateway began.`);
+  setText(byId("facts"), `${sockets} sockets opened and ${count(valueOf(samples, "usher_notifications_total"))} notifications received since the gateway started.`);
 }
 
 function keep(point) {
@@ -135,7 +135,7 @@ function drawReasons(samples) {
 async function readChecks() {
   const { text } = await ask("/readyz");
   const checks = checksOf(text);
-  if (checks === null) return byId("checks").replaceChildren(el("li", { "data-state": "unknown" }, "not known"));
+  if (checks === null) return byId("checks").replaceChildren(el("li", { "data-state": "unknown" }, "unknown"));
   const items = Object.entries(checks).map(([name, good]) =>
     el("li", { "data-state": good ? "good" : "bad" }, NAMES[name] ?? name),
   );
@@ -151,7 +151,7 @@ function checksOf(text) {
   }
 }
 
-/** {ok, status, text}; `status` is 0 where nobody answered. */
+/** Fetches a path. Returns {ok, status, text}; `status` is 0 without an answer. */
 async function ask(path) {
   try {
     const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
@@ -164,21 +164,24 @@ async function ask(path) {
 function fail({ ok, status }) {
   last = null;
   leaveHole();
-  const since = goodAt === null ? "" : ` What is drawn is from ${new Date(goodAt).toLocaleTimeString()}.`;
+  const since = goodAt === null ? "" : ` The plots end at ${new Date(goodAt).toLocaleTimeString()}.`;
   const [title, text] = troubleOf(ok, status);
   setText(byId("trouble-title"), title);
   setText(byId("trouble-text"), `${text}${since} This page keeps trying.`);
   setShown(byId("trouble"), true);
   setAttribute(document.querySelector(".board"), "data-stale", "yes");
-  pill(status === 0 ? "offline" : "waiting", status === 0 ? "No answer" : "Not readable");
+  pill(status === 0 ? "offline" : "waiting", status === 0 ? "No answer" : "Error");
 }
 
 function troubleOf(ok, status) {
   if (status === 0) return ["The gateway does not answer", "It may be stopped or starting, or the network is down."];
-  if (ok) return ["This is not Usher's /metrics", "Something else answers at /metrics of this address."];
+  if (ok) return ["Unexpected answer from /metrics", "Another server answers here. Open this page at the gateway's address."];
   if (status === 401 || status === 403 || status === 404)
-    return ["/metrics is kept from here", "The proxy before the gateway does not pass it on, which is right for the public. Open this page at the gateway's own address."];
-  return ["/metrics cannot be read", `The answer was HTTP ${status}.`];
+    return [
+      "/metrics is blocked here",
+      "The proxy before the gateway blocks it, as it should for the public. Open this page at the gateway's own address.",
+    ];
+  return ["Cannot read /metrics", `The gateway answered with HTTP ${status}.`];
 }
 
 function pill(phase, text) {

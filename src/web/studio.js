@@ -1,4 +1,4 @@
-// The streamer's dashboard: open and close votings, keep order in the chat, see what moves.
+// The streamer's dashboard: run polls, moderate the chat, watch the activity.
 
 import { ask } from "./ask.js";
 import { callsOf, words } from "./calls.js";
@@ -15,10 +15,10 @@ import { rulesView } from "./view_rules.js";
 import { tabsView } from "./view_tabs.js";
 import { toastsView } from "./view_toasts.js";
 
-/** Refused by the database, whatever this page shows: it only does not offer what would be refused. */
+/** Only hides controls that the viewer may not use. The database refuses their calls anyway. */
 const NOT_YOURS = {
-  title: "This studio is not yours",
-  text: "Only the streamer of the session and its moderators can work here. Open the link that bears their token.",
+  title: "You cannot use this studio",
+  text: "Only the streamer and the moderators of this session can. Open the studio with the link that you got for that role.",
   actions: ["watch", "other"],
 };
 const ACTS = [
@@ -28,7 +28,7 @@ const ACTS = [
 
 const WELCOME = {
   title: "Open the studio",
-  text: "Votings, order in the chat, and what moves behind a session. Which one is yours?",
+  text: "Run polls and moderate the chat of your session. Enter the session ID and your token.",
 };
 
 openPage({ makeViews, instead, welcome: WELCOME });
@@ -64,7 +64,7 @@ function makeViews(follow, place) {
   return [
     headerView({ retry: follow.retry, place }),
     controlView({ change: (voting, change) => act(calls.changeVoting(voting, change), null) }),
-    openerView({ calls, opened: () => toast("good", "The voting is open") }),
+    openerView({ calls, opened: () => toast("good", "The poll is open") }),
     insightsView(),
     overlayLinkView(place.session),
     rules,
@@ -76,13 +76,13 @@ function makeViews(follow, place) {
 
   async function exclude({ userId, name }) {
     const chosen = await ask({
-      title: `Time out ${name}?`,
-      text: "Who is timed out reads on, but may not write or vote. Who is banned is out at once.",
+      title: `Time out or ban ${name}?`,
+      text: "Timed-out viewers can read but not chat or vote. Banned viewers leave the session immediately.",
       choices: [
         { value: "60", label: "1 minute" },
         { value: "600", label: "10 minutes" },
-        { value: "86400", label: "A day" },
-        { value: "ban", label: "Ban for good", danger: true },
+        { value: "86400", label: "1 day" },
+        { value: "ban", label: "Ban permanently", danger: true },
       ],
     });
     if (chosen === null) return;
@@ -91,7 +91,7 @@ function makeViews(follow, place) {
     await rules.list();
   }
 
-  /** Says what came of a call; resolves to whether it was done. */
+  /** Shows the result of a call as a notice. Resolves to whether it succeeded. */
   async function act(promise, done) {
     try {
       await promise;

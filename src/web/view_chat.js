@@ -1,7 +1,7 @@
-// Shows a window onto the chat: at most ROWS_MAX rows, sticking to the latest unless the viewer scrolled up.
+// Shows a window of the chat: at most ROWS_MAX rows. It follows the latest message unless the viewer scrolls up.
 //
-// The window begins at an item and not at a place, so that it stays put while older items come and go. Rows are reused by
-// the identity of what they show.
+// The window starts at an item, not at an index, so it stays in place while older items are added or removed. A row is
+// reused while its item stays the same object.
 
 import { byId, el, setAttribute, setShown, setText } from "./dom.js";
 import { continues, messageById } from "./items.js";
@@ -9,23 +9,23 @@ import { linkPhase } from "./room.js";
 import { itemRow, newPillText, pendingRow } from "./view_message.js";
 
 const ROWS_MAX = 300;
-/** Rows shown while sticking; the rest of the window is for those who scroll up. */
+/** The most rows while the list follows the latest message. A list that is scrolled up shows up to ROWS_MAX. */
 const ROWS_STUCK = 150;
 const PAGE = 50;
 const STICK_PX = 48;
-/** How near the top the next older page is asked for. */
+/** The distance from the top, in pixels, at which the view loads older messages. */
 const NEAR_PX = 200;
 const REPLY = { name: "reply", label: "Reply", describe: (name) => `Reply to ${name}` };
 
-/** The chat log. `on` is {retry, discard, reply, older, hold, newest}; `acts` are further buttons of each message. */
+/** Creates the chat log. `on` is {retry, discard, reply, older, hold, newest}; `acts` are more buttons per message. */
 export function chatView(on, acts = []) {
   const [scroll, log, pending, pill] = [byId("log-scroll"), byId("log"), byId("pending"), byId("new-pill")];
-  const older = el("p", { class: "log-older", hidden: true }, "Looking for earlier messages…");
+  const older = el("p", { class: "log-older", hidden: true }, "Loading earlier messages…");
   const view = { stuck: true, first: null, start: 0, end: 0, seen: 0 };
-  let rows = new Map(); // Item id to {item, follows, quoted, element}.
+  let rows = new Map(); // From item id to {item, follows, quoted, element}.
   let latest = null;
   let pendingShown = null;
-  let placing = false; // Our own scrolling is not the viewer's.
+  let placing = false; // Whether this code is scrolling, and not the viewer.
   let loading = false;
 
   log.before(older);
@@ -48,7 +48,7 @@ export function chatView(on, acts = []) {
       [view.start, view.end] = [Math.max(0, total - ROWS_STUCK), total];
       view.seen = room.session.chat.arrived;
     } else {
-      // Scrolled up: the window grows downwards to its limit, then waits.
+      // While scrolled up, the window grows downwards up to its limit.
       view.start = Math.max(0, items.findIndex((item) => item.id === view.first));
       view.end = Math.min(total, view.start + ROWS_MAX);
     }
@@ -95,7 +95,7 @@ export function chatView(on, acts = []) {
     pending.replaceChildren(...key.map((item) => pendingRow(item, me, on)));
   }
 
-  // History, catching up and paging are not news; only what arrives while reading along is read aloud.
+  // Lets a screen reader announce only new messages, not history, missed messages or older pages.
   function announce(room) {
     if (!view.stuck || linkPhase(room) !== "live") setAttribute(log, "aria-live", "off");
     else if (log.getAttribute("aria-live") !== "polite")
@@ -144,7 +144,7 @@ export function chatView(on, acts = []) {
     render(latest);
   }
 
-  /** Goes to the latest message and stays there. */
+  /** Scrolls to the latest message and follows new ones. */
   function stick() {
     view.stuck = true;
     on.newest();
@@ -156,7 +156,7 @@ export function chatView(on, acts = []) {
     place(scroll.scrollHeight);
   }
 
-  // Rows that come or go above must not move what is being read.
+  // Keeps the first visible row in place when rows above it are added or removed.
   function keepPlace(change) {
     if (view.stuck) return change();
     const top = scroll.getBoundingClientRect().top;
@@ -196,7 +196,7 @@ export function chatView(on, acts = []) {
     }
   }
 
-  // The buttons of the message that has the focus are next in Tab's way, those of all others are not.
+  // Makes only the buttons of the focused message reachable with Tab.
   function reachable(row) {
     for (const button of log.querySelectorAll('[data-act][tabindex="0"]')) button.tabIndex = -1;
     for (const button of row?.querySelectorAll("[data-act]") ?? []) button.tabIndex = 0;

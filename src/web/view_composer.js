@@ -1,7 +1,7 @@
-// The send box: what may be written, how long it is, when the next one may go, and what it answers to.
+// The box to write a message: permission, length, slow mode, and replies.
 
 import { byId, setAttribute, setShown, setText } from "./dom.js";
-import { characters, count, spokenDuration } from "./format.js";
+import { characters, count, plural, spokenDuration } from "./format.js";
 import { now as time } from "./now.js";
 import { linkPhase, sendBar, serverNow } from "./room.js";
 import { hasInk } from "./text.js";
@@ -10,7 +10,7 @@ import { quoteOf } from "./view_message.js";
 const BODY_MAX = 2000;
 const COUNTER_FROM = 1800;
 
-/** The composer. `send(body, replyTo)` sends. */
+/** Creates the composer. It calls `send(body, replyTo)` for each message. */
 export function composerView({ send }) {
   const [form, body] = [byId("composer"), byId("body")];
   let latest = null;
@@ -21,7 +21,7 @@ export function composerView({ send }) {
     submit();
   });
   body.addEventListener("keydown", (event) => {
-    // While an input method composes, Enter chooses a word.
+    // While an input method composes text, Enter chooses a word.
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       submit();
@@ -54,7 +54,7 @@ export function composerView({ send }) {
     const note = noteOf(state, now);
     setText(byId("composer-note"), bar ? "" : note.text);
     setAttribute(byId("composer-note"), "data-tone", note.tone);
-    // A countdown is for the eyes; read aloud each second it would drown the chat.
+    // A screen reader must not announce each second of a countdown.
     setAttribute(byId("composer-note"), "aria-live", note.quiet ? "off" : "polite");
     setAttribute(byId("send"), "aria-disabled", maySend(now) ? null : "true");
   }
@@ -99,11 +99,11 @@ export function composerView({ send }) {
 
   function noteOf(state, now) {
     const length = characters(body.value.trim());
-    if (length > BODY_MAX) return { text: `${count(length - BODY_MAX)} characters too many`, tone: "bad" };
+    if (length > BODY_MAX) return { text: `Too long: remove ${plural(length - BODY_MAX, "character")}`, tone: "bad" };
     const wait = state.slowUntil - now;
     if (wait > 0)
       return {
-        text: `${state.info.slow_mode_seconds > 0 ? "Slow mode" : "A moment"}: next message in ${spokenDuration(wait)}`,
+        text: `${state.info.slow_mode_seconds > 0 ? "Slow mode" : "Too fast"}: next message in ${spokenDuration(wait)}`,
         tone: "warn",
         quiet: true,
       };
@@ -111,7 +111,7 @@ export function composerView({ send }) {
       return { text: `${count(BODY_MAX - length)} characters left`, tone: "warn", quiet: true };
     const phase = linkPhase(state);
     if (phase !== "live" && phase !== "catching_up")
-      return { text: "Not connected: a message waits 15 s, then you may send it again", tone: "warn" };
+      return { text: "Not connected. Your message goes out if the connection returns within 15 s.", tone: "warn" };
     return { text: "", tone: null };
   }
 }

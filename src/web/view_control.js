@@ -1,4 +1,4 @@
-// Shows the streamer the voting as it stands, and closes it.
+// Shows the streamer the present poll, with buttons to close it and to hide its counts.
 
 import { ask } from "./ask.js";
 import { barsView } from "./bars.js";
@@ -6,7 +6,7 @@ import { byId, setShown, setText } from "./dom.js";
 import { countdown, plural } from "./format.js";
 import { closesAt, currentVoting, serverNow } from "./room.js";
 
-/** The panel of the voting. `on.change(voting, change)` does it, and resolves to whether it is done. */
+/** Creates the poll panel. `on.change(voting, change)` changes a poll and resolves to whether it succeeded. */
 export function controlView(on) {
   const bars = barsView(byId("bars"));
   let latest = null;
@@ -21,8 +21,8 @@ export function controlView(on) {
     latest = currentVoting(room);
     const isOpen = latest?.status === "open";
     byId("vote").dataset.state = latest?.status ?? "none";
-    setText(byId("vote-label"), latest === null ? "Voting" : isOpen ? "Voting · open now" : "Last result");
-    setText(byId("vote-question"), latest?.question || (latest === null ? "No voting yet" : "Which movie?"));
+    setText(byId("vote-label"), latest === null ? "Poll" : isOpen ? "Poll · open now" : "Last result");
+    setText(byId("vote-question"), latest?.question || (latest === null ? "No poll yet" : "Which movie?"));
     setText(byId("vote-total"), latest === null ? "" : plural(latest.total, "vote"));
     setShown(byId("vote-empty"), latest === null);
     setShown(byId("vote-foot"), isOpen);
@@ -36,15 +36,15 @@ export function controlView(on) {
     const closes = closesAt(latest);
     const left = closes === null ? null : closes - serverNow(room, now);
     const clock = left === null ? "Open until you close it" : left > 0 ? `Closes in ${countdown(left)}` : "Counting the last votes…";
-    setText(byId("vote-note"), latest.results_visibility === "live" ? clock : `${clock} · viewers see no counts`);
+    setText(byId("vote-note"), latest.results_visibility === "live" ? clock : `${clock} · counts hidden from viewers`);
   }
 
   async function close() {
     const { id, total } = latest;
     const chosen = await ask({
-      title: "Close the voting?",
-      text: `${plural(total, "vote")} so far. The result becomes final and everybody sees it.`,
-      choices: [{ value: "close", label: "Close voting", danger: true }],
+      title: "Close the poll?",
+      text: `${plural(total, "vote")} so far. Closing makes the result final and shows it to all viewers.`,
+      choices: [{ value: "close", label: "Close poll", danger: true }],
     });
     if (chosen && (await on.change(id, { state: "closed" }))) byId("question").focus();
   }

@@ -1,4 +1,4 @@
-// Shows the bar on top: the session, its status, who watches, how the connection is, who I am.
+// Shows the top bar: title and status of the session, number of viewers, connection, and the viewer's name.
 
 import { nameColour, initials } from "./colour.js";
 import { byId, setAttribute, setShown, setText } from "./dom.js";
@@ -8,7 +8,7 @@ import { linkPhase } from "./room.js";
 
 const STATUS = { live: "Live", scheduled: "Soon", ended: "Ended" };
 
-/** The header. `retry` is called when the viewer does not want to wait; `place` is what the links of `nav` lead on with. */
+/** Creates the header. The button calls `retry`. The links between the pages keep the session and token of `place`. */
 export function headerView({ retry, place }) {
   byId("retry").addEventListener("click", retry);
   for (const link of byId("nav").querySelectorAll("a"))
@@ -38,7 +38,7 @@ function render(state) {
 }
 
 function renderMe(me, can) {
-  const role = me.anonymous ? "not signed in" : can.moderate ? "moderating" : "signed in";
+  const role = me.anonymous ? "not signed in" : can.moderate ? "moderator" : "signed in";
   setText(byId("me-name"), me.anonymous ? "Guest" : me.name);
   byId("me").title = `${me.anonymous ? "Guest" : me.name}, ${role}`;
   setText(byId("me-avatar"), me.anonymous ? "?" : initials(me.name));
@@ -52,7 +52,7 @@ function tick(state, now) {
   const text = phaseText(state, phase, now);
   setText(byId("link-text"), text);
   byId("link").title = text;
-  // Each second would be read aloud; only the change of phase is.
+  // A screen reader announces changes of the phase, but not each second of the countdown.
   setAttribute(byId("link"), "aria-live", phase === "waiting" ? "off" : null);
   setShown(byId("retry"), phase === "waiting" && state.connection.retryAt - now > 1500);
 }

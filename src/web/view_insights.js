@@ -1,4 +1,4 @@
-// Shows those who moderate what moves behind the session: votes a minute, and viewers over time.
+// Shows moderators the activity of the session: votes per minute and viewers over time.
 
 import { byId, setShown } from "./dom.js";
 import { count } from "./format.js";
@@ -6,7 +6,7 @@ import { plotView } from "./plot.js";
 import { currentVoting } from "./room.js";
 import { noSamples, sample, SAMPLE_MS, SPAN_MS } from "./samples.js";
 
-/** The plots, put into the element `plots`. */
+/** Creates the plots in the element `plots`. */
 export function insightsView() {
   let samples = noSamples();
   const rate = plotView({ label: "Votes per minute", spanMs: SPAN_MS, series: [{ name: "votes", tone: "amber" }], format });

@@ -1,4 +1,4 @@
-// Makes the element of one chat item. Text goes in as text, whatever it contains.
+// Creates the element of one chat item. Inserts text only as text, never as HTML.
 
 import { nameColour } from "./colour.js";
 import { el } from "./dom.js";
@@ -8,14 +8,14 @@ import { caughtUpText, LOST } from "./room.js";
 const ROLES = { streamer: "Streamer", moderator: "Mod", admin: "Admin" };
 const QUOTE_MAX = 90;
 
-/** The row of a message, a line or a divider. `context` is {follows, quoted, me, streamer, acts}. */
+/** Creates the row of a message, a line or a divider. `context` is {follows, quoted, me, streamer, acts}. */
 export function itemRow(item, context) {
   if (item.kind === "divider") return dividerRow(item);
   if (item.kind === "line") return el("p", { class: "line", dir: "auto" }, item.text);
   return messageRow(item, context);
 }
 
-/** The row of a message that has not settled. `on` is {retry, discard}. */
+/** Creates the row of a pending message. `on` is {retry, discard}. */
 export function pendingRow(item, me, on) {
   const failed = item.status === "failed";
   const row = el(
@@ -40,7 +40,7 @@ export function pendingRow(item, me, on) {
   return row;
 }
 
-/** One line that quotes a message. */
+/** Returns one line that quotes a message. */
 export function quoteOf(message) {
   if (!message) return "an earlier message";
   if (message.deleted) return `${message.name}: message deleted`;
@@ -87,7 +87,7 @@ function heading(item, streamer) {
   return el("p", { class: "who" }, name, badge, time);
 }
 
-// A wall of empty lines would push everybody else's words out of sight.
+// Collapses empty lines, so that one message cannot push the others out of view.
 function calm(body) {
   return body.replace(/\s*\n\s*\n\s*/gu, "\n\n").trim();
 }
@@ -97,7 +97,7 @@ function dividerRow(item) {
   return el("p", { class: "divider", "data-divides": item.divides }, el("span", {}, text));
 }
 
-/** The words of the pill for what waits below. */
+/** Returns the text of the button that leads to the latest messages. */
 export function newPillText(unseen) {
-  return unseen > 0 ? `↓ ${plural(unseen, "new message")}` : "↓ Back to the latest";
+  return unseen > 0 ? `↓ ${plural(unseen, "new message")}` : "↓ Jump to the latest";
 }

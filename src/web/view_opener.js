@@ -1,4 +1,4 @@
-// The form of a new voting: a question, a ballot chosen from the catalogue, and how it is counted.
+// The form for a new poll: question, movies from the catalogue, and settings.
 
 import { words } from "./calls.js";
 import { byId, el, setShown, setText } from "./dom.js";
@@ -6,12 +6,12 @@ import { currentVoting } from "./room.js";
 
 const BALLOT_MIN = 2;
 const BALLOT_MAX = 20;
-/** After the last key: a search each is too many. */
+/** The pause after the last key before a search, so that not every key starts one. */
 const TYPING_MS = 200;
 
-/** The form. `calls` are the gateway's; `opened` is called when a voting is. */
+/** Creates the form. `calls` are the gateway's calls. Calls `opened` after a poll opens. */
 export function openerView({ calls, opened }) {
-  const chosen = new Map(); // Movie id to the movie, in the order of the ballot.
+  const chosen = new Map(); // From movie id to movie, in ballot order.
   let found = [];
   let typing = null;
   let asked = 0;
@@ -30,18 +30,18 @@ export function openerView({ calls, opened }) {
 
   function render(room) {
     const isOpen = currentVoting(room)?.status === "open";
-    setText(byId("opener-title"), isOpen ? "Prepare the next voting" : "Open a voting");
+    setText(byId("opener-title"), isOpen ? "Prepare the next poll" : "Open a poll");
     byId("open").disabled = isOpen;
-    setText(byId("open"), isOpen ? "Close the present one first" : "Open the voting");
+    setText(byId("open"), isOpen ? "Close the open poll first" : "Open poll");
   }
 
   async function search() {
     const number = ++asked;
     const answer = await calls.movies(byId("search").value.trim()).catch((error) => ({ error }));
-    // Answers may overtake each other.
+    // Ignores the answer of an older search.
     if (number !== asked) return;
     found = answer.movies ?? [];
-    const none = found.length === 0 ? "No movie of that title." : "";
+    const none = found.length === 0 ? "No movie found. Try another title." : "";
     setText(byId("found-note"), answer.error ? words(answer.error) : none);
     drawFound();
   }
@@ -71,7 +71,7 @@ export function openerView({ calls, opened }) {
   }
 
   function drawChosen() {
-    setText(byId("chosen-count"), `${chosen.size} of ${BALLOT_MIN} to ${BALLOT_MAX}`);
+    setText(byId("chosen-count"), `${chosen.size} (${BALLOT_MIN} to ${BALLOT_MAX} needed)`);
     setShown(byId("chosen-empty"), chosen.size === 0);
     byId("chosen").replaceChildren(
       ...[...chosen.values()].map((movie) =>
@@ -79,7 +79,7 @@ export function openerView({ calls, opened }) {
           "li",
           {},
           el("span", { class: "chosen-title", dir: "auto" }, movie.title),
-          el("button", { type: "button", class: "icon", "aria-label": `Take ${movie.title} off`, onclick: () => takeOff(movie) }, "✕"),
+          el("button", { type: "button", class: "icon", "aria-label": `Remove ${movie.title}`, onclick: () => takeOff(movie) }, "✕"),
         ),
       ),
     );
@@ -119,8 +119,8 @@ export function openerView({ calls, opened }) {
   }
 
   function flawOf(question) {
-    if (question === "") return { text: "Ask something.", field: "question" };
-    if (chosen.size < BALLOT_MIN) return { text: "Choose two movies at least.", field: "search" };
+    if (question === "") return { text: "Enter a question.", field: "question" };
+    if (chosen.size < BALLOT_MIN) return { text: "Choose at least two movies.", field: "search" };
     return null;
   }
 }

@@ -1,9 +1,9 @@
-// Puts the address of the overlay together, to be pasted into OBS.
+// Creates the URL of the overlay, to paste into OBS.
 
 import { byId, setText } from "./dom.js";
 import { addressOf } from "./identity.js";
 
-/** The panel; what it makes never bears the token of who looks. */
+/** Creates the panel. Its URL never contains the viewer's token. */
 export function overlayLinkView(session) {
   const [url, note] = [byId("overlay-url"), byId("overlay-note")];
   byId("overlay-form").addEventListener("change", draw);
@@ -19,8 +19,8 @@ export function overlayLinkView(session) {
 
   async function copy() {
     url.select();
-    // The clipboard is for secure origins alone.
+    // The browser offers the clipboard only on secure origins.
     const copied = await navigator.clipboard?.writeText(url.value).then(() => true, () => false);
-    setText(note, copied ? "Copied. In OBS: add a browser source with this address." : "Selected: copy it with the keyboard.");
+    setText(note, copied ? "Copied. In OBS, add a browser source with this URL." : "Selected. Copy it with the keyboard.");
   }
 }

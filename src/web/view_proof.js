@@ -1,9 +1,9 @@
-// Shows the proof that nothing is missing: the numbers that this page has checked.
+// Shows the result of the page's check that no event is missing.
 
 import { byId, el, setAttribute, setText } from "./dom.js";
 import { count, plural } from "./format.js";
 
-/** The footer of proof. */
+/** Creates the footer. */
 export function proofView() {
   let shown = null;
   return { render };
@@ -21,7 +21,7 @@ export function proofView() {
       : `${plural(position.gaps, "event")} missing, ${plural(position.duplicates, "duplicate")}`;
     setText(
       byId("proof-line"),
-      position.seq === null ? "Not placed yet" : `${verdict} · at #${count(position.seq)}`,
+      position.seq === null ? "No events yet" : `${verdict} · at #${count(position.seq)}`,
     );
     const facts = [
       ["Last number", position.seq === null ? "none" : count(position.seq)],

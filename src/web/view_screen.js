@@ -1,14 +1,14 @@
-// The card in place of a session: finding the seat, the start screen, and each way in which it can go wrong.
+// The card in place of a session: the start screen, the loading screen, and one card per error.
 
 import { byId, el, setShown, setText } from "./dom.js";
 import { normalId } from "./client/ids.js";
 import { addressOf, isSessionId } from "./identity.js";
 import { stopCode } from "./room.js";
 
-/** Attempts before a server that was never reached is called unreachable. */
+/** After this many failed attempts, the card says that it cannot reach the server. */
 const FAILURES_UNREACHABLE = 2;
 
-/** The card. `on` is {retry, go, instead, welcome}: try again now, go to another address, and cards of the page's own. */
+/** Creates the card. `on` is {retry, go, instead, welcome}: see `openPage`; `go` opens another address. */
 export function screenView(on) {
   let shown = null;
   byId("start").addEventListener("submit", (event) => {
@@ -17,13 +17,13 @@ export function screenView(on) {
     const token = byId("start-token").value.trim();
     if (isSessionId(session)) on.go(addressOf(session, token || null));
     else {
-      setText(byId("start-error"), "That is not a session id: it is a uuid, 36 characters long.");
+      setText(byId("start-error"), "This is not a session ID. Enter a UUID of 36 characters.");
       byId("start-session").focus();
     }
   });
   return { render, start };
 
-  /** The screen of somebody who named no session, or none that can be one. */
+  /** Shows the start screen. `bad` is true if the address has an invalid session id. */
   function start(bad) {
     document.body.dataset.screen = "card";
     const { title, text } = on.welcome ?? WELCOME;
@@ -31,7 +31,7 @@ export function screenView(on) {
     setText(byId("card-text"), text);
     setShown(byId("start"), true);
     setShown(byId("start-hint"), true);
-    if (bad) setText(byId("start-error"), "The address names no valid session id.");
+    if (bad) setText(byId("start-error"), "The session ID in the address is not valid. Enter another one.");
     byId("start-session").focus();
   }
 
@@ -52,10 +52,10 @@ export function screenView(on) {
 function cardOf(state) {
   const stop = stopCode(state);
   if (stop !== null)
-    return STOPS[stop] ?? { ...STOPS.refused, text: `The server ended the connection (${stop}).` };
+    return STOPS[stop] ?? { ...STOPS.refused, text: `The server gave the reason “${stop}”.` };
   if (state.ready) return null;
   if (state.connection.failures >= FAILURES_UNREACHABLE) return UNREACHABLE;
-  return { title: "Finding your seat…", text: "" };
+  return { title: "Connecting…", text: "" };
 }
 
 function action(name, state, on) {
@@ -71,7 +71,7 @@ function action(name, state, on) {
     return el(
       "button",
       { type: "button", class: "primary", onclick: () => on.go(`/${location.search}${location.hash}`) },
-      "Watch instead",
+      "Watch the session",
     );
   return el(
     "button",
@@ -82,56 +82,56 @@ function action(name, state, on) {
 
 const WELCOME = {
   title: "Welcome to Usher",
-  text: "Live chat and votes for movie nights. Which session shall it be?",
+  text: "Live chat and polls for movie nights. Enter the session that you want to watch.",
 };
 
 const STOPS = {
   unauthorized: {
-    title: "That ticket is not valid",
-    text: "The token in this address was not accepted. It may be mistyped or come from another server.",
+    title: "Your token is not valid",
+    text: "The server did not accept the token in this address. Check the link, or ask for a new one.",
     actions: ["guest", "other"],
   },
   issuer_not_accepted: {
-    title: "That ticket is from elsewhere",
-    text: "The token in this address was issued by a server that this one does not accept.",
+    title: "Your token is from another server",
+    text: "This server does not accept the issuer of the token in this address. Ask for a new link.",
     actions: ["guest", "other"],
   },
   token_too_large: {
-    title: "That ticket is too large",
-    text: "The token in this address is larger than the server takes.",
+    title: "Your token is too large",
+    text: "The token in this address is larger than the server accepts. Ask for a new link.",
     actions: ["guest", "other"],
   },
   token_expired: {
-    title: "Your ticket has expired",
-    text: "Open a fresh link to come back in. Nothing is lost: you can catch up from the log.",
+    title: "Your token has expired",
+    text: "Open a new link to continue. You will see the messages that you missed.",
     actions: ["guest", "other"],
   },
   banned: {
-    title: "You cannot enter this session",
-    text: "A moderator has removed you from it.",
+    title: "You are banned from this session",
+    text: "A moderator banned you. Contact the streamer if you think that this is a mistake.",
     actions: ["other"],
   },
   forbidden: {
-    title: "You cannot watch this session any more",
-    text: "It was deleted or has become private, or you are no longer one of its members.",
+    title: "You can no longer watch this session",
+    text: "It was deleted or made private, or you are no longer a member.",
     actions: ["other"],
   },
   not_found: {
-    title: "No such session",
-    text: "It does not exist, or it is private and you are not one of its members. If you were invited, open the link while signed in.",
+    title: "Session not found",
+    text: "It does not exist, or it is private and you are not a member. If you were invited, open the link while signed in.",
     actions: ["retry", "other"],
   },
   session_ended: { title: "This session has ended", text: "Thanks for watching.", actions: ["other"] },
   protocol: {
     title: "This page is out of date",
-    text: "The server does not understand it any more. Reload to get the present one.",
+    text: "The server no longer supports this version. Try again to reload the page.",
     actions: ["retry"],
   },
   refused: { title: "The server ended the connection", text: "", actions: ["retry", "other"] },
 };
 
 const UNREACHABLE = {
-  title: "The server cannot be reached",
+  title: "Cannot reach the server",
   text: "It may be starting, or your network may be down. This page keeps trying.",
   actions: ["retry"],
 };

@@ -1,4 +1,4 @@
-// Shows the stage: what is on, drawn from its title, and how long the voting runs.
+// Shows the stage: the movie or session with a picture made from its title, and the countdown of the poll.
 
 import { posterArt } from "./colour.js";
 import { byId, setAttribute, setShown, setText } from "./dom.js";
@@ -7,7 +7,7 @@ import { closesAt, currentVoting, serverNow } from "./room.js";
 
 const URGENT_MS = 30_000;
 
-/** The stage. */
+/** Creates the stage. */
 export function stageView() {
   let drawn = null;
   return { render, tick };
@@ -37,13 +37,13 @@ function tick(state, now) {
   if (!running) setText(byId("tab-vote-clock"), "");
   if (!running) return;
   const left = closes - serverNow(state, now);
-  setText(byId("clock-label"), left > 0 ? "Voting closes in" : "Voting closes");
+  setText(byId("clock-label"), left > 0 ? "Poll closes in" : "Poll closes");
   setText(byId("clock"), left > 0 ? countdown(left) : "now");
   setText(byId("tab-vote-clock"), left > 0 ? countdown(left) : "");
   setAttribute(byId("stage-clock"), "data-urgent", left < URGENT_MS ? "yes" : null);
 }
 
-// The wire may name the movie; else the ballots seen so far may know it.
+// Takes the title from the session if it has one, or else from the polls that contain the movie.
 function movieTitle(state) {
   const { movie, movie_title: named, movie_id: id } = state.info;
   if (movie?.title || named) return movie?.title ?? named;
@@ -53,13 +53,13 @@ function movieTitle(state) {
 }
 
 function label(status, movie) {
-  if (status === "ended") return "The end";
+  if (status === "ended") return "Ended";
   if (status === "scheduled") return "Coming up";
-  return movie ? "Now showing" : "Tonight";
+  return movie ? "Now showing" : "Live now";
 }
 
 function noteOf(state) {
-  if (state.info.status === "ended") return "The session has ended. The chat stays here to read.";
-  if (state.info.status === "scheduled") return "The lights go down soon. Make yourself comfortable.";
+  if (state.info.status === "ended") return "This session has ended. You can still read the chat.";
+  if (state.info.status === "scheduled") return "This session has not started yet.";
   return null;
 }

@@ -1,10 +1,10 @@
-// On a phone the chat and what stands beside it take turns; a number says how much was said meanwhile.
+// Switches between the chat and the poll on a phone. Shows the number of unread messages on the chat tab.
 
 import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { shortCount } from "./format.js";
 import { linkPhase } from "./room.js";
 
-/** The two tabs. */
+/** Creates the two tabs. */
 export function tabsView(chat) {
   let seen = 0;
   byId("tab-vote").addEventListener("click", () => showTab("vote"));
@@ -24,7 +24,7 @@ export function tabsView(chat) {
   }
 }
 
-/** Shows one of them: `chat` or `vote`. */
+/** Shows one tab: `chat` or `vote`. */
 export function showTab(name) {
   document.body.dataset.tab = name;
   setAttribute(byId("tab-chat"), "aria-pressed", String(name === "chat"));

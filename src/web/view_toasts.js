@@ -1,11 +1,11 @@
-// Shows short notices that go away by themselves.
+// Shows short notices that disappear after seven seconds.
 
 import { byId, el } from "./dom.js";
 
 const SHOWN_MS = 7000;
 const TOASTS_MAX = 3;
 
-/** The corner of notices. */
+/** Creates the corner for notices. */
 export function toastsView() {
   let last = 0;
   return { render };

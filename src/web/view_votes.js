@@ -1,6 +1,6 @@
-// Shows the voting: a button for each movie, its bar and counts, my choice, and who has won.
+// Shows the poll: a button for each movie with its bar and votes, the viewer's vote, and the winner.
 //
-// Elements are kept between renders, so that bars glide and the keyboard keeps its place.
+// Keeps its elements between renders, so that bars move smoothly and the keyboard focus stays.
 
 import { initials, posterArt } from "./colour.js";
 import { byId, el, setAttribute, setShown, setText } from "./dom.js";
@@ -9,9 +9,9 @@ import { standing } from "./client/votings.js";
 import { now as time } from "./now.js";
 import { closesAt, currentVoting, serverNow, voteBar } from "./room.js";
 
-/** The voting panel. `vote(voting, movie)` casts, changes or (null) withdraws. */
+/** Creates the poll panel. It calls `vote(voting, movie)` to vote, and with null to withdraw the vote. */
 export function votesView({ vote }) {
-  let shown = null; // The ballot that the elements were made for.
+  let shown = null; // The poll and movies of the present elements.
   let rows = new Map();
   let latest = null;
   byId("withdraw").addEventListener("click", () => {
@@ -28,8 +28,8 @@ export function votesView({ vote }) {
     setShown(byId("tab-vote-dot"), voting?.status === "open" && !voting.mine);
     byId("vote").dataset.state = voting?.status ?? "none";
     if (!voting) {
-      setText(byId("vote-label"), "Vote");
-      setText(byId("vote-question"), "No voting yet");
+      setText(byId("vote-label"), "Poll");
+      setText(byId("vote-question"), "No poll yet");
       setText(byId("vote-total"), "");
       rebuild("", []);
       return;
@@ -104,7 +104,7 @@ function renderRow(row, standing, voting, hidden, winners) {
   setAttribute(row.button, "data-leads", !closed && standing.leads ? "yes" : null);
   row.fill.style.transform = `scaleX(${hidden ? 0 : standing.share.toFixed(4)})`;
   setText(row.percentText, hidden ? "" : percent(standing.share));
-  setText(row.votes, hidden ? "Counts after close" : plural(standing.votes, "vote"));
+  setText(row.votes, hidden ? "Hidden until it closes" : plural(standing.votes, "vote"));
   setText(row.mark, markOf(standing, voting, won, winners.length > 1));
 }
 
@@ -116,14 +116,14 @@ function markOf(standing, voting, won, tie) {
 
 function labelOf(voting) {
   if (voting.status === "closed") return "Final result";
-  return voting.counts === null ? "Vote · results after close" : "Vote · open now";
+  return voting.counts === null ? "Poll · results after it closes" : "Poll · open now";
 }
 
 function noteOf(state, voting, bar, now) {
   if (bar) return bar;
   const closes = closesAt(voting);
   const left = closes === null ? "" : ` Closes in ${spokenDuration(closes - serverNow(state, now))}.`;
-  if (voting.mine) return voting.allow_change ? `You can change your vote until it closes.${left}` : "";
-  if (!voting.allow_change) return `Choose well: a vote cannot be changed.${left}`;
+  if (voting.mine) return voting.allow_change ? `You can change your vote until the poll closes.${left}` : "";
+  if (!voting.allow_change) return `Choose one movie. You cannot change your vote later.${left}`;
   return `Choose one movie.${left}`;
 }

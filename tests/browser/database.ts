@@ -1,4 +1,4 @@
-// The demo's database, written past the gateway, as a job would.
+// Writes to the demo's database directly, without the gateway.
 
 import pg from "pg";
 import { afterAll, beforeAll } from "vitest";
@@ -6,13 +6,13 @@ import { afterAll, beforeAll } from "vitest";
 import type { Demo } from "../../client/tests/gateway.ts";
 import { userOf } from "./viewer.ts";
 
-/** A connection for the tests of a file. */
+/** Opens a connection for the tests of one file. */
 export function openDatabase(demo: Demo) {
   const client = new pg.Client(demo.database_url);
   beforeAll(() => client.connect());
   afterAll(() => client.end());
   return {
-    /** Says `count` messages at once: `${body} 1`, `${body} 2`, … */
+    /** Inserts `count` messages in one statement: `${body} 1`, `${body} 2`, … */
     async sayMany(username: string, body: string, count: number): Promise<void> {
       const query = `insert into public.chat_messages (session_id, user_id, body)
         select $1, $2, $3 || ' ' || n from generate_series(1, $4::integer) n`;

@@ -1,4 +1,4 @@
-// One `usher dev` for all tests: a real gateway before a real Postgres.
+// Starts one `usher dev` for all tests: a real gateway with a real Postgres.
 
 import type { TestProject } from "vitest/node";
 

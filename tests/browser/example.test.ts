@@ -1,4 +1,4 @@
-// The example app by its one command, as a team would try it before copying from it.
+// The example app, started with its one command.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -20,7 +20,7 @@ let url: string;
 
 beforeAll(async () => {
   app = spawn("node", [`${root}client/example/start.mjs`], {
-    // Vite colours the address it prints where it thinks that it runs in CI.
+    // In CI, Vite would add colour codes to the printed address.
     env: { ...process.env, USHER_BIN, PORT: "0", NO_COLOR: "1" },
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -37,13 +37,13 @@ afterAll(async () => {
   await once(app, "exit");
 });
 
-test("two people sign in, chat and vote, and see each other do it", async () => {
+test("two users sign in, chat and vote, and see each other's messages and votes", async () => {
   const [ayla, bram] = await Promise.all([signIn("ayla"), signIn("bram")]);
   await say(ayla, "hello from the example");
   await bram.getByText("hello from the example").waitFor();
   await say(bram, "and hello back");
   await ayla.getByText("and hello back").waitFor();
-  // What was shown at once became the message itself.
+  // The log event has replaced the pending message.
   await eventually(() => ayla.getByText("hello from the example").count()).toBe(1);
   await eventually(() => ayla.locator("[aria-busy=true]").count()).toBe(0);
 
@@ -60,21 +60,21 @@ test("two people sign in, chat and vote, and see each other do it", async () => 
   expect(share).toBeGreaterThan(0.2);
   await ayla.getByText(/^\d+ watching$/).waitFor();
 
-  // supabase-js keeps the sign-in over a reload; without it one is a guest.
+  // supabase-js keeps the sign-in across a reload.
   const sockets: string[] = [];
   ayla.on("websocket", (socket) => sockets.push(new URL(socket.url()).pathname));
   await ayla.reload();
   await ayla.getByText("and hello back").waitFor();
   await say(ayla, "still ayla");
   await bram.getByText("still ayla").waitFor();
-  // One, although supabase-js tells of the sign-in while it connects. The other sockets are those of Vite.
+  // One socket, although supabase-js reports the sign-in during the connect. The other sockets belong to Vite.
   expect(sockets.filter((path) => path === "/v1/socket")).toHaveLength(1);
   await ayla.getByRole("button", { name: "Sign out" }).click();
   await ayla.getByText("You are watching as a guest").waitFor();
   await eventually(() => ayla.getByRole("textbox", { name: "Message" }).isDisabled()).toBe(true);
 });
 
-test("it says when the network is gone, and sends what was written meanwhile", async () => {
+test("the app shows that it is offline, and sends offline messages after it reconnects", async () => {
   const [lina, otto] = await Promise.all([signIn("lina", true), signIn("otto")]);
   await lina.context().setOffline(true);
   await lina.getByText("Offline").waitFor();
@@ -86,7 +86,7 @@ test("it says when the network is gone, and sends what was written meanwhile", a
   await eventually(() => lina.getByText("written while offline").count()).toBe(1);
 });
 
-test("it has no barrier that axe knows, and fits a phone, in both schemes", async () => {
+test("axe finds no problem, and the app fits a phone, in both colour schemes", async () => {
   const page = await signIn("yuki");
   for (const viewport of [{ width: 1280, height: 800 }, PHONE])
     for (const colorScheme of ["dark", "light"] as const) {

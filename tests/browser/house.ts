@@ -1,4 +1,4 @@
-// A browser with a window for each person, and everything that goes wrong in them.
+// A browser with one window per user. Collects all errors of the windows.
 
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -9,31 +9,31 @@ import { afterAll, afterEach, beforeAll, expect, inject } from "vitest";
 
 import type { Demo } from "../../client/tests/gateway.ts";
 
-/** Where pictures of the pages go, for people to look at. */
+/** The folder for screenshots of the pages. */
 const PICTURES = process.env.USHER_PICTURES ?? fileURLToPath(new URL("../../target/pictures", import.meta.url));
 
-/** What a browser says of a connection that broke: no fault of a page whose gateway was taken away. */
+/** Browser messages about lost connections. They are no errors in a test that stops the gateway. */
 const LOST = /^(WebSocket connection to|Failed to load resource: net::ERR_)/;
 
 export const DESKTOP = { width: 1280, height: 800 };
 export const PHONE = { width: 360, height: 740 };
 
-/** How a window is opened. */
+/** Options for a window. */
 export interface WindowOptions extends BrowserContextOptions {
-  /** Whether the connection will be taken away. */
+  /** Whether the test will cut the connection. */
   readonly isCut?: boolean;
-  /** Whether something on the way ends every WebSocket, as some company networks do. */
+  /** Whether the network closes every WebSocket, as some company networks do. */
   readonly isBlocked?: boolean;
 }
 
-/** Opens a browser for the tests of a file. After each of them none of its windows may have complained. */
+/** Opens a browser for the tests of one file. A test fails if one of its windows reports an error. */
 export function openHouse() {
   let browser: Browser;
   const troubles: string[] = [];
   beforeAll(async () => {
     browser = await chromium.launch({
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      // Chromium's own sandbox does not start as root, as which CI runs.
+      // CI runs as root, and Chromium's sandbox does not start as root.
       args: ["--no-sandbox", "--force-color-profile=srgb"],
     });
   });
@@ -41,12 +41,12 @@ export function openHouse() {
   afterEach(() => expect(troubles.splice(0)).toEqual([]));
   return {
     demo: inject("demo") as Demo,
-    /** A window of somebody's own: no cookie or cache is shared. */
+    /** Opens a window that shares no cookies or cache with the others. */
     async open(url: string, { isCut = false, isBlocked = false, ...options }: WindowOptions = {}): Promise<Page> {
       const context = await browser.newContext({ viewport: DESKTOP, ...options });
       const page = await context.newPage();
       if (isBlocked) await page.routeWebSocket(/./, (socket) => socket.close());
-      // Violations of the Content-Security-Policy are among them.
+      // The console also reports violations of the Content-Security-Policy.
       page.on("console", (said) => {
         if (said.type() === "error" && !(isCut && LOST.test(said.text()))) troubles.push(said.text());
       });
@@ -58,15 +58,15 @@ export function openHouse() {
   };
 }
 
-/** Takes a picture of what is shown. */
+/** Takes a screenshot of the page. */
 export async function picture(page: Page, name: string): Promise<void> {
   await mkdir(PICTURES, { recursive: true });
   await page.screenshot({ path: `${PICTURES}/${name}.png` });
 }
 
-/** What axe finds, as `rule: element`. Nothing is let pass. */
+/** Returns all accessibility violations that axe finds, without exceptions. */
 export async function barriers(page: Page): Promise<string[]> {
-  // Evaluated by the debugger, which no Content-Security-Policy stops.
+  // `evaluate` uses the debugger, so the Content-Security-Policy does not block it.
   await page.evaluate(axe.source);
   const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run());
   return violations.flatMap(({ id, impact, nodes }) =>
@@ -74,7 +74,7 @@ export async function barriers(page: Page): Promise<string[]> {
   );
 }
 
-/** Waits until it holds; the message is what was there instead. */
+/** Polls `look` for up to 20 s, for use with a matcher: `await eventually(look).toBe(…)`. */
 export function eventually<Value>(look: () => Promise<Value> | Value) {
   return expect.poll(look, { timeout: 20_000, interval: 50 });
 }

@@ -1,4 +1,4 @@
-// What the pages look like and whether everybody can use them: pictures, axe, the keyboard, less motion.
+// The appearance and accessibility of the pages: screenshots, axe, keyboard, reduced motion.
 
 import type { Page } from "playwright-core";
 import { expect, test } from "vitest";
@@ -9,14 +9,14 @@ import { seat, Viewer } from "./viewer.ts";
 const house = openHouse();
 const { demo } = house;
 
-/** Light on a phone is left out: axe takes its time, and each size and scheme is there. */
+/** Each size and each colour scheme at least once. Leaves out light on a phone, because axe is slow. */
 const LOOKS = [
   { name: "desktop dark", viewport: DESKTOP, colorScheme: "dark" },
   { name: "desktop light", viewport: DESKTOP, colorScheme: "light" },
   { name: "phone dark", viewport: PHONE, colorScheme: "dark" },
 ] as const;
 
-/** The pages, each with what shows that it is there. */
+/** The pages, each with a check that it has loaded. */
 const PAGES: Record<string, { readonly url: string; readonly ready: (page: Page) => Promise<unknown> }> = {
   viewer: { url: seat(demo, "ayla"), ready: (page) => new Viewer(page).hears("SHE OPENED THE DRAWER") },
   guest: { url: seat(demo, null), ready: (page) => new Viewer(page).hears("SHE OPENED THE DRAWER") },
@@ -26,22 +26,22 @@ const PAGES: Record<string, { readonly url: string; readonly ready: (page: Page)
   },
   "studio of others": {
     url: seat(demo, "otto").replace("/?", "/studio?"),
-    ready: (page) => page.getByRole("heading", { name: "This studio is not yours" }).waitFor(),
+    ready: (page) => page.getByRole("heading", { name: "You cannot use this studio" }).waitFor(),
   },
   overlay: {
     url: `${demo.url}/overlay?session=${demo.session}#token=${demo.overlay_token}`,
     ready: (page) => page.getByText("SHE OPENED THE DRAWER").waitFor(),
   },
   status: { url: `${demo.url}/status`, ready: (page) => page.getByText("Up to date").waitFor() },
-  start: { url: `${demo.url}/`, ready: (page) => page.getByRole("button", { name: "Take a seat" }).waitFor() },
-  "no such session": {
+  start: { url: `${demo.url}/`, ready: (page) => page.getByRole("button", { name: "Watch session" }).waitFor() },
+  "unknown session": {
     url: `${demo.url}/?session=${demo.voting}`,
-    ready: (page) => page.getByRole("heading", { name: "No such session" }).waitFor(),
+    ready: (page) => page.getByRole("heading", { name: "Session not found" }).waitFor(),
   },
 };
 
 for (const [name, { url, ready }] of Object.entries(PAGES)) {
-  test(`the ${name} page has no barrier that axe knows, and fits its window, in all sizes and schemes`, async () => {
+  test(`axe finds no problem on the page "${name}", and it fits its window, in all sizes and schemes`, async () => {
     const page = await house.open(url, { reducedMotion: "reduce" });
     await ready(page);
     for (const { name: look, viewport, colorScheme } of LOOKS) {
@@ -56,11 +56,11 @@ for (const [name, { url, ready }] of Object.entries(PAGES)) {
   });
 }
 
-test("the viewer's page is used by the keyboard alone", async () => {
+test("a keyboard is enough to chat and vote on the viewer's page", async () => {
   const page = await house.open(seat(demo, "yuki"));
   const viewer = await new Viewer(page).isConnected();
   await viewer.hears("SHE OPENED THE DRAWER");
-  // Straight to the chat, and a message.
+  // Skips to the chat and writes a message.
   await page.keyboard.press("Tab");
   expect(await focused(page)).toBe("Skip to the chat");
   await page.keyboard.press("Enter");
@@ -69,12 +69,12 @@ test("the viewer's page is used by the keyboard alone", async () => {
   await page.keyboard.press("Enter");
   await viewer.hears("typed, never clicked");
   expect(await focused(page)).toBe("Message");
-  // Back to the ballot, and a vote.
+  // Goes back to the poll and votes.
   const paperDragons = /Paper Dragons/;
   for (let presses = 0; !paperDragons.test(await focused(page)); presses += 1) {
     expect(presses, "presses of Shift+Tab to the ballot").toBeLessThan(20);
     await page.keyboard.press("Shift+Tab");
-    expect(await hasVisibleFocus(page), `the focus on ${await focused(page)} can be seen`).toBe(true);
+    expect(await hasVisibleFocus(page), `the focus on ${await focused(page)} is visible`).toBe(true);
   }
   const before = await viewer.movie("Paper Dragons").getAttribute("aria-pressed");
   await page.keyboard.press("Space");
@@ -83,7 +83,7 @@ test("the viewer's page is used by the keyboard alone", async () => {
   await eventually(() => viewer.movie("Paper Dragons").getAttribute("aria-pressed")).toBe(before);
 });
 
-test("in the studio Tab reaches every control, in the order of the page, and the focus can be seen", async () => {
+test("in the studio, Tab reaches every control in page order, with a visible focus", async () => {
   const page = await house.open(seat(demo, "nora").replace("/?", "/studio?"));
   await new Viewer(page).hears("SHE OPENED THE DRAWER");
   const reached: string[] = [];
@@ -93,14 +93,14 @@ test("in the studio Tab reaches every control, in the order of the page, and the
     if (await page.evaluate(() => document.activeElement === document.body)) break;
     reached.push(name);
     expect(reached.length, "presses of Tab").toBeLessThan(60);
-    // The ring of the box for messages is around its field.
-    if (name !== "Message") expect(await hasVisibleFocus(page), `the focus on ${name} can be seen`).toBe(true);
+    // The message box shows its focus ring around the field.
+    if (name !== "Message") expect(await hasVisibleFocus(page), `the focus on ${name} is visible`).toBe(true);
   }
-  const wanted = ["Watch", "Close voting", "Paper Dragons 2021", "Copy", "Kept out", "Message", "Send"];
+  const wanted = ["Watch", "Close poll", "Paper Dragons 2021", "Copy URL", "Banned users", "Message", "Send"];
   expect(reached.filter((name) => wanted.includes(name))).toEqual(wanted);
 });
 
-test("who asks for less motion gets none, on any page", async () => {
+test("no page moves if the user prefers reduced motion", async () => {
   for (const [name, { url, ready }] of Object.entries(PAGES)) {
     const page = await house.open(url, { reducedMotion: "reduce" });
     await ready(page);
@@ -119,7 +119,7 @@ test("who asks for less motion gets none, on any page", async () => {
   }
 });
 
-/** The name of what has the focus. */
+/** Returns the accessible name of the focused element. */
 function focused(page: Page): Promise<string> {
   return page.evaluate(() => {
     const element = document.activeElement;
@@ -128,7 +128,7 @@ function focused(page: Page): Promise<string> {
   });
 }
 
-/** Whether what has the focus lies in the window and has an outline. */
+/** Returns whether the focused element is in the window and has an outline. */
 function hasVisibleFocus(page: Page): Promise<boolean> {
   return page.evaluate(() => {
     const element = document.activeElement;

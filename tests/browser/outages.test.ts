@@ -1,4 +1,4 @@
-// Gateways that are killed and networks that go away, seen from the viewer's page.
+// Killed gateways and lost networks, seen from the viewer's page.
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 
@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway.stop());
 
-test("the gateway is killed in the middle of a chat, and nothing is missing or doubled", async () => {
+test("no message is missing or doubled after a kill of the gateway during a chat", async () => {
   const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
   const expected: string[] = [];
   const talk = async (count: number) => {
@@ -31,7 +31,7 @@ test("the gateway is killed in the middle of a chat, and nothing is missing or d
   const killed = gateway.kill();
   await talk(30);
   await killed;
-  // Said into a dead connection, by a person who has not noticed yet.
+  // A viewer sends a message before the page notices the dead connection.
   await ayla.say("line from ayla, said while it was away");
   await bram.page.getByText(/^Reconnecting/).waitFor();
   await talk(30);
@@ -50,7 +50,7 @@ test("the gateway is killed in the middle of a chat, and nothing is missing or d
   }
 });
 
-test("a network that goes away and comes back costs nothing that was said meanwhile", async () => {
+test("no message is lost while a viewer is offline", async () => {
   const [lina, otto] = await Promise.all([sit("lina"), sit("otto")]);
   await lina.page.context().setOffline(true);
   await lina.page.getByText("Offline", { exact: true }).waitFor();
@@ -68,7 +68,7 @@ test("a network that goes away and comes back costs nothing that was said meanwh
   }
 });
 
-test("where WebSockets are blocked the page does the same over HTTP, through a kill of the gateway", async () => {
+test("with blocked WebSockets the page works over HTTP and survives a kill of the gateway", async () => {
   const blocked = await house.open(seat(demo, "yuki", gateway.url), { isCut: true, isBlocked: true });
   const [yuki, otto] = [await new Viewer(blocked).isConnected(), await sit("otto")];
   expect(await blocked.locator("#proof-list").textContent()).toMatch(/Transport\s*http/);

@@ -1,4 +1,4 @@
-// The overlay over a video: see-through, quiet, and back by itself after an outage.
+// The overlay over a video: transparent, idle without changes, and reconnecting after an outage.
 
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -22,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway.stop());
 
-test("what is not chat or votes is transparent", async () => {
+test("the overlay is transparent around the chat and the poll", async () => {
   const png = await overlay.screenshot({ omitBackground: true });
   const blank = await house.open("about:blank");
   const { clear, drawn } = await blank.evaluate(async (data) => {
@@ -38,7 +38,7 @@ test("what is not chat or votes is transparent", async () => {
   expect(drawn).toBeGreaterThan(1000);
 });
 
-test("it shows what is said and voted, as text", async () => {
+test("the overlay shows new messages as text, and new votes", async () => {
   await database.say("sol", "<b>hello</b> <script>document.title = 'run'</script> from sol");
   await overlay.getByText("<b>hello</b>").waitFor();
   expect(await overlay.title()).not.toBe("run");
@@ -59,7 +59,7 @@ test("it shows what is said and voted, as text", async () => {
   await eventually(votes).toBe(before);
 });
 
-test("a message that has no room for all of it is not shown by half", async () => {
+test("the overlay hides messages that do not fit completely", async () => {
   const rows = overlay.getByRole("list", { name: "Chat" }).locator("li");
   const shown = () =>
     rows.evaluateAll((items) => {
@@ -77,7 +77,7 @@ test("a message that has no room for all of it is not shown by half", async () =
   await eventually(shown).toEqual({ seen: 8, whole: true });
 });
 
-test("it draws nothing while nothing happens", async () => {
+test("the overlay does not draw without a change", async () => {
   const devtools = await overlay.context().newCDPSession(overlay);
   await devtools.send("Performance.enable");
   const work = async () => {
@@ -87,14 +87,14 @@ test("it draws nothing while nothing happens", async () => {
     );
     return { layouts, styles };
   };
-  // What was moving comes to rest.
+  // Waits for running animations to end.
   await overlay.waitForTimeout(1500);
   const before = await work();
   await overlay.waitForTimeout(1500);
   expect(await work()).toEqual(before);
 });
 
-test("it is back after an outage with all that was said, and showed what it knew meanwhile", async () => {
+test("the overlay keeps its state during an outage and then shows the missed messages", async () => {
   await gateway.kill();
   await database.say("otto", "while the overlay was away");
   expect(await overlay.getByRole("list", { name: "Chat" }).getByRole("listitem").count()).toBeGreaterThan(0);
@@ -104,9 +104,9 @@ test("it is back after an outage with all that was said, and showed what it knew
   expect(await overlay.getByText("while the overlay was away").count()).toBe(1);
 });
 
-test("it says in a sentence what a person has to do, and where no session is named", async () => {
+test("the overlay says what to do about a missing session or an invalid token", async () => {
   const nowhere = await house.open(`${demo.url}/overlay`);
-  await nowhere.getByText("names no session").waitFor();
+  await nowhere.getByText("has no session ID").waitFor();
   const stranger = await house.open(`${seat(demo, null).replace("/?", "/overlay?")}#token=not.a.token`);
   await stranger.getByText(/token of this overlay is not valid/).waitFor();
 });

@@ -1,4 +1,4 @@
-// The operator's status page, through an outage.
+// The operator's status page during an outage.
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 
@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway.stop());
 
-test("it shows whether the gateway is ready and who is there, and says when it is gone and back", async () => {
+test("the status page shows checks and connections, and reports an outage and its end", async () => {
   const page = await house.open(`${gateway.url}/status`, { isCut: true });
   await page.getByText("Up to date").waitFor();
   for (const check of ["Database", "Schema", "LISTEN"]) await page.getByRole("listitem").getByText(check).waitFor();
@@ -30,6 +30,6 @@ test("it shows whether the gateway is ready and who is there, and says when it i
   await gateway.start();
   await page.getByText("Up to date").waitFor();
   await eventually(() => page.getByRole("alert").isVisible()).toBe(false);
-  // What is not known is not drawn: two lines, and nothing between.
+  // The plot has two lines with a gap for the outage.
   await eventually(() => connections.locator(".plot-line").getAttribute("d")).toMatch(/^M[^M]+M[^M]+$/);
 });

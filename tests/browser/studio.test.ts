@@ -1,4 +1,4 @@
-// The streamer's dashboard, with two viewers who feel what is done there.
+// The streamer's dashboard and its effects on two viewers.
 
 import type { Page } from "playwright-core";
 import { afterEach, beforeAll, expect, test } from "vitest";
@@ -18,28 +18,28 @@ beforeAll(async () => {
   await studio.getByText("Connected", { exact: true }).waitFor();
 });
 
-// A test that fails half-way leaves no rule behind that the next ones would trip over.
+// Resets the chat settings, so that a failed test does not affect the next one.
 afterEach(async () => {
   const body = JSON.stringify({ slow_mode_seconds: 0, chat_enabled: true });
   expect((await asStreamer("", { method: "PATCH", body })).status).toBeLessThan(300);
 });
 
-test("a message is deleted for everybody", async () => {
-  await ayla.say("what nobody should read");
-  await bram.hears("what nobody should read");
-  const row = studio.locator("#log .message", { hasText: "what nobody should read" });
+test("a deleted message disappears for all viewers", async () => {
+  await ayla.say("please delete this");
+  await bram.hears("please delete this");
+  const row = studio.locator("#log .message", { hasText: "please delete this" });
   await row.hover();
   await row.getByRole("button", { name: "Delete the message of Ayla Demir" }).click();
   for (const each of [ayla, bram]) {
-    await eventually(() => each.said()).not.toContain("what nobody should read");
+    await eventually(() => each.said()).not.toContain("please delete this");
     expect((await each.said()).at(-1)).toBe("message deleted");
   }
 });
 
-test("what moves behind the session is counted while the studio is out of sight", async () => {
+test("the plots include the time while the studio is hidden", async () => {
   const votes = studio.getByRole("figure", { name: /^Votes per minute/ });
   const samples = async () => (await votes.locator(".plot-line").getAttribute("d"))?.split("L").length ?? 0;
-  // A vote that is changed is none more.
+  // A changed vote does not add to the total, so this test withdraws a vote and votes again.
   const withdraw = ayla.page.getByRole("button", { name: "Withdraw my vote" });
   await withdraw.click();
   await withdraw.waitFor({ state: "hidden" });
@@ -56,8 +56,8 @@ test("what moves behind the session is counted while the studio is out of sight"
   expect(Number(await votes.locator("strong").textContent())).toBeGreaterThan(0);
 });
 
-test("the chat is slowed down, shut and opened again", async () => {
-  // Slow mode counts from one's last message, also one from before it: said here, as other tests may or may not have.
+test("the streamer sets slow mode, and turns the chat off and on", async () => {
+  // Slow mode counts from the viewer's last message, even one from before. So this test sends a message first.
   await bram.say("before it is slow");
   await ayla.hears("before it is slow");
   await studio.getByLabel("Slow mode").selectOption("60");
@@ -81,7 +81,7 @@ test("the chat is slowed down, shut and opened again", async () => {
   await bram.hears("open again");
 });
 
-test("a viewer is timed out, reads on, and is let in again", async () => {
+test("a timed-out viewer can read, and can write after the time-out ends", async () => {
   await bram.say("too loud");
   const row = studio.locator("#log .message", { hasText: "too loud" });
   await row.hover();
@@ -90,16 +90,16 @@ test("a viewer is timed out, reads on, and is let in again", async () => {
   await bram.page.getByText(/You are timed out for another/).waitFor();
   await ayla.say("can you hear me, bram?");
   await bram.hears("can you hear me, bram?");
-  await studio.getByRole("button", { name: "Kept out" }).click();
-  await studio.getByRole("button", { name: "Let Bram de Wit in again" }).click();
+  await studio.getByRole("button", { name: "Banned users" }).click();
+  await studio.getByRole("button", { name: "End time-out of Bram de Wit" }).click();
   await bram.box.waitFor();
   await bram.say("quieter now");
   await ayla.hears("quieter now");
 });
 
-test("a voting is closed and another opened from the catalogue; its counts are hidden until the close", async () => {
-  await studio.getByRole("button", { name: "Close voting" }).click();
-  await studio.getByRole("dialog").getByRole("button", { name: "Close voting" }).click();
+test("the streamer closes a poll and opens another one with hidden counts", async () => {
+  await studio.getByRole("button", { name: "Close poll" }).click();
+  await studio.getByRole("dialog").getByRole("button", { name: "Close poll" }).click();
   await ayla.page.getByText("Final result").waitFor();
 
   await studio.getByLabel("Question").fill("And after that?");
@@ -110,7 +110,7 @@ test("a voting is closed and another opened from the catalogue; its counts are h
   await studio.getByRole("searchbox", { name: "Movies" }).fill("");
   await catalogue.getByRole("button", { name: "The Silent Cartographer" }).click();
   await studio.getByLabel("Hide counts").check();
-  await studio.getByRole("button", { name: "Open the voting" }).click();
+  await studio.getByRole("button", { name: "Open poll" }).click();
 
   for (const each of [ayla, bram]) {
     await each.page.getByRole("heading", { name: "And after that?" }).waitFor();
@@ -122,26 +122,26 @@ test("a voting is closed and another opened from the catalogue; its counts are h
     expect.stringMatching(/The Silent Cartographer.*2 votes.*100/),
   ]);
   expect(await ayla.page.locator("#ballot .votes").allTextContents()).toEqual([
-    "Counts after close",
-    "Counts after close",
+    "Hidden until it closes",
+    "Hidden until it closes",
   ]);
-  await studio.getByRole("button", { name: "Close voting" }).click();
-  await studio.getByRole("dialog").getByRole("button", { name: "Close voting" }).click();
+  await studio.getByRole("button", { name: "Close poll" }).click();
+  await studio.getByRole("dialog").getByRole("button", { name: "Close poll" }).click();
   await eventually(() => ayla.counts()).toEqual([0, 2]);
   await ayla.page.getByText("★ Winner").waitFor();
 });
 
-test("who may not moderate is told so, and a ban for good is felt at once", async () => {
+test("other users cannot use the studio, and a permanent ban takes effect immediately", async () => {
   const curious = await house.open(seat(demo, "otto").replace("/?", "/studio?"));
-  await curious.getByRole("heading", { name: "This studio is not yours" }).waitFor();
+  await curious.getByRole("heading", { name: "You cannot use this studio" }).waitFor();
 
   const yuki = await sit("yuki");
   await yuki.say("something unforgivable");
   const row = studio.locator("#log .message", { hasText: "something unforgivable" });
   await row.hover();
   await row.getByRole("button", { name: "Time out or ban Yuki" }).click();
-  await studio.getByRole("dialog").getByRole("button", { name: "Ban for good" }).click();
-  await yuki.page.getByRole("heading", { name: "You cannot enter this session" }).waitFor();
+  await studio.getByRole("dialog").getByRole("button", { name: "Ban permanently" }).click();
+  await yuki.page.getByRole("heading", { name: "You are banned from this session" }).waitFor();
   const ban = `/bans/${userOf(demo, "yuki").id}`;
   expect((await asStreamer(ban, { method: "DELETE" })).status).toBeLessThan(300);
 });
@@ -150,7 +150,7 @@ async function sit(username: string): Promise<Viewer> {
   return new Viewer(await house.open(seat(demo, username))).isConnected();
 }
 
-/** As if its tab were hidden, or in front again. */
+/** Makes the page believe that its tab is hidden or visible. */
 function setSight(page: Page, state: DocumentVisibilityState): Promise<void> {
   return page.evaluate(
     (state) => void Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state }),
@@ -158,7 +158,7 @@ function setSight(page: Page, state: DocumentVisibilityState): Promise<void> {
   );
 }
 
-/** A call about the session, past the studio. */
+/** Calls the gateway's HTTP API for the session as the streamer. */
 function asStreamer(path: string, init: RequestInit): Promise<Response> {
   const headers = { authorization: `Bearer ${userOf(demo, "nora").token}`, "content-type": "application/json" };
   return fetch(`${demo.url}/v1/sessions/${demo.session}${path}`, { ...init, headers });

@@ -1,4 +1,4 @@
-// The viewer's page: chat, votes, and text that wants to be more than text.
+// The viewer's page: chat, votes, and hostile text.
 
 import { expect, test } from "vitest";
 
@@ -11,7 +11,7 @@ const { demo } = house;
 const database = openDatabase(demo);
 const seats = new Map<string, Viewer>();
 
-test("two viewers and the streamer chat, and each sees what the others say, once and in order", async () => {
+test("two viewers and the streamer chat, and each sees every message once and in order", async () => {
   const [ayla, bram, nora] = await Promise.all([sit("ayla"), sit("bram"), sit("nora")]);
   await ayla.say("hello from ayla");
   await bram.hears("hello from ayla");
@@ -27,7 +27,7 @@ test("two viewers and the streamer chat, and each sees what the others say, once
   expect(await ayla.page.locator("#log .message.mine .text").allTextContents()).toContain("hello from ayla");
 });
 
-test("a reply is made by the keyboard and quotes what it answers", async () => {
+test("a viewer replies with the keyboard, and the reply quotes its message", async () => {
   const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
   await ayla.say("who has seen it before?");
   await bram.hears("who has seen it before?");
@@ -41,7 +41,7 @@ test("a reply is made by the keyboard and quotes what it answers", async () => {
   expect(await row.locator(".quote").textContent()).toContain("who has seen it before?");
 });
 
-test("a vote moves the bars in all windows, can be changed, and can be withdrawn", async () => {
+test("all windows show a vote, its change and its withdrawal", async () => {
   const [lina, otto, nora] = await Promise.all([sit("lina"), sit("otto"), sit("nora")]);
   const everywhere = async (counts: number[]) => {
     for (const each of [lina, otto, nora]) {
@@ -62,7 +62,7 @@ test("a vote moves the bars in all windows, can be changed, and can be withdrawn
   await everywhere([0, 1, 0, 2]);
 });
 
-test("a guest watches, and is told why there is nothing to type into", async () => {
+test("a guest can watch, and sees why they cannot write", async () => {
   const guest = new Viewer(await house.open(seat(demo, null)));
   await guest.isConnected();
   await eventually(() => guest.said()).not.toHaveLength(0);
@@ -70,7 +70,7 @@ test("a guest watches, and is told why there is nothing to type into", async () 
   expect(await guest.page.locator("#bar-reason").textContent()).toMatch(/sign/i);
 });
 
-test("whatever is sent as chat is shown as that text, and nothing of it runs", async () => {
+test("the chat shows markup as text, and never runs it", async () => {
   const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
   const markup = [
     `<img src=x onerror="document.title='run'">`,
@@ -88,7 +88,7 @@ test("whatever is sent as chat is shown as that text, and nothing of it runs", a
   expect(await bram.page.title()).not.toContain("run");
 });
 
-test("overrides of the writing direction, piled-up accents and long words stay within their message", async () => {
+test("direction overrides, stacked accents and long words stay inside their message", async () => {
   const [ayla, bram] = await Promise.all([sit("ayla"), sit("bram")]);
   const zalgo = `Z${"\u0335\u0322\u0321\u0300\u0301\u0302\u030d\u030e".repeat(12)}algo`;
   const hostile = [
@@ -107,7 +107,7 @@ test("overrides of the writing direction, piled-up accents and long words stay w
     .locator("#log .message")
     .evaluateAll((rows) => rows.map((row) => row.scrollWidth - row.clientWidth));
   expect(Math.max(...(await widths))).toBe(0);
-  // Each stands in a paragraph of its own direction, which ends what was not closed, and draws nothing over others.
+  // Each message is a paragraph with its own direction and paint containment, so it cannot affect the others.
   const styles = await bram.page.locator("#log .message").evaluateAll((rows) =>
     rows.map((row) => ({
       dir: row.querySelector(".text")?.getAttribute("dir"),
@@ -117,7 +117,7 @@ test("overrides of the writing direction, piled-up accents and long words stay w
   for (const style of styles) expect(style).toEqual({ dir: "auto", contain: "content" });
 });
 
-test("a reader who scrolled up keeps the place while 2,400 messages arrive, and all of them are counted", async () => {
+test("a viewer who scrolled up keeps the place while 2,400 messages arrive, and the page counts them", async () => {
   const reader = new Viewer(await house.open(seat(demo, null)));
   await reader.isConnected();
   await database.sayMany("sol", "before", 80);
@@ -145,7 +145,7 @@ test("a reader who scrolled up keeps the place while 2,400 messages arrive, and 
   expect((await reader.said()).at(-1)).toBe("round 12: 200");
 });
 
-/** Somebody's window, which stays open for the next test. */
+/** Returns a user's window. It stays open for the next test. */
 async function sit(username: string): Promise<Viewer> {
   let seated = seats.get(username);
   if (!seated) seats.set(username, (seated = new Viewer(await house.open(seat(demo, username)))));

@@ -1,11 +1,11 @@
-// The viewer's page as a person uses it: by what is written on it.
+// Helpers to use the viewer's page by its visible texts.
 
 import type { Locator, Page } from "playwright-core";
 
 import type { Demo } from "../../client/tests/gateway.ts";
 import { eventually } from "./house.ts";
 
-/** The address of the demo's session for one of its people, or for a guest. */
+/** Returns the address of the demo's session for a demo user, or for a guest. */
 export function seat(demo: Demo, username: string | null, url: string = demo.url): string {
   const hash = username === null ? "" : `#token=${userOf(demo, username).token}`;
   return `${url}/?session=${demo.session}${hash}`;
@@ -24,7 +24,7 @@ export class Viewer {
     this.page = page;
   }
 
-  /** Waits until the page says so. */
+  /** Waits until the page shows "Connected". */
   async isConnected(): Promise<this> {
     await this.page.getByText("Connected", { exact: true }).waitFor();
     return this;
@@ -39,28 +39,28 @@ export class Viewer {
     await this.box.press("Enter");
   }
 
-  /** The texts of the messages, oldest first. */
+  /** Returns the texts of the messages, oldest first. */
   said(): Promise<string[]> {
     return this.page.locator("#log .message .text").evaluateAll((texts) => texts.map((text) => text.textContent ?? ""));
   }
 
-  /** Waits until somebody's message is shown. */
+  /** Waits until the page shows a message with this text. */
   async hears(text: string): Promise<void> {
     await eventually(() => this.said()).toContain(text);
   }
 
-  /** A movie on the ballot. */
+  /** Returns the button of a movie in the poll. */
   movie(title: string): Locator {
     return this.page.getByRole("button", { name: title });
   }
 
-  /** The counts on the ballot, in its order. */
+  /** Returns the vote counts in ballot order. */
   async counts(): Promise<number[]> {
     const texts = await this.page.locator("#ballot .votes").allTextContents();
     return texts.map((text) => Number.parseInt(text.replace(/\D/g, ""), 10));
   }
 
-  /** How long the bars are drawn, each as a part of its track. */
+  /** Returns the lengths of the bars, each as a share of its track. */
   bars(): Promise<number[]> {
     return this.page.locator("#ballot .fill").evaluateAll((fills) =>
       fills.map((fill) => {

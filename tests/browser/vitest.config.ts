@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
-/** What finds the demo as it was made comes before what changes it. */
+/** The order of the files: tests that need the original demo run before tests that change it. */
 const ORDER = ["looks", "example", "viewer", "overlay", "status", "outages", "studio"];
 
 class InOrder extends BaseSequencer {
@@ -15,7 +15,7 @@ export default defineConfig({
   test: {
     include: ["*.test.ts"],
     globalSetup: ["demo.ts"],
-    // One at a time: they share a demo, and a browser with four windows fills two cores.
+    // One file at a time: they share a demo, and a browser with four windows fills two cores.
     fileParallelism: false,
     sequence: { sequencer: InOrder },
     testTimeout: 60_000,

@@ -11,31 +11,31 @@ const ME = { sub: "me", name: "Me", anonymous: false, expiresAt: null };
 const CAN = { send: true, vote: true, moderate: false };
 const INFO = { title: "Night", status: "live", slow_mode_seconds: 0, chat_enabled: true };
 
-test("votings and dividers stand between the messages, in the order of the log", () => {
+test("poll lines and dividers appear between the messages in log order", () => {
   const { room } = new Page().subscribed(0).events(said(1, "a"), opened(2), said(3, "b"));
-  assert.deepEqual(words(room), ["a", "Voting is open: Which?", "b"]);
+  assert.deepEqual(words(room), ["a", "Poll opened: Which?", "b"]);
   assert.equal(messageById(room.items, "m3").body, "b");
 });
 
-test("the winner is named at the close, and a tie is not decided", () => {
+test("the line of a closed poll names the winner, but not in a tie", () => {
   const closed = (counts) => new Page().subscribed(0).events(closedWith(1, counts)).room;
-  assert.deepEqual(words(closed([{ movie: "x", votes: 2 }, { movie: "y", votes: 1 }])), ["Voting has closed: X wins with 2 votes"]);
-  assert.deepEqual(words(closed([{ movie: "x", votes: 2 }, { movie: "y", votes: 2 }])), ["Voting has closed: Which?"]);
+  assert.deepEqual(words(closed([{ movie: "x", votes: 2 }, { movie: "y", votes: 1 }])), ["Poll closed: X wins with 2 votes"]);
+  assert.deepEqual(words(closed([{ movie: "x", votes: 2 }, { movie: "y", votes: 2 }])), ["Poll closed: Which?"]);
 });
 
-test("what was missed is counted before it, and said once it is all there", () => {
+test("a divider counts the missed messages, and a notice appears once all have arrived", () => {
   const page = new Page().subscribed(0).events(said(1, "before"));
   page.frame({ type: "subscribed", session: SESSION, epoch: "e", seq: 1, head: 3, recovered: true, reason: null });
   page.events(said(2, "missed"));
   assert.equal(page.room.toast, null);
   page.events(said(3, "missed too"));
   assert.deepEqual(words(page.room), ["before", "2 caught up", "missed", "missed too"]);
-  assert.equal(page.room.toast.text, "You were away: 2 messages caught up");
+  assert.equal(page.room.toast.text, "Reconnected: 2 missed messages loaded");
   page.events(said(4, "live"));
   assert.equal(page.room.recovered, 2);
 });
 
-test("a fresh start with a hole says so", () => {
+test("a fresh start with a gap shows a divider and a notice", () => {
   const page = new Page().subscribed(0).events(said(1, "before"));
   page.frame({ type: "reset", session: SESSION, epoch: "e", seq: 50, reason: "too_old", head: 51 });
   page.events(said(51, "after"));
@@ -43,17 +43,17 @@ test("a fresh start with a hole says so", () => {
   assert.equal(page.room.toast.text, LOST);
 });
 
-test("a time-out bars, and its end is the database's time", () => {
+test("a time-out blocks the composer until its end by the database's clock", () => {
   const page = new Page().subscribed(0);
   assert.equal(sendBar(page.room, 0), null);
   const until = "2026-11-26T20:10:00Z";
   page.events(event(1, "member.banned", { user_id: "me", until }));
   page.frame({ type: "access", session: SESSION, can: { send: false, vote: false } });
   assert.equal(sendBar(page.room, Date.parse(until) - 1000), "You are timed out.");
-  assert.equal(sendBar(page.room, Date.parse(until) + 1000), "You can read along, but not write here.");
+  assert.equal(sendBar(page.room, Date.parse(until) + 1000), "You can read this chat but not write in it.");
 });
 
-test("slow mode bars the next message, but not a moderator's", () => {
+test("slow mode delays the next message, but not for a moderator", () => {
   const slow = { info: { ...INFO, slow_mode_seconds: 30 } };
   assert.equal(new Page().subscribed(0, slow).act({ type: "sent", now: 1000 }).room.slowUntil, 31_000);
   const moderator = { ...slow, can: { ...CAN, moderate: true } };
@@ -62,7 +62,7 @@ test("slow mode bars the next message, but not a moderator's", () => {
   assert.equal(new Page().subscribed(0).act({ type: "refused", error, now: 1000 }).room.slowUntil, 3500);
 });
 
-test("slow mode that is lifted bars nobody any more", () => {
+test("the viewer can write immediately when slow mode ends", () => {
   const page = new Page().subscribed(0, { info: { ...INFO, slow_mode_seconds: 30 } }).act({ type: "sent", now: 1000 });
   page.events(event(1, "session.updated", { slow_mode_seconds: 10 }));
   assert.equal(page.room.slowUntil, 31_000);
@@ -70,7 +70,7 @@ test("slow mode that is lifted bars nobody any more", () => {
   assert.equal(page.room.slowUntil, 0);
 });
 
-test("a final vote, a closed voting and its last second bar", () => {
+test("voting is blocked by a final vote, a closed poll and a passed closing time", () => {
   const voting = { status: "open", allow_change: false, mine: "x", wish: null, closes_at: null };
   const { room } = new Page().subscribed(0);
   assert.match(voteBar(room, voting, 0), /cannot be changed/);
@@ -79,7 +79,7 @@ test("a final vote, a closed voting and its last second bar", () => {
   assert.match(voteBar(room, { ...voting, closes_at: "2026-11-26T20:00:00Z" }, Date.parse("2026-11-26T20:00:01Z")), /Time is up/);
 });
 
-test("the pill says how the connection is, a stop has the session's name first", () => {
+test("linkPhase and stopCode follow the connection, and the session's error comes first", () => {
   const page = new Page();
   const connection = (change) => page.act({ type: "connection", state: { ...IDLE, ...change } }).room;
   assert.equal(linkPhase(connection({ status: "connecting" })), "connecting");
@@ -91,7 +91,7 @@ test("the pill says how the connection is, a stop has the session's name first",
   assert.deepEqual([linkPhase(page.room), stopCode(page.room)], ["stopped", "banned"]);
 });
 
-test("a message that has not changed gives the same item", () => {
+test("an unchanged message gives the same item", () => {
   const page = new Page().subscribed(0).events(said(1, "a"));
   const [first] = page.room.items;
   page.events(said(2, "b"));
@@ -101,7 +101,7 @@ test("a message that has not changed gives the same item", () => {
   assert.deepEqual([page.room.items[0].deleted, page.room.items[0].body], [true, null]);
 });
 
-test("the time of the server is found again after our own clock has jumped ahead, and after it fell behind", () => {
+test("serverNow recovers after the page's clock jumps ahead or falls behind", () => {
   const page = new Page().subscribed(0);
   const at = Date.parse("2026-11-26T20:00:00Z");
   const hears = (seq, ours) => {
@@ -110,14 +110,14 @@ test("the time of the server is found again after our own clock has jumped ahead
   };
   const hour = 3_600_000;
   assert.equal(serverNow(hears(1, at + hour), at + hour), at);
-  // Slept for an hour that the clock of the page did not count, or set back by one.
+  // The machine slept for an hour that the page's clock did not count, or the clock was set back.
   assert.equal(serverNow(hears(2, at), at), at);
   assert.equal(serverNow(hears(3, at + hour), at + hour), at);
-  // A slow network does not move it.
+  // A slow network does not change the estimate.
   assert.equal(serverNow(hears(4, at + hour + 3000), at + hour + 3000), at + 3000);
 });
 
-/** A page whose client is given frames. */
+/** A page whose client receives the test's frames. */
 class Page {
   room = initialRoom(SESSION, ME);
   #session = INITIAL_STATE;

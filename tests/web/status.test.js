@@ -16,7 +16,7 @@ usher_lag_seconds_bucket{le="+Inf"} ${(change.fast ?? 0) + (change.late ?? 0) + 
 # EOF
 `);
 
-test("values, rates and growth are read from two readings", () => {
+test("valueOf, rateOf and grownBy read two readings", () => {
   const [before, after] = [reading({ slow: 2 }), reading({ sockets: 7, slow: 12, odd: 1 })];
   assert.equal(valueOf(after, "usher_connections"), 7);
   assert.equal(valueOf(after, "usher_nothing"), 0);
@@ -27,11 +27,11 @@ test("values, rates and growth are read from two readings", () => {
   ]);
 });
 
-test("a gateway that began anew leaves a hole and no negative rate", () => {
+test("a restart of the gateway gives a gap and not a negative rate", () => {
   assert.ok(Number.isNaN(rateOf(reading({ slow: 9 }), reading({ slow: 1 }), 2, "usher_refusals_total")));
 });
 
-test("a quantile is that of the time between, and none where nothing happened", () => {
+test("a quantile covers the time between two readings, and is NaN without values", () => {
   const before = reading({ fast: 1000 });
   assert.equal(quantileOf(before, reading({ fast: 1090, late: 10 }), "usher_lag_seconds", 0.5), 0.001);
   assert.equal(quantileOf(before, reading({ fast: 1090, late: 10 }), "usher_lag_seconds", 0.99), 0.5);
@@ -39,12 +39,12 @@ test("a quantile is that of the time between, and none where nothing happened", 
   assert.ok(Number.isNaN(quantileOf(before, before, "usher_lag_seconds", 0.5)));
 });
 
-test("what is not the gateway's is not read", () => {
+test("parse returns null for text that is not from the gateway", () => {
   assert.equal(parse("<!doctype html><title>404</title>"), null);
   assert.equal(parse(""), null);
 });
 
-test("an overlay takes what it knows and falls back for the rest", () => {
+test("the overlay uses known settings and the defaults for the rest", () => {
   const usual = { side: "right", size: "m", chat: true, votes: true, lines: 8, fadeMs: 0, resultMs: 20_000 };
   assert.deepEqual(settingsOf(""), usual);
   assert.deepEqual(settingsOf("?side=up&size=xxl&show=ads&lines=-1&fade=soon"), usual);
