@@ -2,8 +2,8 @@
  * Decides whether and when to reconnect after a socket closes.
  *
  * Pure. The range of a close code decides, so this client also understands codes of a newer gateway: it reconnects
- * below 4500, and stops from 4500 to 4999. The delay has full jitter, so that clients do not all reconnect in the
- * same moment after a gateway restart.
+ * below 4500, and stops from 4500 to 4999. There are two exceptions: a new token solves 4501, and a new socket solves
+ * 4509. The delay has full jitter, so that clients do not all reconnect at the same moment after a gateway restart.
  */
 
 const BASE_MS = 500;

@@ -29,7 +29,7 @@ const SLEPT_MS = 5000;
 const STABLE_MS = 5000;
 /** The interval of requests for a new token while the old one expires. The gateway warns 60 s before the expiry. */
 const TOKEN_RETRY_MS = 10_000;
-/** The least time between two refreshes of a refused token. A refresh can report a token change, which asks again. */
+/** The least time between two refreshes of a refused token. A refresh can cause a token change, which asks again. */
 const REFRESH_MS_MIN = 20_000;
 /** The least wait between two requests for a token while the app has none. */
 const TOKEN_PAUSE_MS_MIN = 500;

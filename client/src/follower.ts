@@ -59,7 +59,7 @@ interface Errand<Result> {
   readonly frame: ClientFrame;
   readonly since: number;
   timer: unknown;
-  /** Whether the present socket has sent the frame, so that an answer is due. */
+  /** Whether the current socket has sent the frame, so that an answer is due. */
   isAsked: boolean;
   /** The last `busy` error, if any. */
   refusal: RefusedError | null;

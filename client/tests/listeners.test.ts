@@ -18,7 +18,7 @@ import {
 } from "./fakes.ts";
 
 test.each(["off", "session.close", "usher.close"] as const)(
-  "%s in a listener stops the delivery of the present batch",
+  "%s in a listener stops the delivery of the current batch",
   async (how) => {
     const { world, usher, session } = await following();
     const [seen, after]: [number[], number[]] = [[], []];
@@ -37,7 +37,7 @@ test.each(["off", "session.close", "usher.close"] as const)(
   },
 );
 
-test("a listener that another listener removes does not receive the present change", async () => {
+test("a listener that another listener removes does not receive the current change", async () => {
   const { world, session, usher } = await following();
   const heard: string[] = [];
   session.on("viewers", () => off());
@@ -119,7 +119,7 @@ test("a listener can close one session and keep the others, and can restart the 
   expect(world.sockets.filter((socket) => socket.readyState === 1)).toHaveLength(1);
 });
 
-test("a change that a listener causes reaches all listeners after the present change, once and in order", async () => {
+test("a change that a listener causes reaches all listeners after the current change, once and in order", async () => {
   const { world, session } = await following();
   const [first, second]: [string[], string[]] = [[], []];
   const describe = () => `${session.pending.length} pending`;

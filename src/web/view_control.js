@@ -1,4 +1,4 @@
-// Shows the streamer the present poll, with buttons to close it and to hide its counts.
+// Shows the streamer the current poll, with buttons to close it and to hide its counts.
 
 import { ask } from "./ask.js";
 import { barsView } from "./bars.js";

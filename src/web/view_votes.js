@@ -11,7 +11,7 @@ import { closesAt, currentVoting, serverNow, voteBar } from "./room.js";
 
 /** Creates the poll panel. It calls `vote(voting, movie)` to vote, and with null to withdraw the vote. */
 export function votesView({ vote }) {
-  let shown = null; // The poll and movies of the present elements.
+  let shown = null; // The poll and movies of the current elements.
   let rows = new Map();
   let latest = null;
   byId("withdraw").addEventListener("click", () => {

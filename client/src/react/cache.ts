@@ -34,7 +34,7 @@ const PARTS: { readonly [Part in "info" | "messages" | "votings" | "viewers"]: (
 
 const parts = Object.keys(PARTS) as (keyof typeof PARTS)[];
 
-/** Sets the defaults of queries with these keys: data never becomes stale, and a refetch returns the present state. */
+/** Sets the defaults of queries with these keys: data never becomes stale, and a refetch returns the current state. */
 export function prepareCache(cache: QueryClientLike, usher: Usher): void {
   cache.setQueryDefaults(usherKeys.all, {
     staleTime: Infinity,

@@ -185,7 +185,7 @@ export class HttpSocket {
     #hear() {
         this.#heardAt = this.#caller.world.now();
     }
-    /** Emits a frame after the present call returns: a socket never answers before `send` has returned. */
+    /** Emits a frame after the current call returns: a socket never answers before `send` has returned. */
     #saySoon(frame) {
         this.#caller.world.setTimer(() => this.#say(frame), 0);
     }
