@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::cli::process;
 use crate::config::secret::{read_secret, secret_parser};
 use crate::postgres::connect::Target;
-use crate::postgres::migrations::{self, Down, Migration, State};
+use crate::postgres::migrations::{self, Down, Migration, MigrationState};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,9 +86,9 @@ pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         Action::Status => {
             for (Migration { version, name }, state) in migrations::status(&client).await? {
                 let state = match state {
-                    State::Applied => "applied",
-                    State::Pending => "pending",
-                    State::Foreign => "not ours",
+                    MigrationState::Applied => "applied",
+                    MigrationState::Pending => "pending",
+                    MigrationState::Foreign => "not ours",
                 };
                 process::print(format!("{state:<8}  {version}  {name}").trim_end());
             }

@@ -39,7 +39,7 @@ const RETRY_AFTER_MS: u64 = 5_000;
 /// Tells who the bearer of a token is.
 #[derive(Clone)]
 pub(crate) struct Keyring {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<KeysState>,
     /// Asks for newer keys; absent where none are published.
     wishes: Option<mpsc::Sender<()>>,
     waiters: Arc<Semaphore>,
@@ -52,7 +52,7 @@ pub(crate) struct Keyring {
 
 /// What is known of the keys.
 #[derive(Clone, Debug)]
-pub(crate) struct State {
+pub(crate) struct KeysState {
     verifier: Arc<Verifier>,
     /// Whether any token could be verified.
     has_keys: bool,
@@ -87,7 +87,7 @@ impl Keyring {
         if keys.url.is_some() {
             known = known.with_published(Arc::default());
         }
-        let (sender, state) = watch::channel(State {
+        let (sender, state) = watch::channel(KeysState {
             verifier: Arc::new(Verifier::new(known.clone())),
             has_keys: keys.secret.is_some(),
             begun: 0,

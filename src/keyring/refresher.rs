@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::causes::with_causes;
-use crate::keyring::State;
+use crate::keyring::KeysState;
 use crate::keyring::fetch::{FetchError, fetch};
 use crate::metrics::{KeyFetch, Metrics};
 use usher_core::auth::key_set::{KeySet, NotAKeySet};
@@ -27,7 +27,7 @@ pub(crate) struct Refresher {
     url: Uri,
     /// What is known beside the published keys.
     known: VerifierKeys,
-    state: watch::Sender<State>,
+    state: watch::Sender<KeysState>,
     wishes: mpsc::Receiver<()>,
     clock: fn() -> u64,
     /// The last good answer.
@@ -53,7 +53,7 @@ impl Refresher {
     pub(crate) fn new(
         url: Uri,
         known: VerifierKeys,
-        state: watch::Sender<State>,
+        state: watch::Sender<KeysState>,
         wishes: mpsc::Receiver<()>,
         clock: fn() -> u64,
     ) -> Self {

@@ -52,7 +52,7 @@ impl Migration {
 
 /// Whether a migration has been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum MigrationState {
     /// It has.
     Applied,
     /// It has not.
@@ -184,22 +184,22 @@ pub async fn pending(client: &Client) -> Result<Vec<Migration>, MigrationError> 
 /// # Errors
 ///
 /// Where the list cannot be read.
-pub async fn status(client: &Client) -> Result<Vec<(Migration, State)>, MigrationError> {
+pub async fn status(client: &Client) -> Result<Vec<(Migration, MigrationState)>, MigrationError> {
     let mut applied = applied(client).await?;
     let mut states: Vec<_> = all()
         .into_iter()
         .map(|migration| {
             let state = if applied.remove(&migration.version) {
-                State::Applied
+                MigrationState::Applied
             } else {
-                State::Pending
+                MigrationState::Pending
             };
             (migration, state)
         })
         .collect();
     states.extend(applied.into_iter().map(|version| {
         let name = String::new();
-        (Migration { version, name }, State::Foreign)
+        (Migration { version, name }, MigrationState::Foreign)
     }));
     states.sort_by(|(a, _), (b, _)| a.version.cmp(&b.version));
     Ok(states)

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use expect_test::expect_file;
 use tokio::task::JoinSet;
-use usher::postgres::migrations::{self, Down, MigrationError, State};
+use usher::postgres::migrations::{self, Down, MigrationError, MigrationState};
 use usher_devdb::{
     binaries::{Binaries, Search},
     os_user::OsUser,
@@ -56,11 +56,11 @@ async fn down_then_up_again_leaves_the_same_schema() {
     let taken_back = migrations::down(&mut client, &to).await.unwrap();
     assert_eq!(taken_back.len(), migrations::all().len() - 1);
     let status = migrations::status(&client).await.unwrap();
-    assert_eq!(status[0], (first, State::Applied));
+    assert_eq!(status[0], (first, MigrationState::Applied));
     assert!(
         status[1..]
             .iter()
-            .all(|(_, state)| *state == State::Pending)
+            .all(|(_, state)| *state == MigrationState::Pending)
     );
 
     migrations::down(&mut client, &Down::To("0".to_owned()))
@@ -112,12 +112,12 @@ async fn the_record_is_in_the_form_of_the_supabase_cli() {
     let row = client.query_one(query, &[&first.version]).await.unwrap();
     assert_eq!((row.get(0), row.get(1)), (Some(first.name), Some(true)));
     let status = migrations::status(&client).await.unwrap();
-    assert_eq!(status[0].1, State::Foreign);
+    assert_eq!(status[0].1, MigrationState::Foreign);
     migrations::down(&mut client, &Down::To("0".to_owned()))
         .await
         .unwrap();
     let foreign = migrations::status(&client).await.unwrap();
-    assert_eq!(foreign[0].1, State::Foreign);
+    assert_eq!(foreign[0].1, MigrationState::Foreign);
 }
 
 #[tokio::test]

@@ -58,11 +58,11 @@ struct Hold {
     /// The number of failed tries alone; 0 for a suspect.
     failures: u32,
     due: Instant,
-    state: State,
+    state: HoldState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum HoldState {
     Due,
     Idle { since: u64 },
     UnderWay,
@@ -115,7 +115,7 @@ impl Holds {
             last_write: self.recent.number_of(place),
             failures,
             due: now + pause,
-            state: State::UnderWay,
+            state: HoldState::UnderWay,
         };
         self.under_way += 1;
         self.places.insert(place, hold);
@@ -146,14 +146,14 @@ impl Holds {
 
     /// Schedules a held place that has pending writes and no try under way.
     pub(crate) fn queue(&mut self, place: Place) {
-        self.enter(place, State::Due);
+        self.enter(place, HoldState::Due);
     }
 
     /// Marks a held place that has no pending writes any more.
     pub(crate) fn rest(&mut self, place: Place) {
         self.counter += 1;
         let since = self.counter;
-        self.enter(place, State::Idle { since });
+        self.enter(place, HoldState::Idle { since });
     }
 
     /// Takes the places of the next try.
@@ -164,7 +164,7 @@ impl Holds {
             .map(|(.., place)| *place)
             .collect();
         for place in &places {
-            self.enter(*place, State::UnderWay);
+            self.enter(*place, HoldState::UnderWay);
         }
         places
     }
@@ -185,33 +185,33 @@ impl Holds {
         self.places.len()
     }
 
-    fn enter(&mut self, place: Place, state: State) {
+    fn enter(&mut self, place: Place, state: HoldState) {
         let Some(mut hold) = self.places.remove(&place) else {
             return;
         };
         self.leave_state(place, &hold);
         hold.state = state;
         match state {
-            State::Due => {
+            HoldState::Due => {
                 self.due.insert(hold.turn(place));
             }
-            State::Idle { since } => {
+            HoldState::Idle { since } => {
                 self.idle.insert((since, place));
             }
-            State::UnderWay => self.under_way += 1,
+            HoldState::UnderWay => self.under_way += 1,
         }
         self.places.insert(place, hold);
     }
 
     fn leave_state(&mut self, place: Place, hold: &Hold) {
         match hold.state {
-            State::Due => {
+            HoldState::Due => {
                 self.due.remove(&hold.turn(place));
             }
-            State::Idle { since } => {
+            HoldState::Idle { since } => {
                 self.idle.remove(&(since, place));
             }
-            State::UnderWay => self.under_way -= 1,
+            HoldState::UnderWay => self.under_way -= 1,
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum Step {
 
 /// The answer that a subscription waits for.
 #[derive(Debug)]
-pub(crate) enum State {
+pub(crate) enum SubscriptionState {
     /// The router's answer to `Join`.
     Joining(Box<Start>),
     /// The database's answer to `Admit`.
@@ -54,7 +54,7 @@ pub(crate) struct CatchUp {
     pub(crate) snapshot: Option<Arc<Snapshot>>,
 }
 
-impl State {
+impl SubscriptionState {
     /// Whether the subscription waits for the router's answer to `Join`.
     pub(crate) fn is_joining(&self) -> bool {
         matches!(self, Self::Joining(_))

@@ -23,7 +23,7 @@ use crate::relay::message::{Effect, Query, RouterRequest};
 use crate::relay::own_votes::{self, OwnVotes};
 use crate::relay::peer_context::PeerContext;
 use crate::relay::permissions::Permissions;
-use crate::relay::progress::{CatchUp, Retry, State, Step};
+use crate::relay::progress::{CatchUp, Retry, Step, SubscriptionState};
 use crate::relay::resume::GrantVerdict;
 use crate::relay::router::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
@@ -35,7 +35,7 @@ pub(crate) struct Subscription {
     pub(crate) session: SessionId,
     /// Distinguishes this try from earlier ones, whose answers may arrive late.
     pub(crate) attempt: u32,
-    pub(crate) state: State,
+    pub(crate) state: SubscriptionState,
     permissions: Permissions,
     /// The epoch of the subscription's numbers.
     epoch: Box<str>,
@@ -63,7 +63,7 @@ impl Subscription {
         Self {
             session,
             attempt,
-            state: State::Joining(Box::new(start)),
+            state: SubscriptionState::Joining(Box::new(start)),
             permissions: Permissions::default(),
             epoch: Box::default(),
             own_votes: OwnVotes::default(),
@@ -79,7 +79,9 @@ impl Subscription {
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let State::Joining(mut start) = std::mem::replace(&mut self.state, State::Live) else {
+        let SubscriptionState::Joining(mut start) =
+            std::mem::replace(&mut self.state, SubscriptionState::Live)
+        else {
             unreachable!("a peer passes on only the answer to the latest join");
         };
         start.viewers = viewers;
@@ -104,7 +106,7 @@ impl Subscription {
             };
             return self.attach(catch_up, effects);
         }
-        self.state = State::Authorizing(start);
+        self.state = SubscriptionState::Authorizing(start);
         self.ask_admission(context, effects);
     }
 
@@ -117,7 +119,7 @@ impl Subscription {
     ) -> Step {
         let is_of_another = self.permissions.take_of_another();
         let is_owed = self.permissions.on_answer(matches!(answer, Some(Ok(_))));
-        if !matches!(self.state, State::Authorizing(_)) {
+        if !matches!(self.state, SubscriptionState::Authorizing(_)) {
             return Step::Stay;
         }
         if is_of_another && matches!(answer, Some(Err(_))) {
@@ -155,7 +157,9 @@ impl Subscription {
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) -> Step {
-        let State::Authorizing(start) = std::mem::replace(&mut self.state, State::Live) else {
+        let SubscriptionState::Authorizing(start) =
+            std::mem::replace(&mut self.state, SubscriptionState::Live)
+        else {
             unreachable!("the caller checked the state");
         };
         match answer {
@@ -181,7 +185,8 @@ impl Subscription {
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let State::CatchingUp(mut catch_up) = std::mem::replace(&mut self.state, State::Live)
+        let SubscriptionState::CatchingUp(mut catch_up) =
+            std::mem::replace(&mut self.state, SubscriptionState::Live)
         else {
             unreachable!("a peer passes on only the answer to the latest page request");
         };
@@ -213,7 +218,9 @@ impl Subscription {
         context: &PeerContext<'_>,
         effects: &mut Vec<Effect>,
     ) {
-        let State::Attaching(catch_up) = std::mem::replace(&mut self.state, State::Live) else {
+        let SubscriptionState::Attaching(catch_up) =
+            std::mem::replace(&mut self.state, SubscriptionState::Live)
+        else {
             unreachable!("a peer passes on only the answer to the latest attach");
         };
         match attached {
@@ -275,16 +282,16 @@ impl Subscription {
     pub(crate) fn recheck(&mut self, context: &PeerContext<'_>, effects: &mut Vec<Effect>) {
         match &mut self.state {
             // The grant may belong to another identity or be outdated. The admission goes through the database instead.
-            State::Joining(start) => start.grant = None,
-            State::Waiting {
+            SubscriptionState::Joining(start) => start.grant = None,
+            SubscriptionState::Waiting {
                 next: Retry::Start(_),
                 ..
             } => {}
-            State::Authorizing(_)
-            | State::CatchingUp(_)
-            | State::Attaching(_)
-            | State::Live
-            | State::Waiting { .. } => {
+            SubscriptionState::Authorizing(_)
+            | SubscriptionState::CatchingUp(_)
+            | SubscriptionState::Attaching(_)
+            | SubscriptionState::Live
+            | SubscriptionState::Waiting { .. } => {
                 let is_asked = self.permissions.ask(context.now);
                 self.check_access(is_asked, true, effects);
             }
@@ -310,9 +317,10 @@ impl Subscription {
         if self.permissions.poll_question(context.now) {
             self.recheck_in_turn(context, effects);
         }
-        if let State::Waiting { until, .. } = self.state
+        if let SubscriptionState::Waiting { until, .. } = self.state
             && until <= context.now.at
-            && let State::Waiting { next, .. } = std::mem::replace(&mut self.state, State::Live)
+            && let SubscriptionState::Waiting { next, .. } =
+                std::mem::replace(&mut self.state, SubscriptionState::Live)
         {
             match next {
                 Retry::Start(start) => self.join(start, context, effects),
@@ -323,9 +331,9 @@ impl Subscription {
 
     /// Handles a newer frame about the same session: refuses a subscribe that has no answer yet.
     pub(crate) fn on_overtaken(self, effects: &mut Vec<Effect>) {
-        if let State::Joining(start)
-        | State::Authorizing(start)
-        | State::Waiting {
+        if let SubscriptionState::Joining(start)
+        | SubscriptionState::Authorizing(start)
+        | SubscriptionState::Waiting {
             next: Retry::Start(start),
             ..
         } = self.state
@@ -342,7 +350,7 @@ impl Subscription {
     /// Returns when [`Self::on_deadline`] must be called next.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let waiting = if let State::Waiting { until, .. } = self.state {
+        let waiting = if let SubscriptionState::Waiting { until, .. } = self.state {
             Some(until)
         } else {
             None
@@ -509,7 +517,7 @@ impl Subscription {
             user: context.identity.subject,
             grant: None,
         }));
-        self.state = State::Joining(start);
+        self.state = SubscriptionState::Joining(start);
     }
 
     fn check_access(&mut self, is_asked: bool, is_urgent: bool, effects: &mut Vec<Effect>) {
@@ -539,7 +547,7 @@ impl Subscription {
             attempt: self.attempt,
             after: catch_up.position,
         }));
-        self.state = State::CatchingUp(catch_up);
+        self.state = SubscriptionState::CatchingUp(catch_up);
     }
 
     fn attach(&mut self, catch_up: CatchUp, effects: &mut Vec<Effect>) {
@@ -553,11 +561,11 @@ impl Subscription {
                 sees_hidden: self.permissions.can().moderate,
             },
         }));
-        self.state = State::Attaching(Box::new(catch_up));
+        self.state = SubscriptionState::Attaching(Box::new(catch_up));
     }
 
     fn wait(&mut self, next: Retry, context: &PeerContext<'_>) {
-        self.state = State::Waiting {
+        self.state = SubscriptionState::Waiting {
             until: context.now.at + ADMISSION_RETRY,
             next,
         };

@@ -89,7 +89,7 @@ impl Tally {
 #[derive(Debug)]
 pub struct Conflation {
     interval: Duration,
-    votings: HashMap<VotingId, State>,
+    votings: HashMap<VotingId, ReadSchedule>,
     /// The polls to read, by due time.
     due: BTreeSet<(Instant, VotingId)>,
     /// The polls that were read, by time of reading. Each pauses for one interval.
@@ -98,7 +98,7 @@ pub struct Conflation {
 }
 
 #[derive(Debug)]
-struct State {
+struct ReadSchedule {
     /// The earliest time of the next reading; `None` if none is needed.
     due: Option<Instant>,
     /// The time of the last reading.
@@ -132,7 +132,7 @@ impl Conflation {
 
     /// Schedules a reading of a poll's counts without a notification. The caller checks [`Self::has_room`] first.
     pub fn on_recount(&mut self, voting: VotingId, now: Instant) {
-        let state = self.votings.entry(voting).or_insert(State {
+        let state = self.votings.entry(voting).or_insert(ReadSchedule {
             due: None,
             read_at: None,
         });
@@ -166,7 +166,7 @@ impl Conflation {
             && due <= now
         {
             self.due.pop_first();
-            let state = State {
+            let state = ReadSchedule {
                 due: None,
                 read_at: Some(now),
             };
@@ -197,7 +197,7 @@ impl Conflation {
             self.resting.pop_front();
             // A poll that is due again, or was read since, stays: its next pause ends later.
             let is_forgotten =
-                |state: &State| state.due.is_none() && state.read_at == Some(read_at);
+                |state: &ReadSchedule| state.due.is_none() && state.read_at == Some(read_at);
             if self.votings.get(&voting).is_some_and(is_forgotten) {
                 self.votings.remove(&voting);
             }
