@@ -25,7 +25,7 @@ use crate::net::admission::rate_limits::RateLimits;
 use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::fanout::tally_reader::TallyReader;
 use crate::net::fanout::viewer_counts::ViewerCounts;
-use crate::net::fanout::{Command, Fanout};
+use crate::net::fanout::{Fanout, FanoutCommand};
 use crate::net::maintenance::Maintenance;
 use crate::net::readiness::{self, DatabaseState, Pulse};
 use crate::net::{Drain, Shared, moment};
@@ -239,7 +239,7 @@ fn spawn_renewal(
 /// Starts what asks again who may still watch.
 fn spawn_checker(
     store: &Store,
-    loops: &[mpsc::Sender<Command>],
+    loops: &[mpsc::Sender<FanoutCommand>],
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
@@ -251,7 +251,7 @@ fn spawn_checker(
 
 /// How the fan-out loops, and the reader of tallies, are reached.
 struct Loops {
-    loops: Vec<mpsc::Sender<Command>>,
+    loops: Vec<mpsc::Sender<FanoutCommand>>,
     pulses: Vec<Arc<Pulse>>,
     subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     changed_votings: mpsc::Sender<Vec<VotingId>>,

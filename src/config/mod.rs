@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[derive(clap::Parser)]
-    struct Command {
+    struct CommandLine {
         #[command(flatten)]
         raw: Raw,
     }
@@ -495,7 +495,7 @@ mod tests {
     }
 
     fn parse(arguments: &[&str]) -> Result<Config, ConfigErrors> {
-        let command = Command::try_parse_from([&["usher"], arguments].concat()).unwrap();
+        let command = CommandLine::try_parse_from([&["usher"], arguments].concat()).unwrap();
         Config::from_raw(&command.raw)
     }
 }

@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::net::admission::access_checks::AccessChecks;
 use crate::net::admission::rate_limits::{Passed, RateLimits};
 use crate::net::admission::singleflight::AdmissionQueries;
-use crate::net::fanout::Command;
+use crate::net::fanout::FanoutCommand;
 use crate::net::readiness::{Checks, DatabaseState, Pulse};
 use crate::postgres::batcher::Writer;
 use crate::postgres::store::{Store, StoreError};
@@ -84,7 +84,7 @@ pub(crate) struct Shared {
     /// The fan-out loops' signs of life.
     pub(crate) pulses: Vec<Arc<Pulse>>,
     /// The fan-out loops; a connection belongs to one of them.
-    pub(crate) loops: Vec<mpsc::Sender<Command>>,
+    pub(crate) loops: Vec<mpsc::Sender<FanoutCommand>>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the gateway begins to stop.
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// A number for a new connection, and the loop that it belongs to.
-    pub(crate) fn enrol(&self) -> (PeerId, mpsc::Sender<Command>) {
+    pub(crate) fn enrol(&self) -> (PeerId, mpsc::Sender<FanoutCommand>) {
         let number = self.next_peer.fetch_add(1, Ordering::Relaxed);
         let count = self.loops.len() as u64;
         let place =

@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::recorder::{Part, Recorder};
 use crate::schedule::{Pace, Search};
 use crate::verdict::limit;
-use crate::worker::{self, Command, Worker};
+use crate::worker::{self, Worker, WorkerCommand};
 use crate::worker_state::Order;
 use crate::writer::{Kind, Writer};
 
@@ -111,7 +111,7 @@ impl<'a> Runner<'a> {
                 let (sender, dues) = mpsc::channel(DUES_LEN);
                 self.messages.push(sender);
                 let (connect, authors) = (connect.clone(), authors.clone());
-                commands.push(Command::Insert {
+                commands.push(WorkerCommand::Insert {
                     connect,
                     authors,
                     dues,
@@ -126,7 +126,7 @@ impl<'a> Runner<'a> {
                 Kind::Message => self.messages.push(sender),
                 Kind::Vote => self.votes.push(sender),
             }
-            commands.push(Command::Open(Writer { number, kind, dues }));
+            commands.push(WorkerCommand::Open(Writer { number, kind, dues }));
         }
         for (place, command) in commands.into_iter().enumerate() {
             // Starting with the last thread, because the first threads may have one viewer more.
@@ -160,7 +160,7 @@ impl<'a> Runner<'a> {
                 let worker = come as usize % self.workers.len();
                 self.tell(
                     worker,
-                    Command::Join {
+                    WorkerCommand::Join {
                         viewer: come,
                         due_us,
                     },
@@ -335,7 +335,7 @@ impl<'a> Runner<'a> {
             }
         }
         for place in 0..self.workers.len() {
-            let collected = self.ask(place, Command::End).await?;
+            let collected = self.ask(place, WorkerCommand::End).await?;
             self.recorder.take(place, collected);
         }
         for worker in self.workers {
@@ -409,7 +409,7 @@ impl<'a> Runner<'a> {
         loop {
             let mut behind = 0;
             for place in 0..self.workers.len() {
-                behind += self.ask(place, Command::Behind).await?;
+                behind += self.ask(place, WorkerCommand::Behind).await?;
             }
             self.collect().await?;
             if behind == 0 && self.recorder.is_answered() {
@@ -436,7 +436,7 @@ impl<'a> Runner<'a> {
     async fn collect(&mut self) -> Result<(), LoadError> {
         let mut watching = 0;
         for place in 0..self.workers.len() {
-            let collected = self.ask(place, Command::Collect).await?;
+            let collected = self.ask(place, WorkerCommand::Collect).await?;
             watching += collected.interval.watching;
             self.recorder.take(place, collected);
         }
@@ -452,7 +452,8 @@ impl<'a> Runner<'a> {
     async fn order(&self, viewers: std::ops::Range<u32>, order: Order) -> Result<(), LoadError> {
         for place in 0..self.workers.len() {
             let viewers = viewers.clone();
-            self.tell(place, Command::Order { viewers, order }).await?;
+            self.tell(place, WorkerCommand::Order { viewers, order })
+                .await?;
         }
         Ok(())
     }
@@ -460,14 +461,14 @@ impl<'a> Runner<'a> {
     async fn ask<T>(
         &self,
         place: usize,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand,
     ) -> Result<T, LoadError> {
         let (reply, answer) = oneshot::channel();
         self.tell(place, command(reply)).await?;
         answer.await.map_err(|_| LoadError::Worker)
     }
 
-    async fn tell(&self, place: usize, command: Command) -> Result<(), LoadError> {
+    async fn tell(&self, place: usize, command: WorkerCommand) -> Result<(), LoadError> {
         let sent = self.workers[place].commands.send(command).await;
         sent.map_err(|_| LoadError::Worker)
     }

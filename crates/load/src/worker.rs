@@ -22,7 +22,7 @@ use crate::writer::Writer;
 const COMMANDS_LEN: usize = 4_096;
 
 /// A command to a worker.
-pub(crate) enum Command {
+pub(crate) enum WorkerCommand {
     /// Starts a viewer.
     Join { viewer: u32, due_us: u64 },
     /// Starts a writer.
@@ -55,7 +55,7 @@ pub(crate) struct Collected {
 
 /// The runner's handle of a worker.
 pub(crate) struct Worker {
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::Sender<WorkerCommand>,
     pub(crate) thread: JoinHandle<()>,
 }
 
@@ -75,20 +75,20 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Worker> {
     Ok(Worker { commands, thread })
 }
 
-async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>) {
+async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<WorkerCommand>) {
     let state = Rc::new(WorkerState::new(shared));
     let mut tasks = JoinSet::new();
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Join { viewer, due_us } => {
+            WorkerCommand::Join { viewer, due_us } => {
                 let viewer_state = Rc::new(ViewerState::new(&state.shared, viewer));
                 state.seats.borrow_mut().push(Rc::clone(&viewer_state));
                 tasks.spawn_local(viewer::run(Rc::clone(&state), viewer_state, due_us));
             }
-            Command::Open(writer) => {
+            WorkerCommand::Open(writer) => {
                 tasks.spawn_local(writer.run(Rc::clone(&state)));
             }
-            Command::Insert {
+            WorkerCommand::Insert {
                 connect,
                 authors,
                 dues,
@@ -100,7 +100,7 @@ async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>) {
                     dues,
                 ));
             }
-            Command::Order { viewers, order } => {
+            WorkerCommand::Order { viewers, order } => {
                 let now_us = state.shared.clock.now_us();
                 let seats = state.seats.borrow();
                 for viewer_state in seats
@@ -110,13 +110,13 @@ async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>) {
                     viewer_state.tell(order, now_us);
                 }
             }
-            Command::Collect(reply) => {
+            WorkerCommand::Collect(reply) => {
                 let _ = reply.send(collect(&state));
             }
-            Command::Behind(reply) => {
+            WorkerCommand::Behind(reply) => {
                 let _ = reply.send(behind(&state));
             }
-            Command::End(reply) => {
+            WorkerCommand::End(reply) => {
                 tasks.shutdown().await;
                 close_books(&state);
                 let _ = reply.send(collect(&state));

@@ -24,7 +24,7 @@ use crate::net::Shared;
 use crate::net::accept::handshake_auth;
 use crate::net::accept::handshake_auth::{ConnectionPermits, HandshakeRejection};
 use crate::net::connection::{Connection, Upgraded};
-use crate::net::fanout::Command;
+use crate::net::fanout::FanoutCommand;
 use crate::net::socket::Socket;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::deflate;
@@ -185,7 +185,7 @@ pub(crate) fn serve(
         {
             error!(peer = peer.0, "a connection failed by a fault of ours");
             metrics.connections.dec();
-            let _ = fanout.send(Command::Close { peer, held: None }).await;
+            let _ = fanout.send(FanoutCommand::Close { peer, held: None }).await;
         }
     }
 }

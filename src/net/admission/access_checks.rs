@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::net::answered;
-use crate::net::fanout::Command;
+use crate::net::fanout::FanoutCommand;
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
@@ -54,7 +54,7 @@ pub(crate) struct AccessChecker {
     requests: mpsc::Receiver<Request>,
     store: Store,
     /// Which void resume tokens.
-    loops: Vec<mpsc::Sender<Command>>,
+    loops: Vec<mpsc::Sender<FanoutCommand>>,
     metrics: Arc<Metrics>,
     waiting: HashMap<Key, Waiting>,
     urgent: VecDeque<Key>,
@@ -102,7 +102,7 @@ type Asked = (
 #[must_use]
 pub(crate) fn access_checks(
     store: Store,
-    loops: Vec<mpsc::Sender<Command>>,
+    loops: Vec<mpsc::Sender<FanoutCommand>>,
     metrics: Arc<Metrics>,
 ) -> (AccessChecks, AccessChecker) {
     let (sender, requests) = mpsc::channel(ACCESS_CHECK_QUEUE_LEN);
@@ -263,7 +263,7 @@ impl AccessChecker {
             user: identity.subject,
         };
         for fanout in &self.loops {
-            let _ = fanout.send(Command::Void(change)).await;
+            let _ = fanout.send(FanoutCommand::Void(change)).await;
         }
     }
 }

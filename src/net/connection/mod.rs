@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::net::fanout::Command;
+use crate::net::fanout::FanoutCommand;
 use crate::net::socket::Socket;
 use crate::net::socket::close;
 use crate::net::socket::inbound::{Inbound, Incoming};
@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     peer: Peer,
     socket: Arc<Socket>,
     inbound: Inbound,
-    fanout: mpsc::Sender<Command>,
+    fanout: mpsc::Sender<FanoutCommand>,
     events: channel::Receiver<ConnectionEvent>,
     answers: FuturesUnordered<BoxFuture<'static, QueryResult>>,
     queries: VecDeque<Query>,
@@ -100,7 +100,7 @@ impl Connection {
             Uuid::new_v4(),
             moment(),
         );
-        let open = Command::Open {
+        let open = FanoutCommand::Open {
             peer: id,
             socket: Arc::clone(&socket),
             is_compressed,
@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Its number, and where its fan-out loop is asked.
-    pub(crate) fn place(&self) -> (PeerId, mpsc::Sender<Command>) {
+    pub(crate) fn place(&self) -> (PeerId, mpsc::Sender<FanoutCommand>) {
         (self.id, self.fanout.clone())
     }
 
@@ -144,7 +144,7 @@ impl Connection {
             }
             End::Gone => {
                 let (peer, held) = (self.id, None);
-                let _ = self.fanout.send(Command::Close { peer, held }).await;
+                let _ = self.fanout.send(FanoutCommand::Close { peer, held }).await;
             }
         }
         metrics.connections.dec();
@@ -234,7 +234,10 @@ impl Connection {
             unfinished.since = now.at;
             if unfinished.bytes.is_empty() {
                 self.unfinished = None;
-                let _ = self.fanout.send(Command::Writable { peer: self.id }).await;
+                let _ = self
+                    .fanout
+                    .send(FanoutCommand::Writable { peer: self.id })
+                    .await;
             }
         }
         None
@@ -316,7 +319,10 @@ impl Connection {
                 Effect::Router(request) => {
                     let peer = self.id;
                     // A loop that is gone closes the other end of the events, which ends this task.
-                    let _ = self.fanout.send(Command::Request { peer, request }).await;
+                    let _ = self
+                        .fanout
+                        .send(FanoutCommand::Request { peer, request })
+                        .await;
                 }
                 Effect::Write {
                     ticket,
@@ -408,14 +414,14 @@ impl Connection {
 
     async fn send(&mut self, frame: Bytes, kind: FrameKind) {
         let peer = self.id;
-        let command = Command::Frame { peer, frame, kind };
+        let command = FanoutCommand::Frame { peer, frame, kind };
         let _ = self.fanout.send(command).await;
     }
 
     /// Takes the socket back from the fan-out loop, finishes what it was sending, answers the pending writes, and closes.
     async fn farewell(&mut self, code: CloseCode) {
         let (sender, held) = oneshot::channel();
-        let close = Command::Close {
+        let close = FanoutCommand::Close {
             peer: self.id,
             held: Some(sender),
         };

@@ -44,7 +44,7 @@ const REFILL_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a fan-out loop is asked to do.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum FanoutCommand {
     /// Forget a connection, and hand over what waits for its socket.
     Close {
         peer: PeerId,
@@ -137,7 +137,7 @@ impl Fanout {
     pub(crate) async fn run(
         mut self,
         mut heard: mpsc::Receiver<Arc<ListenEvent>>,
-        mut commands: mpsc::Receiver<Command>,
+        mut commands: mpsc::Receiver<FanoutCommand>,
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -239,19 +239,19 @@ impl Fanout {
         }
     }
 
-    fn on_command(&mut self, command: Command) {
+    fn on_command(&mut self, command: FanoutCommand) {
         match command {
-            Command::Close { peer, held } => self.on_close(peer, held),
-            Command::Frame { peer, frame, kind } => {
+            FanoutCommand::Close { peer, held } => self.on_close(peer, held),
+            FanoutCommand::Frame { peer, frame, kind } => {
                 if let Some(outbound) = self.outbounds.outbounds.get_mut(&peer) {
                     outbound.send(frame, kind, &mut self.outbounds.written);
                 }
             }
-            Command::Recount => {
+            FanoutCommand::Recount => {
                 let votings: Vec<VotingId> = self.router.votings().collect();
                 self.recount(votings);
             }
-            Command::Open {
+            FanoutCommand::Open {
                 peer,
                 socket,
                 is_compressed,
@@ -260,12 +260,12 @@ impl Fanout {
                 let outbound = Outbound::new(socket, is_compressed, connection_events);
                 self.outbounds.outbounds.insert(peer, outbound);
             }
-            Command::Request { peer, request } => self.on_request(peer, request),
-            Command::Void(change) => {
+            FanoutCommand::Request { peer, request } => self.on_request(peer, request),
+            FanoutCommand::Void(change) => {
                 self.revocations.on_access_change(change, moment().unix_ms);
             }
-            Command::Tally(tally) => self.router.on_tally(&tally, &mut self.outbounds),
-            Command::Writable { peer } => self.on_writable(peer),
+            FanoutCommand::Tally(tally) => self.router.on_tally(&tally, &mut self.outbounds),
+            FanoutCommand::Writable { peer } => self.on_writable(peer),
         }
     }
 

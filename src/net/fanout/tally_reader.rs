@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::net::fanout::Command;
+use crate::net::fanout::FanoutCommand;
 use crate::net::{answered, moment};
 use crate::postgres::store::{Store, StoreError};
 use usher_core::protocol::id::VotingId;
@@ -36,7 +36,7 @@ pub(crate) struct TallyReader {
     /// Where counts are read.
     pub(crate) store: Store,
     /// Who wants them.
-    pub(crate) loops: Vec<mpsc::Sender<Command>>,
+    pub(crate) loops: Vec<mpsc::Sender<FanoutCommand>>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -74,7 +74,7 @@ impl TallyReader {
             }
             if self.conflation.take_overflow() {
                 for fanout in &self.loops {
-                    let _ = fanout.send(Command::Recount).await;
+                    let _ = fanout.send(FanoutCommand::Recount).await;
                 }
             }
         }
@@ -113,7 +113,7 @@ impl TallyReader {
         for tally in tallies.into_iter().map(Arc::new) {
             self.metrics.tallies.inc();
             for fanout in &self.loops {
-                let _ = fanout.send(Command::Tally(Arc::clone(&tally))).await;
+                let _ = fanout.send(FanoutCommand::Tally(Arc::clone(&tally))).await;
             }
         }
     }

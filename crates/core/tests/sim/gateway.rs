@@ -41,13 +41,13 @@ pub(crate) struct Loop {
     pub(crate) router: Router,
     pub(crate) revocations: Revocations,
     pub(crate) heard: VecDeque<Heard>,
-    pub(crate) commands: VecDeque<(PeerId, Command)>,
+    pub(crate) commands: VecDeque<(PeerId, LoopCommand)>,
     pub(crate) has_heard: bool,
 }
 
 /// A request of a connection to its loop.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum LoopCommand {
     Close,
     Frame(Bytes),
     Request(RouterRequest),
@@ -147,12 +147,12 @@ impl Loop {
     pub(crate) fn on_command(
         &mut self,
         peer: PeerId,
-        command: Command,
+        command: LoopCommand,
         now: Moment,
         lines: &mut Lines<'_>,
     ) -> Vec<Question> {
         match command {
-            Command::Request(RouterRequest::Attach {
+            LoopCommand::Request(RouterRequest::Attach {
                 session,
                 attempt,
                 from,
@@ -167,10 +167,12 @@ impl Loop {
                     },
                 );
             }
-            Command::Close => drop(self.router.leave_all(peer, now.at)),
-            Command::Frame(frame) => lines.send(peer, frame),
-            Command::Request(RouterRequest::Identify { user }) => self.router.set_user(peer, user),
-            Command::Request(RouterRequest::Join {
+            LoopCommand::Close => drop(self.router.leave_all(peer, now.at)),
+            LoopCommand::Frame(frame) => lines.send(peer, frame),
+            LoopCommand::Request(RouterRequest::Identify { user }) => {
+                self.router.set_user(peer, user)
+            }
+            LoopCommand::Request(RouterRequest::Join {
                 session,
                 attempt,
                 user,
@@ -193,14 +195,14 @@ impl Loop {
                     );
                 }
             }
-            Command::Request(RouterRequest::Leave { session }) => {
+            LoopCommand::Request(RouterRequest::Leave { session }) => {
                 self.router.leave(session, peer, now.at)
             }
-            Command::Request(RouterRequest::SeesHidden {
+            LoopCommand::Request(RouterRequest::SeesHidden {
                 session,
                 sees_hidden,
             }) => self.router.set_sees_hidden(session, peer, sees_hidden),
-            Command::Writable => {
+            LoopCommand::Writable => {
                 if lines.flow(peer) {
                     self.router.catch_up(peer, lines);
                 }

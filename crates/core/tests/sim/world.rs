@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::client::{Client, ViewState, ensure};
 use crate::database::{self, Database, Heads, session_id, session_of, user_id};
 use crate::dice::Dice;
-use crate::gateway::{Command, Connection, Gateway, Heard, Line, Lines, Question};
+use crate::gateway::{Connection, Gateway, Heard, Line, Lines, LoopCommand, Question};
 
 /// Steps within which a calm world must come to rest.
 const CALM_STEPS_MAX: usize = 20_000;
@@ -535,7 +535,7 @@ impl World {
                 let Connection { gateway, lane, .. } = self.connections[&peer];
                 self.gateways[gateway].loops[lane]
                     .commands
-                    .push_back((peer, Command::Writable));
+                    .push_back((peer, LoopCommand::Writable));
                 // The loop is notified once, and the socket stays stalled until it handles the command.
                 self.obey_all(gateway, lane);
             }
@@ -1046,11 +1046,11 @@ impl World {
         });
         for effect in connection.peer.take_effects() {
             let command = match effect {
-                Effect::Router(request) => Command::Request(request),
+                Effect::Router(request) => LoopCommand::Request(request),
                 Effect::Refuse { id, refusal } => {
-                    Command::Frame(server::error(id.as_ref(), &refusal))
+                    LoopCommand::Frame(server::error(id.as_ref(), &refusal))
                 }
-                Effect::Answer(frame) | Effect::Send(frame) => Command::Frame(frame),
+                Effect::Answer(frame) | Effect::Send(frame) => LoopCommand::Frame(frame),
                 Effect::Query(query) => {
                     self.tasks.push(Task::of(id, user, query));
                     continue;
@@ -1097,7 +1097,7 @@ impl World {
             });
             self.gateways[connection.gateway].loops[connection.lane]
                 .commands
-                .push_back((id, Command::Close));
+                .push_back((id, LoopCommand::Close));
         }
     }
 
