@@ -368,7 +368,7 @@ pub(crate) async fn bans(
 pub(crate) async fn ban(
     State(shared): State<Arc<Shared>>,
     author: Author,
-    Place { session, user }: Place,
+    PathIds { session, user }: PathIds,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let new = moderation::new_ban(&text)?;
@@ -396,19 +396,19 @@ pub(crate) async fn ban(
 pub(crate) async fn lift_ban(
     State(shared): State<Arc<Shared>>,
     author: Author,
-    Place { session, user }: Place,
+    PathIds { session, user }: PathIds,
 ) -> Result<Response, Refused> {
     moderate(&shared, author, Act::LiftBan(session, user), StatusCode::OK).await
 }
 
 /// A user of a session, by the two ids of the path.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct PathIds {
     session: SessionId,
     user: UserId,
 }
 
-impl FromRequestParts<Arc<Shared>> for Place {
+impl FromRequestParts<Arc<Shared>> for PathIds {
     type Rejection = Refused;
 
     async fn from_request_parts(

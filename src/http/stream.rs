@@ -44,7 +44,9 @@ use usher_core::limits::{
 };
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::sse::{self, CLIENT_PONG, Event, Frame, Frames, Ids, Place, Translator};
+use usher_core::protocol::sse::{
+    self, CLIENT_PONG, Event, Frame, Frames, Ids, LastEventId, Translator,
+};
 
 /// Where to begin.
 #[derive(Debug, utoipa::IntoParams)]
@@ -76,7 +78,7 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
         let query = Query::of(parts);
         let last = parts.headers.get("last-event-id");
         let last = last.filter(|last| !last.is_empty()).map(|last| {
-            let place = last.to_str().ok().map(Place::parse);
+            let place = last.to_str().ok().map(LastEventId::parse);
             let place = place.and_then(|place| Some((parse_seq(&place.seq)?, place.epoch)));
             let refusal = || {
                 Refusal::bad_request(

@@ -43,7 +43,7 @@ use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::peer::Write;
 use usher_core::relay::personal::OwnVote;
-use usher_core::relay::write_queue::{Bounds, Full, Overdue, Place, Waiting, WriteQueue};
+use usher_core::relay::write_queue::{Bounds, Full, Overdue, Waiting, WriteQueue, WriteTarget};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,7 +88,7 @@ struct Batch {
 /// A batch that has ended.
 struct Ended {
     /// How many writes it had for each place.
-    posted: BTreeMap<Place, usize>,
+    posted: BTreeMap<WriteTarget, usize>,
     /// Those that did not get a lock.
     blocked: Vec<Waiting<Item>>,
     is_try: bool,
@@ -180,7 +180,7 @@ impl Writer {
             answer,
         };
         let now = Instant::now().into_std();
-        let waiting = Waiting::new(Place(place), author, bytes, now, item);
+        let waiting = Waiting::new(WriteTarget(place), author, bytes, now, item);
         let unavailable = || Refusal::unavailable(RETRY_AFTER_MS);
         inbox.send(waiting).await.map_err(|_| unavailable())?;
         answered.await.map_err(|_| unavailable())?

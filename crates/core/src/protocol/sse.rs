@@ -94,21 +94,21 @@ pub enum Ids {
     /// The newest number in the event.
     #[default]
     Seq,
-    /// The newest number and its epoch, as [`Place`] writes them.
+    /// The newest number and its epoch, as [`LastEventId`] writes them.
     SeqAndEpoch,
 }
 
 /// A number, with its epoch if known: `1302@k3v9` or `1302`. A parser that reads digits up to the first other character
 /// gets the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct LastEventId {
     /// The number, in digits.
     pub seq: String,
     /// The epoch of the number, if the id has one.
     pub epoch: Option<String>,
 }
 
-impl Place {
+impl LastEventId {
     /// Splits an id into number and epoch.
     #[must_use]
     pub fn parse(id: &str) -> Self {
@@ -366,7 +366,7 @@ mod tests {
             ("4", "4", None),
             ("4@", "4", None),
         ] {
-            let place = Place::parse(id);
+            let place = LastEventId::parse(id);
             assert_eq!((&*place.seq, place.epoch.as_deref()), (seq, epoch), "{id}");
         }
     }

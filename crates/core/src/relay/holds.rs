@@ -23,7 +23,7 @@ use crate::limits::{
     BATCH_ITEMS_MAX, HELD_PLACES_MAX, LOCK_PAUSE_MAX, LOCK_PAUSE_MIN, LOCK_ROUND, LOCK_WAIT_MIN,
     RECENT_PLACES_MAX,
 };
-use crate::relay::write_queue::Place;
+use crate::relay::write_queue::WriteTarget;
 
 /// Returns how long a try may wait for its lock if `waiting` places try one after the other.
 #[must_use]
@@ -35,12 +35,12 @@ pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
 /// The held places, and the order in which they are tried.
 #[derive(Debug)]
 pub(crate) struct Holds {
-    places: HashMap<Place, Hold>,
+    places: HashMap<WriteTarget, Hold>,
     /// Held places with pending writes and no try under way.
     due: BTreeSet<Due>,
     recent: RecentWrites,
     /// Held places without pending writes and without a try under way, by the time since when.
-    idle: BTreeSet<(u64, Place)>,
+    idle: BTreeSet<(u64, WriteTarget)>,
     /// The number of places with a try under way.
     under_way: usize,
     /// The number of places that the next try takes.
@@ -49,7 +49,7 @@ pub(crate) struct Holds {
 }
 
 /// The order of tries: suspects first, the most recently written one first. Then blocked places by due time.
-type Due = (bool, Reverse<u64>, Instant, Place);
+type Due = (bool, Reverse<u64>, Instant, WriteTarget);
 
 #[derive(Debug)]
 struct Hold {
@@ -94,12 +94,12 @@ impl Holds {
     }
 
     /// Whether a place is held.
-    pub(crate) fn contains(&self, place: Place) -> bool {
+    pub(crate) fn contains(&self, place: WriteTarget) -> bool {
         self.places.contains_key(&place)
     }
 
     /// Holds a place whose try or batch has ended. The place stays idle until [`Self::queue`].
-    pub(crate) fn hold(&mut self, place: Place, fared: Fared, now: Instant) {
+    pub(crate) fn hold(&mut self, place: WriteTarget, fared: Fared, now: Instant) {
         self.together = 1;
         let failures = self.release(place).unwrap_or(0);
         let failures = match fared {
@@ -128,7 +128,7 @@ impl Holds {
     }
 
     /// Records that all of a batch's writes to a place succeeded.
-    pub(crate) fn on_written(&mut self, place: Place) {
+    pub(crate) fn on_written(&mut self, place: WriteTarget) {
         self.recent.note(place);
     }
 
@@ -138,28 +138,28 @@ impl Holds {
     }
 
     /// Frees a place. Returns how many tries of it alone had failed.
-    pub(crate) fn release(&mut self, place: Place) -> Option<u32> {
+    pub(crate) fn release(&mut self, place: WriteTarget) -> Option<u32> {
         let hold = self.places.remove(&place)?;
         self.leave_state(place, &hold);
         Some(hold.failures)
     }
 
     /// Schedules a held place that has pending writes and no try under way.
-    pub(crate) fn queue(&mut self, place: Place) {
+    pub(crate) fn queue(&mut self, place: WriteTarget) {
         self.enter(place, HoldState::Due);
     }
 
     /// Marks a held place that has no pending writes any more.
-    pub(crate) fn rest(&mut self, place: Place) {
+    pub(crate) fn rest(&mut self, place: WriteTarget) {
         self.counter += 1;
         let since = self.counter;
         self.enter(place, HoldState::Idle { since });
     }
 
     /// Takes the places of the next try.
-    pub(crate) fn take(&mut self, now: Instant) -> Vec<Place> {
+    pub(crate) fn take(&mut self, now: Instant) -> Vec<WriteTarget> {
         let due = self.due.iter().take(self.together);
-        let places: Vec<Place> = due
+        let places: Vec<WriteTarget> = due
             .take_while(|(_, _, due, _)| *due <= now)
             .map(|(.., place)| *place)
             .collect();
@@ -185,7 +185,7 @@ impl Holds {
         self.places.len()
     }
 
-    fn enter(&mut self, place: Place, state: HoldState) {
+    fn enter(&mut self, place: WriteTarget, state: HoldState) {
         let Some(mut hold) = self.places.remove(&place) else {
             return;
         };
@@ -203,7 +203,7 @@ impl Holds {
         self.places.insert(place, hold);
     }
 
-    fn leave_state(&mut self, place: Place, hold: &Hold) {
+    fn leave_state(&mut self, place: WriteTarget, hold: &Hold) {
         match hold.state {
             HoldState::Due => {
                 self.due.remove(&hold.turn(place));
@@ -217,7 +217,7 @@ impl Holds {
 }
 
 impl Hold {
-    fn turn(&self, place: Place) -> Due {
+    fn turn(&self, place: WriteTarget) -> Due {
         let is_blocked = self.failures > 0;
         let last_write = if is_blocked { 0 } else { self.last_write };
         (is_blocked, Reverse(last_write), self.due, place)
@@ -227,13 +227,13 @@ impl Hold {
 /// The most recently written places, at most [`RECENT_PLACES_MAX`], numbered in order.
 #[derive(Debug, Default)]
 struct RecentWrites {
-    numbers: HashMap<Place, u64>,
-    places: BTreeMap<u64, Place>,
+    numbers: HashMap<WriteTarget, u64>,
+    places: BTreeMap<u64, WriteTarget>,
     counter: u64,
 }
 
 impl RecentWrites {
-    fn note(&mut self, place: Place) {
+    fn note(&mut self, place: WriteTarget) {
         self.counter += 1;
         if let Some(earlier) = self.numbers.insert(place, self.counter) {
             self.places.remove(&earlier);
@@ -246,7 +246,7 @@ impl RecentWrites {
         }
     }
 
-    fn number_of(&self, place: Place) -> u64 {
+    fn number_of(&self, place: WriteTarget) -> u64 {
         self.numbers.get(&place).copied().unwrap_or(0)
     }
 }

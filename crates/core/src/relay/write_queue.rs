@@ -25,7 +25,7 @@ use crate::relay::holds::{Fared, Holds, lock_wait};
 
 /// The session or poll that a write belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place(pub Uuid);
+pub struct WriteTarget(pub Uuid);
 
 /// The bounds of a queue: its size, the waiting time and the size of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ pub enum Full {
 #[derive(Clone, Debug)]
 pub struct Waiting<T> {
     /// The session or poll.
-    pub place: Place,
+    pub place: WriteTarget,
     /// The author; all callers without an account count as one.
     pub(crate) author: Option<UserId>,
     /// The size that counts for the bounds.
@@ -87,7 +87,7 @@ pub struct Waiting<T> {
 impl<T> Waiting<T> {
     /// Creates a write that has just arrived. The queue assigns its number.
     pub fn new(
-        place: Place,
+        place: WriteTarget,
         author: Option<UserId>,
         bytes: usize,
         since: Instant,
@@ -117,9 +117,9 @@ pub enum Overdue {
 #[derive(Debug)]
 pub struct WriteQueue<T> {
     bounds: Bounds,
-    lines: HashMap<Place, Line<T>>,
+    lines: HashMap<WriteTarget, Line<T>>,
     /// Places with pending writes and no batch under way that are not held, in the order of their turns.
-    turns: VecDeque<Place>,
+    turns: VecDeque<WriteTarget>,
     /// The held places: those that wait for a lock.
     holds: Holds,
     /// The number of pending writes of each author.
@@ -146,7 +146,7 @@ struct Line<T> {
 
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
-    place: Place,
+    place: WriteTarget,
     author: Option<UserId>,
     since: Instant,
 }
@@ -202,7 +202,7 @@ impl<T> WriteQueue<T> {
     /// Takes the next batch of held places, and returns how long it may wait for a lock. Only one such batch is under
     /// way at a time.
     pub fn take_held(&mut self, now: Instant) -> (Vec<Waiting<T>>, Duration) {
-        let mut turns: VecDeque<Place> = self.holds.take(now).into();
+        let mut turns: VecDeque<WriteTarget> = self.holds.take(now).into();
         let wait = lock_wait(self.holds.waiting(), self.bounds.lock_wait_max);
         let batch = self.gather(&mut turns);
         let since = batch.iter().map(|write| write.since).min();
@@ -221,12 +221,12 @@ impl<T> WriteQueue<T> {
     /// a lock and were not written: they return to the queue. The places take turns again.
     pub fn on_done(
         &mut self,
-        posted: &BTreeMap<Place, usize>,
+        posted: &BTreeMap<WriteTarget, usize>,
         blocked: Vec<Waiting<T>>,
         now: Instant,
     ) {
         let was_held = posted.keys().any(|place| self.holds.contains(*place));
-        let mut left: BTreeMap<Place, usize> = BTreeMap::new();
+        let mut left: BTreeMap<WriteTarget, usize> = BTreeMap::new();
         // The newest first: each goes before its author's pending writes.
         let mut blocked = blocked;
         blocked.sort_unstable_by_key(|write| write.number);
@@ -344,7 +344,7 @@ impl<T> WriteQueue<T> {
     }
 
     /// Takes turns of these places until a batch is full.
-    fn gather(&mut self, turns: &mut VecDeque<Place>) -> Vec<Waiting<T>> {
+    fn gather(&mut self, turns: &mut VecDeque<WriteTarget>) -> Vec<Waiting<T>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while batch.len() < self.bounds.batch_items_max
@@ -370,7 +370,7 @@ impl<T> WriteQueue<T> {
     }
 
     /// Queues a place for its turn, if it has pending writes and no batch under way.
-    fn give_turn(&mut self, place: Place) {
+    fn give_turn(&mut self, place: WriteTarget) {
         if self.lines[&place].is_under_way {
             return;
         }
@@ -382,7 +382,7 @@ impl<T> WriteQueue<T> {
     }
 
     /// Holds a place and its pending writes.
-    fn hold(&mut self, place: Place, fared: Fared, now: Instant) {
+    fn hold(&mut self, place: WriteTarget, fared: Fared, now: Instant) {
         if !self.holds.contains(place) {
             for number in self.lines[&place].numbers() {
                 let arrival = self.arrivals.remove(&number).expect(HAS_ARRIVAL);
@@ -393,7 +393,7 @@ impl<T> WriteQueue<T> {
     }
 
     /// Frees a place and its pending writes.
-    fn release(&mut self, place: Place) {
+    fn release(&mut self, place: WriteTarget) {
         if self.holds.release(place).is_some() {
             for number in self.lines[&place].numbers() {
                 let arrival = self.held.remove(&number).expect(HAS_ARRIVAL);
@@ -764,7 +764,7 @@ mod tests {
     fn end_batches(
         queue: &mut WriteQueue<String>,
         under_way: &mut Vec<Vec<Waiting<String>>>,
-        named: &[Place],
+        named: &[WriteTarget],
         are_blocked: bool,
         now: Instant,
     ) {
@@ -857,7 +857,7 @@ mod tests {
         format!("{name}: {items}")
     }
 
-    fn posted<T>(batch: &[Waiting<T>]) -> BTreeMap<Place, usize> {
+    fn posted<T>(batch: &[Waiting<T>]) -> BTreeMap<WriteTarget, usize> {
         let mut posted = BTreeMap::new();
         for write in batch {
             *posted.entry(write.place).or_default() += 1;
@@ -874,7 +874,7 @@ mod tests {
         ) {
             let mut now = start();
             let mut queue = WriteQueue::new(BOUNDS);
-            let mut waiting: Vec<(Place, Option<UserId>, u32)> = Vec::new();
+            let mut waiting: Vec<(WriteTarget, Option<UserId>, u32)> = Vec::new();
             let mut under_way: Vec<Vec<Waiting<u32>>> = Vec::new();
             let mut is_trying = false;
             // For each pending write: how many batches its place has had without it.
@@ -883,7 +883,7 @@ mod tests {
             for (step, where_to, author, bytes) in steps {
                 match step {
                     0..5 => {
-                        let place = Place(Uuid::from_u128(where_to.into()));
+                        let place = WriteTarget(Uuid::from_u128(where_to.into()));
                         let author = user(author.into());
                         match queue.push(Waiting::new(place, author, bytes, now, number)) {
                             Ok(()) => {
@@ -919,11 +919,11 @@ mod tests {
                         prop_assert!(batch.len() <= BOUNDS.batch_items_max);
                         let bytes: usize = batch.iter().map(|write| write.bytes).sum();
                         prop_assert!(batch.len() == 1 || bytes <= BOUNDS.batch_bytes_max);
-                        let places: HashSet<Place> = batch.iter().map(|write| write.place).collect();
+                        let places: HashSet<WriteTarget> = batch.iter().map(|write| write.place).collect();
                         prop_assert!(under_way.iter().flatten().all(|write| !places.contains(&write.place)));
                         for write in &batch {
                             // The author's oldest write at this place.
-                            let own = |(place, author, _): &(Place, Option<UserId>, u32)|
+                            let own = |(place, author, _): &(WriteTarget, Option<UserId>, u32)|
                                 *place == write.place && *author == write.author;
                             let first = waiting.iter().position(own);
                             prop_assert!(first.is_some_and(|first| waiting[first].2 == write.item));
@@ -1008,10 +1008,10 @@ mod tests {
             let bounds = Bounds { items_max: 4_096, author_items_max: 4_096, ..BOUNDS };
             let mut queue = WriteQueue::new(bounds);
             for number in 0..4_096 {
-                let place = Place(Uuid::from_u128(number % flooded));
+                let place = WriteTarget(Uuid::from_u128(number % flooded));
                 let _ = queue.push(Waiting::new(place, user(1), 0, start(), false));
             }
-            let place = Place(Uuid::from_u128(99));
+            let place = WriteTarget(Uuid::from_u128(99));
             let newcomer = Waiting::new(place, user(2), 0, start(), true);
             prop_assert!(queue.push(newcomer).is_ok(), "there is room");
             let mut batches = 0;
@@ -1028,8 +1028,8 @@ mod tests {
         }
     }
 
-    fn place(name: &str) -> Place {
-        Place(Uuid::from_u128(name.as_bytes()[0].into()))
+    fn place(name: &str) -> WriteTarget {
+        WriteTarget(Uuid::from_u128(name.as_bytes()[0].into()))
     }
 
     fn user(number: u128) -> Option<UserId> {
