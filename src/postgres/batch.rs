@@ -19,7 +19,7 @@ pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
 
 /// What is written together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum BatchKind {
     /// Chat messages.
     Messages,
     /// Votes.
@@ -104,7 +104,7 @@ pub(crate) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
     state.is_some_and(|state| state.starts_with("22") || state == "54001")
 }
 
-impl Kind {
+impl BatchKind {
     /// The statement that takes a batch.
     pub(crate) fn sql(self) -> &'static str {
         match self {
@@ -139,7 +139,7 @@ impl Kind {
     }
 }
 
-impl Kind {
+impl BatchKind {
     /// The vote that a row says was made; `None` for what is no vote, was refused, or is of a voting that is gone.
     pub(crate) fn own_vote(self, row: &Row, user: UserId) -> Option<OwnVote> {
         let Self::Votes = self else {

@@ -31,7 +31,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::metrics::{Metrics, WriteRefusal};
-use crate::postgres::batch::{self, Kind, RETRY_AFTER_MS};
+use crate::postgres::batch::{self, BatchKind, RETRY_AFTER_MS};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
@@ -106,7 +106,7 @@ struct Batcher {
 
 #[derive(Debug)]
 struct Poster {
-    kind: Kind,
+    kind: BatchKind,
     store: Store,
     /// Who wants to hear of votes. They never wait for a batch.
     subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
@@ -140,8 +140,8 @@ pub fn batchers(
         };
         (sender, batcher)
     };
-    let (messages, message_batcher) = batcher(Kind::Messages);
-    let (votes, vote_batcher) = batcher(Kind::Votes);
+    let (messages, message_batcher) = batcher(BatchKind::Messages);
+    let (votes, vote_batcher) = batcher(BatchKind::Votes);
     let batchers = Batchers {
         messages: message_batcher,
         votes: vote_batcher,

@@ -19,13 +19,13 @@ use usher_core::{
 };
 
 /// The kind of all failures that a missing or outdated schema causes.
-const SCHEMA: Kind<'_> = ("schema", "");
+const SCHEMA: NoticeKind<'_> = ("schema", "");
 
 /// Stands for all kinds beyond [`LOG_KINDS_MAX`].
-const OTHERS: Kind<'_> = ("others", "");
+const OTHERS: NoticeKind<'_> = ("others", "");
 
 /// What was attempted, and what went wrong.
-type Kind<'a> = (&'static str, &'a str);
+type NoticeKind<'a> = (&'static str, &'a str);
 
 /// What has been logged, by kind.
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ impl LogLimiter {
     }
 
     /// Whether a failure of this kind is to be logged: with how many have not been since the last.
-    fn admit(&self, (what, why): Kind<'_>, now: Instant) -> Option<u64> {
+    fn admit(&self, (what, why): NoticeKind<'_>, now: Instant) -> Option<u64> {
         let is_full = self.logged.len() >= LOG_KINDS_MAX;
         let mut key = (what, why.to_owned());
         if is_full && !self.logged.contains_key(&key) {

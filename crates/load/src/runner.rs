@@ -22,7 +22,7 @@ use crate::schedule::{Pace, Search};
 use crate::verdict::limit;
 use crate::worker::{self, Worker, WorkerCommand};
 use crate::worker_state::Order;
-use crate::writer::{Kind, Writer};
+use crate::writer::{Writer, WriterKind};
 
 /// How long viewers may take to join beyond their schedule.
 const RAMP_GRACE: Duration = Duration::from_secs(30);
@@ -118,13 +118,13 @@ impl<'a> Runner<'a> {
                 });
             }
         }
-        let chatters = (0..plan.chatters).map(|number| (number, Kind::Message));
-        let voters = (0..plan.voters).map(|number| (plan.chatters + number, Kind::Vote));
+        let chatters = (0..plan.chatters).map(|number| (number, WriterKind::Message));
+        let voters = (0..plan.voters).map(|number| (plan.chatters + number, WriterKind::Vote));
         for (number, kind) in chatters.chain(voters) {
             let (sender, dues) = mpsc::channel(DUES_LEN);
             match kind {
-                Kind::Message => self.messages.push(sender),
-                Kind::Vote => self.votes.push(sender),
+                WriterKind::Message => self.messages.push(sender),
+                WriterKind::Vote => self.votes.push(sender),
             }
             commands.push(WorkerCommand::Open(Writer { number, kind, dues }));
         }

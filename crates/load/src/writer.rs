@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// The kind of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum WriterKind {
     Message,
     Vote,
 }
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 pub(crate) struct Writer {
     /// Determines the user, the session and the addresses.
     pub(crate) number: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: WriterKind,
     pub(crate) dues: mpsc::Receiver<Due>,
 }
 
@@ -120,7 +120,7 @@ impl Writer {
         let number = due.number;
         let place = shared.plan.session_of(self.number);
         match self.kind {
-            Kind::Message => {
+            WriterKind::Message => {
                 let session = shared.plan.sessions[place];
                 let body = scan::body(
                     &shared.run,
@@ -130,7 +130,7 @@ impl Writer {
                 );
                 format!(r#"{{"type":"send","id":{number},"session":"{session}","body":"{body}"}}"#)
             }
-            Kind::Vote => {
+            WriterKind::Vote => {
                 let ballot = &shared.ballots[place % shared.ballots.len()];
                 let movie = ballot.movies
                     [usize::try_from(number).unwrap_or_default() % ballot.movies.len()];
@@ -142,8 +142,8 @@ impl Writer {
 
     fn writes<'a>(&self, interval: &'a mut Interval) -> &'a mut Writes {
         match self.kind {
-            Kind::Message => &mut interval.messages,
-            Kind::Vote => &mut interval.votes,
+            WriterKind::Message => &mut interval.messages,
+            WriterKind::Vote => &mut interval.votes,
         }
     }
 
@@ -194,13 +194,13 @@ impl Writer {
         now_us: u64,
     ) {
         let shared = &state.shared;
-        if let (Kind::Message, Some(seq)) = (self.kind, seq) {
+        if let (WriterKind::Message, Some(seq)) = (self.kind, seq) {
             shared.note_head(shared.plan.session_of(self.number), seq);
         }
         if shared.window.holds(due_us) {
             let times = match self.kind {
-                Kind::Message => &mut interval.ack,
-                Kind::Vote => &mut interval.vote_ack,
+                WriterKind::Message => &mut interval.ack,
+                WriterKind::Vote => &mut interval.vote_ack,
             };
             times.record(now_us.saturating_sub(due_us));
         }

@@ -66,7 +66,7 @@ impl Event {
     #[must_use]
     pub fn new(seq: Seq, json: &str) -> Self {
         #[derive(Deserialize)]
-        struct Kind<'a> {
+        struct EventHead<'a> {
             r#type: &'a str,
             #[serde(borrow, default)]
             at: Option<&'a str>,
@@ -79,7 +79,7 @@ impl Event {
         struct Voting {
             id: VotingId,
         }
-        let kind: Option<Kind<'_>> = serde_json::from_str(json).ok();
+        let kind: Option<EventHead<'_>> = serde_json::from_str(json).ok();
         let is_of = |prefix| {
             kind.as_ref()
                 .is_some_and(|kind| kind.r#type.starts_with(prefix))
