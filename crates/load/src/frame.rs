@@ -61,14 +61,14 @@ impl Frames {
     ) -> Result<(), FrameError> {
         let mut rest = bytes;
         while !self.partial.is_empty() {
-            let wanted = match Header::parse(&self.partial)? {
+            let wanted = match FrameHeader::parse(&self.partial)? {
                 Some(header) => header.frame_bytes(),
                 None => self.partial.len() + 1,
             };
             let (taken, left) = rest.split_at(rest.len().min(wanted - self.partial.len()));
             self.partial.extend_from_slice(taken);
             rest = left;
-            match Header::parse(&self.partial)? {
+            match FrameHeader::parse(&self.partial)? {
                 Some(header) if self.partial.len() >= header.frame_bytes() => {
                     let mut frame = mem::take(&mut self.partial);
                     on_frame(header.read(&frame)?);
@@ -81,7 +81,7 @@ impl Frames {
                 Some(_) | None => {}
             }
         }
-        while let Some(header) = Header::parse(rest)? {
+        while let Some(header) = FrameHeader::parse(rest)? {
             if rest.len() < header.frame_bytes() {
                 break;
             }
@@ -95,13 +95,13 @@ impl Frames {
 }
 
 /// A frame's header (RFC 6455 §5.2).
-struct Header {
+struct FrameHeader {
     kind: u8,
     header_bytes: usize,
     payload_bytes: usize,
 }
 
-impl Header {
+impl FrameHeader {
     /// Parses a header; `None` if bytes are missing.
     fn parse(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
         let &[first, second, ref rest @ ..] = bytes else {

@@ -120,7 +120,7 @@ impl Verifier {
         message: &str,
         signature: &str,
     ) -> Result<(), TokenError> {
-        let header = Header::parse(header)?;
+        let header = TokenHeader::parse(header)?;
         let name = header.kid.as_deref();
         let algorithm = Algorithm::parse(&header.alg).ok_or_else(|| self.wrong_algorithm())?;
         let published = self.keys.published.as_deref();
@@ -170,7 +170,7 @@ fn decode_text(part: &str) -> Result<String, TokenError> {
 
 /// The header's fields that are read. All others are ignored.
 #[derive(Deserialize)]
-struct Header<'a> {
+struct TokenHeader<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
     #[serde(borrow)]
@@ -178,7 +178,7 @@ struct Header<'a> {
     crit: Option<IgnoredAny>,
 }
 
-impl<'a> Header<'a> {
+impl<'a> TokenHeader<'a> {
     fn parse(text: &'a str) -> Result<Self, TokenError> {
         let wrong = |problem| TokenError::Header { problem };
         // Serde would also accept a list of the fields in order.
