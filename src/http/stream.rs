@@ -45,7 +45,7 @@ use usher_core::limits::{
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::sse::{
-    self, CLIENT_PONG, Event, Frame, Frames, Ids, LastEventId, Translator,
+    self, CLIENT_PONG, Event, FrameReader, Ids, LastEventId, ReadFrame, Translator,
 };
 
 /// Where to begin.
@@ -208,7 +208,7 @@ impl StreamQuery {
 #[derive(Debug)]
 struct EventStream {
     socket: UnixStream,
-    frames: Frames,
+    frames: FrameReader,
     translator: Translator,
     is_over: bool,
     _seats: ConnectionPermits,
@@ -218,7 +218,7 @@ impl EventStream {
     fn new(socket: UnixStream, permits: ConnectionPermits, translator: Translator) -> Self {
         Self {
             socket,
-            frames: Frames::default(),
+            frames: FrameReader::default(),
             translator,
             is_over: false,
             _seats: permits,
@@ -242,19 +242,19 @@ impl EventStream {
         loop {
             while let Some(frame) = self.frames.next_frame() {
                 match frame {
-                    Frame::Text(text) => {
+                    ReadFrame::Text(text) => {
                         let event = self.translator.event(&text);
                         if event != Event::Nothing {
                             return Poll::Ready(Ok(Some(event)));
                         }
                     }
-                    Frame::Ping => {
+                    ReadFrame::Ping => {
                         // Where the connection does not read, it takes the reading of this end for a sign of life.
                         let _ = self.socket.try_write(&CLIENT_PONG);
                         return Poll::Ready(Ok(Some(Event::Send(sse::comment()))));
                     }
-                    Frame::Close => self.is_over = true,
-                    Frame::Other => {}
+                    ReadFrame::Close => self.is_over = true,
+                    ReadFrame::Other => {}
                 }
             }
             if self.is_over {

@@ -19,13 +19,13 @@ const FINAL: u8 = 0x80;
 
 /// Finds the gateway's frames in a stream of bytes.
 #[derive(Debug, Default)]
-pub struct Frames {
+pub struct FrameReader {
     bytes: BytesMut,
 }
 
 /// One of the gateway's frames.
 #[derive(Debug, PartialEq)]
-pub enum Frame {
+pub enum ReadFrame {
     /// A text frame's JSON.
     Text(Bytes),
     /// A ping, which needs a pong.
@@ -36,14 +36,14 @@ pub enum Frame {
     Other,
 }
 
-impl Frames {
+impl FrameReader {
     /// Appends received bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Returns the next frame; `None` if it needs more bytes.
-    pub fn next_frame(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<ReadFrame> {
         let (header, payload) = match self.bytes.get(1)? {
             127 => (
                 10,
@@ -63,10 +63,10 @@ impl Frames {
         self.bytes.advance(header);
         let payload = self.bytes.split_to(payload).freeze();
         Some(match kind {
-            TEXT => Frame::Text(payload),
-            PING => Frame::Ping,
-            CLOSE => Frame::Close,
-            _ => Frame::Other,
+            TEXT => ReadFrame::Text(payload),
+            PING => ReadFrame::Ping,
+            CLOSE => ReadFrame::Close,
+            _ => ReadFrame::Other,
         })
     }
 }
@@ -266,14 +266,17 @@ mod tests {
         bytes.extend(websocket::ping());
         bytes.extend(websocket::close(CloseCode::Restart));
         for size in [1, 7, 4_096, bytes.len()] {
-            let (mut frames, mut found) = (Frames::default(), Vec::new());
+            let (mut frames, mut found) = (FrameReader::default(), Vec::new());
             for piece in bytes.chunks(size) {
                 frames.extend(piece);
                 found.extend(std::iter::from_fn(|| frames.next_frame()));
             }
             assert_eq!(found.len(), 6, "in pieces of {size}");
-            assert_eq!(found[3], Frame::Text(long.clone().into()));
-            assert_eq!((&found[4], &found[5]), (&Frame::Ping, &Frame::Close));
+            assert_eq!(found[3], ReadFrame::Text(long.clone().into()));
+            assert_eq!(
+                (&found[4], &found[5]),
+                (&ReadFrame::Ping, &ReadFrame::Close)
+            );
         }
     }
 

@@ -47,7 +47,7 @@ impl Tally {
     /// The text is not a tally frame.
     pub fn parse(epoch: &str, full: &str, masked: Option<&str>) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
-        struct Frame {
+        struct TallyFrame {
             session: SessionId,
             voting: VotingId,
             status: String,
@@ -57,7 +57,7 @@ impl Tally {
             #[serde(default)]
             closes_at: Option<Box<RawValue>>,
         }
-        let frame: Frame = serde_json::from_str(full)?;
+        let frame: TallyFrame = serde_json::from_str(full)?;
         Ok(Self {
             epoch: epoch.into(),
             session: frame.session,

@@ -361,10 +361,10 @@ fn judge(
 }
 
 /// A frame's opcode, its payload, and the bytes after it.
-type Frame<'a> = (u8, &'a [u8], &'a [u8]);
+type RawFrame<'a> = (u8, &'a [u8], &'a [u8]);
 
 /// Splits the first unmasked frame off the bytes.
-fn take_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
+fn take_frame(bytes: &[u8]) -> Result<Option<RawFrame<'_>>, String> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };
