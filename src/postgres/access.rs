@@ -73,14 +73,14 @@ impl Store {
         callers: &[(SessionId, Arc<Identity>)],
     ) -> Result<Vec<AccessAnswer>, StoreError> {
         #[derive(Serialize)]
-        struct Caller<'a> {
+        struct AccessCaller<'a> {
             role: &'static str,
             claims: &'a RawValue,
             session: SessionId,
         }
-        let batch: Vec<Caller<'_>> = callers
+        let batch: Vec<AccessCaller<'_>> = callers
             .iter()
-            .map(|(session, identity)| Caller {
+            .map(|(session, identity)| AccessCaller {
                 role: identity.role.as_str(),
                 claims: serde_json::from_str(&identity.claims)
                     .expect("a verified token's payload is JSON"),

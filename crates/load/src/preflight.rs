@@ -10,7 +10,7 @@ use crate::LoadError;
 use crate::frame::{self, Frame, Frames};
 use crate::plan::{Ballot, Plan};
 use crate::scan::{self, Text, Voting};
-use crate::socket::{self, Caller, OpenError, Stream};
+use crate::socket::{self, OpenError, SocketOptions, Stream};
 
 /// How long the gateway may take to answer the handshake, `welcome` and all subscribes together.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub(crate) struct Found {
 
 /// Connects and subscribes like the first viewer.
 pub(crate) async fn look(plan: &Plan) -> Result<Found, LoadError> {
-    let caller = Caller {
+    let caller = SocketOptions {
         number: 0,
         token: plan.token_of(0),
         is_slow: false,

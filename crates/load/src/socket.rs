@@ -30,7 +30,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const SLOW_RECEIVE_BYTES: u32 = 4 * 1024;
 
 /// The viewer or writer that opens a socket.
-pub(crate) struct Caller<'a> {
+pub(crate) struct SocketOptions<'a> {
     /// Determines the source and forwarded addresses.
     pub(crate) number: u32,
     pub(crate) token: Option<&'a SecretString>,
@@ -94,7 +94,7 @@ impl From<io::Error> for OpenError {
 }
 
 /// Opens a socket.
-pub(crate) async fn open(plan: &Plan, caller: &Caller<'_>) -> Result<Opened, OpenError> {
+pub(crate) async fn open(plan: &Plan, caller: &SocketOptions<'_>) -> Result<Opened, OpenError> {
     let opening = async {
         let tcp = connect(plan, caller).await?;
         let mut stream = match &plan.gateway.tls {
@@ -115,7 +115,7 @@ pub(crate) async fn open(plan: &Plan, caller: &Caller<'_>) -> Result<Opened, Ope
         .unwrap_or(Err(OpenError::Timeout))
 }
 
-async fn connect(plan: &Plan, caller: &Caller<'_>) -> io::Result<TcpStream> {
+async fn connect(plan: &Plan, caller: &SocketOptions<'_>) -> io::Result<TcpStream> {
     let address = plan.gateway.address;
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -137,7 +137,7 @@ async fn connect(plan: &Plan, caller: &Caller<'_>) -> io::Result<TcpStream> {
 async fn shake_hands(
     stream: &mut Stream,
     plan: &Plan,
-    caller: &Caller<'_>,
+    caller: &SocketOptions<'_>,
 ) -> Result<Vec<u8>, OpenError> {
     let key = generate_key();
     let mut request = format!(

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::frame::{self, Frame, Frames};
 use crate::interval::Interval;
 use crate::scan::{self, Said, Text};
-use crate::socket::{self, Caller, Opened, Stream};
+use crate::socket::{self, Opened, SocketOptions, Stream};
 use crate::worker_state::{Order, ViewerState, WorkerState};
 
 /// The longest pause before a viewer reconnects.
@@ -95,7 +95,7 @@ async fn open(
     let token = plan
         .token_of(viewer_state.number)
         .filter(|_| plan.are_viewers_signed_in);
-    let caller = Caller {
+    let caller = SocketOptions {
         number: viewer_state.number,
         token,
         is_slow: viewer_state.is_slow,

@@ -13,7 +13,7 @@ use crate::frame::{self, Frame, Frames};
 use crate::interval::{Interval, Writes, count};
 use crate::pacer::Due;
 use crate::scan::{self, Text};
-use crate::socket::{self, Caller, Opened};
+use crate::socket::{self, Opened, SocketOptions};
 use crate::worker_state::WorkerState;
 
 /// Bytes per read. A writer subscribes to nothing, so it receives little.
@@ -60,7 +60,7 @@ impl Writer {
 
     async fn open(&self, state: &WorkerState) -> Result<Opened, socket::OpenError> {
         let plan = &state.shared.plan;
-        let caller = Caller {
+        let caller = SocketOptions {
             number: self.number,
             token: plan.token_of(self.number),
             is_slow: false,
