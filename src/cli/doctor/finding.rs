@@ -12,7 +12,7 @@ const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum Severity {
     Ok,
     Warning,
     Failed,
@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) check: &'static str,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Severity,
     pub(crate) found: String,
     pub(crate) advice: Option<String>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Finding {
 pub(crate) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
     Finding {
         check,
-        verdict: Verdict::Ok,
+        verdict: Severity::Ok,
         found: found.into(),
         advice: None,
     }
@@ -38,7 +38,7 @@ pub(crate) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
 
 pub(crate) fn warning(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
     Finding {
-        verdict: Verdict::Warning,
+        verdict: Severity::Warning,
         advice: Some(advice.to_owned()),
         ..ok(check, found)
     }
@@ -46,7 +46,7 @@ pub(crate) fn warning(check: &'static str, found: impl Into<String>, advice: &st
 
 pub(crate) fn failed(check: &'static str, found: impl Into<String>, advice: &str) -> Finding {
     Finding {
-        verdict: Verdict::Failed,
+        verdict: Severity::Failed,
         ..warning(check, found, advice)
     }
 }

@@ -12,7 +12,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::doctor::finding::{Finding, Verdict};
+use crate::cli::doctor::finding::{Finding, Severity};
 use crate::cli::process;
 use crate::config::raw::Raw;
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let findings = checks::all(&args.raw).await;
     let failed = findings
         .iter()
-        .filter(|finding| finding.verdict == Verdict::Failed)
+        .filter(|finding| finding.verdict == Severity::Failed)
         .count();
     if args.json {
         let report = Report {
@@ -69,9 +69,9 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<()> {
 /// A finding for people.
 fn line(finding: &Finding, is_coloured: bool) -> String {
     let (word, colour) = match finding.verdict {
-        Verdict::Ok => ("ok     ", 32),
-        Verdict::Warning => ("warning", 33),
-        Verdict::Failed => ("failed ", 31),
+        Severity::Ok => ("ok     ", 32),
+        Severity::Warning => ("warning", 33),
+        Severity::Failed => ("failed ", 31),
     };
     let word = if is_coloured {
         format!("\x1b[{colour}m{word}\x1b[0m")
