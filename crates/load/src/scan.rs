@@ -20,14 +20,14 @@ pub(crate) enum Text<'a> {
     /// Counts, which have no number and are ignored.
     Counts,
     /// Any other frame, parsed.
-    Said(Box<Said<'a>>),
+    Said(Box<ReceivedFrame<'a>>),
     /// Not an object with a type.
     Unknown,
 }
 
 /// The fields of a frame that the load tester uses.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Said<'a> {
+pub(crate) struct ReceivedFrame<'a> {
     #[serde(rename = "type", borrow)]
     pub(crate) kind: Cow<'a, str>,
     pub(crate) id: Option<u64>,
@@ -126,7 +126,7 @@ pub(crate) fn read(text: &[u8]) -> Text<'_> {
     if text.starts_with(br#"{"type":"tally","#) || text.starts_with(br#"{"type":"viewers","#) {
         return Text::Counts;
     }
-    match serde_json::from_slice::<Said<'_>>(text) {
+    match serde_json::from_slice::<ReceivedFrame<'_>>(text) {
         Ok(said) if said.kind == "events" => Text::Events,
         Ok(said) if said.kind == "tally" || said.kind == "viewers" => Text::Counts,
         Ok(said) => Text::Said(Box::new(said)),

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::frame::{self, Frame, Frames};
 use crate::interval::Interval;
-use crate::scan::{self, Said, Text};
+use crate::scan::{self, ReceivedFrame, Text};
 use crate::socket::{self, Opened, SocketOptions, Stream};
 use crate::worker_state::{Order, ViewerState, WorkerState};
 
@@ -246,7 +246,12 @@ impl<'a> Watcher<'a> {
         self.viewer_state.note_whole(shared, interval, now_us);
     }
 
-    fn on_said(&mut self, said: Said<'_>, interval: &mut Interval, now_us: u64) -> Option<End> {
+    fn on_said(
+        &mut self,
+        said: ReceivedFrame<'_>,
+        interval: &mut Interval,
+        now_us: u64,
+    ) -> Option<End> {
         let shared = &self.state.shared;
         match said.kind.as_ref() {
             "subscribed" | "reset" => {

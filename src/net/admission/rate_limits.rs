@@ -249,7 +249,7 @@ struct Keyed<K: Hash + Eq + Clone, C: Clock = MonotonicClock> {
 
 #[derive(Debug)]
 struct Limit<K: Hash + Eq + Clone, C: Clock> {
-    limiter: RateLimiter<K, Store<K>, C, NoOpMiddleware<C::Instant>>,
+    limiter: RateLimiter<K, BoundedStore<K>, C, NoOpMiddleware<C::Instant>>,
     clock: C,
     period: Duration,
 }
@@ -258,7 +258,7 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
     fn new(rate: Option<Rate>, clock: C) -> Self {
         Self {
             limit: rate.map(|rate| Limit {
-                limiter: RateLimiter::new(quota(rate), Store::new(), clock.clone()),
+                limiter: RateLimiter::new(quota(rate), BoundedStore::new(), clock.clone()),
                 clock,
                 period: rate.period,
             }),
@@ -291,11 +291,11 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
 
 /// Where each key stands, for so many keys at most.
 #[derive(Debug)]
-struct Store<K: Hash + Eq> {
+struct BoundedStore<K: Hash + Eq> {
     states: DashMap<K, u64>,
 }
 
-impl<K: Hash + Eq> Store<K> {
+impl<K: Hash + Eq> BoundedStore<K> {
     fn new() -> Self {
         Self {
             states: DashMap::new(),
@@ -303,7 +303,7 @@ impl<K: Hash + Eq> Store<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> StateStore for Store<K> {
+impl<K: Hash + Eq + Clone> StateStore for BoundedStore<K> {
     type Key = K;
 
     fn measure_and_replace<T, F, E>(&self, key: &K, decide: F) -> Result<T, E>
@@ -331,7 +331,9 @@ impl<K: Hash + Eq + Clone> StateStore for Store<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> governor::state::keyed::ShrinkableKeyedStateStore<K> for Store<K> {
+impl<K: Hash + Eq + Clone> governor::state::keyed::ShrinkableKeyedStateStore<K>
+    for BoundedStore<K>
+{
     fn retain_recent(&self, drop_below: Nanos) {
         let drop_below: u64 = drop_below.into();
         self.states.retain(|_, state| *state > drop_below);
@@ -355,11 +357,11 @@ impl<K: Hash + Eq + Clone> governor::state::keyed::ShrinkableKeyedStateStore<K> 
 struct Repeats {
     pause: Duration,
     hasher: RandomState,
-    said: DashMap<(UserId, SessionId), Said>,
+    said: DashMap<(UserId, SessionId), LastMessage>,
 }
 
 #[derive(Debug)]
-struct Said {
+struct LastMessage {
     body: u64,
     nonce: Option<Uuid>,
     at: Instant,
@@ -386,7 +388,7 @@ impl Repeats {
         if self.pause.is_zero() {
             return Ok(None);
         }
-        let said = Said {
+        let said = LastMessage {
             body: self.hasher.hash_one(message.body.as_str()),
             nonce: message.nonce.map(|nonce| nonce.0),
             at: now,
