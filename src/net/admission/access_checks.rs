@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::net::admission::CallerKey;
 use crate::net::answered;
 use crate::net::fanout::FanoutCommand;
 use crate::postgres::access::AccessAnswer;
@@ -37,11 +38,11 @@ use usher_core::protocol::notify::AccessChange;
 
 /// Where checks are asked for. Cloned into every connection.
 #[derive(Clone, Debug)]
-pub(crate) struct AccessChecks(mpsc::Sender<Request>);
+pub(crate) struct AccessChecks(mpsc::Sender<CheckRequest>);
 
 /// Whether one caller may still watch a session.
 #[derive(Debug)]
-struct Request {
+struct CheckRequest {
     session: SessionId,
     identity: Arc<Identity>,
     is_urgent: bool,
@@ -51,14 +52,14 @@ struct Request {
 /// The task behind [`AccessChecks`].
 #[derive(Debug)]
 pub(crate) struct AccessChecker {
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<CheckRequest>,
     store: Store,
     /// Which void resume tokens.
     loops: Vec<mpsc::Sender<FanoutCommand>>,
     metrics: Arc<Metrics>,
-    waiting: HashMap<Key, Waiting>,
-    urgent: VecDeque<Key>,
-    routine: VecDeque<Key>,
+    waiting: HashMap<CallerKey, WaitingCheck>,
+    urgent: VecDeque<CallerKey>,
+    routine: VecDeque<CallerKey>,
     /// When the next query may be sent that is not urgent.
     routine_at: Instant,
     batch_size: BatchSize,
@@ -81,19 +82,16 @@ impl BatchSize {
     }
 }
 
-/// Who asks, down to the last claim, and about what.
-type Key = (SessionId, Arc<str>);
-
 #[derive(Debug)]
-struct Waiting {
+struct WaitingCheck {
     identity: Arc<Identity>,
     is_urgent: bool,
     answers: Vec<oneshot::Sender<AccessAnswer>>,
 }
 
 /// Callers of a query with who waits for each, what came of it, and when it was sent.
-type Asked = (
-    Vec<(Key, Waiting)>,
+type CheckedBatch = (
+    Vec<(CallerKey, WaitingCheck)>,
     Result<Vec<AccessAnswer>, StoreError>,
     Instant,
 );
@@ -130,7 +128,7 @@ impl AccessChecks {
         is_urgent: bool,
     ) -> AccessAnswer {
         let (answer, answered) = oneshot::channel();
-        let request = Request {
+        let request = CheckRequest {
             session,
             identity,
             is_urgent,
@@ -145,7 +143,7 @@ impl AccessChecker {
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut arrived = Vec::new();
-        let mut asking: Option<BoxFuture<'static, Asked>> = None;
+        let mut asking: Option<BoxFuture<'static, CheckedBatch>> = None;
         loop {
             let is_due = !self.routine.is_empty() && asking.is_none();
             // Every arm is cancel-safe: what it has not returned it has not taken.
@@ -173,7 +171,7 @@ impl AccessChecker {
         }
     }
 
-    fn take(&mut self, request: Request) {
+    fn take(&mut self, request: CheckRequest) {
         let key = (request.session, Arc::clone(&request.identity.claims));
         if let Some(waiting) = self.waiting.get_mut(&key) {
             self.metrics.access_checks_shared.inc();
@@ -193,7 +191,7 @@ impl AccessChecker {
             }
             self.routine.push_back(key.clone());
         }
-        let waiting = Waiting {
+        let waiting = WaitingCheck {
             identity: request.identity,
             is_urgent: request.is_urgent,
             answers: vec![request.answer],
@@ -202,8 +200,8 @@ impl AccessChecker {
     }
 
     /// Asks for those who wait, the urgent ones first.
-    fn next_query(&mut self) -> Option<BoxFuture<'static, Asked>> {
-        let mut callers: Vec<(Key, Waiting)> = Vec::new();
+    fn next_query(&mut self) -> Option<BoxFuture<'static, CheckedBatch>> {
+        let mut callers: Vec<(CallerKey, WaitingCheck)> = Vec::new();
         while callers.len() < self.batch_size.0
             && let Some(key) = self.urgent.pop_front().or_else(|| self.routine.pop_front())
         {
@@ -225,7 +223,7 @@ impl AccessChecker {
         Some(query.boxed())
     }
 
-    async fn on_asked(&mut self, (callers, answers, began): Asked) {
+    async fn on_asked(&mut self, (callers, answers, began): CheckedBatch) {
         let took = began.elapsed();
         self.metrics
             .access_check_batches
@@ -268,7 +266,7 @@ impl AccessChecker {
     }
 }
 
-async fn finished(asking: &mut Option<BoxFuture<'static, Asked>>) -> Asked {
+async fn finished(asking: &mut Option<BoxFuture<'static, CheckedBatch>>) -> CheckedBatch {
     match asking {
         Some(asking) => asking.await,
         None => pending().await,

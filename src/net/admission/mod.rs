@@ -1,5 +1,12 @@
-//! Who may come in and how often: rate limits, admission to sessions, repeated checks of access.
+//! Decides who may come in and how often: rate limits, admission to sessions, repeated checks of access.
 
 pub(crate) mod access_checks;
 pub(crate) mod rate_limits;
 pub(crate) mod singleflight;
+
+use std::sync::Arc;
+
+use usher_core::protocol::id::SessionId;
+
+/// A session and the exact claims of a caller. Two callers with the same claims get the same answer.
+type CallerKey = (SessionId, Arc<str>);

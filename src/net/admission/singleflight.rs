@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
 use crate::metrics::Metrics;
+use crate::net::admission::CallerKey;
 use crate::net::{answered, moment};
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
@@ -23,33 +24,30 @@ use usher_core::relay::snapshot::Admission;
 /// The database's word; `None` where it could not be asked.
 pub(crate) type AdmissionAnswer = Option<Result<Admission, Refusal>>;
 
-type Question = Shared<BoxFuture<'static, AdmissionAnswer>>;
+type PendingAdmission = Shared<BoxFuture<'static, AdmissionAnswer>>;
 
 /// A question that lives as long as somebody waits for its answer.
-type Asked = WeakShared<BoxFuture<'static, AdmissionAnswer>>;
-
-/// Who asks, down to the last claim, and about what.
-type Key = (SessionId, Arc<str>);
+type WeakAdmission = WeakShared<BoxFuture<'static, AdmissionAnswer>>;
 
 /// The questions under way. An entry lives as long as somebody waits for an answer, so those who wait bound the map.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmissionQueries {
     store: Store,
     metrics: Arc<Metrics>,
-    slots: Arc<DashMap<Key, Queries>>,
+    slots: Arc<DashMap<CallerKey, Queries>>,
     counter: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
 struct Queries {
-    sent: Option<(u64, Asked)>,
-    waiting: Option<(u64, Asked)>,
+    sent: Option<(u64, WeakAdmission)>,
+    waiting: Option<(u64, WeakAdmission)>,
 }
 
 /// The place of a question. It goes with the question: when that is answered, or nobody waits for it any more.
 struct QueryTicket {
-    slots: Arc<DashMap<Key, Queries>>,
-    key: Key,
+    slots: Arc<DashMap<CallerKey, Queries>>,
+    key: CallerKey,
     number: u64,
 }
 
@@ -94,10 +92,11 @@ impl AdmissionQueries {
         question.await
     }
 
-    fn question(&self, key: Key, identity: &Arc<Identity>) -> Question {
+    fn question(&self, key: CallerKey, identity: &Arc<Identity>) -> PendingAdmission {
         let mut slot = self.slots.entry(key.clone()).or_default();
-        let living =
-            |asked: &Option<(u64, Asked)>| asked.as_ref().and_then(|(_, asked)| asked.upgrade());
+        let living = |asked: &Option<(u64, WeakAdmission)>| {
+            asked.as_ref().and_then(|(_, asked)| asked.upgrade())
+        };
         if let Some(waiting) = living(&slot.waiting) {
             self.metrics.shared_admissions.inc();
             return waiting;

@@ -85,7 +85,7 @@ pub(crate) struct Lines<'a> {
 
 /// A loop's question to the database.
 #[derive(Debug)]
-pub(crate) enum Question {
+pub(crate) enum LoopQuery {
     Refill(Refill),
     Tally(VotingId),
 }
@@ -113,7 +113,7 @@ impl Loop {
         count: usize,
         now: Moment,
         lines: &mut Lines<'_>,
-    ) -> Vec<Question> {
+    ) -> Vec<LoopQuery> {
         let mut questions = Vec::new();
         let mut notices = Vec::new();
         for heard in self.heard.drain(..count.min(self.heard.len())) {
@@ -127,7 +127,7 @@ impl Loop {
                             session: None,
                             user: None,
                         });
-                        questions.extend(self.router.votings().map(Question::Tally));
+                        questions.extend(self.router.votings().map(LoopQuery::Tally));
                     }
                     self.has_heard = true;
                 }
@@ -136,7 +136,7 @@ impl Loop {
                     self.revocations.on_access_change(change, now.unix_ms);
                     self.router.on_access_change(change);
                 }
-                Heard::Votes(voting) => questions.push(Question::Tally(voting)),
+                Heard::Votes(voting) => questions.push(LoopQuery::Tally(voting)),
             }
         }
         self.router.publish(notices, lines);
@@ -150,7 +150,7 @@ impl Loop {
         command: LoopCommand,
         now: Moment,
         lines: &mut Lines<'_>,
-    ) -> Vec<Question> {
+    ) -> Vec<LoopQuery> {
         match command {
             LoopCommand::Request(RouterRequest::Attach {
                 session,
@@ -216,7 +216,7 @@ impl Loop {
         refill: &Refill,
         page: &usher_core::relay::router::LogPage,
         lines: &mut Lines<'_>,
-    ) -> Vec<Question> {
+    ) -> Vec<LoopQuery> {
         self.router.on_page(refill, page, lines);
         self.drain(lines)
     }
@@ -225,7 +225,7 @@ impl Loop {
         self.router.on_tally(tally, lines);
     }
 
-    fn drain(&mut self, lines: &mut Lines<'_>) -> Vec<Question> {
+    fn drain(&mut self, lines: &mut Lines<'_>) -> Vec<LoopQuery> {
         while let Some(Turn {
             peer,
             session,
@@ -245,8 +245,8 @@ impl Loop {
         let recounts: Vec<_> = std::iter::from_fn(|| self.router.poll_recount()).collect();
         let refills = std::iter::from_fn(|| self.router.poll_refill());
         refills
-            .map(Question::Refill)
-            .chain(recounts.into_iter().map(Question::Tally))
+            .map(LoopQuery::Refill)
+            .chain(recounts.into_iter().map(LoopQuery::Tally))
             .collect()
     }
 }

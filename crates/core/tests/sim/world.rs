@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::client::{Client, ViewState, ensure};
 use crate::database::{self, Database, Heads, session_id, session_of, user_id};
 use crate::dice::Dice;
-use crate::gateway::{Connection, Gateway, Heard, Line, Lines, LoopCommand, Question};
+use crate::gateway::{Connection, Gateway, Heard, Line, Lines, LoopCommand, LoopQuery};
 
 /// Steps within which a calm world must come to rest.
 const CALM_STEPS_MAX: usize = 20_000;
@@ -864,17 +864,17 @@ impl World {
         }
     }
 
-    fn ask(&mut self, gateway: usize, lane: usize, questions: Vec<Question>) {
+    fn ask(&mut self, gateway: usize, lane: usize, questions: Vec<LoopQuery>) {
         self.tasks
             .extend(questions.into_iter().map(|question| match question {
-                Question::Refill(refill) => Task::Refill {
+                LoopQuery::Refill(refill) => Task::Refill {
                     gateway,
                     lane,
                     refill,
                     heads: None,
                     answer: None,
                 },
-                Question::Tally(voting) => Task::Tally {
+                LoopQuery::Tally(voting) => Task::Tally {
                     gateway,
                     lane,
                     voting,
