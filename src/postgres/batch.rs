@@ -27,7 +27,7 @@ pub(crate) enum BatchKind {
 }
 
 /// One write of a batch.
-pub(crate) struct Part<'a> {
+pub(crate) struct BatchItem<'a> {
     /// What is written.
     pub(crate) write: &'a Write,
     /// By whom.
@@ -64,7 +64,7 @@ enum WhatJson<'a> {
 }
 
 /// The batch as a JSON array.
-pub(crate) fn json<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
+pub(crate) fn json<'a>(parts: impl Iterator<Item = BatchItem<'a>>) -> String {
     let items: Vec<ItemJson<'a>> = parts
         .map(|part| ItemJson {
             role: part.identity.role.as_str(),
@@ -219,7 +219,7 @@ mod tests {
         let ClientFrame::Vote(vote) = decode(frame).unwrap().frame else {
             panic!("a vote");
         };
-        let part = Part {
+        let part = BatchItem {
             write: &Write::Vote(vote),
             identity: &identity,
             nonce: Uuid::nil(),

@@ -369,7 +369,7 @@ impl Poster {
     ) -> Result<Vec<Row>, StoreError> {
         let deadline = Instant::now() + WRITE_DEADLINE;
         loop {
-            let parts = writes.iter().map(|write| batch::Part {
+            let parts = writes.iter().map(|write| batch::BatchItem {
                 write: &write.item.write,
                 identity: &write.item.identity,
                 nonce: write.item.nonce,

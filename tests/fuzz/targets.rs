@@ -28,7 +28,7 @@ use usher_core::limits::{
 };
 use usher_core::protocol::client::{ClientFrame, DecodeError, Request, decode};
 use usher_core::protocol::deflate::Decompressor;
-use usher_core::protocol::framing::{Framing, Part};
+use usher_core::protocol::framing::{FramePart, Framing};
 use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::notify::{parse_access_change, parse_notice, parse_voting};
 use usher_core::protocol::refusal::Refusal;
@@ -202,8 +202,8 @@ pub(crate) fn packed(data: &[u8]) {
     let (mut rest, mut messages) = (bytes, 0);
     while let Some(part) = framing.next(rest) {
         let count = match part {
-            Part::Begun(count) | Part::Payload(count) => count,
-            Part::Header(count, header) => {
+            FramePart::Begun(count) | FramePart::Payload(count) => count,
+            FramePart::Header(count, header) => {
                 messages += usize::from(header.first() & 0x40 != 0);
                 count
             }

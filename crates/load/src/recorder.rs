@@ -21,7 +21,7 @@ const BARS: usize = 48;
 
 /// The figures of a measured part of a run.
 #[derive(Clone, Default)]
-pub(crate) struct Part {
+pub(crate) struct MeasuredPart {
     pub(crate) interval: Interval,
     pub(crate) resources: Resources,
     seconds: f64,
@@ -30,7 +30,7 @@ pub(crate) struct Part {
     deliveries: u64,
 }
 
-impl Part {
+impl MeasuredPart {
     pub(crate) fn deliveries_per_second(&self) -> f64 {
         if self.seconds > 0.0 {
             self.deliveries as f64 / self.seconds
@@ -65,8 +65,8 @@ pub(crate) struct Recorder {
     tick: Mark,
     since_tick: Interval,
     part_mark: Mark,
-    part: Option<Part>,
-    kept: Part,
+    part: Option<MeasuredPart>,
+    kept: MeasuredPart,
     lateness: Times,
     dealt: (u64, u64),
     storm_at_seconds: Option<f64>,
@@ -103,7 +103,7 @@ impl Recorder {
             since_tick: Interval::default(),
             part_mark: Mark::default(),
             part: None,
-            kept: Part::default(),
+            kept: MeasuredPart::default(),
             lateness: Times::default(),
             dealt: (0, 0),
             storm_at_seconds: None,
@@ -160,7 +160,7 @@ impl Recorder {
 
     /// Starts to keep counts for a part. Its measured time starts later.
     pub(crate) fn open_part(&mut self) {
-        self.part = Some(Part::default());
+        self.part = Some(MeasuredPart::default());
     }
 
     /// Starts the part's measured time.
@@ -188,12 +188,12 @@ impl Recorder {
     }
 
     /// Returns the part, once all its events have arrived.
-    pub(crate) fn take_part(&mut self) -> Part {
+    pub(crate) fn take_part(&mut self) -> MeasuredPart {
         self.part.take().unwrap_or_default()
     }
 
     /// Makes a part the subject of the outcome.
-    pub(crate) fn keep(&mut self, part: Part) {
+    pub(crate) fn keep(&mut self, part: MeasuredPart) {
         self.kept = part;
     }
 

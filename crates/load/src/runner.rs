@@ -17,7 +17,7 @@ use crate::pacer::{self, DUES_LEN, Due, Paced};
 use crate::plan::{Clock, Plan, Route, SearchPlan, Shared};
 use crate::preflight::{self, Found};
 use crate::progress::Progress;
-use crate::recorder::{Part, Recorder};
+use crate::recorder::{MeasuredPart, Recorder};
 use crate::schedule::{Pace, Search};
 use crate::verdict::limit;
 use crate::worker::{self, Worker, WorkerCommand};
@@ -260,7 +260,7 @@ impl<'a> Runner<'a> {
         rate: f64,
         measured: Duration,
         bound_ms: f64,
-    ) -> Result<(Step, String, Part), LoadError> {
+    ) -> Result<(Step, String, MeasuredPart), LoadError> {
         self.recorder.phase = "searching";
         let start_us = self.shared.clock.now_us() + 10_000;
         let pacers = self.pace(start_us, rate, 0.0, STEP_WARM_UP + measured)?;

@@ -8,7 +8,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::limits::{FRAME_BYTES_MAX, PACKED_BYTES_MIN};
-use crate::protocol::framing::{Framing, Header, Part};
+use crate::protocol::framing::{FramePart, Framing, Header};
 use crate::protocol::refusal::CloseCode;
 use crate::protocol::websocket;
 
@@ -134,7 +134,7 @@ impl Compressor {
 #[derive(Debug, Default)]
 pub struct Decompressor {
     framing: Framing,
-    message: Option<Message>,
+    message: Option<DeflatedMessage>,
     /// The mask of the current frame, if the frame belongs to a compressed message.
     mask: Option<Masked>,
     breach: Option<CloseCode>,
@@ -142,7 +142,7 @@ pub struct Decompressor {
 
 /// The part of a compressed message that has arrived.
 #[derive(Debug)]
-struct Message {
+struct DeflatedMessage {
     opcode: u8,
     bytes: Vec<u8>,
     is_last: bool,
@@ -165,9 +165,9 @@ impl Decompressor {
             };
             let (count, taken) = match part {
                 // The header is written once it is complete.
-                Part::Begun(count) => (count, Ok(())),
-                Part::Header(count, header) => (count, self.on_header(&header, out)),
-                Part::Payload(count) => (count, self.on_payload(&rest[..count], out)),
+                FramePart::Begun(count) => (count, Ok(())),
+                FramePart::Header(count, header) => (count, self.on_header(&header, out)),
+                FramePart::Payload(count) => (count, self.on_payload(&rest[..count], out)),
             };
             self.breach = taken.err();
             rest = &rest[count..];
@@ -193,7 +193,7 @@ impl Decompressor {
         let message = match &mut self.message {
             Some(message) if opcode == 0 && reserved == 0 => message,
             Some(_) => return Err(CloseCode::ProtocolError),
-            none => none.insert(Message {
+            none => none.insert(DeflatedMessage {
                 opcode,
                 bytes: Vec::new(),
                 is_last: false,
@@ -224,7 +224,8 @@ impl Decompressor {
 
     /// Once the message is complete, writes it as one frame with a mask of zeros.
     fn finish(&mut self, out: &mut BytesMut) -> Result<(), CloseCode> {
-        let is_whole = |message: &mut Message| message.is_last && self.framing.is_between_frames();
+        let is_whole =
+            |message: &mut DeflatedMessage| message.is_last && self.framing.is_between_frames();
         let Some(message) = self.message.take_if(is_whole) else {
             return Ok(());
         };

@@ -31,7 +31,7 @@ pub struct Header {
 
 /// The kind of the next bytes.
 #[derive(Clone, Copy, Debug)]
-pub enum Part {
+pub enum FramePart {
     /// The number of bytes, which belong to an incomplete header.
     Begun(usize),
     /// The number of bytes, which complete this header.
@@ -99,7 +99,9 @@ impl Framing {
         let mut passed = 0;
         while let Some(part) = self.next(&bytes[passed..]) {
             passed += match part {
-                Part::Begun(count) | Part::Header(count, _) | Part::Payload(count) => count,
+                FramePart::Begun(count)
+                | FramePart::Header(count, _)
+                | FramePart::Payload(count) => count,
             };
         }
         passed
@@ -107,7 +109,7 @@ impl Framing {
 
     /// Returns the kind of the next bytes; `None` without bytes, or after a breach. If a header must be refused, its
     /// last byte belongs to no part.
-    pub fn next(&mut self, bytes: &[u8]) -> Option<Part> {
+    pub fn next(&mut self, bytes: &[u8]) -> Option<FramePart> {
         if bytes.is_empty() || self.breach.is_some() {
             return None;
         }
@@ -115,22 +117,22 @@ impl Framing {
             let count =
                 usize::try_from(self.payload_left).map_or(bytes.len(), |all| all.min(bytes.len()));
             self.payload_left -= count as u64;
-            return Some(Part::Payload(count));
+            return Some(FramePart::Payload(count));
         }
         for (at, byte) in bytes.iter().enumerate() {
             self.header.bytes[self.header.count] = *byte;
             self.header.count += 1;
             if self.header.count == self.header.length() {
                 return match self.on_header() {
-                    Ok(header) => Some(Part::Header(at + 1, header)),
+                    Ok(header) => Some(FramePart::Header(at + 1, header)),
                     Err(breach) => {
                         self.breach = Some(breach);
-                        (at > 0).then_some(Part::Begun(at))
+                        (at > 0).then_some(FramePart::Begun(at))
                     }
                 };
             }
         }
-        Some(Part::Begun(bytes.len()))
+        Some(FramePart::Begun(bytes.len()))
     }
 
     /// Whether the bytes so far end with a whole frame.
