@@ -13,7 +13,7 @@ use crate::cli::process;
 use crate::config::secret::{check_length, read_secret, secret_parser};
 use usher_core::{
     auth::{
-        mint::{Claims, payload},
+        mint::{NewClaims, payload},
         signing::SigningKey,
     },
     protocol::id::UserId,
@@ -114,11 +114,11 @@ impl TokenArgs {
         Ok(SigningKey::from_secret(&secret))
     }
 
-    fn claims(&self) -> anyhow::Result<Claims> {
+    fn claims(&self) -> anyhow::Result<NewClaims> {
         let user = self
             .sub
             .or_else(|| self.anonymous.then(|| UserId(Uuid::new_v4())));
-        let mut claims = user.map_or_else(Claims::anon, Claims::user);
+        let mut claims = user.map_or_else(NewClaims::anon, NewClaims::user);
         if let Some(role) = &self.role {
             ensure!(
                 role != "authenticated" || user.is_some(),

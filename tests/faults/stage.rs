@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 use usher::postgres::migrations;
-use usher_core::auth::mint::{Claims, mint};
+use usher_core::auth::mint::{NewClaims, mint};
 use usher_core::protocol::id::UserId;
 use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
@@ -43,7 +43,7 @@ impl Keys {
         let secret: SecretString = JWT_SECRET.into();
         let now = jsonwebtoken::get_current_timestamp();
         let now = now.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
-        mint(&secret, &Claims::user(UserId(user)), now, self.ttl)
+        mint(&secret, &NewClaims::user(UserId(user)), now, self.ttl)
     }
 }
 

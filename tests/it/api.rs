@@ -15,7 +15,7 @@ use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
 use usher::config::AllowedOrigins;
-use usher_core::auth::mint::Claims;
+use usher_core::auth::mint::NewClaims;
 use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::id::{SessionId, UserId};
 use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
@@ -576,7 +576,7 @@ async fn callers_are_known_as_on_the_socket() {
         .is_refusal(401, "unauthorized");
     let forged = sign(
         "another secret, also of 32 bytes or more",
-        &Claims::user(UserId(ann.id)),
+        &NewClaims::user(UserId(ann.id)),
         Duration::from_secs(60),
     );
     with(&format!("Bearer {forged}"))
@@ -671,12 +671,15 @@ async fn an_anonymous_caller_writes_nothing_and_the_database_is_not_even_asked()
     let voting = db.voting(session, &movies, "").await;
     let message = db.say(session, &ann, "hello").await;
     let gateway = Gateway::start(&db, |_| {}).await;
-    let signed = |claims: &Claims| User {
+    let signed = |claims: &NewClaims| User {
         token: sign(JWT_SECRET, claims, Duration::from_hours(1)),
         ..ann.clone()
     };
-    let anon_key = signed(&Claims::anon());
-    let overlay = signed(&Claims::overlay(UserId(Uuid::new_v4()), SessionId(session)));
+    let anon_key = signed(&NewClaims::anon());
+    let overlay = signed(&NewClaims::overlay(
+        UserId(Uuid::new_v4()),
+        SessionId(session),
+    ));
     let ban = format!("/v1/sessions/{session}/bans/{}", ann.id);
     let (vote, votings) = (
         format!("/v1/votings/{voting}/vote"),

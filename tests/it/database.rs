@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use usher::postgres::connect::Target;
 use usher::postgres::migrations;
-use usher_core::auth::mint::{Claims, mint};
+use usher_core::auth::mint::{NewClaims, mint};
 use usher_core::protocol::id::UserId;
 use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;
@@ -269,11 +269,11 @@ pub(crate) async fn say(client: &Client, session: Uuid, author: &User, body: &st
 
 /// A token for a user, valid from now on.
 pub(crate) fn token(user: Uuid, ttl: Duration) -> String {
-    sign(JWT_SECRET, &Claims::user(UserId(user)), ttl)
+    sign(JWT_SECRET, &NewClaims::user(UserId(user)), ttl)
 }
 
 /// A token with any claims, valid from now on.
-pub(crate) fn sign(secret: &str, claims: &Claims, ttl: Duration) -> String {
+pub(crate) fn sign(secret: &str, claims: &NewClaims, ttl: Duration) -> String {
     let secret: SecretString = secret.into();
     mint(&secret, claims, jsonwebtoken::get_current_timestamp(), ttl)
 }

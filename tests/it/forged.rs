@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
-use usher_core::auth::mint::{self, Claims};
+use usher_core::auth::mint::{self, NewClaims};
 use usher_core::protocol::id::UserId;
 
 use crate::client::{Client, refused};
@@ -262,7 +262,12 @@ async fn a_stolen_resume_token_admits_nobody_however_often_it_is_shown() {
 
 fn claims(user: &User) -> Value {
     let now = jsonwebtoken::get_current_timestamp();
-    mint::payload(&Claims::user(UserId(user.id)), now, Duration::from_hours(1)).into()
+    mint::payload(
+        &NewClaims::user(UserId(user.id)),
+        now,
+        Duration::from_hours(1),
+    )
+    .into()
 }
 
 fn sign(secret: &[u8], header: &str, claims: &Value) -> String {

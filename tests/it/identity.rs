@@ -6,7 +6,7 @@ use aws_lc_rs::rand::SystemRandom;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use usher::config::AllowedOrigins;
-use usher_core::auth::mint::{self, Claims};
+use usher_core::auth::mint::{self, NewClaims};
 use usher_core::auth::signing::SigningKey;
 use usher_core::limits::ACCESS_TOKEN_BYTES_MAX;
 use usher_core::protocol::id::UserId;
@@ -80,7 +80,7 @@ async fn a_publishable_key_is_no_token() {
     let key = "sb_publishable_0123456789abcdef";
     let mut client = Client::open(gateway.at, "browser", Some(key.to_owned())).await;
     assert_eq!(client.subscribe(session).await["can"]["send"], false);
-    let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
+    let anon_key = sign(JWT_SECRET, &NewClaims::anon(), HOUR);
     let mut client = Client::open(gateway.at, "legacy", Some(anon_key)).await;
     assert_eq!(client.subscribe(session).await["can"]["send"], false);
 }
@@ -93,7 +93,7 @@ async fn an_apikey_as_supabase_js_sends_it_is_nothing_to_the_gateway() {
         ann,
         ..
     } = stage().await;
-    let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
+    let anon_key = sign(JWT_SECRET, &NewClaims::anon(), HOUR);
     for key in [
         "sb_publishable_0123456789abcdef",
         "sb_secret_0123456789abcdef",
@@ -149,7 +149,7 @@ async fn whoever_signed_in_anonymously_is_a_user_whom_policies_can_tell_apart() 
         session,
         ann,
     } = stage().await;
-    let mut claims = mint::payload(&Claims::user(UserId(ann.id)), now(), HOUR);
+    let mut claims = mint::payload(&NewClaims::user(UserId(ann.id)), now(), HOUR);
     claims.insert("is_anonymous".to_owned(), true.into());
     let key = SigningKey::from_secret(&JWT_SECRET.into());
     let token = key.sign(&claims, &SystemRandom::new());
@@ -180,14 +180,14 @@ async fn a_bad_token_is_refused_at_the_handshake() {
         ann,
         ..
     } = stage().await;
-    let claims = |change: fn(&mut Claims)| {
-        let mut claims = Claims::user(UserId(ann.id));
+    let claims = |change: fn(&mut NewClaims)| {
+        let mut claims = NewClaims::user(UserId(ann.id));
         change(&mut claims);
         sign(JWT_SECRET, &claims, HOUR)
     };
     let foreign = sign(
         "another secret, of 32 bytes or more",
-        &Claims::user(UserId(ann.id)),
+        &NewClaims::user(UserId(ann.id)),
         HOUR,
     );
     let [head, payload, signature] = ann.token.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -324,7 +324,7 @@ async fn tokens_of_every_accepted_issuer_are_good_and_another_is_named_to_the_op
     })
     .await;
     let of = |issuer: &str| {
-        let mut claims = Claims::user(UserId(ann.id));
+        let mut claims = NewClaims::user(UserId(ann.id));
         claims.issuer = Some(issuer.to_owned());
         sign(JWT_SECRET, &claims, HOUR)
     };
@@ -385,13 +385,13 @@ async fn a_refused_token_is_named_by_a_reason_wherever_it_is_shown() {
     .await;
     let at = gateway.at;
     let of = |issuer: Option<&str>, ttl: Duration| {
-        let mut claims = Claims::user(UserId(ann.id));
+        let mut claims = NewClaims::user(UserId(ann.id));
         claims.issuer = issuer.map(str::to_owned);
         sign(JWT_SECRET, &claims, ttl)
     };
     let good = of(Some("https://auth.example/auth/v1"), HOUR);
     let (message, _) = good.rsplit_once('.').unwrap();
-    let mut role = Claims::user(UserId(ann.id));
+    let mut role = NewClaims::user(UserId(ann.id));
     role.role = "service_role".to_owned();
     let other_key = sign(&JWT_SECRET.replace("secret", "guess!"), &role, HOUR);
     for (token, reason) in [
@@ -436,7 +436,7 @@ async fn a_refused_token_is_named_by_a_reason_wherever_it_is_shown() {
 /// A token of so many bytes, or up to three fewer: base64 has no other lengths.
 fn large_token(user: &User, bytes: usize) -> String {
     let with_name = |length: usize| {
-        let mut claims = Claims::user(UserId(user.id));
+        let mut claims = NewClaims::user(UserId(user.id));
         claims.user_metadata = Some(mint::UserMetadata {
             username: "x".repeat(length),
             display_name: None,
@@ -560,7 +560,7 @@ async fn an_auth_frame_answers_with_its_id_and_names_what_is_wrong() {
     let answer = client.ask(publishable).await;
     let expected = json!({"type": "authenticated", "id": answer["id"], "sub": null, "role": "anon", "expires_at": null});
     assert_eq!(answer, expected);
-    let anon_key = sign(JWT_SECRET, &Claims::anon(), HOUR);
+    let anon_key = sign(JWT_SECRET, &NewClaims::anon(), HOUR);
     let answer = client.ask(json!({"type": "auth", "token": anon_key})).await;
     assert_eq!(
         (&answer["role"], &answer["sub"]),
@@ -685,7 +685,7 @@ async fn a_user_without_a_profile_may_watch_and_not_write() {
 
 /// A token that was good until a while ago.
 fn expired(user: &User) -> String {
-    let claims = Claims::user(UserId(user.id));
+    let claims = NewClaims::user(UserId(user.id));
     let an_hour_ago = now() - 3_600;
     mint::mint(
         &JWT_SECRET.into(),

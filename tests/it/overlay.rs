@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
-use usher_core::auth::mint::Claims;
+use usher_core::auth::mint::NewClaims;
 use usher_core::protocol::id::{SessionId, UserId};
 use uuid::Uuid;
 
@@ -195,7 +195,7 @@ async fn issue(db: &Database, session: Uuid, issuer: &User, days: i32) -> Result
     match client.query_one(sql, &[&session, &issuer.id, &days]).await {
         Ok(row) => {
             let id: Uuid = row.get(0);
-            let claims = Claims::overlay(UserId(id), SessionId(session));
+            let claims = NewClaims::overlay(UserId(id), SessionId(session));
             Ok(User {
                 id,
                 name: "overlay".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use usher_core::auth::mint::{self, Claims};
+use usher_core::auth::mint::{self, NewClaims};
 use usher_core::protocol::id::UserId;
 use uuid::Uuid;
 
@@ -445,7 +445,7 @@ async fn more_tokens_than_may_wait_are_told_to_come_back() {
 
 fn claims(user: &User) -> Value {
     let payload = mint::payload(
-        &Claims::user(UserId(user.id)),
+        &NewClaims::user(UserId(user.id)),
         jsonwebtoken::get_current_timestamp(),
         Duration::from_secs(3_600),
     );

@@ -14,7 +14,7 @@ use crate::cli::process;
 use crate::postgres::connect::Target;
 use crate::postgres::migrations;
 use usher_core::{
-    auth::mint::{Claims, UserMetadata, mint},
+    auth::mint::{NewClaims, UserMetadata, mint},
     protocol::id::{MovieId, SessionId, UserId, VotingId},
 };
 
@@ -232,12 +232,12 @@ async fn users(
         .map(|row| {
             let id = UserId(row.get::<_, Uuid>(0));
             let username: String = row.get(1);
-            let claims = Claims {
+            let claims = NewClaims {
                 user_metadata: Some(UserMetadata {
                     username: username.clone(),
                     display_name: row.get(3),
                 }),
-                ..Claims::user(id)
+                ..NewClaims::user(id)
             };
             User {
                 id,
@@ -271,14 +271,14 @@ async fn overlay_token(
             .context("issue an overlay token")?,
     };
     let id = UserId(row.get::<_, Uuid>(0));
-    let claims = Claims::overlay(id, session);
+    let claims = NewClaims::overlay(id, session);
     Ok(mint(secret, &claims, process::unix_now(), USER_TOKEN_TTL))
 }
 
 fn anon_key(secret: &SecretString) -> String {
-    let claims = Claims {
+    let claims = NewClaims {
         issuer: Some("supabase".to_owned()),
-        ..Claims::anon()
+        ..NewClaims::anon()
     };
     mint(secret, &claims, process::unix_now(), ANON_KEY_TTL)
 }

@@ -17,7 +17,7 @@ use crate::cli::load::target::gateway;
 use crate::cli::process;
 use crate::config::secret::read_secret;
 use crate::postgres::connect::{Target, TargetError};
-use usher_core::auth::mint::{Claims, mint};
+use usher_core::auth::mint::{NewClaims, mint};
 use usher_core::limits::BODY_CHARS_MAX;
 use usher_core::protocol::id::UserId;
 use usher_load::database::{self, Connect};
@@ -230,7 +230,7 @@ async fn make_tokens(
     let now = process::unix_now();
     let tokens = users
         .into_iter()
-        .map(|user| mint(secret, &Claims::user(UserId(user)), now, TOKEN_TTL).into());
+        .map(|user| mint(secret, &NewClaims::user(UserId(user)), now, TOKEN_TTL).into());
     Ok(tokens.collect())
 }
 

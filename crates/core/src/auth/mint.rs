@@ -17,7 +17,7 @@ use crate::{
 
 /// The claims of a minted token, apart from its dates.
 #[derive(Clone, Debug, Serialize)]
-pub struct Claims {
+pub struct NewClaims {
     /// Claim `iss`, if the verifier expects one.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -46,7 +46,7 @@ pub struct UserMetadata {
     pub display_name: Option<String>,
 }
 
-impl Claims {
+impl NewClaims {
     /// Returns the claims of a signed-in user.
     #[must_use]
     pub fn user(subject: UserId) -> Self {
@@ -86,7 +86,7 @@ impl Claims {
 
 /// Signs `claims` with HS256. The token is valid from `issued_at` (seconds since 1970) for `ttl`.
 #[must_use]
-pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duration) -> String {
+pub fn mint(secret: &SecretString, claims: &NewClaims, issued_at: u64, ttl: Duration) -> String {
     let message = message(Algorithm::Hs256, None, &payload(claims, issued_at, ttl));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
     let signature = hmac::sign(&key, message.as_bytes());
@@ -95,7 +95,7 @@ pub fn mint(secret: &SecretString, claims: &Claims, issued_at: u64, ttl: Duratio
 
 /// Returns the payload of a token that is valid from `issued_at` (seconds since 1970) for `ttl`.
 #[must_use]
-pub fn payload(claims: &Claims, issued_at: u64, ttl: Duration) -> Map<String, Value> {
+pub fn payload(claims: &NewClaims, issued_at: u64, ttl: Duration) -> Map<String, Value> {
     let Ok(Value::Object(mut payload)) = serde_json::to_value(claims) else {
         unreachable!("claims are an object of plain values");
     };
@@ -124,7 +124,7 @@ mod tests {
         let verifier = Verifier::new(VerifierKeys::from_secret(&secret));
         let user: UserId = "6f1d2c3b-0a49-4b5e-8c7d-1e2f3a4b5c6d".parse().unwrap();
 
-        let token = mint(&secret, &Claims::user(user), NOW, HOUR);
+        let token = mint(&secret, &NewClaims::user(user), NOW, HOUR);
         let identity = verifier.verify(&token, NOW + 3599).unwrap();
         assert_eq!(
             (identity.role, identity.subject),
@@ -135,7 +135,7 @@ mod tests {
             Err(TokenError::Expired)
         );
 
-        let token = mint(&secret, &Claims::anon(), NOW, HOUR);
+        let token = mint(&secret, &NewClaims::anon(), NOW, HOUR);
         assert_eq!(verifier.verify(&token, NOW).unwrap().role, Role::Anon);
     }
 }

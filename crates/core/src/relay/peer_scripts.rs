@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::auth::claims::TokenError;
 use crate::auth::identity::{Identity, Role};
-use crate::auth::mint::{Claims, mint};
+use crate::auth::mint::{NewClaims, mint};
 use crate::auth::verifier::{Verifier, VerifierKeys};
 use crate::limits::{SUBSCRIPTIONS_PER_PEER_MAX, WRITES_IN_FLIGHT_PER_PEER_MAX};
 use crate::protocol::client::{self, FrameId};
@@ -1593,7 +1593,7 @@ impl Stage {
                     "later" => LATER.to_owned(),
                     number => match number.parse() {
                         Ok(number) => {
-                            let claims = Claims::user(UserId(Uuid::from_u128(number)));
+                            let claims = NewClaims::user(UserId(Uuid::from_u128(number)));
                             mint(&secret(), &claims, self.now().unix_ms / 1_000, ttl)
                         }
                         Err(_) => "a.b.c".to_owned(),
