@@ -6,7 +6,7 @@ use usher::postgres::connect::Target;
 use usher::postgres::connect_error::ConnectError;
 use usher_devdb::{
     ClusterError,
-    binaries::Search,
+    binaries::ProgramSearch,
     cluster::{Cluster, ClusterOptions, StopMode},
 };
 
@@ -86,9 +86,9 @@ async fn nobody_gets_in_without_a_password() {
 async fn a_wrong_directory_of_programs_is_named() {
     let empty = tempfile::tempdir().unwrap();
     let options = ClusterOptions {
-        search: Search {
+        search: ProgramSearch {
             pg_bin: Some(empty.path().to_owned()),
-            ..Search::default()
+            ..ProgramSearch::default()
         },
         ..ClusterOptions::default()
     };

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use usher_devdb::binaries::{Binaries, Search};
+use usher_devdb::binaries::{Binaries, ProgramSearch};
 use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
 use usher_devdb::os_user::OsUser;
 use uuid::Uuid;
@@ -258,7 +258,7 @@ async fn restore(url: &str, dump: &tempfile::NamedTempFile, options: &[&str]) {
 }
 
 async fn program(name: &str) -> PathBuf {
-    let binaries = Binaries::find(&Search::default(), OsUser::for_server()).await;
+    let binaries = Binaries::find(&ProgramSearch::default(), OsUser::for_server()).await;
     binaries.unwrap().program(name)
 }
 

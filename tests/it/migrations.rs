@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use tokio::task::JoinSet;
 use usher::postgres::migrations::{self, Down, MigrationError, MigrationState};
 use usher_devdb::{
-    binaries::{Binaries, Search},
+    binaries::{Binaries, ProgramSearch},
     os_user::OsUser,
 };
 
@@ -199,7 +199,7 @@ pub(crate) async fn dump(url: &str) -> String {
 }
 
 async fn dump_with(url: &str, options: &[&str]) -> String {
-    let search = Search::default();
+    let search = ProgramSearch::default();
     let binaries = Binaries::find(&search, OsUser::for_server()).await.unwrap();
     let output = Command::new(binaries.program("pg_dump"))
         .args(["--schema-only", "--dbname", url])

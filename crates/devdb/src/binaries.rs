@@ -66,7 +66,7 @@ pub enum BinariesError {
 
 /// The places to search.
 #[derive(Clone, Debug, Default)]
-pub struct Search {
+pub struct ProgramSearch {
     /// The only directory to try, if the operator names one.
     pub pg_bin: Option<PathBuf>,
     /// Skips the installations of the system and uses the fetched package, as on a machine without Postgres.
@@ -86,7 +86,10 @@ impl Binaries {
     /// # Errors
     ///
     /// If no usable programs are found. The error says how to get them.
-    pub async fn find(search: &Search, account: Option<OsUser>) -> Result<Self, BinariesError> {
+    pub async fn find(
+        search: &ProgramSearch,
+        account: Option<OsUser>,
+    ) -> Result<Self, BinariesError> {
         if let Some(directory) = &search.pg_bin {
             return Self::probe(directory, account).map_err(|problem| BinariesError::Named {
                 directory: directory.clone(),

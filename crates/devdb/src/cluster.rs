@@ -22,7 +22,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    binaries::{Binaries, Search},
+    binaries::{Binaries, ProgramSearch},
     error::{ClusterError, failed},
     os_user::OsUser,
     server::{Server, url},
@@ -36,7 +36,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
     /// Where to find the programs.
-    pub search: Search,
+    pub search: ProgramSearch,
     /// A directory that keeps the data durably. Without one, the data is removed at the end.
     pub data: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Chooses the plots of a report and writes their captions.
 
-use crate::outcome::{Outcome, SearchOutcome, Step, StormOutcome, Tick};
+use crate::outcome::{Outcome, SearchOutcome, SearchStep, StormOutcome, Tick};
 use crate::plot::{Axis, Layer, Plot};
 use crate::table::{digits, ms, number, rounded, whole};
 
@@ -239,7 +239,7 @@ fn deliveries_over_time(outcome: &Outcome) -> Chart {
 }
 
 fn knee(search: &SearchOutcome) -> Option<Chart> {
-    let mut steps: Vec<&Step> = search
+    let mut steps: Vec<&SearchStep> = search
         .steps
         .iter()
         .filter(|step| step.p99_ms.is_finite())
@@ -293,11 +293,12 @@ fn knee(search: &SearchOutcome) -> Option<Chart> {
     })
 }
 
-fn knee_layers(search: &SearchOutcome, steps: &[&Step]) -> Vec<Layer> {
+fn knee_layers(search: &SearchOutcome, steps: &[&SearchStep]) -> Vec<Layer> {
     let dots = |is_good: bool| -> Vec<(f64, f64, String)> {
         let fitting = steps.iter().filter(|step| step.is_good == is_good);
-        let words =
-            |step: &Step| format!("{} messages/s: p99 {}", rounded(step.rate), ms(step.p99_ms));
+        let words = |step: &SearchStep| {
+            format!("{} messages/s: p99 {}", rounded(step.rate), ms(step.p99_ms))
+        };
         fitting
             .map(|step| (step.offered, step.p99_ms, words(step)))
             .collect()

@@ -29,17 +29,17 @@ const INSERT: &str = "insert into public.chat_messages (session_id, user_id, bod
     select * from unnest($1::uuid[], $2::uuid[], $3::text[])";
 
 /// Opens a connection to the database. The caller knows its URL and its trusted certificates.
-pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ConnectError>> + Send + Sync>;
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, BoxError>> + Send + Sync>;
 
 /// The reason why a connection failed.
-pub(crate) type ConnectError = Box<dyn Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The reason why the database cannot be used for the run.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// The database cannot be reached.
     #[error("{0}")]
-    Connect(#[source] ConnectError),
+    Connect(#[source] BoxError),
     /// The database refused a statement.
     #[error("{attempt}")]
     Query {

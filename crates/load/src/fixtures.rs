@@ -2,7 +2,9 @@
 
 use crate::audit::Audit;
 use crate::interval::{Spread, Times, Writes};
-use crate::outcome::{Outcome, Recovered, Resources, Run, SearchOutcome, Step, StormOutcome, Tick};
+use crate::outcome::{
+    Outcome, Recovered, Resources, Run, SearchOutcome, SearchStep, StormOutcome, Tick,
+};
 use crate::verdict::Verdict;
 
 /// Returns a good run of 1,000 viewers.
@@ -67,7 +69,7 @@ pub(crate) fn outcome() -> Outcome {
 
 /// Returns the same run with a storm and a search, so that the report has every plot.
 pub(crate) fn outcome_with_everything() -> Outcome {
-    let step = |rate: f64, p99_ms: f64| Step {
+    let step = |rate: f64, p99_ms: f64| SearchStep {
         rate,
         offered: rate * 1_000.0,
         delivered: rate * 1_000.0,

@@ -154,7 +154,7 @@ pub(crate) struct Point {
 }
 
 /// Counts by name.
-pub(crate) type Tally = BTreeMap<String, u64>;
+pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// The counts of a worker, or of a whole run, within a time.
 #[derive(Clone, Debug, Default)]
@@ -180,9 +180,9 @@ pub(crate) struct Interval {
     pub(crate) messages: Writes,
     pub(crate) votes: Writes,
     /// Sockets that ended, by close code or reason.
-    pub(crate) closes: Tally,
+    pub(crate) closes: Counts,
     /// Failed attempts to connect, by reason.
-    pub(crate) failures: Tally,
+    pub(crate) failures: Counts,
     /// Slow readers that the gateway closed.
     pub(crate) evicted: u64,
     /// Viewers that are watching at the end of the interval.
@@ -199,7 +199,7 @@ pub(crate) struct Writes {
     /// Writes that were acknowledged or committed.
     pub(crate) acknowledged: u64,
     /// Writes that were refused, by error code.
-    pub(crate) refused: Tally,
+    pub(crate) refused: Counts,
 }
 
 impl Writes {
@@ -243,7 +243,7 @@ impl AddAssign<&Self> for Interval {
 }
 
 /// Adds one to the count of a name.
-pub(crate) fn count(tally: &mut Tally, name: &str) {
+pub(crate) fn count(tally: &mut Counts, name: &str) {
     match tally.get_mut(name) {
         Some(count) => *count += 1,
         None => {
@@ -252,7 +252,7 @@ pub(crate) fn count(tally: &mut Tally, name: &str) {
     }
 }
 
-fn add(tally: &mut Tally, other: &Tally) {
+fn add(tally: &mut Counts, other: &Counts) {
     for (name, count) in other {
         *tally.entry(name.clone()).or_default() += count;
     }
@@ -334,7 +334,7 @@ mod tests {
         }
         assert_eq!(
             total.refused,
-            Tally::from([("rate_limited".into(), 2), ("slow_mode".into(), 1)])
+            Counts::from([("rate_limited".into(), 2), ("slow_mode".into(), 1)])
         );
         assert_eq!(
             (total.sent, total.acknowledged, total.unanswered()),

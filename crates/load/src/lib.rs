@@ -67,7 +67,7 @@ pub enum LoadError {
         /// Viewers of the plan.
         wanted: u32,
         /// The failures, by reason.
-        reasons: interval::Tally,
+        reasons: interval::Counts,
     },
     /// The database cannot be used for the run.
     #[error("use the database")]
@@ -83,7 +83,7 @@ pub enum LoadError {
     Stopped,
 }
 
-fn why(reasons: &interval::Tally) -> String {
+fn why(reasons: &interval::Counts) -> String {
     let reasons: Vec<String> = reasons
         .iter()
         .map(|(reason, count)| format!("\n  {count} × {reason}"))

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::audit::Audit;
-use crate::interval::{Bar, Point, Spread, Tally, Writes};
+use crate::interval::{Bar, Counts, Point, Spread, Writes};
 use crate::verdict::Verdict;
 
 /// The outcome of a run.
@@ -46,9 +46,9 @@ pub struct Outcome {
     /// The votes of the whole run.
     pub(crate) votes: Writes,
     /// Sockets that ended before the end of the run, by close code or reason.
-    pub(crate) closes: Tally,
+    pub(crate) closes: Counts,
     /// Failed attempts to connect, by reason.
-    pub(crate) failures: Tally,
+    pub(crate) failures: Counts,
     /// Viewers that were not watching at the end.
     pub(crate) absent: u64,
     /// The storm, if there was one.
@@ -150,7 +150,7 @@ pub(crate) struct SearchOutcome {
     /// The bound on p99.
     pub(crate) bound_ms: f64,
     /// The steps in order.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<SearchStep>,
     /// The highest rate with a p99 within the bound.
     pub(crate) knee_rate: Option<f64>,
     /// Deliveries per second at that rate.
@@ -161,7 +161,7 @@ pub(crate) struct SearchOutcome {
 
 /// One measured rate of a search.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Step {
+pub(crate) struct SearchStep {
     /// Messages per second.
     pub(crate) rate: f64,
     /// Deliveries per second that were due.

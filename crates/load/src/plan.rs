@@ -166,7 +166,7 @@ pub struct SearchPlan {
 
 /// The state that all threads of a run share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct RunContext {
     pub(crate) plan: Plan,
     /// The random mark in the run's messages.
     pub(crate) run: String,
@@ -180,7 +180,7 @@ pub(crate) struct Shared {
     pub(crate) ballots: Vec<Ballot>,
 }
 
-impl Shared {
+impl RunContext {
     pub(crate) fn new(plan: Plan, run: String, clock: Clock, ballots: Vec<Ballot>) -> Self {
         Self {
             started_at: unix_now(),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::LoadError;
 use crate::frame::{self, Frame, Frames};
 use crate::plan::{Ballot, Plan};
-use crate::scan::{self, Text, Voting};
+use crate::scan::{self, Text, VotingOptions};
 use crate::socket::{self, OpenError, SocketOptions, Stream};
 
 /// How long the gateway may take to answer the handshake, `welcome` and all subscribes together.
@@ -95,7 +95,7 @@ struct Answer {
     refusal: String,
     slow_mode_seconds: u32,
     is_chat_enabled: bool,
-    votings: Vec<Voting>,
+    votings: Vec<VotingOptions>,
 }
 
 impl Preflight {

@@ -3,10 +3,10 @@
 use crate::interval::{Interval, Times};
 use crate::machine::{self, Usage};
 use crate::outcome::{
-    Outcome, Recovered, Resources, Run, SearchOutcome, SlowOutcome, Step, StormOutcome, Tick,
+    Outcome, Recovered, Resources, Run, SearchOutcome, SearchStep, SlowOutcome, StormOutcome, Tick,
 };
 use crate::pacer::Paced;
-use crate::plan::{Clock, Shared};
+use crate::plan::{Clock, RunContext};
 use crate::verdict::{self, Verdict};
 use crate::worker::Collected;
 
@@ -75,7 +75,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn open(shared: &Shared, server: String) -> Self {
+    pub(crate) fn open(shared: &RunContext, server: String) -> Self {
         let gateway = shared
             .plan
             .gateway_pid
@@ -144,7 +144,7 @@ impl Recorder {
     pub(crate) fn on_search(
         &mut self,
         bound_ms: f64,
-        steps: Vec<Step>,
+        steps: Vec<SearchStep>,
         knee: Option<f64>,
         limited_by: String,
     ) {
@@ -266,7 +266,7 @@ impl Recorder {
     }
 
     /// Creates the outcome.
-    pub(crate) fn close(self, shared: &Shared, absent: u64) -> Outcome {
+    pub(crate) fn close(self, shared: &RunContext, absent: u64) -> Outcome {
         let plan = &shared.plan;
         let mut outcome = Outcome {
             format: FORMAT,
@@ -334,7 +334,7 @@ impl Recorder {
         }
     }
 
-    fn run(&self, shared: &Shared) -> Run {
+    fn run(&self, shared: &RunContext) -> Run {
         let plan = &shared.plan;
         Run {
             id: shared.run.clone(),

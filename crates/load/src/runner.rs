@@ -12,17 +12,17 @@ use uuid::Uuid;
 
 use crate::LoadError;
 use crate::database::{self, CONNECTIONS};
-use crate::outcome::{Outcome, Step};
+use crate::outcome::{Outcome, SearchStep};
 use crate::pacer::{self, DUES_LEN, Due, Paced};
-use crate::plan::{Clock, Plan, Route, SearchPlan, Shared};
+use crate::plan::{Clock, Plan, Route, RunContext, SearchPlan};
 use crate::preflight::{self, Found};
 use crate::progress::Progress;
 use crate::recorder::{MeasuredPart, Recorder};
-use crate::schedule::{Pace, Search};
+use crate::schedule::{LimitSearch, Pace};
 use crate::verdict::limit;
 use crate::worker::{self, Worker, WorkerCommand};
 use crate::worker_state::Order;
-use crate::writer::{Writer, WriterKind};
+use crate::writer::{LoadWriter, WriterKind};
 
 /// How long viewers may take to join beyond their schedule.
 const RAMP_GRACE: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub(crate) async fn run(
 }
 
 struct Runner<'a> {
-    shared: Arc<Shared>,
+    shared: Arc<RunContext>,
     workers: Vec<Worker>,
     messages: Vec<mpsc::Sender<Due>>,
     votes: Vec<mpsc::Sender<Due>>,
@@ -85,7 +85,7 @@ impl<'a> Runner<'a> {
             Route::Gateway => Vec::new(),
         };
         let run = format!("{:08x}", Uuid::new_v4().as_fields().0);
-        let shared = Arc::new(Shared::new(plan, run, Clock::start(), found.ballots));
+        let shared = Arc::new(RunContext::new(plan, run, Clock::start(), found.ballots));
         let workers: Result<Vec<Worker>, _> = (0..shared.plan.threads)
             .map(|number| worker::start(number, Arc::clone(&shared)))
             .collect();
@@ -126,7 +126,7 @@ impl<'a> Runner<'a> {
                 WriterKind::Message => self.messages.push(sender),
                 WriterKind::Vote => self.votes.push(sender),
             }
-            commands.push(WorkerCommand::Open(Writer { number, kind, dues }));
+            commands.push(WorkerCommand::Open(LoadWriter { number, kind, dues }));
         }
         for (place, command) in commands.into_iter().enumerate() {
             // Starting with the last thread, because the first threads may have one viewer more.
@@ -231,7 +231,7 @@ impl<'a> Runner<'a> {
     }
 
     async fn search(&mut self, plan: SearchPlan) -> Result<(), LoadError> {
-        let mut search = Search::from(self.shared.plan.rate);
+        let mut search = LimitSearch::from(self.shared.plan.rate);
         let bound_ms = plan.bound.as_secs_f64() * 1e3;
         let mut steps = Vec::new();
         let mut limited_by = String::new();
@@ -260,7 +260,7 @@ impl<'a> Runner<'a> {
         rate: f64,
         measured: Duration,
         bound_ms: f64,
-    ) -> Result<(Step, String, MeasuredPart), LoadError> {
+    ) -> Result<(SearchStep, String, MeasuredPart), LoadError> {
         self.recorder.phase = "searching";
         let start_us = self.shared.clock.now_us() + 10_000;
         let pacers = self.pace(start_us, rate, 0.0, STEP_WARM_UP + measured)?;
@@ -304,7 +304,7 @@ impl<'a> Runner<'a> {
             Some(reason) => format!("{limited_by}; {reason}"),
             None => limited_by,
         };
-        let step = Step {
+        let step = SearchStep {
             rate,
             offered,
             delivered,
@@ -485,7 +485,7 @@ fn us(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn describe(step: &Step) -> String {
+fn describe(step: &SearchStep) -> String {
     format!(
         "  {:>9.1} messages/s  {:>11.0} deliveries/s  p50 {:>7.1} ms  p99 {:>7.1} ms  {}",
         step.rate,

@@ -43,7 +43,7 @@ pub(crate) struct ReceivedFrame<'a> {
     pub(crate) after_ms: Option<u64>,
     pub(crate) info: Option<Info>,
     #[serde(default)]
-    pub(crate) votings: Vec<Voting>,
+    pub(crate) votings: Vec<VotingOptions>,
 }
 
 /// A session's info.
@@ -56,7 +56,7 @@ pub(crate) struct Info {
 
 /// A poll in `subscribed`.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Voting {
+pub(crate) struct VotingOptions {
     pub voting: Uuid,
     pub(crate) status: String,
     #[serde(default)]
@@ -71,7 +71,7 @@ pub(crate) struct Choice {
 
 /// An event in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct FoundEvent {
     pub seq: u64,
     /// Its due time, if this run wrote the message.
     pub(crate) due_us: Option<u64>,
@@ -93,7 +93,7 @@ impl Scanner {
     }
 
     /// Passes on the events of a frame in order.
-    pub(crate) fn events(&self, frame: &[u8], mut on_event: impl FnMut(Event)) {
+    pub(crate) fn events(&self, frame: &[u8], mut on_event: impl FnMut(FoundEvent)) {
         let mut rest = frame;
         let Some(start) = self.event.find(rest) else {
             return;
@@ -106,7 +106,7 @@ impl Scanner {
                 .mark
                 .find(event)
                 .map(|at| &event[at + self.mark.needle().len()..]);
-            on_event(Event {
+            on_event(FoundEvent {
                 seq: leading_number(event),
                 due_us: marked.map(leading_number),
             });

@@ -43,7 +43,7 @@ fn whole(number: f64) -> u64 {
 /// Searches for the highest rate that the gateway serves in time. Raises the rate until one is too high, then narrows
 /// the range.
 #[derive(Clone, Debug)]
-pub(crate) struct Search {
+pub(crate) struct LimitSearch {
     good: Option<f64>,
     bad: Option<f64>,
     next: f64,
@@ -60,7 +60,7 @@ const STEPS_MAX: u32 = 24;
 /// How often the range is halved. The limit is then known to about 5 %.
 const HALVINGS: u32 = 3;
 
-impl Search {
+impl LimitSearch {
     pub(crate) fn from(rate: f64) -> Self {
         Self {
             good: None,
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn the_search_finds_the_limit() {
         for limit in [3.0, 55.0, 777.0, 12_345.0] {
-            let mut search = Search::from(20.0);
+            let mut search = LimitSearch::from(20.0);
             let mut steps = 0;
             while let Some(rate) = search.next() {
                 search.on_step(rate <= limit);
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_search_ends_if_every_rate_is_served_or_none() {
         for is_good in [true, false] {
-            let mut search = Search::from(20.0);
+            let mut search = LimitSearch::from(20.0);
             let mut steps = 0;
             while search.next().is_some() {
                 search.on_step(is_good);

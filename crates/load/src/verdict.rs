@@ -270,7 +270,7 @@ fn on_close(code: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::fixtures::outcome;
-    use crate::interval::Tally;
+    use crate::interval::Counts;
     use usher_core::protocol::refusal::RefusalCode;
 
     #[test]
@@ -347,7 +347,7 @@ mod tests {
             assert_ne!(on_refusal(code.as_str()), fallback, "{}", code.as_str());
         }
         let mut run = outcome();
-        run.messages.refused = Tally::from([("rate_limited".into(), 12)]);
+        run.messages.refused = Counts::from([("rate_limited".into(), 12)]);
         let remarks = judge(&run).remarks;
         assert!(
             remarks[0].contains("12 messages were refused as rate_limited"),

@@ -26,14 +26,14 @@ const FINAL_CODES: u16 = 4_500;
 
 /// The state that a viewer needs to resume.
 #[derive(Default)]
-struct Standing {
+struct ResumeState {
     epoch: Option<String>,
     token: Option<String>,
 }
 
 /// The reason why a connection ended.
 #[derive(Debug)]
-enum End {
+enum ViewerEnd {
     /// The run dropped it.
     Dropped,
     Closed(u16),
@@ -43,7 +43,7 @@ enum End {
 
 /// Watches until its task is dropped.
 pub(crate) async fn run(state: Rc<WorkerState>, viewer_state: Rc<ViewerState>, due_us: u64) {
-    let mut standing = Standing::default();
+    let mut standing = ResumeState::default();
     let mut failures = 0;
     let mut due_us = Some(due_us);
     loop {
@@ -69,15 +69,15 @@ pub(crate) async fn run(state: Rc<WorkerState>, viewer_state: Rc<ViewerState>, d
                     failures = 0;
                 }
                 match end {
-                    End::Dropped => continue,
-                    End::Closed(code) => {
+                    ViewerEnd::Dropped => continue,
+                    ViewerEnd::Closed(code) => {
                         state.on_close(&code.to_string());
                         state.interval.borrow_mut().evicted += u64::from(viewer_state.is_slow);
                         if code >= FINAL_CODES {
                             return;
                         }
                     }
-                    End::Failed(reason) => state.on_failure(&reason),
+                    ViewerEnd::Failed(reason) => state.on_failure(&reason),
                 }
             }
             Err(error) => state.on_failure(&error.to_string()),
@@ -113,7 +113,7 @@ fn pause(failures: u32) -> Duration {
 struct Watcher<'a> {
     state: &'a WorkerState,
     viewer_state: &'a ViewerState,
-    standing: &'a mut Standing,
+    standing: &'a mut ResumeState,
     stream: Stream,
     frames: Frames,
     /// Bytes that arrived with the handshake's response.
@@ -130,7 +130,7 @@ impl<'a> Watcher<'a> {
     fn new(
         state: &'a WorkerState,
         viewer_state: &'a ViewerState,
-        standing: &'a mut Standing,
+        standing: &'a mut ResumeState,
         opened: Opened,
     ) -> Self {
         let mask = WorkerState::mask();
@@ -150,7 +150,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ViewerEnd> {
         let rest = std::mem::take(&mut self.rest);
         if let Some(end) = self.on_bytes(&rest) {
             return Poll::Ready(end);
@@ -159,7 +159,7 @@ impl<'a> Watcher<'a> {
         loop {
             match self.viewer_state.take_order(context) {
                 Order::Watch => {}
-                Order::Drop => return Poll::Ready(End::Dropped),
+                Order::Drop => return Poll::Ready(ViewerEnd::Dropped),
                 Order::Stall => return Poll::Pending,
             }
             if let Some(end) = self.write(context) {
@@ -173,27 +173,27 @@ impl<'a> Watcher<'a> {
                         return Poll::Ready(end);
                     }
                 }
-                Ok(()) | Err(_) => return Poll::Ready(End::Closed(1006)),
+                Ok(()) | Err(_) => return Poll::Ready(ViewerEnd::Closed(1006)),
             }
         }
     }
 
     /// Writes as many bytes as the socket accepts. The rest follows when it accepts more.
-    fn write(&mut self, context: &mut Context<'_>) -> Option<End> {
+    fn write(&mut self, context: &mut Context<'_>) -> Option<ViewerEnd> {
         while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(context, &self.out) {
                 Poll::Ready(Ok(written)) if written > 0 => drop(self.out.drain(..written)),
-                Poll::Ready(Ok(_) | Err(_)) => return Some(End::Closed(1006)),
+                Poll::Ready(Ok(_) | Err(_)) => return Some(ViewerEnd::Closed(1006)),
                 Poll::Pending => return None,
             }
         }
         match Pin::new(&mut self.stream).poll_flush(context) {
-            Poll::Ready(Err(_)) => Some(End::Closed(1006)),
+            Poll::Ready(Err(_)) => Some(ViewerEnd::Closed(1006)),
             Poll::Ready(Ok(())) | Poll::Pending => None,
         }
     }
 
-    fn on_bytes(&mut self, bytes: &[u8]) -> Option<End> {
+    fn on_bytes(&mut self, bytes: &[u8]) -> Option<ViewerEnd> {
         if bytes.is_empty() {
             return None;
         }
@@ -212,17 +212,19 @@ impl<'a> Watcher<'a> {
                         end = end.take().or(self.on_said(*said, &mut interval, now_us))
                     }
                     Text::Unknown => {
-                        end = Some(End::Failed("the server does not speak usher.v1".to_owned()))
+                        end = Some(ViewerEnd::Failed(
+                            "the server does not speak usher.v1".to_owned(),
+                        ))
                     }
                 },
                 Frame::Ping(payload) => frame::put_pong(&mut self.out, payload, self.mask),
-                Frame::Close(code) => end = end.take().or(Some(End::Closed(code))),
+                Frame::Close(code) => end = end.take().or(Some(ViewerEnd::Closed(code))),
                 Frame::Other => {}
             }
         });
         self.frames = frames;
         fed.err()
-            .map(|error| End::Failed(error.to_string()))
+            .map(|error| ViewerEnd::Failed(error.to_string()))
             .or(end)
     }
 
@@ -251,7 +253,7 @@ impl<'a> Watcher<'a> {
         said: ReceivedFrame<'_>,
         interval: &mut Interval,
         now_us: u64,
-    ) -> Option<End> {
+    ) -> Option<ViewerEnd> {
         let shared = &self.state.shared;
         match said.kind.as_ref() {
             "subscribed" | "reset" => {
@@ -280,13 +282,13 @@ impl<'a> Watcher<'a> {
             "error" => {
                 let code = said.code.unwrap_or_default();
                 let message = said.message.unwrap_or_default();
-                Some(End::Failed(format!(
+                Some(ViewerEnd::Failed(format!(
                     "the gateway refused the subscribe: {code} \"{message}\""
                 )))
             }
             "unsubscribed" => {
                 let reason = said.reason.unwrap_or_default();
-                Some(End::Failed(format!(
+                Some(ViewerEnd::Failed(format!(
                     "the gateway ended the subscription: {reason}"
                 )))
             }
@@ -296,7 +298,7 @@ impl<'a> Watcher<'a> {
 }
 
 /// Builds a subscribe frame: from now on, or from the last position.
-fn subscribe(state: &WorkerState, viewer_state: &ViewerState, standing: &Standing) -> String {
+fn subscribe(state: &WorkerState, viewer_state: &ViewerState, standing: &ResumeState) -> String {
     let session = state.shared.plan.sessions[viewer_state.session];
     match viewer_state.ledger.borrow().last() {
         None => format!(r#"{{"type":"subscribe","id":1,"session":"{session}","history":0}}"#),

@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::database::{self, Connect};
 use crate::interval::Interval;
 use crate::pacer::Due;
-use crate::plan::Shared;
+use crate::plan::RunContext;
 use crate::viewer;
 use crate::worker_state::{Order, ViewerState, WorkerState};
-use crate::writer::Writer;
+use crate::writer::LoadWriter;
 
 /// Commands that wait for a worker. If the queue is full, the runner waits.
 const COMMANDS_LEN: usize = 4_096;
@@ -26,7 +26,7 @@ pub(crate) enum WorkerCommand {
     /// Starts a viewer.
     Join { viewer: u32, due_us: u64 },
     /// Starts a writer.
-    Open(Writer),
+    Open(LoadWriter),
     /// Starts a connection to the database.
     Insert {
         connect: Connect,
@@ -60,7 +60,7 @@ pub(crate) struct Worker {
 }
 
 /// Starts a worker.
-pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Worker> {
+pub(crate) fn start(number: usize, shared: Arc<RunContext>) -> io::Result<Worker> {
     let (commands, inbox) = mpsc::channel(COMMANDS_LEN);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,7 +75,7 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Worker> {
     Ok(Worker { commands, thread })
 }
 
-async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<WorkerCommand>) {
+async fn serve(shared: Arc<RunContext>, mut inbox: mpsc::Receiver<WorkerCommand>) {
     let state = Rc::new(WorkerState::new(shared));
     let mut tasks = JoinSet::new();
     while let Some(command) = inbox.recv().await {

@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use crate::audit::Ledger;
 use crate::interval::{Interval, count};
-use crate::plan::Shared;
+use crate::plan::RunContext;
 
 /// Bytes per read, into one buffer that all sockets of a worker share.
 const READ_BYTES: usize = 256 * 1024;
 
 /// The state of one worker.
 pub(crate) struct WorkerState {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<RunContext>,
     /// The counts since the last report.
     pub(crate) interval: RefCell<Interval>,
     pub(crate) scratch: RefCell<Box<[u8]>>,
@@ -24,7 +24,7 @@ pub(crate) struct WorkerState {
 }
 
 impl WorkerState {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<RunContext>) -> Self {
         Self {
             shared,
             interval: RefCell::default(),
@@ -79,7 +79,7 @@ pub(crate) struct ViewerState {
 }
 
 impl ViewerState {
-    pub(crate) fn new(shared: &Shared, number: u32) -> Self {
+    pub(crate) fn new(shared: &RunContext, number: u32) -> Self {
         let is_slow = number >= shared.plan.viewers - shared.plan.slow_readers;
         Self {
             number,
@@ -114,7 +114,7 @@ impl ViewerState {
     }
 
     /// Records that a dropped viewer has caught up: it has the newest number that any viewer has seen.
-    pub(crate) fn note_whole(&self, shared: &Shared, interval: &mut Interval, now_us: u64) {
+    pub(crate) fn note_whole(&self, shared: &RunContext, interval: &mut Interval, now_us: u64) {
         let Some(dropped_at_us) = self.dropped_at_us.get() else {
             return;
         };

@@ -33,7 +33,7 @@ pub(crate) enum WriterKind {
 }
 
 /// A socket that writes.
-pub(crate) struct Writer {
+pub(crate) struct LoadWriter {
     /// Determines the user, the session and the addresses.
     pub(crate) number: u32,
     pub(crate) kind: WriterKind,
@@ -41,9 +41,9 @@ pub(crate) struct Writer {
 }
 
 /// The due times of the writes that have no answer yet, by number.
-type Pending = HashMap<u64, u64, FxBuildHasher>;
+type DueTimes = HashMap<u64, u64, FxBuildHasher>;
 
-impl Writer {
+impl LoadWriter {
     /// Writes until its task is dropped.
     pub(crate) async fn run(mut self, state: Rc<WorkerState>) {
         loop {
@@ -73,7 +73,7 @@ impl Writer {
         let Opened { mut stream, rest } = opened;
         let mask = WorkerState::mask();
         let mut frames = Frames::default();
-        let mut pending = Pending::default();
+        let mut pending = DueTimes::default();
         let mut out = Vec::new();
         let mut buffer = Vec::with_capacity(READ_BYTES);
         let mut taken = Vec::new();
@@ -152,7 +152,7 @@ impl Writer {
         state: &WorkerState,
         bytes: &[u8],
         frames: &mut Frames,
-        pending: &mut Pending,
+        pending: &mut DueTimes,
         (out, mask): (&mut Vec<u8>, [u8; 4]),
     ) -> Option<String> {
         let now_us = state.shared.clock.now_us();

@@ -29,7 +29,7 @@ use crate::config::secret::random_secret;
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::net::accept::BindError;
 use usher_devdb::{
-    binaries::Search,
+    binaries::ProgramSearch,
     cluster::{Cluster, ClusterOptions},
 };
 
@@ -112,7 +112,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
 
 async fn prepare(args: &DevArgs) -> anyhow::Result<(Cluster, Demo, Config)> {
     let cluster = Cluster::start(ClusterOptions {
-        search: Search {
+        search: ProgramSearch {
             pg_bin: args.pg_bin.clone(),
             is_fetch_forced: args.pg_fetch,
         },

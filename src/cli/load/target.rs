@@ -98,7 +98,7 @@ pub(crate) async fn gateway(
     root_cert: Option<&Path>,
     is_insecure: bool,
 ) -> anyhow::Result<Gateway> {
-    let parts = Parts::parse(url)?;
+    let parts = UrlParts::parse(url)?;
     let tls = if parts.is_secure {
         let pem = root_cert
             .map(|path| {
@@ -147,14 +147,14 @@ async fn answering(addresses: Vec<SocketAddr>) -> Option<SocketAddr> {
     addresses.first().copied()
 }
 
-struct Parts {
+struct UrlParts {
     is_secure: bool,
     host: String,
     port: u16,
     path: String,
 }
 
-impl Parts {
+impl UrlParts {
     fn parse(url: &str) -> anyhow::Result<Self> {
         let wrong = "--url must have the form ws://host:port, wss://host or https://host/v1/socket; \
                      for a gateway on this machine its port is enough";
@@ -227,7 +227,7 @@ mod tests {
             ("[::1]:4133/usher", "ws://[::1]:4133/usher"),
             ("4133", "ws://127.0.0.1:4133/v1/socket"),
         ] {
-            assert_eq!(Parts::parse(url).unwrap().shown(), shown);
+            assert_eq!(UrlParts::parse(url).unwrap().shown(), shown);
         }
         for url in [
             "",
@@ -237,7 +237,7 @@ mod tests {
             "ws://",
             "ws://a/v1/socket?access_token=x",
         ] {
-            assert!(Parts::parse(url).is_err(), "{url}");
+            assert!(UrlParts::parse(url).is_err(), "{url}");
         }
     }
 
