@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::http::openapi::{EventsPage, Reading};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Caller, Id, Query, Refused, told};
+use crate::http::request::{Caller, Id, QueryParams, Refused, told};
 use crate::net::Shared;
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX, CALL_RETRY_MS};
@@ -36,7 +36,7 @@ impl FromRequestParts<Arc<Shared>> for EventsQuery {
         parts: &mut Parts,
         _: &Arc<Shared>,
     ) -> Result<Self, Self::Rejection> {
-        let query = Query::of(parts);
+        let query = QueryParams::of(parts);
         Ok(Self {
             after: query.seq("after")?.unwrap_or_default(),
             limit: query.count("limit", 1..=CALL_EVENTS_MAX, CALL_EVENTS_DEFAULT)?,

@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 use crate::http::log::admit;
 use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, parse_seq, told};
+use crate::http::request::{Author, Caller, Id, JsonText, QueryParams, Refused, parse_seq, told};
 use crate::net::{Shared, moment};
-use crate::postgres::chat_history::{Before, MessagesPage};
+use crate::postgres::chat_history::{Before, ChatPage};
 use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};
@@ -48,7 +48,7 @@ impl FromRequestParts<Arc<Shared>> for MessagesQuery {
         parts: &mut Parts,
         _: &Arc<Shared>,
     ) -> Result<Self, Self::Rejection> {
-        let query = Query::of(parts);
+        let query = QueryParams::of(parts);
         let before = query.text("before").map(|text| parse_before(&text));
         let refusal =
             || Refusal::bad_request("before must be the number of an event, or the next of a page");
@@ -98,7 +98,7 @@ pub(crate) async fn messages(
         .store
         .messages(session, &caller.identity, query.before, query.limit)
         .await;
-    let MessagesPage { messages, next } = told(page, "a page of messages", &shared)?;
+    let ChatPage { messages, next } = told(page, "a page of messages", &shared)?;
     let messages: Vec<&[u8]> = messages.iter().map(String::as_bytes).collect();
     let rest = json!({ "next": next });
     Ok(reply::data_text(&reply::list_and(

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::http::openapi::{Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Author, Caller, Id, JsonText, Query, Refused, TokenBearer, told};
+use crate::http::request::{Author, Caller, Id, JsonText, QueryParams, Refused, TokenBearer, told};
 use crate::net::Shared;
 use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use usher_core::protocol::id::{MessageId, SessionId, UserId, VotingId};
@@ -37,7 +37,7 @@ impl FromRequestParts<Arc<Shared>> for MoviesQuery {
         parts: &mut Parts,
         _: &Arc<Shared>,
     ) -> Result<Self, Self::Rejection> {
-        let query = Query::of(parts);
+        let query = QueryParams::of(parts);
         let search = query.text("search").unwrap_or_default();
         if search.chars().count() > SEARCH_CHARS_MAX || search.contains('\0') {
             let message = format!(

@@ -18,13 +18,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 #[derive(RustEmbed)]
 #[folder = "src/web/"]
 #[exclude = "package.json"]
-struct Files;
+struct WebFiles;
 
 /// Answers with a file of the pages, to whatever no call answers.
 pub(crate) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = file_of(uri.path());
     let path = path.as_ref();
-    let Some(file) = Files::get(path) else {
+    let Some(file) = WebFiles::get(path) else {
         let refusal = Refusal::new(RefusalCode::NotFound, "there is nothing at this path");
         return error_response::refused(&refusal);
     };

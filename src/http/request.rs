@@ -146,9 +146,9 @@ impl<T: FromStr> FromRequestParts<Arc<Shared>> for Id<T> {
 
 /// The settings in a query. One that is not known is ignored; of one that is repeated the last counts.
 #[derive(Debug)]
-pub(crate) struct Query<'a>(Option<&'a str>);
+pub(crate) struct QueryParams<'a>(Option<&'a str>);
 
-impl<'a> Query<'a> {
+impl<'a> QueryParams<'a> {
     /// Those of a request.
     #[must_use]
     pub(crate) fn of(parts: &'a Parts) -> Self {

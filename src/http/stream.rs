@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::log::admit;
 use crate::http::openapi::Reading;
-use crate::http::request::{Caller, Id, Query, Refused, parse_seq};
+use crate::http::request::{Caller, Id, QueryParams, Refused, parse_seq};
 use crate::net::accept::Stay;
 use crate::net::accept::handshake;
 use crate::net::accept::handshake_auth::{self, ConnectionPermits};
@@ -75,7 +75,7 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
         parts: &mut Parts,
         _: &Arc<Shared>,
     ) -> Result<Self, Self::Rejection> {
-        let query = Query::of(parts);
+        let query = QueryParams::of(parts);
         let last = parts.headers.get("last-event-id");
         let last = last.filter(|last| !last.is_empty()).map(|last| {
             let place = last.to_str().ok().map(LastEventId::parse);

@@ -26,7 +26,7 @@ pub(crate) enum Before {
 
 /// A page of messages.
 #[derive(Debug)]
-pub(crate) struct MessagesPage {
+pub(crate) struct ChatPage {
     /// Each as a JSON object.
     pub(crate) messages: Vec<String>,
     /// What [`Before`] is for the next page, as a text; `None` where there is none.
@@ -44,7 +44,7 @@ impl Store {
         identity: &Identity,
         before: Before,
         count: u16,
-    ) -> Result<MessagesPage, StoreError> {
+    ) -> Result<ChatPage, StoreError> {
         let (seq, at_us, id) = match before {
             Before::Now => (None, None, None),
             Before::Event(seq) => (Some(i64::try_from(seq.0).unwrap_or(i64::MAX)), None, None),
@@ -79,7 +79,7 @@ impl Store {
             let rows = rows?;
             committed.map_err(classify)?;
             let row = rows.first();
-            Ok(MessagesPage {
+            Ok(ChatPage {
                 messages: row.map(|row| row.get(0)).unwrap_or_default(),
                 next: row.and_then(|row| row.get(1)),
             })

@@ -16,7 +16,7 @@ const POOLER_TRIES: usize = 3;
 
 /// The server itself.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct ServerSettings {
     /// Such as 150019.
     pub(crate) version_number: i32,
     /// As it calls itself.
@@ -40,7 +40,7 @@ pub(crate) struct Room {
 
 /// The role that the gateway is.
 #[derive(Debug)]
-pub(crate) struct Role {
+pub(crate) struct DatabaseRole {
     /// Its name.
     pub(crate) name: String,
     /// Whether no rule holds for it.
@@ -81,12 +81,12 @@ pub(crate) struct Objects {
 ///
 /// # Errors
 /// Where it does not answer.
-pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
+pub(crate) async fn server(client: &Client) -> Result<ServerSettings, Error> {
     let sql = "select current_setting('server_version_num')::int, current_setting('server_version'), \
                (extract(epoch from clock_timestamp()) * 1000)::bigint";
     let rows = client.query_typed(sql, &[]).await?;
     let row = &rows[0];
-    Ok(Server {
+    Ok(ServerSettings {
         version_number: row.get(0),
         version: row.get(1),
         unix_ms: row.get(2),
@@ -123,7 +123,7 @@ async fn rooms(client: &Client) -> Result<Vec<Room>, Error> {
 ///
 /// # Errors
 /// Where the server does not answer.
-pub(crate) async fn role(client: &Client) -> Result<Role, Error> {
+pub(crate) async fn role(client: &Client) -> Result<DatabaseRole, Error> {
     let sql = "select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolinherit, \
                array(select g.rolname::text from pg_catalog.pg_auth_members m \
                      join pg_catalog.pg_roles g on g.oid = m.roleid where m.member = r.oid order by 1), \
@@ -132,7 +132,7 @@ pub(crate) async fn role(client: &Client) -> Result<Role, Error> {
                from pg_catalog.pg_roles r where r.rolname = current_user";
     let rows = client.query_typed(sql, &[]).await?;
     let row = &rows[0];
-    Ok(Role {
+    Ok(DatabaseRole {
         name: row.get(0),
         is_superuser: row.get(1),
         bypasses_rls: row.get(2),

@@ -31,7 +31,7 @@ const LOCK_KEY: i64 = 0x0075_7368_6572;
 #[include = "rollbacks/*.sql"]
 #[include = "shim.sql"]
 #[include = "seed.sql"]
-struct Files;
+struct SqlFiles;
 
 /// One embedded migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ pub enum MigrationError {
 /// When a file is not named as `tests/it` demands.
 #[must_use]
 pub fn all() -> Vec<Migration> {
-    let mut migrations: Vec<_> = Files::iter()
+    let mut migrations: Vec<_> = SqlFiles::iter()
         .filter_map(|path| {
             let stem = path.strip_prefix("migrations/")?.strip_suffix(".sql")?;
             let (version, name) = stem.split_once('_').expect("a version and a name");
@@ -437,7 +437,7 @@ async fn unlock(client: &Client) {
 }
 
 fn text(path: &str) -> Option<Cow<'static, str>> {
-    let file = Files::get(path)?;
+    let file = SqlFiles::get(path)?;
     Some(match file.data {
         Cow::Borrowed(bytes) => str::from_utf8(bytes).expect("SQL is text").into(),
         Cow::Owned(bytes) => String::from_utf8(bytes).expect("SQL is text").into(),
@@ -508,10 +508,10 @@ mod tests {
                 "{migration:?}"
             );
         }
-        for rollback in Files::iter().filter(|path| path.starts_with("rollbacks/")) {
+        for rollback in SqlFiles::iter().filter(|path| path.starts_with("rollbacks/")) {
             let migration = rollback.replace("rollbacks/", "migrations/");
             assert!(
-                Files::get(&migration).is_some(),
+                SqlFiles::get(&migration).is_some(),
                 "{rollback} takes back nothing"
             );
         }

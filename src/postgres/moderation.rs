@@ -28,7 +28,7 @@ use usher_core::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, Vo
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// What a statement under the caller's rights came to.
-type Outcome = Result<Value, Refusal>;
+type ActResult = Result<Value, Refusal>;
 
 /// The acts of moderation that are under way.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Store {
         &self,
         identity: &Identity,
         act: &Act,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ActResult, StoreError> {
         let _counted = Counted::new(&self.moderations);
         let deadline = Instant::now() + BUSY_AFTER;
         let mut pause = LOCK_PAUSE_MIN;
@@ -101,7 +101,7 @@ impl Store {
         identity: &Identity,
         act: &Act,
         lock_wait: Duration,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ActResult, StoreError> {
         let done = async {
             let mut client = self.client().await?;
             // Dropped before the commit, it is rolled back.
@@ -217,7 +217,7 @@ async fn perform(
     transaction: &Transaction<'_>,
     identity: &Identity,
     act: &Act,
-) -> Result<Outcome, tokio_postgres::Error> {
+) -> Result<ActResult, tokio_postgres::Error> {
     act_as(transaction, identity).await?;
     // What the caller may not see is not there; what it sees and cannot change is forbidden.
     if !is_seen(transaction, act).await? {
@@ -390,7 +390,7 @@ async fn one(
 }
 
 /// What the database raised: the name of a refusal, or an error that is not about the caller.
-fn refused(error: tokio_postgres::Error) -> Result<Outcome, StoreError> {
+fn refused(error: tokio_postgres::Error) -> Result<ActResult, StoreError> {
     let refusal = error.as_db_error().and_then(|error| {
         let (code, constraint) = (error.code().code(), error.constraint());
         by_constraint(constraint).or_else(|| by_state(code, error.message()))

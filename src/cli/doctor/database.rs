@@ -8,7 +8,7 @@ use crate::causes::with_causes;
 use crate::cli::doctor::finding::{Finding, failed, ok, warning};
 use crate::cli::process;
 use crate::postgres::expected_schema::ExpectedSchema;
-use crate::postgres::introspect::{self, Bucket, Function, Objects, Role, Server};
+use crate::postgres::introspect::{self, Bucket, DatabaseRole, Function, Objects, ServerSettings};
 use crate::postgres::store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS};
 
 /// What tells the gateway's role of the buckets, which it may not read.
@@ -134,7 +134,7 @@ fn buckets(found: Result<Vec<Bucket>, tokio_postgres::Error>, findings: &mut Vec
     }
 }
 
-fn version(server: &Server, findings: &mut Vec<Finding>) {
+fn version(server: &ServerSettings, findings: &mut Vec<Finding>) {
     findings.push(if server.version_number >= VERSION_MIN {
         ok("postgres", format!("version {}", server.version))
     } else {
@@ -147,7 +147,7 @@ fn version(server: &Server, findings: &mut Vec<Finding>) {
 }
 
 /// Whether a gateway beside all that is connected already finds room: its pool, and LISTEN.
-fn headroom(server: &Server, pool_size: usize, findings: &mut Vec<Finding>) {
+fn headroom(server: &ServerSettings, pool_size: usize, findings: &mut Vec<Finding>) {
     let wanted = i64::try_from(pool_size).unwrap_or(i64::MAX) + 1;
     for room in &server.rooms {
         // This check's own connection will be gone.
@@ -168,7 +168,7 @@ fn headroom(server: &Server, pool_size: usize, findings: &mut Vec<Finding>) {
     }
 }
 
-fn clock(server: &Server, now_ms: u64, findings: &mut Vec<Finding>) {
+fn clock(server: &ServerSettings, now_ms: u64, findings: &mut Vec<Finding>) {
     let skew = u64::try_from(server.unix_ms).unwrap_or(0).abs_diff(now_ms);
     let found = format!("the database's and this machine's are {skew} ms apart at most");
     findings.push(if skew <= SKEW_MAX_MS {
@@ -182,7 +182,7 @@ fn clock(server: &Server, now_ms: u64, findings: &mut Vec<Finding>) {
     });
 }
 
-fn role(role: &Role, findings: &mut Vec<Finding>) {
+fn role(role: &DatabaseRole, findings: &mut Vec<Finding>) {
     let name = &role.name;
     if role.is_superuser || role.bypasses_rls {
         findings.push(failed(
