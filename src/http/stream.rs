@@ -45,7 +45,7 @@ use usher_core::limits::{
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::sse::{
-    self, CLIENT_PONG, Event, FrameReader, Ids, LastEventId, ReadFrame, Translator,
+    self, CLIENT_PONG, FrameReader, Ids, LastEventId, ReadFrame, StreamEvent, Translator,
 };
 
 /// Where to begin.
@@ -228,9 +228,9 @@ impl EventStream {
     /// The first event, or why there is none.
     async fn first(&mut self) -> Result<Bytes, Refusal> {
         match futures::future::poll_fn(|cx| self.poll_event(cx)).await {
-            Ok(Some(Event::Refused { refusal, .. })) => Err(refusal),
-            Ok(Some(Event::Send(event))) => Ok(event),
-            Ok(Some(Event::Nothing) | None) | Err(_) => Err(Refusal::new(
+            Ok(Some(StreamEvent::Refused { refusal, .. })) => Err(refusal),
+            Ok(Some(StreamEvent::Send(event))) => Ok(event),
+            Ok(Some(StreamEvent::Nothing) | None) | Err(_) => Err(Refusal::new(
                 RefusalCode::Unavailable,
                 "the stream could not begin, try again",
             )),
@@ -238,20 +238,20 @@ impl EventStream {
     }
 
     /// The next event that means something; `None` at the end.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Event>>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<StreamEvent>>> {
         loop {
             while let Some(frame) = self.frames.next_frame() {
                 match frame {
                     ReadFrame::Text(text) => {
                         let event = self.translator.event(&text);
-                        if event != Event::Nothing {
+                        if event != StreamEvent::Nothing {
                             return Poll::Ready(Ok(Some(event)));
                         }
                     }
                     ReadFrame::Ping => {
                         // Where the connection does not read, it takes the reading of this end for a sign of life.
                         let _ = self.socket.try_write(&CLIENT_PONG);
-                        return Poll::Ready(Ok(Some(Event::Send(sse::comment()))));
+                        return Poll::Ready(Ok(Some(StreamEvent::Send(sse::comment()))));
                     }
                     ReadFrame::Close => self.is_over = true,
                     ReadFrame::Other => {}
@@ -280,10 +280,12 @@ impl Stream for EventStream {
         let mut piece = BytesMut::new();
         while piece.len() < STREAM_READ_BYTES {
             match self.poll_event(cx) {
-                Poll::Ready(Ok(Some(Event::Send(event) | Event::Refused { event, .. }))) => {
+                Poll::Ready(Ok(Some(
+                    StreamEvent::Send(event) | StreamEvent::Refused { event, .. },
+                ))) => {
                     piece.extend_from_slice(&event);
                 }
-                Poll::Ready(Ok(Some(Event::Nothing))) => {}
+                Poll::Ready(Ok(Some(StreamEvent::Nothing))) => {}
                 Poll::Ready(Ok(None)) if piece.is_empty() => return Poll::Ready(None),
                 Poll::Ready(Err(error)) if piece.is_empty() => {
                     return Poll::Ready(Some(Err(error)));

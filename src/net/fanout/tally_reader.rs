@@ -21,7 +21,7 @@ use usher_core::relay::tally::{Conflation, Tally};
 const IDLE: Duration = Duration::from_secs(3_600);
 
 /// A reading that is under way: of which votings, and what came of it.
-type Reading = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>)>;
+type TallyRead = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>)>;
 
 /// The reader of counts.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct TallyReader {
 impl TallyReader {
     /// Runs until it is told to stop: it and the fan-out loops know each other, so neither could wait for the other's end.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut reading: Option<Reading> = None;
+        let mut reading: Option<TallyRead> = None;
         loop {
             let idle = moment().at + IDLE;
             let due = self.conflation.deadline().unwrap_or(idle);
@@ -96,7 +96,7 @@ impl TallyReader {
         }
     }
 
-    fn read(&self, votings: Vec<VotingId>) -> Reading {
+    fn read(&self, votings: Vec<VotingId>) -> TallyRead {
         let store = self.store.clone();
         async move {
             let tallies = store.tallies(&votings).await;
@@ -120,7 +120,7 @@ impl TallyReader {
 }
 
 async fn finished(
-    reading: &mut Option<Reading>,
+    reading: &mut Option<TallyRead>,
 ) -> (Vec<VotingId>, Result<Vec<Tally>, StoreError>) {
     match reading {
         Some(reading) => reading.await,

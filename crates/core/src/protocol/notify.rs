@@ -73,10 +73,10 @@ impl Event {
         }
         #[derive(Deserialize)]
         struct About {
-            data: Voting,
+            data: VotingRef,
         }
         #[derive(Deserialize)]
-        struct Voting {
+        struct VotingRef {
             id: VotingId,
         }
         let kind: Option<EventHead<'_>> = serde_json::from_str(json).ok();

@@ -73,7 +73,7 @@ impl FrameReader {
 
 /// The translation of a text frame.
 #[derive(Debug, PartialEq)]
-pub enum Event {
+pub enum StreamEvent {
     /// An event to send.
     Send(Bytes),
     /// A refusal. If it is the first frame of the stream, the gateway refused the subscribe and there is
@@ -139,9 +139,9 @@ impl Translator {
 
     /// Translates the text of a frame.
     #[must_use]
-    pub fn event(&mut self, text: &[u8]) -> Event {
+    pub fn event(&mut self, text: &[u8]) -> StreamEvent {
         let Ok(frame) = serde_json::from_slice::<Outline<'_>>(text) else {
-            return Event::Nothing;
+            return StreamEvent::Nothing;
         };
         if self.ids == Ids::SeqAndEpoch
             && let Some(epoch) = &frame.epoch
@@ -178,9 +178,11 @@ struct Numbered {
     seq: u64,
 }
 
-fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> Event {
+fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> StreamEvent {
     let id = match frame.r#type {
-        "welcome" | "resume_token" | "authenticated" | "ack" | "pong" => return Event::Nothing,
+        "welcome" | "resume_token" | "authenticated" | "ack" | "pong" => {
+            return StreamEvent::Nothing;
+        }
         "events" => frame.events.last().map(|event| event.seq),
         "subscribed" | "reset" => frame.seq,
         _ => None,
@@ -202,14 +204,14 @@ fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> Event {
     out.put_u8(b'\n');
     let event = out.freeze();
     if frame.r#type != "error" {
-        return Event::Send(event);
+        return StreamEvent::Send(event);
     }
     let code = frame.code.and_then(RefusalCode::parse);
     let message = frame.message.unwrap_or_default();
     let mut refusal = Refusal::new(code.unwrap_or(RefusalCode::Internal), message);
     refusal.retry_after_ms = frame.retry_after_ms;
     refusal.reason = frame.reason.and_then(TokenFlaw::parse);
-    Event::Refused { refusal, event }
+    StreamEvent::Refused { refusal, event }
 }
 
 /// Returns a comment, which every client ignores: it keeps the stream alive.
@@ -333,11 +335,11 @@ mod tests {
     fn frames_without_meaning_are_left_out_and_a_refusal_is_returned() {
         for kind in ["welcome", "resume_token", "pong"] {
             let text = format!(r#"{{"type":"{kind}"}}"#);
-            assert_eq!(plain(text.as_bytes()), Event::Nothing);
+            assert_eq!(plain(text.as_bytes()), StreamEvent::Nothing);
         }
         let refused = plain(br#"{"type":"error","code":"banned","message":"out"}"#);
-        let Event::Refused { refusal, .. } = refused else {
-            return assert_eq!(refused, Event::Nothing);
+        let StreamEvent::Refused { refusal, .. } = refused else {
+            return assert_eq!(refused, StreamEvent::Nothing);
         };
         assert_eq!(refusal, Refusal::new(RefusalCode::Banned, "out"));
     }
@@ -353,7 +355,7 @@ mod tests {
             r#"{"type":"reset","seq":2,"epoch":"w@4"}"#,
             r#"{"type":"events","events":[{"seq":3},{"seq":4}]}"#,
         ] {
-            let Event::Send(event) = translator.event(text.as_bytes()) else {
+            let StreamEvent::Send(event) = translator.event(text.as_bytes()) else {
                 panic!("nothing of {text}");
             };
             let event = String::from_utf8(event.to_vec()).expect("utf-8");
@@ -374,12 +376,12 @@ mod tests {
         }
     }
 
-    fn plain(text: &[u8]) -> Event {
+    fn plain(text: &[u8]) -> StreamEvent {
         Translator::default().event(text)
     }
 
     fn check(text: &str, expected: Expect) {
-        let Event::Send(event) = plain(text.as_bytes()) else {
+        let StreamEvent::Send(event) = plain(text.as_bytes()) else {
             return expected.assert_eq("nothing");
         };
         expected.assert_eq(std::str::from_utf8(&event).expect("utf-8"));

@@ -37,7 +37,7 @@ pub fn lock_wait(waiting: usize, max: Duration) -> Duration {
 pub(crate) struct Holds {
     places: HashMap<WriteTarget, Hold>,
     /// Held places with pending writes and no try under way.
-    due: BTreeSet<Due>,
+    due: BTreeSet<TryOrder>,
     recent: RecentWrites,
     /// Held places without pending writes and without a try under way, by the time since when.
     idle: BTreeSet<(u64, WriteTarget)>,
@@ -49,7 +49,7 @@ pub(crate) struct Holds {
 }
 
 /// The order of tries: suspects first, the most recently written one first. Then blocked places by due time.
-type Due = (bool, Reverse<u64>, Instant, WriteTarget);
+type TryOrder = (bool, Reverse<u64>, Instant, WriteTarget);
 
 #[derive(Debug)]
 struct Hold {
@@ -217,7 +217,7 @@ impl Holds {
 }
 
 impl Hold {
-    fn turn(&self, place: WriteTarget) -> Due {
+    fn turn(&self, place: WriteTarget) -> TryOrder {
         let is_blocked = self.failures > 0;
         let last_write = if is_blocked { 0 } else { self.last_write };
         (is_blocked, Reverse(last_write), self.due, place)

@@ -993,7 +993,7 @@ fn writes_are_passed_on_and_acknowledged() {
 
 #[test]
 fn the_writes_in_flight_are_bounded() {
-    let mut stage = Stage::new();
+    let mut stage = PeerStage::new();
     for _ in 0..WRITES_IN_FLIGHT_PER_PEER_MAX {
         stage.run("> send S");
     }
@@ -1011,7 +1011,7 @@ fn the_writes_in_flight_are_bounded() {
 
 #[test]
 fn the_subscriptions_are_bounded() {
-    let mut stage = Stage::new();
+    let mut stage = PeerStage::new();
     for number in 0..SUBSCRIPTIONS_PER_PEER_MAX as u128 {
         let session = Uuid::from_u128(1_000 + number);
         let frame = json!({"type": "subscribe", "session": session}).to_string();
@@ -1234,7 +1234,7 @@ fn a_drain_is_announced() {
     );
 }
 
-struct Stage {
+struct PeerStage {
     peer: Peer,
     rules: Arc<Rules>,
     identity: Option<Identity>,
@@ -1250,7 +1250,7 @@ struct Stage {
     is_closed: bool,
 }
 
-impl Stage {
+impl PeerStage {
     fn new() -> Self {
         let base = start();
         let identity = Some(user(1));
@@ -1789,7 +1789,7 @@ fn after(words: &[&str], name: &str) -> Option<u64> {
 }
 
 fn check(script: &str, expected: Expect) {
-    let mut stage = Stage::new();
+    let mut stage = PeerStage::new();
     stage.run(script);
     expected.assert_eq(&stage.told.join("\n"));
 }

@@ -799,7 +799,7 @@ fn leaving_everything_frees_everything() {
 
 #[test]
 fn the_ring_stays_within_its_bytes() {
-    let mut stage = Stage::new();
+    let mut stage = RouterStage::new();
     stage.run("join 1 | attach 1 after 0");
     stage.router.publish(long_events(500), &mut stage.sink);
     assert!(stage.router.window_bytes() <= RING_BYTES_MAX);
@@ -811,7 +811,7 @@ fn the_ring_stays_within_its_bytes() {
 
 #[test]
 fn a_receiver_that_is_behind_gets_bounded_backlogs() {
-    let mut stage = Stage::new();
+    let mut stage = RouterStage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
     stage.router.publish(long_events(30), &mut stage.sink);
     stage.sink.stalled.clear();
@@ -822,7 +822,7 @@ fn a_receiver_that_is_behind_gets_bounded_backlogs() {
 
 #[test]
 fn lingering_sessions_are_bounded_and_the_longest_idle_is_forgotten_first() {
-    let mut stage = Stage::new();
+    let mut stage = RouterStage::new();
     stage.run("join 1 | attach 1 after 5 | leave 1 | wait 1");
     stage.run(&format!("guests {LINGERING_SESSIONS_MAX} | wait 1"));
     assert_eq!(stage.router.sessions().count(), LINGERING_SESSIONS_MAX);
@@ -831,7 +831,7 @@ fn lingering_sessions_are_bounded_and_the_longest_idle_is_forgotten_first() {
 
 #[test]
 fn the_remembered_tallies_are_bounded() {
-    let mut stage = Stage::new();
+    let mut stage = RouterStage::new();
     stage.run("join 1 | attach 1 after 0 | stall 1");
     for voting in 0..2 * TALLIES_PER_SESSION_MAX as u128 {
         stage.router.on_tally(&tally(voting, 1), &mut stage.sink);
@@ -863,7 +863,7 @@ fn sessions_that_do_not_exist_do_not_push_out_others() {
     );
 }
 
-struct Stage {
+struct RouterStage {
     router: Router,
     sink: Mouths,
     asked: Option<Refill>,
@@ -890,7 +890,7 @@ impl Sink for Mouths {
     }
 }
 
-impl Stage {
+impl RouterStage {
     fn new() -> Self {
         let mut router = Router::new(64);
         router.resync("e");
@@ -1204,7 +1204,7 @@ fn shown(bytes: &Bytes) -> String {
 }
 
 fn check(script: &str, expected: Expect) {
-    let mut stage = Stage::new();
+    let mut stage = RouterStage::new();
     stage.run(script);
     expected.assert_eq(&stage.told.join("\n"));
 }

@@ -117,7 +117,7 @@ pub enum Overdue {
 #[derive(Debug)]
 pub struct WriteQueue<T> {
     bounds: Bounds,
-    lines: HashMap<WriteTarget, Line<T>>,
+    lines: HashMap<WriteTarget, TargetQueue<T>>,
     /// Places with pending writes and no batch under way that are not held, in the order of their turns.
     turns: VecDeque<WriteTarget>,
     /// The held places: those that wait for a lock.
@@ -134,7 +134,7 @@ pub struct WriteQueue<T> {
 
 /// The pending writes at one place.
 #[derive(Debug)]
-struct Line<T> {
+struct TargetQueue<T> {
     /// The authors in the order of their turns.
     turns: VecDeque<Option<UserId>>,
     /// Each author's writes in order.
@@ -180,7 +180,7 @@ impl<T> WriteQueue<T> {
         self.next_number += 1;
         let place = write.place;
         self.count(&write);
-        let line = self.lines.entry(place).or_insert_with(Line::new);
+        let line = self.lines.entry(place).or_insert_with(TargetQueue::new);
         let was_empty = line.items == 0;
         line.push(write);
         if was_empty {
@@ -454,7 +454,7 @@ fn oldest(arrivals: &BTreeMap<u64, Arrival>) -> Option<(u64, Arrival)> {
     Some((*number, *arrival))
 }
 
-impl<T> Line<T> {
+impl<T> TargetQueue<T> {
     fn new() -> Self {
         Self {
             turns: VecDeque::new(),

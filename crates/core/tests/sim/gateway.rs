@@ -20,7 +20,7 @@ use crate::dice::Dice;
 
 /// One gateway process.
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct SimGateway {
     /// Messages of the database that the network has not delivered yet; `None` while the LISTEN connection is down.
     pub(crate) network: Option<VecDeque<Heard>>,
     pub(crate) loops: Vec<Loop>,
@@ -56,18 +56,18 @@ pub(crate) enum LoopCommand {
 
 /// One connection and its peer.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct SimConnection {
     pub(crate) client: usize,
     pub(crate) gateway: usize,
     pub(crate) lane: usize,
     pub(crate) peer: Peer,
     pub(crate) notes: VecDeque<RouterReply>,
-    pub(crate) line: Line,
+    pub(crate) line: SocketBuffer,
 }
 
 /// The write side of a socket.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub(crate) struct SocketBuffer {
     /// Bytes on their way to the client.
     pub(crate) wire: Vec<u8>,
     pub(crate) is_stalled: bool,
@@ -76,8 +76,8 @@ pub(crate) struct Line {
 }
 
 /// All sockets of the world, as a loop uses them.
-pub(crate) struct Lines<'a> {
-    pub(crate) connections: &'a mut BTreeMap<PeerId, Connection>,
+pub(crate) struct SocketBuffers<'a> {
+    pub(crate) connections: &'a mut BTreeMap<PeerId, SimConnection>,
     pub(crate) dice: &'a mut Dice,
     /// The percentage of writes after which a socket stalls.
     pub(crate) stalls: u64,
@@ -90,7 +90,7 @@ pub(crate) enum LoopQuery {
     Tally(VotingId),
 }
 
-impl Gateway {
+impl SimGateway {
     pub(crate) fn new(loops: usize, ring_events_max: usize) -> Self {
         let idle = || Loop {
             router: Router::new(ring_events_max),
@@ -112,7 +112,7 @@ impl Loop {
         &mut self,
         count: usize,
         now: Moment,
-        lines: &mut Lines<'_>,
+        lines: &mut SocketBuffers<'_>,
     ) -> Vec<LoopQuery> {
         let mut questions = Vec::new();
         let mut notices = Vec::new();
@@ -149,7 +149,7 @@ impl Loop {
         peer: PeerId,
         command: LoopCommand,
         now: Moment,
-        lines: &mut Lines<'_>,
+        lines: &mut SocketBuffers<'_>,
     ) -> Vec<LoopQuery> {
         match command {
             LoopCommand::Request(RouterRequest::Attach {
@@ -215,17 +215,17 @@ impl Loop {
         &mut self,
         refill: &Refill,
         page: &usher_core::relay::router::LogPage,
-        lines: &mut Lines<'_>,
+        lines: &mut SocketBuffers<'_>,
     ) -> Vec<LoopQuery> {
         self.router.on_page(refill, page, lines);
         self.drain(lines)
     }
 
-    pub(crate) fn on_tally(&mut self, tally: &Tally, lines: &mut Lines<'_>) {
+    pub(crate) fn on_tally(&mut self, tally: &Tally, lines: &mut SocketBuffers<'_>) {
         self.router.on_tally(tally, lines);
     }
 
-    fn drain(&mut self, lines: &mut Lines<'_>) -> Vec<LoopQuery> {
+    fn drain(&mut self, lines: &mut SocketBuffers<'_>) -> Vec<LoopQuery> {
         while let Some(Turn {
             peer,
             session,
@@ -251,7 +251,7 @@ impl Loop {
     }
 }
 
-impl Lines<'_> {
+impl SocketBuffers<'_> {
     fn send(&mut self, peer: PeerId, frame: Bytes) {
         let Some(connection) = self.connections.get_mut(&peer) else {
             return;
@@ -285,7 +285,7 @@ impl Lines<'_> {
     }
 }
 
-impl Sink for Lines<'_> {
+impl Sink for SocketBuffers<'_> {
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
         let Some(connection) = self.connections.get_mut(&peer) else {
             return false;

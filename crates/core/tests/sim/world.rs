@@ -22,7 +22,9 @@ use uuid::Uuid;
 use crate::client::{Client, ViewState, ensure};
 use crate::database::{self, Database, Heads, session_id, session_of, user_id};
 use crate::dice::Dice;
-use crate::gateway::{Connection, Gateway, Heard, Line, Lines, LoopCommand, LoopQuery};
+use crate::gateway::{
+    Heard, LoopCommand, LoopQuery, SimConnection, SimGateway, SocketBuffer, SocketBuffers,
+};
 
 /// Steps within which a calm world must come to rest.
 const CALM_STEPS_MAX: usize = 20_000;
@@ -68,9 +70,9 @@ pub(crate) struct World {
     unix_ms: u64,
     rules: Arc<Rules>,
     db: Database,
-    gateways: Vec<Gateway>,
+    gateways: Vec<SimGateway>,
     clients: Vec<Client>,
-    connections: BTreeMap<PeerId, Connection>,
+    connections: BTreeMap<PeerId, SimConnection>,
     tasks: Vec<Task>,
     next_peer: u64,
     phase: Phase,
@@ -149,7 +151,7 @@ impl Task {
 
 /// A possible next step.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum WorldEvent {
     Commit,
     Vote,
     Trim,
@@ -201,7 +203,7 @@ impl World {
         }
         Self {
             gateways: (0..gateways)
-                .map(|_| Gateway::new(lanes, weather.ring_events_max))
+                .map(|_| SimGateway::new(lanes, weather.ring_events_max))
                 .collect(),
             clients: users
                 .into_iter()
@@ -361,50 +363,55 @@ impl World {
     }
 
     /// Returns the possible next steps with their weights.
-    fn acts(&self) -> Vec<(u64, Act)> {
+    fn acts(&self) -> Vec<(u64, WorldEvent)> {
         let mut acts = Vec::new();
         let pace = self.weather.pace;
         let weather = &self.weather;
         if self.phase == Phase::Storm {
             acts.extend([
-                (weather.commits * pace.div_ceil(2), Act::Commit),
-                (2, Act::Vote),
-                (1, Act::FalseHint),
-                (weather.access_changes, Act::ChangeAccess),
+                (weather.commits * pace.div_ceil(2), WorldEvent::Commit),
+                (2, WorldEvent::Vote),
+                (1, WorldEvent::FalseHint),
+                (weather.access_changes, WorldEvent::ChangeAccess),
             ]);
         }
         if !self.is_calm() {
             acts.extend([
-                (weather.trims, Act::Trim),
-                (weather.restores, Act::Restore),
-                (3, Act::Wait),
-                (1, Act::Sweep),
+                (weather.trims, WorldEvent::Trim),
+                (weather.restores, WorldEvent::Restore),
+                (3, WorldEvent::Wait),
+                (1, WorldEvent::Sweep),
             ]);
         }
         for (number, gateway) in self.gateways.iter().enumerate() {
             match &gateway.network {
-                None => acts.push((4 * pace, Act::Listen(number))),
-                Some(network) if !network.is_empty() => acts.push((8 * pace, Act::Deliver(number))),
+                None => acts.push((4 * pace, WorldEvent::Listen(number))),
+                Some(network) if !network.is_empty() => {
+                    acts.push((8 * pace, WorldEvent::Deliver(number)))
+                }
                 Some(_) => {}
             }
             if !self.is_calm() {
-                acts.push((u64::from(self.weather.outages > 1), Act::Restart(number)));
+                acts.push((
+                    u64::from(self.weather.outages > 1),
+                    WorldEvent::Restart(number),
+                ));
                 if gateway.network.is_some() {
-                    acts.push((self.weather.outages, Act::DropListen(number)));
+                    acts.push((self.weather.outages, WorldEvent::DropListen(number)));
                 }
             }
             for (lane, one) in gateway.loops.iter().enumerate() {
                 if !one.heard.is_empty() {
-                    acts.push((self.weather.hear * pace, Act::Hear(number, lane)));
+                    acts.push((self.weather.hear * pace, WorldEvent::Hear(number, lane)));
                 }
                 if !one.commands.is_empty() {
-                    acts.push((20 * pace, Act::Obey(number, lane)));
+                    acts.push((20 * pace, WorldEvent::Obey(number, lane)));
                 }
             }
         }
         for (place, task) in self.tasks.iter().enumerate() {
             if !self.must_wait(task) {
-                acts.push((6 * pace, Act::Work(place)));
+                acts.push((6 * pace, WorldEvent::Work(place)));
             }
         }
         for (id, connection) in &self.connections {
@@ -421,40 +428,48 @@ impl World {
                 .enumerate()
                 .any(|(session, view)| self.wants(number, session, view.state));
             if !is_open && wants {
-                acts.push((5, Act::Connect(number)));
+                acts.push((5, WorldEvent::Connect(number)));
             }
         }
         acts
     }
 
-    fn connection_acts(&self, id: PeerId, connection: &Connection, acts: &mut Vec<(u64, Act)>) {
+    fn connection_acts(
+        &self,
+        id: PeerId,
+        connection: &SimConnection,
+        acts: &mut Vec<(u64, WorldEvent)>,
+    ) {
         let pace = self.weather.pace;
         if !connection.notes.is_empty() {
-            acts.push((10 * pace, Act::TakeNote(id)));
+            acts.push((10 * pace, WorldEvent::TakeNote(id)));
         }
         if !connection.line.wire.is_empty() {
-            acts.push((6 * pace, Act::Read(id)));
+            acts.push((6 * pace, WorldEvent::Read(id)));
         }
         if connection.line.is_stalled {
-            acts.push((if self.is_calm() { 3 * pace } else { 1 }, Act::Flow(id)));
+            acts.push((
+                if self.is_calm() { 3 * pace } else { 1 },
+                WorldEvent::Flow(id),
+            ));
         }
         let client = &self.clients[connection.client];
         if client.user.is_some() && connection.peer.identity().subject.is_none() {
-            acts.push((4, Act::SignIn(id)));
+            acts.push((4, WorldEvent::SignIn(id)));
         }
         for (session, view) in client.views.iter().enumerate() {
             if self.wants(connection.client, session, view.state) {
-                acts.push((6, Act::Subscribe(id, session)));
+                acts.push((6, WorldEvent::Subscribe(id, session)));
             } else if !self.is_calm()
                 && matches!(view.state, ViewState::Watching | ViewState::Asked)
             {
-                acts.push((1, Act::Subscribe(id, session)));
-                acts.push((1, Act::Unsubscribe(id, session)));
+                acts.push((1, WorldEvent::Subscribe(id, session)));
+                acts.push((1, WorldEvent::Unsubscribe(id, session)));
             }
         }
         if !self.is_calm() {
-            acts.push((self.weather.drops, Act::Vanish(id)));
-            acts.push((self.weather.stalls.min(2), Act::Stall(id)));
+            acts.push((self.weather.drops, WorldEvent::Vanish(id)));
+            acts.push((self.weather.stalls.min(2), WorldEvent::Stall(id)));
         }
     }
 
@@ -483,7 +498,7 @@ impl World {
             .is_some_and(|connection| !connection.line.held.is_empty())
     }
 
-    fn draw(&mut self, acts: &[(u64, Act)]) -> Act {
+    fn draw(&mut self, acts: &[(u64, WorldEvent)]) -> WorldEvent {
         let total: u64 = acts.iter().map(|(weight, _)| weight).sum();
         let mut rest = self.dice.below(usize::try_from(total).expect("small")) as u64;
         for (weight, act) in acts {
@@ -495,20 +510,20 @@ impl World {
         unreachable!("the rest is below the total")
     }
 
-    fn act(&mut self, act: Act) -> Result<(), String> {
+    fn act(&mut self, act: WorldEvent) -> Result<(), String> {
         if self.trace {
             self.tell_story(act);
         }
         let session = self.dice.below(self.db.sessions.len());
         match act {
-            Act::Commit => self.commit_some(session),
-            Act::Vote => self.vote(session),
-            Act::Trim => {
+            WorldEvent::Commit => self.commit_some(session),
+            WorldEvent::Vote => self.vote(session),
+            WorldEvent::Trim => {
                 let (head, one) = (self.db.head(session), &mut self.db.sessions[session]);
                 one.floor = (one.floor + self.dice.below(4) as u64).min(head);
             }
-            Act::Restore => self.restore(),
-            Act::FalseHint => {
+            WorldEvent::Restore => self.restore(),
+            WorldEvent::FalseHint => {
                 let seq = Seq(self.db.head(session) + 3);
                 self.say(&Heard::Notices(vec![Notice {
                     session: session_id(session),
@@ -516,48 +531,48 @@ impl World {
                     event: None,
                 }]));
             }
-            Act::ChangeAccess => self.change_access(session),
-            Act::DropListen(gateway) => self.gateways[gateway].network = None,
-            Act::Listen(gateway) => {
+            WorldEvent::ChangeAccess => self.change_access(session),
+            WorldEvent::DropListen(gateway) => self.gateways[gateway].network = None,
+            WorldEvent::Listen(gateway) => {
                 let back = Heard::Back {
                     epoch: self.db.epoch_name(),
                 };
                 self.gateways[gateway].network = Some(VecDeque::from([back]));
             }
-            Act::Restart(gateway) => self.restart(gateway),
-            Act::Deliver(gateway) => self.deliver(gateway),
-            Act::Hear(gateway, lane) => self.hear(gateway, lane),
-            Act::Obey(gateway, lane) => self.obey(gateway, lane),
-            Act::Work(task) => self.work(task),
-            Act::TakeNote(peer) => self.take_note(peer),
-            Act::Stall(peer) => self.line(peer).is_stalled = true,
-            Act::Flow(peer) => {
-                let Connection { gateway, lane, .. } = self.connections[&peer];
+            WorldEvent::Restart(gateway) => self.restart(gateway),
+            WorldEvent::Deliver(gateway) => self.deliver(gateway),
+            WorldEvent::Hear(gateway, lane) => self.hear(gateway, lane),
+            WorldEvent::Obey(gateway, lane) => self.obey(gateway, lane),
+            WorldEvent::Work(task) => self.work(task),
+            WorldEvent::TakeNote(peer) => self.take_note(peer),
+            WorldEvent::Stall(peer) => self.line(peer).is_stalled = true,
+            WorldEvent::Flow(peer) => {
+                let SimConnection { gateway, lane, .. } = self.connections[&peer];
                 self.gateways[gateway].loops[lane]
                     .commands
                     .push_back((peer, LoopCommand::Writable));
                 // The loop is notified once, and the socket stays stalled until it handles the command.
                 self.obey_all(gateway, lane);
             }
-            Act::Read(peer) => self.read(peer)?,
-            Act::Connect(client) => self.connect(client),
-            Act::SignIn(peer) => self.sign_in(peer),
-            Act::Vanish(peer) => self.vanish(peer),
-            Act::Subscribe(peer, session) => {
+            WorldEvent::Read(peer) => self.read(peer)?,
+            WorldEvent::Connect(client) => self.connect(client),
+            WorldEvent::SignIn(peer) => self.sign_in(peer),
+            WorldEvent::Vanish(peer) => self.vanish(peer),
+            WorldEvent::Subscribe(peer, session) => {
                 let client = self.connections[&peer].client;
                 let frame = self.clients[client].subscribe(session, &mut self.dice, &self.db);
                 self.on_text(peer, &frame);
             }
-            Act::Unsubscribe(peer, session) => {
+            WorldEvent::Unsubscribe(peer, session) => {
                 let client = self.connections[&peer].client;
                 let frame = self.clients[client].unsubscribe(session);
                 self.on_text(peer, &frame);
             }
-            Act::Wait => {
+            WorldEvent::Wait => {
                 let pause = self.dice.pick(&[1, 50, 400, 1_100]);
                 self.wait(pause)?;
             }
-            Act::Sweep => self.sweep(),
+            WorldEvent::Sweep => self.sweep(),
         }
         self.check_bounds()
     }
@@ -566,18 +581,20 @@ impl World {
         clippy::wildcard_enum_match_arm,
         reason = "most acts are printed by their name"
     )]
-    fn tell_story(&self, act: Act) {
+    fn tell_story(&self, act: WorldEvent) {
         match act {
-            Act::Work(task) => eprintln!("{act:?} {:?}", self.tasks[task]),
-            Act::TakeNote(peer) => eprintln!("{act:?} {:?}", self.connections[&peer].notes.front()),
-            Act::Hear(gateway, lane) => {
+            WorldEvent::Work(task) => eprintln!("{act:?} {:?}", self.tasks[task]),
+            WorldEvent::TakeNote(peer) => {
+                eprintln!("{act:?} {:?}", self.connections[&peer].notes.front())
+            }
+            WorldEvent::Hear(gateway, lane) => {
                 eprintln!("{act:?} {:?}", self.gateways[gateway].loops[lane].heard)
             }
-            Act::Obey(gateway, lane) => eprintln!(
+            WorldEvent::Obey(gateway, lane) => eprintln!(
                 "{act:?} {:?}",
                 self.gateways[gateway].loops[lane].commands.front()
             ),
-            Act::Read(peer) => eprintln!(
+            WorldEvent::Read(peer) => eprintln!(
                 "{act:?} {}",
                 String::from_utf8_lossy(&self.connections[&peer].line.wire)
             ),
@@ -897,7 +914,7 @@ impl World {
         for peer in peers {
             self.vanish(peer);
         }
-        self.gateways[number] = Gateway::new(lanes, self.weather.ring_events_max);
+        self.gateways[number] = SimGateway::new(lanes, self.weather.ring_events_max);
         self.tasks.retain(|task| match task {
             Task::Refill { gateway, .. } | Task::Tally { gateway, .. } => *gateway != number,
             Task::Admit { .. } | Task::Page { .. } => true,
@@ -946,13 +963,17 @@ impl World {
         }
     }
 
-    fn lane(&mut self, gateway: usize, lane: usize) -> (&mut crate::gateway::Loop, Lines<'_>) {
+    fn lane(
+        &mut self,
+        gateway: usize,
+        lane: usize,
+    ) -> (&mut crate::gateway::Loop, SocketBuffers<'_>) {
         let stalls = if self.is_calm() {
             0
         } else {
             self.weather.stalls
         };
-        let lines = Lines {
+        let lines = SocketBuffers {
             connections: &mut self.connections,
             dice: &mut self.dice,
             stalls,
@@ -982,13 +1003,13 @@ impl World {
             .map(|user| Arc::new(identity(user)));
         let peer = Peer::new(Arc::clone(&self.rules), signed_in, Uuid::nil(), now);
         let lane = self.dice.below(self.gateways[gateway].loops.len());
-        let connection = Connection {
+        let connection = SimConnection {
             client,
             gateway,
             lane,
             peer,
             notes: VecDeque::new(),
-            line: Line::default(),
+            line: SocketBuffer::default(),
         };
         self.connections.insert(id, connection);
         self.tell(id, |_| ());
@@ -1114,7 +1135,7 @@ impl World {
         self.clients[client].on_bytes(&wire[..cut], &self.db)
     }
 
-    fn line(&mut self, id: PeerId) -> &mut Line {
+    fn line(&mut self, id: PeerId) -> &mut SocketBuffer {
         &mut self
             .connections
             .get_mut(&id)
