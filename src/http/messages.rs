@@ -13,7 +13,9 @@ use utoipa::ToSchema;
 use crate::http::log::admit;
 use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Author, Caller, Id, JsonText, QueryParams, Refused, parse_seq, told};
+use crate::http::request::{
+    Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, parse_seq, told,
+};
 use crate::net::{Shared, moment};
 use crate::postgres::chat_history::{Before, ChatPage};
 use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
@@ -126,7 +128,7 @@ pub(crate) async fn messages(
 )]
 pub(crate) async fn post_message(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(session): Id<SessionId>,
     headers: HeaderMap,
     JsonText(text): JsonText,
@@ -148,7 +150,7 @@ pub(crate) async fn post_message(
 /// What the limits or the database say against it.
 pub(crate) async fn write(
     shared: &Shared,
-    author: Author,
+    author: SignedInCaller,
     write: Write,
 ) -> Result<WriteOutcome, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.

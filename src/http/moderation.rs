@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use crate::http::openapi::{Reading, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Author, Caller, Id, JsonText, QueryParams, Refused, TokenBearer, told};
+use crate::http::request::{
+    Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, TokenBearer, told,
+};
 use crate::net::Shared;
 use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use usher_core::protocol::id::{MessageId, SessionId, UserId, VotingId};
@@ -252,7 +254,7 @@ pub(crate) async fn movies(
 )]
 pub(crate) async fn open_voting(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(session): Id<SessionId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
@@ -278,7 +280,7 @@ pub(crate) async fn open_voting(
 )]
 pub(crate) async fn change_voting(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(voting): Id<VotingId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
@@ -302,7 +304,7 @@ pub(crate) async fn change_voting(
 )]
 pub(crate) async fn change_session(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(session): Id<SessionId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
@@ -327,7 +329,7 @@ pub(crate) async fn change_session(
 )]
 pub(crate) async fn delete_message(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(message): Id<MessageId>,
 ) -> Result<Response, Refused> {
     moderate(&shared, author, Act::DeleteMessage(message), StatusCode::OK).await
@@ -367,7 +369,7 @@ pub(crate) async fn bans(
 )]
 pub(crate) async fn ban(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     PathIds { session, user }: PathIds,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
@@ -395,7 +397,7 @@ pub(crate) async fn ban(
 )]
 pub(crate) async fn lift_ban(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     PathIds { session, user }: PathIds,
 ) -> Result<Response, Refused> {
     moderate(&shared, author, Act::LiftBan(session, user), StatusCode::OK).await
@@ -429,7 +431,7 @@ impl FromRequestParts<Arc<Shared>> for PathIds {
 
 async fn moderate(
     shared: &Shared,
-    author: Author,
+    author: SignedInCaller,
     act: Act,
     status: StatusCode,
 ) -> Result<Response, Refused> {

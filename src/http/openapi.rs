@@ -177,7 +177,7 @@ pub(crate) enum Writing {
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct EventsPage {
     /// Consecutive events, oldest first.
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<EventSchema>,
     /// The newest number.
     pub(crate) head: u64,
     /// The number before the oldest event that is kept.
@@ -189,7 +189,8 @@ pub(crate) struct EventsPage {
 /// One event.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Event {
+#[schema(as = Event)]
+pub(crate) struct EventSchema {
     /// Its number: 1, 2, 3, … without a gap.
     #[schema(minimum = 1)]
     pub seq: u64,
@@ -254,7 +255,8 @@ pub(crate) struct Author {
 /// The counts of a voting at one moment.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Tally {
+#[schema(as = Tally)]
+pub(crate) struct TallySchema {
     /// `tally`.
     pub r#type: String,
     /// The session of the voting.

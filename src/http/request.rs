@@ -86,14 +86,14 @@ impl FromRequestParts<Arc<Shared>> for Caller {
 
 /// A caller who may write, as far as that can be told before anything else of the call is looked at.
 #[derive(Debug)]
-pub(crate) struct Author {
+pub(crate) struct SignedInCaller {
     /// As whom the database is asked.
     pub(crate) identity: Arc<Identity>,
     /// By whom limits count.
     pub(crate) user: UserId,
 }
 
-impl FromRequestParts<Arc<Shared>> for Author {
+impl FromRequestParts<Arc<Shared>> for SignedInCaller {
     type Rejection = Refused;
 
     async fn from_request_parts(

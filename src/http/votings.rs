@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use crate::http::log::admit;
 use crate::http::messages::write;
-use crate::http::openapi::{Reading, Tally, Voted, Writing};
+use crate::http::openapi::{Reading, TallySchema, Voted, Writing};
 use crate::http::reply::{self, Data};
-use crate::http::request::{Author, Caller, Id, JsonText, Refused, told};
+use crate::http::request::{Caller, Id, JsonText, Refused, SignedInCaller, told};
 use crate::net::Shared;
 use usher_core::protocol::client::{self, NewVote};
 use usher_core::protocol::id::VotingId;
@@ -35,7 +35,7 @@ pub(crate) struct Vote {
 #[utoipa::path(
     get, path = "/v1/votings/{id}/tally", tag = "votings",
     params(("id" = uuid::Uuid, Path, description = "The voting.")),
-    responses((status = 200, body = Data<Tally>, description = "The counts."), Reading),
+    responses((status = 200, body = Data<TallySchema>, description = "The counts."), Reading),
     security((), ("token" = [])),
 )]
 pub(crate) async fn tally(
@@ -72,7 +72,7 @@ pub(crate) async fn tally(
 )]
 pub(crate) async fn vote(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(voting): Id<VotingId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
@@ -91,14 +91,14 @@ pub(crate) async fn vote(
 )]
 pub(crate) async fn withdraw_vote(
     State(shared): State<Arc<Shared>>,
-    author: Author,
+    author: SignedInCaller,
     Id(voting): Id<VotingId>,
 ) -> Result<Response, Refused> {
     let movie = None;
     cast(&shared, author, NewVote { voting, movie }).await
 }
 
-async fn cast(shared: &Shared, author: Author, vote: NewVote) -> Result<Response, Refused> {
+async fn cast(shared: &Shared, author: SignedInCaller, vote: NewVote) -> Result<Response, Refused> {
     let done = write(shared, author, Write::Vote(vote)).await?;
     Ok(reply::data(StatusCode::OK, &done))
 }
