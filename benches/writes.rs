@@ -39,7 +39,7 @@ use usher::postgres::store::Store;
 use usher_core::auth::identity::{Identity, Role};
 use usher_core::protocol::client::{Body, NewMessage, NewVote};
 use usher_core::protocol::id::{MovieId, SessionId, UserId, VotingId};
-use usher_core::relay::peer::Write;
+use usher_core::relay::message::Write;
 use usher_core::relay::write_queue::Bounds;
 use usher_devdb::cluster::{Cluster, ClusterOptions};
 use uuid::Uuid;

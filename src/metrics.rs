@@ -16,7 +16,7 @@ use crate::exposition::{Format, text_of};
 use crate::process_metrics::ProcessCollector;
 use usher_core::protocol::refusal::{CloseCode, RefusalCode};
 use usher_core::protocol::server::StartReason;
-use usher_core::relay::router::RefillCause;
+use usher_core::relay::delivery::RefillCause;
 use usher_core::relay::start_point::StartOutcome;
 
 /// Seconds, from what a loopback takes to what a person gives up on.

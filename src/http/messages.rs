@@ -23,7 +23,7 @@ use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};
 use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::WriteOutcome;
-use usher_core::relay::peer::Write;
+use usher_core::relay::message::Write;
 
 /// The client's own name for a message.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -17,7 +17,7 @@ use usher_core::protocol::client::{self, NewVote};
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::websocket;
-use usher_core::relay::peer::Write;
+use usher_core::relay::message::Write;
 
 /// A vote.
 #[derive(Debug, ToSchema)]

@@ -48,7 +48,8 @@ use usher_core::protocol::ms;
 use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::PeerId;
-use usher_core::relay::peer::{Moment, Rules, Write};
+use usher_core::relay::message::Write;
+use usher_core::relay::peer_context::{Moment, Rules};
 
 /// What every part of the server shares.
 #[derive(Debug)]

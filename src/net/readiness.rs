@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::postgres::store::{Store, StoreError};
 use usher_core::limits::{LOOP_SILENCE_MAX, READINESS_INTERVAL, READINESS_TIMEOUT};
-use usher_core::relay::peer::Moment;
+use usher_core::relay::peer_context::Moment;
 
 /// What the database is good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
-use usher_core::relay::peer::Write;
+use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
 
 /// When a write that may succeed later is worth another try.

@@ -41,9 +41,10 @@ use usher_core::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE
 use usher_core::protocol::client::{NewMessage, NewVote};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
-use usher_core::relay::peer::Write;
+use usher_core::relay::holds::WriteTarget;
+use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
-use usher_core::relay::write_queue::{Bounds, Full, Overdue, Waiting, WriteQueue, WriteTarget};
+use usher_core::relay::write_queue::{Bounds, Full, Overdue, Waiting, WriteQueue};
 
 const PAUSE: Duration = Duration::from_millis(100);
 

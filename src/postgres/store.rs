@@ -26,8 +26,8 @@ use usher_core::limits::{
 use usher_core::protocol::id::{Seq, SessionId, VotingId};
 use usher_core::protocol::notify::{Channels, Event};
 use usher_core::protocol::refusal::Refusal;
+use usher_core::relay::delivery::LogPage;
 use usher_core::relay::holds::lock_wait;
-use usher_core::relay::router::LogPage;
 use usher_core::relay::snapshot::{Admission, Snapshot};
 use usher_core::relay::tally::Tally;
 

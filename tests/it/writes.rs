@@ -18,7 +18,7 @@ use usher_core::protocol::client::{Body, NewMessage};
 use usher_core::protocol::id::{SessionId, UserId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
-use usher_core::relay::peer::Write;
+use usher_core::relay::message::Write;
 use usher_core::relay::write_queue::Bounds;
 use uuid::Uuid;
 

@@ -21,8 +21,7 @@ use tracing::info;
 
 use crate::app;
 use crate::cli::dev::demo::Demo;
-use crate::cli::environment;
-use crate::cli::process;
+use crate::cli::{environment, process};
 use crate::config::address::parse_listen;
 use crate::config::raw::Raw;
 use crate::config::secret::random_secret;

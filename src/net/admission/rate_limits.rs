@@ -26,7 +26,7 @@ use usher_core::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
 use usher_core::protocol::client::NewMessage;
 use usher_core::protocol::id::{SessionId, UserId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::relay::peer::Write;
+use usher_core::relay::message::Write;
 
 /// The rates of a node, and who has used how much of them.
 #[derive(Debug)]

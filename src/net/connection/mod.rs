@@ -18,11 +18,10 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::net::fanout::FanoutCommand;
-use crate::net::socket::Socket;
-use crate::net::socket::close;
 use crate::net::socket::inbound::{Inbound, Incoming};
 use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
 use crate::net::socket::socket_limits::SocketLimits;
+use crate::net::socket::{Socket, close};
 use crate::net::{Shared, answered, moment, random_below};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
@@ -33,8 +32,9 @@ use usher_core::protocol::id::UserId;
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::server;
 use usher_core::relay::PeerId;
-use usher_core::relay::message::{Effect, Query, QueryResult};
-use usher_core::relay::peer::{Moment, Peer, Write};
+use usher_core::relay::message::{Effect, Query, QueryResult, Write};
+use usher_core::relay::peer::Peer;
+use usher_core::relay::peer_context::Moment;
 
 /// One connection.
 pub(crate) struct Connection {

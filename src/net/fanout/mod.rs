@@ -32,9 +32,10 @@ use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::protocol::server::ServerFrame;
 use usher_core::relay::PeerId;
 use usher_core::relay::access_changes::AccessChanges;
+use usher_core::relay::delivery::{LogPage, Refill, Sink, Turn};
 use usher_core::relay::message::{RouterReply, RouterRequest};
 use usher_core::relay::resume::{Grant, GrantVerdict, Revocations};
-use usher_core::relay::router::{LogPage, Refill, Router, Sink, Turn};
+use usher_core::relay::router::Router;
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
 

@@ -19,11 +19,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::limits::{
     BATCH_ITEMS_MAX, HELD_PLACES_MAX, LOCK_PAUSE_MAX, LOCK_PAUSE_MIN, LOCK_ROUND, LOCK_WAIT_MIN,
     RECENT_PLACES_MAX,
 };
-use crate::relay::write_queue::WriteTarget;
+
+/// The session or poll that a write belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WriteTarget(pub Uuid);
 
 /// Returns how long a try may wait for its lock if `waiting` places try one after the other.
 #[must_use]

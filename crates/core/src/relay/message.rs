@@ -7,15 +7,23 @@
 use bytes::Bytes;
 
 use crate::auth::identity::Identity;
-use crate::protocol::client::FrameId;
+use crate::protocol::client::{FrameId, NewMessage, NewVote};
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal};
 use crate::protocol::server::WriteOutcome;
-use crate::relay::peer::Write;
+use crate::relay::delivery::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::resume::{Grant, GrantVerdict};
-use crate::relay::router::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
 use crate::relay::start_point::StartOutcome;
+
+/// A write that a client asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A chat message, from `send`.
+    Message(NewMessage),
+    /// A vote or its withdrawal, from `vote`.
+    Vote(NewVote),
+}
 
 /// An action that the shell around a peer carries out.
 #[derive(Debug)]

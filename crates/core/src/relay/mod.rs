@@ -11,13 +11,14 @@
 //! No code here waits, reads a clock, logs or counts. The time is an argument. Decisions are return values, or effects
 //! that the caller drains.
 //!
-//! Read the modules in this order: [`history`], `redaction`, `backlog`, [`router`], [`topic`],
+//! Read the modules in this order: [`history`], `redaction`, `backlog`, [`delivery`], [`router`], [`topic`],
 //! `kept_tallies`, [`snapshot`], [`start_point`], `permissions`, [`peer_context`], `progress`,
 //! [`subscription`], [`may_write`], [`message`], [`peer`], [`personal`], `own_votes`, [`access_changes`],
 //! [`tally`], [`resume`], [`write_queue`], [`holds`].
 
 pub mod access_changes;
 mod backlog;
+pub mod delivery;
 pub(crate) mod history;
 pub mod holds;
 mod kept_tallies;
@@ -25,7 +26,7 @@ pub mod may_write;
 pub mod message;
 mod own_votes;
 pub mod peer;
-pub(crate) mod peer_context;
+pub mod peer_context;
 mod permissions;
 pub mod personal;
 mod progress;

@@ -14,52 +14,16 @@ use crate::limits::{
     AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING,
     WRITES_IN_FLIGHT_PER_PEER_MAX,
 };
-use crate::protocol::client::{
-    ClientFrame, DecodeError, FrameId, NewMessage, NewVote, Request, Subscribe,
-};
+use crate::protocol::client::{ClientFrame, DecodeError, FrameId, Request, Subscribe};
 use crate::protocol::id::SessionId;
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::server::{ServerFrame, WriteOutcome};
 use crate::protocol::{ms, websocket};
 use crate::relay::may_write::may_write;
-use crate::relay::message::{Effect, QueryResult, RouterReply, RouterRequest};
-use crate::relay::peer_context::PeerContext;
+use crate::relay::message::{Effect, QueryResult, RouterReply, RouterRequest, Write};
+use crate::relay::peer_context::{Moment, PeerContext, Rules};
 use crate::relay::progress::Step;
-use crate::relay::resume::ResumeKey;
 use crate::relay::subscription::Subscription;
-
-/// The current time on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// The monotonic clock, for deadlines.
-    pub at: Instant,
-    /// The wall clock, for tokens: milliseconds since 1970.
-    pub unix_ms: u64,
-}
-
-/// The settings that all peers of a gateway share.
-#[derive(Debug)]
-pub struct Rules {
-    /// Seals and opens resume tokens.
-    pub resume_key: ResumeKey,
-    /// The lifetime of a resume token.
-    pub resume_ttl: Duration,
-    /// The interval between pings. A client that is silent for two intervals is closed.
-    pub heartbeat: Duration,
-    /// Whether clients without a token may watch.
-    pub allow_anonymous: bool,
-    /// The age at which an admission is checked again with the database.
-    pub access_check: Duration,
-}
-
-/// A write that a client asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Write {
-    /// A chat message, from `send`.
-    Message(NewMessage),
-    /// A vote or its withdrawal, from `vote`.
-    Vote(NewVote),
-}
 
 /// The state of one client's connection.
 #[derive(Debug)]

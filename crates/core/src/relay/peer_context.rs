@@ -1,11 +1,34 @@
 //! The facts about a peer that every step of its subscriptions needs: identity, rules and the time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::auth::identity::Identity;
-use crate::relay::peer::{Moment, Rules};
 use crate::relay::resume::ResumeKey;
+
+/// The current time on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The monotonic clock, for deadlines.
+    pub at: Instant,
+    /// The wall clock, for tokens: milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// The settings that all peers of a gateway share.
+#[derive(Debug)]
+pub struct Rules {
+    /// Seals and opens resume tokens.
+    pub resume_key: ResumeKey,
+    /// The lifetime of a resume token.
+    pub resume_ttl: Duration,
+    /// The interval between pings. A client that is silent for two intervals is closed.
+    pub heartbeat: Duration,
+    /// Whether clients without a token may watch.
+    pub allow_anonymous: bool,
+    /// The age at which an admission is checked again with the database.
+    pub access_check: Duration,
+}
 
 /// The facts about a peer that every step of its subscriptions needs.
 #[derive(Debug)]

@@ -23,10 +23,11 @@ use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, StartReason, WriteOutcome};
+use crate::relay::delivery::{Attached, CachedState, LogPage, TurnKind};
 use crate::relay::message::{Effect, Query, QueryResult, RouterReply, RouterRequest};
-use crate::relay::peer::{Moment, Peer, Rules};
+use crate::relay::peer::Peer;
+use crate::relay::peer_context::{Moment, Rules};
 use crate::relay::resume::{GrantVerdict, ResumeKey};
-use crate::relay::router::{Attached, CachedState, LogPage, TurnKind};
 use crate::relay::snapshot::{Access, Admission, Snapshot};
 
 const S: SessionId = SessionId(Uuid::from_u128(7));

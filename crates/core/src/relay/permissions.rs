@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use crate::protocol::id::SessionId;
 use crate::protocol::ms;
 use crate::protocol::server::Can;
-use crate::relay::peer::Moment;
-use crate::relay::peer_context::PeerContext;
+use crate::relay::peer_context::{Moment, PeerContext};
 use crate::relay::resume::Grant;
 use crate::relay::snapshot::Access;
 

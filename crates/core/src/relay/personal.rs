@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::id::{MovieId, SessionId, UserId, VotingId};
 use crate::relay::PeerId;
-use crate::relay::router::{Turn, TurnKind};
+use crate::relay::delivery::{Turn, TurnKind};
 use crate::relay::topic::Topic;
 
 /// A committed vote that was made through this gateway.

@@ -16,8 +16,9 @@ use crate::limits::{
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{AccessChange, Event, Notice};
 use crate::relay::PeerId;
+use crate::relay::delivery::{Attached, LogPage, Position, Refill, Sink, TurnKind};
 use crate::relay::personal::OwnVote;
-use crate::relay::router::{Attached, LogPage, Position, Refill, Router, Sink, TurnKind};
+use crate::relay::router::Router;
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 use crate::relay::topic::Receiver;

@@ -10,9 +10,9 @@ use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{Can, Reset, ServerFrame, StartReason, Subscribed, VotingView};
+use crate::relay::delivery::CachedState;
 use crate::relay::peer_context::PeerContext;
 use crate::relay::resume::Grant;
-use crate::relay::router::CachedState;
 use crate::relay::snapshot::{Continuity, Snapshot};
 
 /// A subscribe request, and its state so far.

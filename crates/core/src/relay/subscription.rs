@@ -19,13 +19,13 @@ use crate::protocol::id::{MovieId, SessionId, VotingId};
 use crate::protocol::ms;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
+use crate::relay::delivery::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::message::{Effect, Query, RouterRequest};
 use crate::relay::own_votes::{self, OwnVotes};
 use crate::relay::peer_context::PeerContext;
 use crate::relay::permissions::Permissions;
 use crate::relay::progress::{CatchUp, Retry, Step, SubscriptionState};
 use crate::relay::resume::GrantVerdict;
-use crate::relay::router::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::snapshot::{Access, Admission};
 use crate::relay::start_point::{Start, StartPoint};
 

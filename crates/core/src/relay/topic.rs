@@ -25,12 +25,12 @@ use crate::protocol::notify::{Event, Notice};
 use crate::protocol::server::{self, StartReason};
 use crate::relay::PeerId;
 use crate::relay::backlog::Backlog;
+use crate::relay::delivery::{
+    Attached, CachedState, LogPage, Position, Refill, RefillCause, Sink, TurnKind,
+};
 use crate::relay::history::{History, Origin};
 use crate::relay::kept_tallies::KeptTallies;
 use crate::relay::redaction::is_same_or_redacted;
-use crate::relay::router::{
-    Attached, CachedState, LogPage, Position, Refill, RefillCause, Sink, TurnKind,
-};
 use crate::relay::snapshot::Snapshot;
 use crate::relay::tally::Tally;
 

@@ -14,18 +14,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_ITEMS_MAX, BUSY_AFTER, LOCK_WAIT_APART, LOCK_WAIT_MIN,
     WRITE_QUEUE_BYTES_MAX, WRITE_QUEUE_LEN, WRITE_WAIT_MAX, WRITES_PER_AUTHOR_MAX,
 };
 use crate::protocol::id::UserId;
-use crate::relay::holds::{Fared, Holds, lock_wait};
-
-/// The session or poll that a write belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WriteTarget(pub Uuid);
+use crate::relay::holds::{Fared, Holds, WriteTarget, lock_wait};
 
 /// The bounds of a queue: its size, the waiting time and the size of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -541,6 +535,7 @@ mod tests {
 
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
     use crate::limits::LOCK_PAUSE_MAX;

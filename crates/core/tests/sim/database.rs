@@ -7,7 +7,7 @@ use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::notify::Event;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::Can;
-use usher_core::relay::router::LogPage;
+use usher_core::relay::delivery::LogPage;
 use usher_core::relay::snapshot::{Access, Admission, Snapshot};
 use usher_core::relay::tally::Tally;
 use uuid::Uuid;

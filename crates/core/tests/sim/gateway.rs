@@ -9,10 +9,12 @@ use bytes::Bytes;
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::relay::PeerId;
+use usher_core::relay::delivery::{Refill, Sink, Turn};
 use usher_core::relay::message::{RouterReply, RouterRequest};
-use usher_core::relay::peer::{Moment, Peer};
+use usher_core::relay::peer::Peer;
+use usher_core::relay::peer_context::Moment;
 use usher_core::relay::resume::Revocations;
-use usher_core::relay::router::{Refill, Router, Sink, Turn};
+use usher_core::relay::router::Router;
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
 
@@ -214,7 +216,7 @@ impl Loop {
     pub(crate) fn on_page(
         &mut self,
         refill: &Refill,
-        page: &usher_core::relay::router::LogPage,
+        page: &usher_core::relay::delivery::LogPage,
         lines: &mut SocketBuffers<'_>,
     ) -> Vec<LoopQuery> {
         self.router.on_page(refill, page, lines);

@@ -20,7 +20,7 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use usher_core::relay::peer::Rules;
+use usher_core::relay::peer_context::Rules;
 use usher_core::relay::resume::ResumeKey;
 
 use crate::world::World;
