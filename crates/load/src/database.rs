@@ -1,11 +1,8 @@
 //! The load tester's statements: insert messages, read the newest numbers, create users.
 
-use std::error::Error;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -13,6 +10,7 @@ use uuid::Uuid;
 
 use crate::interval::count;
 use crate::pacer::Due;
+use crate::plan::{BoxError, Connect};
 use crate::scan;
 use crate::worker_state::WorkerState;
 
@@ -27,12 +25,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 const INSERT: &str = "insert into public.chat_messages (session_id, user_id, body)
     select * from unnest($1::uuid[], $2::uuid[], $3::text[])";
-
-/// Opens a connection to the database. The caller knows its URL and its trusted certificates.
-pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, BoxError>> + Send + Sync>;
-
-/// The reason why a connection failed.
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The reason why the database cannot be used for the run.
 #[derive(Debug, thiserror::Error)]

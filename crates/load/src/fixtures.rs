@@ -3,9 +3,8 @@
 use crate::audit::Audit;
 use crate::interval::{Spread, Times, Writes};
 use crate::outcome::{
-    Outcome, Recovered, Resources, Run, SearchOutcome, SearchStep, StormOutcome, Tick,
+    Outcome, Recovered, Resources, Run, SearchOutcome, SearchStep, StormOutcome, Tick, Verdict,
 };
-use crate::verdict::Verdict;
 
 /// Returns a good run of 1,000 viewers.
 pub(crate) fn outcome() -> Outcome {

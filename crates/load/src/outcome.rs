@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use crate::audit::Audit;
 use crate::interval::{Bar, Counts, Point, Spread, Writes};
-use crate::verdict::Verdict;
 
 /// The outcome of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -61,6 +60,52 @@ pub struct Outcome {
     pub(crate) resources: Resources,
     /// The figures of each second.
     pub(crate) timeline: Vec<Tick>,
+}
+
+/// A run's verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The class of the run.
+    pub class: Class,
+    /// The reasons why the run is void or broken.
+    pub(crate) reasons: Vec<String>,
+    /// Facts that a reader must know, such as refused messages.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Classes of runs, the best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// The gateway kept its promise, and the figures are the gateway's.
+    #[default]
+    Sound,
+    /// The generator was at its own limit, so the figures are the generator's.
+    Void,
+    /// An event was lost, duplicated or out of order, or a viewer was missing.
+    Broken,
+}
+
+impl Class {
+    /// Returns the exit status of the process.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Sound => 0,
+            Self::Void => 3,
+            Self::Broken => 4,
+        }
+    }
+
+    /// Returns the name for the report.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::Void => "void",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// A run's settings and environment.

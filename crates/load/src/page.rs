@@ -5,10 +5,9 @@
 use std::fmt::Write as _;
 
 use crate::charts;
-use crate::outcome::Outcome;
+use crate::outcome::{Class, Outcome};
 use crate::plot::escape;
 use crate::table::{self, bytes, counted, digits, number, rounded, whole};
-use crate::verdict::Class;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,16 +1,18 @@
 //! A run's checked settings, and the state that all its threads share.
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use secrecy::SecretString;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::database::Connect;
 use crate::scan::Scanner;
 
 /// A run's settings.
@@ -104,6 +106,12 @@ impl Plan {
             .then(|| Ipv4Addr::new(10, high, middle, low))
     }
 }
+
+/// Opens a connection to the database. The caller knows its URL and its trusted certificates.
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, BoxError>> + Send + Sync>;
+
+/// The reason why a connection failed.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The gateway's address.
 #[derive(Clone, Debug)]

@@ -4,10 +4,11 @@ use crate::interval::{Interval, Times};
 use crate::machine::{self, Usage};
 use crate::outcome::{
     Outcome, Recovered, Resources, Run, SearchOutcome, SearchStep, SlowOutcome, StormOutcome, Tick,
+    Verdict,
 };
 use crate::pacer::Paced;
 use crate::plan::{Clock, RunContext};
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self};
 use crate::worker::Collected;
 
 /// The version of the run's JSON.

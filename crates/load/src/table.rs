@@ -6,8 +6,7 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, LineStyle, Table};
 
 use crate::interval::{Spread, Writes};
-use crate::outcome::{Outcome, SearchOutcome};
-use crate::verdict::Class;
+use crate::outcome::{Class, Outcome, SearchOutcome};
 
 /// Returns the text that is printed at the end of a run.
 #[must_use]

@@ -1,8 +1,6 @@
 //! Judges a run, names the resource at its limit, and explains refusals.
 
-use serde::Serialize;
-
-use crate::outcome::{Outcome, Resources};
+use crate::outcome::{Class, Outcome, Resources, Verdict};
 
 /// The largest share of its time that the generator's busiest thread may work. Above it, the generator's own delays
 /// distort the figures.
@@ -19,52 +17,6 @@ const MACHINE_BUSY_MAX: f64 = 0.93;
 
 /// The name of the generator as the resource at its limit.
 pub(crate) const GENERATOR: &str = "the generator's CPU";
-
-/// A run's verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    /// The class of the run.
-    pub class: Class,
-    /// The reasons why the run is void or broken.
-    pub(crate) reasons: Vec<String>,
-    /// Facts that a reader must know, such as refused messages.
-    pub(crate) remarks: Vec<String>,
-}
-
-/// Classes of runs, the best first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    /// The gateway kept its promise, and the figures are the gateway's.
-    #[default]
-    Sound,
-    /// The generator was at its own limit, so the figures are the generator's.
-    Void,
-    /// An event was lost, duplicated or out of order, or a viewer was missing.
-    Broken,
-}
-
-impl Class {
-    /// Returns the exit status of the process.
-    #[must_use]
-    pub fn exit_status(self) -> u8 {
-        match self {
-            Self::Sound => 0,
-            Self::Void => 3,
-            Self::Broken => 4,
-        }
-    }
-
-    /// Returns the name for the report.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Sound => "sound",
-            Self::Void => "void",
-            Self::Broken => "broken",
-        }
-    }
-}
 
 /// Judges a run by its figures.
 pub(crate) fn judge(outcome: &Outcome) -> Verdict {

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use uuid::Uuid;
 
-use crate::database::{self, Connect};
+use crate::database::{self};
 use crate::interval::Interval;
 use crate::pacer::Due;
-use crate::plan::RunContext;
+use crate::plan::{Connect, RunContext};
 use crate::viewer;
 use crate::worker_state::{Order, ViewerState, WorkerState};
 use crate::writer::LoadWriter;

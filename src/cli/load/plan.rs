@@ -20,8 +20,8 @@ use crate::postgres::connect::{Target, TargetError};
 use usher_core::auth::mint::{NewClaims, mint};
 use usher_core::limits::BODY_CHARS_MAX;
 use usher_core::protocol::id::UserId;
-use usher_load::database::{self, Connect};
-use usher_load::plan::{Plan, Route, SearchPlan, Storm};
+use usher_load::database::{self};
+use usher_load::plan::{Connect, Plan, Route, SearchPlan, Storm};
 
 /// Life of the tokens that a run mints for its users.
 const TOKEN_TTL: Duration = Duration::from_hours(24);
