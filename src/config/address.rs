@@ -1,16 +1,16 @@
-//! Reads the addresses that an operator types.
+//! Parses addresses that an operator types.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// The name that stands for [`Ipv4Addr::LOCALHOST`], without a question to DNS.
+/// Stands for [`Ipv4Addr::LOCALHOST`] without a DNS query.
 pub(crate) const LOCALHOST: &str = "localhost";
 
-/// Reads an address to listen on: `127.0.0.1:4000`, `[::1]:4000`, `localhost:4000`, or the port alone, which listens on
+/// Parses an address to listen on: `127.0.0.1:4000`, `[::1]:4000`, `localhost:4000`, or the port alone, which means
 /// 127.0.0.1.
 ///
 /// # Errors
 ///
-/// Says what would be right.
+/// A description of a correct address.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {
@@ -21,7 +21,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         Some(_) => None,
         None => Some(text),
     };
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|port| port.parse().ok())
         .map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))

@@ -1,4 +1,4 @@
-//! The certificate that the gateway shows to its clients: two files, read and held to each other.
+//! The certificate of the listener: reads its two files and checks that they belong together.
 
 use std::{
     fmt, fs,
@@ -18,7 +18,7 @@ use x509_cert::{Certificate as X509, der::Decode as _};
 
 use usher_core::limits::PEM_BYTES_MAX;
 
-/// Where the certificate and its key are.
+/// The paths of the certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The chain, PEM, the server's own certificate first.
@@ -27,22 +27,20 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// A certificate with its key.
+/// A certificate with its key, ready to serve.
 #[derive(Clone)]
 pub struct Certificate {
-    /// What rustls serves.
     pub(crate) certified: Arc<CertifiedKey>,
-    /// When it ends, since 1970.
+    /// When the certificate expires, as the time since 1970.
     pub(crate) expires: Duration,
-    /// Tells it from others: a digest of both files.
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// A digest of both files.
+/// A digest of both files, to notice a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint([u8; 32]);
 
-/// Why a certificate cannot be served. Holds no part of the key.
+/// Why a certificate cannot be served. Contains no part of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read.
@@ -50,32 +48,25 @@ pub enum CertificateError {
     Read {
         /// The file.
         path: String,
-        /// Why not.
         #[source]
         source: io::Error,
     },
     /// The chain is not PEM, or empty.
     #[error("{path} must hold PEM: BEGIN CERTIFICATE blocks, the server's own first")]
-    Chain {
-        /// The file.
-        path: String,
-    },
+    Chain { path: String },
     /// The key is not PEM.
     #[error("{path} must hold a PEM private key (PKCS#8, PKCS#1 or SEC1) that has no password")]
-    Key {
-        /// The file.
-        path: String,
-    },
+    Key { path: String },
     /// The key is not the certificate's.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
-    /// A kind of key that rustls does not know.
+    /// rustls does not support this kind of key.
     #[error("use the certificate and its key")]
     Unusable(#[source] rustls::Error),
 }
 
 impl CertificateError {
-    /// Whether it is this file that is wrong.
+    /// Returns whether the error is about this file.
     #[must_use]
     pub(crate) fn is_about(&self, file: &Path) -> bool {
         match self {
@@ -88,10 +79,10 @@ impl CertificateError {
 }
 
 impl CertificateFiles {
-    /// Reads both files as they are now.
+    /// Reads both files.
     ///
     /// # Errors
-    /// Where they are not a certificate and its key.
+    /// If they are not a certificate and its key.
     pub fn load(&self) -> Result<Certificate, CertificateError> {
         let (chain_pem, key_pem) = (read(&self.chain)?, read(&self.key)?);
         let not_a_chain = || CertificateError::Chain {
@@ -105,10 +96,6 @@ impl CertificateFiles {
         let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| CertificateError::Key {
             path: self.key.display().to_string(),
         })?;
-        let mut both = digest::Context::new(&digest::SHA256);
-        both.update(&chain_pem);
-        both.update(&key_pem);
-        let fingerprint = both.finish();
         let certified =
             CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| {
                 if matches!(error, rustls::Error::InconsistentKeys(_)) {
@@ -120,22 +107,31 @@ impl CertificateFiles {
         Ok(Certificate {
             certified: Arc::new(certified),
             expires,
-            fingerprint: Fingerprint(
-                fingerprint
-                    .as_ref()
-                    .try_into()
-                    .expect("sha-256 has 32 bytes"),
-            ),
+            fingerprint: Fingerprint::of(&chain_pem, &key_pem),
         })
     }
 
-    /// Tells what is in the files without looking at it closely; `None` where they cannot be read.
+    /// Returns the digest of both files without parsing them; `None` if they cannot be read.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(Fingerprint::of(
+            &read(&self.chain).ok()?,
+            &read(&self.key).ok()?,
+        ))
+    }
+}
+
+impl Fingerprint {
+    fn of(chain: &[u8], key: &[u8]) -> Self {
         let mut both = digest::Context::new(&digest::SHA256);
-        both.update(&read(&self.chain).ok()?);
-        both.update(&read(&self.key).ok()?);
-        both.finish().as_ref().try_into().ok().map(Fingerprint)
+        both.update(chain);
+        both.update(key);
+        Self(
+            both.finish()
+                .as_ref()
+                .try_into()
+                .expect("SHA-256 has 32 bytes"),
+        )
     }
 }
 
@@ -147,21 +143,21 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// When a certificate ends, since 1970.
+/// Returns when a certificate expires, as the time since 1970.
 #[must_use]
 pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
     let parsed = X509::from_der(certificate).ok()?;
     Some(parsed.tbs_certificate.validity.not_after.to_unix_duration())
 }
 
-/// Who signed a certificate (DER).
+/// Returns who signed a certificate (DER).
 #[must_use]
 pub(crate) fn issuer(certificate: &[u8]) -> Option<String> {
     let parsed = X509::from_der(certificate).ok()?;
     Some(parsed.tbs_certificate.issuer.to_string())
 }
 
-/// A file may be a device or a pipe that never ends; no more is read than a certificate has.
+/// Reads a file. It may be a pipe that never ends, so at most [`PEM_BYTES_MAX`] are read.
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     let mut bytes = Vec::new();
     fs::File::open(path)

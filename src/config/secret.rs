@@ -1,4 +1,4 @@
-//! Secrets: given as a value or as the file that holds it, and made at random.
+//! Reads secrets from a value or a file, and makes random ones.
 
 use std::fs;
 use std::io;
@@ -9,10 +9,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::builder::ValueParser;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Bytes of a secret that signs: what RFC 7518 §3.2 asks of HS256, and what nobody guesses.
+/// Bytes of a secret that signs, at least. RFC 7518 §3.2 requires as many for HS256.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Why a secret cannot be used. Never contains a part of it.
+/// Why a secret cannot be used. Contains no part of the secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     #[error("give one of {name} and {name}_FILE, not both")]
@@ -29,11 +29,11 @@ pub(crate) enum SecretError {
     Short { bytes: usize },
 }
 
-/// Reads a secret that is given as a value or as the file that holds it; `name` is the setting of the value. Spaces around
-/// it are cut off. An empty value or path counts as not given.
+/// Reads a secret from its value or its file. `name` is the setting of the value. Spaces around a secret do not count. An
+/// empty value or path counts as not given.
 ///
 /// # Errors
-/// Where both are given, or the file cannot be read or is empty.
+/// If both are given, or the file cannot be read or is empty.
 pub(crate) fn read_secret(
     name: &'static str,
     value: Option<&SecretString>,
@@ -64,7 +64,7 @@ pub(crate) fn read_secret(
 /// Checks that a secret is long enough to sign with.
 ///
 /// # Errors
-/// Where it is shorter than 32 bytes.
+/// If it is shorter than [`SECRET_BYTES_MIN`].
 pub(crate) fn check_length(secret: &SecretString) -> Result<(), SecretError> {
     let bytes = secret.expose_secret().len();
     if bytes < SECRET_BYTES_MIN {

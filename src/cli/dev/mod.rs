@@ -25,6 +25,7 @@ use crate::cli::{environment, process};
 use crate::config::address::parse_listen;
 use crate::config::raw::Raw;
 use crate::config::secret::random_secret;
+use crate::config::settings;
 use crate::config::{Config, LogFormat, LogSettings};
 use crate::net::accept::BindError;
 use usher_devdb::{
@@ -122,16 +123,33 @@ async fn prepare(args: &DevArgs) -> anyhow::Result<(Cluster, Demo, Config)> {
     let password = random_secret();
     let gateway_url = cluster.url_for(GATEWAY_ROLE, password.expose_secret(), "postgres");
     let demo = Demo::make(&cluster.superuser_url(), gateway_url, &password, jwt_secret).await?;
-    let raw = Raw {
-        database_url: Some(demo.gateway_url.clone().into()),
-        supabase_jwt_secret: Some(demo.jwt_secret.clone()),
-        resume_secret: Some(random_secret()),
-        listen: args.listen.to_string(),
-        ..Raw::tuning_from_environment()
-    };
-    let mut config = Config::from_raw(&raw)?;
+    let mut config = Config::from_raw(&settings(args, &demo))?;
     config.warnings.extend(environment::warnings());
     Ok((cluster, demo, config))
+}
+
+/// Takes the settings from the environment, except those that say where the operator's own things are.
+fn settings(args: &DevArgs, demo: &Demo) -> Raw {
+    let mut raw = Raw::from_environment();
+    for own in [
+        &settings::LISTEN_DATABASE_URL,
+        &settings::DATABASE_URL,
+        &settings::PG_ROOT_CERT,
+        &settings::SUPABASE_URL,
+        &settings::ISSUER,
+        &settings::JWKS_URL,
+        &settings::JWT_SECRET,
+        &settings::RESUME_SECRET,
+        &settings::TLS_CERT,
+        &settings::TLS_KEY,
+    ] {
+        raw.remove(own);
+    }
+    raw.set(&settings::DATABASE_URL, demo.gateway_url.clone().into());
+    raw.set(&settings::JWT_SECRET, demo.jwt_secret.clone());
+    raw.set(&settings::RESUME_SECRET, random_secret());
+    raw.set(&settings::LISTEN, args.listen.to_string().into());
+    raw
 }
 
 async fn serve(

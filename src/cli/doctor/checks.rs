@@ -1,4 +1,4 @@
-//! What `usher doctor` looks at, a function a check.
+//! The checks of `usher doctor`, one function each.
 
 use rustls::pki_types::CertificateDer;
 use tokio_postgres::Client;
@@ -8,6 +8,7 @@ use crate::cli::doctor::database;
 use crate::cli::doctor::finding::{Finding, expires, failed, ok, warning};
 use crate::cli::environment;
 use crate::cli::process;
+use crate::config::check::ConfigErrors;
 use crate::config::raw::Raw;
 use crate::config::{Config, certificate};
 use crate::keyring;
@@ -17,7 +18,7 @@ use crate::postgres::introspect;
 /// Files of the process that are no sockets.
 const FILES_BESIDE: u64 = 128;
 
-/// Checks everything that can be checked.
+/// Runs every check that the settings allow.
 pub(crate) async fn all(raw: &Raw) -> Vec<Finding> {
     let mut findings = Vec::new();
     let config = Config::from_raw(raw);
@@ -44,7 +45,7 @@ pub(crate) async fn all(raw: &Raw) -> Vec<Finding> {
     findings
 }
 
-fn settings(config: &Result<Config, crate::config::ConfigErrors>, findings: &mut Vec<Finding>) {
+fn settings(config: &Result<Config, ConfigErrors>, findings: &mut Vec<Finding>) {
     match config {
         Ok(config) => {
             findings.push(ok("settings", "all of them can be read"));
@@ -68,7 +69,7 @@ fn settings(config: &Result<Config, crate::config::ConfigErrors>, findings: &mut
     }
 }
 
-/// The file limit of this shell, which a service may have another of.
+/// The file limit of this process. A service may have another.
 fn files(connections_max: usize, findings: &mut Vec<Finding>) {
     let Ok((_, limit)) = rlimit::Resource::NOFILE.get() else {
         return;
@@ -130,7 +131,7 @@ async fn keys(config: &Config, findings: &mut Vec<Finding>) {
     });
 }
 
-/// Connects, and says over what.
+/// Connects, and reports whether TLS is in use.
 async fn reach(
     check: &'static str,
     target: &Target,
@@ -179,7 +180,7 @@ async fn reach(
     }
 }
 
-/// Whether a notification comes through where the gateway would listen.
+/// Checks that a notification arrives where the gateway would listen.
 async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Finding>) {
     let (Ok((listener, link)), Ok((notifier, other))) =
         (listen.connect().await, listen.connect().await)
@@ -222,7 +223,7 @@ async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Findin
     });
 }
 
-/// Whether queries go through a transaction pooler, which is fine for them.
+/// Reports whether queries go through a transaction pooler. That works.
 async fn queries(database: &Target, findings: &mut Vec<Finding>) {
     let (Ok((one, link)), Ok((other, other_link))) =
         (database.connect().await, database.connect().await)
