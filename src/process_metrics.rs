@@ -1,22 +1,20 @@
-//! What the operating system knows of this process, under the names that every Prometheus client library uses.
+//! Metrics of the process, under the names of every Prometheus client library.
 //!
-//! Read from `/proc` at each scrape; where there is none, as outside Linux, the metrics are absent.
+//! Each scrape reads them from `/proc`. Without it, as outside Linux, the metrics are absent.
 
 use std::fmt;
 use std::fs;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-/// Reads the process at each scrape.
 #[derive(Debug)]
 pub(crate) struct ProcessCollector;
 
-/// What one look found.
 struct Process {
     cpu_seconds: f64,
     start_time_seconds: f64,
@@ -27,69 +25,67 @@ struct Process {
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         if let Some(process) = Process::read() {
-            let cpu = ConstCounter::new(process.cpu_seconds);
-            let help = "User and system CPU time spent, in seconds";
-            cpu.encode(encoder.encode_descriptor(
+            encode(
+                &mut encoder,
                 "process_cpu_seconds",
-                help,
-                None,
-                cpu.metric_type(),
-            )?)?;
-            let start = ConstGauge::new(process.start_time_seconds);
-            let help = "Start time of the process since the Unix epoch, in seconds";
-            start.encode(encoder.encode_descriptor(
+                "User and system CPU time spent, in seconds",
+                &ConstCounter::new(process.cpu_seconds),
+            )?;
+            encode(
+                &mut encoder,
                 "process_start_time_seconds",
-                help,
-                None,
-                start.metric_type(),
-            )?)?;
-            for (name, help, bytes) in [
-                (
-                    "process_resident_memory_bytes",
-                    "Resident memory size, in bytes",
-                    process.resident_bytes,
-                ),
-                (
-                    "process_virtual_memory_bytes",
-                    "Virtual memory size, in bytes",
-                    process.virtual_bytes,
-                ),
-            ] {
-                let gauge = ConstGauge::new(bytes);
-                gauge.encode(encoder.encode_descriptor(
-                    name,
-                    help,
-                    None,
-                    gauge.metric_type(),
-                )?)?;
-            }
+                "Start time of the process since the Unix epoch, in seconds",
+                &ConstGauge::new(process.start_time_seconds),
+            )?;
+            encode(
+                &mut encoder,
+                "process_resident_memory_bytes",
+                "Resident memory size, in bytes",
+                &ConstGauge::new(process.resident_bytes),
+            )?;
+            encode(
+                &mut encoder,
+                "process_virtual_memory_bytes",
+                "Virtual memory size, in bytes",
+                &ConstGauge::new(process.virtual_bytes),
+            )?;
         }
-        for (name, help, files) in [
-            (
+        if let Some(files) = open_files() {
+            let help = "Number of open file descriptors";
+            encode(
+                &mut encoder,
                 "process_open_fds",
-                "Number of open file descriptors",
-                open_files(),
-            ),
-            (
+                help,
+                &ConstGauge::new(files),
+            )?;
+        }
+        let limit = getrlimit(Resource::Nofile).current;
+        if let Some(files) = limit.and_then(|limit| i64::try_from(limit).ok()) {
+            let help = "Maximum number of open file descriptors";
+            encode(
+                &mut encoder,
                 "process_max_fds",
-                "Maximum number of open file descriptors",
-                getrlimit(Resource::Nofile)
-                    .current
-                    .and_then(|limit| i64::try_from(limit).ok()),
-            ),
-        ] {
-            let Some(files) = files else { continue };
-            let gauge = ConstGauge::new(files);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+                help,
+                &ConstGauge::new(files),
+            )?;
         }
         Ok(())
     }
 }
 
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
 impl Process {
     fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name may hold anything, and ends with the last bracket. Counted from there, the fields of proc(5) are 3, 4, …
+        // The name may contain anything and ends with the last bracket. The fields after it are 3, 4, … of proc(5).
         let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let ticks = clock_ticks_per_second() as f64;
@@ -110,13 +106,14 @@ impl Process {
     }
 }
 
-/// Linux 6.2 and newer give the number as the size of the directory, which costs the same for any number of sockets.
+/// Counts the open file descriptors. Linux 6.2 and newer report the number as the directory's size, which is cheap for any
+/// number of sockets.
 fn open_files() -> Option<i64> {
     let size = fs::metadata("/proc/self/fd").ok()?.len();
     let count = if size > 0 {
         size
     } else {
-        // Without the one that lists them.
+        // Reading the directory opens one more.
         (fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1)
     };
     i64::try_from(count).ok()
