@@ -1,8 +1,8 @@
-//! An error and its causes in one line, for logs and for operators: a log in JSON shows no causes by itself.
+//! Formats an error with its causes in one line. A log in JSON shows no causes by itself.
 
 use std::{error::Error, iter::successors};
 
-/// What went wrong, and why, and why that.
+/// Returns the error and its causes, separated by colons.
 #[must_use]
 pub(crate) fn with_causes(error: &dyn Error) -> String {
     let chain = successors(Some(error), |error| (*error).source());

@@ -1,17 +1,17 @@
-//! The two text formats in which Prometheus reads metrics, and which of them a caller asks for.
+//! The two text formats of Prometheus metrics, and the choice between them.
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus text format 0.0.4, which every scraper reads and browsers show.
+    /// Prometheus text format 0.0.4. Every scraper reads it, and browsers show it.
     Text,
     /// OpenMetrics 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// Chooses by an `Accept` header: OpenMetrics where it is named, and not less wanted than plain text. A wildcard does
-    /// not name it: curl and browsers get what they can show.
+    /// Chooses by an `Accept` header: OpenMetrics if the header names it with at least the quality of plain text. A
+    /// wildcard means plain text, so that curl and browsers can show it.
     #[must_use]
     pub(crate) fn of_accept(accept: &str) -> Self {
         let (mut open_metrics, mut text) = (0.0, 0.0);
@@ -21,7 +21,7 @@ impl Format {
             let (mut quality, mut version) = (1.0, None);
             for (name, value) in parts.filter_map(|part| part.split_once('=')) {
                 match name.trim().to_ascii_lowercase().as_str() {
-                    // RFC 9110 §12.4.2; what is no number is not acceptable.
+                    // RFC 9110 §12.4.2. A quality that is not a number counts as 0.
                     "q" => quality = value.trim().parse::<f64>().unwrap_or(0.0),
                     "version" => version = Some(value.trim().trim_matches('"')),
                     _ => {}
@@ -42,7 +42,7 @@ impl Format {
         }
     }
 
-    /// The `Content-Type` of a text in this format.
+    /// Returns the `Content-Type` of this format.
     #[must_use]
     pub(crate) fn content_type(self) -> &'static str {
         match self {
@@ -52,8 +52,8 @@ impl Format {
     }
 }
 
-/// Rewrites OpenMetrics text as Prometheus text format 0.0.4. The samples are the same; a counter's family is named as its
-/// sample, with `_total`, and there are no units and no end mark.
+/// Converts OpenMetrics text to Prometheus text format 0.0.4. The samples stay the same. The name of a counter's family
+/// ends with `_total` there, and there are no units and no end mark.
 #[must_use]
 pub(crate) fn text_of(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
@@ -67,7 +67,7 @@ pub(crate) fn text_of(open_metrics: &str) -> String {
             words.next().unwrap_or_default(),
         );
         match (mark, what) {
-            // The type comes after the help and decides about the name of both.
+            // The type follows the help and determines the name of both.
             ("#", "HELP") => help = Some(rest),
             ("#", "TYPE") => {
                 let suffix = if rest == "counter" { "_total" } else { "" };

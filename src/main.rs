@@ -1,4 +1,4 @@
-//! The binary `usher`: parses the command line, runs the command, and says what went wrong.
+//! The binary `usher`: parses the command line, runs the command, and prints its error.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what was attempted and why it failed, the nearest reason first.
+/// Prints what failed, then its causes, the nearest first.
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("usher: {error}");
     for cause in error.chain().skip(1) {

@@ -1,4 +1,4 @@
-//! Finds environment variables that look like settings and are none: `USHER_TALY_HZ` would change nothing, in silence.
+//! Warns of misspelt settings: a variable such as `USHER_TALY_HZ` would change nothing.
 
 use std::{collections::BTreeSet, env, ffi::OsString};
 
@@ -6,21 +6,21 @@ use clap::CommandFactory as _;
 
 use crate::cli::Cli;
 
-/// What the names of the settings begin with.
+/// Prefix of our settings.
 const PREFIX: &str = "USHER_";
 
-/// What two names are compared without: `USHER_JWT_SECRET` is meant to be `SUPABASE_JWT_SECRET`.
+/// Prefixes that the comparison of two names ignores: `USHER_JWT_SECRET` resembles `SUPABASE_JWT_SECRET`.
 const PREFIXES: [&str; 2] = [PREFIX, "SUPABASE_"];
 
-/// What Kubernetes calls the variables that it makes for a Service named usher, or usher-something.
+/// Suffixes of the variables that Kubernetes sets for a Service named usher or usher-something.
 const KUBERNETES_SUFFIXES: [&str; 2] = ["_SERVICE_HOST", "_SERVICE_PORT"];
 
-/// One warning for each variable of this process that is no setting of any command.
+/// Returns one warning for each variable of this process that resembles a setting but is not a setting of any command.
 pub(crate) fn warnings() -> Vec<String> {
     unknown(env::vars_os())
 }
 
-/// Names the variables and the settings that they resemble, and never a value: it may be a secret.
+/// Names the variables and the settings that they resemble. Never shows a value, because it may be a secret.
 fn unknown(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
     let settings = settings();
     let unknown: BTreeSet<String> = variables
@@ -37,7 +37,7 @@ fn unknown(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String>
     unknown.into_iter().map(warning).collect()
 }
 
-/// Every environment variable of every command, as clap knows them.
+/// The environment variables of all commands, from clap.
 fn settings() -> BTreeSet<String> {
     let command = Cli::command();
     let commands = command.get_subcommands().chain([&command]);
@@ -47,8 +47,8 @@ fn settings() -> BTreeSet<String> {
         .collect()
 }
 
-/// The setting that a name resembles most, if it does so at all: up to a quarter of the letters may differ, and words may
-/// stand in another order.
+/// Returns the setting that a name resembles most, if any. Up to a quarter of the letters may differ, and the words may be
+/// in another order.
 fn nearest<'a>(name: &str, settings: &'a BTreeSet<String>) -> Option<&'a str> {
     let (ours, our_words) = (stem(name), words(name));
     let distance = |setting: &str| {
@@ -62,7 +62,7 @@ fn nearest<'a>(name: &str, settings: &'a BTreeSet<String>) -> Option<&'a str> {
     (distance <= (ours.len() / 4).max(2) && distance < ours.len()).then_some(setting)
 }
 
-/// A name without whose it is.
+/// A name without its prefix.
 fn stem(name: &str) -> &str {
     let stripped = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
     stripped.unwrap_or(name)
@@ -75,8 +75,8 @@ fn words(name: &str) -> String {
     words.join("_")
 }
 
-/// Whether Kubernetes, or a link of Docker, made the variable for a Service: `USHER_SERVICE_HOST`, or
-/// `USHER_PORT=tcp://10.0.0.1:4000` and what is derived from that.
+/// Returns whether Kubernetes, or a Docker link, set the variable for a Service: `USHER_SERVICE_HOST`, or
+/// `USHER_PORT=tcp://10.0.0.1:4000` and the variables derived from it.
 fn is_of_kubernetes(name: &str, value: &OsString) -> bool {
     let is_url = value.to_str().is_some_and(|value| {
         ["tcp://", "udp://", "sctp://"]

@@ -1,4 +1,4 @@
-//! `usher migrate`: the embedded schema on a real database.
+//! `usher migrate`: applies the embedded schema to a database, or rolls it back.
 
 use std::path::PathBuf;
 
@@ -15,28 +15,28 @@ use crate::postgres::migrations::{self, Down, Migration, MigrationState};
 const EXAMPLES: &str = "\
 Examples:
   usher migrate up --database-url 'postgres://postgres:…@db.<ref>.supabase.co:5432/postgres'
-  usher migrate up --shim       on a bare Postgres, which lacks Supabase's roles and tables
-  usher migrate down            takes back the newest one
-  usher migrate down --to 0     takes back everything
+  usher migrate up --shim       for a Postgres without Supabase's roles and tables
+  usher migrate down            rolls back the newest migration
+  usher migrate down --to 0     rolls back everything
 
-The record is the Supabase CLI's own (supabase_migrations.schema_migrations).";
+Applied migrations are recorded where the Supabase CLI records them (supabase_migrations.schema_migrations).";
 
-/// What `usher migrate` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct MigrateArgs {
     #[command(subcommand)]
     action: Action,
 
-    /// Database URL for a role that owns the schema (Supabase: postgres), direct or through a session pooler.
+    /// Database URL for a role that owns the schema (Supabase: postgres): a direct connection or a session pooler.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = secret_parser())]
     database_url: Option<SecretString>,
 
-    /// File that holds the database URL.
+    /// File that contains the database URL.
     #[arg(long, global = true, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
 
-    /// Authority that signs the database's certificate: a PEM file, or the PEM text. Default: the system's.
+    /// Certificate authority that signed the database's certificate: a PEM file, or the PEM text itself. Default: the
+    /// system's authorities.
     #[arg(
         long,
         global = true,
@@ -49,19 +49,19 @@ pub(crate) struct MigrateArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Apply what is pending.
+    /// Apply the pending migrations.
     Up {
-        /// First give a bare Postgres what Supabase has: roles, auth, storage. Refused on a Supabase project.
+        /// First create Supabase's roles, auth and storage in a plain Postgres. Refused on a Supabase project.
         #[arg(long)]
         shim: bool,
     },
-    /// Take back the newest migration, or as far as --to.
+    /// Roll back the newest migration, or all after --to.
     Down {
-        /// The version that stays as the newest; 0 takes back everything.
+        /// Version that remains the newest; 0 rolls back everything.
         #[arg(long, value_name = "VERSION")]
         to: Option<String>,
     },
-    /// List the migrations, and whether each is applied.
+    /// List the migrations and their state.
     Status,
 }
 
@@ -69,7 +69,7 @@ enum Action {
 ///
 /// # Errors
 ///
-/// Where the database cannot be reached or a file fails.
+/// If the database cannot be reached or a migration fails.
 pub(crate) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let mut client = connect(&args).await?;
     match args.action {
@@ -110,7 +110,7 @@ async fn connect(args: &MigrateArgs) -> anyhow::Result<Client> {
         );
     }
     let (client, link) = target.connect().await?;
-    // Ends with its client; an error of the connection comes back from the query that it hit.
+    // The task ends with the client. A query that hits an error of the connection returns it.
     tokio::spawn(link.drive());
     Ok(client)
 }

@@ -1,9 +1,7 @@
-//! The command line: what each command takes, and in which order it does things.
+//! The command line: one module per command, and what the commands share.
 //!
-//! Errors are `anyhow` here: they end the process, and `main` prints them with their causes. Read in this order:
-//! [`serve`], `dev`, [`migrate`], [`doctor`] with `examine` and
-//! `examine_database` (what it looks at) and `finding` (what it says), [`token`], `load`, `environment` (misspelt
-//! settings), `process` (signals, logs, limits, clock). `dev` and `load` are features.
+//! `environment` finds misspelt settings. `process` handles signals, logs, the file limit and output. An error ends the
+//! process; `main` prints it with its causes. `dev` and `load` are features.
 
 #[cfg(feature = "dev")]
 pub(crate) mod dev;
@@ -22,15 +20,15 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  usher dev                             everything on this machine, with nothing set up
-  usher dev --listen 4001               a second one beside it
-  usher migrate up                      the schema, on DATABASE_URL
-  usher doctor                          what is wrong with the settings or the database
-  usher serve                           the gateway in front of a real database
-  usher token --sub <uuid> --ttl 1h     a token to try it with
-  usher load --url ws://… --session …   a thousand viewers, and what they saw
+  usher dev                             run a demo on this machine, without any setup
+  usher dev --listen 4001               run a second demo
+  usher migrate up                      apply the schema to DATABASE_URL
+  usher doctor                          find mistakes in the settings and the database
+  usher serve                           run the gateway in front of your database
+  usher token --sub <uuid> --ttl 1h     print an access token for a test
+  usher load --url ws://… --session …   connect a thousand viewers and report what they received
 
-Every flag has an environment variable; a secret can also come from a file (NAME_FILE).";
+Settings of `usher serve` are flags and environment variables. A secret can also come from a file (NAME_FILE).";
 
 /// A lightweight realtime fan-out gateway in front of Supabase.
 #[derive(Debug, Parser)]
@@ -42,29 +40,29 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything on this machine: a throwaway Postgres, the schema, a demo, the gateway, the pages.
+    /// Run a demo on this machine: a temporary Postgres, the schema, demo data, the gateway and its pages.
     #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
     /// Run the gateway in front of a database.
     Serve(Box<serve::ServeArgs>),
-    /// Apply the schema, take it back, or see what is applied.
+    /// Apply the schema, roll it back, or list what is applied.
     Migrate(migrate::MigrateArgs),
     /// Check a configuration end to end: settings, database, TLS, LISTEN, schema, roles, keys.
     Doctor(Box<doctor::DoctorArgs>),
     /// Mint an access token for development.
     Token(token::TokenArgs),
-    /// Drive a gateway with viewers and writers, and report what they saw.
+    /// Load a gateway with viewers and writers, and report what they received.
     #[cfg(feature = "load")]
     Load(Box<load::args::LoadArgs>),
 }
 
-/// Runs the command; says what the process ends with.
+/// Runs the command and returns the exit code.
 ///
 /// # Errors
 ///
-/// Whatever ends it, with what was attempted.
+/// If the command fails.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    // Those that log, or report, say it there.
+    // The other commands log or report the warnings themselves.
     let warns_here = match cli.command {
         Command::Migrate(_) | Command::Token(_) => true,
         #[cfg(feature = "load")]

@@ -1,4 +1,4 @@
-//! What concerns the process: its signals, its logs, its file limit, its clock, its standard output.
+//! The process: its signals, logs, file limit, clock and output.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -13,11 +13,11 @@ use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
 use crate::config::{Config, LogFormat, LogSettings};
 
-/// Files that are not client sockets: the database, the listener, logs, the runtime's own.
+/// File descriptors that are not client sockets: the database, the listener, logs, the runtime.
 const FILES_RESERVED: u64 = 128;
 
-/// Cancels the token at the first SIGINT or SIGTERM. A second one ends the process at once: what the watchdog of a
-/// throwaway cluster guards is cleaned up even so.
+/// Cancels the token at the first SIGINT or SIGTERM. A second signal ends the process immediately; the watchdog of a
+/// temporary Postgres still cleans up.
 pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
@@ -34,26 +34,26 @@ pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
-    // Both are cancel-safe: a signal that is not taken here is taken by the next call.
+    // Both are cancel-safe: the next call receives a signal that this one did not.
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
 }
 
-#[expect(clippy::exit, reason = "somebody asked twice, and is not to wait")]
+#[expect(clippy::exit, reason = "the user asked twice")]
 fn exit_at_once() -> ! {
     std::process::exit(130)
 }
 
 /// Sends logs to standard error; standard output is for results.
 pub(crate) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
-    // The pool warns of each connection on its own; that the database is away, the listener says once.
+    // The pool would warn about each connection. The listener logs once that the database is unreachable.
     let filter = format!("deadpool=error,{}", settings.filter);
     let filter = EnvFilter::try_new(filter).context("read the log filter")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // Where nobody reads the log any more, the fallback would print to the same closed pipe, and panic.
+        // If the pipe of the log is closed, the fallback would print to the same pipe and panic.
         .log_internal_errors(false)
         .with_writer(io::stderr);
     let initialised = match settings.format {
@@ -66,7 +66,7 @@ pub(crate) fn init_logs(settings: &LogSettings) -> anyhow::Result<()> {
     initialised.context("start the logs")
 }
 
-/// Raises the file limit as far as it goes, and takes no more sockets than it allows.
+/// Raises the file limit as far as possible, and lowers `connections_max` to it if necessary.
 pub(crate) fn raise_file_limit(config: &mut Config) {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
@@ -110,13 +110,13 @@ pub(crate) fn unix_now_ms() -> u64 {
     })
 }
 
-/// Writes a result to standard output. That nobody reads it any more is no reason to end.
+/// Writes a result to standard output. A closed pipe is not an error.
 pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
-/// Writes a warning to standard error, for commands that keep no log.
+/// Writes a warning to standard error, for commands without a log.
 pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr().lock(), "usher: warning: {text}");
 }

@@ -1,4 +1,4 @@
-//! `usher serve`: the gateway in front of a database that is somebody else's.
+//! `usher serve`: runs the gateway in front of a database.
 
 use clap::Args;
 use sd_notify::NotifyState;
@@ -17,10 +17,9 @@ Example:
   SUPABASE_URL='https://<ref>.supabase.co' \\
   USHER_RESUME_SECRET_FILE=/run/secrets/resume USHER_LISTEN=0.0.0.0:4000 usher serve
 
-The database needs the schema first: `usher migrate up`, as a role that may change it, and then
+Apply the schema first, as a role that may change it: `usher migrate up`. Then set a password:
   alter role usher_gateway password '…';";
 
-/// What `usher serve` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct ServeArgs {
@@ -28,11 +27,11 @@ pub(crate) struct ServeArgs {
     raw: Raw,
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal stops it.
 ///
 /// # Errors
 ///
-/// Where the settings are wrong or the gateway cannot start.
+/// If a setting is wrong or the gateway cannot start.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = Config::from_raw(&args.raw)?;
     config.warnings.extend(environment::warnings());

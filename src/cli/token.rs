@@ -22,41 +22,40 @@ use usher_core::{
 const EXAMPLES: &str = "\
 Examples:
   usher token --sub 6f1d2c3b-0a49-4b5e-8c7d-1e2f3a4b5c6d --ttl 8h
-  usher token --anonymous                   a new user, as signInAnonymously() makes one
-  usher token --role anon --ttl 365d        what Supabase calls the anon key
+  usher token --anonymous                   for a new user, as from signInAnonymously()
+  usher token --role anon --ttl 365d        like Supabase's anon key
   usher token --sub <uuid> --claim 'app_metadata={\"plan\":\"gold\"}' --claim aal='\"aal2\"'
   usher token --sub <uuid> --key signing-key.json
 
-The secret signs with HS256: a project's legacy secret, or what `usher dev` prints. A project that signs with keys takes
-the tokens of its own keys alone: `supabase gen signing-key --algorithm ES256` makes one, and --key signs with it. A
-user's row in public.profiles is made by signing up, not by a token.";
+The secret signs with HS256. It is a project's legacy secret, or the one that `usher dev` prints. A project with signing
+keys accepts only tokens of its keys: make one with `supabase gen signing-key --algorithm ES256`, and sign with --key.
+Signing up creates the user's row in public.profiles; a token does not.";
 
-/// What `usher token` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TokenArgs {
-    /// The user's uuid; required for the role authenticated.
+    /// UUID of the user. Required for the role authenticated.
     #[arg(long, value_name = "UUID")]
     sub: Option<UserId>,
 
-    /// The role, anon or authenticated; the gateway refuses all others. Default: authenticated with --sub, else anon.
+    /// Role: anon or authenticated. The gateway refuses others. Default: authenticated with --sub, else anon.
     #[arg(long, value_name = "ROLE")]
     role: Option<String>,
 
-    /// A user who signed in anonymously: authenticated, with is_anonymous. Without --sub a new one.
+    /// Mint a token of an anonymous user: authenticated, with is_anonymous. Without --sub, for a new user.
     #[arg(long, conflicts_with = "role")]
     anonymous: bool,
 
-    /// A further claim, its value as JSON; may be repeated. It takes the place of one that would be there anyway.
+    /// Add a claim, its value as JSON. Can be repeated. Replaces a claim of the same name.
     #[arg(long = "claim", value_name = "NAME=JSON", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
 
-    /// How long it is valid, as in 90s, 15m, 8h, 7d; a bare number is seconds.
+    /// Lifetime, such as 90s, 15m, 8h or 7d. A number alone means seconds.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_ttl)]
     ttl: Duration,
 
-    /// The issuer. Default: the first of USHER_ISSUER, or the auth server of SUPABASE_URL, as the gateway then expects;
-    /// else none.
+    /// Issuer (claim iss). Default: the first of USHER_ISSUER, or the auth server of SUPABASE_URL, as the gateway
+    /// expects; otherwise none.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
 
@@ -66,15 +65,16 @@ pub(crate) struct TokenArgs {
     #[arg(long, env = "SUPABASE_URL", hide = true)]
     supabase_url: Option<String>,
 
-    /// File with a private key (JWK, or a list of them: the first) that signs instead of the secret: ES256, RS256, EdDSA.
+    /// File with a private key (ES256, RS256, EdDSA) that signs instead of the secret: a JWK, or a list of which the first
+    /// counts.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 
-    /// The secret that signs it (HS256), 32 bytes or more.
+    /// Secret that signs the token (HS256), at least 32 bytes.
     #[arg(long, env = "SUPABASE_JWT_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret_parser())]
     secret: Option<SecretString>,
 
-    /// File that holds the secret.
+    /// File that contains the secret.
     #[arg(long, env = "SUPABASE_JWT_SECRET_FILE", value_name = "FILE")]
     secret_file: Option<PathBuf>,
 }
@@ -83,7 +83,7 @@ pub(crate) struct TokenArgs {
 ///
 /// # Errors
 ///
-/// Where there is nothing to sign with, or a user's role has no user.
+/// If no secret or key is given, or the role authenticated lacks a user.
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let key = args.signing_key()?;
     let mut payload = payload(&args.claims()?, process::unix_now(), args.ttl);

@@ -1,4 +1,4 @@
-//! What `usher doctor` looks at in a database, a function a check.
+//! The checks of `usher doctor` in a database, one function each.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use crate::postgres::expected_schema::ExpectedSchema;
 use crate::postgres::introspect::{self, Bucket, DatabaseRole, Function, Objects, ServerSettings};
 use crate::postgres::store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS};
 
-/// What tells the gateway's role of the buckets, which it may not read.
+/// The function that returns the buckets. The gateway's role may not read them itself.
 const BUCKET_SETTINGS: &str = "usher.bucket_settings";
-/// The buckets of the migration, with the bytes that a file may have.
+/// The buckets that the migrations create, with the largest file in bytes.
 const BUCKETS: [(&str, i64); 2] = [("avatars", 1_048_576), ("posters", 5_242_880)];
-/// The kinds of files that they take.
+/// The kinds of files that they accept.
 const PICTURES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
 /// The oldest Postgres that the migrations run on.
 const VERSION_MIN: i32 = 150_000;
-/// A clock that is further off voids tokens too late, or too early.
+/// Difference of the clocks from which on tokens are voided too late or too early.
 const SKEW_MAX_MS: u64 = 1_000;
 
-/// Checks what is in a database, as the role that the client is.
+/// Runs every check, as the client's role.
 pub(crate) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
     let asked = async {
         let server = introspect::server(client).await?;
@@ -57,7 +57,7 @@ pub(crate) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Fi
     }
 }
 
-/// What the gateway sets for its own connections, other writers may not set for theirs.
+/// The gateway sets the isolation level of its own connections; other writers may not.
 fn isolation(level: Result<Option<String>, tokio_postgres::Error>, findings: &mut Vec<Finding>) {
     findings.push(match level {
         Ok(Some(level)) if level != "read committed" => ok(
@@ -72,7 +72,7 @@ fn isolation(level: Result<Option<String>, tokio_postgres::Error>, findings: &mu
     });
 }
 
-/// Whether the buckets are as the migration makes them where there are none: one that was there before stays as it is.
+/// Compares the buckets with those that the migrations create. The migrations do not change an existing bucket.
 fn buckets(found: Result<Vec<Bucket>, tokio_postgres::Error>, findings: &mut Vec<Finding>) {
     let found = match found {
         Ok(found) => found,
@@ -146,11 +146,11 @@ fn version(server: &ServerSettings, findings: &mut Vec<Finding>) {
     });
 }
 
-/// Whether a gateway beside all that is connected already finds room: its pool, and LISTEN.
+/// Checks that the database has enough free connections for a gateway: its pool and LISTEN.
 fn headroom(server: &ServerSettings, pool_size: usize, findings: &mut Vec<Finding>) {
     let wanted = i64::try_from(pool_size).unwrap_or(i64::MAX) + 1;
     for room in &server.rooms {
-        // This check's own connection will be gone.
+        // The connection of this check will be closed by then.
         let free = room.max - room.taken + 1;
         let found = format!(
             "{free} of the {} that {} takes are free; a gateway needs {wanted}",

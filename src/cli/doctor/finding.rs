@@ -1,4 +1,4 @@
-//! What a check of `usher doctor` found.
+//! The finding of a check of `usher doctor`.
 
 use std::time::Duration;
 
@@ -6,10 +6,9 @@ use serde::Serialize;
 
 use crate::cli::process;
 
-/// A certificate is renewed before it has so little left.
+/// Remaining lifetime of a certificate that deserves a warning. Renewal normally happens earlier.
 const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 
-/// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
@@ -18,7 +17,6 @@ pub(crate) enum Severity {
     Failed,
 }
 
-/// What a check found.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) check: &'static str,

@@ -1,6 +1,6 @@
-//! `usher doctor`: looks a configuration over from end to end, and says what to do about what it finds.
+//! `usher doctor`: checks the settings and the database, and says how to fix what is wrong.
 //!
-//! Uses what `usher serve` would use, and changes nothing. It runs for the operator: hosts show, secrets never do.
+//! It uses the settings of `usher serve` and changes nothing. It shows hosts to the operator, but never secrets.
 
 mod checks;
 mod database;
@@ -17,11 +17,10 @@ use crate::cli::process;
 use crate::config::raw::Raw;
 
 const EXAMPLE: &str = "\
-Takes the settings of `usher serve`, from the environment and as flags, and ends with 1 where something failed:
+Takes the settings of `usher serve`, from the environment and as flags. The exit code is 1 if a check failed.
   set -a; . /etc/usher/usher.env; usher doctor
   usher doctor --json | jq '.findings[] | select(.verdict != \"ok\")'";
 
-/// What `usher doctor` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct DoctorArgs {
@@ -39,10 +38,10 @@ struct Report<'a> {
     findings: &'a [Finding],
 }
 
-/// Examines, and reports.
+/// Runs the checks and prints their findings.
 ///
 /// # Errors
-/// Where a check failed.
+/// If a check failed.
 pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let findings = checks::all(&args.raw).await;
     let failed = findings
@@ -66,7 +65,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A finding for people.
+/// Formats a finding for a person.
 fn line(finding: &Finding, is_coloured: bool) -> String {
     let (word, colour) = match finding.verdict {
         Severity::Ok => ("ok     ", 32),
