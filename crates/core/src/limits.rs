@@ -154,7 +154,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     HISTORY_MAX as usize <= PAGE_EVENTS_MAX,
-    "a history is one page at most"
+    "a history must fit one page"
 );
 const _: () = assert!(SUBSCRIPTIONS_PER_PEER_MAX >= QUERIES_IN_FLIGHT_PER_PEER_MAX);
 
@@ -411,7 +411,7 @@ const _: () = assert!(
 /// How long a client may take for the TLS handshake.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The interval at which the certificate's files are read again. A renewed certificate is served well before the
+/// The interval at which the certificate's files are read again. The gateway serves a renewed certificate well before the
 /// old one expires.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -40,8 +40,8 @@ fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
-/// Searches for the highest rate that the gateway serves in time. Raises the rate until one is too high, then narrows
-/// the range.
+/// Searches for the highest rate that the gateway serves in time. Raises the rate until one
+/// is too high, then narrows the range.
 #[derive(Clone, Debug)]
 pub(crate) struct LimitSearch {
     good: Option<f64>,

@@ -75,7 +75,7 @@ pub struct ResumePoint {
 pub struct NewMessage {
     /// The session to write to.
     pub session: SessionId,
-    /// The checked text.
+    /// The text of the message.
     pub body: Body,
     /// The client's id for the message.
     pub nonce: Option<Nonce>,

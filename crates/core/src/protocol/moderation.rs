@@ -1,8 +1,7 @@
 //! Parses the calls of streamers and moderators into types that hold only valid values.
 //!
 //! The rules are those of client frames: an unknown key is ignored, and a value of the wrong type or out of range
-//! causes a refusal that names the field. The database decides which callers may make
-//! a call.
+//! causes a refusal that names the field. The database decides whether a caller may make a call.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;

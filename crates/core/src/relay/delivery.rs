@@ -1,5 +1,5 @@
-//! The values that pass between a router and its surroundings: positions, pages of the log, questions to the log, turns of
-//! a subscription, and the sink for bytes.
+//! The values that pass between a router and its shell: positions, log pages, reads of the log, changes of
+//! subscriptions, and the sink for bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::relay::snapshot::Snapshot;
 /// Accepts bytes for receivers.
 pub trait Sink {
     /// Offers bytes to a receiver. Returns false if the receiver can take nothing at the moment; then nothing was
-    /// taken. The receiver reports when it can take bytes again, and [`Router::catch_up`] continues from its cursor.
+    /// taken. The receiver reports when it can take bytes again, and
+    /// [`Router::catch_up`](crate::relay::router::Router::catch_up) continues from its cursor.
     fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool;
 }
 

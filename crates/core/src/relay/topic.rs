@@ -143,7 +143,7 @@ impl Topic {
         }
     }
 
-    /// Handles a notification. Returns the reason to read the log, if there is one.
+    /// Handles a notification. Returns the reason to read the log, or `None`.
     pub(crate) fn on_notice(&mut self, notice: &Notice) -> Option<RefillCause> {
         self.seen = self.seen.max(notice.seq);
         let Some(history) = &mut self.history else {
