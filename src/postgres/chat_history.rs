@@ -3,7 +3,8 @@
 use tokio_postgres::types::Type;
 
 use crate::postgres::settings::begin_read_only;
-use crate::postgres::store::{ACT_AS, Parameter, Store, StoreError, classify, not_begun, query};
+use crate::postgres::store::{Parameter, Store, StoreError, query};
+use crate::postgres::transaction::as_caller;
 use usher_core::auth::identity::Identity;
 use usher_core::limits::READ_LOCK_WAIT;
 use usher_core::protocol::id::{MessageId, Seq, SessionId};
@@ -51,8 +52,6 @@ impl Store {
             Before::Message { at_us, id } => (None, Some(at_us), Some(id.0)),
         };
         let count = i32::from(count);
-        let (role, claims) = (identity.role.as_str(), &*identity.claims);
-        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
         let begin = begin_read_only(READ_LOCK_WAIT);
         let page: [Parameter<'_>; 5] = [
             (&session.0, Type::UUID),
@@ -63,21 +62,9 @@ impl Store {
         ];
         let read = async {
             let client = self.client().await?;
-            // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
-            let (begun, acting, rows, committed) = futures::join!(
-                client.batch_execute(&begin),
-                query(&client, ACT_AS, &caller),
-                query(
-                    &client,
-                    "select messages, next from usher.messages_before($1, $2, $3, $4, $5)",
-                    &page,
-                ),
-                client.batch_execute("commit"),
-            );
-            begun.map_err(not_begun)?;
-            acting?;
-            let rows = rows?;
-            committed.map_err(classify)?;
+            let sql = "select messages, next from usher.messages_before($1, $2, $3, $4, $5)";
+            let rows = query(&client, sql, &page);
+            let rows = as_caller(&client, &begin, identity, rows).await?;
             let row = rows.first();
             Ok(ChatPage {
                 messages: row.map(|row| row.get(0)).unwrap_or_default(),

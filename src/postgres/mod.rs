@@ -4,8 +4,8 @@
 //!
 //! * [`connect`]: from a URL to a connection, with [`tls`] and [`connect_error`].
 //! * [`listener`]: LISTEN, with the probe that notices a dead connection.
-//! * [`store`]: queries, with `settings` (what each transaction sets) and [`log_limiter`]; [`chat_history`] and
-//!   [`moderation`] hold the larger ones.
+//! * [`store`]: queries, with `transaction` (the caller's rights), `settings` (what each transaction sets) and
+//!   [`log_limiter`]; [`chat_history`] and [`moderation`] hold the larger ones.
 //! * [`batcher`]: writes, many in one transaction, with `batch` (its SQL).
 //! * [`migrations`]: the embedded schema, with `migration_advice`; [`expected_schema`] and [`introspect`] compare it with
 //!   what a database has.
@@ -26,3 +26,4 @@ pub(crate) mod moderation;
 mod settings;
 pub mod store;
 pub(crate) mod tls;
+mod transaction;

@@ -13,11 +13,12 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
+use tokio_postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
-use crate::postgres::settings::of_callers;
-use crate::postgres::store::{ACT_AS, Parameter, Store, StoreError, classify, not_begun};
+use crate::postgres::settings::{begin_of_callers, of_callers};
+use crate::postgres::store::{Parameter, Store, StoreError, classify, query};
+use crate::postgres::transaction::{as_caller, become_caller, not_begun};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
     BUSY_AFTER, CALL_BANS_MAX, LOCK_PAUSE_MIN, LOCK_WAIT_MIN, MODERATIONS_IN_FLIGHT_MAX,
@@ -102,23 +103,63 @@ impl Store {
         act: &Act,
         lock_wait: Duration,
     ) -> Result<ActResult, StoreError> {
-        let done = async {
-            let mut client = self.client().await?;
-            // Dropped before the commit, it is rolled back.
-            let transaction = begin(&mut client, lock_wait).await?;
-            let outcome = match perform(&transaction, identity, act).await {
-                Ok(outcome) => outcome,
-                Err(error) => return refused(error),
-            };
-            if outcome.is_ok() {
-                let committed = transaction.commit().await;
-                if let Err(error) = committed {
-                    return refused(error);
-                }
-            }
-            Ok(outcome)
+        match self.deadline(self.commit(identity, act, lock_wait)).await {
+            Err(StoreError::Refused(error)) => self.refusal(error).await.map(Err),
+            outcome => outcome,
+        }
+    }
+
+    async fn commit(
+        &self,
+        identity: &Identity,
+        act: &Act,
+        lock_wait: Duration,
+    ) -> Result<ActResult, StoreError> {
+        let mut client = self.client().await?;
+        // Dropping the transaction before the commit rolls it back.
+        let transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::ReadCommitted)
+            .read_only(false)
+            .deferrable(false)
+            .start()
+            .await
+            .map_err(not_begun)?;
+        become_caller(&*transaction, &of_callers(lock_wait), identity).await?;
+        let outcome = perform(&transaction, act).await.map_err(classify)?;
+        if outcome.is_ok() {
+            transaction.commit().await.map_err(classify)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Names the refusal behind an error of a statement, as `usher.refusal_of` names it for the batches.
+    ///
+    /// # Errors
+    /// The same error if it is not about the caller.
+    async fn refusal(&self, error: tokio_postgres::Error) -> Result<Refusal, StoreError> {
+        let Some(db_error) = error.as_db_error() else {
+            return Err(StoreError::Refused(error));
         };
-        self.deadline(done).await
+        let (state, constraint) = (db_error.code().code(), db_error.constraint());
+        if let Some(refusal) = constraint.and_then(by_constraint) {
+            return Ok(refusal);
+        }
+        let sql = "select r.refusal from usher.refusal_of($1, $2) as r";
+        let parameters: [Parameter<'_>; 2] = [(&state, Type::TEXT), (&constraint, Type::TEXT)];
+        let rows = self.rows(sql, &parameters).await?;
+        let code = rows.first().and_then(|row| RefusalCode::parse(row.get(0)));
+        match code.filter(|code| *code != RefusalCode::Internal) {
+            // The messages of the schema's own states are written for clients.
+            Some(code) if state.starts_with("US") => {
+                Ok(Refusal::new(code, db_error.message().to_owned()))
+            }
+            Some(RefusalCode::Forbidden) => Ok(Refusal::new(
+                RefusalCode::Forbidden,
+                "only the streamer and the moderators of the session may do this, and nobody to those above them",
+            )),
+            Some(_) | None => Err(StoreError::Refused(error)),
+        }
     }
 
     /// Reads the catalogue as the caller: movies whose title has `search` in it, by title; each is a JSON object.
@@ -176,49 +217,21 @@ impl Store {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<String>, StoreError> {
-        let rows = async {
-            let mut client = self.client().await?;
-            let transaction = begin(&mut client, READ_LOCK_WAIT).await?;
-            act_as(&transaction, identity).await.map_err(classify)?;
-            let rows = transaction.query_typed(sql, parameters).await;
-            let rows = rows.map_err(classify)?;
-            transaction.rollback().await.map_err(classify)?;
-            Ok(rows.iter().map(|row| row.get(0)).collect())
+        let begin = begin_of_callers(READ_LOCK_WAIT);
+        let read = async {
+            let client = self.client().await?;
+            let rows = query(&client, sql, parameters);
+            as_caller(&client, &begin, identity, rows).await
         };
-        self.deadline(rows).await
+        let rows = self.deadline(read).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
-}
-
-/// Begins a transaction of a caller, under the settings that the gateway relies on.
-async fn begin(client: &mut Client, lock_wait: Duration) -> Result<Transaction<'_>, StoreError> {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::ReadCommitted)
-        .read_only(false)
-        .deferrable(false)
-        .start()
-        .await
-        .map_err(not_begun)?;
-    let set = transaction.batch_execute(&of_callers(lock_wait)).await;
-    set.map_err(classify)?;
-    Ok(transaction)
-}
-
-async fn act_as(
-    transaction: &Transaction<'_>,
-    identity: &Identity,
-) -> Result<(), tokio_postgres::Error> {
-    let (role, claims) = (identity.role.as_str(), &*identity.claims);
-    let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
-    transaction.query_typed(ACT_AS, &caller).await.map(drop)
 }
 
 async fn perform(
     transaction: &Transaction<'_>,
-    identity: &Identity,
     act: &Act,
 ) -> Result<ActResult, tokio_postgres::Error> {
-    act_as(transaction, identity).await?;
     // What the caller may not see is not there; what it sees and cannot change is forbidden.
     if !is_seen(transaction, act).await? {
         let message = "no such thing, or not for this caller";
@@ -389,20 +402,9 @@ async fn one(
     Ok(rows.first().map(|row: &Row| row.get(0)))
 }
 
-/// What the database raised: the name of a refusal, or an error that is not about the caller.
-fn refused(error: tokio_postgres::Error) -> Result<ActResult, StoreError> {
-    let refusal = error.as_db_error().and_then(|error| {
-        let (code, constraint) = (error.code().code(), error.constraint());
-        by_constraint(constraint).or_else(|| by_state(code, error.message()))
-    });
-    match refusal {
-        Some(refusal) => Ok(Err(refusal)),
-        None => Err(classify(error)),
-    }
-}
-
-fn by_constraint(constraint: Option<&str>) -> Option<Refusal> {
-    let (code, message) = match constraint? {
+/// The refusals of constraints that only an act of moderation can violate.
+fn by_constraint(constraint: &str) -> Option<Refusal> {
+    let (code, message) = match constraint {
         "voting_sessions_one_open_key" => (
             RefusalCode::Conflict,
             "another voting is open in this session: close it first",
@@ -415,25 +417,4 @@ fn by_constraint(constraint: Option<&str>) -> Option<Refusal> {
         _ => return None,
     };
     Some(Refusal::new(code, message))
-}
-
-/// The messages of our own states are written to be shown.
-fn by_state(state: &str, message: &str) -> Option<Refusal> {
-    let code = match state {
-        "US002" => RefusalCode::Banned,
-        "US003" => RefusalCode::SessionEnded,
-        "US004" => RefusalCode::Forbidden,
-        "US005" => RefusalCode::NotFound,
-        "US007" => RefusalCode::BadRequest,
-        "US008" => RefusalCode::VotingClosed,
-        "US009" => RefusalCode::Conflict,
-        "US010" => RefusalCode::RateLimited,
-        "42501" => {
-            let message = "only the streamer and the moderators of the session may do this, \
-                           and nobody to those above them";
-            return Some(Refusal::new(RefusalCode::Forbidden, message));
-        }
-        _ => return None,
-    };
-    Some(Refusal::new(code, message.to_owned()))
 }

@@ -30,6 +30,12 @@ macro_rules! settings {
     };
 }
 
+macro_rules! callers_path {
+    () => {
+        "set local search_path = public, extensions"
+    };
+}
+
 /// Begins a transaction whose statements wait for a lock so long at most. An acknowledgement means durable, so a commit
 /// that does not wait for the disk is not taken over; one that waits for more than the disk is.
 pub(crate) fn begin(lock_wait: Duration) -> String {
@@ -53,13 +59,18 @@ pub(crate) fn begin_read_only(lock_wait: Duration) -> String {
     )
 }
 
-/// Sets what a caller's own statements run under, in a transaction that has begun; they wait for a lock so long at most.
-/// They look where PostgREST lets them look, since an app's own triggers may rely on it.
+/// Sets what a caller's own statements run under, in a transaction that has begun. Each waits for a lock for `lock_wait`
+/// at most. The search path is PostgREST's, because an app's own triggers may rely on it.
 pub(crate) fn of_callers(lock_wait: Duration) -> String {
     format!(
-        concat!(settings!(), "; set local search_path = public, extensions"),
+        concat!(settings!(), "; ", callers_path!()),
         milliseconds(lock_wait)
     )
+}
+
+/// Begins a transaction as [`begin`] does, with the search path of [`of_callers`].
+pub(crate) fn begin_of_callers(lock_wait: Duration) -> String {
+    format!("{}; {}", begin(lock_wait), callers_path!())
 }
 
 /// A lock timeout. Never 0, which would be none.

@@ -18,6 +18,7 @@ use crate::postgres::access::access;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::moderation::Moderations;
 use crate::postgres::settings::begin;
+use crate::postgres::transaction::{as_caller, as_oneself};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{
     DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, LOCK_WAIT_APART, PAGE_BYTES_MAX,
@@ -32,7 +33,7 @@ use usher_core::relay::snapshot::{Admission, Snapshot};
 use usher_core::relay::tally::Tally;
 
 /// What the gateway calls in schema `usher` as itself.
-pub(crate) const OWN_FUNCTIONS: [&str; 15] = [
+pub(crate) const OWN_FUNCTIONS: [&str; 16] = [
     "admit_many",
     "cast_votes",
     "channel_names",
@@ -43,6 +44,7 @@ pub(crate) const OWN_FUNCTIONS: [&str; 15] = [
     "events_after",
     "heads",
     "post_messages",
+    "refusal_of",
     "session_of",
     "session_snapshot",
     "tallies",
@@ -75,10 +77,6 @@ pub enum StoreError {
         source: serde_json::Error,
     },
 }
-
-/// Makes a caller of a transaction: its role and its claims.
-pub(crate) const ACT_AS: &str =
-    "select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The columns of a [`Standing`], for a select list.
 pub(crate) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
@@ -395,25 +393,19 @@ impl Store {
         identity: &Identity,
     ) -> Result<(Option<String>, Option<String>), StoreError> {
         let client = self.client().await?;
-        let (role, claims) = (identity.role.as_str(), &*identity.claims);
-        let caller: [Parameter<'_>; 2] = [(&role, Type::TEXT), (&claims, Type::TEXT)];
         let begin = begin(READ_LOCK_WAIT);
         let subject: [Parameter<'_>; 1] = [(&session.0, Type::UUID)];
-        // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
-        let (begun, acting, admit, oneself, snapshot, committed) = futures::join!(
-            client.batch_execute(&begin),
-            query(&client, ACT_AS, &caller),
-            query(&client, "select usher.admit($1)::text", &subject),
-            client.batch_execute("set local role none"),
-            query(&client, "select usher.session_snapshot($1)::text", &subject),
-            client.batch_execute("commit"),
-        );
-        begun.map_err(not_begun)?;
-        acting?;
-        let admit = admit?;
-        oneself.map_err(classify)?;
-        let snapshot = snapshot?;
-        committed.map_err(classify)?;
+        let statements = async {
+            let (admit, oneself, snapshot) = futures::join!(
+                query(&client, "select usher.admit($1)::text", &subject),
+                client.batch_execute("set local role none"),
+                query(&client, "select usher.session_snapshot($1)::text", &subject),
+            );
+            let admit = admit?;
+            oneself.map_err(classify)?;
+            Ok((admit, snapshot?))
+        };
+        let (admit, snapshot) = as_caller(&client, &begin, identity, statements).await?;
         let text = |rows: &[Row]| rows.first().and_then(|row| row.get(0));
         Ok((text(&admit), text(&snapshot)))
     }
@@ -437,16 +429,7 @@ impl Store {
         let begin = begin(lock_wait);
         let rows = async {
             let client = self.client().await?;
-            // Polled together, the statements travel together; where one fails, the commit becomes a rollback.
-            let (begun, rows, committed) = futures::join!(
-                client.batch_execute(&begin),
-                query(&client, sql, parameters),
-                client.batch_execute("commit"),
-            );
-            begun.map_err(not_begun)?;
-            let rows = rows?;
-            committed.map_err(classify)?;
-            Ok(rows)
+            as_oneself(&client, &begin, query(&client, sql, parameters)).await
         };
         self.deadline(rows).await
     }
@@ -505,16 +488,6 @@ pub(crate) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
         SqlState::INSUFFICIENT_PRIVILEGE,
     ];
     error.code().is_some_and(|code| STATES.contains(code))
-}
-
-/// Why no transaction could begin. That it may not write, a standby calls not supported.
-pub(crate) fn not_begun(error: tokio_postgres::Error) -> StoreError {
-    match error.code() {
-        Some(state) if *state == SqlState::FEATURE_NOT_SUPPORTED => {
-            StoreError::Unavailable("the database is a standby".to_owned())
-        }
-        _ => classify(error),
-    }
 }
 
 /// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.
