@@ -35,7 +35,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
 #[must_use]
 pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
     let mut error = json!({ "code": refusal.code.as_str(), "message": refusal.message });
-    if let Some(after) = refusal.retry_after_ms {
+    if let Some(after) = refusal.retry_after_ms() {
         error["retry_after_ms"] = after.into();
     }
     if let Some(reason) = refusal.reason {
@@ -45,8 +45,8 @@ pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Bo
     // For those who count.
     response.extensions_mut().insert(refusal.code);
     let headers = response.headers_mut();
-    if let Some(after) = refusal.retry_after_ms {
-        headers.insert(header::RETRY_AFTER, after.div_ceil(1_000).into());
+    if let Some(after) = refusal.retry_after_seconds() {
+        headers.insert(header::RETRY_AFTER, after.into());
     }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -12,7 +12,7 @@ use crate::http::reply::{self, Data};
 use crate::http::request::{Caller, Id, QueryParams, Refused, told};
 use crate::net::Shared;
 use usher_core::auth::identity::Identity;
-use usher_core::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX, CALL_RETRY_MS};
+use usher_core::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX};
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::Refusal;
 use usher_core::relay::snapshot::Admission;
@@ -82,5 +82,5 @@ pub(crate) async fn admit(
     identity: &Arc<Identity>,
 ) -> Result<Admission, Refusal> {
     let answer = shared.admissions.ask(session, identity).await;
-    answer.unwrap_or_else(|| Err(Refusal::unavailable(CALL_RETRY_MS)))
+    answer.unwrap_or_else(|| Err(Refusal::unavailable()))
 }

@@ -22,7 +22,7 @@ use crate::net::accept::handshake_auth::{self, AuthenticatedClient};
 use crate::net::{Shared, answered};
 use crate::postgres::store::StoreError;
 use usher_core::auth::identity::Identity;
-use usher_core::limits::{CALL_RETRY_MS, FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
+use usher_core::limits::{FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use usher_core::protocol::id::{Seq, UserId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use usher_core::relay::may_write::may_write;
@@ -214,7 +214,7 @@ pub(crate) fn told<T>(
             Refusal::new(RefusalCode::Internal, "the database did not answer this")
         }
         Err(StoreError::Locked) => Refusal::busy(),
-        Err(StoreError::Unavailable(_)) | Ok(_) => Refusal::unavailable(CALL_RETRY_MS),
+        Err(StoreError::Unavailable(_)) | Ok(_) => Refusal::unavailable(),
     };
     answered(answer, asked, &shared.store, &shared.metrics).ok_or(refusal)
 }

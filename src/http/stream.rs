@@ -38,8 +38,8 @@ use crate::net::connection::Upgraded;
 use crate::net::socket::Socket;
 use crate::net::{Shared, random_below};
 use usher_core::limits::{
-    CALL_RETRY_MS, FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT,
-    STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
+    FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT, STREAM_BUFFER_BYTES,
+    STREAM_READ_BYTES, STREAM_RETURN_MS,
 };
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
@@ -141,7 +141,7 @@ pub(crate) async fn stream(
         SockRef::from(&ours).set_send_buffer_size(STREAM_BUFFER_BYTES / 2)?;
         Ok((ours, theirs))
     });
-    let (ours, theirs) = pair.map_err(|_| Refusal::unavailable(CALL_RETRY_MS))?;
+    let (ours, theirs) = pair.map_err(|_| Refusal::unavailable())?;
     let subscribe = query.subscribe(session);
     let identity = Some(Arc::clone(&caller.identity));
     let over = CancellationToken::new();
@@ -163,7 +163,7 @@ pub(crate) async fn stream(
     let mut stream = EventStream::new(theirs, permits, Translator::new(query.ids));
     let first = match timeout(QUERY_TIMEOUT, stream.first()).await {
         Ok(first) => first?,
-        Err(_) => return Err(Refusal::unavailable(CALL_RETRY_MS).into()),
+        Err(_) => return Err(Refusal::unavailable().into()),
     };
     stay.until(over);
     let retry = sse::retry(

@@ -30,11 +30,8 @@ use usher_core::auth::claims::TokenError;
 use usher_core::auth::identity::Identity;
 use usher_core::auth::key_set::KeySet;
 use usher_core::auth::verifier::{Verifier, VerifierKeys};
-use usher_core::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
+use usher_core::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX, RETRY_KEYS};
 use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
-
-/// When somebody whose token cannot be judged may come back.
-const RETRY_AFTER_MS: u64 = 5_000;
 
 /// Tells who the bearer of a token is.
 #[derive(Clone)]
@@ -225,7 +222,5 @@ fn flaw(error: &TokenError) -> TokenFlaw {
 /// The token's key is not known, and whether it is a good one cannot be asked.
 fn untold() -> Refusal {
     let message = "this token's key cannot be looked up at the moment, try again";
-    let mut refusal = Refusal::new(RefusalCode::Unavailable, message);
-    refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-    refusal
+    Refusal::new(RefusalCode::Unavailable, message).retry_in(RETRY_KEYS)
 }

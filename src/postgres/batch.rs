@@ -1,5 +1,7 @@
 //! One batch, as the functions of schema `usher` read it and answer it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
@@ -13,9 +15,6 @@ use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
-
-/// When a write that may succeed later is worth another try.
-pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
 
 /// What is written together.
 #[derive(Clone, Copy, Debug)]
@@ -158,29 +157,32 @@ impl BatchKind {
 pub(crate) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
     let name: &str = row.get::<_, Option<&str>>("refusal")?;
     let detail = row.get::<_, Option<&str>>("detail");
-    let retry_after_ms = row
+    let wait = row
         .get::<_, Option<i32>>("retry_after_ms")
-        .and_then(|after| u64::try_from(after).ok());
+        .and_then(|ms| u64::try_from(ms).ok())
+        .map(Duration::from_millis);
     if name == RefusalCode::Internal.as_str() && detail.is_some_and(may_pass) {
-        return Some(Refusal::unavailable(RETRY_AFTER_MS));
+        return Some(Refusal::unavailable());
     }
     let Some(code) = RefusalCode::parse(name).filter(|code| *code != RefusalCode::Internal) else {
         log.on_refusal(name, detail);
         return Some(Refusal::new(RefusalCode::Internal, "the write failed"));
     };
-    let message = match (code, detail, retry_after_ms) {
+    let message = match (code, detail, wait) {
         (RefusalCode::BadRequest, Some("movie"), _) => {
             "movie must be on the ballot of the voting".to_owned()
         }
         (RefusalCode::BadRequest, Some(field), _) => format!("{field} is not valid here"),
-        (RefusalCode::SlowMode, None, Some(after)) => {
-            format!("wait {} s before the next message", after.div_ceil(1_000))
+        (RefusalCode::SlowMode, None, Some(wait)) => {
+            let seconds = wait.as_millis().div_ceil(1_000);
+            format!("wait {seconds} s before the next message")
         }
         (_, _, _) => default_message(code).to_owned(),
     };
-    Some(Refusal {
-        retry_after_ms,
-        ..Refusal::new(code, message)
+    let refusal = Refusal::new(code, message);
+    Some(match wait {
+        Some(wait) => refusal.retry_in(wait),
+        None => refusal,
     })
 }
 

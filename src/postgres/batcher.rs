@@ -31,13 +31,15 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::metrics::{Metrics, WriteRefusal};
-use crate::postgres::batch::{self, BatchKind, RETRY_AFTER_MS};
+use crate::postgres::batch::{self, BatchKind};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
 #[cfg(doc)]
 use usher_core::limits::BUSY_AFTER;
-use usher_core::limits::{BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN};
+use usher_core::limits::{
+    BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, RETRY_DATABASE, WRITE_DEADLINE, WRITE_INBOX_LEN,
+};
 use usher_core::protocol::client::{NewMessage, NewVote};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
@@ -182,9 +184,9 @@ impl Writer {
         };
         let now = Instant::now().into_std();
         let waiting = Waiting::new(WriteTarget(place), author, bytes, now, item);
-        let unavailable = || Refusal::unavailable(RETRY_AFTER_MS);
-        inbox.send(waiting).await.map_err(|_| unavailable())?;
-        answered.await.map_err(|_| unavailable())?
+        let sent = inbox.send(waiting).await;
+        sent.map_err(|_| Refusal::unavailable())?;
+        answered.await.map_err(|_| Refusal::unavailable())?
     }
 }
 
@@ -492,15 +494,12 @@ fn not_posted(cause: WriteRefusal) -> Refusal {
             RefusalCode::Unavailable,
             "more is written than the database takes, try again",
         ),
-        WriteRefusal::Away => return Refusal::unavailable(RETRY_AFTER_MS),
+        WriteRefusal::Away => return Refusal::unavailable(),
         WriteRefusal::Busy => return Refusal::busy(),
         WriteRefusal::Unreadable => {
             return Refusal::bad_request("the token's claims hold what the database cannot read");
         }
         WriteRefusal::Failed => return Refusal::new(RefusalCode::Internal, "the write failed"),
     };
-    Refusal {
-        retry_after_ms: Some(RETRY_AFTER_MS),
-        ..Refusal::new(code, message)
-    }
+    Refusal::new(code, message).retry_in(RETRY_DATABASE)
 }

@@ -59,8 +59,8 @@ pub(crate) fn begin_read_only(lock_wait: Duration) -> String {
     )
 }
 
-/// Sets what a caller's own statements run under, in a transaction that has begun. Each waits for a lock for `lock_wait`
-/// at most. The search path is PostgREST's, because an app's own triggers may rely on it.
+/// Sets what a caller's own statements run under, in a transaction that has begun. Each waits for a lock for
+/// `lock_wait` at most. The search path is PostgREST's, because an app's own triggers may rely on it.
 pub(crate) fn of_callers(lock_wait: Duration) -> String {
     format!(
         concat!(settings!(), "; ", callers_path!()),

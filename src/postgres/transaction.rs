@@ -1,7 +1,7 @@
 //! Transactions whose statements travel together, in one round trip, and the one place that takes on a caller's rights.
 //!
-//! The futures are polled together in order, so that all statements are sent before the first answer comes. If one fails,
-//! the database turns the commit into a rollback.
+//! The futures are polled together in order, so that all statements are sent before the first answer comes. If one
+//! fails, the database turns the commit into a rollback.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;

@@ -214,8 +214,18 @@ pub const BUSY_AFTER: Duration = Duration::from_millis(1_750);
 /// own migration runs.
 pub const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// When the client should retry a write that was refused as `busy`, in milliseconds.
-pub(crate) const BUSY_RETRY_MS: u64 = 1_000;
+/// The wait that a refusal names while the database cannot answer: it is away, an open transaction holds a lock, or it
+/// takes fewer writes than come.
+pub const RETRY_DATABASE: Duration = Duration::from_secs(1);
+
+/// The wait that a refusal names while the node is full or stops.
+pub const RETRY_NODE: Duration = Duration::from_secs(2);
+
+/// The wait that a refusal names while the key of a token cannot be looked up.
+pub const RETRY_KEYS: Duration = Duration::from_secs(5);
+
+/// The wait that a refusal names to an address that has all its sockets. One of them may have closed by then.
+pub const RETRY_ADDRESS: Duration = Duration::from_secs(10);
 
 /// Blocked sessions without pending writes that are remembered, so that their next write is tried alone. Beyond
 /// that, the one without a write for longest is forgotten. The bound equals the number of blocked sessions that can
@@ -366,9 +376,6 @@ pub(crate) const BAN_SECONDS_MAX: u32 = 31_536_000;
 
 /// Characters of a ban's reason; the table has the same bound.
 pub(crate) const BAN_REASON_CHARS_MAX: usize = 500;
-
-/// When to retry a call that could not reach the database, in milliseconds.
-pub const CALL_RETRY_MS: u64 = 1_000;
 
 /// File descriptors of an event stream: the client's socket, and both ends of the pair between the stream and its
 /// connection. A connection permit stands for one file descriptor.

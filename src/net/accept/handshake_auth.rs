@@ -12,14 +12,10 @@ use tracing::warn;
 use crate::metrics::HandshakeRefusal;
 use crate::net::Shared;
 use crate::net::accept::client_address::AddressKey;
-use crate::net::admission::rate_limits::{AddressPermit, ms_rounded_up};
+use crate::net::admission::rate_limits::AddressPermit;
 use usher_core::auth::identity::{Credential, Identity};
+use usher_core::limits::{RETRY_ADDRESS, RETRY_NODE};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-
-const RETRY_AFTER_MS: u64 = 2_000;
-
-/// When an address that has all its sockets may try again: one of them may have been closed by then.
-const SOCKET_PAUSE: Duration = Duration::from_secs(10);
 
 /// Somebody who may come in.
 #[derive(Debug)]
@@ -89,16 +85,18 @@ pub(crate) fn permits(
     files: u32,
 ) -> Result<ConnectionPermits, HandshakeRejection> {
     if shared.stopping.is_cancelled() {
-        let refusal = Refusal::unavailable(RETRY_AFTER_MS);
+        let refusal = Refusal::unavailable().retry_in(RETRY_NODE);
         return Err((HandshakeRefusal::Draining, refusal));
     }
     let Some(at_address) = shared.rate_limits.socket(client.client) else {
-        return Err(too_many("too many sockets from this address", SOCKET_PAUSE));
+        return Err(too_many(
+            "too many sockets from this address",
+            RETRY_ADDRESS,
+        ));
     };
     let Ok(at_node) = Arc::clone(&shared.permits).try_acquire_many_owned(files) else {
-        let mut refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
-        refusal.retry_after_ms = Some(RETRY_AFTER_MS);
-        return Err((HandshakeRefusal::Full, refusal));
+        let refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
+        return Err((HandshakeRefusal::Full, refusal.retry_in(RETRY_NODE)));
     };
     Ok(ConnectionPermits {
         _at_node: at_node,
@@ -115,9 +113,10 @@ fn unproven(refusal: Refusal) -> HandshakeRejection {
 }
 
 fn too_many(message: &'static str, wait: Duration) -> HandshakeRejection {
-    let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
-    refusal.retry_after_ms = Some(ms_rounded_up(wait));
-    (HandshakeRefusal::Address, refusal)
+    (
+        HandshakeRefusal::Address,
+        Refusal::rate_limited(message, wait),
+    )
 }
 
 /// The text where a token is expected: the header first, then the query, for clients that can set no header.

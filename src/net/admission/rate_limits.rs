@@ -25,7 +25,7 @@ use crate::net::moment;
 use usher_core::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
 use usher_core::protocol::client::NewMessage;
 use usher_core::protocol::id::{SessionId, UserId};
-use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::refusal::Refusal;
 use usher_core::relay::message::Write;
 
 /// The rates of a node, and who has used how much of them.
@@ -83,7 +83,7 @@ impl RateLimits {
             Write::Message(message) => {
                 let noted_at = self.repeats.say(author, message, now);
                 proof.noted_at = noted_at.map_err(|wait| {
-                    limited(
+                    Refusal::rate_limited(
                         "the same message was sent here a moment ago".to_owned(),
                         wait,
                     )
@@ -94,11 +94,11 @@ impl RateLimits {
         };
         let passed = personal
             .check(&author)
-            .map_err(|wait| limited(format!("too many {what}, slow down"), wait))
+            .map_err(|wait| Refusal::rate_limited(format!("too many {what}, slow down"), wait))
             .and_then(|()| {
                 let everybody = self.session_writes.check(&place);
                 everybody.map_err(|wait| {
-                    limited(
+                    Refusal::rate_limited(
                         format!("too many {what} by everybody together, try again"),
                         wait,
                     )
@@ -123,7 +123,8 @@ impl RateLimits {
     /// # Errors
     /// `rate_limited`, with the time to wait.
     pub(crate) fn moderate(&self, author: UserId) -> Result<(), Refusal> {
-        let too_many = |wait| limited("too many acts of moderation, slow down".to_owned(), wait);
+        let too_many =
+            |wait| Refusal::rate_limited("too many acts of moderation, slow down".to_owned(), wait);
         self.moderation.check(&author).map_err(too_many)
     }
 
@@ -220,18 +221,6 @@ impl Drop for AddressPermit {
             });
         }
     }
-}
-
-fn limited(message: String, wait: Duration) -> Refusal {
-    let mut refusal = Refusal::new(RefusalCode::RateLimited, message);
-    refusal.retry_after_ms = Some(ms_rounded_up(wait));
-    refusal
-}
-
-/// Rounded up, so that whoever waits so long is let through.
-pub(crate) fn ms_rounded_up(wait: Duration) -> u64 {
-    let ms = wait.as_nanos().div_ceil(1_000_000);
-    u64::try_from(ms).unwrap_or(u64::MAX)
 }
 
 /// The allowance of a rate.

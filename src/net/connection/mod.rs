@@ -253,7 +253,7 @@ impl Connection {
                 let frame = client::decode(&text);
                 match self.limits.frame(text.len(), &frame) {
                     Ok(()) => self.peer.on_frame(frame, now),
-                    Err(retry_after_ms) => self.refuse_excess(id_of(frame), retry_after_ms),
+                    Err(wait) => self.refuse_excess(id_of(frame), wait),
                 }
             }
             Incoming::Binary(_) => {
@@ -262,8 +262,8 @@ impl Connection {
             }
             Incoming::Control => {
                 self.shared.metrics.control_frames_received.inc();
-                if let Err(retry_after_ms) = self.limits.control_frame() {
-                    self.refuse_excess(None, retry_after_ms);
+                if let Err(wait) = self.limits.control_frame() {
+                    self.refuse_excess(None, wait);
                     // RFC 6455 §5.5.3 lets a ping go without a pong where another follows.
                     let _ = self.inbound.take_reply().await;
                 }
@@ -278,8 +278,8 @@ impl Connection {
         end
     }
 
-    fn refuse_excess(&mut self, id: Option<FrameId>, retry_after_ms: u64) {
-        self.peer.on_excess(id, retry_after_ms);
+    fn refuse_excess(&mut self, id: Option<FrameId>, wait: Duration) {
+        self.peer.on_excess(id, wait);
         self.note_excess();
     }
 

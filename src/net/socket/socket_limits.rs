@@ -1,6 +1,7 @@
 //! How much one socket may say.
 
 use std::num::NonZero;
+use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
@@ -8,7 +9,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::rates::{Rate, Rates};
-use crate::net::admission::rate_limits::{ms_rounded_up, quota};
+use crate::net::admission::rate_limits::quota;
 use usher_core::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
 use usher_core::protocol::client::{ClientFrame, DecodeError, Request};
 
@@ -45,7 +46,7 @@ impl SocketLimits {
         }
     }
 
-    /// Lets a text frame of so many bytes pass, or says how long to wait, in milliseconds.
+    /// Lets a text frame of so many bytes pass, or says how long to wait.
     ///
     /// # Errors
     /// The time to wait.
@@ -53,7 +54,7 @@ impl SocketLimits {
         &self,
         bytes: usize,
         frame: &Result<Request, DecodeError>,
-    ) -> Result<(), u64> {
+    ) -> Result<(), Duration> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         check(self.frames.as_ref(), 1)?;
         check(self.bytes.as_ref(), bytes)?;
@@ -65,11 +66,11 @@ impl SocketLimits {
         }
     }
 
-    /// Lets a ping or a pong pass, or says how long to wait, in milliseconds.
+    /// Lets a ping or a pong pass, or says how long to wait.
     ///
     /// # Errors
     /// The time to wait.
-    pub(crate) fn control_frame(&self) -> Result<(), u64> {
+    pub(crate) fn control_frame(&self) -> Result<(), Duration> {
         check(self.frames.as_ref(), 1)
     }
 
@@ -84,15 +85,13 @@ fn direct(quota: Quota) -> Limiter {
     RateLimiter::direct_with_clock(quota, MonotonicClock)
 }
 
-fn check(limiter: Option<&Limiter>, amount: u32) -> Result<(), u64> {
+fn check(limiter: Option<&Limiter>, amount: u32) -> Result<(), Duration> {
     let (Some(limiter), Some(amount)) = (limiter, NonZero::new(amount)) else {
         return Ok(());
     };
     match limiter.check_n(amount) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(not_until)) => Err(ms_rounded_up(
-            not_until.wait_time_from(MonotonicClock.now()),
-        )),
+        Ok(Err(not_until)) => Err(not_until.wait_time_from(MonotonicClock.now())),
         // No setting is below the largest frame.
         Err(_) => Ok(()),
     }

@@ -313,10 +313,9 @@ impl Fields {
         if token.len() > ACCESS_TOKEN_BYTES_MAX {
             // A distinct code: neither a new token nor another try helps.
             let message = format!("token must have at most {ACCESS_TOKEN_BYTES_MAX} bytes");
-            return Err(Refusal {
-                reason: Some(TokenFlaw::TooLarge),
-                ..Refusal::new(RefusalCode::TooLarge, message)
-            });
+            let mut refusal = Refusal::new(RefusalCode::TooLarge, message);
+            refusal.reason = Some(TokenFlaw::TooLarge);
+            return Err(refusal);
         }
         Ok(token)
     }

@@ -1,8 +1,9 @@
 //! Refusals of client frames, and the codes with which the gateway closes a socket.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use crate::limits::BUSY_RETRY_MS;
+use crate::limits::RETRY_DATABASE;
 
 /// The reason why a client's frame was refused. The names are part of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,8 +170,8 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// A sentence for the developer of the client. It never contains SQL, a token or a host's name.
     pub message: Cow<'static, str>,
-    /// When to try again, if another try can help.
-    pub retry_after_ms: Option<u64>,
+    /// When to try again, if another try can help. Only [`Refusal::retry_in`] sets it.
+    retry_after_ms: Option<u64>,
     /// The flaw of the caller's token, if that is the reason.
     pub reason: Option<TokenFlaw>,
 }
@@ -202,25 +203,43 @@ impl Refusal {
     /// Creates a refusal because an open transaction locks a row that the request needs.
     #[must_use]
     pub fn busy() -> Self {
+        let message = "an open transaction in the database locks what this needs, try again";
+        Self::new(RefusalCode::Busy, message).retry_in(RETRY_DATABASE)
+    }
+
+    /// Creates a refusal of a request beyond a rate limit. The client may send the next one after `wait`.
+    pub fn rate_limited(message: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
+        Self::new(RefusalCode::RateLimited, message).retry_in(wait)
+    }
+
+    /// Creates a refusal because the database cannot be reached.
+    #[must_use]
+    pub fn unavailable() -> Self {
+        let message = "the database cannot be reached at the moment, try again";
+        Self::new(RefusalCode::Unavailable, message).retry_in(RETRY_DATABASE)
+    }
+
+    /// Adds the wait after which another try can succeed. Rounds it up to a millisecond, so that a client that waits
+    /// exactly this long is not refused again.
+    #[must_use]
+    pub fn retry_in(self, wait: Duration) -> Self {
+        let ms = wait.as_nanos().div_ceil(1_000_000);
         Self {
-            retry_after_ms: Some(BUSY_RETRY_MS),
-            ..Self::new(
-                RefusalCode::Busy,
-                "an open transaction in the database locks what this needs, try again",
-            )
+            retry_after_ms: Some(u64::try_from(ms).unwrap_or(u64::MAX)),
+            ..self
         }
     }
 
-    /// Creates a refusal because the database cannot be reached. The client may try again after `retry_after_ms`.
+    /// Returns the wait in milliseconds, for frames and bodies.
     #[must_use]
-    pub fn unavailable(retry_after_ms: u64) -> Self {
-        Self {
-            retry_after_ms: Some(retry_after_ms),
-            ..Self::new(
-                RefusalCode::Unavailable,
-                "the database cannot be reached at the moment, try again",
-            )
-        }
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        self.retry_after_ms
+    }
+
+    /// Returns the wait in whole seconds, rounded up, for the header `Retry-After`.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after_ms.map(|ms| ms.div_ceil(1_000))
     }
 }
 

@@ -221,7 +221,7 @@ pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Bytes {
         id,
         code: refusal.code.as_str(),
         message: &refusal.message,
-        retry_after_ms: refusal.retry_after_ms,
+        retry_after_ms: refusal.retry_after_ms(),
         reason: refusal.reason.map(TokenFlaw::as_str),
     }
     .encode()

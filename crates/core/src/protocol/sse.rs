@@ -209,7 +209,9 @@ fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> StreamEvent {
     let code = frame.code.and_then(RefusalCode::parse);
     let message = frame.message.unwrap_or_default();
     let mut refusal = Refusal::new(code.unwrap_or(RefusalCode::Internal), message);
-    refusal.retry_after_ms = frame.retry_after_ms;
+    if let Some(ms) = frame.retry_after_ms {
+        refusal = refusal.retry_in(std::time::Duration::from_millis(ms));
+    }
     refusal.reason = frame.reason.and_then(TokenFlaw::parse);
     StreamEvent::Refused { refusal, event }
 }

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::auth::identity::{Credential, Identity};
 use crate::limits::{
-    AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING,
-    WRITES_IN_FLIGHT_PER_PEER_MAX,
+    AUTH_TIMEOUT, FRAME_BYTES_MAX, MALFORMED_FRAMES_MAX, RETRY_DATABASE,
+    SUBSCRIPTIONS_PER_PEER_MAX, TOKEN_WARNING, WRITES_IN_FLIGHT_PER_PEER_MAX,
 };
 use crate::protocol::client::{ClientFrame, DecodeError, FrameId, Request, Subscribe};
 use crate::protocol::id::SessionId;
@@ -98,11 +98,12 @@ impl Peer {
         }
     }
 
-    /// Handles a frame beyond the rate limit. The client may send the next one after `retry_after_ms`.
-    pub fn on_excess(&mut self, id: Option<FrameId>, retry_after_ms: u64) {
-        let mut refusal = Refusal::new(RefusalCode::RateLimited, "too many frames, slow down");
-        refusal.retry_after_ms = Some(retry_after_ms);
-        self.refuse(id, refusal);
+    /// Handles a frame beyond the rate limit. The client may send the next one after `wait`.
+    pub fn on_excess(&mut self, id: Option<FrameId>, wait: Duration) {
+        self.refuse(
+            id,
+            Refusal::rate_limited("too many frames, slow down", wait),
+        );
     }
 
     /// Handles a client that keeps sending after repeated `rate_limited` errors: closes it.
@@ -410,12 +411,8 @@ impl Peer {
             Err(refusal) => return self.refuse(id, refusal),
         };
         if self.writes.len() >= WRITES_IN_FLIGHT_PER_PEER_MAX {
-            let mut refusal = Refusal::new(
-                RefusalCode::RateLimited,
-                "too many writes without an answer yet",
-            );
-            refusal.retry_after_ms = Some(1_000);
-            return self.refuse(id, refusal);
+            let message = "too many writes without an answer yet";
+            return self.refuse(id, Refusal::rate_limited(message, RETRY_DATABASE));
         }
         self.counter = self.counter.wrapping_add(1);
         self.writes.push((self.counter, id));

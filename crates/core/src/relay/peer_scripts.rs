@@ -1369,7 +1369,7 @@ impl PeerStage {
                     .on_query_result(QueryResult::Proven { id, outcome }, now);
             }
             "unproven" => {
-                let (id, refusal) = (self.proof.take(), Refusal::unavailable(1_000));
+                let (id, refusal) = (self.proof.take(), Refusal::unavailable());
                 let outcome = Err(refusal);
                 self.peer
                     .on_query_result(QueryResult::Proven { id, outcome }, now);

@@ -16,7 +16,6 @@ use std::time::Instant;
 use crate::limits::{ADMISSION_RETRY, RECHECK_SPREAD};
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{MovieId, SessionId, VotingId};
-use crate::protocol::ms;
 use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::server::{self, ServerFrame, StartReason};
 use crate::relay::delivery::{Attached, CachedState, LogPage, Position, TurnKind};
@@ -170,7 +169,7 @@ impl Subscription {
             }
             Some(Err(refusal)) => return self.refuse(&start, &refusal, effects),
             None if start.lost.is_none() => {
-                let refusal = Refusal::unavailable(ms(ADMISSION_RETRY));
+                let refusal = Refusal::unavailable();
                 return self.refuse(&start, &refusal, effects);
             }
             None => self.wait(Retry::Start(start), context),
