@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 use crate::charts;
 use crate::outcome::{Class, Outcome};
 use crate::plot::escape;
@@ -343,29 +345,13 @@ fn method(out: &mut String) {
 
 /// Formats a time as a date with hours and minutes.
 fn utc(unix: u64) -> String {
-    let (days, seconds) = (unix / 86_400, unix % 86_400);
-    let (year, month, day) = date(days);
-    format!(
-        "{year}-{month:02}-{day:02} {:02}:{:02} UTC",
-        seconds / 3_600,
-        seconds % 3_600 / 60
+    let at = i64::try_from(unix)
+        .ok()
+        .and_then(|unix| Timestamp::from_second(unix).ok());
+    at.map_or_else(
+        || "unknown".to_owned(),
+        |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string(),
     )
-}
-
-/// Returns the date that is `days` after 1970-01-01. Counts in eras of 400 years, with years that start in March.
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (era * 400 + year + next, month, day)
 }
 
 #[cfg(test)]
