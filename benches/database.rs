@@ -143,9 +143,8 @@ async fn measure(arguments: &Arguments, cluster: &Cluster) -> anyhow::Result<()>
     let stage = Arc::new(prepare(cluster).await?);
     let admin = connect(&stage.url).await?;
     let version: String = admin.query_one("show server_version", &[]).await?.get(0);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    println!("Postgres {version}, fsync on, load average before {load}\n");
+    let load = usher_load::proc::load_average().unwrap_or_default();
+    println!("Postgres {version}, fsync on, load average before {load:.2}\n");
     println!(
         "{:<42}{:>8}{:>10}{:>10}{:>10}{:>12}",
         "writing", "writers", "rows/s", "p50 ms", "p99 ms", "of plain"

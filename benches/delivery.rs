@@ -32,6 +32,8 @@ use tokio_postgres::NoTls;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+use usher_load::machine::ProcessUsage;
+use usher_load::proc;
 
 #[derive(Parser)]
 struct Arguments {
@@ -120,10 +122,11 @@ async fn measure(arguments: &Arguments, gateway: &Child, ready: &Ready) -> anyho
     // The first connections allocate arenas and pools that later ones share, so they do not count.
     let mut idle = connect_all(100, ready, &deliveries, &faults).await?;
     sleep(Duration::from_secs(1)).await;
-    let before = resident_kib(gateway)?;
+    let before = usage(gateway)?.resident_bytes as f64;
     idle.extend(connect_all(arguments.idle, ready, &deliveries, &faults).await?);
     sleep(Duration::from_secs(2)).await;
-    let per_viewer = (resident_kib(gateway)? - before) / f64::from(arguments.idle);
+    let held = usage(gateway)?.resident_bytes as f64 - before;
+    let per_viewer = held / 1024.0 / f64::from(arguments.idle);
     println!(
         "\n  memory of an idle subscribed viewer, in the process: {per_viewer:.2} KiB (of {})",
         arguments.idle
@@ -137,10 +140,10 @@ async fn measure(arguments: &Arguments, gateway: &Child, ready: &Ready) -> anyho
         "  {} viewers, {} rows a second, {} s",
         arguments.viewers, arguments.rate, arguments.seconds
     );
-    let cpu_before = cpu_seconds(gateway)?;
+    let cpu_before_us = usage(gateway)?.cpu_us;
     let rows = write_rows(arguments, ready).await?;
     sleep(Duration::from_secs(1)).await;
-    let cpu = cpu_seconds(gateway)? - cpu_before;
+    let cpu = (usage(gateway)?.cpu_us - cpu_before_us) as f64 / 1e6;
     drop(viewers);
     drop(deliveries);
 
@@ -318,29 +321,7 @@ impl Drop for Viewer {
     }
 }
 
-/// Returns the resident memory of the gateway in KiB.
-fn resident_kib(gateway: &Child) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id()))?;
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .context("VmRSS")?;
-    Ok(line
-        .split_whitespace()
-        .nth(1)
-        .context("a number")?
-        .parse()?)
-}
-
-/// Returns the user and system time of the gateway in seconds.
-fn cpu_seconds(gateway: &Child) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", gateway.id()))?;
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .context("fields")?
-        .split_whitespace()
-        .collect();
-    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+/// Reads what the gateway has used so far.
+fn usage(gateway: &Child) -> anyhow::Result<ProcessUsage> {
+    proc::process(gateway.id()).context("read the gateway's CPU time and memory")
 }

@@ -172,10 +172,9 @@ async fn measure(arguments: &Arguments, cluster: &Cluster) -> anyhow::Result<()>
     let admin = connect(&stage.admin_url).await?;
     let version: String = admin.query_one("show server_version", &[]).await?.get(0);
     let fsync: String = admin.query_one("show fsync", &[]).await?.get(0);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
+    let load = usher_load::proc::load_average().unwrap_or_default();
     if !arguments.json {
-        println!("Postgres {version}, fsync {fsync}, load average before {load}\n\n{HEAD}");
+        println!("Postgres {version}, fsync {fsync}, load average before {load:.2}\n\n{HEAD}");
     }
     let cases = [
         Case::Messages { sessions: 1 },

@@ -9,7 +9,6 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
 #[derive(Debug)]
@@ -83,31 +82,29 @@ fn encode(
 }
 
 impl Process {
+    #[cfg(target_os = "linux")]
     fn read() -> Option<Self> {
-        let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name may contain anything and ends with the last bracket. The fields after it are 3, 4, … of proc(5).
-        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let ticks = clock_ticks_per_second() as f64;
-        let boot = fs::read_to_string("/proc/stat").ok()?;
-        let boot_seconds: u64 = boot
-            .lines()
-            .find_map(|line| line.strip_prefix("btime "))?
-            .trim()
-            .parse()
-            .ok()?;
-        let resident = number(24)?.saturating_mul(page_size() as u64);
+        let stat = procfs::process::Process::myself().ok()?.stat().ok()?;
+        let ticks = procfs::ticks_per_second() as f64;
+        let start = procfs::boot_time_secs().ok()? as f64 + stat.starttime as f64 / ticks;
         Some(Self {
-            cpu_seconds: (number(14)? + number(15)?) as f64 / ticks,
-            start_time_seconds: boot_seconds as f64 + number(22)? as f64 / ticks,
-            virtual_bytes: i64::try_from(number(23)?).ok()?,
-            resident_bytes: i64::try_from(resident).ok()?,
+            cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
+            start_time_seconds: start,
+            virtual_bytes: i64::try_from(stat.vsize).ok()?,
+            resident_bytes: i64::try_from(stat.rss.saturating_mul(procfs::page_size())).ok()?,
         })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read() -> Option<Self> {
+        None
     }
 }
 
-/// Counts the open file descriptors. Linux 6.2 and newer report the number as the directory's size, which is cheap for any
-/// number of sockets.
+/// Counts the open files.
+///
+/// Since Linux 6.2 the size of the directory is the number, which costs the same for any number of sockets. procfs knows
+/// this too, but counts its own files and, before 6.2, `.` and `..`.
 fn open_files() -> Option<i64> {
     let size = fs::metadata("/proc/self/fd").ok()?.len();
     let count = if size > 0 {

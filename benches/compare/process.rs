@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use procfs::process::{Process, SmapsRollup};
 use rustix::process::{Pid, Signal, kill_process};
+use usher_load::proc;
 
 use crate::clock::Clock;
 
@@ -88,13 +90,14 @@ impl Server {
 
     /// Returns the CPU time used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let mut ticks = 0;
+        let mut used_us = 0;
         for pid in &self.pids {
-            let fields = stat(*pid).with_context(|| format!("process {pid} has ended"))?;
-            let number = |place: usize| fields[place].parse::<u64>();
-            ticks += number(11)? + number(12)?;
+            let usage = proc::process(*pid);
+            used_us += usage
+                .with_context(|| format!("process {pid} has ended"))?
+                .cpu_us;
         }
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        Ok(used_us as f64 / 1e6)
     }
 
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
@@ -103,9 +106,9 @@ impl Server {
             proportional_kib: 0,
         };
         for pid in &self.pids {
-            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-            memory.resident_kib += kib_of(&rollup, "Rss:").context("Rss")?;
-            memory.proportional_kib += kib_of(&rollup, "Pss:").context("Pss")?;
+            let rollup = Process::new(i32::try_from(*pid)?)?.smaps_rollup()?;
+            memory.resident_kib += kib_of(&rollup, "Rss")?;
+            memory.proportional_kib += kib_of(&rollup, "Pss")?;
         }
         Ok(memory)
     }
@@ -128,7 +131,7 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Returns the busy time of a core and its total time, in microseconds.
+/// Reads the ticks of one core: busy, and in total. By hand, since procfs drops the core's number.
 pub(crate) fn core_ticks(core: usize) -> anyhow::Result<(u64, u64)> {
     let file = BufReader::new(fs::File::open("/proc/stat")?);
     let name = format!("cpu{core} ");
@@ -150,38 +153,18 @@ pub(crate) fn core_ticks(core: usize) -> anyhow::Result<(u64, u64)> {
 
 /// Lists a process and its descendants.
 fn tree(root: u32) -> Vec<u32> {
-    let processes: Vec<(u32, u32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            Some((pid, stat(pid)?[1].parse().ok()?))
-        })
-        .collect();
     let mut pids = vec![root];
     let mut place = 0;
     while place < pids.len() {
-        let parent = pids[place];
-        pids.extend(
-            processes
-                .iter()
-                .filter(|process| process.1 == parent)
-                .map(|process| process.0),
-        );
+        pids.extend(proc::children(pids[place]));
         place += 1;
     }
     pids
 }
 
-/// Returns the fields after the process name. The name may contain anything and ends with the last bracket.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = stat.rsplit_once(')')?.1;
-    Some(fields.split_whitespace().map(str::to_owned).collect())
-}
-
-fn kib_of(rollup: &str, name: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
+/// Reads one line of a memory map's summary, in KiB.
+fn kib_of(rollup: &SmapsRollup, name: &str) -> anyhow::Result<u64> {
+    let all = rollup.memory_map_rollup.iter().next();
+    let bytes = all.and_then(|all| all.extension.map.get(name));
+    Ok(bytes.with_context(|| format!("read {name} of a process"))? / 1024)
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use jiff::Timestamp;
+use procfs::{CpuInfo, Current as _};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Outcome, Plan, Run};
@@ -81,8 +83,6 @@ impl Report {
     pub(crate) fn new(plan: Plan, outcomes: Vec<Outcome>, versions: Vec<(String, String)>) -> Self {
         let commit =
             output(std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]));
-        let date =
-            output(std::process::Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M UTC"]));
         Self {
             usher: format!(
                 "{} ({})",
@@ -90,7 +90,7 @@ impl Report {
                 commit.unwrap_or_default()
             ),
             machine: machine(),
-            date: date.unwrap_or_default(),
+            date: Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
             versions,
             plan,
             outcomes,
@@ -311,19 +311,17 @@ impl Row {
 
 /// Describes the processor, its cores and the system.
 fn machine() -> String {
-    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processors = CpuInfo::current().ok();
     let model = processors
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model
-        .and_then(|line| line.split_once(':'))
-        .map_or("", |line| line.1.trim());
-    let cores = processors
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+        .as_ref()
+        .and_then(|processors| processors.model_name(0));
+    let cores = processors.as_ref().map_or(0, CpuInfo::num_cores);
+    let kernel = rustix::system::uname();
+    format!(
+        "{}, {cores} cores, Linux {}",
+        model.unwrap_or_default(),
+        kernel.release().to_string_lossy()
+    )
 }
 
 /// Formats a number with three significant digits and commas between thousands.

@@ -116,21 +116,8 @@ impl Postgres {
     /// Returns the process ids of the server and its children.
     pub(crate) fn processes(&self) -> anyhow::Result<Vec<Pid>> {
         let server = self.cluster.pid().context("the server runs")?;
-        let mut pids = vec![server];
-        for entry in std::fs::read_dir("/proc")? {
-            let Some(pid) = entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-            if parent.and_then(|parent| parent.trim().parse().ok()) == Some(server) {
-                pids.push(pid);
-            }
-        }
+        let mut pids = usher_load::proc::children(server);
+        pids.push(server);
         let as_pid = |pid: u32| Pid::from_raw(i32::try_from(pid).ok()?);
         Ok(pids.into_iter().filter_map(as_pid).collect())
     }

@@ -1,6 +1,5 @@
 //! The gateway under test: inside the test's process, or as a process that can be killed.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -171,15 +170,11 @@ impl Process {
         process
     }
 
-    /// What it holds in memory.
+    /// Its resident memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        kib * 1024
+        usher_load::proc::process(self.child.id())
+            .unwrap()
+            .resident_bytes
     }
 
     /// What it has logged since the last call.

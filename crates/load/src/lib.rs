@@ -27,13 +27,15 @@ pub mod database;
 mod fixtures;
 pub mod frame;
 pub(crate) mod interval;
-mod machine;
+pub mod machine;
 pub mod outcome;
 mod pacer;
 pub mod page;
 pub mod plan;
 mod plot;
 mod preflight;
+#[cfg_attr(not(target_os = "linux"), path = "no_proc.rs")]
+pub mod proc;
 pub mod progress;
 mod recorder;
 mod runner;

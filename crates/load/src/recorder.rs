@@ -8,6 +8,7 @@ use crate::outcome::{
 };
 use crate::pacer::Paced;
 use crate::plan::{Clock, RunContext};
+use crate::proc;
 use crate::verdict::{self};
 use crate::worker::Collected;
 
@@ -80,8 +81,8 @@ impl Recorder {
         let gateway = shared
             .plan
             .gateway_pid
-            .or_else(|| machine::listener(shared.plan.gateway.address));
-        let cores = gateway.and_then(machine::cores_of);
+            .or_else(|| proc::listener(shared.plan.gateway.address));
+        let cores = gateway.and_then(proc::cores_of);
         let clock = shared.clock;
         let worked_us = vec![0; shared.plan.threads];
         let mark = Mark {

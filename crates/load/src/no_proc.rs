@@ -1,0 +1,35 @@
+//! Stands in for `proc` on systems without `/proc`: nothing is known there.
+
+use std::net::SocketAddr;
+
+use crate::machine::ProcessUsage;
+
+/// Reads nothing: only Linux tells.
+#[must_use]
+pub fn process(_: u32) -> Option<ProcessUsage> {
+    None
+}
+
+/// Lists nothing: only Linux tells.
+#[must_use]
+pub fn children(_: u32) -> Vec<u32> {
+    Vec::new()
+}
+
+/// Reads nothing: only Linux tells.
+#[must_use]
+pub fn load_average() -> Option<f32> {
+    None
+}
+
+pub(crate) fn machine() -> Option<(u64, u64)> {
+    None
+}
+
+pub(crate) fn cores_of(_: u32) -> Option<usize> {
+    None
+}
+
+pub(crate) fn listener(_: SocketAddr) -> Option<u32> {
+    None
+}
