@@ -15,7 +15,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::Clock;
 use crate::marks::Marks;
-use usher_load::frame::{Frame, Frames, put_pong, put_text};
+use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::websocket::{put_client_pong, put_client_text};
 
 /// Handshakes in progress at a time: fewer than any server's backlog.
 const ARRIVING_MAX: usize = 64;
@@ -80,7 +81,7 @@ pub(crate) struct Crowd {
 
 struct Viewer {
     socket: TcpStream,
-    frames: Frames,
+    frames: ServerFrames,
     stage: Stage,
     /// The next expected number.
     next: u64,
@@ -206,7 +207,7 @@ impl Crowd {
         )?;
         let viewer = Viewer {
             socket,
-            frames: Frames::default(),
+            frames: ServerFrames::default(),
             stage: Stage::Handshake(Vec::new()),
             next,
         };
@@ -288,7 +289,7 @@ impl Crowd {
             viewer.stage = Stage::Greeting;
             if let Some(hello) = &self.dialect.hello {
                 let mut out = Vec::new();
-                put_text(&mut out, hello, MASK);
+                put_client_text(&mut out, hello, MASK);
                 viewer.socket.write_all(&out)?;
             } else {
                 self.arriving -= 1;
@@ -371,19 +372,19 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn on_frame(&mut self, frame: &Frame<'_>) {
+    fn on_frame(&mut self, frame: &ServerFrame<'_>) {
         match *frame {
-            Frame::Text(text) => self.on_text(text),
-            Frame::Ping(payload) => put_pong(&mut self.answer, payload, MASK),
-            Frame::Close(_) => self.is_closed = true,
-            Frame::Other => {}
+            ServerFrame::Text(text) => self.on_text(text),
+            ServerFrame::Ping(payload) => put_client_pong(&mut self.answer, payload, MASK),
+            ServerFrame::Close(_) => self.is_closed = true,
+            ServerFrame::Other => {}
         }
     }
 
     fn on_text(&mut self, text: &[u8]) {
         // Engine.IO's own ping and pong.
         if text == b"2" {
-            put_text(&mut self.answer, "3", MASK);
+            put_client_text(&mut self.answer, "3", MASK);
             return;
         }
         if !self.ready.is_empty() && memmem::find(text, self.ready.as_bytes()).is_some() {

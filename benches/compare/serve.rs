@@ -12,6 +12,7 @@ use tokio::io::AsyncBufReadExt as _;
 use tokio::sync::broadcast;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use usher_core::protocol::websocket;
 
 /// Messages that the naive gateway keeps for a slow viewer.
 const NAIVE_QUEUE_LEN: usize = 1_024;
@@ -79,7 +80,8 @@ fn bare(
                 lines.extend_from_slice(&buffer[..read]);
                 let mut start = 0;
                 while let Some(length) = lines[start..].iter().position(|byte| *byte == b'\n') {
-                    put_frame(&mut log, &lines[start..start + length]);
+                    websocket::put_text_header(&mut log, length);
+                    log.extend_from_slice(&lines[start..start + length]);
                     ends.push(log.len());
                     start += length + 1;
                 }
@@ -139,20 +141,6 @@ fn write_to_all(lanes: &mut Vec<Lane>, log: &[u8]) -> bool {
         }
     });
     has_written
-}
-
-/// Appends an unmasked text frame.
-fn put_frame(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(0x81);
-    match u8::try_from(text.len()) {
-        Ok(length) if length <= 125 => out.push(length),
-        _ => {
-            let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-            out.push(126);
-            out.extend_from_slice(&length.to_be_bytes());
-        }
-    }
-    out.extend_from_slice(text);
 }
 
 fn shake_hands(socket: TcpStream) -> anyhow::Result<TcpStream> {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::client::{Client, refused};
 use crate::database::{Database, User};
 use crate::gateway::Gateway;
+use crate::rfc6455::masked;
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table of frames and fields")]
@@ -291,10 +292,6 @@ async fn what_breaks_rfc_6455_closes_the_socket_by_its_code() {
         ann,
         ..
     } = stage().await;
-    let masked = |first: u8, payload: &[u8]| {
-        let length = u8::try_from(payload.len()).unwrap();
-        [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
-    };
     for (what, bytes, code) in [
         (
             "text that is not UTF-8",

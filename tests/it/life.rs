@@ -19,6 +19,7 @@ use crate::client::{Client, PATIENCE, until};
 use crate::database::{Database, JWT_SECRET};
 use crate::gateway::Gateway;
 use crate::http::{UPGRADE, call, get, metric, read_head, shake};
+use crate::rfc6455::read_frame;
 
 #[test]
 fn a_gateway_whose_log_nobody_reads_still_stops() {
@@ -482,14 +483,7 @@ async fn close_code(socket: &mut TcpStream) -> u16 {
         }
         assert!(head.starts_with(b"HTTP/1.1 101"));
         loop {
-            let first = socket.read_u8().await.unwrap();
-            let length = match socket.read_u8().await.unwrap() {
-                126 => usize::from(socket.read_u16().await.unwrap()),
-                length => usize::from(length),
-            };
-            let mut payload = vec![0; length];
-            socket.read_exact(&mut payload).await.unwrap();
-            if first == 0x88 {
+            if let (0x88, payload) = read_frame(socket).await.unwrap() {
                 return u16::from_be_bytes([payload[0], payload[1]]);
             }
         }

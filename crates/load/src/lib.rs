@@ -15,7 +15,7 @@
 //!                                                                      runner ──► outcome ──► table, JSON, report
 //! ```
 //!
-//! Read the pure modules first: `schedule`, `frame`, `scan`, `audit`, [`interval`], [`verdict`], then [`outcome`] with
+//! Read the pure modules first: `schedule`, `scan`, `audit`, [`interval`], [`verdict`], then [`outcome`] with
 //! [`table`], `plot`, `charts` and [`page`]. The shells are `socket`, `viewer`, `writer` and [`database`] on a `worker`
 //! with its `worker_state`, the `pacer`, and the `runner`. The runner leads them through the phases of a [`plan`] and
 //! passes their counts to the `recorder`.
@@ -25,7 +25,6 @@ mod charts;
 pub mod database;
 #[cfg(test)]
 mod fixtures;
-pub mod frame;
 pub(crate) mod interval;
 pub mod machine;
 pub mod outcome;

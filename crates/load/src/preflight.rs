@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
+use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::websocket;
 use uuid::Uuid;
 
 use crate::LoadError;
-use crate::frame::{self, Frame, Frames};
 use crate::plan::{Ballot, Plan};
 use crate::scan::{self, Text, VotingOptions};
 use crate::socket::{self, OpenError, SocketOptions, Stream};
@@ -38,7 +39,7 @@ pub(crate) async fn look(plan: &Plan) -> Result<Found, LoadError> {
         .map_err(|error| unreachable(plan, &error))?;
     let mut probe = Preflight {
         stream: opened.stream,
-        frames: Frames::default(),
+        frames: ServerFrames::default(),
         heard: Vec::new(),
         end: None,
     };
@@ -83,7 +84,7 @@ fn unreachable(plan: &Plan, error: &OpenError) -> LoadError {
 
 struct Preflight {
     stream: Stream,
-    frames: Frames,
+    frames: ServerFrames,
     heard: Vec<Answer>,
     end: Option<String>,
 }
@@ -107,7 +108,7 @@ impl Preflight {
     ) -> Result<(), LoadError> {
         let mut out = Vec::new();
         let text = format!(r#"{{"type":"subscribe","id":1,"session":"{session}","history":0}}"#);
-        frame::put_text(&mut out, &text, [0; 4]);
+        websocket::put_client_text(&mut out, &text, [0; 4]);
         let url = &plan.gateway.url;
         if self.stream.write_all(&out).await.is_err() || self.stream.flush().await.is_err() {
             return Err(LoadError::Gateway(format!("{url} closed the connection")));
@@ -166,7 +167,7 @@ impl Preflight {
     fn on_bytes(&mut self, bytes: &[u8]) {
         let Self { heard, end, .. } = self;
         let fed = self.frames.feed(bytes, |frame| match frame {
-            Frame::Text(text) => {
+            ServerFrame::Text(text) => {
                 if let Text::Said(said) = scan::read(text) {
                     let code = said.code.unwrap_or_default();
                     heard.push(Answer {
@@ -185,10 +186,10 @@ impl Preflight {
                     });
                 }
             }
-            Frame::Close(code) => {
+            ServerFrame::Close(code) => {
                 *end = Some(format!("the gateway closed the connection with {code}"))
             }
-            Frame::Ping(_) | Frame::Other => {}
+            ServerFrame::Ping(_) | ServerFrame::Other => {}
         });
         if fed.is_err() {
             *end = Some("unexpected response; is this an Usher server?".to_owned());

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::sleep;
+use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::websocket;
 use uuid::Uuid;
 
-use crate::frame::{self, Frame, Frames};
 use crate::interval::Interval;
 use crate::scan::{self, ReceivedFrame, Text};
 use crate::socket::{self, Opened, SocketOptions, Stream};
@@ -115,7 +116,7 @@ struct Watcher<'a> {
     viewer_state: &'a ViewerState,
     standing: &'a mut ResumeState,
     stream: Stream,
-    frames: Frames,
+    frames: ServerFrames,
     /// Bytes that arrived with the handshake's response.
     rest: Vec<u8>,
     /// Bytes that wait to be written.
@@ -135,13 +136,13 @@ impl<'a> Watcher<'a> {
     ) -> Self {
         let mask = WorkerState::mask();
         let mut out = Vec::new();
-        frame::put_text(&mut out, &subscribe(state, viewer_state, standing), mask);
+        websocket::put_client_text(&mut out, &subscribe(state, viewer_state, standing), mask);
         Self {
             state,
             viewer_state,
             standing,
             stream: opened.stream,
-            frames: Frames::default(),
+            frames: ServerFrames::default(),
             rest: opened.rest,
             out,
             mask,
@@ -205,7 +206,7 @@ impl<'a> Watcher<'a> {
         let fed = frames.feed(bytes, |frame| {
             interval.frames += 1;
             match frame {
-                Frame::Text(text) => match scan::read(text) {
+                ServerFrame::Text(text) => match scan::read(text) {
                     Text::Events => self.on_events(text, &mut interval, now_us),
                     Text::Counts => {}
                     Text::Said(said) => {
@@ -217,9 +218,11 @@ impl<'a> Watcher<'a> {
                         ))
                     }
                 },
-                Frame::Ping(payload) => frame::put_pong(&mut self.out, payload, self.mask),
-                Frame::Close(code) => end = end.take().or(Some(ViewerEnd::Closed(code))),
-                Frame::Other => {}
+                ServerFrame::Ping(payload) => {
+                    websocket::put_client_pong(&mut self.out, payload, self.mask)
+                }
+                ServerFrame::Close(code) => end = end.take().or(Some(ViewerEnd::Closed(code))),
+                ServerFrame::Other => {}
             }
         });
         self.frames = frames;

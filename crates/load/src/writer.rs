@@ -8,8 +8,9 @@ use rustc_hash::FxBuildHasher;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::websocket;
 
-use crate::frame::{self, Frame, Frames};
 use crate::interval::{Interval, Writes, count};
 use crate::pacer::Due;
 use crate::scan::{self, Text};
@@ -72,7 +73,7 @@ impl LoadWriter {
     async fn write(&mut self, state: &WorkerState, opened: Opened) -> String {
         let Opened { mut stream, rest } = opened;
         let mask = WorkerState::mask();
-        let mut frames = Frames::default();
+        let mut frames = ServerFrames::default();
         let mut pending = DueTimes::default();
         let mut out = Vec::new();
         let mut buffer = Vec::with_capacity(READ_BYTES);
@@ -106,7 +107,7 @@ impl LoadWriter {
                         std::future::pending::<()>().await;
                     }
                     for due in taken.drain(..) {
-                        frame::put_text(&mut out, &self.frame(state, due), mask);
+                        websocket::put_client_text(&mut out, &self.frame(state, due), mask);
                         pending.insert(due.number, due.at_us);
                     }
                     self.writes(&mut state.interval.borrow_mut()).sent += count as u64;
@@ -151,7 +152,7 @@ impl LoadWriter {
         &self,
         state: &WorkerState,
         bytes: &[u8],
-        frames: &mut Frames,
+        frames: &mut ServerFrames,
         pending: &mut DueTimes,
         (out, mask): (&mut Vec<u8>, [u8; 4]),
     ) -> Option<String> {
@@ -162,7 +163,7 @@ impl LoadWriter {
         let fed = frames.feed(bytes, |frame| {
             interval.frames += 1;
             match frame {
-                Frame::Text(text) => {
+                ServerFrame::Text(text) => {
                     let Text::Said(said) = scan::read(text) else {
                         return;
                     };
@@ -177,9 +178,9 @@ impl LoadWriter {
                         count(&mut self.writes(&mut interval).refused, code);
                     }
                 }
-                Frame::Ping(payload) => frame::put_pong(out, payload, mask),
-                Frame::Close(code) => end = Some(code.to_string()),
-                Frame::Other => {}
+                ServerFrame::Ping(payload) => websocket::put_client_pong(out, payload, mask),
+                ServerFrame::Close(code) => end = Some(code.to_string()),
+                ServerFrame::Other => {}
             }
         });
         fed.err().map(|error| error.to_string()).or(end)

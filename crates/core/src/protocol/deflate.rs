@@ -8,16 +8,10 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::limits::{FRAME_BYTES_MAX, PACKED_BYTES_MIN};
-use crate::protocol::framing::{FramePart, Framing, Header};
+use crate::protocol::framing::{FramePart, Framing};
 use crate::protocol::refusal::CloseCode;
-use crate::protocol::websocket;
+use crate::protocol::websocket::{self, COMPRESSED, CONTROL, FINAL, Header, RESERVED};
 
-const FINAL: u8 = 0x80;
-const RESERVED: u8 = 0x70;
-/// The bit of a compressed message (RFC 7692 §6).
-const PACKED: u8 = 0x40;
-const CONTROL: u8 = 0x08;
-const OPCODE: u8 = 0x0f;
 /// The end of every flushed block. It is not sent (RFC 7692 §7.2.1).
 const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 
@@ -95,14 +89,14 @@ impl Compressor {
         let mut out = BytesMut::with_capacity(frames.len() / 2);
         let mut rest = &frames[..];
         while !rest.is_empty() {
-            let (frame, later) = websocket::split_first(rest);
-            let payload = websocket::payload(frame);
-            match self.deflate(payload) {
-                Some(compressed) => {
-                    websocket::put_compressed_header(&mut out, frame[0], compressed.len());
-                    out.put_slice(&compressed);
-                }
-                None => out.put_slice(frame),
+            let (header, payload, later) =
+                websocket::split(rest).expect("frames of ours are whole");
+            if let Some(compressed) = self.deflate(payload) {
+                websocket::put_compressed_header(&mut out, header.first(), compressed.len());
+                out.put_slice(&compressed);
+            } else {
+                out.put_slice(header.bytes());
+                out.put_slice(payload);
             }
             rest = later;
         }
@@ -182,8 +176,8 @@ impl Decompressor {
 
     fn on_header(&mut self, header: &Header, out: &mut BytesMut) -> Result<(), CloseCode> {
         let first = header.first();
-        let (opcode, reserved) = (first & OPCODE, first & RESERVED);
-        let begins = opcode != 0 && reserved == PACKED;
+        let (opcode, reserved) = (header.opcode(), first & RESERVED);
+        let begins = opcode != 0 && reserved == COMPRESSED;
         self.mask = None;
         if first & CONTROL != 0 || !(begins || self.message.is_some()) {
             // Copied unchanged: the WebSocket library behind checks it.
@@ -215,10 +209,9 @@ impl Decompressor {
             out.put_slice(payload);
             return Ok(());
         };
-        let key = mask.key.iter().cycle().skip(mask.at % mask.key.len());
-        mask.at += payload.len();
-        let plain = payload.iter().zip(key).map(|(byte, key)| byte ^ key);
+        let plain = websocket::masked(payload, mask.key, mask.at);
         message.bytes.extend(plain);
+        mask.at += payload.len();
         self.finish(out)
     }
 
@@ -230,8 +223,7 @@ impl Decompressor {
             return Ok(());
         };
         let plain = inflate(message.bytes)?;
-        websocket::put_masked_header(out, FINAL | message.opcode, plain.len());
-        out.put_slice(&plain);
+        websocket::put_masked(out, FINAL | message.opcode, &plain, [0; 4]);
         Ok(())
     }
 }
@@ -438,18 +430,17 @@ mod tests {
         let mut out = Vec::new();
         let mut rest = frames;
         while !rest.is_empty() {
-            let (frame, later) = websocket::split_first(rest);
-            out.extend(client_frame(frame[0], websocket::payload(frame)));
+            let (header, payload, later) = websocket::split(rest).unwrap();
+            out.extend(client_frame(header.first(), payload));
             rest = later;
         }
         out
     }
 
     fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut out = BytesMut::new();
-        websocket::put_masked_header(&mut out, first, payload.len());
-        out.put_slice(payload);
-        out.to_vec()
+        let mut out = Vec::new();
+        websocket::put_masked(&mut out, first, payload, [0; 4]);
+        out
     }
 
     fn compressed(text: &str) -> Vec<u8> {

@@ -6,12 +6,7 @@
 
 use crate::limits::FRAGMENTS_MAX;
 use crate::protocol::refusal::CloseCode;
-
-const FINAL: u8 = 0x80;
-const CONTROL: u8 = 0x08;
-const MASKED: u8 = 0x80;
-/// Two bytes that every header has, up to eight bytes of length, and four bytes of mask.
-const HEADER_BYTES_MAX: usize = 14;
+use crate::protocol::websocket::{CONTROL, FINAL, Header};
 
 /// The position in a client's stream of frames.
 #[derive(Debug, Default)]
@@ -20,13 +15,6 @@ pub struct Framing {
     payload_left: u64,
     fragments: u32,
     breach: Option<CloseCode>,
-}
-
-/// A frame's header.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Header {
-    bytes: [u8; HEADER_BYTES_MAX],
-    count: usize,
 }
 
 /// The kind of the next bytes.
@@ -38,58 +26,6 @@ pub enum FramePart {
     Header(usize, Header),
     /// The number of bytes of a payload.
     Payload(usize),
-}
-
-impl Header {
-    /// Returns the header's bytes as received.
-    #[must_use]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.count]
-    }
-
-    /// Returns the first byte: the final bit, the reserved bits and the opcode.
-    #[must_use]
-    pub fn first(&self) -> u8 {
-        self.bytes[0]
-    }
-
-    /// Returns the key that the payload is masked with, if it is masked.
-    #[must_use]
-    pub(crate) fn mask(&self) -> Option<[u8; 4]> {
-        let is_masked = self.bytes[1] & MASKED != 0;
-        let key = self.bytes().last_chunk::<4>()?;
-        is_masked.then_some(*key)
-    }
-
-    /// Returns the payload's length in bytes.
-    #[must_use]
-    pub(crate) fn payload_bytes(&self) -> u64 {
-        match self.extended() {
-            [] => u64::from(self.bytes[1] & !MASKED),
-            bytes => bytes
-                .iter()
-                .fold(0, |length, byte| length << 8 | u64::from(*byte)),
-        }
-    }
-
-    /// Returns the bytes of an extended length, which does not fit into the second byte.
-    fn extended(&self) -> &[u8] {
-        let count = match self.bytes[1] & !MASKED {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        &self.bytes[2..2 + count]
-    }
-
-    /// Returns the header's length, as far as the bytes so far determine it.
-    fn length(&self) -> usize {
-        if self.count < 2 {
-            return 2;
-        }
-        let mask = if self.bytes[1] & MASKED == 0 { 0 } else { 4 };
-        2 + mask + self.extended().len()
-    }
 }
 
 impl Framing {
@@ -120,9 +56,7 @@ impl Framing {
             return Some(FramePart::Payload(count));
         }
         for (at, byte) in bytes.iter().enumerate() {
-            self.header.bytes[self.header.count] = *byte;
-            self.header.count += 1;
-            if self.header.count == self.header.length() {
+            if self.header.push(*byte) {
                 return match self.on_header() {
                     Ok(header) => Some(FramePart::Header(at + 1, header)),
                     Err(breach) => {
@@ -138,7 +72,7 @@ impl Framing {
     /// Whether the bytes so far end with a whole frame.
     #[must_use]
     pub(crate) fn is_between_frames(&self) -> bool {
-        self.payload_left == 0 && self.header.count == 0
+        self.payload_left == 0 && self.header.bytes().is_empty()
     }
 
     /// Returns the code to close the client with, once input was refused. No further bytes may be read then.

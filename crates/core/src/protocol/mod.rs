@@ -1,8 +1,8 @@
 //! The wire protocol: the frames of clients and of the gateway, and their bytes.
 //!
 //! Knows nothing about sockets, sessions or clocks. Read the modules in this order: [`id`], [`refusal`], [`text`],
-//! [`client`],
-//! [`moderation`], [`server`], [`websocket`], [`framing`], [`deflate`], [`sse`], [`notify`].
+//! [`client`], [`moderation`], [`server`], [`websocket`], [`framing`], [`server_frames`], [`deflate`], [`sse`],
+//! [`notify`].
 
 pub mod client;
 pub mod deflate;
@@ -12,6 +12,7 @@ pub mod moderation;
 pub mod notify;
 pub mod refusal;
 pub mod server;
+pub mod server_frames;
 pub mod sse;
 pub mod text;
 pub mod websocket;

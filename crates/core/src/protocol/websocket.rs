@@ -1,5 +1,7 @@
-//! Encodes the WebSocket frames of the gateway (RFC 6455 §5.2). They are unmasked, so all receivers share
-//! the same bytes.
+//! The layout of WebSocket frames (RFC 6455 §5.2), in both directions. No other module knows it.
+//!
+//! The gateway writes its frames without a mask, so the same bytes serve every receiver. A client masks its frames: the
+//! load tester, benches and tests write those.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -8,12 +10,129 @@ use crate::protocol::refusal::CloseCode;
 /// Bytes of the longest header of an unmasked frame.
 pub const HEADER_BYTES_MAX: usize = 10;
 
-const FINAL: u8 = 0x80;
-const PACKED: u8 = 0x40;
-const MASKED: u8 = 0x80;
-const TEXT: u8 = 0x1;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
+/// The bit of a frame that ends its message.
+pub(crate) const FINAL: u8 = 0x80;
+/// The bits that an extension may use.
+pub(crate) const RESERVED: u8 = 0x70;
+/// The reserved bit of a compressed message (RFC 7692 §6).
+pub(crate) const COMPRESSED: u8 = 0x40;
+/// The bit of the opcodes of control frames.
+pub(crate) const CONTROL: u8 = 0x08;
+/// The bits of the opcode.
+const OPCODE: u8 = 0x0f;
+/// The bit of a length that announces a mask.
+pub(crate) const MASKED: u8 = 0x80;
+
+/// The opcode of a text message.
+pub const TEXT: u8 = 0x1;
+/// The opcode of a close frame.
+pub const CLOSE: u8 = 0x8;
+/// The opcode of a ping.
+pub const PING: u8 = 0x9;
+/// The opcode of a pong.
+pub const PONG: u8 = 0xa;
+
+/// The header of one frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Header {
+    bytes: [u8; HEADER_BYTES_MAX + 4],
+    count: usize,
+}
+
+impl Header {
+    /// Parses the header at the front of `bytes`. `None` while bytes of the header are missing.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut header = Self::default();
+        let is_whole = bytes.iter().any(|byte| header.push(*byte));
+        is_whole.then_some(header)
+    }
+
+    /// Takes the next byte. Returns whether the header is complete.
+    pub(crate) fn push(&mut self, byte: u8) -> bool {
+        self.bytes[self.count] = byte;
+        self.count += 1;
+        if self.count < 2 {
+            return false;
+        }
+        let mask = if self.is_masked() { 4 } else { 0 };
+        self.count == 2 + self.extended().len() + mask
+    }
+
+    /// Returns the header's bytes as received.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.count]
+    }
+
+    /// Returns the first byte: the final bit, the reserved bits and the opcode.
+    #[must_use]
+    pub fn first(&self) -> u8 {
+        self.bytes[0]
+    }
+
+    /// Returns the opcode.
+    #[must_use]
+    pub fn opcode(&self) -> u8 {
+        self.first() & OPCODE
+    }
+
+    /// Whether the payload is masked.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.bytes[1] & MASKED != 0
+    }
+
+    /// Returns the key that the payload is masked with, if it is masked.
+    #[must_use]
+    pub(crate) fn mask(&self) -> Option<[u8; 4]> {
+        let key = self.bytes().last_chunk::<4>()?;
+        self.is_masked().then_some(*key)
+    }
+
+    /// Returns the payload's length in bytes.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        match self.extended() {
+            [] => u64::from(self.bytes[1] & !MASKED),
+            bytes => bytes
+                .iter()
+                .fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        }
+    }
+
+    /// Returns the length of header and payload in bytes.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        let payload = usize::try_from(self.payload_bytes()).unwrap_or(usize::MAX);
+        self.count.saturating_add(payload)
+    }
+
+    /// Returns the bytes of an extended length, which does not fit into the second byte.
+    pub(crate) fn extended(&self) -> &[u8] {
+        let count = match self.bytes[1] & !MASKED {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        &self.bytes[2..2 + count]
+    }
+}
+
+/// Splits the first frame off: its header, its payload as received, and the bytes after it. `None` while bytes of the
+/// frame are missing.
+#[must_use]
+pub fn split(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
+    let header = Header::parse(bytes)?;
+    let (frame, rest) = bytes.split_at_checked(header.frame_bytes())?;
+    Some((header, &frame[header.count..], rest))
+}
+
+/// Returns the payload of one of the gateway's frames.
+#[must_use]
+pub fn payload(frame: &[u8]) -> &[u8] {
+    split(frame).map_or(&[], |(_, payload, _)| payload)
+}
 
 /// Encodes one text frame.
 #[must_use]
@@ -22,37 +141,6 @@ pub fn text(payload: &str) -> Bytes {
     put_text_header(&mut out, payload.len());
     out.put_slice(payload.as_bytes());
     out.freeze()
-}
-
-/// Returns the payload of one of the gateway's frames.
-#[must_use]
-pub fn payload(frame: &[u8]) -> &[u8] {
-    let header = match frame.get(1) {
-        Some(127) => 10,
-        Some(126) => 4,
-        _ => 2,
-    };
-    frame.get(header..).unwrap_or_default()
-}
-
-/// Splits several of the gateway's frames into the first one and the rest.
-///
-/// # Panics
-/// If the bytes do not start with a whole frame. That would be our bug.
-#[must_use]
-pub(crate) fn split_first(frames: &[u8]) -> (&[u8], &[u8]) {
-    let (header, payload) = match frames {
-        [_, 127, a, b, c, d, e, f, g, h, ..] => {
-            (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
-        }
-        [_, 126, a, b, ..] => (4, u64::from(u16::from_be_bytes([*a, *b]))),
-        [_, length, ..] => (2, u64::from(*length)),
-        _ => (0, u64::MAX),
-    };
-    usize::try_from(payload)
-        .ok()
-        .and_then(|payload| frames.split_at_checked(payload.saturating_add(header)))
-        .expect("our own frames are complete")
 }
 
 /// Encodes a ping without a payload.
@@ -74,23 +162,44 @@ pub fn close(code: CloseCode) -> Bytes {
     out.freeze()
 }
 
-/// Writes the header of a text frame with a payload of `payload_bytes`.
-pub fn put_text_header(out: &mut BytesMut, payload_bytes: usize) {
+/// Writes the header of a text frame whose payload has `payload_bytes` bytes.
+pub fn put_text_header(out: &mut impl BufMut, payload_bytes: usize) {
     put_header(out, FINAL | TEXT, 0, payload_bytes);
 }
 
-/// Writes the header of a compressed message (RFC 7692 §6). `first` is the first byte of the uncompressed frame.
-pub(crate) fn put_compressed_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
-    put_header(out, first | PACKED, 0, payload_bytes);
+/// Writes the header of a compressed message (RFC 7692 §6). `first` is the first byte of the same message uncompressed.
+pub(crate) fn put_compressed_header(out: &mut impl BufMut, first: u8, payload_bytes: usize) {
+    put_header(out, first | COMPRESSED, 0, payload_bytes);
 }
 
-/// Writes the header of a frame as a client sends it. The mask is all zeros, so it does not change the payload.
-pub(crate) fn put_masked_header(out: &mut BytesMut, first: u8, payload_bytes: usize) {
-    put_header(out, first, MASKED, payload_bytes);
-    out.put_u32(0);
+/// Writes a frame as a client sends it: `first` is its final bit, reserved bits and opcode.
+pub fn put_masked(out: &mut (impl BufMut + Extend<u8>), first: u8, payload: &[u8], mask: [u8; 4]) {
+    put_header(out, first, MASKED, payload.len());
+    out.put_slice(&mask);
+    if mask == [0; 4] {
+        out.put_slice(payload);
+    } else {
+        out.extend(masked(payload, mask, 0));
+    }
 }
 
-fn put_header(out: &mut BytesMut, first: u8, masked: u8, payload_bytes: usize) {
+/// Writes a whole text message as a client sends it.
+pub fn put_client_text(out: &mut (impl BufMut + Extend<u8>), text: &str, mask: [u8; 4]) {
+    put_masked(out, FINAL | TEXT, text.as_bytes(), mask);
+}
+
+/// Writes a client's answer to a ping.
+pub fn put_client_pong(out: &mut (impl BufMut + Extend<u8>), payload: &[u8], mask: [u8; 4]) {
+    put_masked(out, FINAL | PONG, payload, mask);
+}
+
+/// Puts a mask on a payload, or takes it off (RFC 6455 §5.3). `bytes` begins `at` bytes into the payload.
+pub(crate) fn masked(bytes: &[u8], mask: [u8; 4], at: usize) -> impl Iterator<Item = u8> {
+    let keys = mask.into_iter().cycle().skip(at % mask.len());
+    bytes.iter().zip(keys).map(|(byte, key)| byte ^ key)
+}
+
+fn put_header(out: &mut impl BufMut, first: u8, masked: u8, payload_bytes: usize) {
     out.put_u8(first);
     if let Ok(length) = u8::try_from(payload_bytes)
         && length <= 125
@@ -107,6 +216,8 @@ fn put_header(out: &mut BytesMut, first: u8, masked: u8, payload_bytes: usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -134,5 +245,23 @@ mod tests {
             close(CloseCode::Restart).as_ref(),
             b"\x88\x16\x03\xf4the gateway restarts"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_client_writes_is_its_text_under_the_mask(text in ".{0,300}", mask: [u8; 4]) {
+            let mut out = Vec::new();
+            put_client_text(&mut out, &text, mask);
+            prop_assert_eq!(out[0], 0x81);
+            let payload = &out[out.len() - text.len()..];
+            let plain: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b).collect();
+            prop_assert_eq!(plain, text.as_bytes());
+            let header_bytes = out.len() - text.len();
+            prop_assert_eq!(header_bytes, if text.len() <= 125 { 6 } else { 8 });
+            prop_assert_eq!(&out[header_bytes - 4..header_bytes], &mask);
+            let (header, payload, rest) = split(&out).unwrap();
+            prop_assert_eq!(header.mask(), Some(mask));
+            prop_assert_eq!((payload.len(), rest.len()), (text.len(), 0));
+        }
     }
 }

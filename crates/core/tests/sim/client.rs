@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use usher_core::protocol::id::SessionId;
 use usher_core::protocol::server::Can;
+use usher_core::protocol::websocket;
 
 use crate::database::{self, Database};
 use crate::dice::Dice;
@@ -131,9 +132,11 @@ impl Client {
         self.partial.extend_from_slice(bytes);
         let bytes = std::mem::take(&mut self.partial);
         let mut rest = bytes.as_slice();
-        while let Some((opcode, payload, after)) = take_frame(rest)? {
+        while let Some((header, payload, after)) = websocket::split(rest) {
+            let is_whole_and_plain = header.first() & 0xf0 == 0x80 && !header.is_masked();
+            ensure(is_whole_and_plain, "a frame that is cut or masked")?;
             rest = after;
-            if opcode == 1 {
+            if header.opcode() == websocket::TEXT {
                 let text = std::str::from_utf8(payload).map_err(|error| error.to_string())?;
                 self.on_text(text, db)
                     .map_err(|why| format!("{why}: {text:.300}"))?;
@@ -358,34 +361,6 @@ fn judge(
         is_true,
         &format!("continuity is refused for a false reason, {resume:?}"),
     )
-}
-
-/// A frame's opcode, its payload, and the bytes after it.
-type RawFrame<'a> = (u8, &'a [u8], &'a [u8]);
-
-/// Splits the first unmasked frame off the bytes.
-fn take_frame(bytes: &[u8]) -> Result<Option<RawFrame<'_>>, String> {
-    let [first, second, rest @ ..] = bytes else {
-        return Ok(None);
-    };
-    ensure(
-        first & 0xf0 == 0x80 && second & 0x80 == 0,
-        "a frame that is cut or masked",
-    )?;
-    let (length, rest) = match second {
-        126 => match rest.split_first_chunk::<2>() {
-            Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
-            None => return Ok(None),
-        },
-        127 => match rest.split_first_chunk::<8>() {
-            Some((length, rest)) => (u64::from_be_bytes(*length), rest),
-            None => return Ok(None),
-        },
-        short => (u64::from(*short), rest),
-    };
-    let length = usize::try_from(length).map_err(|error| error.to_string())?;
-    let frame = rest.split_at_checked(length);
-    Ok(frame.map(|(payload, after)| (first & 0xf, payload, after)))
 }
 
 fn can(frame: &Value) -> Result<Can, String> {

@@ -1,0 +1,198 @@
+//! Reads the gateway's frames as a client sees them: the load tester, benches and tests.
+//!
+//! Looks at whole frames where they lie, and keeps bytes only of a frame that has not arrived in full, so an idle client
+//! has no buffer. The gateway sends no fragments and, unless `permessage-deflate` is negotiated, no compressed frames;
+//! both are errors here.
+
+use crate::protocol::websocket::{self, CLOSE, FINAL, Header, MASKED, PING, PONG, RESERVED, TEXT};
+
+/// Bytes of the largest frame that is accepted. The gateway's largest are a few hundred KiB.
+const SERVER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A buffer for a partial frame that is larger is freed once it is empty.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+
+/// The content of one frame of the gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServerFrame<'a> {
+    /// A JSON object.
+    Text(&'a [u8]),
+    /// The client answers with the same bytes.
+    Ping(&'a [u8]),
+    /// The last frame, with its code; 1005 if it has none.
+    Close(u16),
+    /// Nothing to act on.
+    Other,
+}
+
+/// The bytes are no frames of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServerFrameError {
+    /// A frame that the gateway never sends.
+    #[error("a frame that is masked, compressed, in fragments or of an unknown kind")]
+    Unknown,
+    /// Longer than any frame of the gateway.
+    #[error("a frame of more than {SERVER_FRAME_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug, Default)]
+pub struct ServerFrames {
+    /// The beginning of a frame whose end is still to come.
+    partial: Vec<u8>,
+}
+
+impl ServerFrames {
+    /// Calls `on_frame` with each complete frame.
+    ///
+    /// # Errors
+    /// If the bytes are no frames of a gateway.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut on_frame: impl FnMut(ServerFrame<'_>),
+    ) -> Result<(), ServerFrameError> {
+        let mut rest = bytes;
+        while !self.partial.is_empty() {
+            let wanted = header(&self.partial)?
+                .map_or(self.partial.len() + 1, |header| header.frame_bytes());
+            let (taken, left) = rest.split_at(rest.len().min(wanted - self.partial.len()));
+            self.partial.extend_from_slice(taken);
+            rest = left;
+            match websocket::split(&self.partial) {
+                Some((header, payload, _)) => {
+                    on_frame(read(&header, payload)?);
+                    self.partial.clear();
+                    if self.partial.capacity() > KEPT_BYTES_MAX {
+                        self.partial = Vec::new();
+                    }
+                }
+                None if rest.is_empty() => {
+                    header(&self.partial)?;
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+        while let Some(header) = header(rest)?
+            && let Some((_, payload, left)) = websocket::split(rest)
+        {
+            on_frame(read(&header, payload)?);
+            rest = left;
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(())
+    }
+}
+
+/// Reads the header at the front. `None` while bytes of it are missing; wrong first bytes are an error even then.
+fn header(bytes: &[u8]) -> Result<Option<Header>, ServerFrameError> {
+    if let [first, second, ..] = bytes
+        && (first & (FINAL | RESERVED) != FINAL || second & MASKED != 0)
+    {
+        return Err(ServerFrameError::Unknown);
+    }
+    let header = Header::parse(bytes);
+    if header.is_some_and(|header| header.payload_bytes() > SERVER_FRAME_BYTES_MAX as u64) {
+        return Err(ServerFrameError::TooLarge);
+    }
+    Ok(header)
+}
+
+fn read<'a>(header: &Header, payload: &'a [u8]) -> Result<ServerFrame<'a>, ServerFrameError> {
+    match header.opcode() {
+        TEXT => Ok(ServerFrame::Text(payload)),
+        PING => Ok(ServerFrame::Ping(payload)),
+        PONG => Ok(ServerFrame::Other),
+        CLOSE => Ok(ServerFrame::Close(
+            payload
+                .first_chunk()
+                .map_or(1005, |code| u16::from_be_bytes(*code)),
+        )),
+        _ => Err(ServerFrameError::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_however_it_is_cut() {
+        let texts = [
+            String::new(),
+            "x".repeat(125),
+            "y".repeat(126),
+            "z".repeat(70_000),
+        ];
+        let mut stream = Vec::new();
+        for text in &texts {
+            stream.extend_from_slice(&websocket::text(text));
+        }
+        stream.extend_from_slice(&websocket::ping());
+        let whole = read_all(&[&stream]).unwrap();
+        assert_eq!(whole.len(), 5);
+        assert_eq!(whole[3], format!("text {}", texts[3]));
+        for size in [1, 2, 3, 7, 1_000, 65_536] {
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            assert_eq!(read_all(&pieces).unwrap(), whole, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_given_back_when_a_large_frame_is_complete() {
+        let frame = websocket::text(&"x".repeat(70_000));
+        let mut frames = ServerFrames::default();
+        frames.feed(&frame[..60_000], |_| {}).unwrap();
+        frames.feed(&frame[60_000..], |_| {}).unwrap();
+        assert_eq!(frames.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_no_frame_of_the_gateway_is_an_error() {
+        for (bytes, error) in [
+            (&b"HT"[..], ServerFrameError::Unknown),
+            (&[0x01, 0], ServerFrameError::Unknown),
+            (&[0xc1, 0], ServerFrameError::Unknown),
+            (&[0x81, 0x80], ServerFrameError::Unknown),
+            (&[0x83, 0], ServerFrameError::Unknown),
+            (
+                &[0x81, 127, 0, 0, 0, 1, 0, 0, 0, 0],
+                ServerFrameError::TooLarge,
+            ),
+        ] {
+            assert_eq!(read_all(&[bytes]), Err(error), "{bytes:?}");
+        }
+        assert_eq!(read_all(&[&[0x88, 2, 0x0f, 0xa8]]).unwrap(), ["close 4008"]);
+        assert_eq!(read_all(&[&[0x88, 0]]).unwrap(), ["close 1005"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+        ) {
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let _ = read_all(&pieces);
+        }
+    }
+
+    fn read_all(pieces: &[&[u8]]) -> Result<Vec<String>, ServerFrameError> {
+        let mut frames = ServerFrames::default();
+        let mut seen = Vec::new();
+        for piece in pieces {
+            frames.feed(piece, |frame| {
+                seen.push(match frame {
+                    ServerFrame::Text(text) => format!("text {}", String::from_utf8_lossy(text)),
+                    ServerFrame::Ping(_) => "ping".to_owned(),
+                    ServerFrame::Close(code) => format!("close {code}"),
+                    ServerFrame::Other => "other".to_owned(),
+                });
+            })?;
+        }
+        Ok(seen)
+    }
+}
