@@ -5,8 +5,10 @@
 
 use std::fmt::Write as _;
 
+use usher_load::plot::{Axis, escape, short};
+
 use crate::peers::Peer;
-use crate::report::{Row, Spread, grouped, tenths};
+use crate::report::{Row, Spread, significant, tenths};
 
 const WIDTH: f64 = 1_080.0;
 const NAMES: f64 = 176.0;
@@ -51,14 +53,14 @@ const PANELS: [Panel; 4] = [
         better: "steady load · more is better",
         shape: Shape::Bar,
         value: |row| row.per_cpu_second,
-        word: short,
+        word,
     },
     Panel {
         title: "Saturation, deliveries/s",
         better: "p99 ≤ 250 ms · more is better",
         shape: Shape::Bar,
         value: |row| row.saturation,
-        word: short,
+        word,
     },
     Panel {
         title: "Latency p99, ms",
@@ -140,12 +142,12 @@ impl Panel {
             .iter()
             .map(|spread| floor(spread.least))
             .fold(f64::INFINITY, f64::min);
-        let (from, to) = (least * 0.8, most * 1.1);
-        let width = PANEL - NUMBER;
-        let x = |value: f64| match self.shape {
-            Shape::Bar => left + value / most * width,
-            Shape::Dot => left + (floor(value) / from).ln() / (to / from).ln() * width,
+        let axis = match self.shape {
+            Shape::Bar => Axis::linear(self.title, 0.0, most),
+            Shape::Dot => Axis::log(self.title, least * 0.8, most * 1.1),
         };
+        let width = PANEL - NUMBER;
+        let x = |value: f64| left + axis.place(value) * width;
         for (place, (row, spread)) in rows.iter().zip(&spreads).enumerate() {
             let class = match row.peer {
                 Peer::Usher | Peer::UsherEvents => "ours",
@@ -191,18 +193,7 @@ fn middle(place: usize) -> f64 {
     TOP + ROW * (place as f64 + 0.5)
 }
 
-/// Formats a number in few characters.
-fn short(number: f64) -> String {
-    match number {
-        large if large >= 9.95e6 => format!("{:.1} M", large / 1e6),
-        large if large >= 1e6 => format!("{:.2} M", large / 1e6),
-        large if large >= 1e3 => format!("{:.0} k", large / 1e3),
-        small => grouped(small),
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+/// Writes a number in three significant digits.
+fn word(number: f64) -> String {
+    short(significant(number))
 }

@@ -324,10 +324,15 @@ fn machine() -> String {
     )
 }
 
+/// Rounds to three significant digits, but never below one.
+pub(crate) fn significant(number: f64) -> f64 {
+    let power = 10_f64.powf((number.abs().max(1.0).log10().floor() - 2.0).max(0.0));
+    (number / power).round() * power
+}
+
 /// Formats a number with three significant digits and commas between thousands.
 pub(crate) fn grouped(number: f64) -> String {
-    let power = 10_f64.powf((number.abs().max(1.0).log10().floor() - 2.0).max(0.0));
-    let digits = format!("{:.0}", (number / power).round() * power);
+    let digits = format!("{:.0}", significant(number));
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {

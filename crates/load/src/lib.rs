@@ -31,7 +31,7 @@ pub mod outcome;
 mod pacer;
 pub mod page;
 pub mod plan;
-mod plot;
+pub mod plot;
 mod preflight;
 #[cfg_attr(not(target_os = "linux"), path = "no_proc.rs")]
 pub mod proc;

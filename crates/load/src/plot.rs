@@ -1,7 +1,7 @@
 //! Draws plots as SVG, without external resources: axes, lines, bars and marks.
 //!
 //! Colours are classes, so the page chooses them for its light and dark modes. A plot is drawn at two widths, and the
-//! page shows the one that fits, so that text keeps its size.
+//! page shows the one that fits, so that text keeps its size. `benches/compare` draws with the same axes.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ pub(crate) struct Plot {
 
 /// An axis with its range and labels.
 #[derive(Clone, Debug)]
-pub(crate) struct Axis {
+pub struct Axis {
     pub(crate) label: &'static str,
     pub(crate) from: f64,
     pub(crate) to: f64,
@@ -73,7 +73,9 @@ pub(crate) enum Layer {
 }
 
 impl Axis {
-    pub(crate) fn linear(label: &'static str, from: f64, to: f64) -> Self {
+    /// An axis of even steps.
+    #[must_use]
+    pub fn linear(label: &'static str, from: f64, to: f64) -> Self {
         Self {
             label,
             from,
@@ -83,7 +85,9 @@ impl Axis {
         }
     }
 
-    pub(crate) fn log(label: &'static str, from: f64, to: f64) -> Self {
+    /// An axis of even factors.
+    #[must_use]
+    pub fn log(label: &'static str, from: f64, to: f64) -> Self {
         let from = from.max(1e-3);
         Self {
             scale: Scale::Log,
@@ -92,7 +96,8 @@ impl Axis {
     }
 
     /// Returns a value's position on the axis, from 0 to 1.
-    fn place(&self, value: f64) -> f64 {
+    #[must_use]
+    pub fn place(&self, value: f64) -> f64 {
         let place = match self.scale {
             Scale::Linear => (value - self.from) / (self.to - self.from),
             Scale::Log => (value.max(1e-9) / self.from).ln() / (self.to / self.from).ln(),
@@ -155,7 +160,8 @@ fn log_ticks(from: f64, to: f64, count: f64) -> Vec<(f64, String)> {
 }
 
 /// Formats a number in few characters.
-pub(crate) fn short(number: f64) -> String {
+#[must_use]
+pub fn short(number: f64) -> String {
     let (number, unit) = match number.abs() {
         large if large >= 1e6 => (number / 1e6, " M"),
         large if large >= 1e4 => (number / 1e3, " k"),
@@ -359,7 +365,8 @@ impl Canvas<'_> {
 }
 
 /// Escapes a text for HTML and its attributes.
-pub(crate) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
