@@ -4,6 +4,8 @@
 //! migration runs in a transaction of its own together with its record, all of them under one advisory lock: of many
 //! that start at once, one works and the others find the work done. Migrations of the application's own project are
 //! left alone.
+//!
+//! No library: refinery and sqlx keep a table of their own, which the Supabase CLI does not read.
 
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 

@@ -1,6 +1,9 @@
 //! Checks the claims of a verified token and derives the caller's identity.
 //!
 //! Dates are compared with the caller's `now`, because the core has no clock.
+//!
+//! No library: jsonwebtoken's validation reads the system's clock, accepts text that Postgres cannot store, and knows
+//! neither `role` nor `usher_overlay`.
 
 use std::{borrow::Cow, fmt};
 

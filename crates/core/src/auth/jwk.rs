@@ -1,6 +1,10 @@
 //! One JSON Web Key (RFC 7517, 7518, 8037), from a key server or a file.
 //!
 //! Each key has one algorithm, which its own fields determine. A key that must not be used is refused with the reason.
+//!
+//! Not jsonwebtoken's `Jwk`: it drops the private numbers that `signing` needs and must find in a leaked key, it does not
+//! know the algorithm name `Ed25519` of RFC 9864, and it takes a malformed key for one of an unknown kind. Each check here
+//! would still read the JSON itself. jsonwebtoken verifies the signatures.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;

@@ -3,6 +3,9 @@
 //! Each message is compressed separately. All receivers therefore share one compressed frame, and an idle connection
 //! keeps no compressor in memory. [`accept`] negotiates the extension in the handshake. [`Compressor`] compresses
 //! outgoing frames. [`Decompressor`] turns a client's compressed frames into plain ones for the code behind it.
+//!
+//! No library: WebSocket libraries compress once per socket, and tungstenite does not compress at all. flate2 does the
+//! compression itself.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
