@@ -1,7 +1,7 @@
 -- Temporary objects: no function may run a caller's code with the rights of its owner.
 --
--- Postgres searches pg_temp first for types and relations, unless search_path lists it last. Otherwise a caller could
--- create a temporary domain named uuid, and any security definer function that uses `uuid` would run its CHECK.
+-- If search_path does not list pg_temp last, Postgres searches it first for types and relations. A caller could then
+-- create a temporary domain named uuid, and any security definer function that uses `uuid` would run the domain's CHECK.
 --
 -- In this test, each role with any rights creates temporary domains, types with casts, views, functions and operators
 -- with the names that Usher's functions use. Then it calls every function that it may execute, and fires every trigger
