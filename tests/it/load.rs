@@ -285,11 +285,7 @@ fn a_wrong_argument_is_named_with_what_would_be_right() {
         "--url must have the form ws://host:port",
     );
     refused(&with(&["--tokens", "/nowhere"]), 1, "read /nowhere");
-    refused(
-        &with(&[]),
-        1,
-        "those who write or are signed in need tokens",
-    );
+    refused(&with(&[]), 1, "writers and signed-in viewers need tokens");
     refused(
         &with(&["--write-by", "database"]),
         1,
@@ -303,7 +299,7 @@ fn a_wrong_argument_is_named_with_what_would_be_right() {
     refused(
         &["--dev", "/dev/null"],
         1,
-        "must hold the line that `usher dev --json` prints",
+        "must contain the line that `usher dev --json` prints",
     );
 }
 

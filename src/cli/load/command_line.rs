@@ -1,12 +1,12 @@
-//! The command line as a report may show it: as a shell takes it again, and without secrets.
+//! Formats the command line for the report: a shell accepts it again, and secrets are hidden.
 
-/// What stands in the place of a secret.
+/// The text that replaces a secret.
 const HIDDEN: &str = "***";
 
-/// Flags whose value is a secret; of a database URL the whole, since a password may be in any part of it.
+/// Flags whose value is a secret. A database URL is hidden whole, since any part of it may contain a password.
 const SECRET_FLAGS: [&str; 2] = ["--jwt-secret", "--database-url"];
 
-/// The arguments of this process, the program by its name alone.
+/// Formats the arguments of this process, with the program's name instead of its path.
 #[must_use]
 pub(crate) fn shown() -> String {
     shown_of(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
@@ -30,7 +30,7 @@ fn shown_of(arguments: impl Iterator<Item = String>) -> String {
     words.join(" ")
 }
 
-/// A word as a shell takes it.
+/// Quotes a word for a shell if necessary.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:,./@%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

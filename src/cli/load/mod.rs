@@ -1,6 +1,6 @@
-//! `usher load`: drives an Usher with viewers and writers, and reports what they saw.
+//! `usher load`: tests a gateway with viewers and writers, and reports what they received.
 //!
-//! The work is done by the crate `usher-load`; here are its arguments, its plan and its results.
+//! The crate `usher-load` does the work. This module has its arguments, its plan and its results.
 
 pub(crate) mod args;
 mod command_line;
@@ -21,16 +21,12 @@ use usher_load::plan::Plan;
 use usher_load::progress::Progress;
 use usher_load::{page, table};
 
-/// Runs the load, prints what was seen, and says what it was worth by the exit status.
-///
-/// # Errors
-///
-/// Where nothing could be measured, or a result cannot be written.
+/// Runs the load and prints the results. The exit status is the verdict.
 pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let shutdown = process::shutdown_on_signal()?;
     let plan = plan(&args).await?;
     raise_file_limit(&plan)?;
-    // A path that cannot be written to is known before the run, not after it.
+    // An unwritable path is an error before the run, not after it.
     for path in args.json.iter().chain(&args.report) {
         if path != Path::new("-") {
             fs::OpenOptions::new()
@@ -65,7 +61,7 @@ fn write(args: &LoadArgs, outcome: &Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each viewer and writer is a file.
+/// Raises the limit of open files: each viewer and each writer needs one.
 fn raise_file_limit(plan: &Plan) -> anyhow::Result<()> {
     const OTHERS: u64 = 64;
     let wanted =

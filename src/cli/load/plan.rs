@@ -1,4 +1,4 @@
-//! From the command line of `usher load` to what the run is to do.
+//! Turns the command line of `usher load` into the plan of a run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,17 +23,17 @@ use usher_core::protocol::id::UserId;
 use usher_load::database::{self};
 use usher_load::plan::{Connect, Plan, Route, SearchPlan, Storm};
 
-/// Life of the tokens that a run mints for its users.
+/// The lifetime of the tokens that a run mints for its users.
 const TOKEN_TTL: Duration = Duration::from_hours(24);
 
-/// Viewers that one source address of loopback is given. It has some 28,000 ports; Linux gives every other one at once and
-/// searches long for those between, which would look as if the gateway were slow.
+/// Viewers per source address on loopback. An address has about 28,000 ports. Linux assigns every second one quickly
+/// and searches long for the others, which would look like a slow gateway.
 const VIEWERS_PER_ADDRESS: u32 = 10_000;
 
-/// Messages a second that one chatter writes at most by default: three quarters of what a gateway allows a user.
+/// The default limit of messages per second and chatter: three quarters of what the gateway allows a user.
 const MESSAGES_PER_CHATTER: f64 = 0.5;
 
-/// The line that `usher dev --json` prints, as far as it matters here.
+/// The fields used here of the line that `usher dev --json` prints.
 #[derive(Deserialize)]
 struct Dev {
     socket: String,
@@ -48,13 +48,13 @@ fn secret_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretStrin
     String::deserialize(deserializer).map(SecretString::from)
 }
 
-/// What else a run can use.
+/// The optional resources of a run.
 struct Means {
     database: Option<Connect>,
     jwt_secret: Option<SecretString>,
 }
 
-/// Checks the arguments, reads the files that they name, finds the gateway, and makes users where it has to.
+/// Checks the arguments, reads their files, finds the gateway, and creates users if necessary.
 pub(crate) async fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     let dev = args.dev.as_deref().map(read_dev).transpose()?;
     let means = means(args, dev.as_ref())?;
@@ -122,7 +122,7 @@ fn means(args: &LoadArgs, dev: Option<&Dev>) -> anyhow::Result<Means> {
     })
 }
 
-/// How messages get in, and through how many chatters.
+/// Chooses how messages are written, and through how many chatters.
 fn writers(args: &LoadArgs, means: &Means) -> anyhow::Result<(Route, u32)> {
     let has_users =
         args.tokens.is_some() || (means.database.is_some() && means.jwt_secret.is_some());
@@ -142,22 +142,21 @@ fn writers(args: &LoadArgs, means: &Means) -> anyhow::Result<(Route, u32)> {
             bail!("--chatters write through the gateway: leave them out, or say --write-by gateway")
         }
         (Way::Database, None, Some(target)) => Ok((Route::Database(target.clone()), 0)),
-        (Way::Gateway, Some(0), _) => bail!("--chatters must be 1 or more: somebody has to write"),
+        (Way::Gateway, Some(0), _) => bail!("--chatters must be 1 or more"),
         (Way::Gateway, Some(chatters), _) => Ok((Route::Gateway, chatters)),
         (Way::Gateway, None, _) => Ok((Route::Gateway, ceiling(args.rate / MESSAGES_PER_CHATTER))),
     }
 }
 
-/// The tokens of so many who write.
+/// Reads or mints the tokens of `writers` users.
 async fn tokens(args: &LoadArgs, means: &Means, writers: u32) -> anyhow::Result<Vec<SecretString>> {
     match (&args.tokens, &means.database, &means.jwt_secret) {
         (Some(file), _, _) => read_tokens(file),
         (None, _, _) if writers == 0 && !args.signed_in => Ok(Vec::new()),
         (None, Some(target), Some(secret)) => make_tokens(target, secret, writers.max(1)).await,
         (None, _, _) => bail!(
-            "those who write or are signed in need tokens: give them with --tokens FILE, or let them be made with \
-             --jwt-secret and --database-url, or drive an `usher dev --json` with --dev; \
-             with --database-url alone messages are inserted with SQL"
+            "writers and signed-in viewers need tokens: give --tokens FILE, or --jwt-secret and --database-url to mint \
+             them, or --dev for a running `usher dev --json`; with --database-url alone messages are inserted with SQL"
         ),
     }
 }
@@ -189,7 +188,7 @@ fn read_dev(path: &Path) -> anyhow::Result<Dev> {
     };
     serde_json::from_str(text.trim()).with_context(|| {
         format!(
-            "{} must hold the line that `usher dev --json` prints when it is ready",
+            "{} must contain the line that `usher dev --json` prints when it is ready",
             path.display()
         )
     })
@@ -201,7 +200,7 @@ fn read_tokens(path: &PathBuf) -> anyhow::Result<Vec<SecretString>> {
     let tokens: Vec<SecretString> = lines.map(SecretString::from).collect();
     ensure!(
         !tokens.is_empty(),
-        "{} must hold access tokens, one a line",
+        "{} must contain access tokens, one per line",
         path.display()
     );
     Ok(tokens)

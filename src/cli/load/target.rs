@@ -1,4 +1,4 @@
-//! What `usher load` is aimed at, and the small words of its command line.
+//! Resolves the target of `usher load`, and parses the shares and storms of its command line.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,10 +16,10 @@ use tokio::time::timeout;
 use crate::postgres::tls::{SslMode, client_config, verifier};
 use usher_load::plan::Gateway;
 
-/// How long one of several addresses may take to accept a connection.
+/// The time limit for one of several addresses to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where an Usher's socket is.
+/// The default path of a gateway's socket.
 const SOCKET_PATH: &str = "/v1/socket";
 
 /// A number of viewers, or a share of them.
@@ -30,7 +30,7 @@ pub(crate) enum Share {
 }
 
 impl Share {
-    /// How many of so many.
+    /// Returns this share of `all`.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -61,7 +61,7 @@ impl FromStr for Share {
     }
 }
 
-/// Viewers that are dropped at once, and when.
+/// Viewers that drop together, and the second of the measurement to drop them at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct StormArg {
     pub(crate) share: Share,
@@ -92,7 +92,7 @@ impl FromStr for StormArg {
     }
 }
 
-/// Reads a URL and finds the address.
+/// Parses a URL and resolves its address.
 pub(crate) async fn gateway(
     url: &str,
     root_cert: Option<&Path>,
@@ -135,8 +135,8 @@ pub(crate) async fn gateway(
     })
 }
 
-/// The first address that takes a connection: `localhost` is two, and a gateway often serves on one of them. Where none
-/// does, the first: what it says is the error that counts.
+/// Returns the first address that accepts a connection: `localhost` has two, and a gateway often listens on one of
+/// them. If none accepts, returns the first, whose error is the one to report.
 async fn answering(addresses: Vec<SocketAddr>) -> Option<SocketAddr> {
     for address in addresses.iter().skip_while(|_| addresses.len() == 1) {
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
@@ -164,7 +164,7 @@ impl UrlParts {
                 format!("ws://{}:{port}", Ipv4Addr::LOCALHOST)
             }
             url if url.is_empty() || url.contains("://") => url.to_owned(),
-            // As `usher serve --listen` takes it, and as a browser would.
+            // As `usher serve --listen` and browsers accept it.
             url => format!("ws://{url}"),
         };
         let uri: Uri = url.parse().context(wrong)?;
