@@ -41,8 +41,8 @@ struct Arguments {
     #[arg(long, hide = true)]
     serve: Option<Kind>,
     /// The folder of the certificate and its key.
-    #[arg(long, hide = true, default_value = "")]
-    folder: PathBuf,
+    #[arg(long, hide = true, requires = "serve")]
+    folder: Option<PathBuf>,
     /// Cargo passes it to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -79,8 +79,8 @@ impl Drop for Server {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     rlimit::increase_nofile_limit(u64::MAX)?;
-    if let Some(kind) = arguments.serve {
-        return serve(kind, &arguments.folder).await;
+    if let (Some(kind), Some(folder)) = (arguments.serve, &arguments.folder) {
+        return serve(kind, folder).await;
     }
     let folder = tempfile::tempdir()?;
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;

@@ -6,6 +6,10 @@
 //! What is counted as written is with the kernel, as for a plain socket. A record cannot be taken back once it is
 //! encrypted, so one that the socket took in part is remembered with the number of bytes in it: those are not counted yet,
 //! and the next write begins with them. A client that takes nothing pins one record more than a plain one.
+//!
+//! Why not tokio-rustls: an idle socket takes 8.3 KiB above TCP there and 4.5 KiB here. The rest of an idle viewer takes
+//! less than 4 KiB. `cargo bench --bench tls` repeats the measurement (resident memory, 2,000 sockets, rustls 0.23).
+//! tokio-rustls also counts bytes as written that its own buffer still holds.
 
 #[expect(
     clippy::disallowed_types,
