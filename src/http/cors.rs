@@ -2,6 +2,9 @@
 //!
 //! No cookies and no credentials of the browser's own are ever used, so `*` gives nothing away. The rest of what is
 //! served, metrics above all, is for no page from elsewhere.
+//!
+//! No library: tower-http takes every OPTIONS for a preflight, answers 200 to an origin that is not allowed, where this
+//! refuses with 403, and covers whole routers, where this covers paths that no route has too.
 
 use std::sync::Arc;
 
