@@ -214,17 +214,17 @@ pub const BUSY_AFTER: Duration = Duration::from_millis(1_750);
 /// own migration runs.
 pub const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// The wait that a refusal names while the database cannot answer: it is away, an open transaction holds a lock, or it
-/// takes fewer writes than come.
+/// The wait in a refusal while the database cannot answer: it cannot be reached, an open transaction holds a lock, or
+/// writes arrive faster than the database commits them.
 pub const RETRY_DATABASE: Duration = Duration::from_secs(1);
 
-/// The wait that a refusal names while the node is full or stops.
+/// The wait in a refusal while the node is full or stopping.
 pub const RETRY_NODE: Duration = Duration::from_secs(2);
 
-/// The wait that a refusal names while the key of a token cannot be looked up.
+/// The wait in a refusal while the key of a token cannot be looked up.
 pub const RETRY_KEYS: Duration = Duration::from_secs(5);
 
-/// The wait that a refusal names to an address that has all its sockets. One of them may have closed by then.
+/// The wait in a refusal to an address that has all its sockets. One of them may have closed by then.
 pub const RETRY_ADDRESS: Duration = Duration::from_secs(10);
 
 /// Blocked sessions without pending writes that are remembered, so that their next write is tried alone. Beyond

@@ -1,33 +1,33 @@
-//! Reads how much CPU and memory processes and the whole machine use.
+//! Measures the CPU and memory of processes and of the whole machine.
 //!
-//! Only Linux tells; on other systems every figure is absent.
+//! The values exist only on Linux. On other systems they are absent.
 
 use crate::proc;
 
-/// What one process has used so far.
+/// The resources that one process has used so far.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessUsage {
     /// CPU time, user and system, in microseconds.
     pub cpu_us: u64,
-    /// Resident memory.
+    /// Resident memory in bytes.
     pub resident_bytes: u64,
 }
 
-/// What was used up to one moment.
+/// The resources used up to a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// Microseconds of cores that this process used.
+    /// CPU time of this process, in microseconds.
     pub(crate) generator_us: u64,
     pub(crate) generator_bytes: u64,
-    /// The same of the gateway, if it runs on this machine.
+    /// CPU time of the gateway, if it runs on this machine.
     pub(crate) gateway_us: Option<u64>,
     pub(crate) gateway_bytes: Option<u64>,
-    /// Ticks of all cores: busy, and in total.
+    /// CPU ticks of all cores: busy, and in total.
     pub(crate) machine: Option<(u64, u64)>,
 }
 
 impl Usage {
-    /// Reads the present figures.
+    /// Reads the current values.
     pub(crate) fn read(gateway: Option<u32>) -> Self {
         let own = proc::process(std::process::id());
         let gateway = gateway.and_then(proc::process);
@@ -40,26 +40,26 @@ impl Usage {
         }
     }
 
-    /// The share of the machine's CPU time used since `then`.
+    /// Returns the share of the machine's CPU that was busy since `then`.
     pub(crate) fn machine_busy_since(&self, then: &Self) -> Option<f64> {
         let ((busy, all), (busy_then, all_then)) = (self.machine?, then.machine?);
         let all = all.checked_sub(all_then).filter(|ticks| *ticks > 0)?;
         Some(busy.saturating_sub(busy_then) as f64 / all as f64)
     }
 
-    /// Cores that the gateway used since `then`.
+    /// Returns the cores that the gateway used since `then`.
     pub(crate) fn gateway_cores_since(&self, then: &Self, elapsed_us: u64) -> Option<f64> {
         let used_us = self.gateway_us?.checked_sub(then.gateway_us?)?;
         Some(used_us as f64 / elapsed_us.max(1) as f64)
     }
 
-    /// Cores that this process used since `then`.
+    /// Returns the cores that this process used since `then`.
     pub(crate) fn generator_cores_since(&self, then: &Self, elapsed_us: u64) -> f64 {
         self.generator_us.saturating_sub(then.generator_us) as f64 / elapsed_us.max(1) as f64
     }
 }
 
-/// The name and release of the operating system.
+/// Returns the name and release of the operating system.
 pub(crate) fn system() -> String {
     let release = rustix::system::uname();
     format!(

@@ -1,22 +1,22 @@
-//! Stands in for `proc` on systems without `/proc`: nothing is known there.
+//! Takes the place of `proc` on systems without `/proc`. Every value is absent.
 
 use std::net::SocketAddr;
 
 use crate::machine::ProcessUsage;
 
-/// Reads nothing: only Linux tells.
+/// Returns nothing: only Linux has these values.
 #[must_use]
 pub fn process(_: u32) -> Option<ProcessUsage> {
     None
 }
 
-/// Lists nothing: only Linux tells.
+/// Lists nothing: only Linux has these values.
 #[must_use]
 pub fn children(_: u32) -> Vec<u32> {
     Vec::new()
 }
 
-/// Reads nothing: only Linux tells.
+/// Returns nothing: only Linux has these values.
 #[must_use]
 pub fn load_average() -> Option<f32> {
     None

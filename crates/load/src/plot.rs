@@ -73,7 +73,7 @@ pub(crate) enum Layer {
 }
 
 impl Axis {
-    /// An axis of even steps.
+    /// Creates a linear axis.
     #[must_use]
     pub fn linear(label: &'static str, from: f64, to: f64) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl Axis {
         }
     }
 
-    /// An axis of even factors.
+    /// Creates a logarithmic axis.
     #[must_use]
     pub fn log(label: &'static str, from: f64, to: f64) -> Self {
         let from = from.max(1e-3);

@@ -1,4 +1,4 @@
-//! Reads `/proc` through procfs. Linux alone has it; `no_proc` stands in elsewhere.
+//! Reads `/proc` through procfs. It exists only on Linux; `no_proc` takes its place on other systems.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use procfs::{Current as _, CurrentSI as _, KernelStats, LoadAverage, page_size, 
 
 use crate::machine::ProcessUsage;
 
-/// Reads what a process has used so far.
+/// Reads the resources that a process has used so far.
 #[must_use]
 pub fn process(pid: u32) -> Option<ProcessUsage> {
     let stat = of(pid)?.stat().ok()?;
@@ -18,7 +18,7 @@ pub fn process(pid: u32) -> Option<ProcessUsage> {
     })
 }
 
-/// Lists the processes that a process has started and that still run.
+/// Lists the running child processes of a process.
 #[must_use]
 pub fn children(pid: u32) -> Vec<u32> {
     let stats = all_processes().into_iter().flatten().flatten();
@@ -35,10 +35,10 @@ pub fn load_average() -> Option<f32> {
     Some(LoadAverage::current().ok()?.one)
 }
 
-/// Ticks of all cores: busy, and in total.
+/// Reads the CPU ticks of all cores: busy, and in total.
 pub(crate) fn machine() -> Option<(u64, u64)> {
     let ticks = KernelStats::current().ok()?.total;
-    // Guests are already part of user.
+    // The time of guests is part of user.
     let interrupts = ticks.irq? + ticks.softirq? + ticks.steal?;
     let busy = ticks.user + ticks.nice + ticks.system + interrupts;
     Some((busy, busy + ticks.idle + ticks.iowait?))

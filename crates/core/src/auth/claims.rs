@@ -2,8 +2,8 @@
 //!
 //! Dates are compared with the caller's `now`, because the core has no clock.
 //!
-//! No library: jsonwebtoken's validation reads the system's clock, accepts text that Postgres cannot store, and knows
-//! neither `role` nor `usher_overlay`.
+//! Does not use a library: jsonwebtoken's validation reads the system's clock, accepts text that Postgres cannot store,
+//! and knows neither `role` nor `usher_overlay`.
 
 use std::{borrow::Cow, fmt};
 

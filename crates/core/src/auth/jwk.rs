@@ -2,9 +2,9 @@
 //!
 //! Each key has one algorithm, which its own fields determine. A key that must not be used is refused with the reason.
 //!
-//! Not jsonwebtoken's `Jwk`: it drops the private numbers that `signing` needs and must find in a leaked key, it does not
-//! know the algorithm name `Ed25519` of RFC 9864, and it takes a malformed key for one of an unknown kind. Each check here
-//! would still read the JSON itself. jsonwebtoken verifies the signatures.
+//! Does not use jsonwebtoken's `Jwk` type. That type drops the private numbers, which `signing` needs and which reveal
+//! a leaked key. It does not know the algorithm name `Ed25519` (RFC 9864), and it reports a malformed key as a key of
+//! an unknown kind. The checks here would have to read the JSON anyway. jsonwebtoken verifies the signatures.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;

@@ -4,8 +4,8 @@
 //! keeps no compressor in memory. [`accept`] negotiates the extension in the handshake. [`Compressor`] compresses
 //! outgoing frames. [`Decompressor`] turns a client's compressed frames into plain ones for the code behind it.
 //!
-//! No library: WebSocket libraries compress once per socket, and tungstenite does not compress at all. flate2 does the
-//! compression itself.
+//! Does not use a WebSocket library: such libraries compress once per socket, and tungstenite does not compress at all.
+//! flate2 does the compression itself.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};

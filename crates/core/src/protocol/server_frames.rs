@@ -1,45 +1,45 @@
-//! Reads the gateway's frames as a client sees them: the load tester, benches and tests.
+//! Decodes the gateway's frames on the client's side, for the load tester, benches and tests.
 //!
-//! Looks at whole frames where they lie, and keeps bytes only of a frame that has not arrived in full, so an idle client
-//! has no buffer. The gateway sends no fragments and, unless `permessage-deflate` is negotiated, no compressed frames;
-//! both are errors here.
+//! Reads complete frames in place. Copies bytes only of an incomplete frame, so an idle client has no buffer. The
+//! gateway sends no fragments, and no compressed frames to a client that does not negotiate `permessage-deflate`. Both
+//! are errors here.
 
 use crate::protocol::websocket::{self, CLOSE, FINAL, Header, MASKED, PING, PONG, RESERVED, TEXT};
 
-/// Bytes of the largest frame that is accepted. The gateway's largest are a few hundred KiB.
+/// The largest accepted frame, in bytes. The gateway's largest frames have a few hundred KiB.
 const SERVER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A buffer for a partial frame that is larger is freed once it is empty.
+/// A larger buffer for an incomplete frame is freed once it is empty.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
 
-/// The content of one frame of the gateway.
+/// The contents of one of the gateway's frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ServerFrame<'a> {
-    /// A JSON object.
+    /// A text frame: a JSON object.
     Text(&'a [u8]),
-    /// The client answers with the same bytes.
+    /// A ping. The client answers with the same bytes.
     Ping(&'a [u8]),
-    /// The last frame, with its code; 1005 if it has none.
+    /// A close frame, with its code; 1005 without a code. No frame follows it.
     Close(u16),
-    /// Nothing to act on.
+    /// Any other frame, which needs no action.
     Other,
 }
 
-/// The bytes are no frames of a gateway.
+/// The bytes are not the gateway's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerFrameError {
     /// A frame that the gateway never sends.
     #[error("a frame that is masked, compressed, in fragments or of an unknown kind")]
     Unknown,
-    /// Longer than any frame of the gateway.
+    /// A frame that is longer than any of the gateway's.
     #[error("a frame of more than {SERVER_FRAME_BYTES_MAX} bytes")]
     TooLarge,
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct ServerFrames {
-    /// The beginning of a frame whose end is still to come.
+    /// The bytes of an incomplete frame.
     partial: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl ServerFrames {
     /// Calls `on_frame` with each complete frame.
     ///
     /// # Errors
-    /// If the bytes are no frames of a gateway.
+    /// The bytes are not the gateway's frames.
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_read_however_it_is_cut() {
+    fn frames_are_read_however_the_bytes_are_cut() {
         let texts = [
             String::new(),
             "x".repeat(125),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_given_back_when_a_large_frame_is_complete() {
+    fn the_buffer_of_a_large_frame_is_freed() {
         let frame = websocket::text(&"x".repeat(70_000));
         let mut frames = ServerFrames::default();
         frames.feed(&frame[..60_000], |_| {}).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_of_the_gateway_is_an_error() {
+    fn a_frame_that_the_gateway_never_sends_is_an_error() {
         for (bytes, error) in [
             (&b"HT"[..], ServerFrameError::Unknown),
             (&[0x01, 0], ServerFrameError::Unknown),

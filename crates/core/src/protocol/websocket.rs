@@ -1,7 +1,7 @@
-//! The layout of WebSocket frames (RFC 6455 §5.2), in both directions. No other module knows it.
+//! Encodes and parses WebSocket frames (RFC 6455 §5.2), in both directions. Only this module knows their layout.
 //!
-//! The gateway writes its frames without a mask, so the same bytes serve every receiver. A client masks its frames: the
-//! load tester, benches and tests write those.
+//! The gateway's frames are unmasked, so all receivers share the same bytes. Client frames are masked; the load tester,
+//! benches and tests write them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -48,7 +48,7 @@ impl Header {
         is_whole.then_some(header)
     }
 
-    /// Takes the next byte. Returns whether the header is complete.
+    /// Adds the next byte. Returns whether the header is complete.
     pub(crate) fn push(&mut self, byte: u8) -> bool {
         self.bytes[self.count] = byte;
         self.count += 1;
@@ -119,8 +119,8 @@ impl Header {
     }
 }
 
-/// Splits the first frame off: its header, its payload as received, and the bytes after it. `None` while bytes of the
-/// frame are missing.
+/// Splits off the first frame. Returns its header, its payload as received, and the bytes after it; `None` while bytes
+/// of the frame are missing.
 #[must_use]
 pub fn split(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let header = Header::parse(bytes)?;
@@ -193,7 +193,7 @@ pub fn put_client_pong(out: &mut (impl BufMut + Extend<u8>), payload: &[u8], mas
     put_masked(out, FINAL | PONG, payload, mask);
 }
 
-/// Puts a mask on a payload, or takes it off (RFC 6455 §5.3). `bytes` begins `at` bytes into the payload.
+/// Masks or unmasks a payload (RFC 6455 §5.3). `bytes` starts `at` bytes into the payload.
 pub(crate) fn masked(bytes: &[u8], mask: [u8; 4], at: usize) -> impl Iterator<Item = u8> {
     let keys = mask.into_iter().cycle().skip(at % mask.len());
     bytes.iter().zip(keys).map(|(byte, key)| byte ^ key)
