@@ -7,6 +7,7 @@ pub(crate) mod causes;
 pub mod config;
 pub mod exposition;
 pub(crate) mod keyring;
+pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod postgres;

@@ -24,8 +24,27 @@ const LONG_FILES: &[(&str, usize)] = &[];
 /// Maximum columns of a comment's text, without indentation and marker.
 const COMMENT_COLUMNS_MAX: usize = 120;
 
-/// The file with the bounds of the core.
-const LIMITS: &str = "crates/core/src/limits.rs";
+/// The files with the bounds, one per crate.
+const LIMITS: [&str; 4] = [
+    "crates/core/src/limits.rs",
+    "crates/devdb/src/limits.rs",
+    "crates/load/src/limits.rs",
+    "src/limits.rs",
+];
+
+/// Endings of names that only bounds have.
+const BOUND_ENDINGS: [&str; 10] = [
+    "_MAX",
+    "_MIN",
+    "_LEN",
+    "_TIMEOUT",
+    "_INTERVAL",
+    "_PAUSE",
+    "_TTL",
+    "_TRIES",
+    "_RETRIES",
+    "_ATTEMPTS",
+];
 
 /// The files and folders with our own text.
 const TREE: &[&str] = &[
@@ -219,24 +238,134 @@ fn the_tree_stands_on_its_own() {
 #[test]
 fn every_bound_has_its_reason() {
     let mut problems = Problems::default();
-    let limits = read(LIMITS);
-    let mut is_documented = false;
-    for (number, line) in limits.lines().enumerate() {
-        let line = line.trim_start();
-        if line.starts_with("///") {
-            is_documented = true;
-        } else if line.starts_with("pub const") && !is_documented {
-            problems.add(
-                LIMITS,
-                number + 1,
-                "a bound needs a `///` that gives its reason",
-            );
-        }
-        if !line.starts_with("///") && !line.starts_with("#[") {
-            is_documented = false;
+    for limits in LIMITS {
+        let text = read(limits);
+        let mut is_documented = false;
+        for (number, line) in text.lines().enumerate() {
+            if line.starts_with("///") {
+                is_documented = true;
+            } else if line.starts_with("pub") && !is_documented {
+                problems.add(limits, number + 1, "a bound needs a `///` with its reason");
+            } else if !line.starts_with("#[") {
+                is_documented = false;
+            }
         }
     }
-    problems.expect_none("a bound has no reason");
+    problems.expect_none("a bound is not explained");
+}
+
+#[test]
+fn every_bound_is_in_the_limits_of_its_crate() {
+    let mut problems = Problems::default();
+    for source in sources() {
+        if LIMITS.contains(&source.path.as_str()) {
+            continue;
+        }
+        for (line, code) in source.code_before_tests() {
+            if is_bound(code) {
+                problems.add(
+                    &source.path,
+                    line,
+                    "move this bound to the crate's limits.rs",
+                );
+            }
+        }
+    }
+    problems.expect_none("a bound is outside of limits.rs");
+}
+
+/// Returns whether a line declares a bound, or contains a literal time or queue length. One is not a bound: a second is a
+/// unit, and a queue of one wakes its receiver.
+fn is_bound(code: &str) -> bool {
+    let code = code.trim_start();
+    let declared = code
+        .split_once("const ")
+        .filter(|(before, _)| matches!(*before, "" | "pub " | "pub(crate) "));
+    let is_constant = declared.and_then(|(_, rest)| rest.split_once(':'));
+    let is_constant = is_constant.is_some_and(|(name, of)| {
+        of.starts_with(" Duration") || BOUND_ENDINGS.iter().any(|ending| name.ends_with(ending))
+    });
+    let is_literal = |opening: &str| {
+        code.split(opening).skip(1).any(|rest| {
+            let digits = rest.split_once('(').map_or(rest, |(_, digits)| digits);
+            let number = digits.split(')').next().unwrap_or_default();
+            number != "1"
+                && !number.is_empty()
+                && number
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte == b'_')
+        })
+    };
+    is_constant || is_literal("Duration::from_") || is_literal("mpsc::channel")
+}
+
+/// The page names each bound with its value, and the tests that show it.
+#[test]
+fn the_bounds_in_hostile_input_are_those_of_the_code() {
+    let page = "docs/hostile-input.md";
+    let limits: Vec<String> = LIMITS.iter().map(|path| read(path)).collect();
+    let mut problems = Problems::default();
+    let mut bounds = 0;
+    for (number, line) in read(page).lines().enumerate() {
+        for (index, name) in line
+            .split('`')
+            .enumerate()
+            .filter(|(index, _)| index % 2 == 1)
+        {
+            let after = line.split('`').nth(index + 1).unwrap_or_default();
+            let is_bound =
+                name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            if is_bound && !name.starts_with("USHER_") {
+                bounds += 1;
+                let expression = limits.iter().find_map(|text| expression_of(text, name));
+                let value = expression.map(|expression| format!(" ({})", shown(expression)));
+                if value
+                    .as_ref()
+                    .is_none_or(|value| !after.starts_with(value.as_str()))
+                {
+                    problems.add(
+                        page,
+                        number + 1,
+                        format!("{name} must be followed by its value:{value:?}"),
+                    );
+                }
+            }
+            if name.ends_with(".rs") {
+                let found = [name.to_owned(), format!("tests/it/{name}")];
+                if !found.iter().any(|path| root().join(path).exists()) {
+                    problems.add(page, number + 1, format!("{name} does not exist"));
+                }
+            }
+        }
+    }
+    assert!(bounds >= 10, "the bounds were not found");
+    problems.expect_none("the page differs from the code");
+}
+
+/// Returns the expression of a constant.
+fn expression_of<'a>(limits: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = limits.split_once(&format!("const {name}: "))?;
+    let (_, expression) = rest.split_once(" = ")?;
+    expression.split(';').next()
+}
+
+/// Returns the value of an expression as the docs show it: `10 s`, `40 KiB`, `1,024`.
+fn shown(expression: &str) -> String {
+    let (number, unit) = if let Some(kib) = expression.strip_suffix(" * 1024") {
+        (kib, " KiB")
+    } else if let Some(seconds) = expression.strip_prefix("Duration::from_secs(") {
+        (seconds, " s")
+    } else if let Some(number) = expression.strip_prefix("NonZero::new(") {
+        (number, "")
+    } else {
+        (expression, "")
+    };
+    let number = number
+        .split(')')
+        .next()
+        .unwrap_or_default()
+        .replace('_', ",");
+    format!("{number}{unit}")
 }
 
 #[test]

@@ -12,9 +12,7 @@ use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
 use crate::config::{Config, LogFormat, LogSettings};
-
-/// File descriptors that are not client sockets: the database, the listener, logs, the runtime.
-const FILES_RESERVED: u64 = 128;
+use crate::limits::FILES_RESERVED;
 
 /// Cancels the token at the first SIGINT or SIGTERM. A second signal ends the process immediately; the watchdog of a
 /// temporary Postgres still cleans up.

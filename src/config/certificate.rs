@@ -16,7 +16,7 @@ use rustls::{
 };
 use x509_cert::{Certificate as X509, der::Decode as _};
 
-use usher_core::limits::PEM_BYTES_MAX;
+use crate::limits::PEM_BYTES_MAX;
 
 /// The paths of the certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]

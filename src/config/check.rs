@@ -13,15 +13,10 @@ use crate::config::rates::Rate;
 use crate::config::raw::Raw;
 use crate::config::secret::check_length;
 use crate::config::settings::{Accepts, Setting};
+use crate::limits::{RATE_COUNT_MAX, RATE_SECONDS_MAX};
 
 /// Switches off a limit or a key set.
 pub(crate) const OFF: &str = "off";
-
-/// The largest count of a rate.
-const COUNT_MAX: u64 = 1_000_000_000;
-
-/// The largest number of seconds of a rate: a day.
-const SECONDS_MAX: u64 = 86_400;
 
 /// One wrong setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,10 +98,10 @@ impl<'a> Check<'a> {
             (min..=max).contains(&number).then_some(number)
         };
         let rate = text.split_once('/').and_then(|(count, seconds)| {
-            let count = parse(count, min, COUNT_MAX)?;
+            let count = parse(count, min, RATE_COUNT_MAX)?;
             Some(Rate {
                 count: NonZero::new(u32::try_from(count).ok()?)?,
-                period: Duration::from_secs(parse(seconds, 1, SECONDS_MAX)?),
+                period: Duration::from_secs(parse(seconds, 1, RATE_SECONDS_MAX)?),
             })
         });
         if rate.is_none() {

@@ -9,8 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::builder::ValueParser;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Bytes of a secret that signs, at least. RFC 7518 §3.2 requires as many for HS256.
-const SECRET_BYTES_MIN: usize = 32;
+use crate::limits::SECRET_BYTES_MIN;
 
 /// Why a secret cannot be used. Contains no part of the secret.
 #[derive(Debug, thiserror::Error)]

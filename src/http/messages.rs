@@ -16,9 +16,9 @@ use crate::http::reply::{self, Data};
 use crate::http::request::{
     Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, parse_seq, told,
 };
+use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use crate::net::{Shared, moment};
 use crate::postgres::chat_history::{Before, ChatPage};
-use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};
 use usher_core::protocol::refusal::Refusal;

@@ -14,8 +14,8 @@ use crate::http::reply::{self, Data};
 use crate::http::request::{
     Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, TokenBearer, told,
 };
+use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use crate::net::Shared;
-use usher_core::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use usher_core::protocol::id::{MessageId, SessionId, UserId, VotingId};
 use usher_core::protocol::moderation::{self, Act};
 use usher_core::protocol::refusal::Refusal;

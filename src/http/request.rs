@@ -17,12 +17,13 @@ use hyper::http::request::Parts;
 use tokio::time::timeout;
 
 use crate::http::error_response;
+use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::net::accept::PeerAddress;
 use crate::net::accept::handshake_auth::{self, AuthenticatedClient};
 use crate::net::{Shared, answered};
 use crate::postgres::store::StoreError;
 use usher_core::auth::identity::Identity;
-use usher_core::limits::{FRAME_BYTES_MAX, REQUEST_BODY_TIMEOUT};
+use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::id::{Seq, UserId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use usher_core::relay::may_write::may_write;

@@ -32,15 +32,15 @@ use tokio_util::sync::CancellationToken;
 use crate::http::log::admit;
 use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, QueryParams, Refused, parse_seq};
+use crate::limits::{
+    FILES_PER_STREAM, QUERY_TIMEOUT, STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
+};
 use crate::net::accept::handshake_auth::{self, ConnectionPermits};
 use crate::net::accept::{Stay, handshake};
 use crate::net::connection::Upgraded;
 use crate::net::socket::Socket;
 use crate::net::{Shared, random_below};
-use usher_core::limits::{
-    FILES_PER_STREAM, HISTORY_DEFAULT, HISTORY_MAX, QUERY_TIMEOUT, STREAM_BUFFER_BYTES,
-    STREAM_READ_BYTES, STREAM_RETURN_MS,
-};
+use usher_core::limits::{HISTORY_DEFAULT, HISTORY_MAX};
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::sse::{

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use rustls::crypto::aws_lc_rs;
 use tokio::time::timeout;
 
-use usher_core::limits::{KEY_SET_BYTES_MAX, KEYS_TIMEOUT};
+use crate::limits::{KEY_SET_BYTES_MAX, KEYS_TIMEOUT};
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@
 //!
 //! Whoever has to know who the bearer of a token is asks [`Keyring::prove`]. A token of an unknown key may be of a new
 //! one: it waits for the next answer of the key server and is judged again, so that no client notices a rotation. One
-//! question is under way at a time, and the next comes [`usher_core::limits::KEYS_PAUSE`] after it at the soonest, whatever
+//! question is under way at a time, and the next comes [`crate::limits::KEYS_PAUSE`] after it at the soonest, whatever
 //! tokens come. The last good keys are kept while there are no better ones. Knows nothing of sockets. Read in this
 //! order: this, [`refresher`], `fetch`.
 
@@ -26,11 +26,12 @@ use tracing::warn;
 
 use crate::config::TokenKeys;
 use crate::keyring::refresher::Refresher;
+use crate::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
 use usher_core::auth::claims::TokenError;
 use usher_core::auth::identity::Identity;
 use usher_core::auth::key_set::KeySet;
 use usher_core::auth::verifier::{Verifier, VerifierKeys};
-use usher_core::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX, RETRY_KEYS};
+use usher_core::limits::RETRY_KEYS;
 use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 
 /// Tells who the bearer of a token is.

@@ -13,13 +13,10 @@ use uuid::Uuid;
 use crate::causes::with_causes;
 use crate::keyring::KeysState;
 use crate::keyring::fetch::{FetchError, fetch};
+use crate::limits::{KEYS_INTERVAL, KEYS_PAUSE, KEYS_RETRY_MAX, KEYS_RETRY_MIN};
 use crate::metrics::{KeyFetch, Metrics};
 use usher_core::auth::key_set::{KeySet, NotAKeySet};
 use usher_core::auth::verifier::{Verifier, VerifierKeys};
-use usher_core::limits::{KEYS_INTERVAL, KEYS_PAUSE, KEYS_RETRY_MAX};
-
-/// The pause after the first question without a good answer; it doubles with each.
-const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// Fetches the keys until the gateway stops.
 #[derive(Debug)]
@@ -176,7 +173,7 @@ impl Refresher {
     fn wait(&self) -> Duration {
         match self.failures.checked_sub(1) {
             None => KEYS_INTERVAL,
-            Some(doublings) => RETRY_MIN
+            Some(doublings) => KEYS_RETRY_MIN
                 .saturating_mul(2_u32.saturating_pow(doublings))
                 .min(KEYS_RETRY_MAX),
         }

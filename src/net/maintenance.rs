@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{
+    CLOSE_INTERVAL, TOTAL_CHANGES_MAX, TOTALS_INTERVAL, TRIM_EVENTS_MAX, TRIM_INTERVAL,
+};
 use crate::metrics::Metrics;
 use crate::net::answered;
 use crate::postgres::store::{Store, StoreError};
-use usher_core::limits::{TOTAL_CHANGES_MAX, TRIM_EVENTS_MAX};
-
-const CLOSE_INTERVAL: Duration = Duration::from_secs(1);
-/// How far `movies.vote_total` may be behind the votes.
-const TOTALS_INTERVAL: Duration = Duration::from_secs(1);
-const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the keeper needs.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{LOOP_SILENCE_MAX, READINESS_INTERVAL, READINESS_TIMEOUT};
 use crate::postgres::store::{Store, StoreError};
-use usher_core::limits::{LOOP_SILENCE_MAX, READINESS_INTERVAL, READINESS_TIMEOUT};
 use usher_core::relay::peer_context::Moment;
 
 /// What the database is good for.

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 
+use crate::limits::LOCK_WAIT;
 use crate::postgres::store::{Parameter, Store, StoreError, may_pass};
 use usher_core::auth::identity::Identity;
-use usher_core::limits::LOCK_WAIT;
 use usher_core::protocol::id::{MovieId, SessionId, VotingId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::Can;

@@ -30,6 +30,10 @@ use tokio_postgres::Row;
 use tracing::error;
 use uuid::Uuid;
 
+use crate::limits::{
+    BATCH_PAUSE, BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, WRITE_DEADLINE, WRITE_INBOX_LEN,
+    WRITE_OVERHEAD_BYTES,
+};
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, BatchKind};
 use crate::postgres::listener::ListenEvent;
@@ -37,9 +41,7 @@ use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
 #[cfg(doc)]
 use usher_core::limits::BUSY_AFTER;
-use usher_core::limits::{
-    BATCHES_IN_FLIGHT_MAX, LOCK_WAIT, RETRY_DATABASE, WRITE_DEADLINE, WRITE_INBOX_LEN,
-};
+use usher_core::limits::RETRY_DATABASE;
 use usher_core::protocol::client::{NewMessage, NewVote};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::server::WriteOutcome;
@@ -47,11 +49,6 @@ use usher_core::relay::holds::WriteTarget;
 use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
 use usher_core::relay::write_queue::{Bounds, Full, Overdue, Waiting, WriteQueue};
-
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// What an item takes beside what its author gave: ids, names of fields, places in maps.
-const ITEM_BYTES: usize = 512;
 
 /// Where writes go. Cloned into every connection.
 #[derive(Clone, Debug)]
@@ -174,7 +171,7 @@ impl Writer {
         };
         let (answer, answered) = oneshot::channel();
         let author = identity.subject;
-        let bytes = ITEM_BYTES + text_bytes + identity.claims.len();
+        let bytes = WRITE_OVERHEAD_BYTES + text_bytes + identity.claims.len();
         let item = Item {
             write,
             nonce,
@@ -385,7 +382,7 @@ impl Poster {
                     for write in &mut *writes {
                         write.item.is_again = true;
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(BATCH_PAUSE).await;
                 }
                 outcome => return outcome,
             }

@@ -2,11 +2,11 @@
 
 use tokio_postgres::types::Type;
 
+use crate::limits::READ_LOCK_WAIT;
 use crate::postgres::settings::begin_read_only;
 use crate::postgres::store::{Parameter, Store, StoreError, query};
 use crate::postgres::transaction::as_caller;
 use usher_core::auth::identity::Identity;
-use usher_core::limits::READ_LOCK_WAIT;
 use usher_core::protocol::id::{MessageId, Seq, SessionId};
 
 /// Where a page of messages ends.

@@ -12,7 +12,6 @@ use std::{
     path::Path,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use percent_encoding::percent_decode_str;
@@ -23,23 +22,11 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::limits::{
+    CONNECT_TIMEOUT, DEAD_PEER, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, POOL_WAIT,
+};
 use crate::postgres::connect_error::ConnectError;
 use crate::postgres::tls::{self, SslMode, TlsError};
-
-/// After this long without a sign of life a server is taken for dead.
-pub(crate) const DEAD_PEER: Duration = Duration::from_secs(15);
-
-/// One attempt to connect, authentication included. Supabase's pooler wakes a paused project in about five seconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a caller waits for a free connection of the pool: past this the database is overloaded, and saying so is
-/// better than waiting.
-const POOL_WAIT: Duration = Duration::from_secs(5);
-
-/// Quiet seconds before the first keepalive, and between further ones; three of them fit [`DEAD_PEER`].
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Set once a connection, where it is the gateway's alone: an idle connection stays, above all that of LISTEN, and what is
 /// outside of a transaction of ours runs as within. Behind a transaction pooler it is set for whoever comes, which is the

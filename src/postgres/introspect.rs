@@ -1,18 +1,13 @@
 //! Looks a database over for `usher doctor`: facts, no judgement. Asks the catalog alone, which every role may read.
 
-use std::{collections::BTreeMap, future::poll_fn, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn};
 
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Error};
 use uuid::Uuid;
 
+use crate::limits::{ECHO_MAX, ECHO_QUEUE_LEN, POOLER_TRIES};
 use crate::postgres::connect::Link;
-
-/// How long an echo may take. It is there in milliseconds, or never.
-pub(crate) const ECHO_MAX: Duration = Duration::from_secs(5);
-
-/// Tries to catch a pooler in the act of giving a server connection to somebody else.
-const POOLER_TRIES: usize = 3;
 
 /// The server itself.
 #[derive(Debug)]
@@ -285,7 +280,7 @@ pub(crate) async fn echo(
 /// Drives a connection in a task of its own, which ends with its client, and gives the channels of what it hears.
 pub(crate) fn drive(mut link: Link) -> mpsc::Receiver<String> {
     // Full only where somebody floods a channel with a random name.
-    let (sender, receiver) = mpsc::channel(16);
+    let (sender, receiver) = mpsc::channel(ECHO_QUEUE_LEN);
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|cx| link.poll_message(cx)).await {
             if let AsyncMessage::Notification(notification) = message {

@@ -19,17 +19,17 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::causes::with_causes;
+use crate::limits::{
+    HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN,
+};
 use crate::metrics::Metrics;
 use crate::postgres::connect::{Link, SESSION_SETTINGS, Target};
 use crate::postgres::connect_error::ConnectError;
 use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError, is_about_schema};
-use usher_core::limits::{HEARD_MAX, PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_PAUSE_MAX};
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::ms;
 use usher_core::protocol::notify::{self, AccessChange, Channels, Notice};
 use usher_core::relay::personal::OwnVote;
-
-const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// What the listener hands on.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ enum Lost {
 impl Listener {
     /// Listens until it is told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut pause = PAUSE_MIN;
+        let mut pause = RECONNECT_PAUSE_MIN;
         let mut away_since = None;
         let mut said = HashSet::new();
         loop {
@@ -124,7 +124,7 @@ impl Listener {
             self.metrics.listen_losses.inc();
             // A connection that held for a while was lost by accident: try again at once.
             pause = if heard_at.elapsed() > RECONNECT_PAUSE_MAX {
-                PAUSE_MIN
+                RECONNECT_PAUSE_MIN
             } else {
                 pause
             };
@@ -344,7 +344,7 @@ impl Probe {
                                 "cannot notify ourselves, trying again"
                             );
                         }
-                        ProbeState::Due(Instant::now() + PAUSE_MIN)
+                        ProbeState::Due(Instant::now() + RECONNECT_PAUSE_MIN)
                     }
                 };
             }

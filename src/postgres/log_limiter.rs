@@ -5,18 +5,15 @@
 //! after [`LOG_REPEAT_INTERVAL`] at the earliest, says how many.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::causes::with_causes;
+use crate::limits::{LOG_KINDS_MAX, LOG_REPEAT_INTERVAL};
 use crate::postgres::store::StoreError;
-use usher_core::{
-    limits::{LOG_KINDS_MAX, LOG_REPEAT_INTERVAL},
-    protocol::id::SessionId,
-};
+use usher_core::protocol::id::SessionId;
 
 /// The kind of all failures that a missing or outdated schema causes.
 const SCHEMA: NoticeKind<'_> = ("schema", "");
@@ -137,7 +134,7 @@ impl LogLimiter {
 }
 
 const _: () = assert!(
-    LOG_REPEAT_INTERVAL.as_secs() >= Duration::from_secs(60).as_secs(),
+    LOG_REPEAT_INTERVAL.as_secs() >= 60,
     "a log must stay readable while a failure lasts"
 );
 

@@ -7,7 +7,7 @@
 //!
 //! No library: refinery and sqlx keep a table of their own, which the Supabase CLI does not read.
 
-use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet};
 
 use rust_embed::RustEmbed;
 use tokio_postgres::{
@@ -16,13 +16,11 @@ use tokio_postgres::{
 };
 use tracing::info;
 
+use crate::limits::MIGRATION_LOCK_TIMEOUT;
 use crate::postgres::migration_advice::{self, missing_platform};
 
 /// The file that makes of a bare Postgres what a Supabase project is.
 const SHIM: &str = "shim.sql";
-
-/// How long to wait for somebody else's migrations.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The advisory lock of all migrations: the letters "usher" as a number.
 const LOCK_KEY: i64 = 0x0075_7368_6572;
@@ -114,7 +112,7 @@ pub enum MigrationError {
     /// Somebody else migrates, and does not end.
     #[error(
         "another process has been migrating this database for {} s: wait for it, or end its session",
-        LOCK_TIMEOUT.as_secs()
+        MIGRATION_LOCK_TIMEOUT.as_secs()
     )]
     Locked,
     /// A rollback is not embedded.
@@ -419,7 +417,7 @@ async fn applied(client: &Client) -> Result<BTreeSet<String>, MigrationError> {
 
 /// Takes the lock for the session, so that it holds from one migration's transaction to the next.
 async fn lock(client: &Client) -> Result<(), MigrationError> {
-    let ms = LOCK_TIMEOUT.as_millis();
+    let ms = MIGRATION_LOCK_TIMEOUT.as_millis();
     let wait =
         format!("set lock_timeout = {ms}; select pg_advisory_lock({LOCK_KEY}); reset lock_timeout");
     match client.batch_execute(&wait).await {

@@ -16,14 +16,12 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
+use crate::limits::{CALL_BANS_MAX, MODERATIONS_IN_FLIGHT_MAX, READ_LOCK_WAIT};
 use crate::postgres::settings::{begin_of_callers, of_callers};
 use crate::postgres::store::{Parameter, Store, StoreError, classify, query};
 use crate::postgres::transaction::{as_caller, become_caller, not_begun};
 use usher_core::auth::identity::Identity;
-use usher_core::limits::{
-    BUSY_AFTER, CALL_BANS_MAX, LOCK_PAUSE_MIN, LOCK_WAIT_MIN, MODERATIONS_IN_FLIGHT_MAX,
-    READ_LOCK_WAIT,
-};
+use usher_core::limits::{BUSY_AFTER, LOCK_PAUSE_MIN, LOCK_WAIT_MIN};
 use usher_core::protocol::id::{SessionId, UserId, VotingId};
 use usher_core::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};

@@ -81,7 +81,7 @@ fn milliseconds(lock_wait: Duration) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use usher_core::limits::QUERY_TIMEOUT;
+    use crate::limits::QUERY_TIMEOUT;
 
     #[test]
     fn statements_end_when_nobody_waits_for_them_any_more() {

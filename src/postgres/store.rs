@@ -14,16 +14,17 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use crate::limits::{
+    DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, PAGE_EVENTS_MAX, QUERY_TIMEOUT,
+    READ_LOCK_WAIT, TRIM_EVENTS_MAX,
+};
 use crate::postgres::access::access;
 use crate::postgres::log_limiter::LogLimiter;
 use crate::postgres::moderation::Moderations;
 use crate::postgres::settings::begin;
 use crate::postgres::transaction::{as_caller, as_oneself};
 use usher_core::auth::identity::Identity;
-use usher_core::limits::{
-    DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, LOCK_WAIT_APART, PAGE_BYTES_MAX,
-    PAGE_EVENTS_MAX, QUERY_TIMEOUT, READ_LOCK_WAIT, TRIM_EVENTS_MAX,
-};
+use usher_core::limits::{LOCK_WAIT_APART, PAGE_BYTES_MAX};
 use usher_core::protocol::id::{Seq, SessionId, VotingId};
 use usher_core::protocol::notify::{Channels, Event};
 use usher_core::protocol::refusal::Refusal;
@@ -293,7 +294,7 @@ impl Store {
     }
 
     /// Brings the movies' totals up to date with the tallies; returns how many changes were taken in, at most
-    /// [`usher_core::limits::TOTAL_CHANGES_MAX`].
+    /// [`crate::limits::TOTAL_CHANGES_MAX`].
     ///
     /// # Errors
     /// Where the database cannot be asked.

@@ -22,6 +22,7 @@ use usher::net::accept::handshake_auth::credential;
 use usher_core::auth::identity::{Credential, Identity, Role};
 use usher_core::auth::key_set::KeySet;
 use usher_core::auth::verifier::{Verifier, VerifierKeys};
+use usher_core::limits::HEADER_BYTES_MAX;
 use usher_core::limits::{
     ACCESS_TOKEN_BYTES_MAX, BODY_CHARS_MAX, FRAGMENTS_MAX, FRAME_BYTES_MAX, HISTORY_MAX,
     KEY_ID_BYTES_MAX, RESUME_TOKEN_BYTES_MAX, SIGNING_KEYS_MAX,
@@ -33,7 +34,6 @@ use usher_core::protocol::id::{Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::notify::{parse_access_change, parse_notice, parse_voting};
 use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::Can;
-use usher_core::protocol::websocket::HEADER_BYTES_MAX;
 use usher_core::relay::resume::ResumeKey;
 use usher_core::relay::snapshot::{Continuity, Snapshot};
 use usher_core::relay::tally::Tally;

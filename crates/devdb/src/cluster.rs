@@ -13,7 +13,6 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -21,6 +20,7 @@ use secrecy::SecretString;
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::limits::STOP_TIMEOUT;
 use crate::{
     binaries::{Binaries, ProgramSearch},
     error::{ClusterError, failed},
@@ -28,9 +28,6 @@ use crate::{
     server::{Server, url},
     watchdog::Watchdog,
 };
-
-/// How long a server may take to shut down before the next, stronger signal.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The options of a cluster.
 #[derive(Clone, Debug, Default)]

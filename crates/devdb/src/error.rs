@@ -3,13 +3,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use crate::binaries::BinariesError;
-
-/// How long a server may take until it accepts connections, including the recovery after a crash.
-pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::limits::START_TIMEOUT;
 
 /// The reason why a cluster could not be started or stopped.
 #[derive(Debug, thiserror::Error)]

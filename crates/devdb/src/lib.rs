@@ -7,6 +7,7 @@
 pub mod binaries;
 pub mod cluster;
 mod error;
+mod limits;
 pub mod os_user;
 mod server;
 mod watchdog;

@@ -14,7 +14,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -23,34 +22,19 @@ use tokio_postgres::NoTls;
 use tracing::info;
 use uuid::Uuid;
 
+use crate::limits::{
+    CONNECTIONS_MAX, LOG_LINES, PORT_ATTEMPTS, PORTS, SOCKET_PATH_BYTES_MAX, START_POLL,
+    START_TIMEOUT,
+};
 use crate::{
     binaries::Binaries,
-    error::{ClusterError, START_TIMEOUT, failed},
+    error::{ClusterError, failed},
     os_user::OsUser,
     watchdog::{FirstSignal, Watchdog},
 };
 
 /// The superuser, with the name that Supabase uses.
 const SUPERUSER: &str = "postgres";
-
-/// The interval at which a starting server is polled.
-const POLL: Duration = Duration::from_millis(20);
-
-/// The ports to choose from. They are below the range for outgoing connections. No other process therefore takes the
-/// port by chance while the server is down, and a client that retries cannot connect to itself.
-const PORTS: std::ops::Range<u16> = 15_433..32_000;
-
-/// Ports to try. Another process may take a port between the check and the server's start.
-const PORT_ATTEMPTS: u32 = 20;
-
-/// Bytes of a Unix socket's path that every system supports.
-const SOCKET_PATH_BYTES_MAX: usize = 100;
-
-/// Lines of the server's log in an error.
-const LOG_LINES: usize = 6;
-
-/// Enough for a gateway, a load test and a psql, beside the tests that share one server.
-const CONNECTIONS_MAX: u32 = 200;
 
 /// The characters that a part of a URL must escape (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -190,7 +174,7 @@ impl Server {
         let coming_up = async {
             self.spawn(watchdog)?;
             loop {
-                tokio::time::sleep(POLL).await;
+                tokio::time::sleep(START_POLL).await;
                 if tokio_postgres::connect(&url, NoTls).await.is_ok() {
                     return Ok(());
                 }

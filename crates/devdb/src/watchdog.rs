@@ -15,17 +15,11 @@ use std::{
     path::PathBuf,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread,
-    time::Duration,
 };
 
 use rustix::process::{Pid, Signal};
 
-/// The interval at which a child is polled for its end. A signal handler would bind the child to one runtime, and tests
-/// share a cluster between runtimes.
-const POLL: Duration = Duration::from_millis(10);
-
-/// Polls after which the end is forced: longer than the script's own three deadlines together.
-const END_POLLS: u32 = 1_000;
+use crate::limits::{CHILD_POLL, END_POLLS};
 
 /// Each input line names the child's process group and the first signal to try. `QUIT` is Postgres's immediate
 /// shutdown. An empty line means that the child has ended: another process may have its number by then.
@@ -130,7 +124,7 @@ impl Watchdog {
             if let Some(status) = self.poll_exit()? {
                 return Ok(status);
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(CHILD_POLL).await;
         }
     }
 
@@ -149,7 +143,7 @@ impl Watchdog {
             if self.is_over() {
                 break;
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(CHILD_POLL).await;
         }
         // The drop does the rest.
     }
@@ -183,7 +177,7 @@ impl Drop for Watchdog {
         self.pipe = None;
         let mut polls = 0;
         while !self.is_over() && polls < END_POLLS {
-            thread::sleep(POLL);
+            thread::sleep(CHILD_POLL);
             polls += 1;
         }
         // Something is left to do only if the shell was killed or a disk hangs.
@@ -224,7 +218,7 @@ mod tests {
             .spawn(&mut Command::new("true"), FirstSignal::Kill)
             .unwrap();
         while watchdog.poll_exit().unwrap().is_none() {
-            thread::sleep(POLL);
+            thread::sleep(CHILD_POLL);
         }
         assert_eq!(watchdog.pid(), None);
         watchdog

@@ -8,8 +8,7 @@ use std::ops::{AddAssign, RangeInclusive};
 
 use serde::Serialize;
 
-/// Ranges of missing numbers that a viewer remembers. Beyond that, the oldest range stays lost.
-const MISSING_RANGES_MAX: usize = 256;
+use crate::limits::MISSING_RANGES_MAX;
 
 /// The counts of an audit, summed over viewers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

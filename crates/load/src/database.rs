@@ -1,7 +1,6 @@
 //! The load tester's statements: insert messages, read the newest numbers, create users.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -9,19 +8,11 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::interval::count;
+use crate::limits::{DATABASE_PAUSE, ROWS_MAX};
 use crate::pacer::Due;
 use crate::plan::{BoxError, Connect};
 use crate::scan;
 use crate::worker_state::WorkerState;
-
-/// Connections that insert. More would not help: inserts into one session wait for each other.
-pub(crate) const CONNECTIONS: u32 = 4;
-
-/// Rows of one INSERT, if several are due. The database sends no notification for each row of a larger statement.
-const ROWS_MAX: usize = 20;
-
-/// The pause before a lost connection is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 const INSERT: &str = "insert into public.chat_messages (session_id, user_id, body)
     select * from unnest($1::uuid[], $2::uuid[], $3::text[])";
@@ -71,7 +62,7 @@ pub(crate) async fn insert(
             }
             Err(error) => state.on_failure(&format!("the database: {error}")),
         }
-        sleep(PAUSE).await;
+        sleep(DATABASE_PAUSE).await;
     }
 }
 

@@ -26,7 +26,8 @@ pub mod database;
 #[cfg(test)]
 mod fixtures;
 pub(crate) mod interval;
-pub mod machine;
+pub mod limits;
+mod machine;
 pub mod outcome;
 mod pacer;
 pub mod page;

@@ -11,18 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::interval::Times;
+use crate::limits::{SLEEP_MAX, SLEEP_MIN};
 use crate::plan::Clock;
 use crate::schedule::Pace;
-
-/// Due messages that wait for one writer. A message that finds the queue full is not sent, and counts as
-/// due and unsent.
-pub(crate) const DUES_LEN: usize = 16 * 1024;
-
-/// The longest sleep, so that the thread notices a stop in time.
-const SLEEP_MAX: Duration = Duration::from_millis(50);
-
-/// The shortest sleep. Messages that are due within it are sent together, each measured from its own due time.
-const SLEEP_MIN: Duration = Duration::from_micros(200);
 
 /// A message with its number and due time.
 #[derive(Clone, Copy, Debug)]

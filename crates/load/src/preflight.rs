@@ -1,7 +1,5 @@
 //! Checks the gateway before a run: does it answer, is it an Usher, and does it know the sessions?
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
@@ -9,12 +7,10 @@ use usher_core::protocol::websocket;
 use uuid::Uuid;
 
 use crate::LoadError;
+use crate::limits::ANSWER_TIMEOUT;
 use crate::plan::{Ballot, Plan};
 use crate::scan::{self, Text, VotingOptions};
 use crate::socket::{self, OpenError, SocketOptions, Stream};
-
-/// How long the gateway may take to answer the handshake, `welcome` and all subscribes together.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The result of the check.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::limits::PROGRESS_TICK;
 use crate::outcome::Tick;
 
 /// Seconds between two lines if standard error is not a terminal.
@@ -56,7 +57,7 @@ impl Progress {
             };
             let style = ProgressStyle::with_template(template);
             bar.set_style(style.expect("the template is fixed").progress_chars("━━─"));
-            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.enable_steady_tick(PROGRESS_TICK);
             return Self::Live { bar, total };
         }
         Self::Lines {

@@ -11,9 +11,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::LoadError;
-use crate::database::{self, CONNECTIONS};
+use crate::database;
+use crate::limits::{
+    CONNECTIONS, DRAIN_POLL, DUES_LEN, RAMP_GRACE, RAMP_POLL, SERVED_MIN, STEP_DRAIN, STEP_WARM_UP,
+};
 use crate::outcome::{Outcome, SearchStep};
-use crate::pacer::{self, DUES_LEN, Due, Paced};
+use crate::pacer::{self, Due, Paced};
 use crate::plan::{Clock, Plan, Route, RunContext, SearchPlan};
 use crate::preflight::{self, Found};
 use crate::progress::Progress;
@@ -23,19 +26,6 @@ use crate::verdict::limit;
 use crate::worker::{self, Worker, WorkerCommand};
 use crate::worker_state::Order;
 use crate::writer::{LoadWriter, WriterKind};
-
-/// How long viewers may take to join beyond their schedule.
-const RAMP_GRACE: Duration = Duration::from_secs(30);
-
-/// The interval at which a drain checks whether every viewer has every event.
-const DRAIN_POLL: Duration = Duration::from_millis(100);
-
-/// The warm-up of each rate of a search, and how long its last events may take to arrive.
-const STEP_WARM_UP: Duration = Duration::from_secs(1);
-const STEP_DRAIN: Duration = Duration::from_secs(3);
-
-/// A rate counts as served if at least this share of the due deliveries arrived.
-const SERVED_MIN: f64 = 0.98;
 
 /// Carries out a plan.
 pub(crate) async fn run(
@@ -177,7 +167,7 @@ impl<'a> Runner<'a> {
                     reasons,
                 });
             }
-            let next = clock.at(now_us) + Duration::from_millis(10);
+            let next = clock.at(now_us) + RAMP_POLL;
             sleep_until(next.into()).await;
             self.tick_if_due().await?;
             if come == viewers {

@@ -3,6 +3,8 @@
 //! The schedule is open loop: a message is due at its time whether or not the previous one has arrived, and every
 //! measurement starts at that time. A gateway that stalls is therefore charged for every message that waits.
 
+use crate::limits::{HALVINGS, STEPS_MAX};
+
 /// A steady rate of messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -53,12 +55,6 @@ pub(crate) struct LimitSearch {
 
 /// The factor between one rate and the next.
 const GROWTH: f64 = 1.5;
-
-/// The largest number of steps. 1.5 to the power of 24 is more than sixteen thousand.
-const STEPS_MAX: u32 = 24;
-
-/// How often the range is halved. The limit is then known to about 5 %.
-const HALVINGS: u32 = 3;
 
 impl LimitSearch {
     pub(crate) fn from(rate: f64) -> Self {

@@ -14,20 +14,12 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use tokio_util::either::Either;
 
+use crate::limits::{HEAD_BYTES_MAX, OPEN_TIMEOUT, SLOW_RECEIVE_BYTES};
 use crate::plan::Plan;
 use crate::verdict;
 
 /// A socket with or without TLS.
 pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
-
-/// How long a handshake may take, connecting included.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of a response's head.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-/// Receive buffer of a slow reader, in bytes. It is small so that the gateway notices within the run.
-const SLOW_RECEIVE_BYTES: u32 = 4 * 1024;
 
 /// The viewer or writer that opens a socket.
 pub(crate) struct SocketOptions<'a> {

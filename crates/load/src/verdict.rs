@@ -1,19 +1,7 @@
 //! Judges a run, names the resource at its limit, and explains refusals.
 
+use crate::limits::{GENERATOR_BUSY_HIGH, GENERATOR_BUSY_MAX, LATENESS_MS_MAX, MACHINE_BUSY_MAX};
 use crate::outcome::{Class, Outcome, Resources, Verdict};
-
-/// The largest share of its time that the generator's busiest thread may work. Above it, the generator's own delays
-/// distort the figures.
-pub(crate) const GENERATOR_BUSY_MAX: f64 = 0.85;
-
-/// From this share on, the verdict has a remark.
-const GENERATOR_BUSY_HIGH: f64 = 0.7;
-
-/// How late one message in a hundred may be sent, in milliseconds.
-pub(crate) const LATENESS_MS_MAX: f64 = 25.0;
-
-/// From this share on, the machine's CPU counts as exhausted. A scheduler always leaves some cores idle.
-const MACHINE_BUSY_MAX: f64 = 0.93;
 
 /// The name of the generator as the resource at its limit.
 pub(crate) const GENERATOR: &str = "the generator's CPU";

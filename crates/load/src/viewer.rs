@@ -15,12 +15,10 @@ use usher_core::protocol::websocket;
 use uuid::Uuid;
 
 use crate::interval::Interval;
+use crate::limits::PAUSE_MS_MAX;
 use crate::scan::{self, ReceivedFrame, Text};
 use crate::socket::{self, Opened, SocketOptions, Stream};
 use crate::worker_state::{Order, ViewerState, WorkerState};
-
-/// The longest pause before a viewer reconnects.
-const PAUSE_MS_MAX: u64 = 4_000;
 
 /// Close codes from here on mean: do not reconnect.
 const FINAL_CODES: u16 = 4_500;

@@ -12,14 +12,12 @@ use uuid::Uuid;
 
 use crate::database::{self};
 use crate::interval::Interval;
+use crate::limits::COMMANDS_LEN;
 use crate::pacer::Due;
 use crate::plan::{Connect, RunContext};
 use crate::viewer;
 use crate::worker_state::{Order, ViewerState, WorkerState};
 use crate::writer::LoadWriter;
-
-/// Commands that wait for a worker. If the queue is full, the runner waits.
-const COMMANDS_LEN: usize = 4_096;
 
 /// A command to a worker.
 pub(crate) enum WorkerCommand {

@@ -9,10 +9,8 @@ use uuid::Uuid;
 
 use crate::audit::Ledger;
 use crate::interval::{Interval, count};
+use crate::limits::WORKER_READ_BYTES;
 use crate::plan::RunContext;
-
-/// Bytes per read, into one buffer that all sockets of a worker share.
-const READ_BYTES: usize = 256 * 1024;
 
 /// The state of one worker.
 pub(crate) struct WorkerState {
@@ -28,7 +26,7 @@ impl WorkerState {
         Self {
             shared,
             interval: RefCell::default(),
-            scratch: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+            scratch: RefCell::new(vec![0; WORKER_READ_BYTES].into_boxed_slice()),
             seats: RefCell::default(),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustc_hash::FxBuildHasher;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,19 +11,11 @@ use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
 use usher_core::protocol::websocket;
 
 use crate::interval::{Interval, Writes, count};
+use crate::limits::{TAKEN_MAX, WRITER_PAUSE, WRITER_READ_BYTES};
 use crate::pacer::Due;
 use crate::scan::{self, Text};
 use crate::socket::{self, Opened, SocketOptions};
 use crate::worker_state::WorkerState;
-
-/// Bytes per read. A writer subscribes to nothing, so it receives little.
-const READ_BYTES: usize = 2 * 1024;
-
-/// Messages that are sent together if a writer is behind.
-const TAKEN_MAX: usize = 32;
-
-/// The pause before a writer reconnects.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// The kind of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +46,7 @@ impl LoadWriter {
                 }
                 Err(error) => state.on_failure(&format!("a writer: {error}")),
             }
-            sleep(PAUSE).await;
+            sleep(WRITER_PAUSE).await;
         }
     }
 
@@ -76,7 +67,7 @@ impl LoadWriter {
         let mut frames = ServerFrames::default();
         let mut pending = DueTimes::default();
         let mut out = Vec::new();
-        let mut buffer = Vec::with_capacity(READ_BYTES);
+        let mut buffer = Vec::with_capacity(WRITER_READ_BYTES);
         let mut taken = Vec::new();
         buffer.extend_from_slice(&rest);
         loop {

@@ -2,7 +2,7 @@
 //!
 //! Everything is asked of the database; nothing of the seed is known here but its shape.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -11,18 +11,13 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::cli::process;
+use crate::limits::{ANON_KEY_TTL, USER_TOKEN_TTL};
 use crate::postgres::connect::Target;
 use crate::postgres::migrations;
 use usher_core::{
     auth::mint::{NewClaims, UserMetadata, mint},
     protocol::id::{MovieId, SessionId, UserId, VotingId},
 };
-
-/// Life of the users' tokens: a working day with a night after it.
-const USER_TOKEN_TTL: Duration = Duration::from_hours(24);
-
-/// Life of the anon key, which Supabase makes for ten years.
-const ANON_KEY_TTL: Duration = Duration::from_hours(24 * 365);
 
 /// The demo, ready to be shown.
 pub(crate) struct Demo {

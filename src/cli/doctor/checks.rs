@@ -12,11 +12,9 @@ use crate::config::check::ConfigErrors;
 use crate::config::raw::Raw;
 use crate::config::{Config, certificate};
 use crate::keyring;
+use crate::limits::FILES_RESERVED;
 use crate::postgres::connect::Target;
 use crate::postgres::introspect;
-
-/// Files of the process that are no sockets.
-const FILES_BESIDE: u64 = 128;
 
 /// Runs every check that the settings allow.
 pub(crate) async fn all(raw: &Raw) -> Vec<Finding> {
@@ -74,7 +72,7 @@ fn files(connections_max: usize, findings: &mut Vec<Finding>) {
     let Ok((_, limit)) = rlimit::Resource::NOFILE.get() else {
         return;
     };
-    let sockets = usize::try_from(limit.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX);
+    let sockets = usize::try_from(limit.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX);
     findings.push(if sockets >= connections_max {
         ok(
             "file limit",

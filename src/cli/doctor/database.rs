@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use crate::causes::with_causes;
 use crate::cli::doctor::finding::{Finding, failed, ok, warning};
 use crate::cli::process;
+use crate::limits::SKEW_MAX_MS;
 use crate::postgres::expected_schema::ExpectedSchema;
 use crate::postgres::introspect::{self, Bucket, DatabaseRole, Function, Objects, ServerSettings};
 use crate::postgres::store::{CALLERS_FUNCTIONS, OWN_FUNCTIONS};
@@ -18,10 +19,7 @@ const BUCKETS: [(&str, i64); 2] = [("avatars", 1_048_576), ("posters", 5_242_880
 /// The kinds of files that they accept.
 const PICTURES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
 /// The oldest Postgres that the migrations run on.
-const VERSION_MIN: i32 = 150_000;
-/// Difference of the clocks from which on tokens are voided too late or too early.
-const SKEW_MAX_MS: u64 = 1_000;
-
+const OLDEST_VERSION: i32 = 150_000;
 /// Runs every check, as the client's role.
 pub(crate) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
     let asked = async {
@@ -135,7 +133,7 @@ fn buckets(found: Result<Vec<Bucket>, tokio_postgres::Error>, findings: &mut Vec
 }
 
 fn version(server: &ServerSettings, findings: &mut Vec<Finding>) {
-    findings.push(if server.version_number >= VERSION_MIN {
+    findings.push(if server.version_number >= OLDEST_VERSION {
         ok("postgres", format!("version {}", server.version))
     } else {
         failed(

@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::process;
-
-/// Remaining lifetime of a certificate that deserves a warning. Renewal normally happens earlier.
-const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
+use crate::limits::EXPIRY_WARNING;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -16,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use crate::cli::load::args::LoadArgs;
 use crate::cli::load::plan::plan;
 use crate::cli::process;
+use crate::limits::LOAD_FILES_RESERVED;
 use usher_load::outcome::Outcome;
 use usher_load::plan::Plan;
 use usher_load::progress::Progress;
@@ -63,9 +64,10 @@ fn write(args: &LoadArgs, outcome: &Outcome) -> anyhow::Result<()> {
 
 /// Raises the limit of open files: each viewer and each writer needs one.
 fn raise_file_limit(plan: &Plan) -> anyhow::Result<()> {
-    const OTHERS: u64 = 64;
-    let wanted =
-        u64::from(plan.viewers) + u64::from(plan.chatters) + u64::from(plan.voters) + OTHERS;
+    let wanted = u64::from(plan.viewers)
+        + u64::from(plan.chatters)
+        + u64::from(plan.voters)
+        + LOAD_FILES_RESERVED;
     let limit = rlimit::increase_nofile_limit(u64::MAX).context("raise the file limit")?;
     ensure!(
         limit >= wanted,

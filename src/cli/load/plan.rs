@@ -16,19 +16,13 @@ use crate::cli::load::command_line;
 use crate::cli::load::target::gateway;
 use crate::cli::process;
 use crate::config::secret::read_secret;
+use crate::limits::{LOAD_TOKEN_TTL, VIEWERS_PER_ADDRESS};
 use crate::postgres::connect::{Target, TargetError};
 use usher_core::auth::mint::{NewClaims, mint};
 use usher_core::limits::BODY_CHARS_MAX;
 use usher_core::protocol::id::UserId;
 use usher_load::database::{self};
 use usher_load::plan::{Connect, Plan, Route, SearchPlan, Storm};
-
-/// The lifetime of the tokens that a run mints for its users.
-const TOKEN_TTL: Duration = Duration::from_hours(24);
-
-/// Viewers per source address on loopback. An address has about 28,000 ports. Linux assigns every second one quickly
-/// and searches long for the others, which would look like a slow gateway.
-const VIEWERS_PER_ADDRESS: u32 = 10_000;
 
 /// The default limit of messages per second and chatter: three quarters of what the gateway allows a user.
 const MESSAGES_PER_CHATTER: f64 = 0.5;
@@ -229,7 +223,7 @@ async fn make_tokens(
     let now = process::unix_now();
     let tokens = users
         .into_iter()
-        .map(|user| mint(secret, &NewClaims::user(UserId(user)), now, TOKEN_TTL).into());
+        .map(|user| mint(secret, &NewClaims::user(UserId(user)), now, LOAD_TOKEN_TTL).into());
     Ok(tokens.collect())
 }
 

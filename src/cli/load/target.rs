@@ -13,11 +13,9 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::limits::LOAD_CONNECT_TIMEOUT;
 use crate::postgres::tls::{SslMode, client_config, verifier};
 use usher_load::plan::Gateway;
-
-/// The time limit for one of several addresses to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The default path of a gateway's socket.
 const SOCKET_PATH: &str = "/v1/socket";
@@ -139,7 +137,7 @@ pub(crate) async fn gateway(
 /// them. If none accepts, returns the first, whose error is the one to report.
 async fn answering(addresses: Vec<SocketAddr>) -> Option<SocketAddr> {
     for address in addresses.iter().skip_while(|_| addresses.len() == 1) {
-        let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+        let connecting = timeout(LOAD_CONNECT_TIMEOUT, TcpStream::connect(address));
         if matches!(connecting.await, Ok(Ok(_))) {
             return Some(*address);
         }

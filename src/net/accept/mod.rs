@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -31,17 +30,14 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::causes::with_causes;
+use crate::limits::{
+    ACCEPT_BACKLOG, CLOSE_TIMEOUT, EXHAUSTED_PAUSE, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
+    REQUEST_HEAD_TIMEOUT,
+};
 use crate::net::Shared;
 use crate::net::accept::handshake::SOCKET_PATH;
 use crate::net::accept::pending_connections::{PendingConnections, Slot};
 use crate::net::socket::Socket;
-use usher_core::limits::{
-    ACCEPT_BACKLOG, CLOSE_TIMEOUT, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
-    REQUEST_HEAD_TIMEOUT,
-};
-
-/// How long accepting pauses when the process has no file left.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why an address cannot be listened on, and what to do about it.
 #[derive(Debug, thiserror::Error)]

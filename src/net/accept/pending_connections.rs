@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{PLAIN_CONNECTIONS_MAX, PLAIN_CONNECTIONS_PER_ADDRESS_MAX};
 use crate::net::accept::client_address::AddressKey;
-use usher_core::limits::{PLAIN_CONNECTIONS_MAX, PLAIN_CONNECTIONS_PER_ADDRESS_MAX};
 
 /// Who is waiting, the oldest first.
 #[derive(Debug, Default)]

@@ -20,11 +20,11 @@ use tracing::{debug, info, warn};
 
 use crate::causes::with_causes;
 use crate::config::certificate::{Certificate, CertificateError, CertificateFiles, Fingerprint};
+use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_RELOAD_INTERVAL};
 use crate::metrics::{Metrics, TlsFailure};
 use crate::net::moment;
 use crate::net::socket::Socket;
 use crate::net::socket::tls_stream::TlsStream;
-use usher_core::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_RELOAD_INTERVAL};
 
 /// What a client gets that speaks HTTP to a listener that speaks TLS.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\

@@ -23,6 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{
+    ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN, QUERY_TIMEOUT,
+};
 use crate::metrics::Metrics;
 use crate::net::admission::CallerKey;
 use crate::net::answered;
@@ -30,9 +33,6 @@ use crate::net::fanout::FanoutCommand;
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
-use usher_core::limits::{
-    ACCESS_CHECK_CALLERS_MAX, ACCESS_CHECK_GATHER, ACCESS_CHECK_QUEUE_LEN, QUERY_TIMEOUT,
-};
 use usher_core::protocol::id::SessionId;
 use usher_core::protocol::notify::AccessChange;
 

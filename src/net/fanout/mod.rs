@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::limits::{COMMANDS_TAKEN_MAX, REFILL_PAUSE, VIEWER_COUNT_INTERVAL};
 use crate::metrics::Metrics;
 use crate::net::fanout::viewer_counts::ViewerCounts;
 use crate::net::readiness::Pulse;
@@ -26,7 +27,7 @@ use crate::net::socket::outbound::{ConnectionEvent, FrameKind, Outbound, Written
 use crate::net::{answered, moment};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
-use usher_core::limits::{COMMANDS_TAKEN_MAX, TALLIES_READ_MAX};
+use usher_core::limits::TALLIES_READ_MAX;
 use usher_core::protocol::id::{SessionId, VotingId};
 use usher_core::protocol::notify::{AccessChange, Notice};
 use usher_core::protocol::server::ServerFrame;
@@ -38,10 +39,6 @@ use usher_core::relay::resume::{Grant, GrantVerdict, Revocations};
 use usher_core::relay::router::Router;
 use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
-
-/// How often counts of viewers are compared and told.
-const TICK: Duration = Duration::from_secs(1);
-const REFILL_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a fan-out loop is asked to do.
 #[derive(Debug)]
@@ -140,7 +137,7 @@ impl Fanout {
         mut heard: mpsc::Receiver<Arc<ListenEvent>>,
         mut commands: mpsc::Receiver<FanoutCommand>,
     ) {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(VIEWER_COUNT_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut news = Vec::new();
         let mut asked = Vec::new();

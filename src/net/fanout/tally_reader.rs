@@ -3,7 +3,6 @@
 //! Hears of changes also while it reads: whoever tells of them must not wait for the database.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
@@ -11,14 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::TALLY_IDLE;
 use crate::metrics::Metrics;
 use crate::net::fanout::FanoutCommand;
 use crate::net::{answered, moment};
 use crate::postgres::store::{Store, StoreError};
 use usher_core::protocol::id::VotingId;
 use usher_core::relay::tally::{Conflation, Tally};
-
-const IDLE: Duration = Duration::from_secs(3_600);
 
 /// A reading that is under way: of which votings, and what came of it.
 type TallyRead = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>)>;
@@ -46,7 +44,7 @@ impl TallyReader {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut reading: Option<TallyRead> = None;
         loop {
-            let idle = moment().at + IDLE;
+            let idle = moment().at + TALLY_IDLE;
             let due = self.conflation.deadline().unwrap_or(idle);
             // Every arm is cancel-safe: what it has not returned it has not taken.
             tokio::select! {

@@ -11,11 +11,11 @@ use futures::stream::FuturesUnordered;
 use tokio::io::ReadBuf;
 use tokio::time::{sleep_until, timeout};
 
+use crate::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use crate::metrics::Metrics;
 use crate::net::moment;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound::{Inbound, Incoming};
-use usher_core::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::{server, websocket};
 use usher_core::relay::message::{Effect, QueryResult};

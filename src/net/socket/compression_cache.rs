@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use usher_core::limits::{PACKED_BYTES_MIN, PACKED_FORMS_MAX};
+use crate::limits::PACKED_FORMS_MAX;
+use usher_core::limits::PACKED_BYTES_MIN;
 use usher_core::protocol::deflate::Compressor;
 
 /// The compressed forms made last. A receiver's turn comes right after another's with the same bytes, so a few are enough.

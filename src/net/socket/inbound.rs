@@ -12,9 +12,10 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
+use crate::limits::READ_BUFFER_BYTES;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound_io::InboundIo;
-use usher_core::limits::{FRAME_BYTES_MAX, READ_BUFFER_BYTES};
+use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::refusal::CloseCode;
 
 /// The read side of one socket.

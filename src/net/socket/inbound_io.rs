@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::limits::READ_BUFFER_BYTES;
 use crate::net::socket::Socket;
-use usher_core::limits::READ_BUFFER_BYTES;
 use usher_core::protocol::deflate::Decompressor;
 use usher_core::protocol::framing::Framing;
 use usher_core::protocol::refusal::CloseCode;

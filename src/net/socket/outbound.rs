@@ -14,9 +14,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
 
+use crate::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
 use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
-use usher_core::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
 use usher_core::relay::message::RouterReply;
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,

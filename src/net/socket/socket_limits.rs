@@ -9,8 +9,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::rates::{Rate, Rates};
+use crate::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
 use crate::net::admission::rate_limits::quota;
-use usher_core::limits::{FLOOD_REFUSALS_MAX, FLOOD_WINDOW};
 use usher_core::protocol::client::{ClientFrame, DecodeError, Request};
 
 type Limiter = RateLimiter<

@@ -32,7 +32,7 @@ use rustls::unbuffered::{
 use tokio::io::{AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use usher_core::limits::{TLS_INCOMING_BYTES_MAX, TLS_READ_BYTES, TLS_RECORD_BYTES};
+use crate::limits::{TLS_INCOMING_BYTES_MAX, TLS_READ_BYTES, TLS_RECORD_BYTES};
 
 /// A socket under TLS.
 pub struct TlsStream {

@@ -15,27 +15,18 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     auth::identity::{Identity, Role},
-    limits::ACCESS_TOKEN_BYTES_MAX,
+    limits::{
+        ACCESS_TOKEN_BYTES_MAX, EXPIRES_AT_MAX, REFUSED_ISSUER_CHARS_MAX, REPEATED_CHARS_MAX,
+        TOKEN_LEEWAY_SECONDS,
+    },
     protocol::id::UserId,
 };
-
-/// Seconds by which the clocks of the issuer and of this machine may differ. Machines with NTP differ by less than one.
-pub(crate) const TOKEN_LEEWAY_SECONDS: u64 = 5;
 
 /// The audience that a signed-in user's token must have.
 const AUDIENCE: &str = "authenticated";
 
-/// The last second of the year 9999. A later expiry is reduced to it, so that sums with it cannot overflow.
-const EXPIRES_AT_MAX: u64 = 253_402_300_799;
-
-/// Characters of a refused role, or of a refused claim's name, that the error repeats.
-const REPEATED_CHARS_MAX: usize = 40;
-
 /// The claims that are checked here. Each may be given only once.
 const CHECKED: [&str; 7] = ["exp", "nbf", "role", "sub", "aud", "iss", "usher_overlay"];
-
-/// Characters of a refused issuer that the operator sees.
-const REFUSED_ISSUER_CHARS_MAX: usize = 200;
 
 /// The reason why a token is refused, in words that its bearer may read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

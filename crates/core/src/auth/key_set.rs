@@ -1,6 +1,6 @@
 //! The public keys of a key server that the gateway can use.
 
-use std::{fmt, ops::RangeInclusive};
+use std::fmt;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -14,11 +14,8 @@ use crate::{
         algorithm::Algorithm,
         jwk::{Jwk, UnusableKey, number},
     },
-    limits::{KEY_ID_BYTES_MAX, SIGNING_KEYS_MAX},
+    limits::{KEY_ID_BYTES_MAX, RSA_BITS, SIGNING_KEYS_MAX},
 };
-
-/// Bits of an RSA key. Shorter keys are not safe (RFC 7518 §3.3); longer ones are too slow.
-const RSA_BITS: RangeInclusive<usize> = 2_048..=8_192;
 
 /// A key server's response is not a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,10 +6,11 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::limits::EVENTS_FRAME_BYTES_MAX;
+use crate::limits::HEADER_BYTES_MAX;
 use crate::protocol::client::FrameId;
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
-use crate::protocol::websocket::{self, HEADER_BYTES_MAX};
+use crate::protocol::websocket;
 
 /// All frames except `events`, which [`events`] assembles from the database's JSON.
 #[derive(Debug, Serialize)]

@@ -4,13 +4,8 @@
 //! gateway sends no fragments, and no compressed frames to a client that does not negotiate `permessage-deflate`. Both
 //! are errors here.
 
+use crate::limits::{KEPT_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use crate::protocol::websocket::{self, CLOSE, FINAL, Header, MASKED, PING, PONG, RESERVED, TEXT};
-
-/// The largest accepted frame, in bytes. The gateway's largest frames have a few hundred KiB.
-const SERVER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// A larger buffer for an incomplete frame is freed once it is empty.
-const KEPT_BYTES_MAX: usize = 4 * 1024;
 
 /// The contents of one of the gateway's frames.
 #[derive(Debug, PartialEq, Eq)]

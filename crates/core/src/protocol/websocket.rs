@@ -5,10 +5,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::limits::HEADER_BYTES_MAX;
 use crate::protocol::refusal::CloseCode;
-
-/// Bytes of the longest header of an unmasked frame.
-pub const HEADER_BYTES_MAX: usize = 10;
 
 /// The bit of a frame that ends its message.
 pub(crate) const FINAL: u8 = 0x80;
