@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::causes::with_causes;
+use crate::clock::{self, moment};
 use crate::config::Config;
 use crate::http;
 use crate::keyring::Keyring;
@@ -28,7 +29,7 @@ use crate::net::fanout::viewer_counts::ViewerCounts;
 use crate::net::fanout::{Fanout, FanoutCommand};
 use crate::net::maintenance::Maintenance;
 use crate::net::readiness::{self, DatabaseState, Pulse};
-use crate::net::{Drain, Shared, accept, moment};
+use crate::net::{Drain, Shared, accept};
 use crate::postgres::batcher;
 use crate::postgres::listener::{ListenEvent, Listener};
 use crate::postgres::store::Store;
@@ -151,7 +152,7 @@ impl Parts {
         tasks.spawn(listener.run(stop_listening.clone()));
         let rate_limits = Arc::new(RateLimits::new(&config.rates));
         tasks.spawn(Arc::clone(&rate_limits).sweep(stop_listening.clone()));
-        let (keyring, refresher) = Keyring::new(&config.token_keys, || moment().unix_ms / 1_000);
+        let (keyring, refresher) = Keyring::new(&config.token_keys, clock::unix_seconds);
         if let Some(refresher) = refresher {
             tasks.spawn(refresher.run(Arc::clone(&metrics), stop_listening.clone()));
         }

@@ -4,6 +4,7 @@
 //! code. This crate holds the shells; `usher_core` decides.
 
 pub(crate) mod causes;
+pub(crate) mod clock;
 pub mod config;
 pub mod exposition;
 pub(crate) mod keyring;

@@ -32,6 +32,9 @@ const LIMITS: [&str; 4] = [
     "src/limits.rs",
 ];
 
+/// The files that read the time of day, one per crate that needs it.
+const CLOCKS: [&str; 2] = ["crates/load/src/clock.rs", "src/clock.rs"];
+
 /// Endings of names that only bounds have.
 const BOUND_ENDINGS: [&str; 10] = [
     "_MAX",
@@ -297,6 +300,19 @@ fn is_bound(code: &str) -> bool {
         })
     };
     is_constant || is_literal("Duration::from_") || is_literal("mpsc::channel")
+}
+
+#[test]
+fn only_the_clocks_read_the_time_of_day() {
+    let mut problems = Problems::default();
+    for source in sources() {
+        for (line, code) in source.code_before_tests() {
+            if code.contains("SystemTime::now") && !CLOCKS.contains(&source.path.as_str()) {
+                problems.add(&source.path, line, "ask the crate's clock.rs");
+            }
+        }
+    }
+    problems.expect_none("the time of day is read in more than one place");
 }
 
 /// The page names each bound with its value, and the tests that show it.

@@ -1,9 +1,6 @@
-//! The process: its signals, logs, file limit, clock and output.
+//! The process: its signals, logs, file limit and output.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -83,29 +80,6 @@ pub(crate) fn raise_file_limit(config: &mut Config) {
         );
         config.connections_max = sockets.max(1);
     }
-}
-
-/// Seconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command is told the time by nobody"
-)]
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-/// Milliseconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command is told the time by nobody"
-)]
-pub(crate) fn unix_now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 /// Writes a result to standard output. A closed pipe is not an error.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cli::process;
+use crate::clock;
 use crate::config::secret::{check_length, read_secret, secret_parser};
 use usher_core::{
     auth::{
@@ -86,7 +87,7 @@ pub(crate) struct TokenArgs {
 /// If no secret or key is given, or the role authenticated lacks a user.
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let key = args.signing_key()?;
-    let mut payload = payload(&args.claims()?, process::unix_now(), args.ttl);
+    let mut payload = payload(&args.claims()?, clock::unix_seconds(), args.ttl);
     if args.anonymous {
         payload.insert("is_anonymous".to_owned(), true.into());
     }

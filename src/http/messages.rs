@@ -10,6 +10,7 @@ use hyper::http::request::Parts;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::clock::moment;
 use crate::http::log::admit;
 use crate::http::openapi::{self, Posted, Reading, Writing};
 use crate::http::reply::{self, Data};
@@ -17,7 +18,7 @@ use crate::http::request::{
     Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, parse_seq, told,
 };
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
-use crate::net::{Shared, moment};
+use crate::net::Shared;
 use crate::postgres::chat_history::{Before, ChatPage};
 use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};

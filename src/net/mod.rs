@@ -25,12 +25,13 @@ pub mod socket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock::moment;
 use crate::config::AllowedOrigins;
 use crate::config::rates::Rates;
 use crate::keyring::Keyring;
@@ -49,7 +50,7 @@ use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::PeerId;
 use usher_core::relay::message::Write;
-use usher_core::relay::peer_context::{Moment, Rules};
+use usher_core::relay::peer_context::Rules;
 
 /// What every part of the server shares.
 #[derive(Debug)]
@@ -218,19 +219,4 @@ pub(crate) fn answered<T>(
         store.log().on_failure(asked, &error);
     }
     None
-}
-
-/// Reads both clocks.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shells read the clock here and nowhere else"
-)]
-pub(crate) fn moment() -> Moment {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Moment {
-        at: Instant::now(),
-        unix_ms: ms(since_1970),
-    }
 }

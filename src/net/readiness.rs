@@ -124,7 +124,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::moment;
+    use crate::clock::moment;
 
     #[test]
     fn a_loop_that_takes_no_turn_is_not_felt() {

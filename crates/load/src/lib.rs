@@ -22,6 +22,7 @@
 
 mod audit;
 mod charts;
+mod clock;
 pub mod database;
 #[cfg(test)]
 mod fixtures;

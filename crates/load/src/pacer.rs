@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::interval::Times;
 use crate::limits::{SLEEP_MAX, SLEEP_MIN};
-use crate::plan::Clock;
 use crate::schedule::Pace;
 
 /// A message with its number and due time.

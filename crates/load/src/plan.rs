@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rustls::ClientConfig;
@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::clock::{Clock, unix_seconds};
 use crate::scan::Scanner;
 
 /// A run's settings.
@@ -191,7 +192,7 @@ pub(crate) struct RunContext {
 impl RunContext {
     pub(crate) fn new(plan: Plan, run: String, clock: Clock, ballots: Vec<Ballot>) -> Self {
         Self {
-            started_at: unix_now(),
+            started_at: unix_seconds(),
             heads: plan.sessions.iter().map(|_| AtomicU64::new(0)).collect(),
             scanner: Scanner::new(&run),
             window: Window::default(),
@@ -215,39 +216,11 @@ impl RunContext {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a run says when it was made")]
-fn unix_now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
 /// An open poll and its movies.
 #[derive(Clone, Debug)]
 pub(crate) struct Ballot {
     pub(crate) voting: Uuid,
     pub(crate) movies: Vec<Uuid>,
-}
-
-/// The run's only clock: microseconds since its start.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one clock of the load tester"
-    )]
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn now_us(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    pub(crate) fn at(self, us: u64) -> Instant {
-        self.0 + Duration::from_micros(us)
-    }
 }
 
 /// The measured time. Only messages that are due within it count for latency.

@@ -1,5 +1,6 @@
 //! Gathers a run's figures: per second, for the measured part, and for the whole run.
 
+use crate::clock::Clock;
 use crate::interval::{Interval, Times};
 use crate::machine::{self, Usage};
 use crate::outcome::{
@@ -7,7 +8,7 @@ use crate::outcome::{
     Verdict,
 };
 use crate::pacer::Paced;
-use crate::plan::{Clock, RunContext};
+use crate::plan::RunContext;
 use crate::proc;
 use crate::verdict::{self};
 use crate::worker::Collected;

@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::LoadError;
+use crate::clock::Clock;
 use crate::database;
 use crate::limits::{
     CONNECTIONS, DRAIN_POLL, DUES_LEN, RAMP_GRACE, RAMP_POLL, SERVED_MIN, STEP_DRAIN, STEP_WARM_UP,
 };
 use crate::outcome::{Outcome, SearchStep};
 use crate::pacer::{self, Due, Paced};
-use crate::plan::{Clock, Plan, Route, RunContext, SearchPlan};
+use crate::plan::{Plan, Route, RunContext, SearchPlan};
 use crate::preflight::{self, Found};
 use crate::progress::Progress;
 use crate::recorder::{MeasuredPart, Recorder};

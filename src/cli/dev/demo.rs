@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::cli::process;
+use crate::clock;
 use crate::limits::{ANON_KEY_TTL, USER_TOKEN_TTL};
 use crate::postgres::connect::Target;
 use crate::postgres::migrations;
@@ -221,7 +221,7 @@ async fn users(
         order by p.id = s.streamer_id desc,
             array_position(array['streamer', 'moderator', 'viewer', 'admin'], p.role::text), p.created_at, p.username";
     let rows = client.query(query, &[&session.0]).await?;
-    let now = process::unix_now();
+    let now = clock::unix_seconds();
     Ok(rows
         .iter()
         .map(|row| {
@@ -267,7 +267,7 @@ async fn overlay_token(
     };
     let id = UserId(row.get::<_, Uuid>(0));
     let claims = NewClaims::overlay(id, session);
-    Ok(mint(secret, &claims, process::unix_now(), USER_TOKEN_TTL))
+    Ok(mint(secret, &claims, clock::unix_seconds(), USER_TOKEN_TTL))
 }
 
 fn anon_key(secret: &SecretString) -> String {
@@ -275,5 +275,5 @@ fn anon_key(secret: &SecretString) -> String {
         issuer: Some("supabase".to_owned()),
         ..NewClaims::anon()
     };
-    mint(secret, &claims, process::unix_now(), ANON_KEY_TTL)
+    mint(secret, &claims, clock::unix_seconds(), ANON_KEY_TTL)
 }

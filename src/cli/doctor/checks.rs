@@ -7,7 +7,7 @@ use crate::causes::with_causes;
 use crate::cli::doctor::database;
 use crate::cli::doctor::finding::{Finding, expires, failed, ok, warning};
 use crate::cli::environment;
-use crate::cli::process;
+use crate::clock;
 use crate::config::check::ConfigErrors;
 use crate::config::raw::Raw;
 use crate::config::{Config, certificate};
@@ -202,14 +202,14 @@ async fn listening(listen: &Target, database: &Target, findings: &mut Vec<Findin
     if listen.to_string() != database.to_string() {
         queries(database, findings).await;
     }
-    let began = process::unix_now_ms();
+    let began = clock::moment().unix_ms;
     let outcome = introspect::echo(&listener, &mut heard, &notifier).await;
     findings.push(match outcome {
         Ok(true) => ok(
             "listen",
             format!(
                 "{listen} hears a notification, after {} ms",
-                process::unix_now_ms().saturating_sub(began)
+                clock::moment().unix_ms.saturating_sub(began)
             ),
         ),
         Ok(false) => failed(

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::causes::with_causes;
 use crate::cli::doctor::finding::{Finding, failed, ok, warning};
-use crate::cli::process;
+use crate::clock;
 use crate::limits::SKEW_MAX_MS;
 use crate::postgres::expected_schema::ExpectedSchema;
 use crate::postgres::introspect::{self, Bucket, DatabaseRole, Function, Objects, ServerSettings};
@@ -24,7 +24,7 @@ const OLDEST_VERSION: i32 = 150_000;
 pub(crate) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Finding>) {
     let asked = async {
         let server = introspect::server(client).await?;
-        let now = process::unix_now_ms();
+        let now = clock::moment().unix_ms;
         let (role, objects) = (
             introspect::role(client).await?,
             introspect::objects(client).await?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::process;
+use crate::clock;
 use crate::limits::EXPIRY_WARNING;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ pub(crate) fn failed(check: &'static str, found: impl Into<String>, advice: &str
 }
 
 pub(crate) fn expires(check: &'static str, at: Duration, about: &str, advice: &str) -> Finding {
-    let left = at.saturating_sub(Duration::from_millis(process::unix_now_ms()));
+    let left = at.saturating_sub(Duration::from_millis(clock::moment().unix_ms));
     let found = format!("{about}has {} days left", left.as_secs() / 86_400);
     match left {
         Duration::ZERO => failed(check, format!("{about}has expired"), advice),

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::cli::load::args::{LoadArgs, Way};
 use crate::cli::load::command_line;
 use crate::cli::load::target::gateway;
-use crate::cli::process;
+use crate::clock;
 use crate::config::secret::read_secret;
 use crate::limits::{LOAD_TOKEN_TTL, VIEWERS_PER_ADDRESS};
 use crate::postgres::connect::{Target, TargetError};
@@ -220,7 +220,7 @@ async fn make_tokens(
     count: u32,
 ) -> anyhow::Result<Vec<SecretString>> {
     let users = database::make_users(connect, count).await?;
-    let now = process::unix_now();
+    let now = clock::unix_seconds();
     let tokens = users
         .into_iter()
         .map(|user| mint(secret, &NewClaims::user(UserId(user)), now, LOAD_TOKEN_TTL).into());

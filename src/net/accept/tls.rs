@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::causes::with_causes;
+use crate::clock::moment;
 use crate::config::certificate::{Certificate, CertificateError, CertificateFiles, Fingerprint};
 use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_RELOAD_INTERVAL};
 use crate::metrics::{Metrics, TlsFailure};
-use crate::net::moment;
 use crate::net::socket::Socket;
 use crate::net::socket::tls_stream::TlsStream;
 

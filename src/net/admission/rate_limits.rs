@@ -19,10 +19,10 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::clock::moment;
 use crate::config::rates::{Rate, Rates};
 use crate::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
 use crate::net::accept::client_address::{self, AddressKey};
-use crate::net::moment;
 use usher_core::protocol::client::NewMessage;
 use usher_core::protocol::id::{SessionId, UserId};
 use usher_core::protocol::refusal::Refusal;

@@ -12,9 +12,10 @@ use dashmap::DashMap;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
+use crate::clock::moment;
 use crate::metrics::Metrics;
 use crate::net::admission::CallerKey;
-use crate::net::{answered, moment};
+use crate::net::answered;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::SessionId;

@@ -17,13 +17,14 @@ use tokio::time::sleep_until;
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::clock::moment;
 use crate::limits::{NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX};
 use crate::net::fanout::FanoutCommand;
 use crate::net::socket::inbound::{Inbound, Incoming};
 use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
 use crate::net::socket::socket_limits::SocketLimits;
 use crate::net::socket::{Socket, close};
-use crate::net::{Shared, answered, moment, random_below};
+use crate::net::{Shared, answered, random_below};
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::client::{self, DecodeError, FrameId, Request};
 use usher_core::protocol::id::UserId;

@@ -17,14 +17,15 @@ use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::moment;
 use crate::limits::{COMMANDS_TAKEN_MAX, REFILL_PAUSE, VIEWER_COUNT_INTERVAL};
 use crate::metrics::Metrics;
+use crate::net::answered;
 use crate::net::fanout::viewer_counts::ViewerCounts;
 use crate::net::readiness::Pulse;
 use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
 use crate::net::socket::outbound::{ConnectionEvent, FrameKind, Outbound, Written};
-use crate::net::{answered, moment};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::limits::TALLIES_READ_MAX;

@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::moment;
 use crate::limits::TALLY_IDLE;
 use crate::metrics::Metrics;
+use crate::net::answered;
 use crate::net::fanout::FanoutCommand;
-use crate::net::{answered, moment};
 use crate::postgres::store::{Store, StoreError};
 use usher_core::protocol::id::VotingId;
 use usher_core::relay::tally::{Conflation, Tally};

@@ -11,9 +11,9 @@ use futures::stream::FuturesUnordered;
 use tokio::io::ReadBuf;
 use tokio::time::{sleep_until, timeout};
 
+use crate::clock::moment;
 use crate::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use crate::metrics::Metrics;
-use crate::net::moment;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound::{Inbound, Incoming};
 use usher_core::protocol::refusal::CloseCode;
