@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,26 +9,32 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::causes::with_causes;
 use crate::clock::{self, moment};
 use crate::config::Config;
 use crate::http;
+use crate::http::state::Api;
 use crate::keyring::Keyring;
 use crate::limits::{COMMAND_QUEUE_LEN, HEARD_QUEUE_LEN, STOP_TIMEOUT};
 use crate::metrics::Metrics;
+use crate::net::accept::handshake_auth::HandshakeContext;
 use crate::net::accept::tls::Renewal;
+use crate::net::accept::{self, Acceptor};
 use crate::net::admission::access_checks::{AccessChecks, access_checks};
 use crate::net::admission::rate_limits::RateLimits;
 use crate::net::admission::singleflight::AdmissionQueries;
+use crate::net::connection::ConnectionContext;
+use crate::net::fanout::Fanout;
+use crate::net::fanout::loops::{FanoutLoops, Pulse};
 use crate::net::fanout::tally_reader::TallyReader;
 use crate::net::fanout::viewer_counts::ViewerCounts;
-use crate::net::fanout::{Fanout, FanoutCommand};
 use crate::net::maintenance::Maintenance;
-use crate::net::readiness::{self, DatabaseState, Pulse};
-use crate::net::{Drain, Shared, accept};
+use crate::net::queries::Queries;
+use crate::net::readiness::{self, DatabaseState, Readiness};
+use crate::net::shutdown::Shutdown;
+use crate::net::writes::Writes;
 use crate::postgres::batcher;
 use crate::postgres::listener::{ListenEvent, Listener};
 use crate::postgres::store::Store;
@@ -54,13 +59,12 @@ pub async fn serve(
     let listener = accept::bind(config.listen)?;
     let address = listener.local_addr().context("ask for the address")?;
     let mut parts = Parts::build(&config);
-    let mut is_listening = parts.shared.is_listening.clone();
-    let mut database = parts.shared.database.clone();
-    let mut keyring = parts.shared.keyring.clone();
-    let routes = http::routes(&parts.shared);
+    let mut is_listening = parts.readiness.is_listening.clone();
+    let mut database = parts.readiness.database.clone();
+    let mut keyring = parts.readiness.keyring.clone();
     parts
         .tasks
-        .spawn(accept::run(listener, Arc::clone(&parts.shared), routes));
+        .spawn(accept::run(listener, parts.acceptor.clone()));
     info!(%address, "accepting connections");
 
     let mut ready = Some(ready);
@@ -107,7 +111,10 @@ async fn good(
 
 /// The parts of a running gateway.
 struct Parts {
-    shared: Arc<Shared>,
+    acceptor: Acceptor,
+    readiness: Arc<Readiness>,
+    shutdown: Arc<Shutdown>,
+    metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
     stop_listening: CancellationToken,
 }
@@ -121,7 +128,6 @@ impl Parts {
         let mut tasks = JoinSet::new();
         let Loops {
             loops,
-            pulses,
             subscribers,
             changed_votings,
         } = spawn_loops(config, &store, &metrics, &mut tasks, &stop_listening);
@@ -156,30 +162,57 @@ impl Parts {
         if let Some(refresher) = refresher {
             tasks.spawn(refresher.run(Arc::clone(&metrics), stop_listening.clone()));
         }
-        let shared = Arc::new(Shared {
-            tls: spawn_renewal(config, &metrics, &mut tasks, &stop_listening),
-            rules: Arc::new(rules(config)),
-            keyring,
-            allowed_origins: config.allowed_origins.clone(),
-            permits: Arc::new(Semaphore::new(config.connections_max)),
-            rates: config.rates.clone(),
-            rate_limits: Arc::clone(&rate_limits),
-            drain: Drain::new(config.drain),
+        let shutdown = Arc::new(Shutdown::new(config.drain));
+        let permits = Arc::new(Semaphore::new(config.connections_max));
+        let queries = Queries {
             admissions: AdmissionQueries::new(store.clone(), Arc::clone(&metrics)),
             access_checks: spawn_checker(&store, &loops, &metrics, &mut tasks, &stop_listening),
             store,
-            writer,
-            is_listening,
-            database,
-            pulses,
-            loops,
-            metrics,
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            next_peer: AtomicU64::new(1),
+            metrics: Arc::clone(&metrics),
+        };
+        let writes = Writes::new(writer, Arc::clone(&rate_limits), Arc::clone(&metrics));
+        let handshake = Arc::new(HandshakeContext {
+            keyring: keyring.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            rate_limits,
+            permits: Arc::clone(&permits),
+            shutdown: Arc::clone(&shutdown),
+            metrics: Arc::clone(&metrics),
         });
+        let connections = Arc::new(ConnectionContext {
+            rules: Arc::new(rules(config)),
+            rates: config.rates.clone(),
+            keyring: keyring.clone(),
+            queries: Arc::new(queries),
+            writes: Arc::new(writes),
+            loops: Arc::clone(&loops),
+            shutdown: Arc::clone(&shutdown),
+            metrics: Arc::clone(&metrics),
+        });
+        let readiness = Arc::new(Readiness {
+            database,
+            is_listening,
+            keyring,
+            loops,
+            permits,
+            shutdown: Arc::clone(&shutdown),
+        });
+        let routes = http::routes(Api {
+            handshake: Arc::clone(&handshake),
+            connections: Arc::clone(&connections),
+            readiness: Arc::clone(&readiness),
+        });
+        let acceptor = Acceptor {
+            tls: spawn_renewal(config, &metrics, &mut tasks, &stop_listening),
+            handshake,
+            connections,
+            routes,
+        };
         Self {
-            shared,
+            acceptor,
+            readiness,
+            shutdown,
+            metrics,
             tasks,
             stop_listening,
         }
@@ -187,27 +220,22 @@ impl Parts {
 
     /// Clients first, then what serves them, then what it stands on.
     async fn stop(mut self) {
-        let connections = u64::try_from(self.shared.metrics.connections.get()).unwrap_or(0);
-        let leave = self.shared.drain.begin(connections);
-        info!(
-            connections,
-            over_ms = self.shared.drain.leave_ms(),
-            "stopping"
-        );
-        self.shared.stopping.cancel();
-        self.shared.tasks.close();
-        if tokio::time::timeout(leave + STOP_TIMEOUT, self.shared.tasks.wait())
+        let shutdown = self.shutdown;
+        let connections = u64::try_from(self.metrics.connections.get()).unwrap_or(0);
+        let leave = shutdown.begin(connections);
+        info!(connections, over_ms = shutdown.leave_ms(), "stopping");
+        if tokio::time::timeout(leave + STOP_TIMEOUT, shutdown.tasks.wait())
             .await
             .is_err()
         {
             warn!(
-                connections = self.shared.tasks.len(),
+                connections = shutdown.tasks.len(),
                 "some connections did not end in time"
             );
         }
         self.stop_listening.cancel();
         // With the last sender of its kind each loop ends by itself.
-        drop(self.shared);
+        drop((self.acceptor, self.readiness));
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended {
@@ -239,20 +267,19 @@ fn spawn_renewal(
 /// Starts what asks again who may still watch.
 fn spawn_checker(
     store: &Store,
-    loops: &[mpsc::Sender<FanoutCommand>],
+    loops: &Arc<FanoutLoops>,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> AccessChecks {
-    let (checks, checker) = access_checks(store.clone(), loops.to_vec(), Arc::clone(metrics));
+    let (checks, checker) = access_checks(store.clone(), Arc::clone(loops), Arc::clone(metrics));
     tasks.spawn(checker.run(stop.clone()));
     checks
 }
 
 /// How the fan-out loops, and the reader of tallies, are reached.
 struct Loops {
-    loops: Vec<mpsc::Sender<FanoutCommand>>,
-    pulses: Vec<Arc<Pulse>>,
+    loops: Arc<FanoutLoops>,
     subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     changed_votings: mpsc::Sender<Vec<VotingId>>,
 }
@@ -268,7 +295,7 @@ fn spawn_loops(
     let viewer_counts = Arc::new(ViewerCounts::default());
     let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
     let (recount, recounts) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (mut loops, mut subscribers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut senders, mut subscribers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..config.fanout_loops {
         let (subscriber, heard) = mpsc::channel(HEARD_QUEUE_LEN);
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
@@ -283,21 +310,21 @@ fn spawn_loops(
         );
         pulses.push(pulse);
         tasks.spawn(fanout.run(heard, commands));
-        loops.push(sender);
+        senders.push(sender);
         subscribers.push(subscriber);
     }
+    let loops = Arc::new(FanoutLoops::new(senders, pulses));
     let reader = TallyReader {
         conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
         changed,
         recounts,
         store: store.clone(),
-        loops: loops.clone(),
+        loops: Arc::clone(&loops),
         metrics: Arc::clone(metrics),
     };
     tasks.spawn(reader.run(stop.clone()));
     Loops {
         loops,
-        pulses,
         subscribers,
         changed_votings,
     }

@@ -17,7 +17,7 @@ use hyper::{Method, StatusCode};
 
 use crate::config::AllowedOrigins;
 use crate::http::error_response;
-use crate::net::Shared;
+use crate::net::accept::handshake_auth::HandshakeContext;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
@@ -29,7 +29,7 @@ const PREFLIGHT_SECONDS: &str = "7200";
 
 /// Answers preflights, and lets pages of allowed origins read the answers.
 pub(crate) async fn cors(
-    State(shared): State<Arc<Shared>>,
+    State(context): State<Arc<HandshakeContext>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -41,7 +41,7 @@ pub(crate) async fn cors(
     let origin = headers.get(header::ORIGIN).cloned();
     let is_preflight = request.method() == Method::OPTIONS
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let allowed = allowed(&shared.allowed_origins, origin.as_ref());
+    let allowed = allowed(&context.allowed_origins, origin.as_ref());
     let mut response = match (is_preflight, &allowed) {
         (true, Some(_)) => preflight(),
         (true, None) => {
@@ -51,7 +51,7 @@ pub(crate) async fn cors(
         (false, _) => next.run(request).await,
     };
     let headers = response.headers_mut();
-    if matches!(shared.allowed_origins, AllowedOrigins::Only(_)) {
+    if matches!(context.allowed_origins, AllowedOrigins::Only(_)) {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     if let Some(allowed) = allowed {

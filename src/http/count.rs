@@ -7,8 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use hyper::{Method, StatusCode};
 
-use crate::metrics::Call;
-use crate::net::Shared;
+use crate::metrics::{Call, Metrics};
 use usher_core::protocol::refusal::RefusalCode;
 
 /// Whatever is no call of ours: pages, preflights, wrong methods. A client cannot make up more names.
@@ -16,7 +15,7 @@ const OTHER: &str = "other";
 
 /// Counts a call once its answer begins.
 pub(crate) async fn count(
-    State(shared): State<Arc<Shared>>,
+    State(metrics): State<Arc<Metrics>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -32,11 +31,7 @@ pub(crate) async fn count(
         None => OTHER.to_owned(),
     };
     let refusal = refusal(&response);
-    shared
-        .metrics
-        .calls
-        .get_or_create(&Call { name, refusal })
-        .inc();
+    metrics.calls.get_or_create(&Call { name, refusal }).inc();
     response
 }
 

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::exposition::Format;
 use crate::http::error_response;
-use crate::http::openapi::Readiness;
-use crate::net::Shared;
+use crate::http::openapi;
+use crate::http::state::Api;
+use crate::net::readiness::Readiness;
 
 /// Alive
 ///
@@ -24,8 +25,8 @@ use crate::net::Shared;
         (status = 503, body = String, description = "It does not: restart it.")
     ),
 )]
-pub(crate) async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    if shared.makes_progress() {
+pub(crate) async fn healthz(State(readiness): State<Arc<Readiness>>) -> (StatusCode, &'static str) {
+    if readiness.loops.make_progress() {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "a fan-out loop is stuck\n")
@@ -38,12 +39,12 @@ pub(crate) async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
-        (status = 200, body = Readiness, description = "It would."),
-        (status = 503, body = Readiness, description = "It would not: the checks say why.")
+        (status = 200, body = openapi::Readiness, description = "It would."),
+        (status = 503, body = openapi::Readiness, description = "It would not: the checks say why.")
     ),
 )]
-pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let checks = shared.checks();
+pub(crate) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
+    let checks = readiness.checks();
     let is_ready = checks.are_good();
     let status = if is_ready {
         StatusCode::OK
@@ -66,16 +67,28 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         )
     )),
 )]
-pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let metrics = &shared.metrics;
-    let is_listening = i64::from(*shared.is_listening.borrow());
+pub(crate) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let Api {
+        handshake,
+        connections,
+        readiness,
+    } = api;
+    let metrics = &connections.metrics;
+    let is_listening = i64::from(*readiness.is_listening.borrow());
     metrics.is_listening.set(is_listening);
-    metrics.keys_age.set(gauge(shared.keyring.age_seconds()));
-    metrics.is_ready.set(i64::from(shared.checks().are_good()));
-    let waiting = shared.loops.iter().map(|l| l.max_capacity() - l.capacity());
-    metrics.command_queue.set(gauge(waiting.max().unwrap_or(0)));
-    metrics.throttle_keys.set(gauge(shared.rate_limits.keys()));
-    metrics.query_queue.set(gauge(shared.store.waiting()));
+    metrics.keys_age.set(gauge(readiness.keyring.age_seconds()));
+    metrics
+        .is_ready
+        .set(i64::from(readiness.checks().are_good()));
+    metrics
+        .command_queue
+        .set(gauge(readiness.loops.queue_len()));
+    metrics
+        .throttle_keys
+        .set(gauge(handshake.rate_limits.keys()));
+    metrics
+        .query_queue
+        .set(gauge(connections.queries.store.waiting()));
     let accept: Vec<&str> = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -86,7 +99,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMa
         (header::CONTENT_TYPE, format.content_type()),
         (header::VARY, "accept"),
     ];
-    (head, shared.metrics.encode(format)).into_response()
+    (head, metrics.encode(format)).into_response()
 }
 
 fn gauge(count: impl TryInto<i64>) -> i64 {

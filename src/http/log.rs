@@ -10,8 +10,9 @@ use serde_json::json;
 use crate::http::openapi::{EventsPage, Reading};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Caller, Id, QueryParams, Refused, told};
+use crate::http::state::Api;
 use crate::limits::{CALL_EVENTS_DEFAULT, CALL_EVENTS_MAX};
-use crate::net::Shared;
+use crate::net::queries::Queries;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::Refusal;
@@ -29,13 +30,10 @@ pub(crate) struct EventsQuery {
     limit: u16,
 }
 
-impl FromRequestParts<Arc<Shared>> for EventsQuery {
+impl FromRequestParts<Api> for EventsQuery {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Self::Rejection> {
         let query = QueryParams::of(parts);
         Ok(Self {
             after: query.seq("after")?.unwrap_or_default(),
@@ -56,17 +54,17 @@ impl FromRequestParts<Arc<Shared>> for EventsQuery {
     security((), ("token" = [])),
 )]
 pub(crate) async fn events(
-    State(shared): State<Arc<Shared>>,
+    State(queries): State<Arc<Queries>>,
     caller: Caller,
     Id(session): Id<SessionId>,
     query: EventsQuery,
 ) -> Result<Response, Refused> {
-    admit(&shared, session, &caller.identity).await?;
-    let page = shared
+    admit(&queries, session, &caller.identity).await?;
+    let page = queries
         .store
         .page_of(session, query.after, query.limit)
         .await;
-    let page = told(page, "a page of the log", &shared)?;
+    let page = told(page, "a page of the log", &queries)?;
     let events: Vec<&[u8]> = page.events.iter().map(|event| &*event.json).collect();
     let rest = json!({ "head": page.head, "floor": page.floor, "epoch": page.epoch });
     Ok(reply::data_text(&reply::list_and("events", &events, &rest)))
@@ -77,10 +75,10 @@ pub(crate) async fn events(
 /// # Errors
 /// Where it may not see the session, or the database cannot be asked.
 pub(crate) async fn admit(
-    shared: &Shared,
+    queries: &Queries,
     session: SessionId,
     identity: &Arc<Identity>,
 ) -> Result<Admission, Refusal> {
-    let answer = shared.admissions.ask(session, identity).await;
+    let answer = queries.admissions.ask(session, identity).await;
     answer.unwrap_or_else(|| Err(Refusal::unavailable()))
 }

@@ -17,8 +17,10 @@ use crate::http::reply::{self, Data};
 use crate::http::request::{
     Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, parse_seq, told,
 };
+use crate::http::state::Api;
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
-use crate::net::Shared;
+use crate::net::queries::Queries;
+use crate::net::writes::Writes;
 use crate::postgres::chat_history::{Before, ChatPage};
 use usher_core::protocol::client;
 use usher_core::protocol::id::{Nonce, SessionId};
@@ -44,13 +46,10 @@ pub(crate) struct MessagesQuery {
     limit: u16,
 }
 
-impl FromRequestParts<Arc<Shared>> for MessagesQuery {
+impl FromRequestParts<Api> for MessagesQuery {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Self::Rejection> {
         let query = QueryParams::of(parts);
         let before = query.text("before").map(|text| parse_before(&text));
         let refusal =
@@ -91,17 +90,17 @@ pub(crate) struct Message {
     security((), ("token" = [])),
 )]
 pub(crate) async fn messages(
-    State(shared): State<Arc<Shared>>,
+    State(queries): State<Arc<Queries>>,
     caller: Caller,
     Id(session): Id<SessionId>,
     query: MessagesQuery,
 ) -> Result<Response, Refused> {
-    admit(&shared, session, &caller.identity).await?;
-    let page = shared
+    admit(&queries, session, &caller.identity).await?;
+    let page = queries
         .store
         .messages(session, &caller.identity, query.before, query.limit)
         .await;
-    let ChatPage { messages, next } = told(page, "a page of messages", &shared)?;
+    let ChatPage { messages, next } = told(page, "a page of messages", &queries)?;
     let messages: Vec<&[u8]> = messages.iter().map(String::as_bytes).collect();
     let rest = json!({ "next": next });
     Ok(reply::data_text(&reply::list_and(
@@ -128,14 +127,14 @@ pub(crate) async fn messages(
     security(("token" = [])),
 )]
 pub(crate) async fn post_message(
-    State(shared): State<Arc<Shared>>,
+    State(writes): State<Arc<Writes>>,
     author: SignedInCaller,
     Id(session): Id<SessionId>,
     headers: HeaderMap,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let message = client::message(session, nonce(&headers)?, &text)?;
-    let done = write(&shared, author, Write::Message(message)).await?;
+    let done = write(&writes, author, Write::Message(message)).await?;
     let is_new = matches!(done, WriteOutcome::Sent { is_new: true, .. });
     let status = if is_new {
         StatusCode::CREATED
@@ -150,15 +149,13 @@ pub(crate) async fn post_message(
 /// # Errors
 /// What the limits or the database say against it.
 pub(crate) async fn write(
-    shared: &Shared,
+    writes: &Writes,
     author: SignedInCaller,
     write: Write,
 ) -> Result<WriteOutcome, Refusal> {
     // Who moderates is known by a subscription alone, as on the socket.
-    let passed = shared
-        .rate_limits
-        .admit(author.user, &write, false, moment().at)?;
-    shared.write(write, author.identity, passed).await
+    let passed = writes.admit(author.user, &write, false, moment().at)?;
+    writes.write(write, author.identity, passed).await
 }
 
 fn nonce(headers: &HeaderMap) -> Result<Option<Nonce>, Refusal> {

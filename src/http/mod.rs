@@ -21,6 +21,7 @@ pub(crate) mod openapi;
 pub(crate) mod pages;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod state;
 pub(crate) mod stream;
 pub(crate) mod votings;
 
@@ -38,11 +39,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::openapi::Document;
-use crate::net::Shared;
+use crate::http::state::Api;
 use usher_core::protocol::refusal::Refusal;
 
 /// Everything but the socket.
-pub(crate) fn routes(shared: &Arc<Shared>) -> Router {
+pub(crate) fn routes(api: Api) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(log::events))
         .routes(routes!(messages::messages, messages::post_message))
@@ -66,17 +67,17 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router {
         .fallback(pages::page)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(
-            Arc::clone(shared),
+            Arc::clone(&api.handshake),
             cors::cors,
         ))
         .layer(middleware::from_fn_with_state(
-            Arc::clone(shared),
+            Arc::clone(&api.connections.metrics),
             count::count,
         ))
         // Leaves event streams alone, and what is small.
         .layer(CompressionLayer::new())
         .layer(middleware::map_response(one_vary))
-        .with_state(Arc::clone(shared))
+        .with_state(api)
 }
 
 /// Joins the lines of `Vary`, of which each layer adds its own: a cache that reads only the first would mix answers up.

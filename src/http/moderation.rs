@@ -14,8 +14,9 @@ use crate::http::reply::{self, Data};
 use crate::http::request::{
     Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, TokenBearer, told,
 };
+use crate::http::state::Api;
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
-use crate::net::Shared;
+use crate::net::queries::Queries;
 use usher_core::protocol::id::{MessageId, SessionId, UserId, VotingId};
 use usher_core::protocol::moderation::{self, Act};
 use usher_core::protocol::refusal::Refusal;
@@ -32,13 +33,10 @@ pub(crate) struct MoviesQuery {
     limit: u16,
 }
 
-impl FromRequestParts<Arc<Shared>> for MoviesQuery {
+impl FromRequestParts<Api> for MoviesQuery {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Self::Rejection> {
         let query = QueryParams::of(parts);
         let search = query.text("search").unwrap_or_default();
         if search.chars().count() > SEARCH_CHARS_MAX || search.contains('\0') {
@@ -233,13 +231,13 @@ pub(crate) struct Banned {
     security((), ("token" = [])),
 )]
 pub(crate) async fn movies(
-    State(shared): State<Arc<Shared>>,
+    State(queries): State<Arc<Queries>>,
     caller: Caller,
     query: MoviesQuery,
 ) -> Result<Response, Refused> {
     let MoviesQuery { search, limit } = query;
-    let movies = shared.store.movies(&caller.identity, &search, limit).await;
-    Ok(list("movies", &told(movies, "movies", &shared)?))
+    let movies = queries.store.movies(&caller.identity, &search, limit).await;
+    Ok(list("movies", &told(movies, "movies", &queries)?))
 }
 
 /// Opens a voting
@@ -253,19 +251,13 @@ pub(crate) async fn movies(
     security(("token" = [])),
 )]
 pub(crate) async fn open_voting(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     author: SignedInCaller,
     Id(session): Id<SessionId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let voting = moderation::new_voting(session, &text)?;
-    moderate(
-        &shared,
-        author,
-        Act::OpenVoting(voting),
-        StatusCode::CREATED,
-    )
-    .await
+    moderate(&api, author, Act::OpenVoting(voting), StatusCode::CREATED).await
 }
 
 /// Closes a voting, or shows or hides its counts
@@ -279,14 +271,14 @@ pub(crate) async fn open_voting(
     security(("token" = [])),
 )]
 pub(crate) async fn change_voting(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     author: SignedInCaller,
     Id(voting): Id<VotingId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let change = moderation::voting_change(&text)?;
     moderate(
-        &shared,
+        &api,
         author,
         Act::ChangeVoting(voting, change),
         StatusCode::OK,
@@ -303,14 +295,14 @@ pub(crate) async fn change_voting(
     security(("token" = [])),
 )]
 pub(crate) async fn change_session(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     author: SignedInCaller,
     Id(session): Id<SessionId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let change = moderation::session_change(&text)?;
     moderate(
-        &shared,
+        &api,
         author,
         Act::ChangeSession(session, change),
         StatusCode::OK,
@@ -328,11 +320,11 @@ pub(crate) async fn change_session(
     security(("token" = [])),
 )]
 pub(crate) async fn delete_message(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     author: SignedInCaller,
     Id(message): Id<MessageId>,
 ) -> Result<Response, Refused> {
-    moderate(&shared, author, Act::DeleteMessage(message), StatusCode::OK).await
+    moderate(&api, author, Act::DeleteMessage(message), StatusCode::OK).await
 }
 
 /// Who is kept out of a session
@@ -345,12 +337,15 @@ pub(crate) async fn delete_message(
     security(("token" = [])),
 )]
 pub(crate) async fn bans(
-    State(shared): State<Arc<Shared>>,
+    State(queries): State<Arc<Queries>>,
     TokenBearer(caller): TokenBearer,
     Id(session): Id<SessionId>,
 ) -> Result<Response, Refused> {
-    let bans = shared.store.bans(&caller.identity, session).await;
-    Ok(list("bans", &told(bans, "the bans of a session", &shared)?))
+    let bans = queries.store.bans(&caller.identity, session).await;
+    Ok(list(
+        "bans",
+        &told(bans, "the bans of a session", &queries)?,
+    ))
 }
 
 /// Times a user out, or bans them
@@ -368,19 +363,13 @@ pub(crate) async fn bans(
     security(("token" = [])),
 )]
 pub(crate) async fn ban(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     author: SignedInCaller,
     PathIds { session, user }: PathIds,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let new = moderation::new_ban(&text)?;
-    moderate(
-        &shared,
-        author,
-        Act::Ban(session, user, new),
-        StatusCode::OK,
-    )
-    .await
+    moderate(&api, author, Act::Ban(session, user, new), StatusCode::OK).await
 }
 
 /// Lets a user in again
@@ -396,11 +385,11 @@ pub(crate) async fn ban(
     security(("token" = [])),
 )]
 pub(crate) async fn lift_ban(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     author: SignedInCaller,
     PathIds { session, user }: PathIds,
 ) -> Result<Response, Refused> {
-    moderate(&shared, author, Act::LiftBan(session, user), StatusCode::OK).await
+    moderate(&api, author, Act::LiftBan(session, user), StatusCode::OK).await
 }
 
 /// A user of a session, by the two ids of the path.
@@ -410,14 +399,11 @@ pub(crate) struct PathIds {
     user: UserId,
 }
 
-impl FromRequestParts<Arc<Shared>> for PathIds {
+impl FromRequestParts<Api> for PathIds {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
-        let ids = Path::<(String, String)>::from_request_parts(parts, shared).await;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
+        let ids = Path::<(String, String)>::from_request_parts(parts, api).await;
         let place = ids.ok().and_then(|Path((session, user))| {
             Some(Self {
                 session: session.parse().ok()?,
@@ -430,14 +416,15 @@ impl FromRequestParts<Arc<Shared>> for PathIds {
 }
 
 async fn moderate(
-    shared: &Shared,
+    api: &Api,
     author: SignedInCaller,
     act: Act,
     status: StatusCode,
 ) -> Result<Response, Refused> {
-    shared.rate_limits.moderate(author.user)?;
-    let outcome = shared.store.moderate(&author.identity, &act).await;
-    let done = told(outcome, "an act of moderation", shared)??;
+    api.handshake.rate_limits.moderate(author.user)?;
+    let queries = &api.connections.queries;
+    let outcome = queries.store.moderate(&author.identity, &act).await;
+    let done = told(outcome, "an act of moderation", queries)??;
     Ok(reply::data(status, &done))
 }
 

@@ -17,10 +17,11 @@ use hyper::http::request::Parts;
 use tokio::time::timeout;
 
 use crate::http::error_response;
+use crate::http::state::Api;
 use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::net::accept::PeerAddress;
 use crate::net::accept::handshake_auth::{self, AuthenticatedClient};
-use crate::net::{Shared, answered};
+use crate::net::queries::Queries;
 use crate::postgres::store::StoreError;
 use usher_core::auth::identity::Identity;
 use usher_core::limits::FRAME_BYTES_MAX;
@@ -63,21 +64,23 @@ pub(crate) struct Caller {
     pub(crate) client: AuthenticatedClient,
 }
 
-impl FromRequestParts<Arc<Shared>> for Caller {
+impl FromRequestParts<Api> for Caller {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
         let PeerAddress(address) = *parts
             .extensions
             .get()
             .expect("every request is accepted with its address");
-        let client =
-            handshake_auth::authenticate(shared, address, &parts.headers, parts.uri.query()).await;
+        let client = handshake_auth::authenticate(
+            &api.handshake,
+            address,
+            &parts.headers,
+            parts.uri.query(),
+        )
+        .await;
         let client = client.map_err(|(_, refusal)| refusal)?;
-        if client.identity.is_none() && !shared.rules.allow_anonymous {
+        if client.identity.is_none() && !api.connections.rules.allow_anonymous {
             return Err(token_needed().into());
         }
         let identity = client.identity.clone().unwrap_or_else(Identity::nobody);
@@ -94,14 +97,11 @@ pub(crate) struct SignedInCaller {
     pub(crate) user: UserId,
 }
 
-impl FromRequestParts<Arc<Shared>> for SignedInCaller {
+impl FromRequestParts<Api> for SignedInCaller {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
-        let TokenBearer(caller) = TokenBearer::from_request_parts(parts, shared).await?;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
+        let TokenBearer(caller) = TokenBearer::from_request_parts(parts, api).await?;
         let user = may_write(&caller.identity)?;
         let identity = caller.identity;
         Ok(Self { identity, user })
@@ -112,14 +112,11 @@ impl FromRequestParts<Arc<Shared>> for SignedInCaller {
 #[derive(Debug)]
 pub(crate) struct TokenBearer(pub(crate) Caller);
 
-impl FromRequestParts<Arc<Shared>> for TokenBearer {
+impl FromRequestParts<Api> for TokenBearer {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
-        let caller = Caller::from_request_parts(parts, shared).await?;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
+        let caller = Caller::from_request_parts(parts, api).await?;
         if caller.client.identity.is_none() {
             return Err(token_needed().into());
         }
@@ -131,14 +128,11 @@ impl FromRequestParts<Arc<Shared>> for TokenBearer {
 #[derive(Debug)]
 pub(crate) struct Id<T>(pub(crate) T);
 
-impl<T: FromStr> FromRequestParts<Arc<Shared>> for Id<T> {
+impl<T: FromStr> FromRequestParts<Api> for Id<T> {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
-        let id = Path::<String>::from_request_parts(parts, shared).await;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
+        let id = Path::<String>::from_request_parts(parts, api).await;
         let id = id.ok().and_then(|Path(text)| text.parse().ok());
         let refusal = || Refusal::bad_request("the id in the path must be a uuid");
         Ok(Self(id.ok_or_else(refusal)?))
@@ -208,7 +202,7 @@ fn token_needed() -> Refusal {
 pub(crate) fn told<T>(
     answer: Result<T, StoreError>,
     asked: &'static str,
-    shared: &Shared,
+    queries: &Queries,
 ) -> Result<T, Refusal> {
     let refusal = match answer {
         Err(StoreError::Refused(_) | StoreError::Shape { .. }) => {
@@ -217,7 +211,7 @@ pub(crate) fn told<T>(
         Err(StoreError::Locked) => Refusal::busy(),
         Err(StoreError::Unavailable(_)) | Ok(_) => Refusal::unavailable(),
     };
-    answered(answer, asked, &shared.store, &shared.metrics).ok_or(refusal)
+    queries.answered(answer, asked).ok_or(refusal)
 }
 
 /// A number of an event: digits, and one that the database can hold.
@@ -236,10 +230,10 @@ fn digits(text: &str) -> Option<&str> {
 #[derive(Debug)]
 pub(crate) struct JsonText(pub(crate) Bytes);
 
-impl FromRequest<Arc<Shared>> for JsonText {
+impl FromRequest<Api> for JsonText {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, _: &Arc<Shared>) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Self::Rejection> {
         if !is_json(request.headers()) {
             return Err(Refused {
                 status: Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),

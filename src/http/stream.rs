@@ -32,14 +32,15 @@ use tokio_util::sync::CancellationToken;
 use crate::http::log::admit;
 use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, QueryParams, Refused, parse_seq};
+use crate::http::state::Api;
 use crate::limits::{
     FILES_PER_STREAM, QUERY_TIMEOUT, STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
 };
 use crate::net::accept::handshake_auth::{self, ConnectionPermits};
 use crate::net::accept::{Stay, handshake};
 use crate::net::connection::Upgraded;
+use crate::net::random_below;
 use crate::net::socket::Socket;
-use crate::net::{Shared, random_below};
 use usher_core::limits::{HISTORY_DEFAULT, HISTORY_MAX};
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
@@ -67,13 +68,10 @@ pub(crate) struct StreamQuery {
     history: u16,
 }
 
-impl FromRequestParts<Arc<Shared>> for StreamQuery {
+impl FromRequestParts<Api> for StreamQuery {
     type Rejection = Refused;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &Arc<Shared>,
-    ) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Self::Rejection> {
         let query = QueryParams::of(parts);
         let last = parts.headers.get("last-event-id");
         let last = last.filter(|last| !last.is_empty()).map(|last| {
@@ -122,7 +120,7 @@ impl FromRequestParts<Arc<Shared>> for StreamQuery {
     security((), ("token" = [])),
 )]
 pub(crate) async fn stream(
-    State(shared): State<Arc<Shared>>,
+    State(api): State<Api>,
     method: Method,
     caller: Caller,
     Id(session): Id<SessionId>,
@@ -131,10 +129,10 @@ pub(crate) async fn stream(
 ) -> Result<Response, Refused> {
     if method == Method::HEAD {
         // Whether there would be one; nothing is opened that nobody reads.
-        admit(&shared, session, &caller.identity).await?;
+        admit(&api.connections.queries, session, &caller.identity).await?;
         return Ok(answer(Body::empty()));
     }
-    let permits = handshake_auth::permits(&shared, &caller.client, FILES_PER_STREAM);
+    let permits = handshake_auth::permits(&api.handshake, &caller.client, FILES_PER_STREAM);
     let permits = permits.map_err(|(_, refusal)| refusal)?;
     let pair = UnixStream::pair().and_then(|(ours, theirs)| {
         // The kernel doubles it, and takes what it needs itself from that.
@@ -148,18 +146,18 @@ pub(crate) async fn stream(
     // Dropped with the connection, whatever happens to it.
     let ending = over.clone().drop_guard();
     let serving = {
-        let shared = Arc::clone(&shared);
+        let connections = Arc::clone(&api.connections);
         async move {
             let socket = Upgraded {
                 socket: Socket::Pair(ours),
                 read: subscribe,
                 is_compressed: false,
             };
-            handshake::serve(shared, socket, identity).await;
+            handshake::serve(connections, socket, identity).await;
             drop(ending);
         }
     };
-    shared.tasks.spawn(serving);
+    api.connections.shutdown.tasks.spawn(serving);
     let mut stream = EventStream::new(theirs, permits, Translator::new(query.ids));
     let first = match timeout(QUERY_TIMEOUT, stream.first()).await {
         Ok(first) => first?,

@@ -12,7 +12,8 @@ use crate::http::messages::write;
 use crate::http::openapi::{Reading, TallySchema, Voted, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Caller, Id, JsonText, Refused, SignedInCaller, told};
-use crate::net::Shared;
+use crate::net::queries::Queries;
+use crate::net::writes::Writes;
 use usher_core::protocol::client::{self, NewVote};
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
@@ -39,12 +40,12 @@ pub(crate) struct Vote {
     security((), ("token" = [])),
 )]
 pub(crate) async fn tally(
-    State(shared): State<Arc<Shared>>,
+    State(queries): State<Arc<Queries>>,
     caller: Caller,
     Id(voting): Id<VotingId>,
 ) -> Result<Response, Refused> {
-    let tallies = shared.store.tallies(&[voting]).await;
-    let tallies = told(tallies, "the counts of a voting", &shared)?;
+    let tallies = queries.store.tallies(&[voting]).await;
+    let tallies = told(tallies, "the counts of a voting", &queries)?;
     let none = || {
         Refusal::new(
             RefusalCode::NotFound,
@@ -53,7 +54,7 @@ pub(crate) async fn tally(
     };
     let tally = tallies.first().ok_or_else(none)?;
     // Whether there is such a voting is not told to those who may not see its session.
-    let admission = admit(&shared, tally.session, &caller.identity).await;
+    let admission = admit(&queries, tally.session, &caller.identity).await;
     let admission = admission.map_err(|refusal| {
         let is_unseen = refusal.code == RefusalCode::NotFound;
         if is_unseen { none() } else { refusal }
@@ -71,13 +72,13 @@ pub(crate) async fn tally(
     security(("token" = [])),
 )]
 pub(crate) async fn vote(
-    State(shared): State<Arc<Shared>>,
+    State(writes): State<Arc<Writes>>,
     author: SignedInCaller,
     Id(voting): Id<VotingId>,
     JsonText(text): JsonText,
 ) -> Result<Response, Refused> {
     let vote = client::vote(voting, &text)?;
-    cast(&shared, author, vote).await
+    cast(&writes, author, vote).await
 }
 
 /// Withdraws the vote
@@ -90,15 +91,15 @@ pub(crate) async fn vote(
     security(("token" = [])),
 )]
 pub(crate) async fn withdraw_vote(
-    State(shared): State<Arc<Shared>>,
+    State(writes): State<Arc<Writes>>,
     author: SignedInCaller,
     Id(voting): Id<VotingId>,
 ) -> Result<Response, Refused> {
     let movie = None;
-    cast(&shared, author, NewVote { voting, movie }).await
+    cast(&writes, author, NewVote { voting, movie }).await
 }
 
-async fn cast(shared: &Shared, author: SignedInCaller, vote: NewVote) -> Result<Response, Refused> {
-    let done = write(shared, author, Write::Vote(vote)).await?;
+async fn cast(writes: &Writes, author: SignedInCaller, vote: NewVote) -> Result<Response, Refused> {
+    let done = write(writes, author, Write::Vote(vote)).await?;
     Ok(reply::data(StatusCode::OK, &done))
 }

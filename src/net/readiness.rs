@@ -2,17 +2,18 @@
 //!
 //! The database is looked at once a second, however often somebody asks: an open port must not be a way to load it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{LOOP_SILENCE_MAX, READINESS_INTERVAL, READINESS_TIMEOUT};
+use crate::keyring::Keyring;
+use crate::limits::{READINESS_INTERVAL, READINESS_TIMEOUT};
+use crate::net::fanout::loops::FanoutLoops;
+use crate::net::shutdown::Shutdown;
 use crate::postgres::store::{Store, StoreError};
-use usher_core::relay::peer_context::Moment;
 
 /// What the database is good for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,40 @@ impl Checks {
     }
 }
 
+/// The sources of the [`Checks`].
+#[derive(Debug)]
+pub(crate) struct Readiness {
+    /// The last look at the database.
+    pub(crate) database: watch::Receiver<DatabaseState>,
+    /// Whether the LISTEN connection receives.
+    pub(crate) is_listening: watch::Receiver<bool>,
+    /// The keys that verify tokens.
+    pub(crate) keyring: Keyring,
+    /// The fan-out loops.
+    pub(crate) loops: Arc<FanoutLoops>,
+    /// A permit per socket.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Whether the gateway is about to stop.
+    pub(crate) shutdown: Arc<Shutdown>,
+}
+
+impl Readiness {
+    /// Checks everything that a new viewer needs.
+    #[must_use]
+    pub(crate) fn checks(&self) -> Checks {
+        let database = *self.database.borrow();
+        Checks {
+            database: database.answers,
+            migrations: database.is_migrated,
+            listen: *self.is_listening.borrow(),
+            keys: self.keyring.has_keys(),
+            loops: self.loops.make_progress(),
+            room: self.permits.available_permits() > 0,
+            serving: !self.shutdown.has_begun(),
+        }
+    }
+}
+
 /// Looks at the database until the gateway stops.
 pub(crate) async fn watch_database(
     store: Store,
@@ -88,55 +123,5 @@ pub(crate) async fn watch_database(
             Err(_) => DatabaseState::default(),
         };
         state.send_replace(seen);
-    }
-}
-
-/// The sign of life of a fan-out loop.
-#[derive(Debug)]
-pub(crate) struct Pulse {
-    beat_ms: AtomicU64,
-}
-
-impl Pulse {
-    /// Alive as of now.
-    #[must_use]
-    pub(crate) fn new(now: Moment) -> Self {
-        Self {
-            beat_ms: AtomicU64::new(now.unix_ms),
-        }
-    }
-
-    /// Takes a turn.
-    pub(crate) fn beat(&self, now: Moment) {
-        self.beat_ms.store(now.unix_ms, Ordering::Relaxed);
-    }
-
-    /// Whether a turn was taken not long ago.
-    #[must_use]
-    pub(crate) fn is_felt(&self, now: Moment) -> bool {
-        let silence = now
-            .unix_ms
-            .saturating_sub(self.beat_ms.load(Ordering::Relaxed));
-        Duration::from_millis(silence) <= LOOP_SILENCE_MAX
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::moment;
-
-    #[test]
-    fn a_loop_that_takes_no_turn_is_not_felt() {
-        let now = moment();
-        let pulse = Pulse::new(now);
-        let later = |delay: Duration| Moment {
-            unix_ms: now.unix_ms + u64::try_from(delay.as_millis()).unwrap(),
-            ..now
-        };
-        let after = later(LOOP_SILENCE_MAX + Duration::from_millis(1));
-        assert!(pulse.is_felt(later(LOOP_SILENCE_MAX)) && !pulse.is_felt(after));
-        pulse.beat(after);
-        assert!(pulse.is_felt(after));
     }
 }

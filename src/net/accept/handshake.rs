@@ -20,11 +20,10 @@ use tracing::{debug, error};
 use crate::causes::with_causes;
 use crate::http::error_response;
 use crate::metrics::HandshakeRefusal;
-use crate::net::Shared;
 use crate::net::accept::handshake_auth;
-use crate::net::accept::handshake_auth::{ConnectionPermits, HandshakeRejection};
-use crate::net::connection::{Connection, Upgraded};
-use crate::net::fanout::FanoutCommand;
+use crate::net::accept::handshake_auth::{ConnectionPermits, HandshakeContext, HandshakeRejection};
+use crate::net::connection::{Connection, ConnectionContext, Upgraded};
+use crate::net::fanout::loops::FanoutCommand;
 use crate::net::socket::Socket;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::deflate;
@@ -38,16 +37,17 @@ pub(crate) const SUBPROTOCOL: &str = "usher.v1";
 
 /// Answers a handshake; where it is accepted a connection's task begins.
 pub(crate) async fn respond<B>(
-    shared: &Arc<Shared>,
+    context: &HandshakeContext,
+    connections: &Arc<ConnectionContext>,
     address: IpAddr,
     mut request: Request<B>,
 ) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
-    let (identity, permits) = match admit(shared, address, &parts).await {
+    let (identity, permits) = match admit(context, address, &parts).await {
         Ok(admitted) => admitted,
         Err((why, refusal)) => {
-            shared
+            context
                 .metrics
                 .handshake_refusals
                 .get_or_create(&why.into())
@@ -58,7 +58,7 @@ pub(crate) async fn respond<B>(
     let protocol = offered_subprotocol(&parts.headers);
     let extension = accepted_extension(&parts.headers);
     let Ok(response) = create_response(&Request::from_parts(parts, ())) else {
-        shared
+        context
             .metrics
             .handshake_refusals
             .get_or_create(&HandshakeRefusal::Malformed.into())
@@ -76,8 +76,8 @@ pub(crate) async fn respond<B>(
         );
         return response;
     };
-    shared.tasks.spawn(connect(
-        Arc::clone(shared),
+    connections.shutdown.tasks.spawn(connect(
+        Arc::clone(connections),
         upgrade,
         extension.is_some(),
         identity,
@@ -99,17 +99,17 @@ pub(crate) async fn respond<B>(
 
 /// Says who the client is and gives it a seat, or says why it may not connect.
 async fn admit(
-    shared: &Shared,
+    context: &HandshakeContext,
     address: IpAddr,
     request: &Parts,
 ) -> Result<(Option<Arc<Identity>>, ConnectionPermits), HandshakeRejection> {
     let client =
-        handshake_auth::authenticate(shared, address, &request.headers, request.uri.query())
+        handshake_auth::authenticate(context, address, &request.headers, request.uri.query())
             .await?;
     if let Some(flaw) = flaw(request) {
         return Err((HandshakeRefusal::Malformed, Refusal::bad_request(flaw)));
     }
-    let permits = handshake_auth::permits(shared, &client, 1)?;
+    let permits = handshake_auth::permits(context, &client, 1)?;
     Ok((client.identity, permits))
 }
 
@@ -151,7 +151,7 @@ fn accepted_extension(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 async fn connect(
-    shared: Arc<Shared>,
+    context: Arc<ConnectionContext>,
     upgrade: OnUpgrade,
     is_compressed: bool,
     identity: Option<Arc<Identity>>,
@@ -161,19 +161,19 @@ async fn connect(
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(error = with_causes(&error), "upgrade failed"),
     };
-    serve(shared, unwrap(upgraded, is_compressed), identity).await;
+    serve(context, unwrap(upgraded, is_compressed), identity).await;
     drop(permits);
 }
 
 /// Serves a client over a socket until one of the two leaves.
 pub(crate) fn serve(
-    shared: Arc<Shared>,
+    context: Arc<ConnectionContext>,
     socket: Upgraded,
     identity: Option<Arc<Identity>>,
 ) -> impl Future<Output = ()> + Send {
-    let metrics = Arc::clone(&shared.metrics);
+    let metrics = Arc::clone(&context.metrics);
     // Boxed at once: a future keeps room for what it is given, and for its largest part, all its life.
-    let connecting = Box::pin(Connection::new(shared, socket, identity));
+    let connecting = Box::pin(Connection::new(context, socket, identity));
     async move {
         let mut connection = Box::new(connecting.await);
         let (peer, fanout) = connection.place();
@@ -210,7 +210,13 @@ mod tests {
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
         fn size<F: Future>(
-            _: impl Fn(Arc<Shared>, OnUpgrade, bool, Option<Arc<Identity>>, ConnectionPermits) -> F,
+            _: impl Fn(
+                Arc<ConnectionContext>,
+                OnUpgrade,
+                bool,
+                Option<Arc<Identity>>,
+                ConnectionPermits,
+            ) -> F,
         ) -> usize {
             size_of::<F>()
         }

@@ -6,16 +6,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-use crate::metrics::HandshakeRefusal;
-use crate::net::Shared;
+use crate::config::AllowedOrigins;
+use crate::keyring::Keyring;
+use crate::metrics::{HandshakeRefusal, Metrics};
 use crate::net::accept::client_address::AddressKey;
-use crate::net::admission::rate_limits::AddressPermit;
+use crate::net::admission::rate_limits::{AddressPermit, RateLimits};
+use crate::net::shutdown::Shutdown;
 use usher_core::auth::identity::{Credential, Identity};
 use usher_core::limits::{RETRY_ADDRESS, RETRY_NODE};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
+
+/// What decides over a new socket or call.
+#[derive(Debug)]
+pub(crate) struct HandshakeContext {
+    /// Verifies tokens.
+    pub(crate) keyring: Keyring,
+    /// The origins whose pages may connect.
+    pub(crate) allowed_origins: AllowedOrigins,
+    /// Counts attempts and sockets per address.
+    pub(crate) rate_limits: Arc<RateLimits>,
+    /// A permit per socket.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Refuses new sockets once it has begun.
+    pub(crate) shutdown: Arc<Shutdown>,
+    /// Counts what was refused.
+    pub(crate) metrics: Arc<Metrics>,
+}
 
 /// Somebody who may come in.
 #[derive(Debug)]
@@ -41,32 +60,32 @@ pub(crate) type HandshakeRejection = (HandshakeRefusal, Refusal);
 /// # Errors
 /// Where the address knocks too often, the page is not allowed, or the token does not hold.
 pub(crate) async fn authenticate(
-    shared: &Shared,
+    context: &HandshakeContext,
     address: IpAddr,
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<AuthenticatedClient, HandshakeRejection> {
-    let client = shared.rate_limits.client(address, headers);
-    if client == Some(AddressKey::Unreadable) && shared.metrics.unreadable_addresses.inc() == 0 {
+    let client = context.rate_limits.client(address, headers);
+    if client == Some(AddressKey::Unreadable) && context.metrics.unreadable_addresses.inc() == 0 {
         warn!(
             "a trusted proxy gives client addresses that cannot be read; all of them share the limits of one address. \
              Let it set X-Forwarded-For to the address that it sees"
         );
     }
-    if let Err(wait) = shared.rate_limits.request(client) {
+    if let Err(wait) = context.rate_limits.request(client) {
         return Err(too_many("too many attempts from this address", wait));
     }
     let origin = headers.get(header::ORIGIN);
     // One that is not even text is on no list.
     let origin = origin.map(|origin| origin.to_str().unwrap_or_default());
-    if !shared.allowed_origins.is_allowed(origin) {
+    if !context.allowed_origins.is_allowed(origin) {
         let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
         return Err((HandshakeRefusal::Origin, refusal));
     }
     let identity = match credential(headers, query).as_deref().map(Credential::parse) {
         None | Some(Credential::Absent) => None,
         Some(Credential::Token(token)) => {
-            Some(shared.keyring.prove(token).await.map_err(unproven)?)
+            Some(context.keyring.prove(token).await.map_err(unproven)?)
         }
     };
     Ok(AuthenticatedClient {
@@ -80,21 +99,21 @@ pub(crate) async fn authenticate(
 /// # Errors
 /// Where the gateway is stopping or full, or the address has all its sockets.
 pub(crate) fn permits(
-    shared: &Shared,
+    context: &HandshakeContext,
     client: &AuthenticatedClient,
     files: u32,
 ) -> Result<ConnectionPermits, HandshakeRejection> {
-    if shared.stopping.is_cancelled() {
+    if context.shutdown.has_begun() {
         let refusal = Refusal::unavailable().retry_in(RETRY_NODE);
         return Err((HandshakeRefusal::Draining, refusal));
     }
-    let Some(at_address) = shared.rate_limits.socket(client.client) else {
+    let Some(at_address) = context.rate_limits.socket(client.client) else {
         return Err(too_many(
             "too many sockets from this address",
             RETRY_ADDRESS,
         ));
     };
-    let Ok(at_node) = Arc::clone(&shared.permits).try_acquire_many_owned(files) else {
+    let Ok(at_node) = Arc::clone(&context.permits).try_acquire_many_owned(files) else {
         let refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
         return Err((HandshakeRefusal::Full, refusal.retry_in(RETRY_NODE)));
     };

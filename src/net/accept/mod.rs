@@ -34,9 +34,10 @@ use crate::limits::{
     ACCEPT_BACKLOG, CLOSE_TIMEOUT, EXHAUSTED_PAUSE, PLAIN_CONNECTION_MAX, REQUEST_HEAD_BYTES_MAX,
     REQUEST_HEAD_TIMEOUT,
 };
-use crate::net::Shared;
 use crate::net::accept::handshake::SOCKET_PATH;
+use crate::net::accept::handshake_auth::HandshakeContext;
 use crate::net::accept::pending_connections::{PendingConnections, Slot};
+use crate::net::connection::ConnectionContext;
 use crate::net::socket::Socket;
 
 /// Why an address cannot be listened on, and what to do about it.
@@ -138,31 +139,39 @@ impl<S: Sync> FromRequestParts<S> for Stay {
     }
 }
 
-/// Accepts until the gateway stops; `routes` answer whatever does not ask for the socket.
-pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Router) {
+/// What serves an accepted connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Acceptor {
+    /// The TLS configuration. `None` serves plain HTTP.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Admits clients to the socket.
+    pub(crate) handshake: Arc<HandshakeContext>,
+    /// Serves a socket after its handshake.
+    pub(crate) connections: Arc<ConnectionContext>,
+    /// Answers every other request.
+    pub(crate) routes: Router,
+}
+
+/// Accepts connections until the gateway stops.
+pub(crate) async fn run(listener: TcpListener, acceptor: Acceptor) {
+    let context = Arc::clone(&acceptor.handshake);
     // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
     let mut pending = PendingConnections::default();
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.stopping.cancelled() => return,
+            () = context.shutdown.signal.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((socket, address)) => {
                 is_failing = false;
-                let client = shared.rate_limits.client(address.ip(), &HeaderMap::new());
+                let client = context.rate_limits.client(address.ip(), &HeaderMap::new());
                 let (slot, evicted) = pending.enter(client);
-                shared.metrics.evicted.inc_by(evicted.into());
-                let serving = serve(
-                    socket,
-                    address.ip(),
-                    Arc::clone(&shared),
-                    routes.clone(),
-                    slot,
-                );
-                shared.tasks.spawn(serving);
+                context.metrics.evicted.inc_by(evicted.into());
+                let serving = serve(socket, address.ip(), acceptor.clone(), slot);
+                context.shutdown.tasks.spawn(serving);
             }
             Err(error) => {
                 // Twenty times a second would bury the reason for it.
@@ -178,31 +187,25 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, routes: Rout
     }
 }
 
-async fn serve(
-    socket: TcpStream,
-    address: IpAddr,
-    shared: Arc<Shared>,
-    routes: Router,
-    slot: Slot,
-) {
+async fn serve(socket: TcpStream, address: IpAddr, acceptor: Acceptor, slot: Slot) {
     let _ = socket.set_nodelay(true);
     // A client whose machine vanished is noticed by the heartbeat; the keepalive is for the requests before it.
     let _ = SockRef::from(&socket).set_keepalive(true);
-    let socket = match &shared.tls {
+    let socket = match &acceptor.tls {
         None => Socket::Plain(socket),
-        Some(tls) => match tls::secured(socket, tls, &shared.metrics).await {
+        Some(tls) => match tls::secured(socket, tls, &acceptor.handshake.metrics).await {
             Some(socket) => socket,
             None => return,
         },
     };
-    let stopping = shared.stopping.clone();
+    let stopping = acceptor.handshake.shutdown.signal.clone();
     let (stay, mut streams) = watch::channel(None::<CancellationToken>);
     let stay = Stay(stay);
     let service = service_fn(move |mut request| {
-        let (shared, routes) = (Arc::clone(&shared), routes.clone());
+        let acceptor = acceptor.clone();
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(stay.clone());
-        async move { Ok::<_, Infallible>(answer(&shared, routes, address, request).await) }
+        async move { Ok::<_, Infallible>(answer(acceptor, address, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -268,15 +271,15 @@ async fn over(stream: Option<&CancellationToken>) {
 }
 
 async fn answer(
-    shared: &Arc<Shared>,
-    mut routes: Router,
+    mut acceptor: Acceptor,
     address: IpAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() == SOCKET_PATH {
-        return handshake::respond(shared, address, request).await;
+        return handshake::respond(&acceptor.handshake, &acceptor.connections, address, request)
+            .await;
     }
-    match routes.call(request).await {
+    match acceptor.routes.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }

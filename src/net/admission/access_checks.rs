@@ -29,7 +29,7 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::net::admission::CallerKey;
 use crate::net::answered;
-use crate::net::fanout::FanoutCommand;
+use crate::net::fanout::loops::{FanoutCommand, FanoutLoops};
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::auth::identity::Identity;
@@ -55,7 +55,7 @@ pub(crate) struct AccessChecker {
     requests: mpsc::Receiver<CheckRequest>,
     store: Store,
     /// Which void resume tokens.
-    loops: Vec<mpsc::Sender<FanoutCommand>>,
+    loops: Arc<FanoutLoops>,
     metrics: Arc<Metrics>,
     waiting: HashMap<CallerKey, WaitingCheck>,
     urgent: VecDeque<CallerKey>,
@@ -100,7 +100,7 @@ type CheckedBatch = (
 #[must_use]
 pub(crate) fn access_checks(
     store: Store,
-    loops: Vec<mpsc::Sender<FanoutCommand>>,
+    loops: Arc<FanoutLoops>,
     metrics: Arc<Metrics>,
 ) -> (AccessChecks, AccessChecker) {
     let (sender, requests) = mpsc::channel(ACCESS_CHECK_QUEUE_LEN);
@@ -260,9 +260,7 @@ impl AccessChecker {
             session: Some(session),
             user: identity.subject,
         };
-        for fanout in &self.loops {
-            let _ = fanout.send(FanoutCommand::Void(change)).await;
-        }
+        self.loops.broadcast(|| FanoutCommand::Void(change)).await;
     }
 }
 

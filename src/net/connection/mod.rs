@@ -18,13 +18,19 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::clock::moment;
+use crate::config::rates::Rates;
+use crate::keyring::Keyring;
 use crate::limits::{NOTE_QUEUE_LEN, QUERIES_IN_FLIGHT_PER_PEER_MAX, RECEIPT_BYTES_MIN, STALL_MAX};
-use crate::net::fanout::FanoutCommand;
+use crate::metrics::Metrics;
+use crate::net::fanout::loops::{FanoutCommand, FanoutLoops};
+use crate::net::queries::Queries;
+use crate::net::random_below;
+use crate::net::shutdown::Shutdown;
 use crate::net::socket::inbound::{Inbound, Incoming};
 use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
 use crate::net::socket::socket_limits::SocketLimits;
 use crate::net::socket::{Socket, close};
-use crate::net::{Shared, answered, random_below};
+use crate::net::writes::Writes;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::client::{self, DecodeError, FrameId, Request};
 use usher_core::protocol::id::UserId;
@@ -33,11 +39,32 @@ use usher_core::protocol::server;
 use usher_core::relay::PeerId;
 use usher_core::relay::message::{Effect, Query, QueryResult, Write};
 use usher_core::relay::peer::Peer;
-use usher_core::relay::peer_context::Moment;
+use usher_core::relay::peer_context::{Moment, Rules};
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct ConnectionContext {
+    /// The settings of every peer.
+    pub(crate) rules: Arc<Rules>,
+    /// The limits of one socket.
+    pub(crate) rates: Rates,
+    /// Verifies the tokens of `auth` frames.
+    pub(crate) keyring: Keyring,
+    /// Reads from the database.
+    pub(crate) queries: Arc<Queries>,
+    /// Writes to the database.
+    pub(crate) writes: Arc<Writes>,
+    /// Write to the sockets.
+    pub(crate) loops: Arc<FanoutLoops>,
+    /// Tells connections when to leave.
+    pub(crate) shutdown: Arc<Shutdown>,
+    /// Counts connections, frames and refusals.
+    pub(crate) metrics: Arc<Metrics>,
+}
 
 /// One connection.
 pub(crate) struct Connection {
-    shared: Arc<Shared>,
+    context: Arc<ConnectionContext>,
     id: PeerId,
     peer: Peer,
     socket: Arc<Socket>,
@@ -80,7 +107,7 @@ enum End {
 impl Connection {
     /// A connection over a socket that has just been upgraded, with compression or without.
     pub(crate) async fn new(
-        shared: Arc<Shared>,
+        context: Arc<ConnectionContext>,
         socket: Upgraded,
         identity: Option<Arc<Identity>>,
     ) -> Self {
@@ -89,12 +116,12 @@ impl Connection {
             read,
             is_compressed,
         } = socket;
-        let (id, fanout) = shared.enrol();
+        let (id, fanout) = context.loops.assign();
         let (event_sender, events) = channel::channel(NOTE_QUEUE_LEN);
         let socket = Arc::new(socket);
         let inbound = Inbound::new(Arc::clone(&socket), read, is_compressed).await;
         let peer = Peer::new(
-            Arc::clone(&shared.rules),
+            Arc::clone(&context.rules),
             identity,
             Uuid::new_v4(),
             moment(),
@@ -108,8 +135,8 @@ impl Connection {
         // A loop that is gone closes the other end of the notes, which ends this task.
         let _ = fanout.send(open).await;
         Self {
-            limits: SocketLimits::new(&shared.rates),
-            shared,
+            limits: SocketLimits::new(&context.rates),
+            context,
             id,
             peer,
             socket,
@@ -131,7 +158,7 @@ impl Connection {
 
     /// Serves the client until one of the two leaves.
     pub(crate) async fn run(&mut self) {
-        let metrics = Arc::clone(&self.shared.metrics);
+        let metrics = Arc::clone(&self.context.metrics);
         metrics.connections.inc();
         metrics.connections_total.inc();
         match self.serve().await {
@@ -150,7 +177,7 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> End {
-        let shared = Arc::clone(&self.shared);
+        let shutdown = Arc::clone(&self.context.shutdown);
         let mut leave_at = None;
         loop {
             // Looked at on every turn: a client that always has a frame ready must not outrun its deadlines.
@@ -161,7 +188,7 @@ impl Connection {
                 return end;
             }
             if leave_at.is_some_and(|leave_at| now.at >= leave_at) {
-                self.peer.on_drain(random_below(shared.drain.return_ms()));
+                self.peer.on_drain(random_below(shutdown.return_ms()));
             }
             // What happens is boxed, here and below, for the same reason as the farewell: for most connections nothing does.
             if self.peer.has_effects()
@@ -176,8 +203,8 @@ impl Connection {
             // Every arm is cancel-safe: a note, an answer or a message is taken only when its arm is.
             let end = tokio::select! {
                 biased;
-                () = shared.stopping.cancelled(), if leave_at.is_none() => {
-                    let wait = Duration::from_millis(random_below(shared.drain.leave_ms()));
+                () = shutdown.signal.cancelled(), if leave_at.is_none() => {
+                    let wait = Duration::from_millis(random_below(shutdown.leave_ms()));
                     leave_at = Some(now.at + wait);
                     None
                 }
@@ -225,7 +252,7 @@ impl Connection {
         let Ok(written) = finished else {
             return Some(End::Gone);
         };
-        self.shared.metrics.bytes_sent.inc_by(written as u64);
+        self.context.metrics.bytes_sent.inc_by(written as u64);
         let now = moment();
         // A client that takes something is alive, although nothing is read from it meanwhile.
         self.peer.on_heard(now);
@@ -248,7 +275,7 @@ impl Connection {
         let mut end = None;
         match heard {
             Incoming::Text(text) => {
-                self.shared.metrics.frames_received.inc();
+                self.context.metrics.frames_received.inc();
                 let frame = client::decode(&text);
                 match self.limits.frame(text.len(), &frame) {
                     Ok(()) => self.peer.on_frame(frame, now),
@@ -256,11 +283,11 @@ impl Connection {
                 }
             }
             Incoming::Binary(_) => {
-                self.shared.metrics.frames_received.inc();
+                self.context.metrics.frames_received.inc();
                 self.peer.on_malformed();
             }
             Incoming::Control => {
-                self.shared.metrics.control_frames_received.inc();
+                self.context.metrics.control_frames_received.inc();
                 if let Err(wait) = self.limits.control_frame() {
                     self.refuse_excess(None, wait);
                     // RFC 6455 §5.5.3 lets a ping go without a pong where another follows.
@@ -309,9 +336,9 @@ impl Connection {
             match effect {
                 Effect::Query(query) => self.queue(query),
                 Effect::Prove { id, token } => {
-                    let shared = Arc::clone(&self.shared);
+                    let keyring = self.context.keyring.clone();
                     self.answers.push(Box::pin(async move {
-                        let outcome = shared.keyring.prove(&token).await;
+                        let outcome = keyring.prove(&token).await;
                         QueryResult::Proven { id, outcome }
                     }));
                 }
@@ -330,11 +357,11 @@ impl Connection {
                     is_moderator,
                 } => self.write(ticket, author, write, is_moderator),
                 Effect::Began(beginning) => {
-                    let starts = &self.shared.metrics.starts;
+                    let starts = &self.context.metrics.starts;
                     starts.get_or_create(&beginning.into()).inc();
                 }
                 Effect::Refuse { id, refusal } => {
-                    self.shared
+                    self.context
                         .metrics
                         .refusals
                         .get_or_create(&refusal.code.into())
@@ -360,14 +387,15 @@ impl Connection {
 
     /// Writes, unless it is one too many.
     fn write(&mut self, ticket: u32, author: UserId, write: Write, is_moderator: bool) {
-        let (shared, identity) = (Arc::clone(&self.shared), Arc::clone(self.peer.identity()));
-        let admitted = shared
-            .rate_limits
-            .admit(author, &write, is_moderator, moment().at);
+        let (writes, identity) = (
+            Arc::clone(&self.context.writes),
+            Arc::clone(self.peer.identity()),
+        );
+        let admitted = writes.admit(author, &write, is_moderator, moment().at);
         let is_excess = admitted.is_err();
         self.answers.push(Box::pin(async move {
             let outcome = match admitted {
-                Ok(passed) => shared.write(write, identity, passed).await,
+                Ok(passed) => writes.write(write, identity, passed).await,
                 Err(refusal) => Err(refusal),
             };
             QueryResult::Written { ticket, outcome }
@@ -403,7 +431,7 @@ impl Connection {
         {
             self.asked += 1;
             self.answers
-                .push(ask(query, &self.shared, self.peer.identity()));
+                .push(ask(query, &self.context.queries, self.peer.identity()));
         }
         if self.queries.is_empty() {
             // Its memory as well: most connections never have another.
@@ -439,7 +467,7 @@ impl Connection {
         // A loop that is gone has handed nothing over.
         rest.extend(held.await.unwrap_or_default());
         let (peer, answers) = (&mut self.peer, &mut self.answers);
-        let metrics = &self.shared.metrics;
+        let metrics = &self.context.metrics;
         if close::answer_pending(peer, answers, &mut rest, &self.socket, metrics)
             .await
             .is_ok()
@@ -452,15 +480,15 @@ impl Connection {
 /// Asks the database for somebody.
 fn ask(
     query: Query,
-    shared: &Arc<Shared>,
+    queries: &Arc<Queries>,
     identity: &Arc<Identity>,
 ) -> BoxFuture<'static, QueryResult> {
-    let (shared, identity) = (Arc::clone(shared), Arc::clone(identity));
+    let (queries, identity) = (Arc::clone(queries), Arc::clone(identity));
     let (session, attempt) = query.subscription();
     // Each is boxed by itself, so that it takes no more memory than it needs.
     match query {
         Query::Admit { .. } => Box::pin(async move {
-            let answer = shared.admissions.ask(session, &identity).await;
+            let answer = queries.admissions.ask(session, &identity).await;
             QueryResult::Admitted {
                 session,
                 attempt,
@@ -468,7 +496,10 @@ fn ask(
             }
         }),
         Query::CheckAccess { is_urgent, .. } => Box::pin(async move {
-            let answer = shared.access_checks.ask(session, identity, is_urgent).await;
+            let answer = queries
+                .access_checks
+                .ask(session, identity, is_urgent)
+                .await;
             QueryResult::Checked {
                 session,
                 attempt,
@@ -476,8 +507,8 @@ fn ask(
             }
         }),
         Query::ReadPage { after, .. } => Box::pin(async move {
-            let page = shared.store.page(session, after).await;
-            let page = answered(page, "a page of the log", &shared.store, &shared.metrics);
+            let page = queries.store.page(session, after).await;
+            let page = queries.answered(page, "a page of the log");
             QueryResult::Page {
                 session,
                 attempt,

@@ -3,6 +3,7 @@
 //! On each turn it takes everything that waits, decides with its router, and writes. What comes while it writes becomes
 //! one chunk of the next round: batches grow with the load, without a timer. The loops share nothing but counts.
 
+pub(crate) mod loops;
 pub(crate) mod tally_reader;
 pub(crate) mod viewer_counts;
 
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::channel::mpsc as channel;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -21,11 +21,10 @@ use crate::clock::moment;
 use crate::limits::{COMMANDS_TAKEN_MAX, REFILL_PAUSE, VIEWER_COUNT_INTERVAL};
 use crate::metrics::Metrics;
 use crate::net::answered;
+use crate::net::fanout::loops::{FanoutCommand, Pulse};
 use crate::net::fanout::viewer_counts::ViewerCounts;
-use crate::net::readiness::Pulse;
-use crate::net::socket::Socket;
 use crate::net::socket::compression_cache::CompressionCache;
-use crate::net::socket::outbound::{ConnectionEvent, FrameKind, Outbound, Written};
+use crate::net::socket::outbound::{ConnectionEvent, Outbound, Written};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::limits::TALLIES_READ_MAX;
@@ -38,44 +37,7 @@ use usher_core::relay::delivery::{LogPage, Refill, Sink, Turn};
 use usher_core::relay::message::{RouterReply, RouterRequest};
 use usher_core::relay::resume::{Grant, GrantVerdict, Revocations};
 use usher_core::relay::router::Router;
-use usher_core::relay::tally::Tally;
 use usher_core::relay::topic::Receiver;
-
-/// What a fan-out loop is asked to do.
-#[derive(Debug)]
-pub(crate) enum FanoutCommand {
-    /// Forget a connection, and hand over what waits for its socket.
-    Close {
-        peer: PeerId,
-        held: Option<oneshot::Sender<Vec<Bytes>>>,
-    },
-    /// Send a frame that is for one connection.
-    Frame {
-        peer: PeerId,
-        frame: Bytes,
-        kind: FrameKind,
-    },
-    /// Have the counts of every voting that is watched read again.
-    Recount,
-    /// Take over the write side of a connection.
-    Open {
-        peer: PeerId,
-        socket: Arc<Socket>,
-        is_compressed: bool,
-        connection_events: channel::Sender<ConnectionEvent>,
-    },
-    /// Do what a connection's peer asks of its router.
-    Request {
-        peer: PeerId,
-        request: RouterRequest,
-    },
-    /// Send counts to those who watch.
-    Tally(Arc<Tally>),
-    /// Void resume tokens: whoever they name was found not to be let in any more.
-    Void(AccessChange),
-    /// A connection finished what its socket had not taken.
-    Writable { peer: PeerId },
-}
 
 /// One fan-out loop.
 #[derive(Debug)]

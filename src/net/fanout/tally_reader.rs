@@ -14,7 +14,7 @@ use crate::clock::moment;
 use crate::limits::TALLY_IDLE;
 use crate::metrics::Metrics;
 use crate::net::answered;
-use crate::net::fanout::FanoutCommand;
+use crate::net::fanout::loops::{FanoutCommand, FanoutLoops};
 use crate::postgres::store::{Store, StoreError};
 use usher_core::protocol::id::VotingId;
 use usher_core::relay::tally::{Conflation, Tally};
@@ -35,7 +35,7 @@ pub(crate) struct TallyReader {
     /// Where counts are read.
     pub(crate) store: Store,
     /// Who wants them.
-    pub(crate) loops: Vec<mpsc::Sender<FanoutCommand>>,
+    pub(crate) loops: Arc<FanoutLoops>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -72,9 +72,7 @@ impl TallyReader {
                 }
             }
             if self.conflation.take_overflow() {
-                for fanout in &self.loops {
-                    let _ = fanout.send(FanoutCommand::Recount).await;
-                }
+                self.loops.broadcast(|| FanoutCommand::Recount).await;
             }
         }
     }
@@ -111,9 +109,8 @@ impl TallyReader {
         };
         for tally in tallies.into_iter().map(Arc::new) {
             self.metrics.tallies.inc();
-            for fanout in &self.loops {
-                let _ = fanout.send(FanoutCommand::Tally(Arc::clone(&tally))).await;
-            }
+            let command = || FanoutCommand::Tally(Arc::clone(&tally));
+            self.loops.broadcast(command).await;
         }
     }
 }
