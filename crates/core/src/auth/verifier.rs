@@ -185,15 +185,18 @@ impl<'a> TokenHeader<'a> {
         if !text.trim_start().starts_with('{') {
             return Err(wrong("is not a JSON object"));
         }
-        let header: Self = serde_json::from_str(text)
-            .map_err(|_| wrong("must be a JSON object with an alg; alg and kid must be strings"))?;
+        let header: Self = serde_json::from_str(text).map_err(|_| {
+            wrong(
+                "must be a JSON object with an alg; the names of algorithm and key must be strings",
+            )
+        })?;
         if header.crit.is_some() {
             // RFC 7515 §4.1.11: an unsupported critical extension makes the token invalid.
             return Err(wrong("requires an extension (crit) that is not supported"));
         }
         let is_long = |kid: &Cow<'_, str>| kid.len() > KEY_ID_BYTES_MAX;
         if header.kid.as_ref().is_some_and(is_long) {
-            return Err(wrong("has a kid that is too long"));
+            return Err(wrong("names a key whose id is too long"));
         }
         Ok(header)
     }
