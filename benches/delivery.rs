@@ -32,8 +32,8 @@ use tokio_postgres::NoTls;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
-use usher_load::machine::ProcessUsage;
 use usher_load::proc;
+use usher_load::process_usage::ProcessUsage;
 
 #[derive(Parser)]
 struct Arguments {

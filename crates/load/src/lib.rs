@@ -37,6 +37,7 @@ pub mod plot;
 mod preflight;
 #[cfg_attr(not(target_os = "linux"), path = "no_proc.rs")]
 pub mod proc;
+pub mod process_usage;
 pub mod progress;
 mod recorder;
 mod runner;

@@ -4,15 +4,6 @@
 
 use crate::proc;
 
-/// The resources that one process has used so far.
-#[derive(Clone, Copy, Debug)]
-pub struct ProcessUsage {
-    /// CPU time, user and system, in microseconds.
-    pub cpu_us: u64,
-    /// Resident memory in bytes.
-    pub resident_bytes: u64,
-}
-
 /// The resources used up to a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::machine::ProcessUsage;
+use crate::process_usage::ProcessUsage;
 
 /// Returns nothing: only Linux has these values.
 #[must_use]

@@ -6,7 +6,7 @@ use procfs::net::{TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process, all_processes};
 use procfs::{Current as _, CurrentSI as _, KernelStats, LoadAverage, page_size, ticks_per_second};
 
-use crate::machine::ProcessUsage;
+use crate::process_usage::ProcessUsage;
 
 /// Reads the resources that a process has used so far.
 #[must_use]
