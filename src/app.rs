@@ -44,10 +44,10 @@ use usher_core::relay::resume::ResumeKey;
 use usher_core::relay::tally::Conflation;
 use usher_core::relay::write_queue::Bounds;
 
-/// Serves until told to stop. Calls `ready` with the address once a viewer would be served.
+/// Serves until `shutdown`. Calls `ready` with the address once the gateway can accept a viewer.
 ///
 /// # Errors
-/// Where the address cannot be had, or a part of the gateway fails for a reason of its own.
+/// The address is not available, or a task of the gateway fails.
 pub async fn serve(
     config: Config,
     ready: impl FnOnce(SocketAddr),
@@ -73,7 +73,7 @@ pub async fn serve(
             biased;
             () = shutdown.cancelled() => break None,
             Some(ended) = parts.tasks.join_next() => break Some(ended),
-            () = good(&mut is_listening, &mut database, &mut keyring), if ready.is_some() => {
+            () = wait_until_ready(&mut is_listening, &mut database, &mut keyring), if ready.is_some() => {
                 if let Some(ready) = ready.take() {
                     ready(address);
                 }
@@ -83,13 +83,13 @@ pub async fn serve(
     parts.stop().await;
     match failure {
         None => Ok(()),
-        Some(Ok(())) => bail!("a part of the gateway ended before it was told to"),
-        Some(Err(error)) => Err(error).context("a part of the gateway failed"),
+        Some(Ok(())) => bail!("a task of the gateway ended before the shutdown"),
+        Some(Err(error)) => Err(error).context("a task of the gateway failed"),
     }
 }
 
-/// Waits until LISTEN hears, the database was found good, and tokens can be verified. Cancel-safe: it only looks.
-async fn good(
+/// Waits until the database is migrated, LISTEN receives, and the keyring can verify tokens. Cancel-safe: changes nothing.
+async fn wait_until_ready(
     is_listening: &mut watch::Receiver<bool>,
     database: &mut watch::Receiver<DatabaseState>,
     keyring: &mut Keyring,
@@ -104,7 +104,7 @@ async fn good(
             .is_ok()
         && keyring.wait_for_keys().await;
     if !found {
-        // Their senders are gone, with the gateway.
+        // The senders are gone, together with the gateway.
         std::future::pending::<()>().await;
     }
 }
@@ -218,7 +218,7 @@ impl Parts {
         }
     }
 
-    /// Clients first, then what serves them, then what it stands on.
+    /// Stops the connections first, then the tasks that serve them, then the tasks below those.
     async fn stop(mut self) {
         let shutdown = self.shutdown;
         let connections = u64::try_from(self.metrics.connections.get()).unwrap_or(0);
@@ -234,24 +234,24 @@ impl Parts {
             );
         }
         self.stop_listening.cancel();
-        // With the last sender of its kind each loop ends by itself.
+        // A fan-out loop ends with its last sender.
         drop((self.acceptor, self.readiness));
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended {
-                    error!(error = with_causes(&error), "a part of the gateway failed");
+                    error!(error = with_causes(&error), "a task of the gateway failed");
                 }
             }
         };
         if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
-            // Ours to mend: each part has somebody who lets it go.
-            error!(parts = self.tasks.len(), "some parts did not end in time");
+            // A bug of ours: every task has an owner that ends it.
+            error!(parts = self.tasks.len(), "some tasks did not end in time");
             self.tasks.abort_all();
         }
     }
 }
 
-/// What clients are offered, where the gateway has a certificate; starts what keeps that new.
+/// Returns the TLS configuration if there is a certificate, and starts its renewal.
 fn spawn_renewal(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -264,7 +264,7 @@ fn spawn_renewal(
     Some(tls)
 }
 
-/// Starts what asks again who may still watch.
+/// Starts the repeated access checks.
 fn spawn_checker(
     store: &Store,
     loops: &Arc<FanoutLoops>,
@@ -277,14 +277,14 @@ fn spawn_checker(
     checks
 }
 
-/// How the fan-out loops, and the reader of tallies, are reached.
+/// The fan-out loops and the senders of the listener.
 struct Loops {
     loops: Arc<FanoutLoops>,
     subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     changed_votings: mpsc::Sender<Vec<VotingId>>,
 }
 
-/// Starts the fan-out loops and the reader of tallies that they share.
+/// Starts the fan-out loops and the reader of counts that they share.
 fn spawn_loops(
     config: &Config,
     store: &Store,

@@ -17,7 +17,7 @@ pub(crate) struct Api {
     pub(crate) handshake: Arc<HandshakeContext>,
     /// Serves event streams.
     pub(crate) connections: Arc<ConnectionContext>,
-    /// Tells whether a new viewer would be served.
+    /// Checks whether the gateway can accept a viewer.
     pub(crate) readiness: Arc<Readiness>,
 }
 

@@ -1,4 +1,4 @@
-//! One question to the key server: bounded in time and in bytes, and never led elsewhere by a redirect.
+//! Fetches the key set with one HTTP request, bounded in time and bytes. Follows no redirect.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
@@ -13,39 +13,39 @@ use tokio::time::timeout;
 
 use crate::limits::{KEY_SET_BYTES_MAX, KEYS_TIMEOUT};
 
-/// Why there was no answer.
+/// Why the request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    /// The system trusts nobody.
+    /// The system has no root certificates.
     #[error("load the system's root certificates: install ca-certificates")]
     NoRoots(#[source] std::io::Error),
-    /// No connection, or none that can be trusted.
+    /// The connection or its certificate failed.
     #[error("reach the key server")]
     Unreachable(#[source] hyper_util::client::legacy::Error),
-    /// Another status than 200.
+    /// The status is not 200.
     #[error("the key server answered {0}")]
     Status(StatusCode),
     /// The answer broke off.
     #[error("read the key server's answer")]
     Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The answer has no end.
+    /// The answer is too long.
     #[error("the key server's answer is longer than {KEY_SET_BYTES_MAX} bytes")]
     TooLong,
-    /// The answer is no text.
+    /// The answer is not UTF-8.
     #[error("the key server's answer is not UTF-8")]
     NotText,
-    /// It took too long.
+    /// The answer did not come in time.
     #[error("the key server did not answer within {} s", KEYS_TIMEOUT.as_secs())]
     TooSlow,
 }
 
-/// Asks for the key set.
+/// Fetches the text of the key set.
 pub(crate) async fn fetch(url: &Uri) -> Result<String, FetchError> {
     let answer = async {
         if url.scheme_str() == Some("http") {
             return get(HttpConnector::new(), url).await;
         }
-        // Made for each question, so that authorities that are renewed on disk are seen.
+        // Built for each request, so that it uses root certificates that were renewed on disk.
         let https = HttpsConnectorBuilder::new()
             .with_provider_and_native_roots(aws_lc_rs::default_provider())
             .map_err(FetchError::NoRoots)?
@@ -63,7 +63,7 @@ async fn get<C>(connector: C, url: &Uri) -> Result<String, FetchError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    // The next question is minutes away: no connection is kept for it.
+    // The next request is minutes away: do not keep the connection.
     let client = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector);

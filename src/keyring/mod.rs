@@ -1,16 +1,15 @@
-//! The key server, as seen from outside: the keys that sign this project's tokens, as they are at the moment.
+//! Verifies tokens with the newest keys of the project's key server.
 //!
 //! ```text
-//! handshake, frame, call ─► Keyring::prove ─► the newest Verifier ─► who it is
+//! handshake, frame, call ─► Keyring::prove ─► the newest Verifier ─► Identity
 //!                               │ unknown key        ▲
-//!                               └─ asks ─► Refresher ┘ ─► the key server
+//!                               └─ asks ─► Refresher ┘ ─► key server
 //! ```
 //!
-//! Whoever has to know who the bearer of a token is asks [`Keyring::prove`]. A token of an unknown key may be of a new
-//! one: it waits for the next answer of the key server and is judged again, so that no client notices a rotation. One
-//! question is under way at a time, and the next comes [`crate::limits::KEYS_PAUSE`] after it at the soonest, whatever
-//! tokens come. The last good keys are kept while there are no better ones. Knows nothing of sockets. Read in this
-//! order: this, [`refresher`], `fetch`.
+//! A token with an unknown key may be signed with a new key. [`Keyring::prove`] then waits for the next answer of the key
+//! server and verifies the token again, so no client notices a rotation. The refresher sends one request at a time, at most
+//! one every [`crate::limits::KEYS_PAUSE`], however many unknown keys clients show. It keeps the last good keys until it
+//! has better ones. This module knows nothing of sockets. Read it in this order: `mod`, [`refresher`], `fetch`.
 
 mod fetch;
 pub(crate) mod refresher;
@@ -25,7 +24,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::config::TokenKeys;
-use crate::keyring::refresher::Refresher;
+use crate::keyring::refresher::{KeysState, Refresher};
 use crate::limits::{KEYS_PAUSE, KEYS_TIMEOUT, KEYS_WAITERS_MAX};
 use usher_core::auth::claims::TokenError;
 use usher_core::auth::identity::Identity;
@@ -34,47 +33,31 @@ use usher_core::auth::verifier::{Verifier, VerifierKeys};
 use usher_core::limits::RETRY_KEYS;
 use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 
-/// Tells who the bearer of a token is.
+/// Verifies tokens. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Keyring {
     state: watch::Receiver<KeysState>,
-    /// Asks for newer keys; absent where none are published.
-    wishes: Option<mpsc::Sender<()>>,
+    /// Requests newer keys. `None` if the project publishes none.
+    requests: Option<mpsc::Sender<()>>,
     waiters: Arc<Semaphore>,
-    /// The issuers that are accepted, for the log.
+    /// The accepted issuers, for the log.
     issuers: Arc<[String]>,
-    /// Whether the log has named another.
+    /// Whether the log has named an issuer that is not accepted.
     has_named_issuer: Arc<AtomicBool>,
     clock: fn() -> u64,
 }
 
-/// What is known of the keys.
-#[derive(Clone, Debug)]
-pub(crate) struct KeysState {
-    verifier: Arc<Verifier>,
-    /// Whether any token could be verified.
-    has_keys: bool,
-    /// Questions to the key server that were begun.
-    begun: u64,
-    /// Those that have ended.
-    ended: u64,
-    /// Whether the last of them had a good answer.
-    is_current: bool,
-    /// When the last good answer came, in seconds since 1970.
-    answered_at: Option<u64>,
-}
-
-/// Asks the key server once, for who examines a configuration.
+/// Fetches the key set once, to check a configuration.
 ///
 /// # Errors
-/// Where there is no answer, or one that is no set of keys.
+/// The key server gives no answer, or the answer is not a key set.
 pub(crate) async fn look(url: &Uri) -> Result<KeySet, Box<dyn std::error::Error + Send + Sync>> {
     Ok(KeySet::parse(&fetch::fetch(url).await?)?)
 }
 
 impl Keyring {
-    /// A ring with the configured secret, and where keys are published, who fetches them. The clock gives seconds since
-    /// 1970.
+    /// Creates a keyring with the configured secret, and a refresher if the project publishes keys. The clock returns
+    /// seconds since 1970.
     #[must_use]
     pub(crate) fn new(keys: &TokenKeys, clock: fn() -> u64) -> (Self, Option<Refresher>) {
         let known = match &keys.secret {
@@ -85,7 +68,7 @@ impl Keyring {
         if keys.url.is_some() {
             known = known.with_published(Arc::default());
         }
-        let (sender, state) = watch::channel(KeysState {
+        let (state_sender, state) = watch::channel(KeysState {
             verifier: Arc::new(Verifier::new(known.clone())),
             has_keys: keys.secret.is_some(),
             begun: 0,
@@ -93,41 +76,41 @@ impl Keyring {
             is_current: false,
             answered_at: None,
         });
-        let mut ring = Self {
+        let mut keyring = Self {
             state,
-            wishes: None,
+            requests: None,
             waiters: Arc::new(Semaphore::new(KEYS_WAITERS_MAX)),
             issuers: keys.issuers.clone().into(),
             has_named_issuer: Arc::default(),
             clock,
         };
         let refresher = keys.url.clone().map(|url| {
-            // One wish is as good as many: the refresher takes all that are there before it asks.
-            let (wishes, wished) = mpsc::channel(1);
-            ring.wishes = Some(wishes);
-            Refresher::new(url, known, sender, wished, clock)
+            // One slot is enough: the refresher takes all pending requests before it asks the key server.
+            let (sender, requests) = mpsc::channel(1);
+            keyring.requests = Some(sender);
+            Refresher::new(url, known, state_sender, requests, clock)
         });
-        (ring, refresher)
+        (keyring, refresher)
     }
 
-    /// Tells who the bearer of a token is.
+    /// Returns the identity of a token's bearer.
     ///
     /// # Errors
     ///
-    /// `unauthorized` for a token that is not good; `unavailable` where that cannot be told at the moment.
+    /// `unauthorized` for an invalid token; `unavailable` if the gateway cannot look up the key at the moment.
     pub(crate) async fn prove(&self, token: &str) -> Result<Identity, Refusal> {
         match self.verify(token) {
             Err(TokenError::UnknownKey) => {}
             outcome => return outcome.map_err(|error| self.refused(&error)),
         }
-        let (Some(wishes), Ok(_seat)) = (&self.wishes, self.waiters.try_acquire()) else {
-            return Err(untold());
+        let (Some(requests), Ok(_waiter)) = (&self.requests, self.waiters.try_acquire()) else {
+            return Err(unavailable());
         };
-        // The answer to a question that was under way before the token came may be too old for it; the next is not.
+        // An answer to a request that began before this call may be older than the token's key. The next one is not.
         let mut state = self.state.clone();
         let enough = state.borrow().begun + 1;
-        // Where there is a wish already, it is as good as this one.
-        let _ = wishes.try_send(());
+        // A full queue already holds such a request.
+        let _ = requests.try_send(());
         let newer = async {
             loop {
                 let (ended, is_current) = {
@@ -136,39 +119,39 @@ impl Keyring {
                 };
                 match self.verify(token) {
                     Err(TokenError::UnknownKey) if ended < enough => {}
-                    Err(TokenError::UnknownKey) if !is_current => return Err(untold()),
+                    Err(TokenError::UnknownKey) if !is_current => return Err(unavailable()),
                     outcome => return outcome.map_err(|error| self.refused(&error)),
                 }
                 if state.changed().await.is_err() {
-                    return Err(untold());
+                    return Err(unavailable());
                 }
             }
         };
         timeout(KEYS_PAUSE + 2 * KEYS_TIMEOUT, newer)
             .await
-            .unwrap_or_else(|_| Err(untold()))
+            .unwrap_or_else(|_| Err(unavailable()))
     }
 
-    /// Whether there are keys to verify a token with.
+    /// Whether the keyring can verify any token.
     #[must_use]
     pub(crate) fn has_keys(&self) -> bool {
         self.state.borrow().has_keys
     }
 
-    /// Waits until there are. Cancel-safe: it only looks.
+    /// Waits for the first key. Cancel-safe: it changes nothing.
     pub(crate) async fn wait_for_keys(&mut self) -> bool {
         self.state.wait_for(|state| state.has_keys).await.is_ok()
     }
 
-    /// Seconds since the key server last gave a good answer; zero where there was none.
+    /// Seconds since the last good answer of the key server; 0 before the first.
     #[must_use]
     pub(crate) fn age_seconds(&self) -> u64 {
         let answered_at = self.state.borrow().answered_at;
         answered_at.map_or(0, |at| (self.clock)().saturating_sub(at))
     }
 
-    /// What the bearer is told. That a token whose signature is good is of another issuer is also for the operator, once:
-    /// it is likelier a setting that is missing than an attack.
+    /// Turns a token error into a refusal. Logs the first token that has a good signature and an issuer that is not
+    /// accepted: a missing setting is likelier than an attack.
     fn refused(&self, error: &TokenError) -> Refusal {
         if let TokenError::UnknownIssuer { given } = error
             && !self.has_named_issuer.swap(true, Ordering::Relaxed)
@@ -197,7 +180,7 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// The name of what is wrong with a token, for clients.
+/// Names the flaw of a token for clients.
 fn flaw(error: &TokenError) -> TokenFlaw {
     match error {
         TokenError::Malformed | TokenError::Header { .. } | TokenError::Payload => {
@@ -220,8 +203,8 @@ fn flaw(error: &TokenError) -> TokenFlaw {
     }
 }
 
-/// The token's key is not known, and whether it is a good one cannot be asked.
-fn untold() -> Refusal {
+/// The refusal of a token whose key the gateway does not know and cannot look up.
+fn unavailable() -> Refusal {
     let message = "this token's key cannot be looked up at the moment, try again";
     Refusal::new(RefusalCode::Unavailable, message).retry_in(RETRY_KEYS)
 }

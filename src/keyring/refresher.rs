@@ -1,4 +1,4 @@
-//! Keeps the keys new: asks every few minutes, when somebody wishes, and again soon while there is no good answer.
+//! Fetches the keys every few minutes, on request, and with backoff after a failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,33 +11,48 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::causes::with_causes;
-use crate::keyring::KeysState;
 use crate::keyring::fetch::{FetchError, fetch};
 use crate::limits::{KEYS_INTERVAL, KEYS_PAUSE, KEYS_RETRY_MAX, KEYS_RETRY_MIN};
 use crate::metrics::{KeyFetch, Metrics};
 use usher_core::auth::key_set::{KeySet, NotAKeySet};
 use usher_core::auth::verifier::{Verifier, VerifierKeys};
 
+/// The newest keys, and the progress of the requests for newer ones.
+#[derive(Clone, Debug)]
+pub(crate) struct KeysState {
+    pub(crate) verifier: Arc<Verifier>,
+    /// Whether the verifier has any key.
+    pub(crate) has_keys: bool,
+    /// Requests to the key server that have begun.
+    pub(crate) begun: u64,
+    /// Requests that have ended.
+    pub(crate) ended: u64,
+    /// Whether the last request succeeded.
+    pub(crate) is_current: bool,
+    /// The time of the last good answer, in seconds since 1970.
+    pub(crate) answered_at: Option<u64>,
+}
+
 /// Fetches the keys until the gateway stops.
 #[derive(Debug)]
 pub(crate) struct Refresher {
     url: Uri,
-    /// What is known beside the published keys.
+    /// The configured secret and issuers.
     known: VerifierKeys,
     state: watch::Sender<KeysState>,
-    wishes: mpsc::Receiver<()>,
+    requests: mpsc::Receiver<()>,
     clock: fn() -> u64,
     /// The last good answer.
     text: String,
-    /// How many keys it has.
+    /// The number of its keys.
     keys: usize,
-    /// Questions without a good answer since.
+    /// Failures since the last good answer.
     failures: u32,
 }
 
-/// Why an answer was not taken.
+/// Why the refresher kept the old keys.
 #[derive(Debug, thiserror::Error)]
-enum Untaken {
+enum RefreshError {
     #[error("there is no answer")]
     Failed(#[from] FetchError),
     #[error("the answer cannot be read")]
@@ -51,14 +66,14 @@ impl Refresher {
         url: Uri,
         known: VerifierKeys,
         state: watch::Sender<KeysState>,
-        wishes: mpsc::Receiver<()>,
+        requests: mpsc::Receiver<()>,
         clock: fn() -> u64,
     ) -> Self {
         Self {
             url,
             known,
             state,
-            wishes,
+            requests,
             clock,
             text: String::new(),
             keys: 0,
@@ -69,11 +84,11 @@ impl Refresher {
     /// Runs until the gateway stops.
     pub(crate) async fn run(mut self, metrics: Arc<Metrics>, stop: CancellationToken) {
         loop {
-            // Whoever has wished is served by the question that begins here.
-            while self.wishes.try_recv().is_ok() {}
+            // The request that begins here serves all requests so far.
+            while self.requests.try_recv().is_ok() {}
             self.state.send_modify(|state| state.begun += 1);
             let pause = sleep(KEYS_PAUSE);
-            // Cancel-safe: a question that is given up leaves nothing behind.
+            // Cancel-safe: an abandoned request leaves nothing behind.
             let answer = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -86,12 +101,12 @@ impl Refresher {
                 .set(i64::try_from(self.keys).unwrap_or(i64::MAX));
             let due = sleep(spread(self.wait()));
             tokio::pin!(due);
-            // Cancel-safe: a wish that is taken is served by the question that follows.
+            // Cancel-safe: the next turn serves a request that this one has taken.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = &mut due => {}
-                Some(()) = self.wishes.recv() => tokio::select! {
+                Some(()) = self.requests.recv() => tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
                     () = due => {}
@@ -101,10 +116,10 @@ impl Refresher {
         }
     }
 
-    /// Takes an answer, if it is a good one, and tells everybody.
+    /// Publishes a good answer, and counts any other as a failure.
     fn take(&mut self, answer: Result<String, FetchError>) -> KeyFetch {
         let outcome = answer
-            .map_err(Untaken::from)
+            .map_err(RefreshError::from)
             .and_then(|text| self.read(text));
         self.report(&outcome);
         self.state.send_modify(|state| {
@@ -122,21 +137,21 @@ impl Refresher {
         match outcome {
             Ok(None) => KeyFetch::Same,
             Ok(Some(_)) => KeyFetch::Changed,
-            Err(Untaken::Failed(_)) => KeyFetch::Failed,
-            Err(Untaken::Broken(_)) => KeyFetch::Broken,
-            Err(Untaken::Empty) => KeyFetch::Empty,
+            Err(RefreshError::Failed(_)) => KeyFetch::Failed,
+            Err(RefreshError::Broken(_)) => KeyFetch::Broken,
+            Err(RefreshError::Empty) => KeyFetch::Empty,
         }
     }
 
-    /// The keys of an answer, where they are others than before.
-    fn read(&mut self, text: String) -> Result<Option<Arc<KeySet>>, Untaken> {
+    /// Parses an answer. Returns `None` if the keys are the same as before.
+    fn read(&mut self, text: String) -> Result<Option<Arc<KeySet>>, RefreshError> {
         if text == self.text {
             return Ok(None);
         }
         let set = KeySet::parse(&text)?;
-        // A project that has its secret alone publishes an empty set. One that had keys has made a mistake.
+        // A project with a secret and no keys publishes an empty set. An empty set after keys is a mistake.
         if set.is_empty() && !(self.known.has_secret() && self.keys == 0) {
-            return Err(Untaken::Empty);
+            return Err(RefreshError::Empty);
         }
         for skipped in set.skipped() {
             let (place, name) = (skipped.place, skipped.name.as_deref());
@@ -148,8 +163,8 @@ impl Refresher {
         Ok(Some(Arc::new(set)))
     }
 
-    /// One line for an incident, however long it lasts, and one for its end.
-    fn report(&mut self, outcome: &Result<Option<Arc<KeySet>>, Untaken>) {
+    /// Logs the first failure of an outage and its end.
+    fn report(&mut self, outcome: &Result<Option<Arc<KeySet>>, RefreshError>) {
         match outcome {
             Ok(_) if self.failures > 0 => {
                 info!(failures = self.failures, "the key server answers again");
@@ -169,7 +184,7 @@ impl Refresher {
         }
     }
 
-    /// How long until the next question.
+    /// The pause before the next request.
     fn wait(&self) -> Duration {
         match self.failures.checked_sub(1) {
             None => KEYS_INTERVAL,
@@ -180,7 +195,7 @@ impl Refresher {
     }
 }
 
-/// A time of about this length, so that nodes that start together do not ask together for good.
+/// Varies a pause by 20 %, so that nodes that start together do not send their requests together forever.
 fn spread(time: Duration) -> Duration {
     let percent = 80 + u32::from(Uuid::new_v4().as_bytes()[0]) * 40 / 255;
     time * percent / 100

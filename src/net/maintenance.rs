@@ -1,6 +1,6 @@
-//! The chores: closes votings whose time has come, updates the movies' totals and lets old events go from the log.
+//! Regular maintenance of the database: closes due polls, updates the movies' vote totals, and trims the log.
 //!
-//! Every node does them; the database lets only one have each.
+//! Every node runs it. The database lets one node at a time do each task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,13 @@ use crate::metrics::Metrics;
 use crate::net::answered;
 use crate::postgres::store::{Store, StoreError};
 
-/// What the keeper needs.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
-    /// Where the chores are done.
     pub(crate) store: Store,
-    /// Age beyond which an event leaves the log.
+    /// The log drops events older than this.
     pub(crate) age_max: Duration,
-    /// Events of a session beyond which its oldest leave.
+    /// The log keeps at most so many events of one session.
     pub(crate) events_max: u64,
-    /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -48,19 +45,19 @@ impl Maintenance {
         }
     }
 
-    /// Closes the votings whose time has come: all in one transaction, or each in its own where one is locked in the
-    /// database, so that it holds up no other. Says whether one is.
+    /// Closes due polls in one transaction. If a poll is locked in the database, closes each in its own transaction, so that a
+    /// locked poll does not delay others. Returns whether one is locked.
     async fn close_due(&self, was_blocked: bool, stop: &CancellationToken) -> bool {
         if !was_blocked {
             let closed = self.store.close_due_votings().await;
             if !matches!(closed, Err(StoreError::Locked)) {
-                answered(closed, "to close what is due", &self.store, &self.metrics);
+                answered(closed, "close due polls", &self.store, &self.metrics);
                 return false;
             }
         }
         let due = answered(
             self.store.due_votings().await,
-            "what is due",
+            "due polls",
             &self.store,
             &self.metrics,
         );
@@ -73,12 +70,12 @@ impl Maintenance {
             }
             let closed = self.store.close_due_voting(voting, lock_wait).await;
             is_blocked |= matches!(closed, Err(StoreError::Locked));
-            answered(closed, "to close what is due", &self.store, &self.metrics);
+            answered(closed, "close due polls", &self.store, &self.metrics);
         }
         is_blocked
     }
 
-    /// Some changes at a time, until none is left that can be taken in.
+    /// Updates totals in batches until no change is left.
     async fn update_totals(&self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let taken = self.report(self.store.update_vote_totals().await);
@@ -88,7 +85,7 @@ impl Maintenance {
         }
     }
 
-    /// A batch at a time, so that no lock is held for long.
+    /// Trims in batches, so that no lock is held for long.
     async fn trim(&self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let trimmed = self.report(self.store.trim(self.age_max, self.events_max).await);
@@ -100,6 +97,6 @@ impl Maintenance {
     }
 
     fn report(&self, outcome: Result<u64, StoreError>) -> u64 {
-        answered(outcome, "a chore", &self.store, &self.metrics).unwrap_or(0)
+        answered(outcome, "maintenance", &self.store, &self.metrics).unwrap_or(0)
     }
 }

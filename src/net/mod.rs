@@ -1,12 +1,12 @@
-//! The shells around the core: sockets, tasks and clocks.
+//! The network shell around the core: sockets, tasks and clocks.
 //!
 //! ```text
-//! accept ─► handshake ─► connection (a task each) ⇄ fanout (a loop a core) ◄─ listener, tally
+//! accept ─► handshake ─► connection (one task each) ⇄ fanout (one loop per core) ◄─ listener, tally
 //! ```
 //!
-//! A connection's task reads its socket, drives its peer and asks the database. Only the fan-out loop writes to a socket;
-//! the connection's task finishes what a full socket did not take. Nothing here writes SQL. A rule that can be tested
-//! without a socket belongs to the core. Read in this order:
+//! A connection's task reads its socket, drives its peer and queries the database. The fan-out loop writes to the socket.
+//! If the socket is full, the connection's task writes the rest of the chunk. Nothing here contains SQL. A rule that can be
+//! tested without a socket belongs in the core. Read in this order:
 //!
 //! * [`accept`]: the listener, connections that are not upgraded yet, TLS, the handshake and its checks.
 //! * [`connection`]: the task around one socket.
@@ -30,7 +30,7 @@ pub(crate) mod writes;
 use crate::metrics::Metrics;
 use crate::postgres::store::{Store, StoreError};
 
-/// A number below a bound, so that a herd comes back spread out.
+/// Returns a random number below a bound, to spread clients over time.
 pub(crate) fn random_below(bound: u64) -> u64 {
     uuid::Uuid::new_v4()
         .as_u64_pair()

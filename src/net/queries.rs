@@ -1,4 +1,4 @@
-//! What connections and HTTP calls read from the database.
+//! The database queries of connections and HTTP calls.
 
 use std::sync::Arc;
 
@@ -8,7 +8,6 @@ use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::answered;
 use crate::postgres::store::{Store, StoreError};
 
-/// The queries of connections and HTTP calls.
 #[derive(Debug)]
 pub(crate) struct Queries {
     /// Pages of logs, counts, bans.

@@ -1,6 +1,7 @@
-//! Whether a new viewer would be served, and whether the process makes progress.
+//! Checks whether the gateway can accept a viewer.
 //!
-//! The database is looked at once a second, however often somebody asks: an open port must not be a way to load it.
+//! Queries the database once a second, independent of the number of health requests: an open port must not be a way to load
+//! the database.
 
 use std::sync::Arc;
 
@@ -15,27 +16,25 @@ use crate::net::fanout::loops::FanoutLoops;
 use crate::net::shutdown::Shutdown;
 use crate::postgres::store::{Store, StoreError};
 
-/// What the database is good for.
+/// The state of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatabaseState {
-    /// It answers.
     pub(crate) answers: bool,
-    /// It has the functions that the gateway calls, and lets it call them.
+    /// It has the functions that the gateway calls, and the gateway's role may execute them.
     pub(crate) is_migrated: bool,
 }
 
-/// What a new viewer needs, one by one. It is served when and only when all hold.
+/// The needs of a new viewer. The gateway accepts a viewer if all are true.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Checks {
-    /// The database answers.
     pub(crate) database: bool,
-    /// The database has what the gateway calls.
+    /// The database has the functions that the gateway calls.
     pub(crate) migrations: bool,
-    /// The LISTEN connection hears.
+    /// The LISTEN connection receives.
     pub(crate) listen: bool,
-    /// There are keys to verify tokens with.
+    /// The keyring can verify tokens.
     pub(crate) keys: bool,
-    /// Every fan-out loop takes its turns.
+    /// Every fan-out loop makes progress.
     pub(crate) loops: bool,
     /// There is room for another socket.
     pub(crate) room: bool,
@@ -44,7 +43,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Whether all hold.
+    /// Whether all are true.
     #[must_use]
     pub(crate) fn are_good(&self) -> bool {
         self.database
@@ -91,7 +90,7 @@ impl Readiness {
     }
 }
 
-/// Looks at the database until the gateway stops.
+/// Checks the database every [`READINESS_INTERVAL`] until `stop`.
 pub(crate) async fn watch_database(
     store: Store,
     state: watch::Sender<DatabaseState>,
@@ -105,7 +104,7 @@ pub(crate) async fn watch_database(
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        // Cancel-safe: a question that is given up leaves its connection to the pool, which tests it before use.
+        // Cancel-safe: an abandoned query returns its connection to the pool, which tests it before use.
         let seen = match timeout(READINESS_TIMEOUT, store.is_migrated()).await {
             Ok(Ok(is_migrated)) => {
                 store.log().on_schema(is_migrated);

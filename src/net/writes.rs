@@ -1,4 +1,4 @@
-//! Writes messages and votes for callers who are within their rate limits.
+//! Writes messages and votes within the rate limits of their authors.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::message::Write;
 
-/// The way of a write from a client to the database.
+/// Checks rate limits and writes to the database.
 #[derive(Debug)]
 pub(crate) struct Writes {
     writer: Writer,
@@ -22,7 +22,6 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    /// Writes with `writer` what `rate_limits` let through.
     #[must_use]
     pub(crate) fn new(writer: Writer, rate_limits: Arc<RateLimits>, metrics: Arc<Metrics>) -> Self {
         Self {

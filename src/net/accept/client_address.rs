@@ -1,9 +1,9 @@
-//! Reads from which address a request comes, also through trusted proxies, and which limit it counts against.
+//! Finds the client's address of a request, also behind trusted proxies, and the key that limits count it under.
 //!
-//! A proxy names its client in `X-Forwarded-For`. Without that header, the `for` parameter of `Forwarded` (RFC 7239) is
-//! read. A gateway that read both could be told anything: a proxy sets one of the two and passes the other on as the
-//! client wrote it. Of several names the last that is not a trusted proxy is the client, since each proxy appends the
-//! address that it saw; everything before it may be forged.
+//! A proxy names its client in `X-Forwarded-For`. Without that header, the gateway reads the `for` parameter of `Forwarded`
+//! (RFC 7239). It never combines both headers: a proxy sets one of them and passes on the other as the client wrote it.
+//! Each proxy appends the address that it saw. So the client is the last address that is not a trusted proxy, and a client
+//! can forge everything before it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,14 +12,14 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// What a limit per address counts together.
+/// The unit that a limit per address counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum AddressKey {
-    /// One address of IPv4.
+    /// One IPv4 address.
     V4(Ipv4Addr),
-    /// The first 64 bits of an address of IPv6: providers give each customer a network of that size or larger.
+    /// The first 64 bits of an IPv6 address: providers give each customer a network of that size or larger.
     V6(u64),
-    /// Every client whose address a trusted proxy gave in a form that cannot be read. They share one limit.
+    /// All clients whose address a trusted proxy gave in an unreadable form. They share one limit.
     Unreadable,
 }
 
@@ -38,7 +38,7 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-/// Returns whom a request counts against, or `None` for a trusted proxy that speaks for itself, which is not limited.
+/// Returns the key of a request's client. Returns `None` for a request of a trusted proxy itself, which has no limit.
 #[must_use]
 pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<AddressKey> {
     let is_trusted = |address: IpAddr| {
@@ -68,16 +68,17 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Op
     None
 }
 
-/// The client in one element of `Forwarded`. Splitting at every comma and semicolon, also within quotes, is safe: an
-/// address holds neither, and a quote that the client left open cannot swallow what the proxy appended.
+/// Parses the client in one element of `Forwarded`. The caller splits at every comma and this function at every semicolon,
+/// also within quotes. That is safe: an address contains neither, and an open quote of the client cannot hide the address
+/// that the proxy appended.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, node) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
     address(node)
 }
 
-/// An address in any form that proxies write: with or without a port, brackets, quotes and a zone (RFC 7239 §6,
-/// RFC 4007 §11). `unknown` and the made-up names of RFC 7239 §6.3 (`_hidden`) are no addresses.
+/// Parses an address in any form that proxies write: with or without a port, brackets, quotes and a zone (RFC 7239 §6,
+/// RFC 4007 §11). `unknown` and the obfuscated names of RFC 7239 §6.3 (`_hidden`) are not addresses.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let unquoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
@@ -94,8 +95,8 @@ fn address(text: &str) -> Option<IpAddr> {
         return Some(IpAddr::V4(address));
     }
     let (address, _) = text.rsplit_once(':').filter(|(_, port)| is_port(port))?;
-    // Some proxies put a port behind an IPv6 address without brackets. Where that could be a part of the address, it was
-    // taken for one above; the first 64 bits are the same.
+    // Some proxies append a port to an IPv6 address without brackets. If the port could be a part of the address, the code
+    // above has parsed it as such; the first 64 bits are the same.
     let v4 = || address.parse().ok().map(IpAddr::V4);
     v6(address).map(IpAddr::V6).or_else(v4)
 }
@@ -108,7 +109,7 @@ fn v6(text: &str) -> Option<Ipv6Addr> {
     address.parse().ok()
 }
 
-/// RFC 7239 §6.2: a number, or a made-up name.
+/// RFC 7239 §6.2: a number or an obfuscated name.
 fn is_port(text: &str) -> bool {
     let is_made_up = text.strip_prefix('_').is_some_and(|name| {
         let is_letter = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
@@ -117,7 +118,7 @@ fn is_port(text: &str) -> bool {
     is_made_up || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok())
 }
 
-/// The address of IPv4 behind a translator (RFC 6052 §2.1): without it the whole of IPv4 would share one limit.
+/// Returns the IPv4 address behind a NAT64 translator (RFC 6052 §2.1). Otherwise all of IPv4 would share one limit.
 fn behind_nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
     const PREFIX: u64 = 0x0064_ff9b_0000_0000;
     let [high, low] = halves(address);
@@ -153,7 +154,7 @@ mod tests {
         check("127.0.0.1", &[], None);
         check("::ffff:127.0.0.1", &[], None);
         check("127.0.0.1", &["192.0.2.1"], Some("192.0.2.1"));
-        // What the client itself has written stands to the left.
+        // The client's own entries stand to the left.
         check(
             "127.0.0.1",
             &["10.1.1.1, 198.51.100.9, 192.0.2.1,10.0.0.7"],
@@ -195,7 +196,7 @@ mod tests {
             assert_eq!(key, Some(key_of(expected)), "{form}");
         }
         assert_ne!(key_of("2001:db8:0:1::1"), key_of("2001:db8::1"));
-        // A trusted proxy is one in every form.
+        // The gateway recognises a trusted proxy in every form.
         for form in ["10.0.0.7:80", "[fd00::7%eth0]:80", "\"[fd00::7]\""] {
             assert_eq!(
                 client_of("127.0.0.1", X_FORWARDED_FOR, &[form.as_bytes()]),
@@ -239,7 +240,7 @@ mod tests {
                 String::from_utf8_lossy(said)
             );
         }
-        // Also in a line of its own, behind a good one; and not where the sender is no proxy.
+        // Also in a separate header line behind a good one. Not if the sender is not a proxy.
         let lines: [&[u8]; 2] = [b"192.0.2.1", b"unknown"];
         let key = client_of("127.0.0.1", X_FORWARDED_FOR, &lines);
         assert_eq!(key, Some(AddressKey::Unreadable));
@@ -262,7 +263,7 @@ mod tests {
             "for=203.0.113.9, For=\"[2001:db8:1:2::7]:4711\", for=10.0.0.7",
             key_of("2001:db8:1:2::"),
         );
-        // A quote that the client left open.
+        // The client left a quote open.
         check("for=\"203.0.113.9, for=192.0.2.1", key_of("192.0.2.1"));
         for unreadable in [
             "for=unknown",

@@ -40,19 +40,19 @@ use crate::net::accept::pending_connections::{PendingConnections, Slot};
 use crate::net::connection::ConnectionContext;
 use crate::net::socket::Socket;
 
-/// Why an address cannot be listened on, and what to do about it.
+/// A failed listen, with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("listen on {address}: {advice}")]
 pub(crate) struct BindError {
     address: SocketAddr,
     advice: String,
-    /// Where the advice says less than the system.
+    /// Set if the advice says less than the system's error.
     #[source]
     source: Option<io::Error>,
 }
 
 impl BindError {
-    /// Tells the usual reasons from others.
+    /// Finds the advice for the usual errors.
     #[must_use]
     pub(crate) fn new(address: SocketAddr, error: io::Error) -> Self {
         let port = address.port();
@@ -97,7 +97,7 @@ impl BindError {
 /// Listens on an address.
 ///
 /// # Errors
-/// Where another process has it, it is not this machine's, or this user may not.
+/// The port is taken, the address is not of this machine, or the user lacks the permission.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     listen(address).map_err(|error| BindError::new(address, error))
 }
@@ -115,16 +115,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The address that a request came from, among the request's extensions.
+/// The address that a request came from. Every request has it as an extension.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
-/// How long a connection stays, where an answer on it does not end by itself; among each request's extensions.
+/// Extends the life of a connection for an event stream. Every request has it as an extension.
 #[derive(Clone, Debug)]
 pub(crate) struct Stay(watch::Sender<Option<CancellationToken>>);
 
 impl Stay {
-    /// The answer is a stream, which has a seat of its own, until it is over: the place in the lobby is given back.
+    /// Keeps the connection until `over`. Its slot becomes free: the stream has its own permits.
     pub(crate) fn until(&self, over: CancellationToken) {
         self.0.send_replace(Some(over));
     }
@@ -135,7 +135,7 @@ impl<S: Sync> FromRequestParts<S> for Stay {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let stay = parts.extensions.get().cloned();
-        Ok(stay.expect("every request is accepted with its stay"))
+        Ok(stay.expect("every request has its stay"))
     }
 }
 
@@ -155,7 +155,7 @@ pub(crate) struct Acceptor {
 /// Accepts connections until the gateway stops.
 pub(crate) async fn run(listener: TcpListener, acceptor: Acceptor) {
     let context = Arc::clone(&acceptor.handshake);
-    // Sockets that were upgraded are bounded at the handshake; this bounds what has not come so far.
+    // Bounds the connections before their upgrade. The handshake bounds those after it.
     let mut pending = PendingConnections::default();
     let mut is_failing = false;
     loop {
@@ -174,7 +174,7 @@ pub(crate) async fn run(listener: TcpListener, acceptor: Acceptor) {
                 context.shutdown.tasks.spawn(serving);
             }
             Err(error) => {
-                // Twenty times a second would bury the reason for it.
+                // Logged once per outage: twenty lines a second would bury the cause.
                 if !std::mem::replace(&mut is_failing, true) {
                     warn!(
                         error = with_causes(&error),
@@ -189,7 +189,7 @@ pub(crate) async fn run(listener: TcpListener, acceptor: Acceptor) {
 
 async fn serve(socket: TcpStream, address: IpAddr, acceptor: Acceptor, slot: Slot) {
     let _ = socket.set_nodelay(true);
-    // A client whose machine vanished is noticed by the heartbeat; the keepalive is for the requests before it.
+    // The keepalive finds dead clients before the upgrade, and the heartbeat after it.
     let _ = SockRef::from(&socket).set_keepalive(true);
     let socket = match &acceptor.tls {
         None => Socket::Plain(socket),
@@ -215,8 +215,8 @@ async fn serve(socket: TcpStream, address: IpAddr, acceptor: Acceptor, slot: Slo
         .with_upgrades();
     tokio::pin!(connection);
     let (mut is_stopping, mut stream, mut slot) = (false, None, Some(slot));
-    // A client that does not read its answers must not keep its place for good: it is let go after its request, and left
-    // where that does not end. An upgrade ends this well before.
+    // A client that does not read its answers must not keep its slot forever. After `PLAIN_CONNECTION_MAX` the connection
+    // shuts down gracefully, and after `CLOSE_TIMEOUT` more the gateway drops it. An upgrade ends this future earlier.
     let too_long = sleep(PLAIN_CONNECTION_MAX);
     let mut is_leaving = false;
     tokio::pin!(too_long);
@@ -238,7 +238,7 @@ async fn serve(socket: TcpStream, address: IpAddr, acceptor: Acceptor, slot: Slo
                 slot = None;
             }
             () = over(stream.as_ref()) => {
-                // Whoever does not take the end of a stream is left.
+                // Drops a client that does not read the end of its stream.
                 (stream, is_leaving) = (None, true);
                 too_long.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
             }
@@ -254,7 +254,7 @@ async fn serve(socket: TcpStream, address: IpAddr, acceptor: Acceptor, slot: Slo
     }
 }
 
-/// Waits until the place is needed by somebody else; for good where there is none. Cancel-safe.
+/// Waits until another connection needs the slot. Without a slot it waits forever. Cancel-safe.
 async fn evicted(slot: Option<&Slot>) {
     match slot {
         Some(slot) => slot.evicted().await,
@@ -262,7 +262,7 @@ async fn evicted(slot: Option<&Slot>) {
     }
 }
 
-/// Waits until a stream is over; for good where there is none. Cancel-safe.
+/// Waits until the stream is over. Without a stream it waits forever. Cancel-safe.
 async fn over(stream: Option<&CancellationToken>) {
     match stream {
         Some(over) => over.cancelled().await,

@@ -1,7 +1,7 @@
-//! The connections that are no sockets yet: so many, and so many of one address.
+//! Caps the connections that have not upgraded yet, in total and per address.
 //!
-//! Where there is no room for another the oldest is turned out, so that whoever opens connections and says nothing keeps
-//! nobody else out: a handshake takes milliseconds.
+//! If there is no room for another connection, the oldest is evicted. So a client that opens connections and sends nothing
+//! cannot block others: an honest handshake takes milliseconds.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::{PLAIN_CONNECTIONS_MAX, PLAIN_CONNECTIONS_PER_ADDRESS_MAX};
 use crate::net::accept::client_address::AddressKey;
 
-/// Who is waiting, the oldest first.
+/// The connections before their upgrade, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct PendingConnections {
     all: VecDeque<Pending>,
@@ -23,20 +23,20 @@ struct Pending {
     slot: Weak<CancellationToken>,
 }
 
-/// A place in the lobby. Dropping it gives it back.
+/// The slot of one connection. Dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct Slot(Arc<CancellationToken>);
 
 impl Slot {
-    /// Waits until the place is needed by somebody else. Cancel-safe.
+    /// Waits until another connection needs the slot. Cancel-safe.
     pub(crate) async fn evicted(&self) {
         self.0.cancelled().await;
     }
 }
 
 impl PendingConnections {
-    /// A place for a connection of a client, or of a proxy: those have no bound of their own. Says whether somebody was
-    /// turned out for it.
+    /// Reserves a slot for a connection. `None` is a trusted proxy, which has no limit per address. The flag tells whether
+    /// another connection was evicted.
     pub(crate) fn enter(&mut self, client: Option<AddressKey>) -> (Slot, bool) {
         self.all.retain(|pending| pending.slot.strong_count() > 0);
         let is_same = |pending: &Pending| client.is_some() && pending.client == client;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_turns_out_its_own_oldest() {
+    fn an_address_evicts_its_own_oldest_connection() {
         let mut pending = PendingConnections::default();
         let (other, _) = pending.enter(client(1));
         let all: Vec<_> = (0..PLAIN_CONNECTIONS_PER_ADDRESS_MAX)
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lobby_turns_out_the_oldest_and_who_left_makes_room() {
+    fn a_full_queue_evicts_the_oldest_and_a_dropped_slot_is_free() {
         let mut pending = PendingConnections::default();
         let mut all: VecDeque<_> = (0..PLAIN_CONNECTIONS_MAX)
             .map(|_| pending.enter(None).0)

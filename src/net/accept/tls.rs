@@ -1,7 +1,7 @@
-//! TLS on the listener: what is offered to clients, and the certificate, which is renewed while the gateway runs.
+//! Performs TLS handshakes, and reloads the certificate while the gateway runs.
 //!
-//! The files are looked at every few seconds, and at once on SIGHUP. A pair that cannot be served leaves the one before in
-//! place, with one line in the log: half of a renewal may be there already.
+//! Checks the files every few seconds, and immediately on SIGHUP. If it cannot load the new pair, it keeps the old one and
+//! logs one line: a renewal may have written only one of the two files so far.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::metrics::{Metrics, TlsFailure};
 use crate::net::socket::Socket;
 use crate::net::socket::tls_stream::TlsStream;
 
-/// What a client gets that speaks HTTP to a listener that speaks TLS.
+/// The answer to a client that sends plain HTTP to a TLS port.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain\r\nContent-Length: 66\r\nConnection: close\r\n\r\n\
     this port speaks TLS: its address begins with https:// or wss://.\n";
@@ -34,21 +34,21 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Keeps the certificate new.
+/// Reloads the certificate.
 #[derive(Debug)]
 pub struct Renewal {
     files: CertificateFiles,
     served: watch::Sender<Arc<CertifiedKey>>,
-    /// What was last looked at closely, whether it is served or not.
+    /// The fingerprint of the files at the last load, successful or not.
     seen: Option<Fingerprint>,
     metrics: Arc<Metrics>,
 }
 
 impl Renewal {
-    /// What TLS offers, with a first certificate, and what keeps that new.
+    /// Returns the TLS configuration with a first certificate, and the task that renews it.
     ///
     /// # Panics
-    /// Where the cryptographic library lacks what it always has.
+    /// The cryptographic library lacks its standard ciphers.
     #[must_use]
     pub fn new(
         files: CertificateFiles,
@@ -62,7 +62,7 @@ impl Renewal {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Current(current)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Clients that come back as a herd are spared the signature. The tickets' keys change every few hours.
+        // Tickets save the signature when many clients reconnect together. Their keys change every few hours.
         config.ticketer = Ticketer::new().expect("the system's random source is there");
         metrics
             .tls_expiry
@@ -81,12 +81,12 @@ impl Renewal {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => Some(hangup),
             Err(error) => {
-                warn!(%error, "cannot hear SIGHUP; the certificate is looked at by the clock alone");
+                warn!(%error, "cannot receive SIGHUP; the gateway checks the certificate by the clock alone");
                 None
             }
         };
         loop {
-            // Every arm is cancel-safe: a signal that is not taken here is taken by the next turn.
+            // Every arm is cancel-safe: the next turn takes a signal that this one missed.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -95,7 +95,7 @@ impl Renewal {
             }
             let files = self.files.clone();
             let seen = self.seen;
-            // Files may be on a network that hangs.
+            // On a blocking thread: the files may be on a network file system that hangs.
             let looked = tokio::task::spawn_blocking(move || {
                 let found = files.fingerprint();
                 (found != seen).then(|| (found, files.load()))
@@ -117,7 +117,7 @@ impl Renewal {
                 let expires = i64::try_from(new.expires.as_secs()).unwrap_or(i64::MAX);
                 self.metrics.tls_expiry.set(expires);
                 self.served.send_replace(new.certified);
-                info!(expires_unix = expires, "a new certificate is served");
+                info!(expires_unix = expires, "serving a new certificate");
             }
             Err(error) => {
                 warn!(
@@ -129,7 +129,7 @@ impl Renewal {
     }
 }
 
-/// The certificate of the moment.
+/// Resolves to the current certificate.
 #[derive(Debug)]
 struct Current(watch::Receiver<Arc<CertifiedKey>>);
 
@@ -139,7 +139,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// Shakes hands with a client that has just connected. `None` where that fails, which is counted.
+/// Performs the TLS handshake with a new client. Counts a failure and returns `None`.
 pub(crate) async fn secured(
     tcp: TcpStream,
     config: &Arc<ServerConfig>,
@@ -162,9 +162,9 @@ pub(crate) async fn secured(
 async fn shake_hands(mut tcp: TcpStream, config: &Arc<ServerConfig>) -> io::Result<TlsStream> {
     let mut first = [0];
     if tcp.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
-        // A person who forgot a letter is told so; anybody else does not read it.
+        // Helps a person who typed http instead of https. Other programs do not read the answer.
         if first[0].is_ascii_uppercase() {
-            // To close with something unread would reset the connection, and take the answer with it.
+            // A close with unread input would reset the connection, and the client would not see the answer.
             let _ = tcp.read(&mut [0; 4_096]).await?;
             tcp.write_all(NOT_TLS).await?;
         }

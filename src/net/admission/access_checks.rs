@@ -1,18 +1,19 @@
-//! Asks the database again who may still watch: many callers in one query, identical callers once.
+//! Checks again whether callers may still watch: one query for many callers, and identical callers once.
 //!
 //! ```text
-//! connections ─► requests ─► gathered by caller and session ─► one query of up to 50 callers at a time
+//! connections ─► requests ─► grouped by caller and session ─► one query at a time, for up to 50 callers
 //! ```
 //!
-//! What follows a known change is asked first. What is only due waits for company, and leaves the database as long in peace
-//! as the last query took: it uses half of one connection at most, however many watch and however often an app calls
-//! `usher.access_changed`. A query that was sent takes in nobody, since what it reads may be older than the change.
+//! Urgent checks follow a known change of access and go first. Routine checks wait to be grouped, and pause as long as the
+//! last query took. So routine checks use at most half of one connection, however many callers watch and however often
+//! an app calls `usher.access_changed`. A caller never joins a query that was sent already: that query may have read the
+//! state before the change.
 //!
-//! A query that does not end in time asked about too many whose policies are slow: the next takes half as many, and each
-//! one that succeeds lets the next take one more. So slow policies of one session keep no other from being asked about.
+//! A query that times out covered too many callers with slow policies. The next query takes half as many, and each success
+//! adds one. So slow policies of one session do not block the checks of others.
 //!
-//! A refusal also voids the caller's resume tokens on this node, even where the socket that asked is gone: to reconnect
-//! quickly hides nothing.
+//! A refusal also voids the caller's resume tokens on this node, even if the connection is gone. So a quick reconnect does
+//! not restore access.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -36,11 +37,11 @@ use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::SessionId;
 use usher_core::protocol::notify::AccessChange;
 
-/// Where checks are asked for. Cloned into every connection.
+/// Requests access checks. Cloned into every connection.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessChecks(mpsc::Sender<CheckRequest>);
 
-/// Whether one caller may still watch a session.
+/// The request to check one caller of a session.
 #[derive(Debug)]
 struct CheckRequest {
     session: SessionId,
@@ -54,29 +55,28 @@ struct CheckRequest {
 pub(crate) struct AccessChecker {
     requests: mpsc::Receiver<CheckRequest>,
     store: Store,
-    /// Which void resume tokens.
+    /// Void resume tokens.
     loops: Arc<FanoutLoops>,
     metrics: Arc<Metrics>,
     waiting: HashMap<CallerKey, WaitingCheck>,
     urgent: VecDeque<CallerKey>,
     routine: VecDeque<CallerKey>,
-    /// When the next query may be sent that is not urgent.
+    /// The earliest time of the next routine query.
     routine_at: Instant,
     batch_size: BatchSize,
 }
 
-/// How many callers the next query takes at most. Policies that are slow for some must not keep all others from being asked
-/// about.
+/// The maximal number of callers in the next query. It shrinks while policies are slow.
 #[derive(Debug)]
 struct BatchSize(usize);
 
 impl BatchSize {
-    /// A query about so many failed: half of them, down to one, are asked about together.
+    /// A query for `callers` failed. Halves the size, down to one.
     fn on_failure(&mut self, callers: usize) {
         self.0 = (callers / 2).max(1);
     }
 
-    /// One more each time, so that most queries are well within what slow policies allow.
+    /// A query succeeded. Adds one, so that the size approaches the limit of slow policies slowly.
     fn on_success(&mut self) {
         self.0 = (self.0 + 1).min(ACCESS_CHECK_CALLERS_MAX);
     }
@@ -89,14 +89,14 @@ struct WaitingCheck {
     answers: Vec<oneshot::Sender<AccessAnswer>>,
 }
 
-/// Callers of a query with who waits for each, what came of it, and when it was sent.
+/// The callers of a query with their waiters, the answers, and the time when it was sent.
 type CheckedBatch = (
     Vec<(CallerKey, WaitingCheck)>,
     Result<Vec<AccessAnswer>, StoreError>,
     Instant,
 );
 
-/// Makes the handle and the task behind it.
+/// Creates the handle and its task.
 #[must_use]
 pub(crate) fn access_checks(
     store: Store,
@@ -119,8 +119,8 @@ pub(crate) fn access_checks(
 }
 
 impl AccessChecks {
-    /// Asks, or waits with others who ask the same. What is read is read after this call. `None`: the database could not be
-    /// asked.
+    /// Checks a caller, together with identical callers. The query starts after this call. Returns `None` if the database
+    /// gives no answer.
     pub(crate) async fn ask(
         &self,
         session: SessionId,
@@ -140,13 +140,13 @@ impl AccessChecks {
 }
 
 impl AccessChecker {
-    /// Runs until it is told to stop.
+    /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut arrived = Vec::new();
         let mut asking: Option<BoxFuture<'static, CheckedBatch>> = None;
         loop {
             let is_due = !self.routine.is_empty() && asking.is_none();
-            // Every arm is cancel-safe: what it has not returned it has not taken.
+            // Every arm is cancel-safe: it takes only what it returns.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -199,13 +199,13 @@ impl AccessChecker {
         self.waiting.insert(key, waiting);
     }
 
-    /// Asks for those who wait, the urgent ones first.
+    /// Builds the next query, urgent callers first.
     fn next_query(&mut self) -> Option<BoxFuture<'static, CheckedBatch>> {
         let mut callers: Vec<(CallerKey, WaitingCheck)> = Vec::new();
         while callers.len() < self.batch_size.0
             && let Some(key) = self.urgent.pop_front().or_else(|| self.routine.pop_front())
         {
-            // One that turned urgent stands in both lines.
+            // A caller that became urgent is in both queues.
             callers.extend(self.waiting.remove_entry(&key));
         }
         if callers.is_empty() {
@@ -229,11 +229,11 @@ impl AccessChecker {
             .access_check_batches
             .observe(took.as_secs_f64());
         self.routine_at = Instant::now() + took;
-        let answers = answered(answers, "who may still watch", &self.store, &self.metrics);
+        let answers = answered(answers, "access checks", &self.store, &self.metrics);
         let Some(answers) = answers else {
             self.batch_size.on_failure(callers.len());
             if 2 * took < QUERY_TIMEOUT {
-                // Nobody is asked about while the database is away: each asks again later.
+                // The database is down: drops all requests, and every peer asks again later.
                 self.waiting.clear();
                 self.urgent.clear();
                 self.routine.clear();
@@ -248,13 +248,13 @@ impl AccessChecker {
                 self.void(session, &waiting.identity).await;
             }
             for waiting in waiting.answers {
-                // A connection that is gone needs no answer.
+                // Ignores a connection that is gone.
                 let _ = waiting.send(answer.clone());
             }
         }
     }
 
-    /// Voids the resume tokens of a caller who may not watch any more; without an account, those of the session.
+    /// Voids the resume tokens of a caller in a session. For a caller without an account, voids all tokens of the session.
     async fn void(&self, session: SessionId, identity: &Identity) {
         let change = AccessChange {
             session: Some(session),
@@ -280,7 +280,7 @@ mod tests {
         let mut size = BatchSize(ACCESS_CHECK_CALLERS_MAX);
         size.on_failure(50);
         assert_eq!(size.0, 25);
-        // It took fewer than it might.
+        // The failed query had fewer callers than allowed.
         size.on_failure(8);
         assert_eq!(size.0, 4);
         size.on_success();

@@ -1,4 +1,4 @@
-//! Decides who may come in and how often: rate limits, admission to sessions, repeated checks of access.
+//! Rate limits, admission to sessions, and repeated access checks.
 
 pub(crate) mod access_checks;
 pub(crate) mod rate_limits;

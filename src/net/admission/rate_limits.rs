@@ -1,7 +1,7 @@
-//! How much users, sessions and addresses may ask for, over all their sockets on this node.
+//! Limits the rates of users, sessions and addresses, over all their sockets on this node.
 //!
-//! Each rate lets a burst through and refills evenly (GCRA, by `governor`). A store holds so many keys at most: a
-//! stranger who finds it full waits, those who are known do not.
+//! Each limit allows a burst and refills evenly (GCRA, by `governor`). A store holds at most [`THROTTLE_KEYS_MAX`] keys. If
+//! it is full, a new key waits, and known keys are not affected.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ use usher_core::protocol::id::{SessionId, UserId};
 use usher_core::protocol::refusal::Refusal;
 use usher_core::relay::message::Write;
 
-/// The rates of a node, and who has used how much of them.
+/// The rate limiters of a node.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
     messages: Keyed<UserId>,
@@ -44,7 +44,7 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
-    /// Nobody has used anything.
+    /// Starts with full allowances.
     #[must_use]
     pub(crate) fn new(rates: &Rates) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl RateLimits {
         }
     }
 
-    /// Lets a write pass, or says when it may be tried again. Whoever writes gives the proof back with the outcome.
+    /// Counts a write. If the write fails later, the caller passes the proof to [`Self::on_refused`].
     ///
     /// # Errors
     /// `rate_limited`, with the time to wait.
@@ -99,7 +99,7 @@ impl RateLimits {
                 let everybody = self.session_writes.check(&place);
                 everybody.map_err(|wait| {
                     Refusal::rate_limited(
-                        format!("too many {what} by everybody together, try again"),
+                        format!("too many {what} from all users together, try again"),
                         wait,
                     )
                 })
@@ -111,14 +111,14 @@ impl RateLimits {
         Ok(proof)
     }
 
-    /// A write was not done after all: the same words may be tried again, if it was this write that noted them.
+    /// A counted write was refused. The same text may be sent again, if this write recorded it.
     pub(crate) fn on_refused(&self, proof: Passed, write: &Write) {
         if let (Write::Message(message), Some(noted_at)) = (write, proof.noted_at) {
             self.repeats.forget(proof.author, message, noted_at);
         }
     }
 
-    /// Lets an act of moderation pass, whether or not the caller moderates anything.
+    /// Counts an act of moderation, whether or not the caller is a moderator.
     ///
     /// # Errors
     /// `rate_limited`, with the time to wait.
@@ -128,13 +128,13 @@ impl RateLimits {
         self.moderation.check(&author).map_err(too_many)
     }
 
-    /// Returns whom a request counts against; `None`, a trusted proxy itself, is not limited.
+    /// Returns the key of a request's client; `None` for a trusted proxy itself, which has no limit.
     #[must_use]
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<AddressKey> {
         client_address::client(peer, headers, &self.trusted_proxies)
     }
 
-    /// Lets a request pass, or says how long to wait.
+    /// Counts a request.
     ///
     /// # Errors
     /// The time to wait.
@@ -142,7 +142,7 @@ impl RateLimits {
         client.map_or(Ok(()), |client| self.requests.check(&client))
     }
 
-    /// A place for a socket; `None` where the address has too many.
+    /// Reserves a socket of an address. Returns `None` if the address has too many.
     #[must_use]
     pub(crate) fn socket(&self, client: Option<AddressKey>) -> Option<AddressPermit> {
         let (Some(client), Some(max)) = (client, self.sockets_max) else {
@@ -158,7 +158,7 @@ impl RateLimits {
         })
     }
 
-    /// Forgets who has everything back, until the gateway stops.
+    /// Removes keys with a full allowance, regularly until `stop`.
     pub(crate) async fn sweep(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(THROTTLE_SWEEP_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -187,7 +187,7 @@ impl RateLimits {
         ]
     }
 
-    /// Keys that are remembered, over all rates.
+    /// The number of keys over all limits.
     #[must_use]
     pub(crate) fn keys(&self) -> usize {
         self.by_author().map(Keyed::len).iter().sum::<usize>()
@@ -198,15 +198,15 @@ impl RateLimits {
     }
 }
 
-/// The proof that a write passed its limits.
+/// The proof that a write was counted.
 #[derive(Debug)]
 pub(crate) struct Passed {
     author: UserId,
-    /// When its words were noted, if they were: to write the same message again notes nothing.
+    /// The time when its text was recorded. `None` for a retry with the same nonce, which records nothing.
     noted_at: Option<Instant>,
 }
 
-/// A socket's place among those of its address. Dropping it gives it back.
+/// One socket of an address. Dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     taken: Option<(AddressKey, Arc<DashMap<AddressKey, u32>>)>,
@@ -223,14 +223,14 @@ impl Drop for AddressPermit {
     }
 }
 
-/// The allowance of a rate.
+/// Converts a rate to a quota with a burst of the same count.
 pub(crate) fn quota(rate: Rate) -> Quota {
     Quota::with_period(rate.period / rate.count.get())
         .unwrap_or_else(|| Quota::per_second(rate.count))
         .allow_burst(rate.count)
 }
 
-/// A rate for each key.
+/// A limit per key. Without a rate there is no limit.
 #[derive(Debug)]
 struct Keyed<K: Hash + Eq + Clone, C: Clock = MonotonicClock> {
     limit: Option<Limit<K, C>>,
@@ -259,7 +259,7 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
             return Ok(());
         };
         limit.limiter.check_key(key).map_err(|not_until| {
-            // A stranger before a full store waits until somebody's allowance is whole again.
+            // A new key that finds the store full waits at most one period: then other keys have expired.
             not_until
                 .wait_time_from(limit.clock.now())
                 .min(limit.period)
@@ -278,7 +278,7 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Keyed<K, C> {
     }
 }
 
-/// Where each key stands, for so many keys at most.
+/// The state of at most [`THROTTLE_KEYS_MAX`] keys.
 #[derive(Debug)]
 struct BoundedStore<K: Hash + Eq> {
     states: DashMap<K, u64>,
@@ -305,7 +305,7 @@ impl<K: Hash + Eq + Clone> StateStore for BoundedStore<K> {
             return Ok(outcome);
         }
         if self.states.len() >= THROTTLE_KEYS_MAX {
-            // As one who has used everything, for a long time to come.
+            // Decides as for a key that has used its allowance far into the future.
             const NEVER: u64 = u64::MAX / 2;
             return decide(Some(Nanos::from(NEVER))).map(|(outcome, _)| outcome);
         }
@@ -341,7 +341,7 @@ impl<K: Hash + Eq + Clone> governor::state::keyed::ShrinkableKeyedStateStore<K>
     }
 }
 
-/// The last words of each user in each session.
+/// The last message of each user in each session.
 #[derive(Debug)]
 struct Repeats {
     pause: Duration,
@@ -365,9 +365,9 @@ impl Repeats {
         }
     }
 
-    /// Notes the words, and returns when; unless they are the last ones again: then says how long to wait. A message that
-    /// is sent again with its nonce is the same message, and no repetition: nothing is noted. One step, so that of two
-    /// equal messages at the same time one passes.
+    /// Records a message and returns the time. A repeated text within the pause returns the time to wait. A retry with the
+    /// same nonce is the same message: it passes and records nothing. The check and the record are one step, so of two equal
+    /// messages at the same time one passes.
     fn say(
         &self,
         user: UserId,
@@ -382,7 +382,7 @@ impl Repeats {
             nonce: message.nonce.map(|nonce| nonce.0),
             at: now,
         };
-        // Counted before the entry is held: to count waits for every part of the map.
+        // Counted before the entry is locked: `len` locks every shard of the map.
         let is_full = self.said.len() >= THROTTLE_KEYS_MAX;
         match self.said.entry((user, message.session)) {
             Entry::Occupied(mut last) => {
@@ -395,7 +395,7 @@ impl Repeats {
                 }
                 last.insert(said);
             }
-            // Who cannot be remembered may repeat themselves: the rates hold all the same.
+            // A full map does not record the message. The rate limits still apply.
             Entry::Vacant(_) if is_full => return Ok(None),
             Entry::Vacant(place) => drop(place.insert(said)),
         }
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(keyed.len(), THROTTLE_KEYS_MAX);
         assert_eq!(keyed.check(&0), Ok(()));
         assert_eq!(keyed.check(&999_999), Err(RATE.period));
-        // Those who have everything back make room.
+        // Keys with a full allowance make room.
         clock.advance(RATE.period);
         keyed.sweep();
         assert_eq!((keyed.len(), keyed.check(&999_999)), (0, Ok(())));
@@ -512,7 +512,7 @@ mod tests {
         let now = moment().at;
         let repeats = Repeats::new(Duration::from_secs(30));
         let start = std::sync::Barrier::new(THREADS.try_into().unwrap());
-        // Each round of words is another, in a map that is large enough for the threads to meet.
+        // Each round has another text, in a map that is large enough for the threads to collide.
         let passed: Vec<u32> = std::thread::scope(|scope| {
             let say = |thread: u128| {
                 let (repeats, start) = (&repeats, &start);

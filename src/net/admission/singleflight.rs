@@ -1,9 +1,8 @@
-//! One question for all who ask the same: whether a caller may watch a session.
+//! Shares one admission query among identical callers.
 //!
-//! When everybody is admitted again at once, after a lost LISTEN connection or when a session turns private, thousands
-//! of anonymous viewers ask one question. A question that has not been sent yet takes in whoever asks meanwhile; one that
-//! has been sent takes in nobody, since what it reads may be older than the change that made them ask. So at most one of
-//! a kind is under way and one waits.
+//! After a lost LISTEN connection, or when a session turns private, thousands of anonymous viewers ask whether they may
+//! watch it. They share one query as long as it has not been sent. A caller never joins a query that was sent already: that
+//! query may have read the state before the change. So of identical queries at most one is under way and one waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,15 +21,15 @@ use usher_core::protocol::id::SessionId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::relay::snapshot::Admission;
 
-/// The database's word; `None` where it could not be asked.
+/// The admission or the refusal; `None` if the database gave no answer.
 pub(crate) type AdmissionAnswer = Option<Result<Admission, Refusal>>;
 
 type PendingAdmission = Shared<BoxFuture<'static, AdmissionAnswer>>;
 
-/// A question that lives as long as somebody waits for its answer.
+/// A query that lives as long as a caller waits for its answer.
 type WeakAdmission = WeakShared<BoxFuture<'static, AdmissionAnswer>>;
 
-/// The questions under way. An entry lives as long as somebody waits for an answer, so those who wait bound the map.
+/// The admission queries under way. An entry lives as long as a caller waits for it, so the callers bound the map.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmissionQueries {
     store: Store,
@@ -45,7 +44,7 @@ struct Queries {
     waiting: Option<(u64, WeakAdmission)>,
 }
 
-/// The place of a question. It goes with the question: when that is answered, or nobody waits for it any more.
+/// The map entry of a query. Dropped with the query: after the answer, or once no caller waits.
 struct QueryTicket {
     slots: Arc<DashMap<CallerKey, Queries>>,
     key: CallerKey,
@@ -62,7 +61,7 @@ impl QueryTicket {
 
 impl Drop for QueryTicket {
     fn drop(&mut self) {
-        // No question is dropped in here, which would come back for the same lock: the slot holds none, only where it is.
+        // Drops no query while the map is locked, which would lock it again: the entry holds weak references only.
         self.slots.remove_if_mut(&self.key, |_, slot| {
             slot.sent.take_if(|(number, _)| *number == self.number);
             slot.waiting.take_if(|(number, _)| *number == self.number);
@@ -72,7 +71,6 @@ impl Drop for QueryTicket {
 }
 
 impl AdmissionQueries {
-    /// Asks a store.
     #[must_use]
     pub(crate) fn new(store: Store, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -83,7 +81,7 @@ impl AdmissionQueries {
         }
     }
 
-    /// Asks, or waits with others who ask the same. What is read is read after this call.
+    /// Asks whether a caller may watch a session, together with identical callers. The query starts after this call.
     pub(crate) async fn ask(
         &self,
         session: SessionId,

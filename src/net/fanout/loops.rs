@@ -32,7 +32,7 @@ pub(crate) enum FanoutCommand {
         frame: Bytes,
         kind: FrameKind,
     },
-    /// Requests new counts of every poll that somebody watches.
+    /// Requests new counts of every watched poll.
     Recount,
     /// Takes over the write side of a connection.
     Open {
@@ -46,7 +46,7 @@ pub(crate) enum FanoutCommand {
         peer: PeerId,
         request: RouterRequest,
     },
-    /// Sends the counts of a poll to everybody who watches it.
+    /// Sends the counts of a poll to its viewers.
     Tally(Arc<Tally>),
     /// Voids the resume tokens of callers that have lost their access.
     Void(AccessChange),

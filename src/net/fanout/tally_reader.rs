@@ -1,6 +1,6 @@
-//! Reads the counts of votings that changed and hands them to the fan-out loops, a few times a second each.
+//! Reads the changed counts of polls and sends them to the fan-out loops, at most a few times a second per poll.
 //!
-//! Hears of changes also while it reads: whoever tells of them must not wait for the database.
+//! Takes changes also while it reads: the listener must not wait for the database.
 
 use std::sync::Arc;
 
@@ -19,35 +19,31 @@ use crate::postgres::store::{Store, StoreError};
 use usher_core::protocol::id::VotingId;
 use usher_core::relay::tally::{Conflation, Tally};
 
-/// A reading that is under way: of which votings, and what came of it.
+/// A read that is under way: its polls, and the result.
 type TallyRead = BoxFuture<'static, (Vec<VotingId>, Result<Vec<Tally>, StoreError>)>;
 
-/// The reader of counts.
+/// Reads the counts of polls.
 #[derive(Debug)]
 pub(crate) struct TallyReader {
-    /// Decides when.
+    /// Decides when to read which poll.
     pub(crate) conflation: Conflation,
-    /// What the database says has changed. Always taken: the listener, and with it every event, waits for it.
+    /// Changed polls from the listener. Always taken: the listener, and with it every event, waits for this queue.
     pub(crate) changed: mpsc::Receiver<Vec<VotingId>>,
-    /// What the fan-out loops want read again, a bounded number of polls at a time. It waits while there is no room, and
-    /// a loop keeps what it cannot send.
+    /// Polls that the fan-out loops want read again. Not taken while there is no room; a loop keeps what it cannot send.
     pub(crate) recounts: mpsc::Receiver<Vec<VotingId>>,
-    /// Where counts are read.
     pub(crate) store: Store,
-    /// Who wants them.
     pub(crate) loops: Arc<FanoutLoops>,
-    /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl TallyReader {
-    /// Runs until it is told to stop: it and the fan-out loops know each other, so neither could wait for the other's end.
+    /// Runs until `stop`. It cannot end with its senders: it and the fan-out loops hold senders to each other.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut reading: Option<TallyRead> = None;
         loop {
             let idle = moment().at + TALLY_IDLE;
             let due = self.conflation.deadline().unwrap_or(idle);
-            // Every arm is cancel-safe: what it has not returned it has not taken.
+            // Every arm is cancel-safe: it takes only what it returns.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -104,7 +100,7 @@ impl TallyReader {
 
     async fn on_read(&mut self, votings: &[VotingId], tallies: Result<Vec<Tally>, StoreError>) {
         let Some(tallies) = answered(tallies, "counts", &self.store, &self.metrics) else {
-            // The promise that the last change is told stands until it is kept.
+            // Tries again: viewers must receive the last change.
             return self.recount(votings);
         };
         for tally in tallies.into_iter().map(Arc::new) {

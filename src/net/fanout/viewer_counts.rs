@@ -1,4 +1,4 @@
-//! How many subscriptions each session has on this node, over all fan-out loops.
+//! Counts the subscriptions of each session on this node, over all fan-out loops.
 
 use dashmap::DashMap;
 use rustc_hash::FxBuildHasher;
@@ -12,12 +12,10 @@ pub(crate) struct ViewerCounts {
 }
 
 impl ViewerCounts {
-    /// One more.
     pub(crate) fn enter(&self, session: SessionId) {
         *self.counts.entry(session).or_insert(0) += 1;
     }
 
-    /// One less.
     pub(crate) fn leave(&self, session: SessionId) {
         if let Some(mut count) = self.counts.get_mut(&session) {
             *count = count.saturating_sub(1);
@@ -25,13 +23,12 @@ impl ViewerCounts {
         self.counts.remove_if(&session, |_, count| *count == 0);
     }
 
-    /// How many there are.
     #[must_use]
     pub(crate) fn count(&self, session: SessionId) -> u64 {
         self.counts.get(&session).map_or(0, |count| *count)
     }
 
-    /// How many sessions have a subscription.
+    /// The number of sessions with a subscription.
     #[must_use]
     pub(crate) fn sessions(&self) -> usize {
         self.counts.len()

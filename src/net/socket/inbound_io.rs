@@ -1,7 +1,7 @@
-//! The read side of a socket, dressed as a stream that tungstenite can speak over.
+//! Adapts the read side of a socket to the stream that tungstenite needs.
 //!
-//! What tungstenite wants to write by itself, pongs and the answer to a close, lands in a buffer: the fan-out loop sends
-//! it in its turn, so that no frame is ever cut in two by another writer.
+//! Buffers the pongs and close frames that tungstenite writes. The fan-out loop sends them, so only one task writes frames
+//! to the socket.
 
 use std::io;
 use std::pin::Pin;
@@ -17,27 +17,27 @@ use usher_core::protocol::deflate::Decompressor;
 use usher_core::protocol::framing::Framing;
 use usher_core::protocol::refusal::CloseCode;
 
-/// One socket, for reading.
+/// The read side of one socket.
 #[derive(Debug)]
 pub(crate) struct InboundIo {
     socket: Arc<Socket>,
-    /// What was read already and is still to be handed on.
+    /// Bytes that tungstenite has not taken yet.
     read: Bytes,
     outlines: Outlines,
     out: Vec<u8>,
 }
 
-/// How what is read is looked over.
+/// The check of incoming frames.
 #[derive(Debug)]
 enum Outlines {
-    /// Handed on as it comes.
+    /// Checks frames and passes them on unchanged.
     Plain(Framing),
-    /// Messages may be compressed, and are handed on as if they were not. Boxed, as it is the larger.
+    /// Checks frames and decompresses messages. Boxed because it is larger.
     Packed(Box<Decompressor>),
 }
 
 impl InboundIo {
-    /// Reads from a socket that somebody else writes to, after `read`, which was read already.
+    /// Reads `read` first, then from the socket.
     #[must_use]
     pub(crate) fn new(socket: Arc<Socket>, read: Vec<u8>, is_compressed: bool) -> Self {
         let mut io = Self {
@@ -54,7 +54,7 @@ impl InboundIo {
         io
     }
 
-    /// With which code the client must be closed for the frames that it sends; reading fails from then on.
+    /// The close code for a client that broke the protocol. Every later read fails.
     #[must_use]
     pub(crate) fn breach(&self) -> Option<CloseCode> {
         match &self.outlines {
@@ -63,7 +63,7 @@ impl InboundIo {
         }
     }
 
-    /// Takes what tungstenite wants to say. Bounded: it keeps one answer at a time.
+    /// Takes the bytes that tungstenite wrote: at most one reply.
     pub(crate) fn take_out(&mut self) -> Option<Bytes> {
         (!self.out.is_empty()).then(|| std::mem::take(&mut self.out).into())
     }
@@ -89,7 +89,7 @@ impl AsyncRead for InboundIo {
         let io = &mut *self;
         match &mut io.outlines {
             Outlines::Plain(framing) => {
-                // What was good before a breach is handed on first; what comes after it is not even waited for.
+                // The last read passed on the valid bytes before the breach. Do not wait for more.
                 if framing.breach().is_some() {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
@@ -100,7 +100,7 @@ impl AsyncRead for InboundIo {
                     hand_on(&mut io.read, buffer);
                 }
                 let passed = framing.pass(&buffer.filled()[before..]);
-                // None at all would be taken for the end of the socket.
+                // An empty read would look like the end of the socket.
                 if passed == 0 && buffer.filled().len() > before {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }

@@ -1,4 +1,4 @@
-//! How much one socket may say.
+//! Limits the inbound frames and bytes of one socket.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -20,7 +20,7 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<MonotonicClock as Clock>::Instant>,
 >;
 
-/// What one socket has used of its rates.
+/// The rate limiters of one socket.
 #[derive(Debug)]
 pub(crate) struct SocketLimits {
     frames: Option<Limiter>,
@@ -30,7 +30,7 @@ pub(crate) struct SocketLimits {
 }
 
 impl SocketLimits {
-    /// Nothing is used.
+    /// Starts with full allowances.
     #[must_use]
     pub(crate) fn new(rates: &Rates) -> Self {
         let limiter = |rate: Option<Rate>| rate.map(|rate| direct(quota(rate)));
@@ -74,7 +74,7 @@ impl SocketLimits {
         check(self.frames.as_ref(), 1)
     }
 
-    /// Something was refused for its rate. False where the client goes on regardless.
+    /// Counts a refusal for a rate. Returns false if the client has continued in spite of many.
     #[must_use]
     pub(crate) fn forgives(&self) -> bool {
         self.refusals.check().is_ok()
@@ -92,7 +92,7 @@ fn check(limiter: Option<&Limiter>, amount: u32) -> Result<(), Duration> {
     match limiter.check_n(amount) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(not_until)) => Err(not_until.wait_time_from(MonotonicClock.now())),
-        // No setting is below the largest frame.
+        // Unreachable: every accepted setting is at least the largest frame.
         Err(_) => Ok(()),
     }
 }

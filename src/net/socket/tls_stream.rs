@@ -1,11 +1,13 @@
-//! A socket under TLS that one task reads while another writes.
+//! A TLS socket that one task reads while another writes.
 //!
-//! rustls keeps the state of the ciphers, this module the bytes on both sides of it. The unbuffered API is used, since its
-//! buffers are ours: an idle viewer has none, where the other API keeps four KiB for the next record.
+//! rustls holds the cipher state, and this module holds the bytes on both sides of it. It uses the unbuffered API of
+//! rustls, which leaves the buffers to the caller: an idle viewer has none, where the buffered API keeps 4 KiB for the next
+//! record.
 //!
-//! What is counted as written is with the kernel, as for a plain socket. A record cannot be taken back once it is
-//! encrypted, so one that the socket took in part is remembered with the number of bytes in it: those are not counted yet,
-//! and the next write begins with them. A client that takes nothing pins one record more than a plain one.
+//! Bytes count as written once the kernel has them, as for a plain socket. An encrypted record cannot be taken back. If the
+//! socket takes a part of one, the stream keeps the rest and the number of plain bytes in it. Those bytes are not counted
+//! yet, and the next write must begin with them. So a client that reads nothing holds one record more than on a plain
+//! socket.
 //!
 //! Why not tokio-rustls: an idle socket takes 8.3 KiB above TCP there and 4.5 KiB here. The rest of an idle viewer takes
 //! less than 4 KiB. `cargo bench --bench tls` repeats the measurement (resident memory, 2,000 sockets, rustls 0.23).
@@ -34,7 +36,6 @@ use tokio::net::TcpStream;
 
 use crate::limits::{TLS_INCOMING_BYTES_MAX, TLS_READ_BYTES, TLS_RECORD_BYTES};
 
-/// A socket under TLS.
 pub struct TlsStream {
     tcp: TcpStream,
     #[expect(clippy::disallowed_types, reason = "as above")]
@@ -42,10 +43,10 @@ pub struct TlsStream {
 }
 
 impl TlsStream {
-    /// Shakes hands with a client that has just connected.
+    /// Performs the TLS handshake with a new client.
     ///
     /// # Errors
-    /// Where the client leaves, or the two do not agree; the cause is then a [`rustls::Error`].
+    /// The client leaves, or the handshake fails with a [`rustls::Error`] as the cause.
     pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
         let secure = Self {
             tcp,
@@ -64,7 +65,7 @@ impl TlsStream {
         channel.send(&self.tcp)?;
         let mut count = std::mem::take(&mut channel.owed);
         if count > bytes.len() {
-            // Whoever gave up the bytes under way has torn the stream.
+            // The caller dropped bytes that are encrypted already: the stream is broken.
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         while count < bytes.len() {
@@ -110,7 +111,7 @@ impl TlsStream {
         }
     }
 
-    /// Writes, or waits until it can.
+    /// Writes some bytes, or waits for room.
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             match self.try_write(bytes) {
@@ -122,7 +123,7 @@ impl TlsStream {
         }
     }
 
-    /// Sends what is encrypted.
+    /// Sends the encrypted bytes.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut channel = self.channel()?;
@@ -135,18 +136,18 @@ impl TlsStream {
         }
     }
 
-    /// Ends the stream of bytes, and then TCP's.
+    /// Ends the TLS stream, then the TCP stream.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.channel()?.close();
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 
-    /// Says that nothing follows, if the socket takes it: without it a client could not tell an end from a cut.
+    /// Sends the close alert if the socket has room. The alert tells the client that the stream was not truncated.
     pub fn close(&self) {
         if let Ok(mut channel) = self.channel() {
             channel.close();
-            // A socket that is full has its client's reasons; it is about to be dropped.
+            // Ignores a full socket, which the caller is about to drop.
             let _ = channel.send(&self.tcp);
         }
     }
@@ -166,7 +167,7 @@ impl TlsStream {
         }
     }
 
-    /// The state of the ciphers. After a panic with it in hand the socket is a broken one, and nothing else is.
+    /// Locks the cipher state. After a panic with the lock held, this socket is broken; others are not.
     fn channel(&self) -> io::Result<MutexGuard<'_, Channel>> {
         let channel = self.channel.lock();
         channel.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
@@ -179,19 +180,19 @@ impl fmt::Debug for TlsStream {
     }
 }
 
-/// The ciphers, and the bytes on both sides of them.
+/// The cipher state, and the bytes on both sides of it.
 struct Channel {
     tls: UnbufferedServerConnection,
-    /// What came from the client: a part of a record, mostly nothing.
+    /// Encrypted bytes from the client: a part of a record, usually none.
     incoming: Vec<u8>,
-    /// What it says, and how much of that was read.
+    /// Decrypted bytes, and how many of them were read.
     opened: Vec<u8>,
     read: usize,
-    /// What is encrypted and not with the kernel yet: one record at most, or an answer of TLS itself.
+    /// Encrypted bytes that the kernel has not taken: at most one record, or a message of TLS itself.
     outgoing: Vec<u8>,
-    /// How many bytes of the next write are in it already.
+    /// The number of bytes of the next write that `outgoing` already contains.
     owed: usize,
-    /// Nothing comes any more.
+    /// Whether the client has ended its side.
     is_ended: bool,
 }
 
@@ -208,7 +209,7 @@ impl Channel {
         })
     }
 
-    /// Reads once, and takes in what came.
+    /// Reads once from the socket and decrypts.
     fn receive(&mut self, tcp: &TcpStream) -> io::Result<()> {
         let filled = self.incoming.len();
         let room = TLS_READ_BYTES.min(TLS_INCOMING_BYTES_MAX - filled);
@@ -228,16 +229,16 @@ impl Channel {
         if self.incoming.is_empty() {
             self.incoming = Vec::new();
         }
-        // An alert, an answer to a change of keys: what the socket does not take goes before the next write.
+        // Sends alerts and key updates of TLS itself. The next write sends what the socket does not take.
         match self.send(tcp) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => taken.and(Err(error)),
             Ok(()) | Err(_) => taken,
         }
     }
 
-    /// Has rustls take in what came, and keeps what it makes of it.
+    /// Decrypts the incoming bytes with rustls.
     ///
-    /// It is shown the same bytes until it has done with them: it remembers where in them it stands.
+    /// Passes the same bytes to rustls until it has processed them, because rustls remembers its place in them.
     fn take_in(&mut self) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.incoming);
         let mut begin = 0;
@@ -248,7 +249,7 @@ impl Channel {
             match next {
                 Ok(Next::More) => {}
                 Ok(Next::Nothing) => break,
-                // Once more, for the alert that says why.
+                // One more step produces the alert with the reason.
                 Err(error) if failure.is_none() => failure = Some(error),
                 Err(_) => break,
             }
@@ -264,7 +265,7 @@ impl Channel {
         }
     }
 
-    /// One step of rustls: how many bytes it has done with, and whether there is more to do.
+    /// Runs one step of rustls. Returns the number of processed bytes, and whether another step is due.
     fn step(&mut self, incoming: &mut [u8]) -> (usize, Result<Next, rustls::Error>) {
         let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(incoming);
         let state = match state {
@@ -294,7 +295,7 @@ impl Channel {
                 };
                 append(&mut self.outgoing, 0, encode).map(|()| Next::More)
             }
-            // It is in `outgoing`, in its order: that is as good as sent.
+            // The bytes are in `outgoing`, in order, so they count as sent.
             ConnectionState::TransmitTlsData(sent) => {
                 sent.done();
                 Ok(Next::More)
@@ -303,7 +304,7 @@ impl Channel {
                 self.is_ended = true;
                 Ok(Next::Nothing)
             }
-            // It waits for either side. Early data is never offered.
+            // rustls waits for the client or for the caller. The server never offers early data.
             ConnectionState::BlockedHandshake
             | ConnectionState::WriteTraffic(_)
             | ConnectionState::ReadEarlyData(_)
@@ -314,7 +315,7 @@ impl Channel {
 
     /// Encrypts a record.
     fn seal(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // What TLS has to say by itself goes first.
+        // Messages of TLS itself go first.
         self.take_in()?;
         let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.incoming);
         let Ok(ConnectionState::WriteTraffic(mut writer)) = state else {
@@ -327,26 +328,26 @@ impl Channel {
         .map_err(io::Error::other)
     }
 
-    /// Encrypts the end, where there is a stream to end.
+    /// Encrypts the close alert, if the handshake is complete.
     fn close(&mut self) {
         if !self.is_open() || self.take_in().is_err() {
             return;
         }
         let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.incoming);
         if let Ok(ConnectionState::WriteTraffic(mut writer)) = state {
-            // Where the ciphers are exhausted there is no end to send.
+            // Exhausted ciphers cannot encrypt the alert.
             let _ = append(&mut self.outgoing, RECORD_OVERHEAD, |room| {
                 writer.queue_close_notify(room).map_err(size_wanted)
             });
         }
     }
 
-    /// Sends what is encrypted, all of it or until the socket is full.
+    /// Sends the encrypted bytes until the socket is full.
     fn send(&mut self, tcp: &TcpStream) -> io::Result<()> {
         let mut sent = 0;
         let outcome = loop {
             if sent == self.outgoing.len() {
-                // Kept by nobody: of idle viewers there are many.
+                // Frees the memory: most viewers are idle.
                 self.outgoing = Vec::new();
                 return Ok(());
             }
@@ -359,7 +360,7 @@ impl Channel {
         outcome
     }
 
-    /// Gives what was read to the reader; whether there was something.
+    /// Copies decrypted bytes to the reader. Returns false if there are none.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let rest = &self.opened[self.read..];
         let count = rest.len().min(buffer.remaining());
@@ -377,16 +378,16 @@ impl Channel {
     }
 }
 
-/// Whether rustls has more to do with what it was shown.
+/// Whether rustls needs another step.
 enum Next {
     More,
     Nothing,
 }
 
-/// Bytes that a record has around what it carries: header, nonce, type and tag; and a change of keys before it.
+/// The bytes of a record beside its content: header, nonce, type and tag, and a key update before it.
 const RECORD_OVERHEAD: usize = 64;
 
-/// Has something written behind what is there, with as much room as it turns out to want.
+/// Appends to a buffer with a function that may ask for more room.
 fn append(
     out: &mut Vec<u8>,
     mut room: usize,
