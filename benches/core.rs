@@ -21,7 +21,7 @@ use usher_core::auth::signing::SigningKey;
 use usher_core::auth::verifier::{Verifier, VerifierKeys};
 use usher_core::protocol::id::{Seq, SessionId, VotingId};
 use usher_core::protocol::notify::{Notice, parse_notice};
-use usher_core::protocol::server::Can;
+use usher_core::protocol::server::{Can, Frames};
 use usher_core::protocol::{client, server};
 use usher_core::relay::PeerId;
 use usher_core::relay::delivery::{Attached, Position, Sink};
@@ -66,7 +66,7 @@ fn encode(criterion: &mut Criterion) {
             .collect();
         group.throughput(Throughput::Elements(count));
         group.bench_function(format!("{count} events"), |bench| {
-            bench.iter(|| server::events(SESSION, black_box(&events).iter()));
+            bench.iter(|| server::events(SESSION, Seq(0), black_box(&events).iter()));
         });
     }
     group.finish();
@@ -207,9 +207,9 @@ struct Counted {
 }
 
 impl Sink for Counted {
-    fn offer(&mut self, _peer: PeerId, bytes: &Bytes) -> bool {
+    fn offer(&mut self, _peer: PeerId, frames: &Frames) -> bool {
         self.offers += 1;
-        black_box(bytes);
+        black_box(frames);
         true
     }
 }

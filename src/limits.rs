@@ -162,16 +162,12 @@ pub(crate) const SEARCH_CHARS_MAX: usize = 100;
 /// Bans in the response to one call, the newest first: as many as a moderator reads.
 pub(crate) const CALL_BANS_MAX: i32 = 100;
 
-/// File descriptors of an event stream: the client's socket, and both ends of the pair between the stream and its
-/// connection. A connection permit stands for one file descriptor.
-pub(crate) const FILES_PER_STREAM: u32 = 3;
-
-/// Bytes that wait between a connection and its event stream, as the kernel counts them: a page of chat, and what a
-/// slow reader's full socket may hold.
+/// Bytes of an event stream that wait until its client reads: a page of chat, and what a slow reader's full socket may
+/// hold.
 pub(crate) const STREAM_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Bytes that an event stream reads at a time.
-pub(crate) const STREAM_READ_BYTES: usize = 8 * 1024;
+/// Bytes that a waiting piece of an event stream counts for beside its own. This bounds the number of pieces to 1,024.
+pub(crate) const STREAM_PIECE_BYTES: usize = 64;
 
 /// When a client reconnects after its event stream ended without a reason, in milliseconds. Each client gets another
 /// value, so that they do not reconnect together.
@@ -225,8 +221,8 @@ pub(crate) const ACCESS_CHECK_QUEUE_LEN: usize = 4_096;
 
 // ---- Fan-out ----
 
-/// Compressed frames that a fan-out loop keeps for reuse: the events, a tally with and without hidden counts, and a
-/// backlog for reconnecting clients.
+/// Compressed frames and events of streams that a fan-out loop keeps for reuse: the events, a tally with and without
+/// hidden counts, and a backlog for reconnecting clients.
 pub(crate) const PACKED_FORMS_MAX: usize = 4;
 
 /// Events in one page of the log for a subscriber that is behind. The database needs about 3 µs per event, so a page

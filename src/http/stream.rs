@@ -1,31 +1,22 @@
 //! Server-Sent Events: a session's frames for clients that can only listen.
 //!
 //! ```text
-//! fan-out loop ⇄ connection ─► socket pair ─► EventStream ─► body of the answer
+//! fan-out loop ⇄ connection ─► StreamWriter ─► StreamBody ─► body of the answer
 //! ```
 //!
-//! To the rest of the gateway a stream is a socket like any other: a connection with its peer, fed by the fan-out, caught
-//! up from the log, closed when it is too slow. Its client is [`EventStream`], at the other end of a socket pair: it sends
-//! the one `subscribe`, answers pings while the true client reads, and translates. A pair of the kernel's and not a channel
-//! of ours, since it is bounded, and full, in just the way that a client's own socket is. It costs two more files, so a
-//! stream takes three seats.
+//! To the rest of the gateway a stream is a client like any other: a connection with its peer, fed by the fan-out loop,
+//! caught up from the log, closed if it is too slow. Only the form of its frames differs, and where they go.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use hyper::Method;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use serde_json::json;
-use socket2::SockRef;
-use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -33,20 +24,16 @@ use crate::http::log::admit;
 use crate::http::openapi::Reading;
 use crate::http::request::{Caller, Id, QueryParams, Refused, parse_seq};
 use crate::http::state::Api;
-use crate::limits::{
-    FILES_PER_STREAM, QUERY_TIMEOUT, STREAM_BUFFER_BYTES, STREAM_READ_BYTES, STREAM_RETURN_MS,
-};
-use crate::net::accept::handshake_auth::{self, ConnectionPermits};
-use crate::net::accept::{Stay, handshake};
-use crate::net::connection::Upgraded;
+use crate::limits::{QUERY_TIMEOUT, STREAM_RETURN_MS};
+use crate::net::accept::{Stay, handshake, handshake_auth};
+use crate::net::connection::{Client, EventStream};
 use crate::net::random_below;
-use crate::net::socket::Socket;
+use crate::net::socket::outbound_io;
 use usher_core::limits::{HISTORY_DEFAULT, HISTORY_MAX};
+use usher_core::protocol::client::{ResumePoint, Subscribe};
 use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::sse::{
-    self, CLIENT_PONG, FrameReader, Ids, LastEventId, ReadFrame, StreamEvent, Translator,
-};
+use usher_core::protocol::sse::{self, Encoder, Ids, LastEventId};
 
 /// Where to begin.
 #[derive(Debug, utoipa::IntoParams)]
@@ -132,43 +119,39 @@ pub(crate) async fn stream(
         admit(&api.connections.queries, session, &caller.identity).await?;
         return Ok(answer(Body::empty()));
     }
-    let permits = handshake_auth::permits(&api.handshake, &caller.client, FILES_PER_STREAM);
+    let permits = handshake_auth::permits(&api.handshake, &caller.client);
     let permits = permits.map_err(|(_, refusal)| refusal)?;
-    let pair = UnixStream::pair().and_then(|(ours, theirs)| {
-        // The kernel doubles it, and takes what it needs itself from that.
-        SockRef::from(&ours).set_send_buffer_size(STREAM_BUFFER_BYTES / 2)?;
-        Ok((ours, theirs))
+    let (writer, body) = outbound_io::stream(permits);
+    let (begun, begins) = oneshot::channel();
+    let client = Client::Stream(EventStream {
+        writer,
+        encoder: Encoder::new(query.ids),
+        subscribe: query.subscribe(session),
+        begun,
     });
-    let (ours, theirs) = pair.map_err(|_| Refusal::unavailable())?;
-    let subscribe = query.subscribe(session);
-    let identity = Some(Arc::clone(&caller.identity));
     let over = CancellationToken::new();
     // Dropped with the connection, whatever happens to it.
     let ending = over.clone().drop_guard();
-    let serving = {
-        let connections = Arc::clone(&api.connections);
-        async move {
-            let socket = Upgraded {
-                socket: Socket::Pair(ours),
-                read: subscribe,
-                is_compressed: false,
-            };
-            handshake::serve(connections, socket, identity).await;
-            drop(ending);
+    let connections = Arc::clone(&api.connections);
+    let serving = handshake::serve(connections, client, Some(caller.identity));
+    api.connections.shutdown.tasks.spawn(async move {
+        serving.await;
+        drop(ending);
+    });
+    match timeout(QUERY_TIMEOUT, begins).await {
+        Ok(Ok(begins)) => begins?,
+        Ok(Err(_)) => {
+            let message = "the stream could not begin, try again";
+            return Err(Refusal::new(RefusalCode::Unavailable, message).into());
         }
-    };
-    api.connections.shutdown.tasks.spawn(serving);
-    let mut stream = EventStream::new(theirs, permits, Translator::new(query.ids));
-    let first = match timeout(QUERY_TIMEOUT, stream.first()).await {
-        Ok(first) => first?,
         Err(_) => return Err(Refusal::unavailable().into()),
-    };
+    }
     stay.until(over);
     let retry = sse::retry(
         STREAM_RETURN_MS.start + random_below(STREAM_RETURN_MS.end - STREAM_RETURN_MS.start),
     );
-    let start = futures::stream::iter([Ok(retry), Ok(first)]);
-    Ok(answer(Body::from_stream(start.chain(stream))))
+    let start = futures::stream::iter([Ok(retry)]);
+    Ok(answer(Body::from_stream(start.chain(body))))
 }
 
 fn answer(body: Body) -> Response {
@@ -190,107 +173,16 @@ fn answer(body: Body) -> Response {
 }
 
 impl StreamQuery {
-    /// The frame that asks for it, as bytes from a client.
-    fn subscribe(&self, session: SessionId) -> Vec<u8> {
-        let mut frame = json!({ "type": "subscribe", "session": session });
-        match self.after {
-            Some(seq) => frame["resume"] = json!({ "seq": seq, "epoch": self.epoch }),
-            None => frame["history"] = self.history.into(),
+    fn subscribe(self, session: SessionId) -> Subscribe {
+        let epoch = self.epoch;
+        Subscribe {
+            session,
+            history: self.history,
+            resume: self.after.map(|seq| ResumePoint {
+                seq,
+                epoch,
+                token: None,
+            }),
         }
-        sse::client_text(&frame.to_string())
-    }
-}
-
-/// The client's end of the pair, as the body of an answer.
-#[derive(Debug)]
-struct EventStream {
-    socket: UnixStream,
-    frames: FrameReader,
-    translator: Translator,
-    is_over: bool,
-    _seats: ConnectionPermits,
-}
-
-impl EventStream {
-    fn new(socket: UnixStream, permits: ConnectionPermits, translator: Translator) -> Self {
-        Self {
-            socket,
-            frames: FrameReader::default(),
-            translator,
-            is_over: false,
-            _seats: permits,
-        }
-    }
-
-    /// The first event, or why there is none.
-    async fn first(&mut self) -> Result<Bytes, Refusal> {
-        match futures::future::poll_fn(|cx| self.poll_event(cx)).await {
-            Ok(Some(StreamEvent::Refused { refusal, .. })) => Err(refusal),
-            Ok(Some(StreamEvent::Send(event))) => Ok(event),
-            Ok(Some(StreamEvent::Nothing) | None) | Err(_) => Err(Refusal::new(
-                RefusalCode::Unavailable,
-                "the stream could not begin, try again",
-            )),
-        }
-    }
-
-    /// The next event that means something; `None` at the end.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<StreamEvent>>> {
-        loop {
-            while let Some(frame) = self.frames.next_frame() {
-                match frame {
-                    ReadFrame::Text(text) => {
-                        let event = self.translator.event(&text);
-                        if event != StreamEvent::Nothing {
-                            return Poll::Ready(Ok(Some(event)));
-                        }
-                    }
-                    ReadFrame::Ping => {
-                        // Where the connection does not read, it takes the reading of this end for a sign of life.
-                        let _ = self.socket.try_write(&CLIENT_PONG);
-                        return Poll::Ready(Ok(Some(StreamEvent::Send(sse::comment()))));
-                    }
-                    ReadFrame::Close => self.is_over = true,
-                    ReadFrame::Other => {}
-                }
-            }
-            if self.is_over {
-                return Poll::Ready(Ok(None));
-            }
-            ready!(self.socket.poll_read_ready(cx))?;
-            let mut bytes = [0; STREAM_READ_BYTES];
-            match self.socket.try_read(&mut bytes) {
-                Ok(0) => self.is_over = true,
-                Ok(count) => self.frames.extend(&bytes[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl Stream for EventStream {
-    type Item = io::Result<Bytes>;
-
-    /// Everything that waits, as one piece.
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut piece = BytesMut::new();
-        while piece.len() < STREAM_READ_BYTES {
-            match self.poll_event(cx) {
-                Poll::Ready(Ok(Some(
-                    StreamEvent::Send(event) | StreamEvent::Refused { event, .. },
-                ))) => {
-                    piece.extend_from_slice(&event);
-                }
-                Poll::Ready(Ok(Some(StreamEvent::Nothing))) => {}
-                Poll::Ready(Ok(None)) if piece.is_empty() => return Poll::Ready(None),
-                Poll::Ready(Err(error)) if piece.is_empty() => {
-                    return Poll::Ready(Some(Err(error)));
-                }
-                Poll::Pending if piece.is_empty() => return Poll::Pending,
-                Poll::Ready(Ok(None) | Err(_)) | Poll::Pending => break,
-            }
-        }
-        Poll::Ready(Some(Ok(piece.freeze())))
     }
 }

@@ -60,7 +60,7 @@ pub(crate) async fn tally(
         if is_unseen { none() } else { refusal }
     })?;
     let frame = tally.frame(admission.access.can.moderate);
-    Ok(reply::data_text(websocket::payload(frame)))
+    Ok(reply::data_text(websocket::payload(&frame.bytes)))
 }
 
 /// Votes, or changes the vote

@@ -304,7 +304,7 @@ async fn a_stream_that_cannot_begin_is_refused_and_not_opened() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.connections_max = 7).await;
+    let gateway = Gateway::start(&db, |config| config.connections_max = 2).await;
     let at = gateway.at;
     refused(at, &path(Uuid::new_v4()), &ben)
         .await
@@ -323,7 +323,7 @@ async fn a_stream_that_cannot_begin_is_refused_and_not_opened() {
         .await
         .is_refusal(403, "banned");
 
-    // Each takes three seats, which are given back.
+    // Each takes one permit, and gives it back.
     let first = Source::open(at, &path(session), None, None).await;
     let _second = Source::open(at, &path(session), None, None).await;
     let answer = get(at, &path(session), &[]).await;

@@ -22,7 +22,7 @@ use crate::http::error_response;
 use crate::metrics::HandshakeRefusal;
 use crate::net::accept::handshake_auth;
 use crate::net::accept::handshake_auth::{ConnectionPermits, HandshakeContext, HandshakeRejection};
-use crate::net::connection::{Connection, ConnectionContext, Upgraded};
+use crate::net::connection::{Client, Connection, ConnectionContext, Upgraded};
 use crate::net::fanout::loops::FanoutCommand;
 use crate::net::socket::Socket;
 use usher_core::auth::identity::Identity;
@@ -109,7 +109,7 @@ async fn admit(
     if let Some(flaw) = flaw(request) {
         return Err((HandshakeRefusal::Malformed, Refusal::bad_request(flaw)));
     }
-    let permits = handshake_auth::permits(context, &client, 1)?;
+    let permits = handshake_auth::permits(context, &client)?;
     Ok((client.identity, permits))
 }
 
@@ -161,19 +161,20 @@ async fn connect(
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(error = with_causes(&error), "upgrade failed"),
     };
-    serve(context, unwrap(upgraded, is_compressed), identity).await;
+    let client = Client::Socket(unwrap(upgraded, is_compressed));
+    serve(context, client, identity).await;
     drop(permits);
 }
 
-/// Serves a client over a socket until one of the two leaves.
+/// Serves a client until it or the gateway ends the connection.
 pub(crate) fn serve(
     context: Arc<ConnectionContext>,
-    socket: Upgraded,
+    client: Client,
     identity: Option<Arc<Identity>>,
 ) -> impl Future<Output = ()> + Send {
     let metrics = Arc::clone(&context.metrics);
     // Boxed at once: a future keeps room for what it is given, and for its largest part, all its life.
-    let connecting = Box::pin(Connection::new(context, socket, identity));
+    let connecting = Box::pin(Connection::new(context, client, identity));
     async move {
         let mut connection = Box::new(connecting.await);
         let (peer, fanout) = connection.place();

@@ -94,14 +94,13 @@ pub(crate) async fn authenticate(
     })
 }
 
-/// Gives a visitor that stays its seats: `files` at the node, since a seat stands for an open file, and one at its address.
+/// Gives a client that stays its permits: one at the node and one at its address.
 ///
 /// # Errors
 /// Where the gateway is stopping or full, or the address has all its sockets.
 pub(crate) fn permits(
     context: &HandshakeContext,
     client: &AuthenticatedClient,
-    files: u32,
 ) -> Result<ConnectionPermits, HandshakeRejection> {
     if context.shutdown.has_begun() {
         let refusal = Refusal::unavailable().retry_in(RETRY_NODE);
@@ -113,7 +112,7 @@ pub(crate) fn permits(
             RETRY_ADDRESS,
         ));
     };
-    let Ok(at_node) = Arc::clone(&context.permits).try_acquire_many_owned(files) else {
+    let Ok(at_node) = Arc::clone(&context.permits).try_acquire_owned() else {
         let refusal = Refusal::new(RefusalCode::Unavailable, "this node is full, try again");
         return Err((HandshakeRefusal::Full, refusal.retry_in(RETRY_NODE)));
     };

@@ -1,6 +1,6 @@
-//! The task around one socket: reads it, drives its peer, and does what the peer decides.
+//! The task around one client: reads its socket, drives its peer, and does what the peer decides.
 //!
-//! Writes to the socket only what the fan-out loop could not finish, and the farewell. Takes nothing more from a client
+//! Writes to the client only what the fan-out loop could not finish, and the end. Takes nothing more from a client
 //! that does not take what it is sent: the socket fills, and after [`STALL_MAX`] the client is closed as too slow.
 
 use std::collections::VecDeque;
@@ -27,15 +27,17 @@ use crate::net::queries::Queries;
 use crate::net::random_below;
 use crate::net::shutdown::Shutdown;
 use crate::net::socket::inbound::{Inbound, Incoming};
-use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
+use crate::net::socket::outbound::{ConnectionEvent, Encoding, FrameKind};
+use crate::net::socket::outbound_io::{OutboundIo, StreamWriter};
 use crate::net::socket::socket_limits::SocketLimits;
 use crate::net::socket::{Socket, close};
 use crate::net::writes::Writes;
 use usher_core::auth::identity::Identity;
-use usher_core::protocol::client::{self, DecodeError, FrameId, Request};
+use usher_core::protocol::client::{self, ClientFrame, DecodeError, FrameId, Request, Subscribe};
 use usher_core::protocol::id::UserId;
-use usher_core::protocol::refusal::CloseCode;
-use usher_core::protocol::server;
+use usher_core::protocol::refusal::{CloseCode, Refusal};
+use usher_core::protocol::server::{self, Content, Frames};
+use usher_core::protocol::sse::Encoder;
 use usher_core::relay::PeerId;
 use usher_core::relay::message::{Effect, Query, QueryResult, Write};
 use usher_core::relay::peer::Peer;
@@ -67,8 +69,10 @@ pub(crate) struct Connection {
     context: Arc<ConnectionContext>,
     id: PeerId,
     peer: Peer,
-    socket: Arc<Socket>,
+    io: OutboundIo,
     inbound: Inbound,
+    /// Hears once whether an event stream begins.
+    begun: Option<oneshot::Sender<Result<(), Refusal>>>,
     fanout: mpsc::Sender<FanoutCommand>,
     events: channel::Receiver<ConnectionEvent>,
     answers: FuturesUnordered<BoxFuture<'static, QueryResult>>,
@@ -77,6 +81,26 @@ pub(crate) struct Connection {
     receipts: usize,
     unfinished: Option<Unfinished>,
     limits: SocketLimits,
+}
+
+/// What carries the frames of a client.
+pub(crate) enum Client {
+    /// A socket.
+    Socket(Upgraded),
+    /// An event stream.
+    Stream(EventStream),
+}
+
+/// An event stream that begins.
+pub(crate) struct EventStream {
+    /// Where its events go.
+    pub(crate) writer: StreamWriter,
+    /// How they are encoded.
+    pub(crate) encoder: Encoder,
+    /// What the client asks for.
+    pub(crate) subscribe: Subscribe,
+    /// Hears whether it begins.
+    pub(crate) begun: oneshot::Sender<Result<(), Refusal>>,
 }
 
 /// A socket on which WebSocket frames follow.
@@ -105,31 +129,46 @@ enum End {
 }
 
 impl Connection {
-    /// A connection over a socket that has just been upgraded, with compression or without.
+    /// A connection with a client that has just come.
     pub(crate) async fn new(
         context: Arc<ConnectionContext>,
-        socket: Upgraded,
+        client: Client,
         identity: Option<Arc<Identity>>,
     ) -> Self {
-        let Upgraded {
-            socket,
-            read,
-            is_compressed,
-        } = socket;
         let (id, fanout) = context.loops.assign();
         let (event_sender, events) = channel::channel(NOTE_QUEUE_LEN);
-        let socket = Arc::new(socket);
-        let inbound = Inbound::new(Arc::clone(&socket), read, is_compressed).await;
-        let peer = Peer::new(
-            Arc::clone(&context.rules),
-            identity,
-            Uuid::new_v4(),
-            moment(),
-        );
+        let now = moment();
+        let mut peer = Peer::new(Arc::clone(&context.rules), identity, Uuid::new_v4(), now);
+        let mut begun = None;
+        let (io, inbound, encoding) = match client {
+            Client::Socket(socket) => {
+                let Upgraded {
+                    socket,
+                    read,
+                    is_compressed,
+                } = socket;
+                let socket = Arc::new(socket);
+                let inbound = Inbound::new(Arc::clone(&socket), read, is_compressed).await;
+                let encoding = if is_compressed {
+                    Encoding::Compressed
+                } else {
+                    Encoding::Plain
+                };
+                (OutboundIo::Socket(socket), inbound, encoding)
+            }
+            Client::Stream(stream) => {
+                let frame = ClientFrame::Subscribe(stream.subscribe);
+                peer.on_frame(Ok(Request { id: None, frame }), now);
+                begun = Some(stream.begun);
+                let inbound = Inbound::of_stream(stream.writer.clone());
+                let encoding = Encoding::Events(stream.encoder);
+                (OutboundIo::Stream(stream.writer), inbound, encoding)
+            }
+        };
         let open = FanoutCommand::Open {
             peer: id,
-            socket: Arc::clone(&socket),
-            is_compressed,
+            io: io.clone(),
+            encoding,
             connection_events: event_sender,
         };
         // A loop that is gone closes the other end of the notes, which ends this task.
@@ -139,8 +178,9 @@ impl Connection {
             context,
             id,
             peer,
-            socket,
+            io,
             inbound,
+            begun,
             fanout,
             events,
             answers: FuturesUnordered::new(),
@@ -212,7 +252,7 @@ impl Connection {
                     Some(event) => self.on_note(event),
                     None => Some(End::Close(CloseCode::TooSlow)),
                 },
-                finished = finish(&self.socket, &mut self.unfinished), if self.unfinished.is_some() => {
+                finished = finish(&self.io, &mut self.unfinished), if self.unfinished.is_some() => {
                     Box::pin(self.on_finished(finished)).await
                 }
                 Some(answer) = self.answers.next(), if takes => {
@@ -299,7 +339,8 @@ impl Connection {
             Incoming::Gone => return Some(End::Gone),
         }
         if let Some(reply) = self.inbound.take_reply().await {
-            self.send(reply, FrameKind::Plain).await;
+            let frames = Frames::socket_only(reply);
+            self.send(frames, FrameKind::Plain).await;
         }
         end
     }
@@ -316,6 +357,11 @@ impl Connection {
             .is_some_and(|unfinished| now.at >= unfinished.since + STALL_MAX)
         {
             return Some(End::Close(CloseCode::TooSlow));
+        }
+        if let OutboundIo::Stream(stream) = &self.io
+            && stream.take_progress()
+        {
+            self.peer.on_heard(now);
         }
         self.peer.on_deadline(now);
         None
@@ -366,15 +412,28 @@ impl Connection {
                         .refusals
                         .get_or_create(&refusal.code.into())
                         .inc();
-                    let frame = server::error(id.as_ref(), &refusal);
-                    self.send(frame, FrameKind::Answer).await;
+                    if let Some(begun) = self.begun.take() {
+                        // An event stream has one subscription: without it there is nothing to stream.
+                        let _ = begun.send(Err(refusal));
+                        return Some(End::Gone);
+                    }
+                    let frames = server::error(id.as_ref(), &refusal);
+                    self.send(frames, FrameKind::Answer).await;
                 }
-                Effect::Answer(frame) => self.send(frame, FrameKind::Answer).await,
-                Effect::Send(frame) if frame.len() >= RECEIPT_BYTES_MIN => {
-                    self.receipts += 1;
-                    self.send(frame, FrameKind::Receipted).await;
+                Effect::Answer(frames) => self.send(frames, FrameKind::Answer).await,
+                Effect::Send(frames) => {
+                    let begins = frames.content != Content::SocketOnly;
+                    if let Some(begun) = self.begun.take_if(|_| begins) {
+                        let _ = begun.send(Ok(()));
+                    }
+                    let kind = if frames.bytes.len() >= RECEIPT_BYTES_MIN {
+                        self.receipts += 1;
+                        FrameKind::Receipted
+                    } else {
+                        FrameKind::Plain
+                    };
+                    self.send(frames, kind).await;
                 }
-                Effect::Send(frame) => self.send(frame, FrameKind::Plain).await,
                 // While a socket takes nothing, silence is no sign of death: it is slow.
                 Effect::Close(CloseCode::HeartbeatMissed) if self.unfinished.is_some() => {
                     return Some(End::Close(CloseCode::TooSlow));
@@ -439,9 +498,9 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, frame: Bytes, kind: FrameKind) {
+    async fn send(&mut self, frames: Frames, kind: FrameKind) {
         let peer = self.id;
-        let command = FanoutCommand::Frame { peer, frame, kind };
+        let command = FanoutCommand::Frame { peer, frames, kind };
         let _ = self.fanout.send(command).await;
     }
 
@@ -466,13 +525,18 @@ impl Connection {
         }
         // A loop that is gone has handed nothing over.
         rest.extend(held.await.unwrap_or_default());
+        let OutboundIo::Socket(socket) = &self.io else {
+            // A stream has no pending writes and no close frame.
+            close::write_all(&self.io, rest).await;
+            return;
+        };
         let (peer, answers) = (&mut self.peer, &mut self.answers);
         let metrics = &self.context.metrics;
-        if close::answer_pending(peer, answers, &mut rest, &self.socket, metrics)
+        if close::answer_pending(peer, answers, &mut rest, &self.io, metrics)
             .await
             .is_ok()
         {
-            close::close(code, rest, &self.socket, &mut self.inbound).await;
+            close::close(code, rest, socket, &mut self.inbound).await;
         }
     }
 }
@@ -528,9 +592,9 @@ fn id_of(frame: Result<Request, DecodeError>) -> Option<FrameId> {
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
-async fn finish(socket: &Socket, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
+async fn finish(io: &OutboundIo, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
     match unfinished {
-        Some(unfinished) => close::write_some(socket, &mut unfinished.bytes).await,
+        Some(unfinished) => close::write_some(io, &mut unfinished.bytes).await,
         None => Ok(0),
     }
 }

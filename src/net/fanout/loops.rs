@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::moment;
 use crate::limits::LOOP_SILENCE_MAX;
-use crate::net::socket::Socket;
-use crate::net::socket::outbound::{ConnectionEvent, FrameKind};
+use crate::net::socket::outbound::{ConnectionEvent, Encoding, FrameKind};
+use crate::net::socket::outbound_io::OutboundIo;
 use usher_core::protocol::notify::AccessChange;
+use usher_core::protocol::server::Frames;
 use usher_core::relay::PeerId;
 use usher_core::relay::message::RouterRequest;
 use usher_core::relay::peer_context::Moment;
@@ -29,7 +30,7 @@ pub(crate) enum FanoutCommand {
     /// Sends a frame to one connection.
     Frame {
         peer: PeerId,
-        frame: Bytes,
+        frames: Frames,
         kind: FrameKind,
     },
     /// Requests new counts of every watched poll.
@@ -37,8 +38,8 @@ pub(crate) enum FanoutCommand {
     /// Takes over the write side of a connection.
     Open {
         peer: PeerId,
-        socket: Arc<Socket>,
-        is_compressed: bool,
+        io: OutboundIo,
+        encoding: Encoding,
         connection_events: channel::Sender<ConnectionEvent>,
     },
     /// Passes a peer's request to the router.

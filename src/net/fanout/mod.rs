@@ -23,14 +23,14 @@ use crate::metrics::Metrics;
 use crate::net::answered;
 use crate::net::fanout::loops::{FanoutCommand, Pulse};
 use crate::net::fanout::viewer_counts::ViewerCounts;
-use crate::net::socket::compression_cache::CompressionCache;
+use crate::net::socket::form_cache::FormCache;
 use crate::net::socket::outbound::{ConnectionEvent, Outbound, Written};
 use crate::postgres::listener::ListenEvent;
 use crate::postgres::store::{Store, StoreError};
 use usher_core::limits::TALLIES_READ_MAX;
 use usher_core::protocol::id::{SessionId, VotingId};
 use usher_core::protocol::notify::{AccessChange, Notice};
-use usher_core::protocol::server::ServerFrame;
+use usher_core::protocol::server::{Frames, ServerFrame};
 use usher_core::relay::PeerId;
 use usher_core::relay::access_changes::AccessChanges;
 use usher_core::relay::delivery::{LogPage, Refill, Sink, Turn};
@@ -75,7 +75,7 @@ impl Fanout {
             outbounds: Outbounds {
                 outbounds: FxHashMap::default(),
                 metrics: Arc::clone(&metrics),
-                compression_cache: CompressionCache::default(),
+                forms: FormCache::default(),
                 written: Written::default(),
             },
             revocations: Revocations::default(),
@@ -203,9 +203,9 @@ impl Fanout {
     fn on_command(&mut self, command: FanoutCommand) {
         match command {
             FanoutCommand::Close { peer, held } => self.on_close(peer, held),
-            FanoutCommand::Frame { peer, frame, kind } => {
+            FanoutCommand::Frame { peer, frames, kind } => {
                 if let Some(outbound) = self.outbounds.outbounds.get_mut(&peer) {
-                    outbound.send(frame, kind, &mut self.outbounds.written);
+                    outbound.send(frames, kind, &mut self.outbounds.written);
                 }
             }
             FanoutCommand::Recount => {
@@ -214,11 +214,11 @@ impl Fanout {
             }
             FanoutCommand::Open {
                 peer,
-                socket,
-                is_compressed,
+                io,
+                encoding,
                 connection_events,
             } => {
-                let outbound = Outbound::new(socket, is_compressed, connection_events);
+                let outbound = Outbound::new(io, encoding, connection_events);
                 self.outbounds.outbounds.insert(peer, outbound);
             }
             FanoutCommand::Request { peer, request } => self.on_request(peer, request),
@@ -423,7 +423,7 @@ fn gauge(count: usize) -> i64 {
 struct Outbounds {
     outbounds: FxHashMap<PeerId, Outbound>,
     metrics: Arc<Metrics>,
-    compression_cache: CompressionCache,
+    forms: FormCache,
     written: Written,
 }
 
@@ -448,9 +448,9 @@ impl Outbounds {
 }
 
 impl Sink for Outbounds {
-    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
-        self.outbounds.get_mut(&peer).is_some_and(|outbound| {
-            outbound.offer(bytes, &mut self.compression_cache, &mut self.written)
-        })
+    fn offer(&mut self, peer: PeerId, frames: &Frames) -> bool {
+        self.outbounds
+            .get_mut(&peer)
+            .is_some_and(|outbound| outbound.offer(frames, &mut self.forms, &mut self.written))
     }
 }

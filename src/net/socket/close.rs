@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -16,6 +17,7 @@ use crate::limits::{ANSWERS_TIMEOUT, CLOSE_TIMEOUT};
 use crate::metrics::Metrics;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound::{Inbound, Incoming};
+use crate::net::socket::outbound_io::OutboundIo;
 use usher_core::protocol::refusal::CloseCode;
 use usher_core::protocol::{server, websocket};
 use usher_core::relay::message::{Effect, QueryResult};
@@ -30,7 +32,7 @@ pub(crate) async fn answer_pending(
     peer: &mut Peer,
     answers: &mut FuturesUnordered<BoxFuture<'static, QueryResult>>,
     rest: &mut VecDeque<Bytes>,
-    socket: &Socket,
+    io: &OutboundIo,
     metrics: &Metrics,
 ) -> io::Result<()> {
     rest.extend(frames(peer, metrics));
@@ -39,7 +41,7 @@ pub(crate) async fn answer_pending(
         // Every arm is cancel-safe: an answer is taken only when its arm is, and what was written is counted at once.
         tokio::select! {
             biased;
-            written = write_first(socket, rest), if !rest.is_empty() => written?,
+            written = write_first(io, rest), if !rest.is_empty() => written?,
             Some(answer) = answers.next() => if matches!(answer, QueryResult::Written { .. }) {
                 peer.on_query_result(answer, moment());
                 rest.extend(frames(peer, metrics));
@@ -53,10 +55,10 @@ pub(crate) async fn answer_pending(
 /// The frames that a peer wants sent; nothing else that it wants is done any more.
 fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
     let frame = |effect| match effect {
-        Effect::Answer(frame) | Effect::Send(frame) => Some(frame),
+        Effect::Answer(frames) | Effect::Send(frames) => Some(frames.bytes),
         Effect::Refuse { id, refusal } => {
             metrics.refusals.get_or_create(&refusal.code.into()).inc();
-            Some(server::error(id.as_ref(), &refusal))
+            Some(server::error(id.as_ref(), &refusal).bytes)
         }
         Effect::Began(_)
         | Effect::Close(_)
@@ -72,21 +74,26 @@ fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
 pub async fn close(
     code: CloseCode,
     mut rest: VecDeque<Bytes>,
-    socket: &Socket,
+    socket: &Arc<Socket>,
     inbound: &mut Inbound,
 ) {
     rest.push_back(websocket::close(code));
-    let goodbye = async {
-        while !rest.is_empty() {
-            write_first(socket, &mut rest).await?;
-        }
-        io::Result::Ok(())
-    };
     // To close while the client still sends would reset the connection and take the code with it.
-    if matches!(timeout(CLOSE_TIMEOUT, goodbye).await, Ok(Ok(()))) {
+    if write_all(&OutboundIo::Socket(Arc::clone(socket)), rest).await {
         let _ = timeout(CLOSE_TIMEOUT, answered(socket, inbound)).await;
     }
     socket.close();
+}
+
+/// Writes the rest of what a client is sent, within [`CLOSE_TIMEOUT`]. Returns false if it did not fit.
+pub(crate) async fn write_all(io: &OutboundIo, mut rest: VecDeque<Bytes>) -> bool {
+    let written = async {
+        while !rest.is_empty() {
+            write_first(io, &mut rest).await?;
+        }
+        io::Result::Ok(())
+    };
+    matches!(timeout(CLOSE_TIMEOUT, written).await, Ok(Ok(())))
 }
 
 async fn answered(socket: &Socket, inbound: &mut Inbound) {
@@ -111,12 +118,12 @@ async fn answered(socket: &Socket, inbound: &mut Inbound) {
 }
 
 /// Writes some of the first of the frames. Cancel-safe, as [`write_some`].
-pub(crate) async fn write_first(socket: &Socket, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
+pub(crate) async fn write_first(io: &OutboundIo, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
     let Some(first) = frames.front_mut() else {
         return Ok(());
     };
     if !first.is_empty() {
-        write_some(socket, first).await?;
+        write_some(io, first).await?;
     }
     if first.is_empty() {
         frames.pop_front();
@@ -125,10 +132,10 @@ pub(crate) async fn write_first(socket: &Socket, frames: &mut VecDeque<Bytes>) -
 }
 
 /// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
-pub(crate) async fn write_some(socket: &Socket, bytes: &mut Bytes) -> io::Result<usize> {
+pub(crate) async fn write_some(io: &OutboundIo, bytes: &mut Bytes) -> io::Result<usize> {
     loop {
-        socket.writable().await?;
-        match socket.try_write(bytes) {
+        io.writable().await?;
+        match io.try_write(bytes) {
             Ok(written) => {
                 let _ = bytes.split_to(written);
                 return Ok(written);

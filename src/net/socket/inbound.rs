@@ -15,13 +15,20 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 use crate::limits::READ_BUFFER_BYTES;
 use crate::net::socket::Socket;
 use crate::net::socket::inbound_io::InboundIo;
+use crate::net::socket::outbound_io::StreamWriter;
 use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::refusal::CloseCode;
 
-/// The read side of one socket.
+/// The read side of one client.
 #[derive(Debug)]
-pub struct Inbound {
-    stream: WebSocketStream<InboundIo>,
+pub struct Inbound(Source);
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most connections are sockets")]
+enum Source {
+    Socket(WebSocketStream<InboundIo>),
+    /// The client of an event stream says nothing.
+    Stream(StreamWriter),
 }
 
 /// What came.
@@ -51,50 +58,65 @@ impl Inbound {
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
         let io = InboundIo::new(socket, read, is_compressed);
-        Self {
-            stream: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
-        }
+        let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        Self(Source::Socket(stream))
+    }
+
+    /// Waits for the end of an event stream.
+    pub(crate) fn of_stream(stream: StreamWriter) -> Self {
+        Self(Source::Stream(stream))
     }
 
     /// Waits for the next message. Cancel-safe: what has come of it is kept.
     pub async fn next(&mut self) -> Incoming {
-        match self.stream.next().await {
+        let stream = match &mut self.0 {
+            Source::Socket(stream) => stream,
+            Source::Stream(stream) => {
+                // Boxed, because most connections are sockets and each has room for this future.
+                Box::pin(stream.closed()).await;
+                return Incoming::Gone;
+            }
+        };
+        match stream.next().await {
             Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Binary(bytes))) => Incoming::Binary(bytes),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Control,
             Some(Ok(Message::Close(_))) => Incoming::Goodbye,
-            Some(Err(error)) => self.on_error(&error),
+            Some(Err(error)) => on_error(stream.get_ref(), &error),
             None => Incoming::Gone,
         }
     }
 
     /// What the protocol answers by itself to what was heard last.
     pub async fn take_reply(&mut self) -> Option<Bytes> {
+        let Source::Socket(stream) = &mut self.0 else {
+            return None;
+        };
         // It is in the wire after a flush, which never waits.
-        let _ = self.stream.flush().await;
-        self.stream.get_mut().take_out()
+        let _ = stream.flush().await;
+        stream.get_mut().take_out()
     }
+}
 
-    fn on_error(&self, error: &Error) -> Incoming {
-        if let Some(code) = self.stream.get_ref().breach() {
-            return Incoming::Breach(code);
+fn on_error(io: &InboundIo, error: &Error) -> Incoming {
+    if let Some(code) = io.breach() {
+        return Incoming::Breach(code);
+    }
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            Incoming::Breach(CloseCode::TooBig)
         }
-        match error {
-            Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-                Incoming::Breach(CloseCode::TooBig)
-            }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
-            Error::Protocol(_) | Error::AttackAttempt => Incoming::Breach(CloseCode::ProtocolError),
-            Error::Utf8(_) => Incoming::Breach(CloseCode::InvalidText),
-            Error::AlreadyClosed
-            | Error::Capacity(CapacityError::TooManyHeaders)
-            | Error::ConnectionClosed
-            | Error::Http(_)
-            | Error::HttpFormat(_)
-            | Error::Io(_)
-            | Error::Tls(_)
-            | Error::Url(_)
-            | Error::WriteBufferFull(_) => Incoming::Gone,
-        }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
+        Error::Protocol(_) | Error::AttackAttempt => Incoming::Breach(CloseCode::ProtocolError),
+        Error::Utf8(_) => Incoming::Breach(CloseCode::InvalidText),
+        Error::AlreadyClosed
+        | Error::Capacity(CapacityError::TooManyHeaders)
+        | Error::ConnectionClosed
+        | Error::Http(_)
+        | Error::HttpFormat(_)
+        | Error::Io(_)
+        | Error::Tls(_)
+        | Error::Url(_)
+        | Error::WriteBufferFull(_) => Incoming::Gone,
     }
 }

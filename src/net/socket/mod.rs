@@ -10,10 +10,11 @@
 //! - One writes at a time, and one reads; [`line`](mod@crate::net::socket::outbound) says who.
 
 pub mod close;
-pub(crate) mod compression_cache;
+pub(crate) mod form_cache;
 pub mod inbound;
 pub(crate) mod inbound_io;
 pub(crate) mod outbound;
+pub(crate) mod outbound_io;
 pub(crate) mod socket_limits;
 pub mod tls_stream;
 
@@ -23,7 +24,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use crate::net::socket::tls_stream::TlsStream;
 
@@ -34,8 +35,6 @@ pub enum Socket {
     Plain(TcpStream),
     /// TLS over it. Boxed: it is the rarer and the larger.
     TlsStream(Box<TlsStream>),
-    /// One end of a pair, whose other end translates for a client of another kind.
-    Pair(UnixStream),
 }
 
 impl Socket {
@@ -47,7 +46,6 @@ impl Socket {
         match self {
             Self::Plain(tcp) => tcp.try_write(bytes),
             Self::TlsStream(secure) => secure.try_write(bytes),
-            Self::Pair(pair) => pair.try_write(bytes),
         }
     }
 
@@ -60,7 +58,6 @@ impl Socket {
         poll_fn(|cx| match self {
             Self::Plain(tcp) => tcp.poll_write_ready(cx),
             Self::TlsStream(secure) => secure.poll_writable(cx),
-            Self::Pair(pair) => pair.poll_write_ready(cx),
         })
         .await
     }
@@ -72,46 +69,26 @@ impl Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(tcp) => poll_read_ready(
-                cx,
-                buffer,
-                |cx| tcp.poll_read_ready(cx),
-                |into| tcp.try_read(into),
-            ),
+            Self::Plain(tcp) => loop {
+                ready!(tcp.poll_read_ready(cx))?;
+                match tcp.try_read(buffer.initialize_unfilled()) {
+                    Ok(count) => {
+                        buffer.advance(count);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            },
             Self::TlsStream(secure) => secure.poll_read(cx, buffer),
-            Self::Pair(pair) => poll_read_ready(
-                cx,
-                buffer,
-                |cx| pair.poll_read_ready(cx),
-                |into| pair.try_read(into),
-            ),
         }
     }
 
     /// Says that nothing follows, where the carrier has a word for it.
     pub(crate) fn close(&self) {
         match self {
-            Self::Plain(_) | Self::Pair(_) => {}
+            Self::Plain(_) => {}
             Self::TlsStream(secure) => secure.close(),
-        }
-    }
-}
-
-fn poll_read_ready(
-    cx: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-    poll_ready: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
-    try_read: impl Fn(&mut [u8]) -> io::Result<usize>,
-) -> Poll<io::Result<()>> {
-    loop {
-        ready!(poll_ready(cx))?;
-        match try_read(buffer.initialize_unfilled()) {
-            Ok(count) => {
-                buffer.advance(count);
-                return Poll::Ready(Ok(()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
@@ -136,7 +113,6 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::TlsStream(secure) => secure.poll_write(cx, bytes),
-            Self::Pair(pair) => Pin::new(pair).poll_write(cx, bytes),
         }
     }
 
@@ -151,7 +127,6 @@ impl AsyncWrite for Socket {
                 let first = buffers.iter().find(|buffer| !buffer.is_empty());
                 secure.poll_write(cx, first.map_or(&[], |buffer| buffer))
             }
-            Self::Pair(pair) => Pin::new(pair).poll_write_vectored(cx, buffers),
         }
     }
 
@@ -159,7 +134,6 @@ impl AsyncWrite for Socket {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             Self::TlsStream(_) => false,
-            Self::Pair(pair) => pair.is_write_vectored(),
         }
     }
 
@@ -167,7 +141,6 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::TlsStream(secure) => secure.poll_flush(cx),
-            Self::Pair(pair) => Pin::new(pair).poll_flush(cx),
         }
     }
 
@@ -175,7 +148,6 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::TlsStream(secure) => secure.poll_shutdown(cx),
-            Self::Pair(pair) => Pin::new(pair).poll_shutdown(cx),
         }
     }
 }

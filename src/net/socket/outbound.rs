@@ -9,14 +9,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::channel::mpsc as channel;
 
 use crate::limits::{HELD_BYTES_MAX, LATE_ANSWERS_MAX};
-use crate::net::socket::Socket;
-use crate::net::socket::compression_cache::CompressionCache;
+use crate::net::socket::form_cache::FormCache;
+use crate::net::socket::outbound_io::OutboundIo;
+use usher_core::protocol::server::Frames;
+use usher_core::protocol::sse::Encoder;
 use usher_core::relay::message::RouterReply;
 
 /// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
@@ -55,12 +56,22 @@ pub(crate) struct Written {
     pub(crate) stalls: u64,
 }
 
+/// The form in which a client gets frames.
+#[derive(Debug)]
+pub(crate) enum Encoding {
+    /// WebSocket frames.
+    Plain,
+    /// WebSocket frames, compressed if other clients get them too.
+    Compressed,
+    /// Events of a stream.
+    Events(Encoder),
+}
+
 /// The write side of one connection.
 #[derive(Debug)]
 pub(crate) struct Outbound {
-    socket: Arc<Socket>,
-    /// Whether it is given shared frames in their compressed form.
-    is_compressed: bool,
+    io: OutboundIo,
+    encoding: Encoding,
     /// `None` once the connection is given up: its task sees the other end close.
     events: Option<channel::Sender<ConnectionEvent>>,
     stalled: Option<HeldFrames>,
@@ -83,23 +94,31 @@ impl HeldFrames {
 }
 
 impl Outbound {
-    /// The write side of a socket whose connection hears by `events`.
+    /// The write side of a client whose connection hears by `events`.
     #[must_use]
     pub(crate) fn new(
-        socket: Arc<Socket>,
-        is_compressed: bool,
+        io: OutboundIo,
+        encoding: Encoding,
         events: channel::Sender<ConnectionEvent>,
     ) -> Self {
         Self {
-            socket,
-            is_compressed,
+            io,
+            encoding,
             events: Some(events),
             stalled: None,
         }
     }
 
-    /// Sends a frame that is for this connection alone, with a receipt if one is wanted.
-    pub(crate) fn send(&mut self, frame: Bytes, kind: FrameKind, written: &mut Written) {
+    /// Sends frames that are for this connection alone, with a receipt if one is wanted.
+    pub(crate) fn send(&mut self, frames: Frames, kind: FrameKind, written: &mut Written) {
+        let bytes = match &mut self.encoding {
+            Encoding::Plain | Encoding::Compressed => frames.bytes,
+            Encoding::Events(encoder) => encoder.encode(&frames),
+        };
+        self.send_bytes(bytes, kind, written);
+    }
+
+    fn send_bytes(&mut self, frame: Bytes, kind: FrameKind, written: &mut Written) {
         let is_given_up = self.events.is_none();
         if let Some(held) = &mut self.stalled {
             if !is_given_up {
@@ -129,17 +148,17 @@ impl Outbound {
     /// Offers what many are sent. False where the line is stalled.
     pub(crate) fn offer(
         &mut self,
-        chunk: &Bytes,
-        compression_cache: &mut CompressionCache,
+        frames: &Frames,
+        forms: &mut FormCache,
         written: &mut Written,
     ) -> bool {
         if self.stalled.is_some() || self.events.is_none() {
             return false;
         }
-        if self.is_compressed {
-            self.write(&compression_cache.form(chunk), written);
-        } else {
-            self.write(chunk, written);
+        match &self.encoding {
+            Encoding::Plain => self.write(&frames.bytes, written),
+            Encoding::Compressed => self.write(&forms.compressed(&frames.bytes), written),
+            Encoding::Events(encoder) => self.write(&forms.events(frames, encoder), written),
         }
         written.chunks += 1;
         true
@@ -156,7 +175,7 @@ impl Outbound {
         for (frame, kind) in held.frames {
             match &mut self.stalled {
                 Some(behind) => behind.push(frame, kind),
-                None => self.send(frame, kind, written),
+                None => self.send_bytes(frame, kind, written),
             }
         }
         self.stalled.is_none() && self.events.is_some()
@@ -190,7 +209,7 @@ impl Outbound {
         if bytes.is_empty() {
             return;
         }
-        let count = match self.socket.try_write(bytes) {
+        let count = match self.io.try_write(bytes) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -217,10 +236,15 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net;
+    use std::sync::Arc;
+
     use futures::StreamExt as _;
-    use tokio::net::UnixStream;
+    use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
+    use crate::net::socket::Socket;
 
     #[tokio::test]
     async fn a_line_that_holds_too_much_keeps_the_answers_for_the_close() {
@@ -239,7 +263,7 @@ mod tests {
         }
         assert!(!outbound.on_writable(&mut written));
         let held = outbound.close();
-        assert_eq!(held[..3], [first, large, late]);
+        assert_eq!(held[..3], [first, large, late].map(|frame| frame.bytes));
         assert_eq!(held.len(), 2 + LATE_ANSWERS_MAX);
     }
 
@@ -259,7 +283,7 @@ mod tests {
         assert!(events.next().await.is_none(), "it is given up");
         let mut sent = read(&theirs, written.bytes).await;
         sent.extend(outbound.close().concat());
-        assert_eq!(sent, [&large[..], &answer[..]].concat());
+        assert_eq!(sent, [&large.bytes[..], &answer.bytes[..]].concat());
     }
 
     #[tokio::test]
@@ -271,7 +295,7 @@ mod tests {
         outbound.send(frame(b'2', 10), FrameKind::Receipted, &mut written);
         assert_eq!(written.bytes, 0);
         read(&theirs, taken).await;
-        outbound.socket.writable().await.expect("writable");
+        outbound.io.writable().await.expect("writable");
         assert!(outbound.on_writable(&mut written));
         assert!(matches!(
             events.next().await,
@@ -282,10 +306,16 @@ mod tests {
     }
 
     fn outbound(events: usize) -> (Outbound, channel::Receiver<ConnectionEvent>, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (ours, theirs) = net::UnixStream::pair().expect("a pair");
+        for end in [&ours, &theirs] {
+            end.set_nonblocking(true).expect("a socket");
+        }
+        // A pair writes as TCP does, and needs no port.
+        let ours = TcpStream::from_std(OwnedFd::from(ours).into()).expect("a socket");
+        let theirs = UnixStream::from_std(theirs).expect("a socket");
         let (sender, events) = channel::channel(events);
-        let outbound = Outbound::new(Arc::new(Socket::Pair(ours)), false, sender);
-        (outbound, events, theirs)
+        let io = OutboundIo::Socket(Arc::new(Socket::Plain(ours)));
+        (Outbound::new(io, Encoding::Plain, sender), events, theirs)
     }
 
     /// Sends until the socket takes no more; says how much it took.
@@ -311,7 +341,7 @@ mod tests {
         sent
     }
 
-    fn frame(letter: u8, length: usize) -> Bytes {
-        vec![letter; length].into()
+    fn frame(letter: u8, length: usize) -> Frames {
+        Frames::socket_only(vec![letter; length].into())
     }
 }

@@ -1,5 +1,7 @@
 //! Encodes the gateway's frames as their final bytes, WebSocket header included.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -11,6 +13,59 @@ use crate::protocol::client::FrameId;
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use crate::protocol::websocket;
+
+/// Encoded frames, with what an event stream needs to know of them.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// WebSocket frames, headers included.
+    pub bytes: Bytes,
+    /// What they hold.
+    pub content: Content,
+}
+
+/// What frames hold, as far as an event stream needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Frames of events, each with the newest number in it.
+    Events(Vec<Seq>),
+    /// A sign of life.
+    Ping,
+    /// The client reconnects after so many milliseconds.
+    Reconnect(u64),
+    /// A frame without a meaning for a client that can only listen.
+    SocketOnly,
+    /// The numbers that follow begin after this one, in this epoch.
+    Start(Seq, Arc<str>),
+    /// Any other frame.
+    State,
+}
+
+impl Frames {
+    /// Returns a frame that event streams leave out.
+    #[must_use]
+    pub fn socket_only(bytes: Bytes) -> Self {
+        let content = Content::SocketOnly;
+        Self { bytes, content }
+    }
+
+    /// Returns a frame of state with JSON text.
+    #[must_use]
+    pub(crate) fn state(json: &str) -> Self {
+        Self {
+            bytes: websocket::text(json),
+            content: Content::State,
+        }
+    }
+
+    /// Returns a ping.
+    #[must_use]
+    pub(crate) fn ping() -> Self {
+        Self {
+            bytes: websocket::ping(),
+            content: Content::Ping,
+        }
+    }
+}
 
 /// All frames except `events`, which [`events`] assembles from the database's JSON.
 #[derive(Debug, Serialize)]
@@ -194,14 +249,31 @@ impl ServerFrame<'_> {
 
     /// Returns the frame as it is sent.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
-        websocket::text(&self.json())
+    pub fn encode(&self) -> Frames {
+        let content = match self {
+            Self::Ack { .. }
+            | Self::Authenticated { .. }
+            | Self::Pong { .. }
+            | Self::ResumeToken { .. }
+            | Self::Welcome { .. } => Content::SocketOnly,
+            Self::Reconnect { after_ms, .. } => Content::Reconnect(*after_ms),
+            Self::Reset(reset) => Content::Start(reset.seq, reset.epoch.into()),
+            Self::Subscribed(subscribed) => Content::Start(subscribed.seq, subscribed.epoch.into()),
+            Self::Access { .. }
+            | Self::Error { .. }
+            | Self::Mine { .. }
+            | Self::TokenExpiring { .. }
+            | Self::Unsubscribed { .. }
+            | Self::Viewers { .. } => Content::State,
+        };
+        let bytes = websocket::text(&self.json());
+        Frames { bytes, content }
     }
 }
 
 /// Returns the `unsubscribed` frame for a client whose access was withdrawn.
 #[must_use]
-pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
+pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Frames {
     let reason = if code == RefusalCode::Banned {
         "banned"
     } else {
@@ -217,7 +289,7 @@ pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Bytes {
 
 /// Returns the answer to a refused frame.
 #[must_use]
-pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Bytes {
+pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Frames {
     ServerFrame::Error {
         id,
         code: refusal.code.as_str(),
@@ -228,25 +300,37 @@ pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Bytes {
     .encode()
 }
 
-/// Returns one session's consecutive events as `events` frames. Each frame has as many events as fit into
+/// Returns the consecutive events of one session after a number as `events` frames. Each frame has as many as fit into
 /// [`EVENTS_FRAME_BYTES_MAX`], and at least one.
-pub fn events<'a>(session: SessionId, events: impl Iterator<Item = &'a Bytes>) -> Bytes {
+pub fn events<'a>(
+    session: SessionId,
+    after: Seq,
+    events: impl Iterator<Item = &'a Bytes>,
+) -> Frames {
     let mut out = BytesMut::new();
+    let mut newest = Vec::new();
+    let mut seq = after;
     let mut frame: Vec<&Bytes> = Vec::new();
     let mut frame_bytes = 0;
     for event in events {
         if !frame.is_empty() && frame_bytes + event.len() > EVENTS_FRAME_BYTES_MAX {
             put_events_frame(&mut out, session, &frame);
+            newest.push(seq);
             frame.clear();
             frame_bytes = 0;
         }
         frame_bytes += event.len() + 1;
         frame.push(event);
+        seq = seq.next();
     }
     if !frame.is_empty() {
         put_events_frame(&mut out, session, &frame);
+        newest.push(seq);
     }
-    out.freeze()
+    Frames {
+        bytes: out.freeze(),
+        content: Content::Events(newest),
+    }
 }
 
 fn put_events_frame(out: &mut BytesMut, session: SessionId, events: &[&Bytes]) {
@@ -346,7 +430,8 @@ mod tests {
             Bytes::from_static(br#"{"seq":1}"#),
             Bytes::from_static(br#"{"seq":2}"#),
         ];
-        let bytes = events(SessionId(Uuid::nil()), list.iter());
+        let frames = events(SessionId(Uuid::nil()), Seq(0), list.iter());
+        let bytes = frames.bytes;
         assert_eq!(
             std::str::from_utf8(&bytes[2..]),
             Ok(
@@ -354,20 +439,26 @@ mod tests {
             )
         );
         assert_eq!(usize::from(bytes[1]), bytes.len() - 2);
+        assert_eq!(frames.content, Content::Events(vec![Seq(2)]));
     }
 
     #[test]
     fn a_long_run_is_cut_into_frames() {
         let event = Bytes::from(vec![b'1'; EVENTS_FRAME_BYTES_MAX / 2]);
         let list = vec![event; 5];
-        let bytes = events(SessionId(Uuid::nil()), list.iter());
+        let Frames { bytes, content } = events(SessionId(Uuid::nil()), Seq(6), list.iter());
         let frames = bytes
             .windows(7)
             .filter(|window| window == br#""events"#)
             .count()
             / 2;
         assert!(frames >= 3, "{frames} frames");
-        assert!(events(SessionId(Uuid::nil()), [].iter()).is_empty());
+        let Content::Events(newest) = content else {
+            panic!("{content:?}");
+        };
+        assert_eq!((newest.len(), newest.last()), (frames, Some(&Seq(11))));
+        let none = events(SessionId(Uuid::nil()), Seq(6), [].iter());
+        assert!(none.bytes.is_empty() && none.content == Content::Events(Vec::new()));
     }
 
     fn check(frame: &ServerFrame<'_>, expected: Expect) {

@@ -1,92 +1,15 @@
-//! Translates the gateway's WebSocket frames into Server-Sent Events (the HTML standard, §9.2).
+//! The socket's frames as Server-Sent Events (the HTML standard, §9.2).
 //!
-//! Accepts the bytes of a WebSocket in pieces of any size. A frame's text becomes the `data` of an event, and its newest
-//! event number becomes the `id`. A ping becomes a comment. Frames that are useful only to a client that can send are
-//! left out.
+//! The text of a frame becomes the `data` of an event, and the newest number in it becomes the event's `id`. A ping becomes
+//! a comment. Frames without a meaning for a client that can only listen are left out.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use serde::Deserialize;
+use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
-
-const TEXT: u8 = 0x1;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const MASKED: u8 = 0x80;
-const FINAL: u8 = 0x80;
-
-/// Finds the gateway's frames in a stream of bytes.
-#[derive(Debug, Default)]
-pub struct FrameReader {
-    bytes: BytesMut,
-}
-
-/// One of the gateway's frames.
-#[derive(Debug, PartialEq)]
-pub enum ReadFrame {
-    /// A text frame's JSON.
-    Text(Bytes),
-    /// A ping, which needs a pong.
-    Ping,
-    /// A close frame. No frame follows it.
-    Close,
-    /// Any other frame. An event stream ignores it.
-    Other,
-}
-
-impl FrameReader {
-    /// Appends received bytes.
-    pub fn extend(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Returns the next frame; `None` if it needs more bytes.
-    pub fn next_frame(&mut self) -> Option<ReadFrame> {
-        let (header, payload) = match self.bytes.get(1)? {
-            127 => (
-                10,
-                u64::from_be_bytes(self.bytes.get(2..10)?.try_into().ok()?),
-            ),
-            126 => (
-                4,
-                u16::from_be_bytes(self.bytes.get(2..4)?.try_into().ok()?).into(),
-            ),
-            length => (2, u64::from(*length)),
-        };
-        let payload = usize::try_from(payload).ok()?;
-        if self.bytes.len() < header + payload {
-            return None;
-        }
-        let kind = self.bytes[0] & 0x0f;
-        self.bytes.advance(header);
-        let payload = self.bytes.split_to(payload).freeze();
-        Some(match kind {
-            TEXT => ReadFrame::Text(payload),
-            PING => ReadFrame::Ping,
-            CLOSE => ReadFrame::Close,
-            _ => ReadFrame::Other,
-        })
-    }
-}
-
-/// The translation of a text frame.
-#[derive(Debug, PartialEq)]
-pub enum StreamEvent {
-    /// An event to send.
-    Send(Bytes),
-    /// A refusal. If it is the first frame of the stream, the gateway refused the subscribe and there is
-    /// nothing to stream.
-    Refused {
-        /// The refusal, for an HTTP error response.
-        refusal: Refusal,
-        /// The event to send if the stream has started.
-        event: Bytes,
-    },
-    /// No event: the frame has no meaning for an event stream, such as `welcome`, `resume_token` or `ack`.
-    Nothing,
-}
+use crate::protocol::id::Seq;
+use crate::protocol::server::{Content, Frames};
+use crate::protocol::websocket;
 
 /// The contents of an event's `id`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,207 +45,165 @@ impl LastEventId {
 
 const EPOCH_MARK: char = '@';
 
-/// Translates the frames of one stream into events.
-#[derive(Debug, Default)]
-pub struct Translator {
+/// Encodes the frames of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoder {
     ids: Ids,
-    /// The epoch of the current numbers. Only `subscribed` and `reset` name it.
-    epoch: Option<String>,
+    /// The epoch of the numbers that follow, if ids name it. Only `subscribed` and `reset` change it.
+    epoch: Option<Arc<str>>,
 }
 
-impl Translator {
-    /// Creates a translator for a stream with this kind of ids.
+impl Encoder {
+    /// Encodes events with such ids.
     #[must_use]
     pub fn new(ids: Ids) -> Self {
         Self { ids, epoch: None }
     }
 
-    /// Translates the text of a frame.
+    /// Encodes frames, and remembers the epoch if they begin one.
     #[must_use]
-    pub fn event(&mut self, text: &[u8]) -> StreamEvent {
-        let Ok(frame) = serde_json::from_slice::<Outline<'_>>(text) else {
-            return StreamEvent::Nothing;
-        };
+    pub fn encode(&mut self, frames: &Frames) -> Bytes {
         if self.ids == Ids::SeqAndEpoch
-            && let Some(epoch) = &frame.epoch
+            && let Content::Start(_, epoch) = &frames.content
         {
-            self.epoch = Some(epoch.to_string());
+            self.epoch = Some(Arc::clone(epoch));
         }
-        event(text, frame, self.epoch.as_deref())
+        self.form(frames)
     }
-}
 
-#[derive(Deserialize)]
-struct Outline<'a> {
-    r#type: &'a str,
-    #[serde(default)]
-    seq: Option<u64>,
-    #[serde(borrow, default)]
-    epoch: Option<Cow<'a, str>>,
-    #[serde(default)]
-    events: Vec<Numbered>,
-    #[serde(default)]
-    after_ms: Option<u64>,
-    #[serde(default)]
-    code: Option<&'a str>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    retry_after_ms: Option<u64>,
-    #[serde(default)]
-    reason: Option<&'a str>,
-}
-
-#[derive(Deserialize)]
-struct Numbered {
-    seq: u64,
-}
-
-fn event(text: &[u8], frame: Outline<'_>, epoch: Option<&str>) -> StreamEvent {
-    let id = match frame.r#type {
-        "welcome" | "resume_token" | "authenticated" | "ack" | "pong" => {
-            return StreamEvent::Nothing;
+    /// Encodes frames. Equal encoders give equal bytes.
+    #[must_use]
+    pub fn form(&self, frames: &Frames) -> Bytes {
+        let mut out = BytesMut::new();
+        match &frames.content {
+            Content::SocketOnly => {}
+            Content::Ping => return Bytes::from_static(b":\n\n"),
+            Content::Events(newest) => {
+                out.reserve(frames.bytes.len() + 64 * newest.len());
+                let mut rest = &frames.bytes[..];
+                for seq in newest {
+                    let (_, text, others) =
+                        websocket::split(rest).expect("frames of ours are whole");
+                    self.put_id(&mut out, *seq);
+                    put_data(&mut out, text);
+                    rest = others;
+                }
+            }
+            Content::Reconnect(after_ms) => {
+                out.put_slice(format!("retry: {after_ms}\n").as_bytes());
+                put_data(&mut out, websocket::payload(&frames.bytes));
+            }
+            Content::Start(seq, _) => {
+                self.put_id(&mut out, *seq);
+                put_data(&mut out, websocket::payload(&frames.bytes));
+            }
+            Content::State => put_data(&mut out, websocket::payload(&frames.bytes)),
         }
-        "events" => frame.events.last().map(|event| event.seq),
-        "subscribed" | "reset" => frame.seq,
-        _ => None,
-    };
-    let mut out = BytesMut::with_capacity(text.len() + 64);
-    if let Some(after_ms) = frame.after_ms {
-        out.put_slice(format!("retry: {after_ms}\n").as_bytes());
+        out.freeze()
     }
-    if let Some(id) = id {
-        let mark = epoch.map(|epoch| format!("{EPOCH_MARK}{epoch}"));
-        out.put_slice(format!("id: {id}{}\n", mark.unwrap_or_default()).as_bytes());
+
+    fn put_id(&self, out: &mut BytesMut, seq: Seq) {
+        let id = match &self.epoch {
+            Some(epoch) => format!("id: {}{EPOCH_MARK}{epoch}\n", seq.0),
+            None => format!("id: {}\n", seq.0),
+        };
+        out.put_slice(id.as_bytes());
     }
-    // Line breaks in JSON are white space between tokens. Each line becomes a `data` field.
+}
+
+/// Writes the text of a frame. Line breaks in JSON are white space between its parts, and each line begins with `data`.
+fn put_data(out: &mut BytesMut, text: &[u8]) {
+    out.reserve(text.len() + 16);
     for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
         out.put_slice(b"data: ");
         out.put_slice(line);
         out.put_u8(b'\n');
     }
     out.put_u8(b'\n');
-    let event = out.freeze();
-    if frame.r#type != "error" {
-        return StreamEvent::Send(event);
-    }
-    let code = frame.code.and_then(RefusalCode::parse);
-    let message = frame.message.unwrap_or_default();
-    let mut refusal = Refusal::new(code.unwrap_or(RefusalCode::Internal), message);
-    if let Some(ms) = frame.retry_after_ms {
-        refusal = refusal.retry_in(std::time::Duration::from_millis(ms));
-    }
-    refusal.reason = frame.reason.and_then(TokenFlaw::parse);
-    StreamEvent::Refused { refusal, event }
 }
 
-/// Returns a comment, which every client ignores: it keeps the stream alive.
-#[must_use]
-pub fn comment() -> Bytes {
-    Bytes::from_static(b":\n\n")
-}
-
-/// Returns the field that tells the client when to reconnect after the stream ends without a reason.
+/// Says after how long the client reconnects if the stream ends without a `reconnect` frame.
 #[must_use]
 pub fn retry(ms: u64) -> Bytes {
     format!("retry: {ms}\n\n").into()
 }
 
-/// Encodes a text frame as a client sends it. The mask protects proxies, so between two ends of one process it
-/// may be zero.
-///
-/// # Panics
-/// Never for a `subscribe` frame, which is shorter than 64 KiB.
-#[must_use]
-pub fn client_text(payload: &str) -> Vec<u8> {
-    let mut out = vec![FINAL | TEXT];
-    let length = u16::try_from(payload.len()).expect("a subscribe frame is short");
-    match u8::try_from(length) {
-        Ok(length) if length <= 125 => out.push(MASKED | length),
-        _ => {
-            out.push(MASKED | 126);
-            out.extend_from_slice(&length.to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(payload.as_bytes());
-    out
-}
-
-/// A pong as a client sends it.
-pub const CLIENT_PONG: [u8; 6] = [FINAL | 0xa, MASKED, 0, 0, 0, 0];
-
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
+    use uuid::Uuid;
 
     use super::*;
-    use crate::protocol::refusal::CloseCode;
-    use crate::protocol::websocket;
+    use crate::limits::EVENTS_FRAME_BYTES_MAX;
+    use crate::protocol::id::SessionId;
+    use crate::protocol::server::{self, ServerFrame};
 
     #[test]
-    fn frames_are_found_however_they_are_cut() {
-        let long = "x".repeat(70_000);
-        let mut bytes = Vec::new();
-        for text in ["", "short", &"y".repeat(300), &long] {
-            bytes.extend(websocket::text(text));
-        }
-        bytes.extend(websocket::ping());
-        bytes.extend(websocket::close(CloseCode::Restart));
-        for size in [1, 7, 4_096, bytes.len()] {
-            let (mut frames, mut found) = (FrameReader::default(), Vec::new());
-            for piece in bytes.chunks(size) {
-                frames.extend(piece);
-                found.extend(std::iter::from_fn(|| frames.next_frame()));
-            }
-            assert_eq!(found.len(), 6, "in pieces of {size}");
-            assert_eq!(found[3], ReadFrame::Text(long.clone().into()));
-            assert_eq!(
-                (&found[4], &found[5]),
-                (&ReadFrame::Ping, &ReadFrame::Close)
-            );
-        }
-    }
-
-    #[test]
-    fn an_events_id_is_the_newest_number_of_its_frame() {
+    fn an_event_bears_the_newest_number_of_its_frame() {
+        let list = [
+            Bytes::from_static(br#"{"seq":7,"data":{"seq":1}}"#),
+            Bytes::from_static(br#"{"seq":8,"data":{"seq":9}}"#),
+        ];
         check(
-            r#"{"type":"events","session":"s","events":[{"seq":7,"data":{"seq":1}},{"seq":8,"data":{"seq":9}}]}"#,
+            &server::events(session(), Seq(6), list.iter()),
             expect![[r#"
                 id: 8
-                data: {"type":"events","session":"s","events":[{"seq":7,"data":{"seq":1}},{"seq":8,"data":{"seq":9}}]}
+                data: {"type":"events","session":"00000000-0000-0000-0000-000000000000","events":[{"seq":7,"data":{"seq":1}},{"seq":8,"data":{"seq":9}}]}
 
             "#]],
         );
         check(
-            r#"{"type":"subscribed","seq":6,"head":8}"#,
+            &start(6, "k3"),
             expect![[r#"
                 id: 6
-                data: {"type":"subscribed","seq":6,"head":8}
+                data: {"type":"subscribed"}
 
             "#]],
         );
         check(
-            r#"{"type":"viewers","count":3}"#,
+            &ServerFrame::Viewers {
+                session: session(),
+                count: 3,
+            }
+            .encode(),
             expect![[r#"
-                data: {"type":"viewers","count":3}
+                data: {"type":"viewers","session":"00000000-0000-0000-0000-000000000000","count":3}
 
             "#]],
         );
         check(
-            r#"{"type":"reconnect","reason":"draining","after_ms":1840}"#,
+            &ServerFrame::Reconnect {
+                reason: "draining",
+                after_ms: 1_840,
+            }
+            .encode(),
             expect![[r#"
                 retry: 1840
                 data: {"type":"reconnect","reason":"draining","after_ms":1840}
 
             "#]],
         );
+        check(
+            &Frames::ping(),
+            expect![[r#"
+                :
+
+            "#]],
+        );
     }
 
     #[test]
-    fn a_line_break_cannot_start_another_field() {
+    fn each_frame_of_a_long_run_is_an_event() {
+        let event = Bytes::from(vec![b'1'; EVENTS_FRAME_BYTES_MAX - 1]);
+        let list = vec![event; 3];
+        let frames = server::events(session(), Seq(6), list.iter());
+        assert_eq!(ids(&mut Encoder::new(Ids::Seq), &frames), ["7", "8", "9"]);
+    }
+
+    #[test]
+    fn a_line_break_cannot_begin_a_field_of_its_own() {
         check(
-            "{\"type\":\"tally\",\r\n\"a\":\n1}",
+            &Frames::state("{\"type\":\"tally\",\r\n\"a\":\n1}"),
             expect![[r#"
                 data: {"type":"tally",
                 data: 
@@ -334,58 +215,57 @@ mod tests {
     }
 
     #[test]
-    fn frames_without_meaning_are_left_out_and_a_refusal_is_returned() {
-        for kind in ["welcome", "resume_token", "pong"] {
-            let text = format!(r#"{{"type":"{kind}"}}"#);
-            assert_eq!(plain(text.as_bytes()), StreamEvent::Nothing);
-        }
-        let refused = plain(br#"{"type":"error","code":"banned","message":"out"}"#);
-        let StreamEvent::Refused { refusal, .. } = refused else {
-            return assert_eq!(refused, StreamEvent::Nothing);
-        };
-        assert_eq!(refusal, Refusal::new(RefusalCode::Banned, "out"));
+    fn a_frame_without_a_meaning_here_is_left_out() {
+        check(&ServerFrame::Pong { id: None }.encode(), expect![""]);
     }
 
     #[test]
-    fn ids_are_parsed_back_with_and_without_an_epoch() {
-        let mut translator = Translator::new(Ids::SeqAndEpoch);
-        let mut ids = Vec::new();
-        for text in [
-            r#"{"type":"subscribed","seq":6,"epoch":"k3"}"#,
-            r#"{"type":"events","events":[{"seq":7}]}"#,
-            r#"{"type":"viewers","count":3}"#,
-            r#"{"type":"reset","seq":2,"epoch":"w@4"}"#,
-            r#"{"type":"events","events":[{"seq":3},{"seq":4}]}"#,
+    fn ids_with_an_epoch_are_read_back_and_those_without_too() {
+        let mut encoder = Encoder::new(Ids::SeqAndEpoch);
+        let events = |after, count| {
+            let list = vec![Bytes::from_static(b"{}"); count];
+            server::events(session(), Seq(after), list.iter())
+        };
+        let mut found = Vec::new();
+        for frames in [
+            start(6, "k3"),
+            events(6, 1),
+            Frames::state("{}"),
+            start(2, "w@4"),
+            events(2, 2),
         ] {
-            let StreamEvent::Send(event) = translator.event(text.as_bytes()) else {
-                panic!("nothing of {text}");
-            };
-            let event = String::from_utf8(event.to_vec()).expect("utf-8");
-            ids.extend(
-                event
-                    .lines()
-                    .find_map(|line| line.strip_prefix("id: ").map(str::to_owned)),
-            );
+            found.extend(ids(&mut encoder, &frames));
         }
-        assert_eq!(ids, ["6@k3", "7@k3", "2@w@4", "4@w@4"]);
+        assert_eq!(found, ["6@k3", "7@k3", "2@w@4", "4@w@4"]);
         for (id, seq, epoch) in [
             ("4@w@4", "4", Some("w@4")),
             ("4", "4", None),
             ("4@", "4", None),
         ] {
-            let place = LastEventId::parse(id);
-            assert_eq!((&*place.seq, place.epoch.as_deref()), (seq, epoch), "{id}");
+            let last = LastEventId::parse(id);
+            assert_eq!((&*last.seq, last.epoch.as_deref()), (seq, epoch), "{id}");
         }
     }
 
-    fn plain(text: &[u8]) -> StreamEvent {
-        Translator::default().event(text)
+    fn session() -> SessionId {
+        SessionId(Uuid::nil())
     }
 
-    fn check(text: &str, expected: Expect) {
-        let StreamEvent::Send(event) = plain(text.as_bytes()) else {
-            return expected.assert_eq("nothing");
-        };
-        expected.assert_eq(std::str::from_utf8(&event).expect("utf-8"));
+    fn start(seq: u64, epoch: &str) -> Frames {
+        Frames {
+            content: Content::Start(Seq(seq), epoch.into()),
+            ..Frames::state(r#"{"type":"subscribed"}"#)
+        }
+    }
+
+    fn ids(encoder: &mut Encoder, frames: &Frames) -> Vec<String> {
+        let text = String::from_utf8(encoder.encode(frames).to_vec()).expect("utf-8");
+        let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+        ids.map(str::to_owned).collect()
+    }
+
+    fn check(frames: &Frames, expected: Expect) {
+        let text = Encoder::new(Ids::Seq).encode(frames);
+        expected.assert_eq(std::str::from_utf8(&text).expect("utf-8"));
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::limits::RUN_BYTES_MAX;
 use crate::protocol::id::{Seq, SessionId};
-use crate::protocol::server;
+use crate::protocol::server::{self, Frames};
 
 /// Consecutive events for a receiver that is behind, encoded as one run of bytes. It has at most [`RUN_BYTES_MAX`] bytes
 /// of events, or one larger event, so a receiver that is far behind gets several backlogs.
@@ -14,8 +14,8 @@ pub(crate) struct Backlog {
     pub(crate) from: Seq,
     /// The number of the last event.
     pub(crate) to: Seq,
-    /// The encoded `events` frames.
-    pub(crate) bytes: Bytes,
+    /// The events.
+    pub(crate) frames: Frames,
 }
 
 impl Backlog {
@@ -34,7 +34,7 @@ impl Backlog {
         Self {
             from,
             to: Seq(from.0 + count as u64),
-            bytes: server::events(session, rest.take(count)),
+            frames: server::events(session, from, rest.take(count)),
         }
     }
 }

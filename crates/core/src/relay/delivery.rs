@@ -4,20 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::protocol::id::{MovieId, Seq, SessionId, VotingId};
 use crate::protocol::notify::Event;
-use crate::protocol::server::StartReason;
+use crate::protocol::server::{Frames, StartReason};
 use crate::relay::PeerId;
 use crate::relay::snapshot::Snapshot;
 
-/// Accepts bytes for receivers.
+/// Accepts frames for receivers.
 pub trait Sink {
-    /// Offers bytes to a receiver. Returns false if the receiver can take nothing at the moment; then nothing was
-    /// taken. The receiver reports when it can take bytes again, and
+    /// Offers frames to a receiver. Returns false if the receiver can take nothing at the moment; then nothing was
+    /// taken. The receiver reports when it can take frames again, and
     /// [`Router::catch_up`](crate::relay::router::Router::catch_up) continues from its cursor.
-    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool;
+    fn offer(&mut self, peer: PeerId, frames: &Frames) -> bool;
 }
 
 /// A read of the log: the events after `after`.

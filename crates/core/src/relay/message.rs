@@ -4,13 +4,11 @@
 //! database, unchanged, and hands the [`RouterReply`] and the [`QueryResult`] to the peer. `attempt` numbers the tries
 //! of one subscription: the peer ignores a reply to an earlier try.
 
-use bytes::Bytes;
-
 use crate::auth::identity::Identity;
 use crate::protocol::client::{FrameId, NewMessage, NewVote};
 use crate::protocol::id::{Seq, SessionId, UserId};
 use crate::protocol::refusal::{CloseCode, Refusal};
-use crate::protocol::server::WriteOutcome;
+use crate::protocol::server::{Frames, WriteOutcome};
 use crate::relay::delivery::{Attached, CachedState, LogPage, Position, TurnKind};
 use crate::relay::resume::{Grant, GrantVerdict};
 use crate::relay::snapshot::{Access, Admission};
@@ -30,7 +28,7 @@ pub enum Write {
 #[expect(missing_docs, reason = "the names of the fields explain them")]
 pub enum Effect {
     /// Sends the answer to a finished write.
-    Answer(Bytes),
+    Answer(Frames),
     /// Counts how a subscription started.
     Began(StartOutcome),
     /// Sends the close frame and ends the connection.
@@ -50,7 +48,7 @@ pub enum Effect {
     /// Passes a request to the router.
     Router(RouterRequest),
     /// Sends a frame.
-    Send(Bytes),
+    Send(Frames),
     /// Writes to the database. The result carries the same ticket.
     Write {
         ticket: u32,

@@ -16,9 +16,9 @@ use crate::limits::{
 };
 use crate::protocol::client::{ClientFrame, DecodeError, FrameId, Request, Subscribe};
 use crate::protocol::id::SessionId;
+use crate::protocol::ms;
 use crate::protocol::refusal::{CloseCode, Refusal, RefusalCode, TokenFlaw};
-use crate::protocol::server::{ServerFrame, WriteOutcome};
-use crate::protocol::{ms, websocket};
+use crate::protocol::server::{Frames, ServerFrame, WriteOutcome};
 use crate::relay::may_write::may_write;
 use crate::relay::message::{Effect, QueryResult, RouterReply, RouterRequest, Write};
 use crate::relay::peer_context::{Moment, PeerContext, Rules};
@@ -279,7 +279,7 @@ impl Peer {
         }
         if now.at >= self.ping_due {
             self.ping_due = now.at + self.rules.heartbeat;
-            self.effects.push(Effect::Send(websocket::ping()));
+            self.effects.push(Effect::Send(Frames::ping()));
         }
         let context = PeerContext::new(&self.identity, &self.rules, self.seed, now);
         for subscription in &mut self.subscriptions {

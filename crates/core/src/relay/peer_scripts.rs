@@ -1671,7 +1671,7 @@ impl PeerStage {
             Effect::Router(RouterRequest::SeesHidden { sees_hidden, .. }) => {
                 format!("sees hidden counts: {sees_hidden}")
             }
-            Effect::Answer(bytes) | Effect::Send(bytes) => self.show_frame(&bytes),
+            Effect::Answer(frames) | Effect::Send(frames) => self.show_frame(&frames.bytes),
             Effect::Began(outcome) => format!("count {outcome:?}"),
             Effect::Write { ticket, .. } => {
                 self.tickets.push(ticket);

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::limits::{LINGERING_SESSIONS_MAX, RECHECK_SPREAD, SESSION_LINGER};
 use crate::protocol::id::{SessionId, UserId, VotingId};
 use crate::protocol::ms;
 use crate::protocol::notify::{AccessChange, Notice};
+use crate::protocol::server::Frames;
 use crate::relay::PeerId;
 use crate::relay::delivery::{
     Attached, CachedState, LogPage, Position, Refill, RefillCause, Sink, Turn, TurnKind,
@@ -277,7 +277,7 @@ impl Router {
     }
 
     /// Sends a frame that is state, not an event, to the live receivers of a session.
-    pub fn broadcast(&mut self, session: SessionId, frame: &Bytes, sink: &mut impl Sink) {
+    pub fn broadcast(&mut self, session: SessionId, frame: &Frames, sink: &mut impl Sink) {
         if let Some(topic) = self.topics.get_mut(&session) {
             topic.broadcast(frame, sink);
         }

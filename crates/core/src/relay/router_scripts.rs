@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use expect_test::{Expect, expect};
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use crate::limits::{
 };
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{AccessChange, Event, Notice};
+use crate::protocol::server::Frames;
 use crate::relay::PeerId;
 use crate::relay::delivery::{Attached, LogPage, Position, Refill, Sink, TurnKind};
 use crate::relay::personal::OwnVote;
@@ -882,10 +882,11 @@ struct Mouths {
 }
 
 impl Sink for Mouths {
-    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
+    fn offer(&mut self, peer: PeerId, frames: &Frames) -> bool {
         let takes = !self.stalled.contains(&peer);
         if takes {
-            self.said.push(format!("{} < {}", peer.0, shown(bytes)));
+            self.said
+                .push(format!("{} < {}", peer.0, shown(&frames.bytes)));
         }
         takes
     }
@@ -1006,11 +1007,9 @@ impl RouterStage {
             }
             "tally" => self.router.on_tally(&tally(0, peer.0), &mut self.sink),
             "hide" => self.router.set_sees_hidden(SESSION, peer, false),
-            "viewers" => self.router.broadcast(
-                SESSION,
-                &Bytes::from_static(b"\x81\x07viewers"),
-                &mut self.sink,
-            ),
+            "viewers" => self
+                .router
+                .broadcast(SESSION, &Frames::state("viewers"), &mut self.sink),
             "forgeries" => {
                 let forgeries = self.router.take_forgeries();
                 self.told.push(forgeries.to_string());
@@ -1176,7 +1175,7 @@ fn user(number: &str) -> UserId {
 }
 
 /// Shows the numbers of the events in frames, or the version of a tally.
-fn shown(bytes: &Bytes) -> String {
+fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let fields: BTreeMap<&str, Vec<&str>> = ["\"seq\":", "\"version\":"]
         .into_iter()

@@ -3,13 +3,13 @@
 //! A client that sent a position continues from it if the log still reaches back to it. Every other client starts
 //! before the newest events. Knows nothing about the steps before and after.
 
-use bytes::Bytes;
-
 use crate::limits::HISTORY_DEFAULT;
 use crate::protocol::client::{FrameId, Subscribe};
 use crate::protocol::id::{Seq, SessionId};
 use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::{Can, Reset, ServerFrame, StartReason, Subscribed, VotingView};
+use crate::protocol::server::{
+    Can, Frames, Reset, ServerFrame, StartReason, Subscribed, VotingView,
+};
 use crate::relay::delivery::CachedState;
 use crate::relay::peer_context::PeerContext;
 use crate::relay::resume::Grant;
@@ -180,7 +180,7 @@ impl<'a> StartPoint<'a> {
         can: Can,
         votings: Vec<VotingView<'_>>,
         resume_token: &str,
-    ) -> Bytes {
+    ) -> Frames {
         let (epoch, info) = (&self.snapshot.epoch, &self.snapshot.info);
         let (seq, head) = (self.position, self.head);
         let frame = match start.lost {

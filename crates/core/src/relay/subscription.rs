@@ -198,10 +198,8 @@ impl Subscription {
         let from = catch_up.position;
         let events = catch_up.take(&page.events);
         if !events.is_empty() {
-            effects.push(Effect::Send(server::events(
-                self.session,
-                events.into_iter(),
-            )));
+            let frames = server::events(self.session, from, events.into_iter());
+            effects.push(Effect::Send(frames));
         }
         match (catch_up.position < page.head, from < catch_up.position) {
             (true, true) => self.read_page(catch_up, effects),

@@ -7,13 +7,12 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::limits::{DIRTY_VOTINGS_MAX, TALLIES_READ_MAX};
 use crate::protocol::id::{SessionId, VotingId};
-use crate::protocol::websocket;
+use crate::protocol::server::Frames;
 
 /// The counts of a poll at one moment.
 #[derive(Clone, Debug)]
@@ -34,9 +33,9 @@ pub struct Tally {
     /// When the poll closes automatically.
     pub(crate) closes_at: Option<Box<RawValue>>,
     /// The frame for receivers that may see the counts.
-    pub(crate) full: Bytes,
+    pub(crate) full: Frames,
     /// The frame for all other receivers, if it differs.
-    pub(crate) masked: Option<Bytes>,
+    pub(crate) masked: Option<Frames>,
 }
 
 impl Tally {
@@ -67,14 +66,14 @@ impl Tally {
             total: frame.total,
             counts: frame.counts,
             closes_at: frame.closes_at,
-            full: websocket::text(full),
-            masked: masked.map(websocket::text),
+            full: Frames::state(full),
+            masked: masked.map(Frames::state),
         })
     }
 
     /// Returns the frame for a receiver that may or may not see hidden counts.
     #[must_use]
-    pub fn frame(&self, sees_hidden: bool) -> &Bytes {
+    pub fn frame(&self, sees_hidden: bool) -> &Frames {
         match &self.masked {
             Some(masked) if !sees_hidden => masked,
             _ => &self.full,

@@ -16,13 +16,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::limits::{FLUSH_BYTES_MAX, RING_BYTES_MAX};
 use crate::protocol::id::{Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::{Event, Notice};
-use crate::protocol::server::{self, StartReason};
+use crate::protocol::server::{self, Frames, StartReason};
 use crate::relay::PeerId;
 use crate::relay::backlog::Backlog;
 use crate::relay::delivery::{
@@ -233,7 +232,7 @@ impl Topic {
             let news = history
                 .after(from)
                 .expect("the ring keeps unflushed events");
-            let chunk = server::events(session, news);
+            let chunk = server::events(session, from, news);
             for receiver in &mut self.receivers {
                 let Some(cursor) = receiver.cursor else {
                     continue;
@@ -244,7 +243,7 @@ impl Topic {
                     let rest = history
                         .after(cursor)
                         .expect("the ring keeps unflushed events");
-                    sink.offer(receiver.peer, &server::events(session, rest))
+                    sink.offer(receiver.peer, &server::events(session, cursor, rest))
                 } else {
                     false
                 };
@@ -358,7 +357,7 @@ impl Topic {
                 self.backlog = Some(Backlog::new(session, cursor, rest));
             }
             let backlog = self.backlog.as_ref().expect("created above");
-            if !sink.offer(peer, &backlog.bytes) {
+            if !sink.offer(peer, &backlog.frames) {
                 return Level::Served;
             }
             cursor = backlog.to;
@@ -401,7 +400,7 @@ impl Topic {
         }
     }
 
-    pub(crate) fn broadcast(&mut self, frame: &Bytes, sink: &mut impl Sink) {
+    pub(crate) fn broadcast(&mut self, frame: &Frames, sink: &mut impl Sink) {
         for receiver in self
             .receivers
             .iter()

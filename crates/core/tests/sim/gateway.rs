@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::notify::{AccessChange, Notice};
+use usher_core::protocol::server::Frames;
 use usher_core::relay::PeerId;
 use usher_core::relay::delivery::{Refill, Sink, Turn};
 use usher_core::relay::message::{RouterReply, RouterRequest};
@@ -288,14 +289,14 @@ impl SocketBuffers<'_> {
 }
 
 impl Sink for SocketBuffers<'_> {
-    fn offer(&mut self, peer: PeerId, bytes: &Bytes) -> bool {
+    fn offer(&mut self, peer: PeerId, frames: &Frames) -> bool {
         let Some(connection) = self.connections.get_mut(&peer) else {
             return false;
         };
         if connection.line.is_stalled {
             return false;
         }
-        connection.line.wire.extend_from_slice(bytes);
+        connection.line.wire.extend_from_slice(&frames.bytes);
         connection.line.is_stalled = self.dice.chance(self.stalls);
         true
     }

@@ -1070,9 +1070,9 @@ impl World {
             let command = match effect {
                 Effect::Router(request) => LoopCommand::Request(request),
                 Effect::Refuse { id, refusal } => {
-                    LoopCommand::Frame(server::error(id.as_ref(), &refusal))
+                    LoopCommand::Frame(server::error(id.as_ref(), &refusal).bytes)
                 }
-                Effect::Answer(frame) | Effect::Send(frame) => LoopCommand::Frame(frame),
+                Effect::Answer(frame) | Effect::Send(frame) => LoopCommand::Frame(frame.bytes),
                 Effect::Query(query) => {
                     self.tasks.push(Task::of(id, user, query));
                     continue;
