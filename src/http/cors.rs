@@ -1,7 +1,6 @@
-//! What browsers may do with the answers when the page is from elsewhere: what the origins that may connect say.
+//! Cross-origin requests: which web pages may read the answers of the calls.
 //!
-//! No cookies and no credentials of the browser's own are ever used, so `*` gives nothing away. The rest of what is
-//! served, metrics above all, is for no page from elsewhere.
+//! The calls use no cookies, so that `*` gives nothing away. Other paths, such as the metrics, are for no other page.
 //!
 //! No library: tower-http takes every OPTIONS for a preflight, answers 200 to an origin that is not allowed, where this
 //! refuses with 403, and covers whole routers, where this covers paths that no route has too.
@@ -24,7 +23,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 const HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, If-None-Match";
 const EXPOSED: &str = "Retry-After, ETag, Allow";
 
-/// For how long a browser need not ask again, in seconds: as long as the most patient of them keeps it.
+/// How long a browser keeps the answer to a preflight, in seconds: as long as the most patient of them allows.
 const PREFLIGHT_SECONDS: &str = "7200";
 
 /// Answers preflights, and lets pages of allowed origins read the answers.
@@ -62,7 +61,7 @@ pub(crate) async fn cors(
     response
 }
 
-/// What to call allowed; `None` for an origin that is not, or where nobody asks.
+/// Returns the value of `Access-Control-Allow-Origin`; `None` for an origin that is not allowed, or without one.
 fn allowed(origins: &AllowedOrigins, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
     match origins {
         AllowedOrigins::Any => Some(HeaderValue::from_static("*")),
