@@ -1,4 +1,4 @@
-//! Every bound of the gateway's shells and commands, with its reason and what happens beyond it.
+//! Every bound of the gateway's shells and commands, with its reason and the behaviour beyond it.
 //!
 //! [`usher_core::limits`] has the bounds of the core. Values that operators need to choose are settings. `tests/tidy.rs`
 //! refuses bounds elsewhere in this crate.

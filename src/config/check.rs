@@ -22,7 +22,7 @@ pub(crate) const OFF: &str = "off";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     pub(crate) setting: &'static str,
-    /// What is wrong and what would be right. Never repeats a secret.
+    /// The mistake and the expected value. Never contains a secret.
     pub(crate) problem: String,
 }
 

@@ -372,7 +372,7 @@ fn boolean(word: &str) -> Option<bool> {
     }
 }
 
-/// Whether nobody can read or change what is exchanged with an origin: https, or http to this machine.
+/// Returns whether the traffic with an origin is protected: https, or http to this machine.
 fn is_safe_origin(scheme: &str, host: &str) -> bool {
     is_host(host) && (scheme == "https" || (scheme == "http" && is_loopback(host)))
 }

@@ -75,11 +75,11 @@ pub(crate) fn check_length(secret: &SecretString) -> Result<(), SecretError> {
 /// Makes a secret of 32 random bytes.
 pub(crate) fn random_secret() -> SecretString {
     let mut bytes = [0; SECRET_BYTES_MIN];
-    rand::fill(&mut bytes).expect("the system's random source is there once the process runs");
+    rand::fill(&mut bytes).expect("the system has a random source");
     STANDARD.encode(bytes).into()
 }
 
-/// Takes any text from the command line; clap cannot make a `SecretString` by itself, since that has no `FromStr`.
+/// Parses any text of the command line. clap needs a parser because `SecretString` has no `FromStr`.
 pub(crate) fn secret_parser() -> ValueParser {
     ValueParser::from(|text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))
 }

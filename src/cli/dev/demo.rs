@@ -1,6 +1,6 @@
-//! What `usher dev` shows: the seeded session, its users with their tokens, and where to point a browser.
+//! The demo of `usher dev`: the seeded session, its users with their tokens, and the links.
 //!
-//! Everything is asked of the database; nothing of the seed is known here but its shape.
+//! All of it is read from the database. This module knows only the shape of the seed.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use usher_core::{
     protocol::id::{MovieId, SessionId, UserId, VotingId},
 };
 
-/// The demo, ready to be shown.
+/// The demo, ready for its links.
 pub(crate) struct Demo {
     pub(crate) gateway_url: String,
     pub(crate) jwt_secret: SecretString,
@@ -32,7 +32,7 @@ pub(crate) struct Demo {
     overlay_token: String,
 }
 
-/// The line of `--json`, in this order.
+/// The line of `--json`, with the fields in this order.
 #[derive(Serialize)]
 struct Ready<'a> {
     url: String,
@@ -57,7 +57,7 @@ struct User {
 }
 
 impl Demo {
-    /// Brings the database up to date, seeds it where it is empty, and mints a token for each user.
+    /// Applies the schema, seeds an empty database, and mints a token for each user.
     pub(crate) async fn make(
         superuser_url: &str,
         gateway_url: String,
@@ -88,7 +88,7 @@ impl Demo {
         })
     }
 
-    /// The one line of `--json`.
+    /// Returns the line of `--json`.
     pub(crate) fn json(&self, address: SocketAddr) -> String {
         let host = reachable(address);
         let ready = Ready {
@@ -107,7 +107,7 @@ impl Demo {
         serde_json::to_string(&ready).expect("text and lists of text are JSON")
     }
 
-    /// What a person is shown: a link for each of three people, who can be three windows.
+    /// Returns the text for a person: links for three users, to open in three windows.
     pub(crate) fn banner(&self, address: SocketAddr, is_kept: bool) -> String {
         let host = reachable(address);
         let mut text =
@@ -149,13 +149,13 @@ impl Demo {
 }
 
 impl Demo {
-    /// Links to what is not for viewers.
+    /// Returns the links to the studio, the overlay and the status page.
     fn other_pages(&self, host: SocketAddr) -> String {
         let (session, overlay) = (self.session, &self.overlay_token);
         let streamer = self.users.iter().find(|user| user.role == "streamer");
         let studio = streamer.map_or(String::new(), |User { token, .. }| {
             format!(
-                "\n  studio: votings, moderation, plots\n  http://{host}/studio?session={session}#token={token}\n"
+                "\n  studio: polls, moderation, charts\n  http://{host}/studio?session={session}#token={token}\n"
             )
         });
         format!(
@@ -165,7 +165,7 @@ impl Demo {
     }
 }
 
-/// The address that a browser on this machine can use.
+/// Returns an address that a browser on this machine can use.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => [127, 0, 0, 1].into(),
@@ -175,7 +175,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// A password is no parameter of a statement, so the server quotes it.
+/// Sets a password. It cannot be a parameter of the statement, so the server quotes it.
 async fn set_password(client: &Client, role: &str, password: &SecretString) -> anyhow::Result<()> {
     let quote = "select format('alter role %I password %L', $1::text, $2::text)";
     let quoted = client
@@ -209,7 +209,7 @@ async fn ballot(client: &Client, voting: VotingId) -> anyhow::Result<Vec<MovieId
     Ok(rows.iter().map(|row| MovieId(row.get(0))).collect())
 }
 
-/// The demo's people, the session's own streamer first.
+/// Returns the demo's users, the session's own streamer first.
 async fn users(
     client: &Client,
     session: SessionId,
@@ -244,13 +244,13 @@ async fn users(
         .collect())
 }
 
-/// A token for a browser source, noted in the database as the Edge Function does it.
+/// Mints a token for a browser source, and records it in the database like the Edge Function.
 async fn overlay_token(
     client: &Client,
     session: SessionId,
     secret: &SecretString,
 ) -> anyhow::Result<String> {
-    // That of an earlier run goes on where the data was kept: a session has only so many.
+    // With kept data, use the token of an earlier run: the tokens of a session are limited.
     let kept = "select id from public.overlay_tokens
         where session_id = $1 and label = 'usher dev' and revoked_at is null and expires_at > now() + interval '2 days'
         limit 1";

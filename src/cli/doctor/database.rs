@@ -55,7 +55,7 @@ pub(crate) async fn all(client: &Client, pool_size: usize, findings: &mut Vec<Fi
     }
 }
 
-/// The gateway sets the isolation level of its own connections; other writers may not.
+/// Reports the default isolation level. The gateway sets the level of its connections; other writers may not.
 fn isolation(level: Result<Option<String>, tokio_postgres::Error>, findings: &mut Vec<Finding>) {
     findings.push(match level {
         Ok(Some(level)) if level != "read committed" => ok(
@@ -175,7 +175,7 @@ fn clock(server: &ServerSettings, now_ms: u64, findings: &mut Vec<Finding>) {
         warning(
             "clock",
             found,
-            "run NTP on both: expiry of tokens and closing of votings go by the clock",
+            "run NTP on both: expiry of tokens and closing of polls go by the clock",
         )
     });
 }
@@ -224,7 +224,7 @@ fn role(role: &DatabaseRole, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Whether everything is as the migrations make it; names those that made what is missing.
+/// Compares the schema with the migrations, and names the migrations whose objects are missing or changed.
 fn schema(objects: &Objects, findings: &mut Vec<Finding>) {
     let expected = ExpectedSchema::of_migrations();
     let mut lacking: BTreeSet<&str> = BTreeSet::new();
@@ -249,7 +249,7 @@ fn schema(objects: &Objects, findings: &mut Vec<Finding>) {
         )
     } else {
         let files: Vec<_> = lacking.into_iter().collect();
-        let found = format!("what these make is missing or other: {}", files.join(", "));
+        let found = format!("objects of these migrations are missing or changed: {}", files.join(", "));
         failed(
             "migrations",
             found,

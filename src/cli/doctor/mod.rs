@@ -1,4 +1,4 @@
-//! `usher doctor`: checks the settings and the database, and says how to fix what is wrong.
+//! `usher doctor`: checks the settings and the database, and says how to fix each mistake.
 //!
 //! It uses the settings of `usher serve` and changes nothing. It shows hosts to the operator, but never secrets.
 
