@@ -249,7 +249,10 @@ fn schema(objects: &Objects, findings: &mut Vec<Finding>) {
         )
     } else {
         let files: Vec<_> = lacking.into_iter().collect();
-        let found = format!("objects of these migrations are missing or changed: {}", files.join(", "));
+        let found = format!(
+            "objects of these migrations are missing or changed: {}",
+            files.join(", ")
+        );
         failed(
             "migrations",
             found,
