@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::net::accept::handshake_auth::HandshakeContext;
 use crate::net::accept::tls::Renewal;
 use crate::net::accept::{self, Acceptor};
-use crate::net::admission::access_checks::{AccessChecks, access_checks};
+use crate::net::admission::access_checks::access_checks;
 use crate::net::admission::rate_limits::RateLimits;
 use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::connection::ConnectionContext;
@@ -121,56 +121,28 @@ struct Parts {
 
 impl Parts {
     fn build(config: &Config) -> Self {
-        let metrics = Arc::new(Metrics::new());
-        let store = Store::new(config.database.pool(config.pool_size));
-        let (listening, is_listening) = watch::channel(false);
-        let stop_listening = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let mut starter = Starter {
+            config,
+            store: Store::new(config.database.pool(config.pool_size)),
+            metrics: Arc::new(Metrics::new()),
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        };
         let Loops {
             loops,
             subscribers,
             changed_votings,
-        } = spawn_loops(config, &store, &metrics, &mut tasks, &stop_listening);
-        let (writer, batchers) =
-            batcher::batchers(&store, Bounds::default(), &subscribers, &metrics);
-        tasks.spawn(batchers.run());
-        let (looked, database) = watch::channel(DatabaseState::default());
-        tasks.spawn(readiness::watch_database(
-            store.clone(),
-            looked,
-            stop_listening.clone(),
-        ));
-        let maintenance = Maintenance {
-            store: store.clone(),
-            age_max: config.log_retention,
-            events_max: config.log_retention_events,
-            metrics: Arc::clone(&metrics),
-        };
-        tasks.spawn(maintenance.run(stop_listening.clone()));
-        let listener = Listener {
-            target: config.listen_database.clone(),
-            store: store.clone(),
-            subscribers,
-            changed_votings,
-            is_listening: listening,
-            metrics: Arc::clone(&metrics),
-        };
-        tasks.spawn(listener.run(stop_listening.clone()));
-        let rate_limits = Arc::new(RateLimits::new(&config.rates));
-        tasks.spawn(Arc::clone(&rate_limits).sweep(stop_listening.clone()));
-        let (keyring, refresher) = Keyring::new(&config.token_keys, clock::unix_seconds);
-        if let Some(refresher) = refresher {
-            tasks.spawn(refresher.run(Arc::clone(&metrics), stop_listening.clone()));
-        }
+        } = starter.fan_out();
+        let database = starter.watch_database();
+        let rate_limits = starter.rate_limits();
+        let writes = starter.writes(&subscribers, &rate_limits);
+        let is_listening = starter.listen(subscribers, changed_votings);
+        let keyring = starter.keyring();
+        let queries = starter.queries(&loops);
+        let tls = starter.tls();
+        let metrics = starter.metrics;
         let shutdown = Arc::new(Shutdown::new(config.drain));
         let permits = Arc::new(Semaphore::new(config.connections_max));
-        let queries = Queries {
-            admissions: AdmissionQueries::new(store.clone(), Arc::clone(&metrics)),
-            access_checks: spawn_checker(&store, &loops, &metrics, &mut tasks, &stop_listening),
-            store,
-            metrics: Arc::clone(&metrics),
-        };
-        let writes = Writes::new(writer, Arc::clone(&rate_limits), Arc::clone(&metrics));
         let handshake = Arc::new(HandshakeContext {
             keyring: keyring.clone(),
             allowed_origins: config.allowed_origins.clone(),
@@ -203,7 +175,7 @@ impl Parts {
             readiness: Arc::clone(&readiness),
         });
         let acceptor = Acceptor {
-            tls: spawn_renewal(config, &metrics, &mut tasks, &stop_listening),
+            tls,
             handshake,
             connections,
             routes,
@@ -213,8 +185,8 @@ impl Parts {
             readiness,
             shutdown,
             metrics,
-            tasks,
-            stop_listening,
+            tasks: starter.tasks,
+            stop_listening: starter.stop,
         }
     }
 
@@ -251,32 +223,6 @@ impl Parts {
     }
 }
 
-/// Returns the TLS configuration if there is a certificate, and starts its renewal.
-fn spawn_renewal(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    tasks: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> Option<Arc<rustls::ServerConfig>> {
-    let (files, first) = config.tls.as_ref()?;
-    let (renewal, tls) = Renewal::new(files.clone(), first, Arc::clone(metrics));
-    tasks.spawn(renewal.run(stop.clone()));
-    Some(tls)
-}
-
-/// Starts the repeated access checks.
-fn spawn_checker(
-    store: &Store,
-    loops: &Arc<FanoutLoops>,
-    metrics: &Arc<Metrics>,
-    tasks: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> AccessChecks {
-    let (checks, checker) = access_checks(store.clone(), Arc::clone(loops), Arc::clone(metrics));
-    tasks.spawn(checker.run(stop.clone()));
-    checks
-}
-
 /// The fan-out loops and the senders of the listener.
 struct Loops {
     loops: Arc<FanoutLoops>,
@@ -284,49 +230,137 @@ struct Loops {
     changed_votings: mpsc::Sender<Vec<VotingId>>,
 }
 
-/// Starts the fan-out loops and the reader of counts that they share.
-fn spawn_loops(
-    config: &Config,
-    store: &Store,
-    metrics: &Arc<Metrics>,
-    tasks: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> Loops {
-    let viewer_counts = Arc::new(ViewerCounts::default());
-    let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (recount, recounts) = mpsc::channel(HEARD_QUEUE_LEN);
-    let (mut senders, mut subscribers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..config.fanout_loops {
-        let (subscriber, heard) = mpsc::channel(HEARD_QUEUE_LEN);
-        let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
-        let pulse = Arc::new(Pulse::new(moment()));
-        let fanout = Fanout::new(
-            config.ring_events,
-            Arc::clone(&viewer_counts),
-            store.clone(),
-            recount.clone(),
-            Arc::clone(metrics),
-            Arc::clone(&pulse),
-        );
-        pulses.push(pulse);
-        tasks.spawn(fanout.run(heard, commands));
-        senders.push(sender);
-        subscribers.push(subscriber);
+/// Starts tasks of the gateway.
+struct Starter<'a> {
+    config: &'a Config,
+    store: Store,
+    metrics: Arc<Metrics>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Starter<'_> {
+    /// Starts the fan-out loops and the reader of counts that they share.
+    fn fan_out(&mut self) -> Loops {
+        let viewer_counts = Arc::new(ViewerCounts::default());
+        let (changed_votings, changed) = mpsc::channel(HEARD_QUEUE_LEN);
+        let (recount, recounts) = mpsc::channel(HEARD_QUEUE_LEN);
+        let (mut senders, mut subscribers, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..self.config.fanout_loops {
+            let (subscriber, heard) = mpsc::channel(HEARD_QUEUE_LEN);
+            let (sender, commands) = mpsc::channel(COMMAND_QUEUE_LEN);
+            let pulse = Arc::new(Pulse::new(moment()));
+            let fanout = Fanout::new(
+                self.config.ring_events,
+                Arc::clone(&viewer_counts),
+                self.store.clone(),
+                recount.clone(),
+                Arc::clone(&self.metrics),
+                Arc::clone(&pulse),
+            );
+            pulses.push(pulse);
+            self.tasks.spawn(fanout.run(heard, commands));
+            senders.push(sender);
+            subscribers.push(subscriber);
+        }
+        let loops = Arc::new(FanoutLoops::new(senders, pulses));
+        let reader = TallyReader {
+            conflation: Conflation::new(Duration::from_secs(1) / self.config.tally_hz),
+            changed,
+            recounts,
+            store: self.store.clone(),
+            loops: Arc::clone(&loops),
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.tasks.spawn(reader.run(self.stop.clone()));
+        Loops {
+            loops,
+            subscribers,
+            changed_votings,
+        }
     }
-    let loops = Arc::new(FanoutLoops::new(senders, pulses));
-    let reader = TallyReader {
-        conflation: Conflation::new(Duration::from_secs(1) / config.tally_hz),
-        changed,
-        recounts,
-        store: store.clone(),
-        loops: Arc::clone(&loops),
-        metrics: Arc::clone(metrics),
-    };
-    tasks.spawn(reader.run(stop.clone()));
-    Loops {
-        loops,
-        subscribers,
-        changed_votings,
+
+    /// Starts the readiness checks of the database, and its maintenance.
+    fn watch_database(&mut self) -> watch::Receiver<DatabaseState> {
+        let (looked, database) = watch::channel(DatabaseState::default());
+        let watching = readiness::watch_database(self.store.clone(), looked, self.stop.clone());
+        self.tasks.spawn(watching);
+        let maintenance = Maintenance {
+            store: self.store.clone(),
+            age_max: self.config.log_retention,
+            events_max: self.config.log_retention_events,
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.tasks.spawn(maintenance.run(self.stop.clone()));
+        database
+    }
+
+    fn listen(
+        &mut self,
+        subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
+        changed_votings: mpsc::Sender<Vec<VotingId>>,
+    ) -> watch::Receiver<bool> {
+        let (listening, is_listening) = watch::channel(false);
+        let listener = Listener {
+            target: self.config.listen_database.clone(),
+            store: self.store.clone(),
+            subscribers,
+            changed_votings,
+            is_listening: listening,
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.tasks.spawn(listener.run(self.stop.clone()));
+        is_listening
+    }
+
+    fn rate_limits(&mut self) -> Arc<RateLimits> {
+        let rate_limits = Arc::new(RateLimits::new(&self.config.rates));
+        self.tasks
+            .spawn(Arc::clone(&rate_limits).sweep(self.stop.clone()));
+        rate_limits
+    }
+
+    fn keyring(&mut self) -> Keyring {
+        let (keyring, refresher) = Keyring::new(&self.config.token_keys, clock::unix_seconds);
+        if let Some(refresher) = refresher {
+            let metrics = Arc::clone(&self.metrics);
+            self.tasks.spawn(refresher.run(metrics, self.stop.clone()));
+        }
+        keyring
+    }
+
+    fn writes(
+        &mut self,
+        subscribers: &[mpsc::Sender<Arc<ListenEvent>>],
+        rate_limits: &Arc<RateLimits>,
+    ) -> Writes {
+        let (writer, batchers) =
+            batcher::batchers(&self.store, Bounds::default(), subscribers, &self.metrics);
+        self.tasks.spawn(batchers.run());
+        Writes::new(writer, Arc::clone(rate_limits), Arc::clone(&self.metrics))
+    }
+
+    fn queries(&mut self, loops: &Arc<FanoutLoops>) -> Queries {
+        let (access_checks, checker) = access_checks(
+            self.store.clone(),
+            Arc::clone(loops),
+            Arc::clone(&self.metrics),
+        );
+        self.tasks.spawn(checker.run(self.stop.clone()));
+        Queries {
+            admissions: AdmissionQueries::new(self.store.clone(), Arc::clone(&self.metrics)),
+            access_checks,
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Returns the TLS configuration if there is a certificate, and starts its renewal.
+    fn tls(&mut self) -> Option<Arc<rustls::ServerConfig>> {
+        let (files, first) = self.config.tls.as_ref()?;
+        let (renewal, tls) = Renewal::new(files.clone(), first, Arc::clone(&self.metrics));
+        self.tasks.spawn(renewal.run(self.stop.clone()));
+        Some(tls)
     }
 }
 
