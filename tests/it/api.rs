@@ -14,6 +14,7 @@ use crate::client::{Client, PATIENCE, refused};
 use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{Answer, call, exchange, get};
+use crate::stage::Stage;
 use usher::config::AllowedOrigins;
 use usher_core::auth::mint::NewClaims;
 use usher_core::limits::FRAME_BYTES_MAX;
@@ -218,10 +219,13 @@ async fn chat_is_read_back_to_its_beginning_without_what_was_deleted() {
 
 #[tokio::test]
 async fn a_message_is_written_once_for_its_key() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ben,
+    } = Stage::new().await;
     let caller = Caller::new(&gateway, &ben);
     let path = format!("/v1/sessions/{session}/messages");
     let mut client = Client::connect(gateway.at, &ann).await;
@@ -354,10 +358,13 @@ async fn votes_are_cast_and_withdrawn_and_counts_are_shown_to_those_who_may_see_
 
 #[tokio::test]
 async fn what_the_database_refuses_has_its_code_and_status() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ben,
+        ..
+    } = Stage::new().await;
     let (viewer, nobody) = (Caller::new(&gateway, &ben), Caller::anonymous(&gateway));
     let events = format!("/v1/sessions/{session}/events");
     let messages = format!("/v1/sessions/{session}/messages");
@@ -424,10 +431,12 @@ async fn what_the_database_refuses_has_its_code_and_status() {
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a list of mistakes")]
 async fn a_call_that_is_wrong_is_told_what_would_be_right() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let caller = Caller::new(&gateway, &ann);
     let events = format!("/v1/sessions/{session}/events");
     let messages = format!("/v1/sessions/{session}/messages");
@@ -556,10 +565,13 @@ async fn a_call_that_is_wrong_is_told_what_would_be_right() {
 
 #[tokio::test]
 async fn callers_are_known_as_on_the_socket() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let path = format!("/v1/sessions/{session}/events");
     let with = async |authorization: &str| {
         get(gateway.at, &path, &[("Authorization", authorization)]).await
@@ -1030,10 +1042,12 @@ async fn a_fault_of_the_database_is_internal_and_says_nothing_of_it() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_long() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let request = format!(
         "POST /v1/sessions/{session}/messages HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{\"body\":",
@@ -1045,10 +1059,9 @@ async fn a_body_that_does_not_come_is_not_waited_for_long() {
 
 #[tokio::test]
 async fn no_answer_gives_a_header_twice() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        gateway, session, ..
+    } = Stage::adapted(|config| {
         config.allowed_origins = AllowedOrigins::Only(vec!["https://app.example".to_owned()]);
     })
     .await;

@@ -5,15 +5,18 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::client::Client;
 use crate::database::{Database, connect};
-use crate::gateway::Gateway;
 use crate::http::metric;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn no_role_but_the_gateways_knows_the_channels() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut viewer = Client::connect(gateway.at, &ann).await;
     viewer.subscribe(session).await;
     let name = db.channel("events").await;
@@ -55,10 +58,13 @@ async fn no_role_but_the_gateways_knows_the_channels() {
 
 #[tokio::test]
 async fn a_forged_event_is_taken_back() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let mut gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        mut gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut viewer = Client::connect(gateway.at, &ann).await;
     viewer.subscribe(session).await;
     db.say(session, &ann, "first").await;
@@ -109,10 +115,13 @@ async fn a_forged_event_is_taken_back() {
 
 #[tokio::test]
 async fn channels_that_get_other_names_are_found_again() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut viewer = Client::connect(gateway.at, &ann).await;
     viewer.subscribe(session).await;
     db.run("update usher.channels set events = 'usher_events_' || replace(gen_random_uuid()::text, '-', '')")

@@ -17,13 +17,17 @@ use crate::client::{Client, PATIENCE, until};
 use crate::database::{self, Database};
 use crate::gateway::Gateway;
 use crate::http::metric;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn a_client_that_is_closed_for_flooding_has_the_answers_to_its_writes() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| {
         config.rates.frames = Some(Rate {
             count: 30.try_into().unwrap(),
             period: Duration::from_secs(60),
@@ -55,10 +59,13 @@ async fn a_client_that_is_closed_for_flooding_has_the_answers_to_its_writes() {
 
 #[tokio::test]
 async fn answers_come_before_every_close_of_the_gateways_own() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ben,
+    } = Stage::new().await;
     let mut number = 0;
     for code in [1002, 1007, 1009, 4001, 4500, 4503, 4509, 1012] {
         let ttl = Duration::from_secs(if code == 4001 { 3 } else { 600 });

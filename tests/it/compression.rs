@@ -10,6 +10,7 @@ use crate::database::Database;
 use crate::gateway::Gateway;
 use crate::http::{get, metric};
 use crate::rfc6455::{RawSocket, masked};
+use crate::stage::Stage;
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 const TEXT: u8 = 0x81;
@@ -17,10 +18,13 @@ const PACKED_TEXT: u8 = 0xc1;
 
 #[tokio::test]
 async fn whoever_offers_it_gets_the_same_messages_in_fewer_bytes() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut plain = Client::connect(gateway.at, &ann).await;
     plain.subscribe(session).await;
 

@@ -14,6 +14,7 @@ use crate::client::{Client, refused, until};
 use crate::database::{self, Database, User};
 use crate::gateway::{Gateway, Process};
 use crate::http::{get, metric};
+use crate::stage::Stage;
 use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
 
 const ANYWHERE: SocketAddr =
@@ -138,10 +139,13 @@ async fn a_lost_listen_connection_loses_nothing_and_doubles_nothing() {
 
 #[tokio::test]
 async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     db.say(session, &ann, "first").await;

@@ -13,6 +13,7 @@ use crate::gateway::Gateway;
 use crate::http::{metric, shake};
 use crate::key_server::KeyServer;
 use crate::keys::{TestKey, encode};
+use crate::stage::Stage;
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
@@ -121,10 +122,12 @@ async fn no_header_makes_a_token_good() {
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn claims_that_are_signed_are_still_held_to_the_rules() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let with = |claim: &str, value: Value| {
         let mut claims = claims(&ann);
         claims[claim] = value;

@@ -10,9 +10,8 @@ use usher_core::limits::FRAME_BYTES_MAX;
 use uuid::Uuid;
 
 use crate::client::{Client, refused};
-use crate::database::{Database, User};
-use crate::gateway::Gateway;
 use crate::rfc6455::masked;
+use crate::stage::Stage;
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table of frames and fields")]
@@ -22,7 +21,8 @@ async fn a_wrong_value_is_refused_by_the_name_of_its_field() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     let uuid = Uuid::new_v4();
     for (frame, field) in [
@@ -120,7 +120,7 @@ async fn a_wrong_value_is_refused_by_the_name_of_its_field() {
 
 #[tokio::test]
 async fn an_answer_carries_the_id_as_it_was_given() {
-    let Stage { gateway, ann, .. } = stage().await;
+    let Stage { gateway, ann, .. } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     for id in [
         json!(0),
@@ -175,7 +175,7 @@ async fn unknown_and_repeated_keys_are_ignored() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     let frame = format!(
         r#"{{"type":"send","id":1,"session":"{session}","body":"hello","body":"hello","colour":"red","deep":{{"er":[1]}}}}"#
@@ -191,7 +191,8 @@ async fn a_client_of_another_protocol_is_told_and_then_closed() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut bystander = Client::connect(gateway.at, &ann).await;
     bystander.subscribe(session).await;
     let deep = "[".repeat(20_000);
@@ -233,7 +234,7 @@ async fn a_frame_that_is_too_large_closes_the_socket() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let padded = |bytes: usize| {
         let frame = json!({"type": "ping", "id": 1, "padding": ""}).to_string();
         let padding = "x".repeat(bytes - frame.len());
@@ -268,7 +269,7 @@ async fn a_frame_that_is_too_large_closes_the_socket() {
 
 #[tokio::test]
 async fn a_message_in_fragments_is_one_frame() {
-    let Stage { gateway, ann, .. } = stage().await;
+    let Stage { gateway, ann, .. } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     let parts = [
         (Data::Text, "{\"type\":", false),
@@ -291,7 +292,7 @@ async fn what_breaks_rfc_6455_closes_the_socket_by_its_code() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     for (what, bytes, code) in [
         (
             "text that is not UTF-8",
@@ -322,7 +323,7 @@ async fn pings_are_answered_and_a_goodbye_is_returned() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     client.ping(b"").await;
@@ -341,7 +342,8 @@ async fn more_writes_than_may_be_under_way_are_refused_by_name() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     // The log is held, so that no answer comes.
     let writer = crate::database::connect(&db.url).await;
@@ -372,7 +374,8 @@ async fn hostile_text_comes_back_as_it_was_written() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     let texts = [
@@ -400,7 +403,8 @@ async fn errors_carry_nothing_of_the_inside() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     let movies = db.movies(1).await;
     let draft = db.draft(session, &movies, "").await;
@@ -429,25 +433,5 @@ async fn errors_carry_nothing_of_the_inside() {
             assert!(!message.contains(inside), "{refusal}");
         }
         assert!(refusal["retry_after_ms"] == Value::Null, "{refusal}");
-    }
-}
-
-struct Stage {
-    db: Database,
-    gateway: Gateway,
-    session: Uuid,
-    ann: User,
-}
-
-async fn stage() -> Stage {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
-    Stage {
-        db,
-        gateway,
-        session,
-        ann,
     }
 }

@@ -16,6 +16,7 @@ use crate::client::{Client, refused};
 use crate::database::{Database, JWT_SECRET, User, sign, token};
 use crate::gateway::Gateway;
 use crate::http::{self, UPGRADE, get, shake};
+use crate::stage::Stage;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -26,7 +27,8 @@ async fn a_token_is_taken_from_the_header_the_query_or_a_frame() {
         mut gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let ben = db.user("ben").await;
     let mut by_header = Client::connect(gateway.at, &ann).await;
     let mut by_query =
@@ -76,7 +78,7 @@ async fn a_token_is_taken_from_the_header_the_query_or_a_frame() {
 async fn a_publishable_key_is_no_token() {
     let Stage {
         gateway, session, ..
-    } = stage().await;
+    } = Stage::new().await;
     let key = "sb_publishable_0123456789abcdef";
     let mut client = Client::open(gateway.at, "browser", Some(key.to_owned())).await;
     assert_eq!(client.subscribe(session).await["can"]["send"], false);
@@ -92,7 +94,7 @@ async fn an_apikey_as_supabase_js_sends_it_is_nothing_to_the_gateway() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let anon_key = sign(JWT_SECRET, &NewClaims::anon(), HOUR);
     for key in [
         "sb_publishable_0123456789abcdef",
@@ -114,7 +116,7 @@ async fn an_apikey_as_supabase_js_sends_it_is_nothing_to_the_gateway() {
 
 #[tokio::test]
 async fn a_secret_key_is_refused_by_name_wherever_a_token_may_stand() {
-    let Stage { gateway, ann, .. } = stage().await;
+    let Stage { gateway, ann, .. } = Stage::new().await;
     let key = "sb_secret_0123456789abcdef";
     let header = shake(
         gateway.at,
@@ -148,7 +150,8 @@ async fn whoever_signed_in_anonymously_is_a_user_whom_policies_can_tell_apart() 
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut claims = mint::payload(&NewClaims::user(UserId(ann.id)), now(), HOUR);
     claims.insert("is_anonymous".to_owned(), true.into());
     let key = SigningKey::from_secret(&JWT_SECRET.into());
@@ -179,7 +182,7 @@ async fn a_bad_token_is_refused_at_the_handshake() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let claims = |change: fn(&mut NewClaims)| {
         let mut claims = NewClaims::user(UserId(ann.id));
         change(&mut claims);
@@ -245,7 +248,8 @@ async fn a_token_of_32_kib_is_taken_everywhere_and_one_beyond_is_refused_by_name
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let movies = db.movies(2).await;
     let voting = db.voting(session, &movies, "").await;
     let token = large_token(&ann, ACCESS_TOKEN_BYTES_MAX);
@@ -376,10 +380,12 @@ async fn tokens_of_every_accepted_issuer_are_good_and_another_is_named_to_the_op
 
 #[tokio::test]
 async fn a_refused_token_is_named_by_a_reason_wherever_it_is_shown() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| {
         config.token_keys.issuers = vec!["https://auth.example/auth/v1".to_owned()];
     })
     .await;
@@ -519,7 +525,8 @@ async fn another_subject_on_an_open_socket_closes_it() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let ben = db.user("ben").await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
@@ -542,7 +549,7 @@ async fn another_subject_on_an_open_socket_closes_it() {
 
 #[tokio::test]
 async fn an_auth_frame_answers_with_its_id_and_names_what_is_wrong() {
-    let Stage { gateway, ann, .. } = stage().await;
+    let Stage { gateway, ann, .. } = Stage::new().await;
     let mut client = Client::anonymous(gateway.at).await;
     for frame in [
         json!({"type": "auth"}),
@@ -578,7 +585,7 @@ async fn an_auth_frame_answers_with_its_id_and_names_what_is_wrong() {
 
 #[tokio::test]
 async fn the_end_of_a_token_is_announced_a_minute_before() {
-    let Stage { gateway, ann, .. } = stage().await;
+    let Stage { gateway, ann, .. } = Stage::new().await;
     let ends_at = now() + 63;
     let ttl = Duration::from_secs(63);
     let mut client = Client::open(gateway.at, "ann", Some(token(ann.id, ttl))).await;
@@ -605,7 +612,7 @@ async fn a_token_that_expires_is_announced_and_then_closes_the_socket() {
         session,
         ann,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let began = Instant::now();
     let mut client = Client::open(
         gateway.at,
@@ -640,10 +647,12 @@ async fn a_token_that_expires_is_announced_and_then_closes_the_socket() {
 
 #[tokio::test]
 async fn where_a_token_is_required_a_socket_without_one_is_closed() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.is_anonymous_allowed = false).await;
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| config.is_anonymous_allowed = false).await;
     let mut nobody = Client::anonymous(gateway.at).await;
     let mut late = Client::anonymous(gateway.at).await;
     for wish in [
@@ -671,7 +680,7 @@ async fn a_user_without_a_profile_may_watch_and_not_write() {
         gateway,
         session,
         ..
-    } = stage().await;
+    } = Stage::new().await;
     let ghost = User {
         id: Uuid::new_v4(),
         name: "ghost".to_owned(),
@@ -697,24 +706,4 @@ fn expired(user: &User) -> String {
 
 fn now() -> u64 {
     jsonwebtoken::get_current_timestamp()
-}
-
-struct Stage {
-    db: Database,
-    gateway: Gateway,
-    session: Uuid,
-    ann: User,
-}
-
-async fn stage() -> Stage {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
-    Stage {
-        db,
-        gateway,
-        session,
-        ann,
-    }
 }

@@ -20,6 +20,7 @@ use crate::database::{Database, JWT_SECRET};
 use crate::gateway::Gateway;
 use crate::http::{UPGRADE, call, get, metric, read_head, shake};
 use crate::rfc6455::read_frame;
+use crate::stage::Stage;
 
 #[test]
 fn a_gateway_whose_log_nobody_reads_still_stops() {
@@ -91,10 +92,13 @@ async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
 
 #[tokio::test]
 async fn a_graceful_stop_tells_clients_when_to_come_back() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.drain = Duration::from_secs(5)).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| config.drain = Duration::from_secs(5)).await;
     let mut clients = Vec::new();
     for _ in 0..10 {
         let mut client = Client::connect(gateway.at, &ann).await;
@@ -130,10 +134,13 @@ async fn a_graceful_stop_tells_clients_when_to_come_back() {
 
 #[tokio::test]
 async fn what_was_written_before_a_stop_is_answered() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     for id in 1..=20 {
@@ -149,10 +156,12 @@ async fn what_was_written_before_a_stop_is_answered() {
 
 #[tokio::test]
 async fn an_operator_sees_health_readiness_and_metrics() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     assert_eq!(get(gateway.at, "/healthz", &[]).await.status, 200);
     let ready = get(gateway.at, "/readyz", &[]).await;
     assert_eq!(
@@ -204,10 +213,9 @@ async fn an_operator_sees_health_readiness_and_metrics() {
 
 #[tokio::test]
 async fn calls_are_counted_by_route_and_outcome_and_by_nothing_that_a_client_makes_up() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway, session, ..
+    } = Stage::new().await;
     let events = format!("/v1/sessions/{session}/events");
     for (method, path) in [
         ("GET", events.as_str()),

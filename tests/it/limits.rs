@@ -16,6 +16,7 @@ use crate::client::{Client, PATIENCE, refused, until};
 use crate::database::Database;
 use crate::gateway::Gateway;
 use crate::http::{UPGRADE, get, metric, read_head, shake};
+use crate::stage::Stage;
 use usher::config::rates::Rate;
 
 fn rate(count: u32, seconds: u64) -> Option<Rate> {
@@ -36,10 +37,13 @@ fn limited(answer: Value, seconds: u64) -> Duration {
 
 #[tokio::test]
 async fn a_user_says_so_much_over_all_sockets_and_others_are_not_held_up() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.rates.messages = rate(20, 1_200)).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ben,
+    } = Stage::adapted(|config| config.rates.messages = rate(20, 1_200)).await;
     let mut first = Client::connect(gateway.at, &ben).await;
     for number in 0..10 {
         first.send(session, &format!("first {number}")).await;
@@ -58,10 +62,12 @@ async fn a_user_says_so_much_over_all_sockets_and_others_are_not_held_up() {
 
 #[tokio::test]
 async fn who_waits_as_told_is_let_through_and_who_does_not_is_told_the_rest() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.rates.messages = rate(1, 4)).await;
+    let Stage {
+        gateway,
+        session,
+        ben,
+        ..
+    } = Stage::adapted(|config| config.rates.messages = rate(1, 4)).await;
     let mut client = Client::connect(gateway.at, &ben).await;
     client.send(session, "one").await;
     let wait = limited(client.try_send(session, "two").await, 4);
@@ -96,10 +102,12 @@ async fn who_waits_as_slow_mode_says_is_let_through() {
 
 #[tokio::test]
 async fn who_moderates_the_session_may_say_more() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| {
         config.rates.messages = rate(2, 30);
         config.rates.moderator_messages = rate(10, 30);
     })
@@ -183,10 +191,13 @@ async fn the_same_words_are_not_said_twice_in_a_row() {
 async fn of_equal_messages_on_two_sockets_one_is_written() {
     // Fewer than would close the socket that is refused each time.
     const ROUNDS: u64 = 50;
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ben,
+        ..
+    } = Stage::adapted(|config| {
         config.rates.repeat_pause = Duration::from_secs(30);
     })
     .await;
@@ -257,10 +268,12 @@ async fn a_flood_of_pings_or_pongs_is_one_of_frames() {
 
 #[tokio::test]
 async fn bytes_and_subscriptions_of_a_socket_have_rates_too() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| {
         config.rates.bytes = rate(40_000, 60);
         config.rates.joins = rate(2, 60);
     })

@@ -73,6 +73,7 @@ mod resume;
 mod rfc6455;
 mod rotation;
 mod settings;
+mod stage;
 mod stream;
 mod stress;
 mod tap;

@@ -9,6 +9,7 @@ use crate::client::{Client, refused};
 use crate::database::{self, Database, User};
 use crate::gateway::Gateway;
 use crate::http::metric;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn a_dropped_socket_resumes_where_it_stood() {
@@ -17,7 +18,8 @@ async fn a_dropped_socket_resumes_where_it_stood() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     for is_with_token in [true, false] {
         let mut client = Client::connect(gateway.at, &ann).await;
         client.subscribe(session).await;
@@ -49,7 +51,8 @@ async fn a_token_that_is_not_good_is_no_error() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let other_session = db.session(&ann).await;
     let ben = db.user("ben").await;
     let mut client = Client::connect(gateway.at, &ann).await;
@@ -88,10 +91,13 @@ async fn a_token_that_is_not_good_is_no_error() {
 
 #[tokio::test]
 async fn an_expired_token_is_no_error_and_a_fresh_one_comes_in_time() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| {
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| {
         config.resume_ttl = Duration::from_secs(2);
         // What one loop remembers another does not.
         config.fanout_loops = 1;
@@ -123,7 +129,8 @@ async fn a_database_that_went_back_in_time_is_said() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     speak(&db, session, &ann, 60).await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
@@ -157,7 +164,8 @@ async fn a_database_that_was_put_back_while_all_connections_held_is_noticed() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     speak(&db, session, &ann, 5).await;
     let mut client = Client::connect(gateway.at, &ann).await;
     let before = client.subscribe(session).await["epoch"].clone();
@@ -181,7 +189,8 @@ async fn a_position_that_the_log_no_longer_reaches_is_said() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     speak(&db, session, &ann, 2).await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
@@ -221,7 +230,8 @@ async fn a_resume_of_a_live_session_with_its_token_asks_the_database_nothing() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut watcher = warm(&gateway, session).await;
     let mut clients = Vec::new();
     for name in ["ben", "cleo", "dora"] {
@@ -265,7 +275,8 @@ async fn a_ban_voids_a_resume_token_at_once() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut watcher = warm(&gateway, session).await;
     let (ben, cleo) = (db.user("ben").await, db.user("cleo").await);
     let mut positions = Vec::new();
@@ -296,10 +307,13 @@ async fn a_ban_voids_a_resume_token_at_once() {
 
 #[tokio::test]
 async fn whoever_is_far_behind_gets_all_of_it() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.ring_events = 16).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| config.ring_events = 16).await;
     let mut watcher = Client::anonymous(gateway.at).await;
     watcher.subscribe(session).await;
     let mut client = Client::connect(gateway.at, &ann).await;
@@ -324,7 +338,8 @@ async fn a_client_that_drops_its_socket_all_the_time_misses_nothing() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     let writer = tokio::spawn(write(db.url.clone(), session, ann.clone(), 400));
@@ -348,7 +363,8 @@ async fn a_position_and_its_token_are_good_on_every_node() {
         gateway: first,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let second = Gateway::start(&db, |_| {}).await;
     let mut watcher = warm(&second, session).await;
     let mut client = Client::connect(first.at, &ann).await;
@@ -368,26 +384,6 @@ async fn a_position_and_its_token_are_good_on_every_node() {
     );
     client.send(session, "over the second").await;
     watcher.has_the_whole_log(&db, session).await;
-}
-
-struct Stage {
-    db: Database,
-    gateway: Gateway,
-    session: Uuid,
-    ann: User,
-}
-
-async fn stage() -> Stage {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
-    Stage {
-        db,
-        gateway,
-        session,
-        ann,
-    }
 }
 
 /// A session is remembered by each fan-out loop that has watched it: connections are dealt out in turn, so two in a row
@@ -424,10 +420,13 @@ async fn write(url: String, session: Uuid, author: User, count: usize) {
 /// In one transaction, so that nobody saw it gone. Its messages are gone all the same.
 #[tokio::test]
 async fn a_session_that_was_deleted_and_inserted_again_starts_over() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut viewer = Client::connect(gateway.at, &ann).await;
     viewer.subscribe(session).await;
     db.say(session, &ann, "gone").await;

@@ -13,6 +13,7 @@ use crate::client::{Client, PATIENCE, until};
 use crate::database::{Database, User, token};
 use crate::gateway::{Gateway, Process};
 use crate::http::{Answer, call, get, metric, read_chunk, read_head};
+use crate::stage::Stage;
 
 /// One event source. What it has seen it asks for again, as a browser does.
 pub(crate) struct Source {
@@ -301,10 +302,13 @@ async fn the_last_id_names_the_epoch_where_the_page_asks_for_it() {
 
 #[tokio::test]
 async fn a_stream_that_cannot_begin_is_refused_and_not_opened() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.connections_max = 2).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ben,
+        ..
+    } = Stage::adapted(|config| config.connections_max = 2).await;
     let at = gateway.at;
     refused(at, &path(Uuid::new_v4()), &ben)
         .await
@@ -339,10 +343,9 @@ async fn a_stream_that_cannot_begin_is_refused_and_not_opened() {
 
 #[tokio::test]
 async fn head_says_whether_a_stream_would_begin_and_opens_none() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway, session, ..
+    } = Stage::new().await;
     let head = call(gateway.at, "HEAD", &path(session), &[], "").await;
     assert_eq!((head.status, &*head.body), (200, ""));
     assert_eq!(head.headers["content-type"], "text/event-stream");
@@ -390,10 +393,9 @@ async fn a_stream_ends_with_its_token_and_with_access() {
 
 #[tokio::test]
 async fn a_gateway_that_stops_tells_its_streams_when_to_come_back() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        gateway, session, ..
+    } = Stage::new().await;
     let mut source = Source::open(gateway.at, &path(session), None, None).await;
     source.expect("subscribed").await;
     gateway.begin_stop();
@@ -405,10 +407,13 @@ async fn a_gateway_that_stops_tells_its_streams_when_to_come_back() {
 
 #[tokio::test]
 async fn a_stream_shows_signs_of_life_and_outlives_plain_connections() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.heartbeat = Duration::from_secs(1)).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| config.heartbeat = Duration::from_secs(1)).await;
     let mut source = Source::open(gateway.at, &path(session), None, None).await;
     source.expect("subscribed").await;
     // Three heartbeats without a pong would close it.
@@ -420,10 +425,13 @@ async fn a_stream_shows_signs_of_life_and_outlives_plain_connections() {
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_bounded_and_then_left() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |config| config.heartbeat = Duration::from_secs(1)).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::adapted(|config| config.heartbeat = Duration::from_secs(1)).await;
     let mut stuck = Source::open(gateway.at, &path(session), None, None).await;
     let mut healthy = Source::open(gateway.at, &path(session), None, None).await;
     stuck.expect("subscribed").await;

@@ -8,7 +8,7 @@ use usher_core::protocol::text::{has_ink, is_line};
 use crate::api::Caller;
 use crate::client::{Client, refused};
 use crate::database::{Database, connect};
-use crate::gateway::Gateway;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn gateway_and_database_agree_on_every_character() {
@@ -94,10 +94,13 @@ fn ranges(class: &str) -> Vec<RangeInclusive<char>> {
 
 #[tokio::test]
 async fn a_message_that_does_not_show_is_refused_alike_everywhere() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     let caller = Caller::new(&gateway, &ann);

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::database::{Database, User};
-use crate::gateway::{Gateway, Process};
+use crate::gateway::Process;
 use crate::http::metric;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn a_message_too_large_for_a_notification_arrives() {
@@ -21,7 +22,8 @@ async fn a_message_too_large_for_a_notification_arrives() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;
     let large = "\u{1F37F}".repeat(2_000);
@@ -55,7 +57,8 @@ async fn a_thousand_rows_at_once_arrive_complete_and_in_order() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut clients = [
         Client::connect(gateway.at, &ann).await,
         Client::anonymous(gateway.at).await,
@@ -96,7 +99,8 @@ async fn rows_of_many_sessions_in_one_statement_arrive_each_in_its_own() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     let mut sessions = vec![session];
     for _ in 0..4 {
@@ -188,7 +192,8 @@ async fn a_client_that_reads_again_is_caught_up_on_the_same_socket() {
         gateway,
         session,
         ann,
-    } = stage().await;
+        ..
+    } = Stage::new().await;
     let mut slow = narrow(gateway.at, &ann).await;
     slow.subscribe(session).await;
     let mut other = Client::anonymous(gateway.at).await;
@@ -228,24 +233,4 @@ async fn narrow(at: SocketAddr, user: &User) -> Client {
     let mut client = Client::over(socket, at, &user.name, Some(user.token.clone())).await;
     client.expect("welcome").await;
     client
-}
-
-struct Stage {
-    db: Database,
-    gateway: Gateway,
-    session: Uuid,
-    ann: User,
-}
-
-async fn stage() -> Stage {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
-    Stage {
-        db,
-        gateway,
-        session,
-        ann,
-    }
 }

@@ -27,6 +27,7 @@ use crate::database::{Database, User, connect};
 use crate::gateway::Gateway;
 use crate::http::metric;
 use crate::proxy::Proxy;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn who_floods_waits_behind_its_own() {
@@ -115,10 +116,13 @@ async fn a_flooded_session_leaves_room_for_others() {
 
 #[tokio::test]
 async fn what_waits_too_long_is_refused_and_not_written() {
-    let db = Database::create().await;
-    let (ann, ben) = (db.user("ann").await, db.user("ben").await);
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ben,
+    } = Stage::new().await;
     let mut first = Client::connect(gateway.at, &ann).await;
     let mut second = Client::connect(gateway.at, &ben).await;
     shut_gate(&db, session).await;
@@ -307,10 +311,13 @@ async fn a_commit_whose_answer_is_lost_is_acknowledged_once() {
 
 #[tokio::test]
 async fn a_backend_that_dies_before_its_commit_has_written_nothing() {
-    let db = Database::create().await;
-    let ann = db.user("ann").await;
-    let session = db.session(&ann).await;
-    let gateway = Gateway::start(&db, |_| {}).await;
+    let Stage {
+        db,
+        gateway,
+        session,
+        ann,
+        ..
+    } = Stage::new().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     shut_gate(&db, session).await;
     client.say(&message(session, 1, "once")).await;
