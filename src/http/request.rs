@@ -22,7 +22,7 @@ use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::net::accept::PeerAddress;
 use crate::net::accept::handshake_auth::{self, AuthenticatedClient};
 use crate::net::queries::Queries;
-use crate::postgres::store::StoreError;
+use crate::postgres::statement::StoreError;
 use usher_core::auth::identity::Identity;
 use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::id::{Seq, UserId};

@@ -12,7 +12,8 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::net::answered;
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::statement::StoreError;
+use crate::postgres::store::Store;
 
 #[derive(Debug)]
 pub(crate) struct Maintenance {

@@ -28,7 +28,8 @@ pub mod socket;
 pub(crate) mod writes;
 
 use crate::metrics::Metrics;
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::statement::StoreError;
+use crate::postgres::store::Store;
 
 /// Returns a random number below a bound, to spread clients over time.
 pub(crate) fn random_below(bound: u64) -> u64 {

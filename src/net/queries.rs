@@ -6,7 +6,8 @@ use crate::metrics::Metrics;
 use crate::net::admission::access_checks::AccessChecks;
 use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::answered;
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::statement::StoreError;
+use crate::postgres::store::Store;
 
 #[derive(Debug)]
 pub(crate) struct Queries {

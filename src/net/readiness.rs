@@ -14,7 +14,8 @@ use crate::keyring::Keyring;
 use crate::limits::{READINESS_INTERVAL, READINESS_TIMEOUT};
 use crate::net::fanout::loops::FanoutLoops;
 use crate::net::shutdown::Shutdown;
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::statement::StoreError;
+use crate::postgres::store::Store;
 
 /// The state of the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

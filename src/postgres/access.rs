@@ -1,64 +1,22 @@
 //! What callers may do in a session, as `usher.admit` says it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 
 use crate::limits::LOCK_WAIT;
-use crate::postgres::store::{Parameter, Store, StoreError, may_pass};
+use crate::postgres::admission::access;
+use crate::postgres::statement::{Parameter, StoreError, may_pass};
+use crate::postgres::store::Store;
 use usher_core::auth::identity::Identity;
-use usher_core::protocol::id::{MovieId, SessionId, VotingId};
-use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::server::Can;
+use usher_core::protocol::id::SessionId;
+use usher_core::protocol::refusal::Refusal;
 use usher_core::relay::snapshot::Access;
 
 /// What the database says of one caller; `None` where it could not be asked about this one.
 pub(crate) type AccessAnswer = Option<Result<Access, Refusal>>;
-
-/// Reads the answer of `usher.admit`; none means that the caller may not see the session.
-pub(crate) fn access(admit: Option<&str>) -> Result<Result<Access, Refusal>, StoreError> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Admit {
-        Refused {
-            refused: String,
-        },
-        Admitted {
-            #[serde(flatten)]
-            can: Can,
-            mine: HashMap<VotingId, MovieId>,
-            #[serde(default)]
-            ask_again_ms: Option<u64>,
-        },
-    }
-    let Some(admit) = admit else {
-        let message = "no such session, or not for this caller";
-        return Ok(Err(Refusal::new(RefusalCode::NotFound, message)));
-    };
-    let admit = serde_json::from_str(admit).map_err(|source| StoreError::Shape {
-        what: "an admission",
-        source,
-    })?;
-    Ok(match admit {
-        Admit::Admitted {
-            can,
-            mine,
-            ask_again_ms,
-        } => Ok(Access {
-            can,
-            mine,
-            ask_again: ask_again_ms.map(Duration::from_millis),
-        }),
-        Admit::Refused { refused } => {
-            let code = RefusalCode::parse(&refused).unwrap_or(RefusalCode::Forbidden);
-            Err(Refusal::new(code, "this session is closed to the caller"))
-        }
-    })
-}
 
 impl Store {
     /// Asks what many callers may do, each in a session; the answers are in the order of the callers.

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::postgres::log_limiter::LogLimiter;
-use crate::postgres::store::may_pass;
+use crate::postgres::statement::may_pass;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};

@@ -37,7 +37,8 @@ use crate::limits::{
 use crate::metrics::{Metrics, WriteRefusal};
 use crate::postgres::batch::{self, BatchKind};
 use crate::postgres::listener::ListenEvent;
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::statement::StoreError;
+use crate::postgres::store::Store;
 use usher_core::auth::identity::Identity;
 #[cfg(doc)]
 use usher_core::limits::BUSY_AFTER;

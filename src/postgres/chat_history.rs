@@ -4,7 +4,8 @@ use tokio_postgres::types::Type;
 
 use crate::limits::READ_LOCK_WAIT;
 use crate::postgres::settings::begin_read_only;
-use crate::postgres::store::{Parameter, Store, StoreError, query};
+use crate::postgres::statement::{Parameter, StoreError, query};
+use crate::postgres::store::Store;
 use crate::postgres::transaction::as_caller;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{MessageId, Seq, SessionId};

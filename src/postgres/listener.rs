@@ -25,7 +25,8 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::postgres::connect::{Link, SESSION_SETTINGS, Target};
 use crate::postgres::connect_error::ConnectError;
-use crate::postgres::store::{STANDING_COLUMNS, Standing, Store, StoreError, is_about_schema};
+use crate::postgres::statement::{StoreError, is_about_schema};
+use crate::postgres::store::{STANDING_COLUMNS, Standing, Store};
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::ms;
 use usher_core::protocol::notify::{self, AccessChange, Channels, Notice};

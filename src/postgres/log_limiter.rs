@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::causes::with_causes;
 use crate::limits::{LOG_KINDS_MAX, LOG_REPEAT_INTERVAL};
-use crate::postgres::store::StoreError;
+use crate::postgres::statement::StoreError;
 use usher_core::protocol::id::SessionId;
 
 /// The kind of all failures that a missing or outdated schema causes.

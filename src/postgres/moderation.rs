@@ -6,19 +6,20 @@
 //! An act waits for a lock only shortly, then lets go of its connection and tries again. So acts in sessions that are
 //! locked in the database keep no connection from the others.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
-use crate::limits::{CALL_BANS_MAX, MODERATIONS_IN_FLIGHT_MAX, READ_LOCK_WAIT};
+use crate::limits::{CALL_BANS_MAX, READ_LOCK_WAIT};
+use crate::postgres::moderation_permits::Counted;
 use crate::postgres::settings::{begin_of_callers, of_callers};
-use crate::postgres::store::{Parameter, Store, StoreError, classify, query};
+use crate::postgres::statement::{Parameter, StoreError, classify, query};
+use crate::postgres::store::Store;
 use crate::postgres::transaction::{as_caller, become_caller, not_begun};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{BUSY_AFTER, LOCK_PAUSE_MIN, LOCK_WAIT_MIN};
@@ -28,38 +29,6 @@ use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// What a statement under the caller's rights came to.
 type ActResult = Result<Value, Refusal>;
-
-/// The acts of moderation that are under way.
-#[derive(Debug)]
-pub(crate) struct Moderations {
-    permits: Semaphore,
-    count: AtomicUsize,
-}
-
-impl Default for Moderations {
-    fn default() -> Self {
-        Self {
-            permits: Semaphore::new(MODERATIONS_IN_FLIGHT_MAX),
-            count: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// Counts an act for as long as it lives.
-struct Counted<'a>(&'a Moderations);
-
-impl<'a> Counted<'a> {
-    fn new(moderations: &'a Moderations) -> Self {
-        moderations.count.fetch_add(1, Ordering::Relaxed);
-        Self(moderations)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 impl Store {
     /// Does one thing as the caller; what came of it is a JSON object.

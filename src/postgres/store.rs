@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::limits::{
     DUE_VOTINGS_MAX, LOCK_CONNECTIONS_MIN, LOCK_WAIT, PAGE_EVENTS_MAX, QUERY_TIMEOUT,
     READ_LOCK_WAIT, TRIM_EVENTS_MAX,
 };
-use crate::postgres::access::access;
+use crate::postgres::admission::access;
 use crate::postgres::log_limiter::LogLimiter;
-use crate::postgres::moderation::Moderations;
+use crate::postgres::moderation_permits::Moderations;
 use crate::postgres::settings::begin;
+use crate::postgres::statement::{Parameter, StoreError, classify, query};
 use crate::postgres::transaction::{as_caller, as_oneself};
 use usher_core::auth::identity::Identity;
 use usher_core::limits::{LOCK_WAIT_APART, PAGE_BYTES_MAX};
@@ -56,29 +56,6 @@ pub(crate) const OWN_FUNCTIONS: [&str; 16] = [
 /// What it calls there as the caller.
 pub(crate) const CALLERS_FUNCTIONS: [&str; 2] = ["admit", "messages_before"];
 
-/// Why a question has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// No connection could be had, or it broke, or the answer took too long: asking again may help.
-    #[error("the database cannot be asked: {0}")]
-    Unavailable(String),
-    /// A lock that an open transaction holds was not to be had in time; nothing was done, and asking again may help.
-    #[error("an open transaction holds a lock that the statement needs")]
-    Locked,
-    /// The database refused the question itself: asking again will not help.
-    #[error("the database refused a statement")]
-    Refused(#[source] tokio_postgres::Error),
-    /// The answer is not of the shape that our own functions give.
-    #[error("the database answered {what} in an unknown shape")]
-    Shape {
-        /// What was asked for.
-        what: &'static str,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
 /// The columns of a [`Standing`], for a select list.
 pub(crate) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
 
@@ -102,23 +79,6 @@ impl Standing {
                 votes: text(2),
                 control: text(3),
             },
-        }
-    }
-}
-
-impl StoreError {
-    /// Whether the statement named something that is not there, or that the gateway's role may not use.
-    pub(crate) fn is_about_schema(&self) -> bool {
-        matches!(self, Self::Refused(error) if is_about_schema(error))
-    }
-
-    /// What tells it from other failures of the same question.
-    pub(crate) fn kind(&self) -> String {
-        match self {
-            Self::Unavailable(_) => "unavailable".to_owned(),
-            Self::Locked => "locked".to_owned(),
-            Self::Refused(error) => error.code().map_or("", SqlState::code).to_owned(),
-            Self::Shape { what, .. } => format!("shape of {what}"),
         }
     }
 }
@@ -453,51 +413,9 @@ impl Store {
     }
 }
 
-pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
-
-pub(crate) async fn query(
-    client: &Client,
-    sql: &str,
-    parameters: &[Parameter<'_>],
-) -> Result<Vec<Row>, StoreError> {
-    client.query_typed(sql, parameters).await.map_err(classify)
-}
-
 /// One is left to reads, where there is more than one.
 fn write_permits_max(pool: &Pool) -> usize {
     (pool.status().max_size - 1).max(1)
-}
-
-/// Tells what may pass from what will not.
-pub(crate) fn classify(error: tokio_postgres::Error) -> StoreError {
-    match error.code() {
-        None => StoreError::Unavailable(error.to_string()),
-        Some(state) if *state == SqlState::LOCK_NOT_AVAILABLE => StoreError::Locked,
-        Some(state) if may_pass(state.code()) => StoreError::Unavailable(state.code().to_owned()),
-        Some(_) => StoreError::Refused(error),
-    }
-}
-
-/// Whether a statement named something that is not there, or that the gateway's role may not use.
-pub(crate) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
-    // No such schema, table, column or function; no right to one of them.
-    const STATES: [SqlState; 5] = [
-        SqlState::INVALID_SCHEMA_NAME,
-        SqlState::UNDEFINED_TABLE,
-        SqlState::UNDEFINED_COLUMN,
-        SqlState::UNDEFINED_FUNCTION,
-        SqlState::INSUFFICIENT_PRIVILEGE,
-    ];
-    error.code().is_some_and(|code| STATES.contains(code))
-}
-
-/// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.
-pub(crate) fn may_pass(state: &str) -> bool {
-    // The connection, a collision with another transaction, resources, an operator, the system.
-    const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
-    // A standby (read only, or still recovering), a full queue of NOTIFY, a transaction that took too long.
-    const STATES: [&str; 5] = ["25006", "55000", "54000", "25P03", "25P04"];
-    STATES.contains(&state) || CLASSES.iter().any(|class| state.starts_with(class))
 }
 
 fn seq(row: &Row, column: usize) -> Seq {

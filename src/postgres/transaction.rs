@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
-use crate::postgres::store::{Parameter, StoreError, classify};
+use crate::postgres::statement::{Parameter, StoreError, classify};
 use usher_core::auth::identity::Identity;
 
 /// Takes on a caller's role and claims for the rest of a transaction, as PostgREST does.

@@ -15,7 +15,8 @@ use crate::limits::TALLY_IDLE;
 use crate::metrics::Metrics;
 use crate::net::answered;
 use crate::net::fanout::loops::{FanoutCommand, FanoutLoops};
-use crate::postgres::store::{Store, StoreError};
+use crate::postgres::statement::StoreError;
+use crate::postgres::store::Store;
 use usher_core::protocol::id::VotingId;
 use usher_core::relay::tally::{Conflation, Tally};
 
