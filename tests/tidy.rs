@@ -12,6 +12,8 @@ use std::{
     process::Command,
 };
 
+#[path = "tidy/cycles.rs"]
+mod cycles;
 #[path = "tidy/sql.rs"]
 mod sql;
 
