@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
 use crate::metrics::Metrics;
 use crate::net::admission::access_checks::AccessChecks;
 use crate::net::admission::singleflight::AdmissionQueries;
 use crate::net::answered;
 use crate::postgres::statement::StoreError;
 use crate::postgres::store::Store;
+use usher_core::auth::identity::Identity;
+use usher_core::relay::message::{Query, QueryResult};
 
 #[derive(Debug)]
 pub(crate) struct Queries {
@@ -22,6 +26,45 @@ pub(crate) struct Queries {
 }
 
 impl Queries {
+    /// Runs a query of a peer.
+    pub(crate) fn run(
+        self: &Arc<Self>,
+        query: Query,
+        identity: &Arc<Identity>,
+    ) -> BoxFuture<'static, QueryResult> {
+        let (queries, identity) = (Arc::clone(self), Arc::clone(identity));
+        let (session, attempt) = query.subscription();
+        // One box per query, so that each takes only the memory that it needs.
+        match query {
+            Query::Admit { .. } => Box::pin(async move {
+                let answer = queries.admissions.ask(session, &identity).await;
+                QueryResult::Admitted {
+                    session,
+                    attempt,
+                    answer,
+                }
+            }),
+            Query::CheckAccess { is_urgent, .. } => Box::pin(async move {
+                let checks = &queries.access_checks;
+                let answer = checks.ask(session, identity, is_urgent).await;
+                QueryResult::Checked {
+                    session,
+                    attempt,
+                    answer,
+                }
+            }),
+            Query::ReadPage { after, .. } => Box::pin(async move {
+                let page = queries.store.page(session, after).await;
+                let page = queries.answered(page, "a page of the log");
+                QueryResult::Page {
+                    session,
+                    attempt,
+                    page,
+                }
+            }),
+        }
+    }
+
     /// Takes the answer of the database. Counts and logs a failure like [`answered`].
     pub(crate) fn answered<T>(
         &self,

@@ -490,7 +490,7 @@ impl Connection {
         {
             self.asked += 1;
             self.answers
-                .push(ask(query, &self.context.queries, self.peer.identity()));
+                .push(self.context.queries.run(query, self.peer.identity()));
         }
         if self.queries.is_empty() {
             // Its memory as well: most connections never have another.
@@ -538,47 +538,6 @@ impl Connection {
         {
             close::close(code, rest, socket, &mut self.inbound).await;
         }
-    }
-}
-
-/// Asks the database for somebody.
-fn ask(
-    query: Query,
-    queries: &Arc<Queries>,
-    identity: &Arc<Identity>,
-) -> BoxFuture<'static, QueryResult> {
-    let (queries, identity) = (Arc::clone(queries), Arc::clone(identity));
-    let (session, attempt) = query.subscription();
-    // Each is boxed by itself, so that it takes no more memory than it needs.
-    match query {
-        Query::Admit { .. } => Box::pin(async move {
-            let answer = queries.admissions.ask(session, &identity).await;
-            QueryResult::Admitted {
-                session,
-                attempt,
-                answer,
-            }
-        }),
-        Query::CheckAccess { is_urgent, .. } => Box::pin(async move {
-            let answer = queries
-                .access_checks
-                .ask(session, identity, is_urgent)
-                .await;
-            QueryResult::Checked {
-                session,
-                attempt,
-                answer,
-            }
-        }),
-        Query::ReadPage { after, .. } => Box::pin(async move {
-            let page = queries.store.page(session, after).await;
-            let page = queries.answered(page, "a page of the log");
-            QueryResult::Page {
-                session,
-                attempt,
-                page,
-            }
-        }),
     }
 }
 
