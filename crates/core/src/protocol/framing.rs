@@ -83,13 +83,7 @@ impl Framing {
 
     fn on_header(&mut self) -> Result<Header, CloseCode> {
         let header = std::mem::take(&mut self.header);
-        let length = header.payload_bytes();
-        let shortest = match length {
-            0..=125 => 0,
-            126..=0xffff => 2,
-            _ => 8,
-        };
-        if header.extended().len() != shortest || length > i64::MAX as u64 {
+        if !header.is_length_valid() {
             return Err(CloseCode::ProtocolError);
         }
         let first = header.first();
@@ -103,7 +97,7 @@ impl Framing {
         if self.fragments > FRAGMENTS_MAX {
             return Err(CloseCode::TooBig);
         }
-        self.payload_left = length;
+        self.payload_left = header.payload_bytes();
         Ok(header)
     }
 }

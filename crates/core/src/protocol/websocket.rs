@@ -24,11 +24,11 @@ pub(crate) const MASKED: u8 = 0x80;
 /// The opcode of a text message.
 pub const TEXT: u8 = 0x1;
 /// The opcode of a close frame.
-pub const CLOSE: u8 = 0x8;
+pub(crate) const CLOSE: u8 = 0x8;
 /// The opcode of a ping.
-pub const PING: u8 = 0x9;
+pub(crate) const PING: u8 = 0x9;
 /// The opcode of a pong.
-pub const PONG: u8 = 0xa;
+pub(crate) const PONG: u8 = 0xa;
 
 /// The header of one frame.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +40,7 @@ pub struct Header {
 impl Header {
     /// Parses the header at the front of `bytes`. `None` while bytes of the header are missing.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut header = Self::default();
         let is_whole = bytes.iter().any(|byte| header.push(*byte));
         is_whole.then_some(header)
@@ -59,7 +59,7 @@ impl Header {
 
     /// Returns the header's bytes as received.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.count]
     }
 
@@ -90,7 +90,7 @@ impl Header {
 
     /// Returns the payload's length in bytes.
     #[must_use]
-    pub fn payload_bytes(&self) -> u64 {
+    pub(crate) fn payload_bytes(&self) -> u64 {
         match self.extended() {
             [] => u64::from(self.bytes[1] & !MASKED),
             bytes => bytes
@@ -101,13 +101,25 @@ impl Header {
 
     /// Returns the length of header and payload in bytes.
     #[must_use]
-    pub fn frame_bytes(&self) -> usize {
+    pub(crate) fn frame_bytes(&self) -> usize {
         let payload = usize::try_from(self.payload_bytes()).unwrap_or(usize::MAX);
         self.count.saturating_add(payload)
     }
 
+    /// Whether the length has its shortest form and its highest bit clear, as RFC 6455 demands.
+    #[must_use]
+    pub(crate) fn is_length_valid(&self) -> bool {
+        let length = self.payload_bytes();
+        let shortest = match length {
+            0..=125 => 0,
+            126..=0xffff => 2,
+            _ => 8,
+        };
+        self.extended().len() == shortest && length <= i64::MAX as u64
+    }
+
     /// Returns the bytes of an extended length, which does not fit into the second byte.
-    pub(crate) fn extended(&self) -> &[u8] {
+    fn extended(&self) -> &[u8] {
         let count = match self.bytes[1] & !MASKED {
             126 => 2,
             127 => 8,
@@ -171,7 +183,12 @@ pub(crate) fn put_compressed_header(out: &mut impl BufMut, first: u8, payload_by
 }
 
 /// Writes a frame as a client sends it: `first` is its final bit, reserved bits and opcode.
-pub fn put_masked(out: &mut (impl BufMut + Extend<u8>), first: u8, payload: &[u8], mask: [u8; 4]) {
+pub(crate) fn put_masked(
+    out: &mut (impl BufMut + Extend<u8>),
+    first: u8,
+    payload: &[u8],
+    mask: [u8; 4],
+) {
     put_header(out, first, MASKED, payload.len());
     out.put_slice(&mask);
     if mask == [0; 4] {
