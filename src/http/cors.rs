@@ -2,8 +2,8 @@
 //!
 //! The calls use no cookies, so that `*` gives nothing away. Other paths, such as the metrics, are for no other page.
 //!
-//! No library: tower-http takes every OPTIONS for a preflight, answers 200 to an origin that is not allowed, where this
-//! refuses with 403, and covers whole routers, where this covers paths that no route has too.
+//! No library: tower-http answers every OPTIONS request as a preflight, and a refused origin with 200. Here a refused
+//! preflight gets 403 with an error, and an OPTIONS request that is no preflight gets 405.
 
 use std::sync::Arc;
 
