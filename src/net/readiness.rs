@@ -1,7 +1,6 @@
 //! Checks whether the gateway can accept a viewer.
 //!
-//! Queries the database once a second, independent of the number of health requests: an open port must not be a way to load
-//! the database.
+//! Queries the database once a second, however many health requests arrive: an open port must not be a way to load it.
 
 use std::sync::Arc;
 

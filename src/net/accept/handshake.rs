@@ -1,7 +1,6 @@
-//! From an HTTP request to a WebSocket: who may, and how it is said (RFC 6455 §4.2).
+//! Answers WebSocket handshakes (RFC 6455 §4.2) and starts a connection for each accepted one.
 //!
-//! Whoever may not is refused here, before the upgrade: a socket that opens and closes at once resets the back-off of
-//! most clients.
+//! Refuses clients before the upgrade: a socket that opens and closes immediately resets the backoff of most clients.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -29,13 +28,13 @@ use usher_core::auth::identity::Identity;
 use usher_core::protocol::deflate;
 use usher_core::protocol::refusal::Refusal;
 
-/// Where the socket is.
+/// The path of the socket.
 pub(crate) const SOCKET_PATH: &str = "/v1/socket";
 
-/// The subprotocol that good clients offer.
+/// The subprotocol that clients offer.
 pub(crate) const SUBPROTOCOL: &str = "usher.v1";
 
-/// Answers a handshake; where it is accepted a connection's task begins.
+/// Answers a handshake, and spawns the connection's task if it is accepted.
 pub(crate) async fn respond<B>(
     context: &HandshakeContext,
     connections: &Arc<ConnectionContext>,
@@ -97,7 +96,7 @@ pub(crate) async fn respond<B>(
     response
 }
 
-/// Says who the client is and gives it a seat, or says why it may not connect.
+/// Authenticates the client and reserves its permits.
 async fn admit(
     context: &HandshakeContext,
     address: IpAddr,
@@ -113,7 +112,7 @@ async fn admit(
     Ok((client.identity, permits))
 }
 
-/// What makes a request one that two readers, a proxy and this gateway, could read in two ways (RFC 9112 §11).
+/// Finds an ambiguity in a request: a proxy and this gateway could read it differently (RFC 9112 §11).
 fn flaw(request: &Parts) -> Option<&'static str> {
     let count = |name: HeaderName| request.headers.get_all(name).iter().count();
     let length = request.headers.get(header::CONTENT_LENGTH);
@@ -130,7 +129,7 @@ fn flaw(request: &Parts) -> Option<&'static str> {
     }
 }
 
-/// The subprotocol to echo, where the client offers ours.
+/// Returns the subprotocol if the client offers it.
 #[must_use]
 pub fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offers = headers
@@ -143,7 +142,7 @@ pub fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     is_offered.then(|| HeaderValue::from_static(SUBPROTOCOL))
 }
 
-/// The extension to agree on, where the client offers one that is ours.
+/// Returns the compression extension if the client offers one that the gateway supports.
 fn accepted_extension(headers: &HeaderMap) -> Option<HeaderValue> {
     let offers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS);
     let offers = offers.iter().filter_map(|value| value.to_str().ok());
@@ -173,30 +172,30 @@ pub(crate) fn serve(
     identity: Option<Arc<Identity>>,
 ) -> impl Future<Output = ()> + Send {
     let metrics = Arc::clone(&context.metrics);
-    // Boxed at once: a future keeps room for what it is given, and for its largest part, all its life.
+    // Boxed here: a future reserves room for its arguments and its largest part for all its life.
     let connecting = Box::pin(Connection::new(context, client, identity));
     async move {
         let mut connection = Box::new(connecting.await);
         let (peer, fanout) = connection.place();
-        // Whatever happens to the task, its line must not stay behind with the socket.
+        // After a panic the fan-out loop must drop its side of the socket, too.
         if AssertUnwindSafe(connection.run())
             .catch_unwind()
             .await
             .is_err()
         {
-            error!(peer = peer.0, "a connection failed by a fault of ours");
+            error!(peer = peer.0, "a connection failed because of a bug");
             metrics.connections.dec();
             let _ = fanout.send(FanoutCommand::Close { peer, held: None }).await;
         }
     }
 }
 
-/// Takes hyper's wrapping off a socket, so that its buffers go.
+/// Takes the socket out of hyper's types, which frees hyper's buffers.
 fn unwrap(upgraded: hyper::upgrade::Upgraded, is_compressed: bool) -> Upgraded {
     let parts = upgraded
         .downcast::<TokioIo<Socket>>()
-        .expect("every connection is served over a socket of ours");
-    // Copied, since the buffer itself is eight KiB for the few bytes, mostly none, that came after the request.
+        .expect("hyper serves every connection over our socket type");
+    // Copied: hyper's buffer takes 8 KiB for the few bytes, usually none, that followed the request.
     Upgraded {
         socket: parts.io.into_inner(),
         read: parts.read_buf.to_vec(),
@@ -224,7 +223,7 @@ mod tests {
         let bytes = size(connect);
         assert!(
             bytes <= 800,
-            "{bytes} bytes, for each of thousands of connections: box what is rare"
+            "{bytes} bytes for each of thousands of connections: box the rare parts"
         );
     }
 }

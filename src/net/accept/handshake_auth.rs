@@ -1,5 +1,6 @@
-//! The door that every client comes through, to the socket or to a call over HTTP: how often its address knocks, which
-//! page sent it, whose token it shows, and whether there is a seat.
+//! Authenticates every client of the socket and of the HTTP calls, and reserves permits for sockets.
+//!
+//! Checks the attempts of its address, the origin of its page, its token, and the number of open sockets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,10 +20,9 @@ use usher_core::auth::identity::{Credential, Identity};
 use usher_core::limits::{RETRY_ADDRESS, RETRY_NODE};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
-/// What decides over a new socket or call.
+/// The state that admits new sockets and HTTP calls.
 #[derive(Debug)]
 pub(crate) struct HandshakeContext {
-    /// Verifies tokens.
     pub(crate) keyring: Keyring,
     /// The origins whose pages may connect.
     pub(crate) allowed_origins: AllowedOrigins,
@@ -32,33 +32,32 @@ pub(crate) struct HandshakeContext {
     pub(crate) permits: Arc<Semaphore>,
     /// Refuses new sockets once it has begun.
     pub(crate) shutdown: Arc<Shutdown>,
-    /// Counts what was refused.
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Somebody who may come in.
+/// A client that passed [`authenticate`].
 #[derive(Debug)]
 pub(crate) struct AuthenticatedClient {
-    /// Who it is; `None` for somebody without a token.
+    /// The bearer of its token; `None` without a token.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// Where it comes from, as far as that counts.
+    /// The key of its address; `None` for a trusted proxy.
     client: Option<AddressKey>,
 }
 
-/// A connection's places, given back when it ends.
+/// The permits of one connection. Dropping them frees them.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits {
     _at_node: OwnedSemaphorePermit,
     _at_address: AddressPermit,
 }
 
-/// Why somebody may not come in, as it is counted and as it is told.
+/// The reason of a rejection, for the metrics and for the client.
 pub(crate) type HandshakeRejection = (HandshakeRefusal, Refusal);
 
-/// Looks at who knocks.
+/// Checks the address, the origin and the token of a request.
 ///
 /// # Errors
-/// Where the address knocks too often, the page is not allowed, or the token does not hold.
+/// Too many attempts from the address, an origin that is not allowed, or an invalid token.
 pub(crate) async fn authenticate(
     context: &HandshakeContext,
     address: IpAddr,
@@ -76,7 +75,7 @@ pub(crate) async fn authenticate(
         return Err(too_many("too many attempts from this address", wait));
     }
     let origin = headers.get(header::ORIGIN);
-    // One that is not even text is on no list.
+    // An origin that is not ASCII is on no list.
     let origin = origin.map(|origin| origin.to_str().unwrap_or_default());
     if !context.allowed_origins.is_allowed(origin) {
         let refusal = Refusal::new(RefusalCode::Forbidden, "this origin is not allowed");
@@ -94,10 +93,10 @@ pub(crate) async fn authenticate(
     })
 }
 
-/// Gives a client that stays its permits: one at the node and one at its address.
+/// Reserves the permits of a socket or stream: one of the node and one of its address.
 ///
 /// # Errors
-/// Where the gateway is stopping or full, or the address has all its sockets.
+/// The gateway is stopping or full, or the address has all its sockets.
 pub(crate) fn permits(
     context: &HandshakeContext,
     client: &AuthenticatedClient,
@@ -137,17 +136,17 @@ fn too_many(message: &'static str, wait: Duration) -> HandshakeRejection {
     )
 }
 
-/// The text where a token is expected: the header first, then the query, for clients that can set no header.
+/// Returns the token of a request: from the header, or else from the query, for clients that cannot set headers.
 #[must_use]
 pub fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<String> {
-    // What is not text is a token that is not valid, not one that is absent.
+    // A header that is not UTF-8 counts as an invalid token, not as a missing one.
     let header = headers.get(header::AUTHORIZATION);
     let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    // A header that holds no token of ours, say a proxy's own password, does not hide the query's.
+    // A header with another scheme, such as a proxy's own password, does not hide the token of the query.
     if let Some(Credential::Token(token)) = header.as_deref().map(Credential::from_authorization) {
         return Some(token.to_owned());
     }
-    // A JWT is made of letters that a query leaves as they are.
+    // A query does not encode the letters of a JWT.
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     pairs
         .into_iter()

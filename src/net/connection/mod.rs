@@ -1,7 +1,7 @@
-//! The task around one client: reads its socket, drives its peer, and does what the peer decides.
+//! The task of one client: reads its socket, drives its peer, and carries out the peer's effects.
 //!
-//! Writes to the client only what the fan-out loop could not finish, and the end. Takes nothing more from a client
-//! that does not take what it is sent: the socket fills, and after [`STALL_MAX`] the client is closed as too slow.
+//! Writes to the client only the rest of a chunk that hit a full socket, and the last frames before a close. Reads nothing
+//! from a client that does not read: after [`STALL_MAX`] it closes that client as too slow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use usher_core::relay::message::{Effect, Query, QueryResult, Write};
 use usher_core::relay::peer::Peer;
 use usher_core::relay::peer_context::{Moment, Rules};
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct ConnectionContext {
     /// The settings of every peer.
@@ -64,14 +64,13 @@ pub(crate) struct ConnectionContext {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// One connection.
 pub(crate) struct Connection {
     context: Arc<ConnectionContext>,
     id: PeerId,
     peer: Peer,
     io: OutboundIo,
     inbound: Inbound,
-    /// Hears once whether an event stream begins.
+    /// Receives once whether the event stream begins.
     begun: Option<oneshot::Sender<Result<(), Refusal>>>,
     fanout: mpsc::Sender<FanoutCommand>,
     events: channel::Receiver<ConnectionEvent>,
@@ -83,53 +82,49 @@ pub(crate) struct Connection {
     limits: SocketLimits,
 }
 
-/// What carries the frames of a client.
 pub(crate) enum Client {
-    /// A socket.
     Socket(Upgraded),
-    /// An event stream.
     Stream(EventStream),
 }
 
-/// An event stream that begins.
+/// A new event stream.
 pub(crate) struct EventStream {
-    /// Where its events go.
+    /// Takes its events.
     pub(crate) writer: StreamWriter,
-    /// How they are encoded.
+    /// Encodes its events.
     pub(crate) encoder: Encoder,
-    /// What the client asks for.
+    /// The subscription of the stream.
     pub(crate) subscribe: Subscribe,
-    /// Hears whether it begins.
+    /// Receives whether it begins.
     pub(crate) begun: oneshot::Sender<Result<(), Refusal>>,
 }
 
-/// A socket on which WebSocket frames follow.
+/// A socket after the WebSocket handshake.
 #[derive(Debug)]
 pub(crate) struct Upgraded {
-    /// The socket.
     pub(crate) socket: Socket,
-    /// What came after the handshake already.
+    /// The bytes that followed the handshake.
     pub(crate) read: Vec<u8>,
-    /// Whether compression was agreed on.
+    /// Whether both sides agreed on compression.
     pub(crate) is_compressed: bool,
 }
 
-/// What a full socket did not take.
+/// The rest of a chunk that hit a full socket.
 struct Unfinished {
     bytes: Bytes,
     since: Instant,
 }
 
-/// Why the task ends.
+/// The reason that the task ends.
 enum End {
-    /// The gateway closes.
+    /// The gateway closes the socket.
     Close(CloseCode),
-    /// The client is gone.
+    /// The client has closed the socket, or the socket is broken.
     Gone,
 }
 
 impl Connection {
-    /// A connection with a client that has just come.
+    /// Creates the connection of a new client, and hands its write side to a fan-out loop.
     pub(crate) async fn new(
         context: Arc<ConnectionContext>,
         client: Client,
@@ -171,7 +166,7 @@ impl Connection {
             encoding,
             connection_events: event_sender,
         };
-        // A loop that is gone closes the other end of the notes, which ends this task.
+        // If the loop is gone, the event channel closes, which ends this task.
         let _ = fanout.send(open).await;
         Self {
             limits: SocketLimits::new(&context.rates),
@@ -191,12 +186,12 @@ impl Connection {
         }
     }
 
-    /// Its number, and where its fan-out loop is asked.
+    /// Its number, and the sender to its fan-out loop.
     pub(crate) fn place(&self) -> (PeerId, mpsc::Sender<FanoutCommand>) {
         (self.id, self.fanout.clone())
     }
 
-    /// Serves the client until one of the two leaves.
+    /// Serves the client until either side closes.
     pub(crate) async fn run(&mut self) {
         let metrics = Arc::clone(&self.context.metrics);
         metrics.connections.inc();
@@ -205,8 +200,8 @@ impl Connection {
             End::Close(code) => {
                 metrics.closes.get_or_create(&code.into()).inc();
                 debug!(peer = self.id.0, code = code.as_u16(), "peer closed");
-                // Boxed, since a future is as large as its largest part for all its life.
-                Box::pin(self.farewell(code)).await;
+                // Boxed: a future is as large as its largest part for all its life.
+                Box::pin(self.close(code)).await;
             }
             End::Gone => {
                 let (peer, held) = (self.id, None);
@@ -220,7 +215,7 @@ impl Connection {
         let shutdown = Arc::clone(&self.context.shutdown);
         let mut leave_at = None;
         loop {
-            // Looked at on every turn: a client that always has a frame ready must not outrun its deadlines.
+            // Checked on every turn: a client that always has a frame ready must not outrun its deadlines.
             let now = moment();
             if now.at >= self.deadline(now)
                 && let Some(end) = self.on_deadline(now)
@@ -230,7 +225,7 @@ impl Connection {
             if leave_at.is_some_and(|leave_at| now.at >= leave_at) {
                 self.peer.on_drain(random_below(shutdown.return_ms()));
             }
-            // What happens is boxed, here and below, for the same reason as the farewell: for most connections nothing does.
+            // Boxed here and below for the same reason as the close: most connections are idle.
             if self.peer.has_effects()
                 && let Some(end) = Box::pin(self.carry_out()).await
             {
@@ -240,7 +235,7 @@ impl Connection {
             let takes = self.unfinished.is_none() && self.receipts == 0;
             let deadline = self.deadline(now);
             let deadline = leave_at.map_or(deadline, |leave_at| deadline.min(leave_at));
-            // Every arm is cancel-safe: a note, an answer or a message is taken only when its arm is.
+            // Every arm is cancel-safe: it takes an event, an answer or a message only when it runs.
             let end = tokio::select! {
                 biased;
                 () = shutdown.signal.cancelled(), if leave_at.is_none() => {
@@ -249,7 +244,7 @@ impl Connection {
                     None
                 }
                 event = self.events.next() => match event {
-                    Some(event) => self.on_note(event),
+                    Some(event) => self.on_event(event),
                     None => Some(End::Close(CloseCode::TooSlow)),
                 },
                 finished = finish(&self.io, &mut self.unfinished), if self.unfinished.is_some() => {
@@ -271,7 +266,7 @@ impl Connection {
         }
     }
 
-    fn on_note(&mut self, event: ConnectionEvent) -> Option<End> {
+    fn on_event(&mut self, event: ConnectionEvent) -> Option<End> {
         let now = moment();
         match event {
             ConnectionEvent::Finish(bytes) => {
@@ -287,14 +282,14 @@ impl Connection {
         None
     }
 
-    /// A part, or all, of what a full socket did not take was written.
+    /// The socket took some of the unfinished bytes.
     async fn on_finished(&mut self, finished: std::io::Result<usize>) -> Option<End> {
         let Ok(written) = finished else {
             return Some(End::Gone);
         };
         self.context.metrics.bytes_sent.inc_by(written as u64);
         let now = moment();
-        // A client that takes something is alive, although nothing is read from it meanwhile.
+        // A client that reads is alive, although the gateway reads nothing from it meanwhile.
         self.peer.on_heard(now);
         if let Some(unfinished) = &mut self.unfinished {
             unfinished.since = now.at;
@@ -330,7 +325,7 @@ impl Connection {
                 self.context.metrics.control_frames_received.inc();
                 if let Err(wait) = self.limits.control_frame() {
                     self.refuse_excess(None, wait);
-                    // RFC 6455 §5.5.3 lets a ping go without a pong where another follows.
+                    // RFC 6455 §5.5.3 allows skipping the pong if another ping follows.
                     let _ = self.inbound.take_reply().await;
                 }
             }
@@ -376,7 +371,7 @@ impl Connection {
         stall.map_or(peer, |stall| stall.min(peer))
     }
 
-    /// Does what the peer decided, in order.
+    /// Carries out the peer's effects in order.
     async fn carry_out(&mut self) -> Option<End> {
         for effect in self.peer.take_effects() {
             match effect {
@@ -390,7 +385,7 @@ impl Connection {
                 }
                 Effect::Router(request) => {
                     let peer = self.id;
-                    // A loop that is gone closes the other end of the events, which ends this task.
+                    // If the loop is gone, the event channel closes, which ends this task.
                     let _ = self
                         .fanout
                         .send(FanoutCommand::Request { peer, request })
@@ -413,7 +408,7 @@ impl Connection {
                         .get_or_create(&refusal.code.into())
                         .inc();
                     if let Some(begun) = self.begun.take() {
-                        // An event stream has one subscription: without it there is nothing to stream.
+                        // An event stream has one subscription. Without it there is nothing to send.
                         let _ = begun.send(Err(refusal));
                         return Some(End::Gone);
                     }
@@ -434,7 +429,7 @@ impl Connection {
                     };
                     self.send(frames, kind).await;
                 }
-                // While a socket takes nothing, silence is no sign of death: it is slow.
+                // A client with a full socket is slow, not dead.
                 Effect::Close(CloseCode::HeartbeatMissed) if self.unfinished.is_some() => {
                     return Some(End::Close(CloseCode::TooSlow));
                 }
@@ -444,7 +439,7 @@ impl Connection {
         None
     }
 
-    /// Writes, unless it is one too many.
+    /// Starts a write if the rate limits allow it.
     fn write(&mut self, ticket: u32, author: UserId, write: Write, is_moderator: bool) {
         let (writes, identity) = (
             Arc::clone(&self.context.writes),
@@ -464,14 +459,14 @@ impl Connection {
         }
     }
 
-    /// Something was refused for its rate: a client that goes on regardless is closed.
+    /// Counts a refusal for a rate. Closes a client that continues in spite of many.
     fn note_excess(&mut self) {
         if !self.limits.forgives() {
             self.peer.on_flood();
         }
     }
 
-    /// Lets a question wait its turn. Those of an earlier try of the session have nobody left who waits for the answer.
+    /// Queues a query. Drops queries of earlier attempts of the same subscription: the peer ignores their results.
     fn queue(&mut self, query: Query) {
         let (session, attempt) = query.subscription();
         self.queries.retain(|waiting| {
@@ -481,8 +476,7 @@ impl Connection {
         self.queries.push_back(query);
     }
 
-    /// Asks the database what waits to be asked, a few questions at a time, and none while the client is behind with
-    /// taking earlier answers.
+    /// Sends queued queries to the database, a few at a time. Sends none while the client has not read earlier results.
     fn ask(&mut self) {
         while self.asked < QUERIES_IN_FLIGHT_PER_PEER_MAX
             && self.receipts == 0
@@ -493,7 +487,7 @@ impl Connection {
                 .push(self.context.queries.run(query, self.peer.identity()));
         }
         if self.queries.is_empty() {
-            // Its memory as well: most connections never have another.
+            // Frees the memory: most connections never send another query.
             self.queries = VecDeque::new();
         }
     }
@@ -504,8 +498,8 @@ impl Connection {
         let _ = self.fanout.send(command).await;
     }
 
-    /// Takes the socket back from the fan-out loop, finishes what it was sending, answers the pending writes, and closes.
-    async fn farewell(&mut self, code: CloseCode) {
+    /// Takes the socket back from the fan-out loop, sends the remaining frames, answers the pending writes, and closes.
+    async fn close(&mut self, code: CloseCode) {
         let (sender, held) = oneshot::channel();
         let close = FanoutCommand::Close {
             peer: self.id,
@@ -517,13 +511,13 @@ impl Connection {
             .map(|unfinished| unfinished.bytes)
             .into_iter()
             .collect();
-        // The loop lets go of the notes when it has let go of the socket, or given the line up.
+        // The loop drops the event channel when it drops the socket or gives it up.
         while let Some(event) = self.events.next().await {
             if let ConnectionEvent::Finish(bytes) = event {
                 rest.push_back(bytes);
             }
         }
-        // A loop that is gone has handed nothing over.
+        // If the loop is gone, nothing is held.
         rest.extend(held.await.unwrap_or_default());
         let OutboundIo::Socket(socket) = &self.io else {
             // A stream has no pending writes and no close frame.
@@ -541,7 +535,7 @@ impl Connection {
     }
 }
 
-/// The name that the client gave a frame, as far as it could be read.
+/// The id of a frame, if it could be decoded.
 fn id_of(frame: Result<Request, DecodeError>) -> Option<FrameId> {
     match frame {
         Ok(request) => request.id,
@@ -550,7 +544,7 @@ fn id_of(frame: Result<Request, DecodeError>) -> Option<FrameId> {
     }
 }
 
-/// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
+/// Writes some of the unfinished bytes, and returns their number. Cancel-safe, like [`close::write_some`].
 async fn finish(io: &OutboundIo, unfinished: &mut Option<Unfinished>) -> std::io::Result<usize> {
     match unfinished {
         Some(unfinished) => close::write_some(io, &mut unfinished.bytes).await,

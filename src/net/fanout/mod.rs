@@ -1,7 +1,7 @@
-//! A fan-out loop: owns the write side of its connections and its own view of the sessions they watch.
+//! A fan-out loop: owns the write side of its connections and a router for the sessions that they watch.
 //!
-//! On each turn it takes everything that waits, decides with its router, and writes. What comes while it writes becomes
-//! one chunk of the next round: batches grow with the load, without a timer. The loops share nothing but counts.
+//! Each turn takes everything that is queued, passes it to the router, and writes. Events that arrive meanwhile form one
+//! chunk of the next turn. So batches grow with the load, without a timer. The loops share only counters.
 
 pub(crate) mod loops;
 pub(crate) mod tally_reader;
@@ -61,7 +61,7 @@ pub(crate) struct Fanout {
 }
 
 impl Fanout {
-    /// A loop whose sessions remember so many events each.
+    /// Creates a loop whose ring per session holds `ring_events_max` events.
     #[must_use]
     pub(crate) fn new(
         ring_events_max: usize,
@@ -95,7 +95,7 @@ impl Fanout {
         }
     }
 
-    /// Runs until nobody can ask anything any more.
+    /// Runs until every command sender is gone.
     pub(crate) async fn run(
         mut self,
         mut heard: mpsc::Receiver<Arc<ListenEvent>>,
@@ -106,8 +106,8 @@ impl Fanout {
         let mut news = Vec::new();
         let mut asked = Vec::new();
         loop {
-            // Every arm is cancel-safe: what it has not returned it has not taken. Fair, not biased: where rounds take
-            // longer than the pauses between news, news would leave nobody else a turn.
+            // Every arm is cancel-safe: it takes only what it returns. Fair, not biased: if a turn takes longer than the
+            // pause between events, a biased select would starve the other arms.
             tokio::select! {
                 count = heard.recv_many(&mut news, usize::MAX), if !heard.is_closed() || !heard.is_empty() => {
                     if count > 0 {
@@ -127,7 +127,7 @@ impl Fanout {
                 _ = tick.tick() => self.on_tick(),
             }
             self.drain();
-            // A busy loop must not keep its core from the connections beside it.
+            // Yields now and then, so that a busy loop does not block the connections on its core.
             tokio::task::consume_budget().await;
         }
     }
@@ -171,9 +171,9 @@ impl Fanout {
             .observe((moment().at - began.at).as_secs_f64());
     }
 
-    /// The LISTEN connection is back: events, counts and changes of access may have been missed.
+    /// The LISTEN connection has reconnected: events, counts and changes of access may be missing.
     fn on_back(&mut self, epoch: &str) {
-        // Asked first: with what may be out of date the router forgets which votings there were.
+        // Collected first: the resync drops the snapshots that list the polls.
         let votings: Vec<VotingId> = self.router.votings().collect();
         self.router.resync(epoch);
         self.revocations.void_all(moment().unix_ms);
@@ -188,7 +188,7 @@ impl Fanout {
     }
 
     fn on_page(&mut self, refill: Refill, page: Result<LogPage, StoreError>) {
-        match answered(page, "what was missed", &self.store, &self.metrics) {
+        match answered(page, "missed events", &self.store, &self.metrics) {
             Some(page) => {
                 self.router.on_page(&refill, &page, &mut self.outbounds);
                 let forgeries = self.router.take_forgeries();
@@ -289,7 +289,7 @@ impl Fanout {
         }
         let cached = self.router.join(session, receiver);
         let grant = grant.map(|grant| self.revocations.judge(grant));
-        // Most have no grant, and then no use for it.
+        // Only a peer with a valid grant uses the cached state.
         let cached = cached.filter(|_| grant == Some(GrantVerdict::Holds));
         let reply = RouterReply::Joined {
             session,
@@ -317,7 +317,7 @@ impl Fanout {
         if let Some(outbound) = self.outbounds.outbounds.remove(&peer) {
             let frames = outbound.close();
             if let Some(held) = held {
-                // A connection that is gone has no use for it.
+                // Ignores a connection that is gone.
                 let _ = held.send(frames);
             }
         }
@@ -338,13 +338,13 @@ impl Fanout {
         router.sweep(now.at);
         let sessions: Vec<SessionId> = router.sessions().collect();
         let (count, bytes) = (gauge(sessions.len()), gauge(router.window_bytes()));
-        // Each loop adds its share to gauges that all have in common.
+        // The loops share these gauges: each adds its own change.
         self.metrics.windows.inc_by(count - self.told_windows);
         self.metrics
             .window_bytes
             .inc_by(bytes - self.told_window_bytes);
         (self.told_windows, self.told_window_bytes) = (count, bytes);
-        // A session that several loops serve counts once.
+        // Counts a session once, even if several loops serve it.
         self.metrics.sessions.set(gauge(viewer_counts.sessions()));
         told_viewers.retain(|session, _| viewer_counts.count(*session) > 0);
         for session in &sessions {
@@ -360,8 +360,8 @@ impl Fanout {
         }
     }
 
-    /// Has counts read again whose changes somebody may have missed. Never waits: the reader may be waiting for this
-    /// loop. What it has no room for is kept, each voting once, for the next turn.
+    /// Requests new counts of polls. Never waits: the reader may be waiting for this loop. If the queue is full, it keeps each
+    /// poll once for the next turn.
     fn recount(&mut self, votings: impl IntoIterator<Item = VotingId>) {
         self.owed_recounts.extend(votings);
         while !self.owed_recounts.is_empty()
@@ -376,7 +376,7 @@ impl Fanout {
         }
     }
 
-    /// Does what the router asks for.
+    /// Carries out the router's effects.
     fn drain(&mut self) {
         let recounts: Vec<VotingId> = std::iter::from_fn(|| self.router.poll_recount()).collect();
         self.recount(recounts);
@@ -404,7 +404,7 @@ impl Fanout {
         }
     }
 
-    /// Asks the log. There is at most one question a session under way.
+    /// Reads a page of the log after a pause. A session has at most one such read at a time.
     fn ask(&self, refill: Refill, pause: Duration) {
         let store = self.store.clone();
         self.refills.push(Box::pin(async move {
@@ -419,7 +419,7 @@ fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The lines of all connections of a loop.
+/// The write sides of all connections of a loop.
 #[derive(Debug)]
 struct Outbounds {
     outbounds: FxHashMap<PeerId, Outbound>,
@@ -429,7 +429,7 @@ struct Outbounds {
 }
 
 impl Outbounds {
-    /// Adds what was written to the metrics: once a turn, since they are shared between cores.
+    /// Adds the turn's amounts to the metrics. Once a turn, because the cores share the metrics.
     fn count(&mut self) {
         let Written {
             bytes,
@@ -441,9 +441,9 @@ impl Outbounds {
         self.metrics.stalls.inc_by(stalls);
     }
 
-    fn tell(&mut self, peer: PeerId, note: ConnectionEvent) {
+    fn tell(&mut self, peer: PeerId, event: ConnectionEvent) {
         if let Some(outbound) = self.outbounds.get_mut(&peer) {
-            outbound.tell(note);
+            outbound.tell(event);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The end of a socket that the gateway closes: the frames under way, the answers to pending writes, the close frame, and
-//! the client's answer to it (RFC 6455 §7.1).
+//! Closes a socket: sends the remaining frames, the answers to pending writes and the close frame, then waits for the
+//! client's close frame (RFC 6455 §7.1).
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,11 +23,11 @@ use usher_core::protocol::{server, websocket};
 use usher_core::relay::message::{Effect, QueryResult};
 use usher_core::relay::peer::Peer;
 
-/// Waits for the answers to the pending writes of a peer, at most [`ANSWERS_TIMEOUT`], and adds them to what is to be sent.
-/// Meanwhile it sends what the socket takes.
+/// Waits at most [`ANSWERS_TIMEOUT`] for the answers to a peer's pending writes, and adds them to `rest`. Meanwhile it
+/// sends `rest`.
 ///
 /// # Errors
-/// Where the socket is broken.
+/// The socket is broken.
 pub(crate) async fn answer_pending(
     peer: &mut Peer,
     answers: &mut FuturesUnordered<BoxFuture<'static, QueryResult>>,
@@ -38,7 +38,8 @@ pub(crate) async fn answer_pending(
     rest.extend(frames(peer, metrics));
     let due = moment().at + ANSWERS_TIMEOUT;
     while peer.awaits_writes() {
-        // Every arm is cancel-safe: an answer is taken only when its arm is, and what was written is counted at once.
+        // Every arm is cancel-safe: `next` takes an answer only when its arm runs, and `write_first` removes bytes as soon as
+        // the socket has taken them.
         tokio::select! {
             biased;
             written = write_first(io, rest), if !rest.is_empty() => written?,
@@ -52,7 +53,7 @@ pub(crate) async fn answer_pending(
     Ok(())
 }
 
-/// The frames that a peer wants sent; nothing else that it wants is done any more.
+/// Takes the frames from a peer's effects, and drops every other effect.
 fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
     let frame = |effect| match effect {
         Effect::Answer(frames) | Effect::Send(frames) => Some(frames.bytes),
@@ -70,7 +71,7 @@ fn frames(peer: &mut Peer, metrics: &Metrics) -> Vec<Bytes> {
     peer.take_effects().into_iter().filter_map(frame).collect()
 }
 
-/// Says goodbye over a socket that nobody else writes to any more; `rest` is what it had not taken.
+/// Sends `rest` and the close frame. The caller is the only writer of the socket.
 pub async fn close(
     code: CloseCode,
     mut rest: VecDeque<Bytes>,
@@ -78,14 +79,14 @@ pub async fn close(
     inbound: &mut Inbound,
 ) {
     rest.push_back(websocket::close(code));
-    // To close while the client still sends would reset the connection and take the code with it.
+    // A close with unread input would reset the connection, and the client would not see the code.
     if write_all(&OutboundIo::Socket(Arc::clone(socket)), rest).await {
-        let _ = timeout(CLOSE_TIMEOUT, answered(socket, inbound)).await;
+        let _ = timeout(CLOSE_TIMEOUT, read_to_close(socket, inbound)).await;
     }
     socket.close();
 }
 
-/// Writes the rest of what a client is sent, within [`CLOSE_TIMEOUT`]. Returns false if it did not fit.
+/// Writes the last frames of a client within [`CLOSE_TIMEOUT`]. Returns false if they did not fit.
 pub(crate) async fn write_all(io: &OutboundIo, mut rest: VecDeque<Bytes>) -> bool {
     let written = async {
         while !rest.is_empty() {
@@ -96,8 +97,9 @@ pub(crate) async fn write_all(io: &OutboundIo, mut rest: VecDeque<Bytes>) -> boo
     matches!(timeout(CLOSE_TIMEOUT, written).await, Ok(Ok(())))
 }
 
-async fn answered(socket: &Socket, inbound: &mut Inbound) {
-    // What the client was saying comes before its answer, which may be in the same packet.
+/// Reads until the client's close frame or the end of the socket.
+async fn read_to_close(socket: &Socket, inbound: &mut Inbound) {
+    // The client's earlier messages come first, perhaps in the same packet as its close frame.
     loop {
         match inbound.next().await {
             Incoming::Goodbye | Incoming::Gone => return,
@@ -105,7 +107,7 @@ async fn answered(socket: &Socket, inbound: &mut Inbound) {
             Incoming::Text(_) | Incoming::Binary(_) | Incoming::Control => {}
         }
     }
-    // Past a breach there are no frames to tell apart any more.
+    // After a protocol error the rest of the input has no frames. Guess the close frame by its first byte.
     let mut scrap = [0; 512];
     loop {
         let mut read = ReadBuf::new(&mut scrap);
@@ -117,7 +119,7 @@ async fn answered(socket: &Socket, inbound: &mut Inbound) {
     }
 }
 
-/// Writes some of the first of the frames. Cancel-safe, as [`write_some`].
+/// Writes a part of the first frame. Cancel-safe, like [`write_some`].
 pub(crate) async fn write_first(io: &OutboundIo, frames: &mut VecDeque<Bytes>) -> io::Result<()> {
     let Some(first) = frames.front_mut() else {
         return Ok(());
@@ -131,7 +133,8 @@ pub(crate) async fn write_first(io: &OutboundIo, frames: &mut VecDeque<Bytes>) -
     Ok(())
 }
 
-/// Writes some of what a full socket did not take; says how much. Cancel-safe: what was written is counted at once.
+/// Waits until the client takes some of the bytes, and returns their number. Cancel-safe: removes bytes as soon as the
+/// client has taken them.
 pub(crate) async fn write_some(io: &OutboundIo, bytes: &mut Bytes) -> io::Result<usize> {
     loop {
         io.writable().await?;

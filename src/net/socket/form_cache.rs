@@ -1,4 +1,4 @@
-//! The forms in which frames go to many receivers, each made once: compressed, or as events of a stream.
+//! Creates each form of shared frames once: compressed, or as events of a stream.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use usher_core::protocol::deflate::Compressor;
 use usher_core::protocol::server::Frames;
 use usher_core::protocol::sse::Encoder;
 
-/// The latest forms. Receivers of the same bytes come one right after the other, so that a few are enough.
+/// The latest forms. A loop sends one chunk to all its receivers in a row, so a few are enough.
 #[derive(Debug, Default)]
 pub(crate) struct FormCache {
     compressor: Option<Compressor>,
@@ -26,19 +26,19 @@ struct Form {
 }
 
 impl FormCache {
-    /// Compresses frames. The same bytes in memory have the same form.
+    /// Returns the compressed form of frames. Equal addresses give the same form.
     pub(crate) fn compressed(&mut self, plain: &Bytes) -> Bytes {
         if plain.len() < PACKED_BYTES_MIN {
             return plain.clone();
         }
         self.find(plain, None).unwrap_or_else(|| {
-            // A loop whose clients all want plain frames needs no compressor.
+            // Created on demand: a loop whose clients all want plain frames needs no compressor.
             let bytes = self.compressor.get_or_insert_default().compress(plain);
             self.keep(plain, None, bytes)
         })
     }
 
-    /// Makes events of frames.
+    /// Returns the stream events of frames.
     pub(crate) fn events(&mut self, frames: &Frames, encoder: &Encoder) -> Bytes {
         self.find(&frames.bytes, Some(encoder)).unwrap_or_else(|| {
             let bytes = encoder.form(frames);
@@ -47,7 +47,7 @@ impl FormCache {
     }
 
     fn find(&self, plain: &Bytes, encoder: Option<&Encoder>) -> Option<Bytes> {
-        // A form holds on to its plain bytes, so that no others can have their address.
+        // A form keeps its plain bytes alive, so no other bytes can take their address.
         let is_it = |form: &&Form| {
             form.plain.as_ptr() == plain.as_ptr()
                 && form.plain.len() == plain.len()

@@ -1,7 +1,7 @@
-//! What a client says over its socket, message by message, and the code with which it is closed for what it may not say.
+//! Reads the messages of a client, and chooses the close code for a client that breaks the protocol.
 //!
-//! Writes nothing: what the protocol answers by itself, pongs and the return of a close, is taken by
-//! [`Inbound::take_reply`] and goes out in its turn, so that no frame is ever cut in two by another writer.
+//! Writes nothing. [`Inbound::take_reply`] returns the automatic replies of the protocol (pongs and the answer to a close
+//! frame), and the fan-out loop sends them. So only one task writes frames to the socket.
 
 use std::sync::Arc;
 
@@ -27,30 +27,30 @@ pub struct Inbound(Source);
 #[expect(clippy::large_enum_variant, reason = "most connections are sockets")]
 enum Source {
     Socket(WebSocketStream<InboundIo>),
-    /// The client of an event stream says nothing.
+    /// An event stream. Its client sends nothing.
     Stream(StreamWriter),
 }
 
-/// What came.
+/// The result of a read.
 #[derive(Debug)]
 pub enum Incoming {
-    /// A text message, whole.
+    /// A whole text message.
     Text(Utf8Bytes),
-    /// A binary message, whole.
+    /// A whole binary message.
     Binary(Bytes),
     /// A ping or a pong.
     Control,
-    /// The client closes; the reply returns its close frame.
+    /// A close frame. The reply is a close frame, too.
     Goodbye,
-    /// The client broke a rule. There are no messages to tell apart any more.
+    /// A breach of the protocol. No message follows.
     Breach(CloseCode),
-    /// The socket has ended.
+    /// The end of the socket.
     Gone,
 }
 
 impl Inbound {
-    /// Reads from a socket that somebody else writes to; `read` is what came after the handshake already, and messages may
-    /// be compressed where that was agreed on.
+    /// Reads from a socket. `read` holds the bytes that followed the handshake. `is_compressed` tells whether both sides
+    /// agreed on compression.
     pub async fn new(socket: Arc<Socket>, read: Vec<u8>, is_compressed: bool) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -67,12 +67,12 @@ impl Inbound {
         Self(Source::Stream(stream))
     }
 
-    /// Waits for the next message. Cancel-safe: what has come of it is kept.
+    /// Waits for the next message. Cancel-safe: keeps the part of a message that has arrived.
     pub async fn next(&mut self) -> Incoming {
         let stream = match &mut self.0 {
             Source::Socket(stream) => stream,
             Source::Stream(stream) => {
-                // Boxed, because most connections are sockets and each has room for this future.
+                // Boxed: most connections are sockets, and each reserves room for this future.
                 Box::pin(stream.closed()).await;
                 return Incoming::Gone;
             }
@@ -87,12 +87,12 @@ impl Inbound {
         }
     }
 
-    /// What the protocol answers by itself to what was heard last.
+    /// Takes the automatic reply to the last message.
     pub async fn take_reply(&mut self) -> Option<Bytes> {
         let Source::Socket(stream) = &mut self.0 else {
             return None;
         };
-        // It is in the wire after a flush, which never waits.
+        // The flush writes the reply to the buffer of `InboundIo` and never waits.
         let _ = stream.flush().await;
         stream.get_mut().take_out()
     }

@@ -1,13 +1,13 @@
-//! One client's socket, whatever carries it.
+//! One client's socket, over TCP or TLS.
 //!
-//! The fan-out loop writes while the connection's task reads, so all of it works through a shared reference. The contract
-//! of every kind is that of a TCP socket:
+//! The fan-out loop writes while the connection's task reads, so every method takes a shared reference. Every variant
+//! behaves like a TCP socket:
 //!
-//! - [`Socket::try_write`] never waits. It takes bytes from the front and says how many; those are on their way. A short
-//!   count, or [`io::ErrorKind::WouldBlock`] for none at all, means that the socket is full.
-//! - [`Socket::writable`] ends when a write is worth another try. It may end too early, so whoever waits tries again.
-//! - The next write begins with the first byte that was not taken: a part of what follows may be under way already.
-//! - One writes at a time, and one reads; [`line`](mod@crate::net::socket::outbound) says who.
+//! - [`Socket::try_write`] never waits. It returns the number of bytes that it took from the front. A smaller number than
+//!   given, or [`io::ErrorKind::WouldBlock`], means that the socket is full.
+//! - [`Socket::writable`] waits until another write may succeed. It may return early, so callers try again.
+//! - The next write must begin with the first byte that was not taken: TLS may have encrypted it already.
+//! - One task writes and one task reads at any time. [`outbound`](mod@crate::net::socket::outbound) defines the writer.
 
 pub mod close;
 pub(crate) mod form_cache;
@@ -28,20 +28,20 @@ use tokio::net::TcpStream;
 
 use crate::net::socket::tls_stream::TlsStream;
 
-/// One client's socket.
+/// A client's socket.
 #[derive(Debug)]
 pub enum Socket {
-    /// TCP alone.
+    /// TCP without TLS.
     Plain(TcpStream),
-    /// TLS over it. Boxed: it is the rarer and the larger.
+    /// TLS over TCP. Boxed because it is larger.
     TlsStream(Box<TlsStream>),
 }
 
 impl Socket {
-    /// Writes as many of the bytes as the socket takes at once.
+    /// Writes without waiting, and returns the number of bytes taken.
     ///
     /// # Errors
-    /// `WouldBlock` where it takes none; anything else is the end of the socket.
+    /// `WouldBlock` if the socket is full. Any other error ends the socket.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.try_write(bytes),
@@ -49,12 +49,12 @@ impl Socket {
         }
     }
 
-    /// Waits until a write is worth another try. Cancel-safe.
+    /// Waits until another write may succeed. Cancel-safe.
     ///
     /// # Errors
-    /// Where the socket is no longer one.
+    /// The socket is broken.
     pub async fn writable(&self) -> io::Result<()> {
-        // Polled, since the futures of tokio are several times as large, and every connection has room for one.
+        // `poll_fn` keeps the task small: the futures of tokio are several times larger, and every connection stores one.
         poll_fn(|cx| match self {
             Self::Plain(tcp) => tcp.poll_write_ready(cx),
             Self::TlsStream(secure) => secure.poll_writable(cx),
@@ -62,7 +62,7 @@ impl Socket {
         .await
     }
 
-    /// Reads what has come. Nothing read is the end, as with every [`AsyncRead`].
+    /// Reads some bytes. An empty read is the end of the socket, as for every [`AsyncRead`].
     pub(crate) fn poll_read(
         &self,
         cx: &mut Context<'_>,
@@ -84,7 +84,7 @@ impl Socket {
         }
     }
 
-    /// Says that nothing follows, where the carrier has a word for it.
+    /// Sends the close alert of TLS.
     pub(crate) fn close(&self) {
         match self {
             Self::Plain(_) => {}
@@ -93,7 +93,7 @@ impl Socket {
     }
 }
 
-/// For hyper, which has the socket to itself until it is upgraded.
+/// For hyper, the only user of the socket before the upgrade.
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -1,11 +1,14 @@
-//! The write side of one connection, as its fan-out loop holds it.
+//! The write side of one connection, owned by its fan-out loop.
 //!
-//! A line is either flowing, then bytes go straight to the socket, or stalled, then the connection's task is finishing what
-//! the socket did not take. While it is stalled direct answers wait, up to a bound, and events are refused: the router
-//! remembers the position. Invariant: at any time one of the two writes to the socket, never both.
+//! It is in one of three states:
 //!
-//! A line that is given up, because too much waits or its connection does not listen, writes nothing more. It keeps what
-//! waited, and the answers to writes that still come, until its connection takes the socket back and closes it.
+//! - *Flowing*: the loop writes straight to the socket.
+//! - *Stalled*: the socket is full, and the connection's task writes the rest of the last chunk. Frames for this connection
+//!   wait, at most [`HELD_BYTES_MAX`] bytes. Events are refused, and the router remembers the position.
+//! - *Given up*: too many bytes wait, or the connection takes no events from its channel. The loop writes nothing more. It
+//!   keeps the waiting frames and later answers to writes until the connection takes the socket back and closes it.
+//!
+//! Invariant: at any time either the loop or the connection's task writes to the socket, never both.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,48 +23,48 @@ use usher_core::protocol::server::Frames;
 use usher_core::protocol::sse::Encoder;
 use usher_core::relay::message::RouterReply;
 
-/// What a fan-out loop tells a connection. The channel is the futures crate's: an idle one costs a quarter of tokio's,
-/// and every connection has one.
+/// An event for a connection from its fan-out loop. Every connection has a channel for them. It is the futures crate's: an
+/// idle one takes a quarter of the memory of tokio's.
 #[derive(Debug)]
 pub(crate) enum ConnectionEvent {
     /// The socket is broken.
     Broken,
-    /// The socket did not take these bytes: finish them, then say so.
+    /// The socket did not take these bytes. The connection writes them and then sends `Writable`.
     Finish(Bytes),
-    /// The router tells the peer something.
+    /// A reply of the router to the peer.
     Reply(RouterReply),
-    /// Everything sent up to the frame that asked for this receipt was taken.
+    /// The socket has taken everything up to the frame that asked for this receipt.
     Written,
 }
 
-/// What a frame that is for one connection is to its sender.
+/// The kind of a frame for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
-    /// The answer to a write, which comes before every close.
+    /// The answer to a write. The client receives it even if the gateway closes the socket.
     Answer,
-    /// Any other.
+    /// Any other frame.
     Plain,
-    /// One whose sender waits until the socket took it.
+    /// A frame whose sender waits until the socket has taken it.
     Receipted,
 }
 
-/// What the lines of a loop did in a turn.
+/// The amounts that a loop wrote in one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Bytes that sockets took.
+    /// Bytes taken by sockets.
     pub(crate) bytes: u64,
-    /// Chunks of events that receivers took.
+    /// Chunks of events taken by receivers.
     pub(crate) chunks: u64,
-    /// Times that a socket took no more.
+    /// Writes that hit a full socket buffer.
     pub(crate) stalls: u64,
 }
 
-/// The form in which a client gets frames.
+/// The form of a client's frames.
 #[derive(Debug)]
 pub(crate) enum Encoding {
     /// WebSocket frames.
     Plain,
-    /// WebSocket frames, compressed if other clients get them too.
+    /// WebSocket frames. Those that many receivers share are compressed.
     Compressed,
     /// Events of a stream.
     Events(Encoder),
@@ -72,17 +75,17 @@ pub(crate) enum Encoding {
 pub(crate) struct Outbound {
     io: OutboundIo,
     encoding: Encoding,
-    /// `None` once the connection is given up: its task sees the other end close.
+    /// `None` once it is given up. The connection's task sees the channel close.
     events: Option<channel::Sender<ConnectionEvent>>,
     stalled: Option<HeldFrames>,
 }
 
-/// What waits behind the bytes that a socket did not take.
+/// The frames that wait behind the bytes that the connection's task is writing.
 #[derive(Debug, Default)]
 struct HeldFrames {
     frames: VecDeque<(Bytes, FrameKind)>,
     bytes: usize,
-    /// Answers that came after the line was given up.
+    /// The number of answers queued after it was given up.
     late: usize,
 }
 
@@ -94,7 +97,7 @@ impl HeldFrames {
 }
 
 impl Outbound {
-    /// The write side of a client whose connection hears by `events`.
+    /// The write side of a client. `events` reaches the connection's task.
     #[must_use]
     pub(crate) fn new(
         io: OutboundIo,
@@ -109,7 +112,7 @@ impl Outbound {
         }
     }
 
-    /// Sends frames that are for this connection alone, with a receipt if one is wanted.
+    /// Sends frames for this connection alone, with a receipt for [`FrameKind::Receipted`].
     pub(crate) fn send(&mut self, frames: Frames, kind: FrameKind, written: &mut Written) {
         let bytes = match &mut self.encoding {
             Encoding::Plain | Encoding::Compressed => frames.bytes,
@@ -127,7 +130,7 @@ impl Outbound {
                     self.give_up();
                 }
             } else if kind == FrameKind::Answer && held.late < LATE_ANSWERS_MAX {
-                // Nothing else: events after a frame that is left out would make a gap.
+                // Answers only: other frames after a dropped frame would leave a gap.
                 held.late += 1;
                 held.push(frame, kind);
             }
@@ -145,7 +148,7 @@ impl Outbound {
         }
     }
 
-    /// Offers what many are sent. False where the line is stalled.
+    /// Writes a chunk of events that many receivers share. Returns false if it is stalled.
     pub(crate) fn offer(
         &mut self,
         frames: &Frames,
@@ -164,7 +167,7 @@ impl Outbound {
         true
     }
 
-    /// The connection finished what the socket had not taken. True where the line flows again.
+    /// The connection's task has written everything. Sends the waiting frames, and returns true if it flows again.
     pub(crate) fn on_writable(&mut self, written: &mut Written) -> bool {
         if self.events.is_none() {
             return false;
@@ -181,14 +184,14 @@ impl Outbound {
         self.stalled.is_none() && self.events.is_some()
     }
 
-    /// Ends the line: the connection's task has the socket to itself, and gets what waited for it.
+    /// Leaves the socket to the connection's task, and returns the waiting frames.
     #[must_use]
     pub(crate) fn close(self) -> Vec<Bytes> {
         let held = self.stalled.unwrap_or_default();
         held.frames.into_iter().map(|(frame, _)| frame).collect()
     }
 
-    /// Tells the connection something. One that does not listen is given up.
+    /// Sends an event to the connection. Gives it up if its channel is full or closed.
     pub(crate) fn tell(&mut self, event: ConnectionEvent) {
         let Some(events) = &mut self.events else {
             return;
@@ -198,13 +201,13 @@ impl Outbound {
             if let (ConnectionEvent::Finish(bytes), Some(held)) =
                 (untold.into_inner(), &mut self.stalled)
             {
-                // The rest of a frame that is cut: whoever closes the socket finishes it first.
+                // The rest of a frame that is half sent: `close` sends it first.
                 held.push(bytes, FrameKind::Plain);
             }
         }
     }
 
-    /// Writes as much as the socket takes; the rest is the connection's to finish.
+    /// Writes as much as the socket takes. The connection's task writes the rest.
     fn write(&mut self, bytes: &Bytes, written: &mut Written) {
         if bytes.is_empty() {
             return;
@@ -227,7 +230,7 @@ impl Outbound {
         }
     }
 
-    /// Writes nothing any more. The connection's task sees the other end of the notes close, and closes the socket.
+    /// Stops writing. The connection's task sees its channel close, and closes the socket.
     fn give_up(&mut self) {
         self.events = None;
         self.stalled.get_or_insert_default();
@@ -270,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn a_frame_that_is_cut_is_kept_where_the_connection_does_not_listen() {
         let (mut outbound, mut events, theirs) = outbound(0);
-        // There is room for one.
+        // Fills the channel, which has room for one event.
         outbound.tell(ConnectionEvent::Written);
         let (large, answer) = (frame(b'l', 4 << 20), frame(b'a', 50));
         let mut written = Written::default();
@@ -318,7 +321,7 @@ mod tests {
         (Outbound::new(io, Encoding::Plain, sender), events, theirs)
     }
 
-    /// Sends until the socket takes no more; says how much it took.
+    /// Fills the socket, and returns the number of bytes taken.
     async fn fill(outbound: &mut Outbound, events: &mut channel::Receiver<ConnectionEvent>) -> u64 {
         let mut written = Written::default();
         while outbound.stalled.is_none() {

@@ -1,6 +1,6 @@
-//! Where the frames of one client go: its socket, or the body of an answer that is an event stream.
+//! The destination of one client's frames: its socket, or the body of a response that is an event stream.
 //!
-//! An event stream is a queue of pieces between the fan-out loop and hyper, which writes the body. It behaves as a socket
+//! An event stream is a queue of pieces between the fan-out loop and hyper, which writes the body. It behaves like a socket
 //! with a buffer of [`STREAM_BUFFER_BYTES`]: it is full until the client reads, and it breaks when hyper drops the body.
 
 use std::io;
@@ -27,10 +27,10 @@ pub(crate) enum OutboundIo {
 }
 
 impl OutboundIo {
-    /// Writes as many of the bytes as fit without waiting.
+    /// Writes without waiting, and returns the number of bytes taken.
     ///
     /// # Errors
-    /// `WouldBlock` if none fit; any other error is the end of the client.
+    /// `WouldBlock` if the client is full. Any other error ends the client.
     pub(crate) fn try_write(&self, bytes: &Bytes) -> io::Result<usize> {
         match self {
             Self::Socket(socket) => socket.try_write(bytes),
@@ -38,14 +38,14 @@ impl OutboundIo {
         }
     }
 
-    /// Waits until a write is worth another try. Cancel-safe.
+    /// Waits until another write may succeed. Cancel-safe.
     ///
     /// # Errors
     /// The client is gone.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.writable().await,
-            // Boxed, because most connections are sockets and each has room for this future.
+            // Boxed: most connections are sockets, and each reserves room for this future.
             Self::Stream(stream) => Box::pin(stream.writable()).await,
         }
     }
@@ -54,7 +54,7 @@ impl OutboundIo {
 /// The gateway's end of an event stream.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamWriter {
-    /// Each piece with its permits. Without a bound of its own: the permits bound it.
+    /// Each piece with its permits. The permits bound the channel.
     pieces: mpsc::UnboundedSender<(Bytes, usize)>,
     queue: Arc<Queue>,
 }
@@ -75,7 +75,7 @@ struct Queue {
     has_progress: AtomicBool,
 }
 
-/// Makes both ends. The body holds on to the permits of its client.
+/// Creates both ends. The body holds the permits of its client.
 pub(crate) fn stream(permits: ConnectionPermits) -> (StreamWriter, StreamBody) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let queue = Arc::new(Queue {
@@ -117,7 +117,7 @@ impl StreamWriter {
         self.pieces.closed().await;
     }
 
-    /// Whether the client took something since the last call: the sign of life of a client that says nothing.
+    /// Whether the client took a piece since the last call. Shows that a client that sends nothing is alive.
     pub(crate) fn take_progress(&self) -> bool {
         self.queue.has_progress.swap(false, Ordering::Relaxed)
     }

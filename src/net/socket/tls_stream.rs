@@ -57,9 +57,6 @@ impl TlsStream {
     }
 
     /// As [`Socket::try_write`](crate::net::socket::Socket::try_write).
-    ///
-    /// # Errors
-    /// As there.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut channel = self.channel()?;
         channel.send(&self.tcp)?;
@@ -88,9 +85,6 @@ impl TlsStream {
     }
 
     /// As [`Socket::writable`](crate::net::socket::Socket::writable).
-    ///
-    /// # Errors
-    /// As there.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tcp.poll_write_ready(cx)
     }
