@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::Clock;
 use crate::marks::Marks;
-use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::server_frames::{DecodedFrame, ServerFrames};
 use usher_core::protocol::websocket::{put_client_pong, put_client_text};
 
 /// Handshakes in progress at a time: fewer than any server's backlog.
@@ -372,12 +372,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn on_frame(&mut self, frame: &ServerFrame<'_>) {
+    fn on_frame(&mut self, frame: &DecodedFrame<'_>) {
         match *frame {
-            ServerFrame::Text(text) => self.on_text(text),
-            ServerFrame::Ping(payload) => put_client_pong(&mut self.answer, payload, MASK),
-            ServerFrame::Close(_) => self.is_closed = true,
-            ServerFrame::Other => {}
+            DecodedFrame::Text(text) => self.on_text(text),
+            DecodedFrame::Ping(payload) => put_client_pong(&mut self.answer, payload, MASK),
+            DecodedFrame::Close(_) => self.is_closed = true,
+            DecodedFrame::Other => {}
         }
     }
 

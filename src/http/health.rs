@@ -39,8 +39,8 @@ pub(crate) async fn healthz(State(readiness): State<Arc<Readiness>>) -> (StatusC
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
-        (status = 200, body = openapi::Readiness, description = "It would."),
-        (status = 503, body = openapi::Readiness, description = "It would not: the checks say why.")
+        (status = 200, body = openapi::ReadinessSchema, description = "It would."),
+        (status = 503, body = openapi::ReadinessSchema, description = "It would not: the checks say why.")
     ),
 )]
 pub(crate) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {

@@ -310,7 +310,8 @@ pub(crate) struct Voted {
 /// Whether a new viewer would be served.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Readiness {
+#[schema(as = Readiness)]
+pub(crate) struct ReadinessSchema {
     /// Whether all checks are good.
     pub(crate) ready: bool,
     /// What a new viewer needs, one by one.

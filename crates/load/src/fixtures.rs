@@ -1,7 +1,7 @@
 //! Outcomes for tests.
 
 use crate::audit::Audit;
-use crate::interval::{Spread, Times, Writes};
+use crate::interval::{Spread, Times, WriteCounts};
 use crate::outcome::{
     Outcome, Recovered, Resources, Run, SearchOutcome, SearchStep, StormOutcome, Tick, Verdict,
 };
@@ -37,13 +37,13 @@ pub(crate) fn outcome() -> Outcome {
         deliveries_per_second: 20_000.0,
         bytes: 291_000_000,
         frames: 512_345,
-        messages: Writes {
+        messages: WriteCounts {
             due: 640,
             sent: 640,
             acknowledged: 640,
-            ..Writes::default()
+            ..WriteCounts::default()
         },
-        votes: Writes::default(),
+        votes: WriteCounts::default(),
         closes: [].into(),
         failures: [].into(),
         absent: 0,

@@ -177,8 +177,8 @@ pub(crate) struct Interval {
     pub(crate) deliveries: u64,
     pub(crate) bytes: u64,
     pub(crate) frames: u64,
-    pub(crate) messages: Writes,
-    pub(crate) votes: Writes,
+    pub(crate) messages: WriteCounts,
+    pub(crate) votes: WriteCounts,
     /// Sockets that ended, by close code or reason.
     pub(crate) closes: Counts,
     /// Failed attempts to connect, by reason.
@@ -191,7 +191,7 @@ pub(crate) struct Interval {
 
 /// The counts of messages or votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Writes {
+pub(crate) struct WriteCounts {
     /// Writes that were due.
     pub(crate) due: u64,
     /// Writes that were sent to the gateway or the database.
@@ -202,7 +202,7 @@ pub(crate) struct Writes {
     pub(crate) refused: Counts,
 }
 
-impl Writes {
+impl WriteCounts {
     /// Returns the number of writes that were sent but neither acknowledged nor refused.
     #[must_use]
     pub(crate) fn unanswered(&self) -> u64 {
@@ -211,7 +211,7 @@ impl Writes {
     }
 }
 
-impl AddAssign<&Self> for Writes {
+impl AddAssign<&Self> for WriteCounts {
     fn add_assign(&mut self, other: &Self) {
         self.due += other.due;
         self.sent += other.sent;
@@ -321,13 +321,13 @@ mod tests {
 
     #[test]
     fn counts_are_summed_by_name() {
-        let mut total = Writes::default();
+        let mut total = WriteCounts::default();
         for code in ["rate_limited", "slow_mode", "rate_limited"] {
-            let mut part = Writes {
+            let mut part = WriteCounts {
                 due: 2,
                 sent: 2,
                 acknowledged: 1,
-                ..Writes::default()
+                ..WriteCounts::default()
             };
             count(&mut part.refused, code);
             total += &part;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::audit::Audit;
-use crate::interval::{Bar, Counts, Point, Spread, Writes};
+use crate::interval::{Bar, Counts, Point, Spread, WriteCounts};
 
 /// The outcome of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -41,9 +41,9 @@ pub struct Outcome {
     /// Received WebSocket frames of the whole run.
     pub(crate) frames: u64,
     /// The messages of the whole run.
-    pub(crate) messages: Writes,
+    pub(crate) messages: WriteCounts,
     /// The votes of the whole run.
-    pub(crate) votes: Writes,
+    pub(crate) votes: WriteCounts,
     /// Sockets that ended before the end of the run, by close code or reason.
     pub(crate) closes: Counts,
     /// Failed attempts to connect, by reason.

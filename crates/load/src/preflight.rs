@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::server_frames::{DecodedFrame, ServerFrames};
 use usher_core::protocol::websocket;
 use uuid::Uuid;
 
@@ -163,7 +163,7 @@ impl Preflight {
     fn on_bytes(&mut self, bytes: &[u8]) {
         let Self { heard, end, .. } = self;
         let fed = self.frames.feed(bytes, |frame| match frame {
-            ServerFrame::Text(text) => {
+            DecodedFrame::Text(text) => {
                 if let Text::Said(said) = scan::read(text) {
                     let code = said.code.unwrap_or_default();
                     heard.push(Answer {
@@ -182,10 +182,10 @@ impl Preflight {
                     });
                 }
             }
-            ServerFrame::Close(code) => {
+            DecodedFrame::Close(code) => {
                 *end = Some(format!("the gateway closed the connection with {code}"))
             }
-            ServerFrame::Ping(_) | ServerFrame::Other => {}
+            DecodedFrame::Ping(_) | DecodedFrame::Other => {}
         });
         if fed.is_err() {
             *end = Some("unexpected response; is this an Usher server?".to_owned());

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, LineStyle, Table};
 
-use crate::interval::{Spread, Writes};
+use crate::interval::{Spread, WriteCounts};
 use crate::outcome::{Class, Outcome, SearchOutcome};
 
 /// Returns the text that is printed at the end of a run.
@@ -250,7 +250,7 @@ fn align(mut table: Table) -> Table {
     table
 }
 
-fn writes(writes: &Writes) -> String {
+fn writes(writes: &WriteCounts) -> String {
     let refused: u64 = writes.refused.values().sum();
     format!(
         "{} due, {} sent, {} acknowledged, {} refused, {} unanswered",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::sleep;
-use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::server_frames::{DecodedFrame, ServerFrames};
 use usher_core::protocol::websocket;
 use uuid::Uuid;
 
@@ -204,7 +204,7 @@ impl<'a> Watcher<'a> {
         let fed = frames.feed(bytes, |frame| {
             interval.frames += 1;
             match frame {
-                ServerFrame::Text(text) => match scan::read(text) {
+                DecodedFrame::Text(text) => match scan::read(text) {
                     Text::Events => self.on_events(text, &mut interval, now_us),
                     Text::Counts => {}
                     Text::Said(said) => {
@@ -216,11 +216,11 @@ impl<'a> Watcher<'a> {
                         ))
                     }
                 },
-                ServerFrame::Ping(payload) => {
+                DecodedFrame::Ping(payload) => {
                     websocket::put_client_pong(&mut self.out, payload, self.mask)
                 }
-                ServerFrame::Close(code) => end = end.take().or(Some(ViewerEnd::Closed(code))),
-                ServerFrame::Other => {}
+                DecodedFrame::Close(code) => end = end.take().or(Some(ViewerEnd::Closed(code))),
+                DecodedFrame::Other => {}
             }
         });
         self.frames = frames;

@@ -7,10 +7,10 @@ use rustc_hash::FxBuildHasher;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use usher_core::protocol::server_frames::{ServerFrame, ServerFrames};
+use usher_core::protocol::server_frames::{DecodedFrame, ServerFrames};
 use usher_core::protocol::websocket;
 
-use crate::interval::{Interval, Writes, count};
+use crate::interval::{Interval, WriteCounts, count};
 use crate::limits::{TAKEN_MAX, WRITER_PAUSE, WRITER_READ_BYTES};
 use crate::pacer::Due;
 use crate::scan::{self, Text};
@@ -132,7 +132,7 @@ impl LoadWriter {
         }
     }
 
-    fn writes<'a>(&self, interval: &'a mut Interval) -> &'a mut Writes {
+    fn writes<'a>(&self, interval: &'a mut Interval) -> &'a mut WriteCounts {
         match self.kind {
             WriterKind::Message => &mut interval.messages,
             WriterKind::Vote => &mut interval.votes,
@@ -154,7 +154,7 @@ impl LoadWriter {
         let fed = frames.feed(bytes, |frame| {
             interval.frames += 1;
             match frame {
-                ServerFrame::Text(text) => {
+                DecodedFrame::Text(text) => {
                     let Text::Said(said) = scan::read(text) else {
                         return;
                     };
@@ -169,9 +169,9 @@ impl LoadWriter {
                         count(&mut self.writes(&mut interval).refused, code);
                     }
                 }
-                ServerFrame::Ping(payload) => websocket::put_client_pong(out, payload, mask),
-                ServerFrame::Close(code) => end = Some(code.to_string()),
-                ServerFrame::Other => {}
+                DecodedFrame::Ping(payload) => websocket::put_client_pong(out, payload, mask),
+                DecodedFrame::Close(code) => end = Some(code.to_string()),
+                DecodedFrame::Other => {}
             }
         });
         fed.err().map(|error| error.to_string()).or(end)

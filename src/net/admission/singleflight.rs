@@ -35,19 +35,19 @@ type WeakAdmission = WeakShared<BoxFuture<'static, AdmissionAnswer>>;
 pub(crate) struct AdmissionQueries {
     store: Store,
     metrics: Arc<Metrics>,
-    slots: Arc<DashMap<CallerKey, Queries>>,
+    slots: Arc<DashMap<CallerKey, QuerySlot>>,
     counter: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Queries {
+struct QuerySlot {
     sent: Option<(u64, WeakAdmission)>,
     waiting: Option<(u64, WeakAdmission)>,
 }
 
 /// The map entry of a query. Dropped with the query: after the answer, or once no caller waits.
 struct QueryTicket {
-    slots: Arc<DashMap<CallerKey, Queries>>,
+    slots: Arc<DashMap<CallerKey, QuerySlot>>,
     key: CallerKey,
     number: u64,
 }

@@ -9,7 +9,7 @@ use crate::protocol::websocket::{self, CLOSE, FINAL, Header, MASKED, PING, PONG,
 
 /// The contents of one of the gateway's frames.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ServerFrame<'a> {
+pub enum DecodedFrame<'a> {
     /// A text frame: a JSON object.
     Text(&'a [u8]),
     /// A ping. The client answers with the same bytes.
@@ -46,7 +46,7 @@ impl ServerFrames {
     pub fn feed(
         &mut self,
         bytes: &[u8],
-        mut on_frame: impl FnMut(ServerFrame<'_>),
+        mut on_frame: impl FnMut(DecodedFrame<'_>),
     ) -> Result<(), ServerFrameError> {
         let mut rest = bytes;
         while !self.partial.is_empty() {
@@ -95,12 +95,12 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, ServerFrameError> {
     Ok(header)
 }
 
-fn read<'a>(header: &Header, payload: &'a [u8]) -> Result<ServerFrame<'a>, ServerFrameError> {
+fn read<'a>(header: &Header, payload: &'a [u8]) -> Result<DecodedFrame<'a>, ServerFrameError> {
     match header.opcode() {
-        TEXT => Ok(ServerFrame::Text(payload)),
-        PING => Ok(ServerFrame::Ping(payload)),
-        PONG => Ok(ServerFrame::Other),
-        CLOSE => Ok(ServerFrame::Close(
+        TEXT => Ok(DecodedFrame::Text(payload)),
+        PING => Ok(DecodedFrame::Ping(payload)),
+        PONG => Ok(DecodedFrame::Other),
+        CLOSE => Ok(DecodedFrame::Close(
             payload
                 .first_chunk()
                 .map_or(1005, |code| u16::from_be_bytes(*code)),
@@ -181,10 +181,10 @@ mod tests {
         for piece in pieces {
             frames.feed(piece, |frame| {
                 seen.push(match frame {
-                    ServerFrame::Text(text) => format!("text {}", String::from_utf8_lossy(text)),
-                    ServerFrame::Ping(_) => "ping".to_owned(),
-                    ServerFrame::Close(code) => format!("close {code}"),
-                    ServerFrame::Other => "other".to_owned(),
+                    DecodedFrame::Text(text) => format!("text {}", String::from_utf8_lossy(text)),
+                    DecodedFrame::Ping(_) => "ping".to_owned(),
+                    DecodedFrame::Close(code) => format!("close {code}"),
+                    DecodedFrame::Other => "other".to_owned(),
                 });
             })?;
         }

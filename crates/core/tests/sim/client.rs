@@ -14,7 +14,7 @@ use crate::dice::Dice;
 
 /// One client, over all its sockets.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct SimClient {
     pub(crate) user: Option<usize>,
     pub(crate) views: Vec<View>,
     /// The bytes of an incomplete frame.
@@ -63,7 +63,7 @@ struct Events<'a> {
     events: Vec<&'a RawValue>,
 }
 
-impl Client {
+impl SimClient {
     pub(crate) fn new(user: Option<usize>, sessions: usize) -> Self {
         let views = (0..sessions).map(|_| View::default()).collect();
         Self {

@@ -20,7 +20,7 @@ use usher_core::relay::snapshot::Admission;
 use usher_core::relay::tally::Tally;
 use uuid::Uuid;
 
-use crate::client::{Client, ViewState, ensure};
+use crate::client::{SimClient, ViewState, ensure};
 use crate::database::{self, Database, Heads, session_id, session_of, user_id};
 use crate::dice::Dice;
 use crate::gateway::{
@@ -72,7 +72,7 @@ pub(crate) struct World {
     rules: Arc<Rules>,
     db: Database,
     gateways: Vec<SimGateway>,
-    clients: Vec<Client>,
+    clients: Vec<SimClient>,
     connections: BTreeMap<PeerId, SimConnection>,
     tasks: Vec<Task>,
     next_peer: u64,
@@ -208,7 +208,7 @@ impl World {
                 .collect(),
             clients: users
                 .into_iter()
-                .map(|user| Client::new(user, sessions))
+                .map(|user| SimClient::new(user, sessions))
                 .collect(),
             db: Database::new(sessions, event_bytes),
             dice,
