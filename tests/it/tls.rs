@@ -249,7 +249,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
 
     files.replace(&second.issue(&["localhost"]));
     process.hang_up();
-    process.says("a new certificate is served").await;
+    process.says("serving a new certificate").await;
     assert!(
         connect(process.at, client_config(&second, ALL))
             .await
@@ -271,7 +271,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
 
     // Nobody is told, and the clock does it.
     files.replace(&first.issue(&["localhost"]));
-    process.says("a new certificate is served").await;
+    process.says("serving a new certificate").await;
     assert!(
         connect(process.at, client_config(&first, ALL))
             .await
