@@ -2,7 +2,9 @@
 //!
 //! The core gets the time as an argument. Timers use `tokio::time`, which tests can pause.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use usher_core::protocol::ms;
 use usher_core::relay::peer_context::Moment;
@@ -25,4 +27,11 @@ pub(crate) fn moment() -> Moment {
 /// Seconds since 1970.
 pub(crate) fn unix_seconds() -> u64 {
     moment().unix_ms / 1_000
+}
+
+/// Ticks immediately, then every `period`. A late tick delays all later ones.
+pub(crate) fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::ticks;
 use crate::limits::{
     CLOSE_INTERVAL, TOTAL_CHANGES_MAX, TOTALS_INTERVAL, TRIM_EVENTS_MAX, TRIM_INTERVAL,
 };
@@ -28,12 +29,9 @@ pub(crate) struct Maintenance {
 impl Maintenance {
     /// Runs until the gateway stops.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut close = tokio::time::interval(CLOSE_INTERVAL);
-        let mut totals = tokio::time::interval(TOTALS_INTERVAL);
-        let mut trim = tokio::time::interval(TRIM_INTERVAL);
-        close.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        totals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut close = ticks(CLOSE_INTERVAL);
+        let mut totals = ticks(TOTALS_INTERVAL);
+        let mut trim = ticks(TRIM_INTERVAL);
         let mut is_blocked = false;
         loop {
             tokio::select! {

@@ -27,6 +27,8 @@ pub(crate) mod shutdown;
 pub mod socket;
 pub(crate) mod writes;
 
+use futures::future::{BoxFuture, pending};
+
 use crate::metrics::Metrics;
 use crate::postgres::statement::StoreError;
 use crate::postgres::store::Store;
@@ -57,4 +59,12 @@ pub(crate) fn answered<T>(
         store.log().on_failure(asked, &error);
     }
     None
+}
+
+/// Waits for a future, or forever if there is none. Cancel-safe: the future stays in place.
+pub(crate) async fn finished<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => pending().await,
+    }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::ticks;
 use crate::keyring::Keyring;
 use crate::limits::{READINESS_INTERVAL, READINESS_TIMEOUT};
 use crate::net::fanout::loops::FanoutLoops;
@@ -96,8 +97,7 @@ pub(crate) async fn watch_database(
     state: watch::Sender<DatabaseState>,
     stop: CancellationToken,
 ) {
-    let mut tick = interval(READINESS_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = ticks(READINESS_INTERVAL);
     loop {
         tokio::select! {
             biased;

@@ -19,7 +19,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, pending};
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -29,8 +29,8 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::net::admission::CallerKey;
-use crate::net::answered;
 use crate::net::fanout::loops::{FanoutCommand, FanoutLoops};
+use crate::net::{answered, finished};
 use crate::postgres::access::AccessAnswer;
 use crate::postgres::statement::StoreError;
 use crate::postgres::store::Store;
@@ -262,13 +262,6 @@ impl AccessChecker {
             user: identity.subject,
         };
         self.loops.broadcast(|| FanoutCommand::Void(change)).await;
-    }
-}
-
-async fn finished(asking: &mut Option<BoxFuture<'static, CheckedBatch>>) -> CheckedBatch {
-    match asking {
-        Some(asking) => asking.await,
-        None => pending().await,
     }
 }
 

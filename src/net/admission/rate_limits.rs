@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::moment;
+use crate::clock::{moment, ticks};
 use crate::config::rates::{Rate, Rates};
 use crate::limits::{THROTTLE_KEYS_MAX, THROTTLE_SWEEP_INTERVAL};
 use crate::net::accept::client_address::{self, AddressKey};
@@ -160,8 +160,7 @@ impl RateLimits {
 
     /// Removes keys with a full allowance, regularly until `stop`.
     pub(crate) async fn sweep(self: Arc<Self>, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(THROTTLE_SWEEP_INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = ticks(THROTTLE_SWEEP_INTERVAL);
         loop {
             tokio::select! {
                 biased;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, pending};
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::moment;
 use crate::limits::TALLY_IDLE;
 use crate::metrics::Metrics;
-use crate::net::answered;
 use crate::net::fanout::loops::{FanoutCommand, FanoutLoops};
+use crate::net::{answered, finished};
 use crate::postgres::statement::StoreError;
 use crate::postgres::store::Store;
 use usher_core::protocol::id::VotingId;
@@ -109,14 +109,5 @@ impl TallyReader {
             let command = || FanoutCommand::Tally(Arc::clone(&tally));
             self.loops.broadcast(command).await;
         }
-    }
-}
-
-async fn finished(
-    reading: &mut Option<TallyRead>,
-) -> (Vec<VotingId>, Result<Vec<Tally>, StoreError>) {
-    match reading {
-        Some(reading) => reading.await,
-        None => pending().await,
     }
 }
