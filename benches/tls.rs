@@ -1,8 +1,8 @@
 //! Measures the memory of an idle TLS socket: the gateway's own `TlsStream` beside tokio-rustls, and TCP alone.
 //!
-//! `cargo bench --bench tls -- --sockets 2000`. Each kind is served by a process of its own. Every client sends 200 bytes,
-//! receives 2 KiB and stays connected; then the resident memory of the server, less that of the empty server, is divided
-//! by the number of sockets.
+//! `cargo bench --bench tls -- --sockets 2000` starts one server process for each kind of socket. Every client sends 200
+//! bytes, receives 2 KiB and stays connected. The result is the growth of the server's resident memory, divided by the
+//! number of sockets.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
 
@@ -23,10 +23,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use usher::net::socket::Socket;
 use usher::net::socket::tls_stream::TlsStream;
 
-/// Bytes that a client sends before it is idle.
+/// The message of a client before it is idle.
 const REQUEST: [u8; 200] = [b'q'; 200];
 
-/// Bytes that it receives.
+/// The server's answer.
 const ANSWER: [u8; 2_048] = [b'a'; 2_048];
 
 /// How long the sockets are idle before the memory is read.
