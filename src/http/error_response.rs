@@ -3,8 +3,9 @@
 use axum::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
+use crate::http::openapi::Error;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
 /// The status of a refusal by its code. What HTTP itself has to refuse (a method, a media type) has its own.
@@ -34,14 +35,10 @@ pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
 /// A refusal with a status that says more than its code.
 #[must_use]
 pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
-    let mut error = json!({ "code": refusal.code.as_str(), "message": refusal.message });
-    if let Some(after) = refusal.retry_after_ms() {
-        error["retry_after_ms"] = after.into();
-    }
-    if let Some(reason) = refusal.reason {
-        error["reason"] = reason.as_str().into();
-    }
-    let mut response = json(status, &json!({ "error": error }));
+    let error = Error {
+        error: refusal.clone(),
+    };
+    let mut response = json(status, &error);
     // For those who count.
     response.extensions_mut().insert(refusal.code);
     let headers = response.headers_mut();
@@ -56,8 +53,9 @@ pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Bo
 
 /// A line of JSON.
 #[must_use]
-pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    json_text(status, Body::from(format!("{value}\n")))
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let text = serde_json::to_string(value).expect("answers have string keys and plain values");
+    json_text(status, Body::from(text + "\n"))
 }
 
 /// JSON that nobody keeps: the next answer may be another.

@@ -8,7 +8,6 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use serde_json::json;
-use utoipa::ToSchema;
 
 use crate::clock::moment;
 use crate::http::log::admit;
@@ -22,7 +21,7 @@ use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MESSAGES_MAX};
 use crate::net::queries::Queries;
 use crate::net::writes::Writes;
 use crate::postgres::chat_history::{Before, ChatPage};
-use usher_core::protocol::client;
+use usher_core::protocol::client::{self, NewMessage};
 use usher_core::protocol::id::{Nonce, SessionId};
 use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::WriteOutcome;
@@ -61,22 +60,6 @@ impl FromRequestParts<Api> for MessagesQuery {
             limit: query.count("limit", 1..=CALL_MESSAGES_MAX, CALL_MESSAGES_DEFAULT)?,
         })
     }
-}
-
-/// A message to be written.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Message {
-    /// The text. At least one of its characters shows: white space and invisible characters alone are no message.
-    #[schema(
-        min_length = 1,
-        max_length = 2000,
-        pattern = r"^[^\u0000]+$",
-        examples("hello")
-    )]
-    pub(crate) body: String,
-    /// The message that this one answers.
-    pub(crate) reply_to: Option<uuid::Uuid>,
 }
 
 /// What was said
@@ -118,7 +101,7 @@ pub(crate) async fn messages(
         ("id" = uuid::Uuid, Path, description = "The session."),
         ("Idempotency-Key" = Option<uuid::Uuid>, Header, description = "Your own name for the message, a uuid.")
     ),
-    request_body = Message,
+    request_body = NewMessage,
     responses(
         (status = 201, body = Data<Posted>, description = "The message is written."),
         (status = 200, body = Data<Posted>, description = "The message had been written before."),

@@ -18,7 +18,9 @@ use crate::http::state::Api;
 use crate::limits::{CALL_MESSAGES_DEFAULT, CALL_MOVIES_MAX, SEARCH_CHARS_MAX};
 use crate::net::queries::Queries;
 use usher_core::protocol::id::{MessageId, SessionId, UserId, VotingId};
-use usher_core::protocol::moderation::{self, Act};
+use usher_core::protocol::moderation::{
+    self, Act, NewBan, NewVoting, ResultsVisibility, SessionChange, VotingChange, VotingState,
+};
 use usher_core::protocol::refusal::Refusal;
 
 /// Which movies.
@@ -50,81 +52,6 @@ impl FromRequestParts<Api> for MoviesQuery {
             limit: query.count("limit", 1..=CALL_MOVIES_MAX, CALL_MESSAGES_DEFAULT)?,
         })
     }
-}
-
-/// A voting to be opened.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct NewVoting {
-    /// What is asked, in one line of visible text.
-    #[schema(
-        min_length = 1,
-        max_length = 300,
-        pattern = r"^[^\u0000]+$",
-        examples("What next?")
-    )]
-    pub question: String,
-    /// The ballot, in its order, each movie once.
-    #[schema(min_items = 2, max_items = 20)]
-    pub movies: Vec<Uuid>,
-    /// When it closes by itself. Without it, somebody has to.
-    #[schema(minimum = 5, maximum = 604_800)]
-    pub closes_in_seconds: Option<u32>,
-    /// `live`, or `after_close`: then viewers see the counts at the end.
-    pub(crate) results_visibility: Option<ResultsVisibility>,
-    /// Whether a vote may be changed; it may, if you do not say.
-    pub allow_change: Option<bool>,
-}
-
-/// When viewers see the counts.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) enum ResultsVisibility {
-    Live,
-    AfterClose,
-}
-
-/// Where a voting can go.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) enum VotingState {
-    Open,
-    Closed,
-}
-
-/// What becomes of a voting; one of the two at least.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct VotingChange {
-    /// `closed` ends it, `open` opens a draft.
-    pub state: Option<VotingState>,
-    /// Whether viewers see the counts meanwhile.
-    pub(crate) results_visibility: Option<ResultsVisibility>,
-}
-
-/// What becomes of a session's chat; one of the two at least.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct SessionChange {
-    /// Seconds between two messages of a viewer; 0 is off.
-    #[schema(minimum = 0, maximum = 21_600)]
-    pub slow_mode_seconds: Option<u32>,
-    /// Whether viewers may write.
-    pub chat_enabled: Option<bool>,
-}
-
-/// A ban.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct NewBan {
-    /// For how long, which makes it a time-out: the user reads on. Null for good.
-    #[schema(required = true, minimum = 1, maximum = 31_536_000, examples(600))]
-    pub seconds: Option<u32>,
-    /// Why, for other moderators, in one line of visible text.
-    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]+$")]
-    pub reason: Option<String>,
 }
 
 /// Movies.

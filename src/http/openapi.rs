@@ -5,12 +5,14 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::StatusCode;
+use serde::Serialize;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoResponses, Modify, ToSchema};
 use uuid::Uuid;
 
 use crate::http::error_response;
+use usher_core::protocol::refusal::Refusal;
 
 /// The document, to which the routes add themselves.
 #[derive(Debug, utoipa::OpenApi)]
@@ -62,48 +64,13 @@ pub(crate) fn page(text: Bytes) -> Response {
     error_response::json_text(StatusCode::OK, Body::from(text))
 }
 
-/// What every refusal looks like.
-#[derive(Debug, ToSchema)]
+/// The body of every refusal.
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"error": {"code": "slow_mode", "message": "wait 3 s before the next message",
     "retry_after_ms": 3000}})))]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Error {
-    /// What is wrong.
-    pub(crate) error: ErrorDetails,
-}
-
-/// What is wrong, for programs and for people.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct ErrorDetails {
-    /// Which of the named reasons.
-    pub(crate) code: ErrorCode,
-    /// What is wrong and what would be right.
-    pub(crate) message: String,
-    /// When to try again, where trying again can help.
-    pub(crate) retry_after_ms: Option<u64>,
-    /// What is wrong with the token, such as `expired` or `issuer`, where it is that.
-    pub(crate) reason: Option<String>,
-}
-
-/// The names of all refusals, the same as on the socket.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) enum ErrorCode {
-    BadRequest,
-    Banned,
-    Conflict,
-    Forbidden,
-    Internal,
-    NotFound,
-    RateLimited,
-    SessionEnded,
-    SlowMode,
-    TooLarge,
-    Unauthorized,
-    Unavailable,
-    VotingClosed,
+    /// Why the call is refused.
+    pub(crate) error: Refusal,
 }
 
 /// What a call that reads may answer instead.

@@ -5,7 +5,7 @@ use axum::response::Response;
 use bytes::{BufMut as _, BytesMut};
 use hyper::StatusCode;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::http::error_response;
@@ -20,7 +20,7 @@ pub(crate) struct Data<T> {
 /// An answer of values.
 #[must_use]
 pub(crate) fn data<T: Serialize>(status: StatusCode, data: &T) -> Response {
-    error_response::json(status, &json!({ "data": data }))
+    error_response::json(status, &Data { data })
 }
 
 /// An answer that is JSON text already, such as the database wrote.
@@ -53,6 +53,8 @@ pub(crate) fn list_and(name: &str, list: &[&[u8]], fields: &Value) -> BytesMut {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

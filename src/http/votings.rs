@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::StatusCode;
-use utoipa::ToSchema;
 
 use crate::http::log::admit;
 use crate::http::messages::write;
@@ -19,15 +18,6 @@ use usher_core::protocol::id::VotingId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::websocket;
 use usher_core::relay::message::Write;
-
-/// A vote.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Vote {
-    /// A movie on the ballot; null withdraws the vote.
-    #[schema(required = true, examples("a0c5a1de-0000-4000-8000-000000000001"))]
-    pub(crate) movie: Option<uuid::Uuid>,
-}
 
 /// The counts of a voting
 ///
@@ -67,7 +57,7 @@ pub(crate) async fn tally(
 #[utoipa::path(
     put, path = "/v1/votings/{id}/vote", tag = "votings",
     params(("id" = uuid::Uuid, Path, description = "The voting.")),
-    request_body = Vote,
+    request_body = NewVote,
     responses((status = 200, body = Data<Voted>, description = "The vote is counted."), Writing),
     security(("token" = [])),
 )]

@@ -72,23 +72,43 @@ pub struct ResumePoint {
 
 /// A chat message to write.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Message))]
 pub struct NewMessage {
     /// The session to write to.
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub session: SessionId,
-    /// The text of the message.
+    /// The text of the message. At least one of its characters is visible.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            value_type = String, min_length = 1, max_length = 2000, pattern = r"^[^\u0000]+$",
+            examples("hello")
+        )
+    )]
     pub body: Body,
     /// The client's id for the message.
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub nonce: Option<Nonce>,
     /// The message that this one replies to.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub reply_to: Option<MessageId>,
 }
 
 /// A vote to cast.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Vote))]
 pub struct NewVote {
     /// The poll to vote in.
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub voting: VotingId,
-    /// The chosen movie; `None` withdraws the vote.
+    /// A movie on the ballot; null withdraws the vote.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            value_type = Option<uuid::Uuid>, required = true,
+            examples("a0c5a1de-0000-4000-8000-000000000001")
+        )
+    )]
     pub movie: Option<MovieId>,
 }
 

@@ -36,23 +36,49 @@ pub enum Act {
 
 /// A poll to open.
 #[derive(Debug, PartialEq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewVoting {
     /// The session that gets the poll.
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub session: SessionId,
     /// The question, one line of text.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 300,
+            pattern = r"^[^\u0000]+$",
+            examples("What next?")
+        )
+    )]
     pub question: String,
     /// The movies on the ballot, in order, each once.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(value_type = Vec<uuid::Uuid>, min_items = 2, max_items = 20)
+    )]
     pub movies: Vec<MovieId>,
-    /// Seconds until the poll closes automatically; `None` for a poll that a moderator closes.
+    /// Seconds until the poll closes automatically. Without it, somebody has to close the poll.
+    #[cfg_attr(feature = "openapi", schema(minimum = 5, maximum = 604_800))]
     pub closes_in_seconds: Option<u32>,
-    /// Whether viewers see the counts while the poll is open.
+    /// When viewers see the counts; `live` by default.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(rename = "results_visibility", required = false)
+    )]
     pub visibility: ResultsVisibility,
-    /// Whether a voter may change their vote.
+    /// Whether a voter may change their vote; true by default.
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub allow_change: bool,
 }
 
 /// When viewers see a poll's counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(rename_all = "snake_case")
+)]
 pub enum ResultsVisibility {
     /// While the poll is open.
     Live,
@@ -60,17 +86,24 @@ pub enum ResultsVisibility {
     AfterClose,
 }
 
-/// A change of a poll.
+/// A change of a poll: at least one of the fields.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VotingChange {
-    /// The new state; `None` for no change.
+    /// The new state: `closed` ends the poll, `open` opens a draft.
     pub state: Option<VotingState>,
-    /// Whether viewers see the counts while the poll is open; `None` for no change.
+    /// When viewers see the counts.
+    #[cfg_attr(feature = "openapi", schema(rename = "results_visibility"))]
     pub visibility: Option<ResultsVisibility>,
 }
 
 /// A state that a call can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(rename_all = "snake_case")
+)]
 pub enum VotingState {
     /// Open a draft.
     Open,
@@ -78,10 +111,12 @@ pub enum VotingState {
     Closed,
 }
 
-/// A change of a session's chat settings.
+/// A change of a session's chat settings: at least one of the fields.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionChange {
     /// Seconds between two messages of one viewer; 0 turns slow mode off.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 21_600))]
     pub slow_mode_seconds: Option<u32>,
     /// Whether viewers may write.
     pub chat_enabled: Option<bool>,
@@ -89,10 +124,19 @@ pub struct SessionChange {
 
 /// A ban or time-out.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewBan {
-    /// The length of a time-out in seconds; `None` for a ban without an end.
+    /// The length of a time-out in seconds; null for a ban without an end. The user of a time-out reads on.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(required = true, minimum = 1, maximum = 31_536_000, examples(600))
+    )]
     pub seconds: Option<u32>,
-    /// The reason, which other moderators see.
+    /// The reason, which other moderators see, in one line of visible text.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000]+$")
+    )]
     pub reason: Option<String>,
 }
 

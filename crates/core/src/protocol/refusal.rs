@@ -3,10 +3,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::limits::RETRY_DATABASE;
 
 /// The reason why a client's frame was refused. The names are part of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ErrorCode))]
 pub enum RefusalCode {
     /// A field is missing, of the wrong type or out of range; the message names it.
     BadRequest,
@@ -92,7 +96,8 @@ impl RefusalCode {
 }
 
 /// The flaw of an access token. The names are part of the protocol, so that a client need not parse the message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TokenFlaw {
     /// The header names an algorithm that no key of the project uses.
     Algorithm,
@@ -142,15 +147,20 @@ impl TokenFlaw {
 }
 
 /// The answer to a refused frame or call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ErrorDetails))]
 pub struct Refusal {
     /// The code, which clients act on.
     pub code: RefusalCode,
     /// A sentence for the developer of the client. It never contains SQL, a token or a host's name.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub message: Cow<'static, str>,
     /// When to try again, if another try can help. Only [`Refusal::retry_in`] sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
-    /// The flaw of the caller's token, if that is the reason.
+    /// The flaw of the caller's token, such as `expired` or `issuer`, if that is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub reason: Option<TokenFlaw>,
 }
 
@@ -206,12 +216,6 @@ impl Refusal {
             retry_after_ms: Some(u64::try_from(ms).unwrap_or(u64::MAX)),
             ..self
         }
-    }
-
-    /// Returns the wait in milliseconds, for frames and bodies.
-    #[must_use]
-    pub fn retry_after_ms(&self) -> Option<u64> {
-        self.retry_after_ms
     }
 
     /// Returns the wait in whole seconds, rounded up, for the header `Retry-After`.

@@ -11,7 +11,7 @@ use crate::limits::EVENTS_FRAME_BYTES_MAX;
 use crate::limits::HEADER_BYTES_MAX;
 use crate::protocol::client::FrameId;
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
-use crate::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
+use crate::protocol::refusal::{Refusal, RefusalCode};
 use crate::protocol::websocket;
 
 /// Encoded frames, with what an event stream needs to know of them.
@@ -92,13 +92,8 @@ pub enum ServerFrame<'a> {
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a FrameId>,
-        code: &'a str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after_ms: Option<u64>,
-        /// The flaw of the token, if that is the reason.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<&'a str>,
+        #[serde(flatten)]
+        refusal: &'a Refusal,
     },
     Mine {
         session: SessionId,
@@ -290,14 +285,7 @@ pub(crate) fn withdrawn(session: SessionId, code: RefusalCode) -> Frames {
 /// Returns the answer to a refused frame.
 #[must_use]
 pub fn error(id: Option<&FrameId>, refusal: &Refusal) -> Frames {
-    ServerFrame::Error {
-        id,
-        code: refusal.code.as_str(),
-        message: &refusal.message,
-        retry_after_ms: refusal.retry_after_ms(),
-        reason: refusal.reason.map(TokenFlaw::as_str),
-    }
-    .encode()
+    ServerFrame::Error { id, refusal }.encode()
 }
 
 /// Returns the consecutive events of one session after a number as `events` frames. Each frame has as many as fit into
