@@ -1,4 +1,4 @@
-//! Counts the calls, by the route that answered and by how it ended.
+//! Counts the calls by route and refusal.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use crate::metrics::{Call, Metrics};
 use usher_core::protocol::refusal::RefusalCode;
 
-/// Whatever is no call of ours: pages, preflights, wrong methods. A client cannot make up more names.
+/// The name of all other requests: pages, preflights, wrong methods. Clients cannot add names.
 const OTHER: &str = "other";
 
 /// Counts a call once its answer begins.
@@ -35,7 +35,8 @@ pub(crate) async fn count(
     response
 }
 
-/// What an answer says of itself, or its status where it is none of our refusals, as that of a gateway that is not ready.
+/// Returns the code of a refusal. An answer without one, such as that of a gateway that is not ready, is judged by its
+/// status.
 fn refusal(response: &Response) -> Option<RefusalCode> {
     let said = response.extensions().get::<RefusalCode>().copied();
     said.or_else(|| match response.status() {

@@ -1,4 +1,4 @@
-//! How a refusal looks over HTTP: the same code and words as on the socket, and the status that goes with them.
+//! Refusals over HTTP: the code and message of the socket, with a status.
 
 use axum::body::Body;
 use hyper::header::{self, HeaderValue};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::http::openapi::Error;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
-/// The status of a refusal by its code. What HTTP itself has to refuse (a method, a media type) has its own.
+/// Returns the status of a refusal's code. Refusals of HTTP itself (a method, a media type) have their own status.
 #[must_use]
 pub(crate) fn status(code: RefusalCode) -> StatusCode {
     match code {
@@ -26,20 +26,20 @@ pub(crate) fn status(code: RefusalCode) -> StatusCode {
     }
 }
 
-/// A refusal with the status of its code.
+/// Returns a refusal with the status of its code.
 #[must_use]
 pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     refused_with(status(refusal.code), refusal)
 }
 
-/// A refusal with a status that says more than its code.
+/// Returns a refusal with another status than that of its code.
 #[must_use]
 pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Body> {
     let error = Error {
         error: refusal.clone(),
     };
     let mut response = json(status, &error);
-    // For those who count.
+    // For the metrics.
     response.extensions_mut().insert(refusal.code);
     let headers = response.headers_mut();
     if let Some(after) = refusal.retry_after_seconds() {
@@ -51,14 +51,14 @@ pub(crate) fn refused_with(status: StatusCode, refusal: &Refusal) -> Response<Bo
     response
 }
 
-/// A line of JSON.
+/// Returns a value as one line of JSON.
 #[must_use]
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     let text = serde_json::to_string(value).expect("answers have string keys and plain values");
     json_text(status, Body::from(text + "\n"))
 }
 
-/// JSON that nobody keeps: the next answer may be another.
+/// Returns JSON that must not be cached: the next answer may differ.
 #[must_use]
 pub(crate) fn json_text(status: StatusCode, text: Body) -> Response<Body> {
     let mut response = Response::new(text);

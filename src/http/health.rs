@@ -1,4 +1,4 @@
-//! Whether the process is well, whether it would serve a viewer, and what it counts.
+//! Liveness, readiness and metrics.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::net::readiness::Readiness;
 
 /// Alive
 ///
-/// Alive means: the process makes progress. What it needs of others is not asked: to restart it would not mend them.
+/// Alive means: the process makes progress. It does not check other services, because a restart would not repair them.
 #[utoipa::path(
     get, path = "/healthz", tag = "operation",
     responses(
-        (status = 200, body = String, description = "It does."),
-        (status = 503, body = String, description = "It does not: restart it.")
+        (status = 200, body = String, description = "The process makes progress."),
+        (status = 503, body = String, description = "The process is stuck: restart it.")
     ),
 )]
 pub(crate) async fn healthz(State(readiness): State<Arc<Readiness>>) -> (StatusCode, &'static str) {
@@ -35,12 +35,12 @@ pub(crate) async fn healthz(State(readiness): State<Arc<Readiness>>) -> (StatusC
 
 /// Ready
 ///
-/// Ready means: a new viewer would be served.
+/// Ready means: the gateway can accept a viewer.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
-        (status = 200, body = openapi::ReadinessSchema, description = "It would."),
-        (status = 503, body = openapi::ReadinessSchema, description = "It would not: the checks say why.")
+        (status = 200, body = openapi::ReadinessSchema, description = "The gateway can accept a viewer."),
+        (status = 503, body = openapi::ReadinessSchema, description = "It cannot: the checks say why.")
     ),
 )]
 pub(crate) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {

@@ -1,4 +1,4 @@
-//! Pages of a session's log.
+//! The call for pages of a session's log.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::Refusal;
 use usher_core::relay::snapshot::Admission;
 
-/// Which page.
+/// The query of the call.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
-    /// The number before the first event wanted: the last that you have.
+    /// The number of the last event that you have.
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64, default = 0)]
     after: Seq,
-    /// How many events at most. A page has about 256 KiB at most, so it may have fewer although more follow.
+    /// The largest number of events. A page has at most about 256 KiB, so it may have fewer although more follow.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1_000, default = 100)]
     limit: u16,
 }
@@ -44,8 +44,8 @@ impl FromRequestParts<Api> for EventsQuery {
 
 /// A page of the log
 ///
-/// The events after a number, consecutive, oldest first. Where the page is empty and `head` is larger than `after`, the
-/// log no longer reaches back (`floor` is larger than `after`), and you begin afresh after `floor`. Another `epoch` than
+/// Returns the consecutive events after a number, oldest first. An empty page with a `head` larger than `after` means
+/// that the events were trimmed (`floor` is larger than `after`): start again after `floor`. Another `epoch` than
 /// before, or a `head` smaller than `after`, means that the database went back in time.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/events", tag = "sessions",
@@ -70,10 +70,10 @@ pub(crate) async fn events(
     Ok(reply::data_text(&reply::list_and("events", &events, &rest)))
 }
 
-/// What the caller may do in a session that it may see.
+/// Returns what the caller may do in a session.
 ///
 /// # Errors
-/// Where it may not see the session, or the database cannot be asked.
+/// The caller may not see the session, or the database cannot be asked.
 pub(crate) async fn admit(
     queries: &Queries,
     session: SessionId,

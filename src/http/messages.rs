@@ -1,4 +1,4 @@
-//! Chat: what was said, and saying something.
+//! The calls for chat messages.
 
 use std::sync::Arc;
 
@@ -27,20 +27,20 @@ use usher_core::protocol::refusal::Refusal;
 use usher_core::protocol::server::WriteOutcome;
 use usher_core::relay::message::Write;
 
-/// The client's own name for a message.
+/// The header with the client's id for a message.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Which page.
+/// The query of the call.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MessagesQuery {
-    /// Only messages before this number, or before where the last page ended (its `next`).
+    /// Only messages before this number, or before the end of the last page (its `next`).
     #[param(
         value_type = Option<String>, example = "1301",
         pattern = "^[0-9]{1,18}(_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$"
     )]
     before: Before,
-    /// How many messages at most.
+    /// The largest number of messages.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: u16,
 }
@@ -62,10 +62,10 @@ impl FromRequestParts<Api> for MessagesQuery {
     }
 }
 
-/// What was said
+/// Messages of a session
 ///
-/// Messages, newest first, without those that were deleted; also those that have left the log, whose `seq` is null. `next`
-/// is what to give as `before` for the page after this one, null where there is none.
+/// Returns messages, newest first, without deleted ones. Messages that have left the log have a null `seq`. `next` is
+/// the `before` of the next page; null if there is none.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/messages", tag = "sessions",
     params(("id" = uuid::Uuid, Path, description = "The session."), MessagesQuery),
@@ -91,20 +91,20 @@ pub(crate) async fn messages(
     )))
 }
 
-/// Says something
+/// Writes a message
 ///
-/// Answered when the message is committed. With an `Idempotency-Key` a repetition is harmless: it gives the first answer
-/// again, and 200 instead of 201.
+/// The answer comes after the commit. With an `Idempotency-Key`, a repeated call returns the first answer with 200
+/// instead of 201.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/messages", tag = "sessions",
     params(
         ("id" = uuid::Uuid, Path, description = "The session."),
-        ("Idempotency-Key" = Option<uuid::Uuid>, Header, description = "Your own name for the message, a uuid.")
+        ("Idempotency-Key" = Option<uuid::Uuid>, Header, description = "Your id for the message, a uuid.")
     ),
     request_body = NewMessage,
     responses(
         (status = 201, body = Data<Posted>, description = "The message is written."),
-        (status = 200, body = Data<Posted>, description = "The message had been written before."),
+        (status = 200, body = Data<Posted>, description = "An earlier call wrote the message."),
         Writing
     ),
     security(("token" = [])),
@@ -127,16 +127,16 @@ pub(crate) async fn post_message(
     Ok(reply::data(status, &done))
 }
 
-/// Writes as the caller, within its limits.
+/// Writes as the caller, within the caller's limits.
 ///
 /// # Errors
-/// What the limits or the database say against it.
+/// The refusal of a limit or of the database.
 pub(crate) async fn write(
     writes: &Writes,
     author: SignedInCaller,
     write: Write,
 ) -> Result<WriteOutcome, Refusal> {
-    // Who moderates is known by a subscription alone, as on the socket.
+    // Only a subscription knows who moderates, as on the socket.
     let passed = writes.admit(author.user, &write, false, moment().at)?;
     writes.write(write, author.identity, passed).await
 }
@@ -150,7 +150,7 @@ fn nonce(headers: &HeaderMap) -> Result<Option<Nonce>, Refusal> {
     nonce.map(Some).ok_or_else(refusal)
 }
 
-/// A number of an event, or the time in microseconds and the id of a message that has left the log.
+/// Parses the number of an event, or the time in microseconds and the id of a message that has left the log.
 fn parse_before(text: &str) -> Option<Before> {
     match text.split_once('_') {
         None => parse_seq(text).map(Before::Event),

@@ -1,11 +1,11 @@
-//! What Usher says over plain HTTP: the calls of the protocol, Server-Sent Events, health, metrics and the pages.
+//! Plain HTTP: the calls of the protocol, Server-Sent Events, health, metrics and the pages.
 //!
 //! ```text
-//! server::accept ─► routes ─► door (address, origin, token) ─► log, messages, votings, stream ─► postgres
+//! net::accept ─► routes ─► authentication (address, origin, token) ─► log, messages, votings, stream ─► postgres
 //! ```
 //!
-//! The same words, rules and limits as on the socket, in another dress: success is `{"data":…}`, a refusal is
-//! `{"error":{"code","message","retry_after_ms"?}}` with a status. What the database wrote is spliced, not parsed. Read in
+//! The words, rules and limits are those of the socket. The body of a success is `{"data":…}`. The body of a refusal is
+//! `{"error":{"code","message","retry_after_ms"?}}`, with a status. JSON of the database is copied, not parsed. Read in
 //! this order: [`request`], [`reply`], [`log`], [`messages`], [`votings`], [`moderation`],
 //! [`stream`], [`openapi`], [`cors`], [`count`],
 //! [`health`], [`pages`].
@@ -42,7 +42,7 @@ use crate::http::openapi::Document;
 use crate::http::state::Api;
 use usher_core::protocol::refusal::Refusal;
 
-/// Everything but the socket.
+/// Returns the routes of everything except the socket.
 pub(crate) fn routes(api: Api) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(log::events))
@@ -74,13 +74,13 @@ pub(crate) fn routes(api: Api) -> Router {
             Arc::clone(&api.connections.metrics),
             count::count,
         ))
-        // Leaves event streams alone, and what is small.
+        // Leaves out event streams and small answers.
         .layer(CompressionLayer::new())
         .layer(middleware::map_response(one_vary))
         .with_state(api)
 }
 
-/// Joins the lines of `Vary`, of which each layer adds its own: a cache that reads only the first would mix answers up.
+/// Joins the `Vary` lines of all layers. A cache that reads only the first line would mix up answers.
 async fn one_vary(mut response: Response) -> Response {
     let lines = response.headers().get_all(header::VARY).iter();
     let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
@@ -92,7 +92,7 @@ async fn one_vary(mut response: Response) -> Response {
     response
 }
 
-/// The path is right, the method is not: axum says in `Allow` which are.
+/// Refuses a wrong method on a known path. axum lists the right ones in `Allow`.
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = format!("{method} is not for {}: see the Allow header", uri.path());
     error_response::refused_with(

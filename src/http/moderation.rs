@@ -1,4 +1,4 @@
-//! What streamers and moderators do, for clients without the Data API: the pages, `usher dev`, a plain `curl`.
+//! The calls of streamers and moderators, for clients without the Data API: the pages, `usher dev`, a plain `curl`.
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ use usher_core::protocol::moderation::{
 };
 use usher_core::protocol::refusal::Refusal;
 
-/// Which movies.
+/// The query of the movies call.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MoviesQuery {
-    /// What their titles have in them, in any case.
+    /// A text that the titles contain, in upper or lower case.
     #[param(value_type = Option<String>, max_length = 100, pattern = r"^[^\u0000]*$")]
     search: String,
-    /// How many movies at most.
+    /// The largest number of movies.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 50)]
     limit: u16,
 }
@@ -58,7 +58,7 @@ impl FromRequestParts<Api> for MoviesQuery {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Movies {
-    /// By title.
+    /// The movies, in the order of their titles.
     #[schema(max_items = 100)]
     pub(crate) movies: Vec<Movie>,
 }
@@ -75,18 +75,18 @@ pub(crate) struct Movie {
     pub(crate) poster_path: Option<String>,
 }
 
-/// A voting that is open.
+/// A poll that was opened.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct OpenedVoting {
-    /// Its id.
+    /// The id of the poll.
     pub(crate) voting: Uuid,
-    /// When it closes by itself.
+    /// When the poll closes automatically.
     #[schema(required, format = DateTime)]
     pub(crate) closes_at: Option<String>,
 }
 
-/// A voting as it is now.
+/// A poll after the change.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct ChangedVoting {
@@ -97,7 +97,7 @@ pub(crate) struct ChangedVoting {
     pub(crate) closes_at: Option<String>,
 }
 
-/// A session's chat as it is now.
+/// A session's chat settings after the change.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct ChangedSession {
@@ -106,24 +106,24 @@ pub(crate) struct ChangedSession {
     pub(crate) chat_enabled: bool,
 }
 
-/// A message that is gone.
+/// A deleted message.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct DeletedMessage {
-    /// Its id.
+    /// The id of the message.
     pub(crate) message: Uuid,
 }
 
-/// Bans.
+/// The banned users of a session.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Bans {
-    /// The newest first.
+    /// The bans, newest first.
     #[schema(max_items = 100)]
     pub(crate) bans: Vec<Ban>,
 }
 
-/// Who is kept out.
+/// A banned user.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Ban {
@@ -137,20 +137,20 @@ pub(crate) struct Ban {
     pub(crate) reason: Option<String>,
 }
 
-/// How a user stands in a session.
+/// A user's ban in a session.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Banned {
-    /// Who.
+    /// The user.
     pub(crate) user: Uuid,
-    /// When it ends; null for a ban for good, and where there is none.
+    /// When the ban ends; null for a permanent ban, and without a ban.
     #[schema(required, format = DateTime)]
     pub(crate) until: Option<String>,
 }
 
-/// What to choose a ballot from
+/// Movies for a ballot
 ///
-/// Movies whose title has a text in it, by title.
+/// Returns the movies whose title contains a text, in the order of their titles.
 #[utoipa::path(
     get, path = "/v1/movies", tag = "moderation",
     params(MoviesQuery),
@@ -167,14 +167,14 @@ pub(crate) async fn movies(
     Ok(list("movies", &told(movies, "movies", &queries)?))
 }
 
-/// Opens a voting
+/// Opens a poll
 ///
-/// The question with its ballot, at once, in one transaction. A session has one open voting at most.
+/// Creates the question and its ballot and opens the poll in one transaction. A session has at most one open poll.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/votings", tag = "moderation",
     params(("id" = uuid::Uuid, Path, description = "The session.")),
     request_body = NewVoting,
-    responses((status = 201, body = Data<OpenedVoting>, description = "It is open."), Writing),
+    responses((status = 201, body = Data<OpenedVoting>, description = "The poll is open."), Writing),
     security(("token" = [])),
 )]
 pub(crate) async fn open_voting(
@@ -187,14 +187,14 @@ pub(crate) async fn open_voting(
     moderate(&api, author, Act::OpenVoting(voting), StatusCode::CREATED).await
 }
 
-/// Closes a voting, or shows or hides its counts
+/// Closes a poll, or shows or hides its counts
 ///
-/// Closed is final: the database counts once more, and everybody gets the result.
+/// A closed poll stays closed: the database counts once more, and everybody gets the result.
 #[utoipa::path(
     patch, path = "/v1/votings/{id}", tag = "moderation",
-    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    params(("id" = uuid::Uuid, Path, description = "The poll.")),
     request_body = VotingChange,
-    responses((status = 200, body = Data<ChangedVoting>, description = "As it is now."), Writing),
+    responses((status = 200, body = Data<ChangedVoting>, description = "The new state."), Writing),
     security(("token" = [])),
 )]
 pub(crate) async fn change_voting(
@@ -218,7 +218,7 @@ pub(crate) async fn change_voting(
     patch, path = "/v1/sessions/{id}", tag = "moderation",
     params(("id" = uuid::Uuid, Path, description = "The session.")),
     request_body = SessionChange,
-    responses((status = 200, body = Data<ChangedSession>, description = "As it is now."), Writing),
+    responses((status = 200, body = Data<ChangedSession>, description = "The new state."), Writing),
     security(("token" = [])),
 )]
 pub(crate) async fn change_session(
@@ -239,11 +239,11 @@ pub(crate) async fn change_session(
 
 /// Deletes a message
 ///
-/// Its author and moderators may. Its text leaves the log with it; the row stays for moderators.
+/// The author and moderators may delete it. Its text leaves the log too. The row stays for moderators.
 #[utoipa::path(
     delete, path = "/v1/messages/{id}", tag = "moderation",
     params(("id" = uuid::Uuid, Path, description = "The message.")),
-    responses((status = 200, body = Data<DeletedMessage>, description = "It is gone."), Writing),
+    responses((status = 200, body = Data<DeletedMessage>, description = "The message is deleted."), Writing),
     security(("token" = [])),
 )]
 pub(crate) async fn delete_message(
@@ -254,9 +254,10 @@ pub(crate) async fn delete_message(
     moderate(&api, author, Act::DeleteMessage(message), StatusCode::OK).await
 }
 
-/// Who is kept out of a session
+/// Banned users of a session
 ///
-/// The newest hundred who are timed out or banned. Who does not moderate sees no more than their own.
+/// Returns the newest hundred users that are timed out or banned. A caller who does not moderate sees only their own
+/// ban.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/bans", tag = "moderation",
     params(("id" = uuid::Uuid, Path, description = "The session.")),
@@ -277,8 +278,9 @@ pub(crate) async fn bans(
 
 /// Times a user out, or bans them
 ///
-/// With an end the user reads on and may not write or vote until then; without, the user is out within a second. Doing it
-/// again sets it anew. Nobody bans the streamer, themselves, or, but for the streamer, a moderator.
+/// With an end, the user can read but not write or vote until then. Without an end, the user loses access within a
+/// second. A second call replaces the first. Nobody can ban the streamer or themselves, and only the streamer can ban
+/// a moderator.
 #[utoipa::path(
     put, path = "/v1/sessions/{id}/bans/{user}", tag = "moderation",
     params(
@@ -286,7 +288,7 @@ pub(crate) async fn bans(
         ("user" = uuid::Uuid, Path, description = "The user.")
     ),
     request_body = NewBan,
-    responses((status = 200, body = Data<Banned>, description = "The ban holds."), Writing),
+    responses((status = 200, body = Data<Banned>, description = "The ban is in force."), Writing),
     security(("token" = [])),
 )]
 pub(crate) async fn ban(
@@ -299,9 +301,9 @@ pub(crate) async fn ban(
     moderate(&api, author, Act::Ban(session, user, new), StatusCode::OK).await
 }
 
-/// Lets a user in again
+/// Ends a ban or time-out
 ///
-/// Having no ban is fine.
+/// It succeeds for a user without a ban too.
 #[utoipa::path(
     delete, path = "/v1/sessions/{id}/bans/{user}", tag = "moderation",
     params(
@@ -319,7 +321,7 @@ pub(crate) async fn lift_ban(
     moderate(&api, author, Act::LiftBan(session, user), StatusCode::OK).await
 }
 
-/// A user of a session, by the two ids of the path.
+/// The ids of a session and a user in a path.
 #[derive(Debug)]
 pub(crate) struct PathIds {
     session: SessionId,

@@ -1,5 +1,4 @@
-//! `openapi.json`: made of the calls' own annotations, and of the shapes that the database writes, which no type of ours
-//! holds.
+//! `openapi.json`: the annotations of the calls, and the schemas of the JSON that the database writes.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,20 +13,19 @@ use uuid::Uuid;
 use crate::http::error_response;
 use usher_core::protocol::refusal::Refusal;
 
-/// The document, to which the routes add themselves.
+/// The document without the routes, which add themselves.
 #[derive(Debug, utoipa::OpenApi)]
 #[openapi(
     info(
         title = "Usher",
-        description = "What happens in live movie sessions: chat, votings, tallies. The same as the socket \
-            `/v1/socket` has, for those who want one answer and not a stream. Who may read, write and vote is decided by \
-            row level security under the caller's own role and claims."
+        description = "Chat, polls and counts of live movie sessions: what the socket `/v1/socket` has, as single calls. \
+            Row level security decides who may read, write and vote, under the caller's own role and claims."
     ),
     tags(
         (name = "sessions", description = "The log of a session, and its chat."),
-        (name = "votings", description = "Votings and votes."),
-        (name = "moderation", description = "What streamers and moderators do. Each call is a statement under the \
-            caller's own role and claims, as it would be over the Data API."),
+        (name = "votings", description = "Polls and votes."),
+        (name = "moderation", description = "The calls of streamers and moderators. Each call is a statement under the \
+            caller's own role and claims, as over the Data API."),
         (name = "operation", description = "For those who run the gateway.")
     ),
     components(schemas(Error)),
@@ -47,7 +45,7 @@ impl Modify for Token {
     }
 }
 
-/// The document as it is served.
+/// Returns the text of the document.
 ///
 /// # Panics
 /// Never: it has string keys and plain values.
@@ -58,7 +56,7 @@ pub(crate) fn text(document: &OpenApi) -> Bytes {
         .into()
 }
 
-/// The answer with the document.
+/// Returns an answer with the document.
 #[must_use]
 pub(crate) fn page(text: Bytes) -> Response {
     error_response::json_text(StatusCode::OK, Body::from(text))
@@ -73,26 +71,26 @@ pub(crate) struct Error {
     pub(crate) error: Refusal,
 }
 
-/// What a call that reads may answer instead.
+/// The refusals of a call that reads.
 #[derive(Debug, IntoResponses)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) enum Reading {
-    /// The message names what is not as it should be.
+    /// A value is not valid. The message names it.
     #[response(status = 400)]
     BadRequest(Error),
-    /// The token does not hold, or one is needed.
+    /// The token is not valid, or missing.
     #[response(status = 401, headers(("WWW-Authenticate" = String)))]
     Unauthorized(Error),
     /// Banned, or the origin is not allowed.
     #[response(status = 403)]
     Forbidden(Error),
-    /// No such thing, or not for this caller.
+    /// It does not exist, or the caller may not see it.
     #[response(status = 404)]
     NotFound(Error),
     /// Too many requests from this address.
     #[response(status = 429, headers(("Retry-After" = u64, description = "Seconds.")))]
     RateLimited(Error),
-    /// Our fault: the gateway's log says more.
+    /// A fault of the gateway. Its log says more.
     #[response(status = 500)]
     Internal(Error),
     /// The database cannot be asked.
@@ -100,26 +98,26 @@ pub(crate) enum Reading {
     Unavailable(Error),
 }
 
-/// What a call that writes may answer instead.
+/// The refusals of a call that writes.
 #[derive(Debug, IntoResponses)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) enum Writing {
-    /// The message names what is not as it should be.
+    /// A value is not valid. The message names it.
     #[response(status = 400)]
     BadRequest(Error),
-    /// The token does not hold, or one is needed.
+    /// The token is not valid, or missing.
     #[response(status = 401, headers(("WWW-Authenticate" = String)))]
     Unauthorized(Error),
     /// Banned or timed out, not a member, chat switched off, or the origin is not allowed.
     #[response(status = 403)]
     Forbidden(Error),
-    /// No such thing, or not for this caller.
+    /// It does not exist, or the caller may not see it.
     #[response(status = 404)]
     NotFound(Error),
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     #[response(status = 408)]
     Late(Error),
-    /// The session has ended, the voting is not open, or the vote is final.
+    /// The session has ended, the poll is not open, or the vote is final.
     #[response(status = 409)]
     Conflict(Error),
     /// The text, or the body of the request, is too long.
@@ -128,10 +126,10 @@ pub(crate) enum Writing {
     /// The body is not `application/json`.
     #[response(status = 415)]
     UnsupportedMediaType(Error),
-    /// Too many in too short a time, or slow mode.
+    /// Beyond a rate limit, or slow mode.
     #[response(status = 429, headers(("Retry-After" = u64, description = "Seconds.")))]
     RateLimited(Error),
-    /// Our fault: the gateway's log says more.
+    /// A fault of the gateway. Its log says more.
     #[response(status = 500)]
     Internal(Error),
     /// The database cannot be asked.
@@ -149,7 +147,7 @@ pub(crate) struct EventsPage {
     pub(crate) head: u64,
     /// The number before the oldest event that is kept.
     pub(crate) floor: u64,
-    /// Which life of the database the numbers belong to.
+    /// The epoch of the numbers.
     pub(crate) epoch: String,
 }
 
@@ -158,16 +156,16 @@ pub(crate) struct EventsPage {
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 #[schema(as = Event)]
 pub(crate) struct EventSchema {
-    /// Its number: 1, 2, 3, … without a gap.
+    /// The number of the event: 1, 2, 3, … without a gap.
     #[schema(minimum = 1)]
     pub seq: u64,
     /// `chat.created`, `chat.updated`, `chat.deleted`, `voting.opened`, `voting.updated`, `voting.closed`,
-    /// `session.updated`, `member.banned`, `member.unbanned`, and what later versions add.
+    /// `session.updated`, `member.banned`, `member.unbanned`, and the types of later versions.
     pub r#type: String,
-    /// When it was made.
+    /// The time of the event.
     #[schema(format = DateTime)]
     pub(crate) at: String,
-    /// The row that it is about.
+    /// The row of the event.
     #[schema(value_type = Object)]
     pub(crate) data: String,
 }
@@ -179,7 +177,7 @@ pub(crate) struct MessagesPage {
     /// Newest first.
     #[schema(max_items = 100)]
     pub(crate) messages: Vec<ChatMessage>,
-    /// What to give as `before` for the next page; null where there is none.
+    /// The `before` of the next page; null if there is none.
     #[schema(required)]
     pub(crate) next: Option<String>,
 }
@@ -200,14 +198,14 @@ pub(crate) struct ChatMessage {
     pub(crate) created_at: String,
     #[schema(required, format = DateTime)]
     pub(crate) edited_at: Option<String>,
-    /// The number of its event; null where that has left the log.
+    /// The number of its event; null if the event has left the log.
     #[schema(required)]
     pub(crate) seq: Option<u64>,
     #[schema(required)]
     pub(crate) author: Option<Author>,
 }
 
-/// Who wrote it.
+/// The author of a message.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Author {
@@ -219,27 +217,27 @@ pub(crate) struct Author {
     pub(crate) role: String,
 }
 
-/// The counts of a voting at one moment.
+/// The counts of a poll at one moment.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 #[schema(as = Tally)]
 pub(crate) struct TallySchema {
     /// `tally`.
     pub r#type: String,
-    /// The session of the voting.
+    /// The session of the poll.
     pub session: Uuid,
-    /// The voting.
+    /// The poll.
     pub(crate) voting: Uuid,
     /// `open` or `closed`.
     pub(crate) status: String,
-    /// Grows with every change of the counts.
+    /// Increases with each change of the counts.
     pub(crate) version: u64,
-    /// All votes together.
+    /// The number of votes.
     pub(crate) total: u64,
-    /// Votes for each movie; null while they are hidden from the caller.
+    /// The votes of each movie; null while they are hidden from the caller.
     #[schema(required)]
     pub(crate) counts: Option<Vec<Count>>,
-    /// When it closes by itself.
+    /// When the poll closes automatically.
     #[schema(required, format = DateTime)]
     pub(crate) closes_at: Option<String>,
 }
@@ -252,36 +250,36 @@ pub(crate) struct Count {
     pub(crate) votes: u64,
 }
 
-/// A message that is written.
+/// A written message.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Posted {
-    /// The number of its event; null where that has left the log since.
+    /// The number of its event; null if the event has left the log.
     #[schema(required)]
     pub(crate) seq: Option<u64>,
-    /// The message.
+    /// The id of the message.
     pub(crate) message: Uuid,
 }
 
-/// A vote as it stands.
+/// A vote.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 pub(crate) struct Voted {
-    /// The voting.
+    /// The poll.
     pub(crate) voting: Uuid,
-    /// The movie; null where the vote was withdrawn.
+    /// The movie; null if the vote is withdrawn.
     #[schema(required)]
     pub(crate) movie: Option<Uuid>,
 }
 
-/// Whether a new viewer would be served.
+/// Whether the gateway can accept a viewer.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its shape is used, for openapi.json")]
 #[schema(as = Readiness)]
 pub(crate) struct ReadinessSchema {
-    /// Whether all checks are good.
+    /// Whether all checks pass.
     pub(crate) ready: bool,
-    /// What a new viewer needs, one by one.
+    /// The checks, one by one.
     #[schema(value_type = Object)]
     pub(crate) checks: String,
 }

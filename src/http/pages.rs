@@ -11,7 +11,7 @@ use rust_embed::RustEmbed;
 use crate::http::error_response;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
-/// Nothing from elsewhere, nothing inline, no framing: hostile chat text finds nothing to work with.
+/// No resources of other origins, no inline code, no framing, so that hostile chat text cannot do anything.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -20,7 +20,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 #[exclude = "package.json"]
 struct WebFiles;
 
-/// Answers with a file of the pages, to whatever no call answers.
+/// Answers all other requests with a file of the pages.
 pub(crate) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = file_of(uri.path());
     let path = path.as_ref();
@@ -39,7 +39,7 @@ pub(crate) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Respon
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    // Weak: the same file goes out as it is and compressed.
+    // Weak, because a file is sent plain or compressed.
     let tag = format!("W/\"{tag}\"");
     let mut response = if is_known(&headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -53,7 +53,7 @@ pub(crate) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Respon
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Kept, and asked about each time: the names of the files do not change with what is in them.
+        // Cached, but checked each time, because a file's name does not change with its content.
         (header::CACHE_CONTROL, "no-cache"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -68,7 +68,7 @@ pub(crate) async fn page(method: Method, uri: Uri, headers: HeaderMap) -> Respon
     response
 }
 
-/// The file of a path: the pages go without their ending.
+/// Returns the file of a path. Pages have no extension in the path.
 fn file_of(path: &str) -> Cow<'_, str> {
     let path = path.trim_start_matches('/');
     if path.is_empty() {
@@ -80,7 +80,7 @@ fn file_of(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether the client has this very file (RFC 9110 §13.1.2: compared weakly, from a list).
+/// Returns whether the client has this version of the file (RFC 9110 §13.1.2: weak comparison with a list).
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = headers.get_all(header::IF_NONE_MATCH).iter();

@@ -1,4 +1,4 @@
-//! How an answer looks that is no refusal.
+//! Successful answers.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -10,20 +10,20 @@ use utoipa::ToSchema;
 
 use crate::http::error_response;
 
-/// What every answer that is no refusal looks like.
+/// The body of every successful answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Data<T> {
-    /// What was asked for.
+    /// The result of the call.
     pub(crate) data: T,
 }
 
-/// An answer of values.
+/// Returns an answer with a value.
 #[must_use]
 pub(crate) fn data<T: Serialize>(status: StatusCode, data: &T) -> Response {
     error_response::json(status, &Data { data })
 }
 
-/// An answer that is JSON text already, such as the database wrote.
+/// Returns an answer with JSON text, such as the database writes.
 #[must_use]
 pub(crate) fn data_text(data: &[u8]) -> Response {
     let mut text = BytesMut::with_capacity(data.len() + 16);
@@ -33,7 +33,7 @@ pub(crate) fn data_text(data: &[u8]) -> Response {
     error_response::json_text(StatusCode::OK, Body::from(text.freeze()))
 }
 
-/// An object of a list, whose JSON text is spliced, and of other fields, an object of at least one.
+/// Returns the JSON of an object: a list of JSON texts, and the fields of another object, which has at least one.
 #[must_use]
 pub(crate) fn list_and(name: &str, list: &[&[u8]], fields: &Value) -> BytesMut {
     let length: usize = list.iter().map(|item| item.len() + 1).sum();

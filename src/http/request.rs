@@ -1,6 +1,6 @@
-//! What a call says, parsed into types that cannot be wrong: who calls, which thing, with what settings and body.
+//! Parses a call into types that hold only valid values: the caller, ids, query and body.
 //!
-//! Whatever is wrong is refused with the name of the field and what would be right.
+//! A refusal names the invalid field and says what is valid.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -29,10 +29,10 @@ use usher_core::protocol::id::{Seq, UserId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode, TokenFlaw};
 use usher_core::relay::may_write::may_write;
 
-/// A call that is not done.
+/// A refused call.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// Where it says more than the code of the refusal.
+    /// The status, if it is not that of the refusal's code.
     status: Option<StatusCode>,
     refusal: Refusal,
 }
@@ -55,12 +55,12 @@ impl IntoResponse for Refused {
     }
 }
 
-/// Somebody whom the door let in.
+/// An authenticated caller.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    /// As whom the database is asked.
+    /// The identity for queries.
     pub(crate) identity: Arc<Identity>,
-    /// What the door knows of it.
+    /// The result of the authentication.
     pub(crate) client: AuthenticatedClient,
 }
 
@@ -88,12 +88,12 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
-/// A caller who may write, as far as that can be told before anything else of the call is looked at.
+/// A caller that may write, as far as the token tells.
 #[derive(Debug)]
 pub(crate) struct SignedInCaller {
-    /// As whom the database is asked.
+    /// The identity for queries.
     pub(crate) identity: Arc<Identity>,
-    /// By whom limits count.
+    /// The user that rate limits count.
     pub(crate) user: UserId,
 }
 
@@ -108,7 +108,7 @@ impl FromRequestParts<Api> for SignedInCaller {
     }
 }
 
-/// A caller with a token, be it that of nobody in particular.
+/// A caller with a token, which may be anonymous.
 #[derive(Debug)]
 pub(crate) struct TokenBearer(pub(crate) Caller);
 
@@ -124,7 +124,7 @@ impl FromRequestParts<Api> for TokenBearer {
     }
 }
 
-/// The id in the path.
+/// The id in a path.
 #[derive(Debug)]
 pub(crate) struct Id<T>(pub(crate) T);
 
@@ -139,18 +139,18 @@ impl<T: FromStr> FromRequestParts<Api> for Id<T> {
     }
 }
 
-/// The settings in a query. One that is not known is ignored; of one that is repeated the last counts.
+/// The parameters of a query. Unknown ones are ignored. Of repeated ones, the last is used.
 #[derive(Debug)]
 pub(crate) struct QueryParams<'a>(Option<&'a str>);
 
 impl<'a> QueryParams<'a> {
-    /// Those of a request.
+    /// Returns the parameters of a request.
     #[must_use]
     pub(crate) fn of(parts: &'a Parts) -> Self {
         Self(parts.uri.query())
     }
 
-    /// The text of a setting.
+    /// Returns the text of a parameter.
     #[must_use]
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         let pairs = form_urlencoded::parse(self.0?.as_bytes());
@@ -158,20 +158,20 @@ impl<'a> QueryParams<'a> {
         found.map(|(_, text)| text.into_owned())
     }
 
-    /// A position in a log.
+    /// Returns a parameter that is the number of an event.
     ///
     /// # Errors
-    /// Where it is none.
+    /// It is not a number.
     pub(crate) fn seq(&self, name: &str) -> Result<Option<Seq>, Refusal> {
         let seq = self.text(name).map(|text| parse_seq(&text));
         let refusal = || Refusal::bad_request(format!("{name} must be a whole number from 0 on"));
         seq.map(|seq| seq.ok_or_else(refusal)).transpose()
     }
 
-    /// How many of something.
+    /// Returns a parameter that is a count.
     ///
     /// # Errors
-    /// Where it is no number of the range.
+    /// It is not a number of the range.
     pub(crate) fn count(
         &self,
         name: &str,
@@ -189,16 +189,16 @@ impl<'a> QueryParams<'a> {
     }
 }
 
-/// What somebody without a token is told who needs one.
+/// Returns the refusal of a call that needs a token.
 fn token_needed() -> Refusal {
     let message = "a token is needed: send Authorization: Bearer with one";
     Refusal::of_token(TokenFlaw::Missing, message)
 }
 
-/// What the database said, or that it could not be asked.
+/// Returns the answer of the database.
 ///
 /// # Errors
-/// `unavailable` or `busy` where asking again may help, `internal` where not.
+/// `unavailable` or `busy` if another try can help, otherwise `internal`.
 pub(crate) fn told<T>(
     answer: Result<T, StoreError>,
     asked: &'static str,
@@ -214,19 +214,19 @@ pub(crate) fn told<T>(
     queries.answered(answer, asked).ok_or(refusal)
 }
 
-/// A number of an event: digits, and one that the database can hold.
+/// Parses the number of an event: digits, within the range of the database.
 #[must_use]
 pub(crate) fn parse_seq(text: &str) -> Option<Seq> {
     let number: i64 = digits(text)?.parse().ok()?;
     u64::try_from(number).ok().map(Seq)
 }
 
-/// Keeps out the plus that Rust would let pass.
+/// Rejects the plus sign that Rust's parser accepts.
 fn digits(text: &str) -> Option<&str> {
     text.bytes().all(|b| b.is_ascii_digit()).then_some(text)
 }
 
-/// The text of a JSON body, not yet parsed: no longer than a frame on the socket may be.
+/// The text of a JSON body, not parsed yet. It has at most the length of a frame on the socket.
 #[derive(Debug)]
 pub(crate) struct JsonText(pub(crate) Bytes);
 

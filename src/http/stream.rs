@@ -35,22 +35,22 @@ use usher_core::protocol::id::{Seq, SessionId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::sse::{self, Encoder, Ids, LastEventId};
 
-/// Where to begin.
+/// The query of the call.
 #[derive(Debug, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamQuery {
-    /// The last number that you have, to go on from; `Last-Event-ID` wins over it.
+    /// The last number that you have, to continue from. `Last-Event-ID` overrides it.
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     after: Option<Seq>,
-    /// The epoch of that number, from `subscribed`; one in `Last-Event-ID` wins over it. Without any you are taken at your
-    /// word.
+    /// The epoch of that number, from `subscribed`. An epoch in `Last-Event-ID` overrides it. Without one, the gateway
+    /// assumes the current epoch.
     #[param(value_type = Option<String>)]
     epoch: Option<String>,
-    /// What the `id` of an event is: `seq` alone, or with `epoch` both (`1302@k3v9`). A browser sends the last `id` when it
-    /// reconnects, so with `epoch` it also notices a database that was taken back.
+    /// The content of an event's `id`: `seq`, or with `epoch` both (`1302@k3v9`). A browser sends the last `id` when it
+    /// reconnects. With `epoch` it also notices a restored database.
     #[param(value_type = Option<String>, default = "seq")]
     ids: Ids,
-    /// How many of the newest events to begin with, where there is nothing to go on from.
+    /// The number of newest events to start with, without a number to continue from.
     #[param(value_type = Option<u16>, maximum = 200, default = 50)]
     history: u16,
 }
@@ -87,11 +87,11 @@ impl FromRequestParts<Api> for StreamQuery {
     }
 }
 
-/// What happens, as it happens
+/// Live events of a session
 ///
-/// Server-Sent Events. Each event's data is a frame as the socket has it: first `subscribed`, then `events`, `tally`,
-/// `viewers`, `access`, `reset` and others. The `id` of an event is the newest `seq` in it, so that a browser comes back
-/// with it by itself. The stream ends when the token expires, when access is withdrawn, and when the gateway stops.
+/// Server-Sent Events. The data of each event is a frame of the socket: first `subscribed`, then `events`, `tally`,
+/// `viewers`, `access`, `reset` and others. The `id` of an event is the newest `seq` in it, and a browser reconnects
+/// with it. The stream ends when the token expires, when you lose access, and when the gateway stops.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/stream", tag = "sessions",
     params(
@@ -115,7 +115,7 @@ pub(crate) async fn stream(
     query: StreamQuery,
 ) -> Result<Response, Refused> {
     if method == Method::HEAD {
-        // Whether there would be one; nothing is opened that nobody reads.
+        // Answers whether a stream would begin, and opens none.
         admit(&api.connections.queries, session, &caller.identity).await?;
         return Ok(answer(Body::empty()));
     }
@@ -130,7 +130,7 @@ pub(crate) async fn stream(
         begun,
     });
     let over = CancellationToken::new();
-    // Dropped with the connection, whatever happens to it.
+    // Dropped when the connection ends, in every case.
     let ending = over.clone().drop_guard();
     let connections = Arc::clone(&api.connections);
     let serving = handshake::serve(connections, client, Some(caller.identity));
@@ -160,9 +160,9 @@ fn answer(body: Body) -> Response {
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // What comes after the stream would have no place: that was given back.
+        // A later request would have no slot, because the stream gave it back.
         (header::CONNECTION, "close"),
-        // nginx would keep it until it has a page full.
+        // nginx would buffer the stream.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         response

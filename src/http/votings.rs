@@ -1,4 +1,4 @@
-//! Tallies and votes.
+//! The calls for counts and votes.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use usher_core::protocol::refusal::{Refusal, RefusalCode};
 use usher_core::protocol::websocket;
 use usher_core::relay::message::Write;
 
-/// The counts of a voting
+/// The counts of a poll
 ///
-/// The tally frame as it is on the socket. While the voting is open and its results are shown `after_close`, `counts` is
-/// null for all but the streamer and the moderators.
+/// Returns the `tally` frame of the socket. While a poll with `after_close` is open, `counts` is null except for the
+/// streamer and the moderators.
 #[utoipa::path(
     get, path = "/v1/votings/{id}/tally", tag = "votings",
-    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    params(("id" = uuid::Uuid, Path, description = "The poll.")),
     responses((status = 200, body = Data<TallySchema>, description = "The counts."), Reading),
     security((), ("token" = [])),
 )]
@@ -43,7 +43,7 @@ pub(crate) async fn tally(
         )
     };
     let tally = tallies.first().ok_or_else(none)?;
-    // Whether there is such a voting is not told to those who may not see its session.
+    // A caller who may not see the session must not learn that the poll exists.
     let admission = admit(&queries, tally.session, &caller.identity).await;
     let admission = admission.map_err(|refusal| {
         let is_unseen = refusal.code == RefusalCode::NotFound;
@@ -53,10 +53,10 @@ pub(crate) async fn tally(
     Ok(reply::data_text(websocket::payload(&frame.bytes)))
 }
 
-/// Votes, or changes the vote
+/// Casts or changes a vote
 #[utoipa::path(
     put, path = "/v1/votings/{id}/vote", tag = "votings",
-    params(("id" = uuid::Uuid, Path, description = "The voting.")),
+    params(("id" = uuid::Uuid, Path, description = "The poll.")),
     request_body = NewVote,
     responses((status = 200, body = Data<Voted>, description = "The vote is counted."), Writing),
     security(("token" = [])),
@@ -71,13 +71,13 @@ pub(crate) async fn vote(
     cast(&writes, author, vote).await
 }
 
-/// Withdraws the vote
+/// Withdraws a vote
 ///
-/// Having none is fine.
+/// It succeeds without a vote too.
 #[utoipa::path(
     delete, path = "/v1/votings/{id}/vote", tag = "votings",
-    params(("id" = uuid::Uuid, Path, description = "The voting.")),
-    responses((status = 200, body = Data<Voted>, description = "There is no vote of yours."), Writing),
+    params(("id" = uuid::Uuid, Path, description = "The poll.")),
+    responses((status = 200, body = Data<Voted>, description = "You have no vote."), Writing),
     security(("token" = [])),
 )]
 pub(crate) async fn withdraw_vote(
