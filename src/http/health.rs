@@ -7,7 +7,6 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::HeaderMap;
 use hyper::StatusCode;
 use hyper::header;
-use serde_json::json;
 
 use crate::exposition::Format;
 use crate::http::error_response;
@@ -39,19 +38,19 @@ pub(crate) async fn healthz(State(readiness): State<Arc<Readiness>>) -> (StatusC
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(
-        (status = 200, body = openapi::ReadinessSchema, description = "The gateway can accept a viewer."),
-        (status = 503, body = openapi::ReadinessSchema, description = "It cannot: the checks say why.")
+        (status = 200, body = openapi::ReadinessBody, description = "The gateway can accept a viewer."),
+        (status = 503, body = openapi::ReadinessBody, description = "It cannot: the checks say why.")
     ),
 )]
 pub(crate) async fn readyz(State(readiness): State<Arc<Readiness>>) -> Response {
     let checks = readiness.checks();
-    let is_ready = checks.are_good();
-    let status = if is_ready {
+    let ready = checks.are_good();
+    let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    error_response::json(status, &json!({ "ready": is_ready, "checks": checks }))
+    error_response::json(status, &openapi::ReadinessBody { ready, checks })
 }
 
 /// Metrics

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::clock::moment;
 use crate::http::log::admit;
-use crate::http::openapi::{self, Posted, Reading, Writing};
+use crate::http::openapi::{self, Reading, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{
     Caller, Id, JsonText, QueryParams, Refused, SignedInCaller, parse_seq, told,
@@ -24,7 +24,7 @@ use crate::postgres::chat_history::{Before, ChatPage};
 use usher_core::protocol::client::{self, NewMessage};
 use usher_core::protocol::id::{Nonce, SessionId};
 use usher_core::protocol::refusal::Refusal;
-use usher_core::protocol::server::WriteOutcome;
+use usher_core::protocol::server::{Sent, WriteOutcome};
 use usher_core::relay::message::Write;
 
 /// The header with the client's id for a message.
@@ -103,8 +103,8 @@ pub(crate) async fn messages(
     ),
     request_body = NewMessage,
     responses(
-        (status = 201, body = Data<Posted>, description = "The message is written."),
-        (status = 200, body = Data<Posted>, description = "An earlier call wrote the message."),
+        (status = 201, body = Data<Sent>, description = "The message is written."),
+        (status = 200, body = Data<Sent>, description = "An earlier call wrote the message."),
         Writing
     ),
     security(("token" = [])),
@@ -118,7 +118,7 @@ pub(crate) async fn post_message(
 ) -> Result<Response, Refused> {
     let message = client::message(session, nonce(&headers)?, &text)?;
     let done = write(&writes, author, Write::Message(message)).await?;
-    let is_new = matches!(done, WriteOutcome::Sent { is_new: true, .. });
+    let is_new = matches!(&done, WriteOutcome::Sent(sent) if sent.is_new);
     let status = if is_new {
         StatusCode::CREATED
     } else {

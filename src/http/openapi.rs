@@ -11,6 +11,7 @@ use utoipa::{IntoResponses, Modify, ToSchema};
 use uuid::Uuid;
 
 use crate::http::error_response;
+use crate::net::readiness::Checks;
 use usher_core::protocol::refusal::Refusal;
 
 /// The document without the routes, which add themselves.
@@ -250,36 +251,12 @@ pub(crate) struct Count {
     pub(crate) votes: u64,
 }
 
-/// A written message.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Posted {
-    /// The number of its event; null if the event has left the log.
-    #[schema(required)]
-    pub(crate) seq: Option<u64>,
-    /// The id of the message.
-    pub(crate) message: Uuid,
-}
-
-/// A vote.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
-pub(crate) struct Voted {
-    /// The poll.
-    pub(crate) voting: Uuid,
-    /// The movie; null if the vote is withdrawn.
-    #[schema(required)]
-    pub(crate) movie: Option<Uuid>,
-}
-
 /// Whether the gateway can accept a viewer.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its shape is used, for openapi.json")]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Readiness)]
-pub(crate) struct ReadinessSchema {
+pub(crate) struct ReadinessBody {
     /// Whether all checks pass.
     pub(crate) ready: bool,
     /// The checks, one by one.
-    #[schema(value_type = Object)]
-    pub(crate) checks: String,
+    pub(crate) checks: Checks,
 }

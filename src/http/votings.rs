@@ -8,7 +8,7 @@ use hyper::StatusCode;
 
 use crate::http::log::admit;
 use crate::http::messages::write;
-use crate::http::openapi::{Reading, TallySchema, Voted, Writing};
+use crate::http::openapi::{Reading, TallySchema, Writing};
 use crate::http::reply::{self, Data};
 use crate::http::request::{Caller, Id, JsonText, Refused, SignedInCaller, told};
 use crate::net::queries::Queries;
@@ -16,6 +16,7 @@ use crate::net::writes::Writes;
 use usher_core::protocol::client::{self, NewVote};
 use usher_core::protocol::id::VotingId;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
+use usher_core::protocol::server::Voted;
 use usher_core::protocol::websocket;
 use usher_core::relay::message::Write;
 

@@ -26,7 +26,7 @@ pub(crate) struct DatabaseState {
 }
 
 /// The needs of a new viewer. The gateway accepts a viewer if all are true.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Checks {
     pub(crate) database: bool,
     /// The database has the functions that the gateway calls.

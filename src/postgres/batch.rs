@@ -12,7 +12,7 @@ use crate::postgres::statement::may_pass;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
-use usher_core::protocol::server::WriteOutcome;
+use usher_core::protocol::server::{Sent, Voted, WriteOutcome};
 use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
 
@@ -122,18 +122,18 @@ impl BatchKind {
     /// What a row says was done.
     pub(crate) fn done(self, row: &Row) -> WriteOutcome {
         match self {
-            Self::Messages => WriteOutcome::Sent {
+            Self::Messages => WriteOutcome::Sent(Sent {
                 seq: row
                     .get::<_, Option<i64>>("seq")
                     .and_then(|seq| u64::try_from(seq).ok())
                     .map(Seq),
                 message: MessageId(row.get("message")),
                 is_new: row.get("created"),
-            },
-            Self::Votes => WriteOutcome::Voted {
+            }),
+            Self::Votes => WriteOutcome::Voted(Voted {
                 voting: VotingId(row.get("voting")),
                 movie: row.get::<_, Option<Uuid>>("movie").map(MovieId),
-            },
+            }),
         }
     }
 }

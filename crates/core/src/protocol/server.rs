@@ -215,21 +215,38 @@ pub enum StartReason {
 /// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-#[expect(missing_docs, reason = "the fields are those of the protocol")]
 pub enum WriteOutcome {
-    /// A message, with the number of its event. The number is missing if the event was trimmed from the log since.
-    Sent {
-        seq: Option<Seq>,
-        message: MessageId,
-        /// Whether this try wrote the message. Not on the wire.
-        #[serde(skip)]
-        is_new: bool,
-    },
+    /// A message.
+    Sent(Sent),
     /// A vote, cast or withdrawn.
-    Voted {
-        voting: VotingId,
-        movie: Option<MovieId>,
-    },
+    Voted(Voted),
+}
+
+/// A written message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Posted))]
+pub struct Sent {
+    /// The number of its event; null if the event was trimmed from the log since.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>, required))]
+    pub seq: Option<Seq>,
+    /// The id of the message.
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub message: MessageId,
+    /// Whether this try wrote the message. Not on the wire.
+    #[serde(skip)]
+    pub is_new: bool,
+}
+
+/// A vote, cast or withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Voted {
+    /// The id of the poll.
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub voting: VotingId,
+    /// The movie; null if the vote is withdrawn.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Uuid>, required))]
+    pub movie: Option<MovieId>,
 }
 
 impl ServerFrame<'_> {
@@ -371,11 +388,11 @@ mod tests {
         check(
             &ServerFrame::Ack {
                 id,
-                done: WriteOutcome::Sent {
+                done: WriteOutcome::Sent(Sent {
                     seq: Some(Seq(7)),
                     message: MessageId(uuid),
                     is_new: true,
-                },
+                }),
             },
             expect![[
                 r#"{"type":"ack","id":"a","seq":7,"message":"00000000-0000-0000-0000-000000000000"}"#
@@ -384,10 +401,10 @@ mod tests {
         check(
             &ServerFrame::Ack {
                 id: None,
-                done: WriteOutcome::Voted {
+                done: WriteOutcome::Voted(Voted {
                     voting: VotingId(uuid),
                     movie: None,
-                },
+                }),
             },
             expect![[
                 r#"{"type":"ack","voting":"00000000-0000-0000-0000-000000000000","movie":null}"#

@@ -22,7 +22,7 @@ use crate::protocol::client::{self, FrameId};
 use crate::protocol::id::{MessageId, MovieId, Seq, SessionId, UserId, VotingId};
 use crate::protocol::notify::Event;
 use crate::protocol::refusal::{Refusal, RefusalCode};
-use crate::protocol::server::{Can, StartReason, WriteOutcome};
+use crate::protocol::server::{Can, Sent, StartReason, WriteOutcome};
 use crate::relay::delivery::{Attached, CachedState, LogPage, TurnKind};
 use crate::relay::message::{Effect, Query, QueryResult, RouterReply, RouterRequest};
 use crate::relay::peer::Peer;
@@ -1478,11 +1478,11 @@ impl PeerStage {
                     self.tickets.remove(0)
                 };
                 let seq = Some(Seq(words[1].parse().unwrap()));
-                let outcome = Ok(WriteOutcome::Sent {
+                let outcome = Ok(WriteOutcome::Sent(Sent {
                     seq,
                     message: MessageId(Uuid::nil()),
                     is_new: true,
-                });
+                }));
                 self.peer
                     .on_query_result(QueryResult::Written { ticket, outcome }, now);
             }
