@@ -4,9 +4,18 @@ use axum::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::http::openapi::Error;
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
+
+/// The body of every refusal.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(examples(json!({"error": {"code": "slow_mode", "message": "wait 3 s before the next message",
+    "retry_after_ms": 3000}})))]
+pub(crate) struct Error {
+    /// Why the call is refused.
+    pub(crate) error: Refusal,
+}
 
 /// Returns the status of a refusal's code. Refusals of HTTP itself (a method, a media type) have their own status.
 #[must_use]

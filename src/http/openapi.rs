@@ -10,9 +10,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoResponses, Modify, ToSchema};
 use uuid::Uuid;
 
-use crate::http::error_response;
+use crate::http::error_response::{self, Error};
 use crate::net::readiness::Checks;
-use usher_core::protocol::refusal::Refusal;
 
 /// The document without the routes, which add themselves.
 #[derive(Debug, utoipa::OpenApi)]
@@ -61,15 +60,6 @@ pub(crate) fn text(document: &OpenApi) -> Bytes {
 #[must_use]
 pub(crate) fn page(text: Bytes) -> Response {
     error_response::json_text(StatusCode::OK, Body::from(text))
-}
-
-/// The body of every refusal.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(examples(json!({"error": {"code": "slow_mode", "message": "wait 3 s before the next message",
-    "retry_after_ms": 3000}})))]
-pub(crate) struct Error {
-    /// Why the call is refused.
-    pub(crate) error: Refusal,
 }
 
 /// The refusals of a call that reads.
