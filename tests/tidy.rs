@@ -14,6 +14,8 @@ use std::{
 
 #[path = "tidy/cycles.rs"]
 mod cycles;
+#[path = "tidy/names.rs"]
+mod names;
 #[path = "tidy/sql.rs"]
 mod sql;
 
