@@ -51,7 +51,8 @@ pub(crate) const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 // ---- TLS ----
 
-/// How long a client may take for the TLS handshake.
+/// How long a client may take for the TLS handshake. Beyond it the connection is closed and counted in
+/// `usher_tls_handshake_failures_total`.
 pub(crate) const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of plain text in one TLS record: the largest that TLS allows. Each record costs a header and a pass of the
@@ -92,7 +93,8 @@ const _: () = assert!(SUBSCRIPTIONS_PER_PEER_MAX >= QUERIES_IN_FLIGHT_PER_PEER_M
 /// events under way.
 pub(crate) const NOTE_QUEUE_LEN: usize = 4 * SUBSCRIPTIONS_PER_PEER_MAX;
 
-/// Bytes of direct answers that wait for a stalled socket. Beyond that the client is closed with 4008.
+/// Bytes of direct answers that wait for a stalled socket. Beyond that the client is closed with 4008
+/// (`usher_closes_total`).
 pub(crate) const HELD_BYTES_MAX: usize = 512 * 1024;
 
 const _: () = assert!(
@@ -110,7 +112,7 @@ pub(crate) const RECEIPT_BYTES_MIN: usize = 16 * 1024;
 /// How long a socket may accept no bytes before its client is closed with 4008.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// How long a client may take to answer a close frame.
+/// How long a client may take to answer a close frame. Beyond it the gateway drops the socket.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a closing socket waits for the answers to its pending writes, so that they are sent before the close frame.
@@ -126,14 +128,14 @@ pub(crate) const FLOOD_WINDOW: Duration = Duration::from_secs(60);
 
 // ---- Rates ----
 
-/// The count of a rate in the settings.
+/// The largest count of a rate in the settings. The gateway does not start with a larger one.
 pub(crate) const RATE_COUNT_MAX: u64 = 1_000_000_000;
 
-/// The seconds of a rate in the settings: a day.
+/// The largest number of seconds of a rate in the settings: a day.
 pub(crate) const RATE_SECONDS_MAX: u64 = 86_400;
 
 /// Users, sessions or addresses that each rate limit remembers. A new one that finds the limit full has to wait. A
-/// million of them would take a node about 10 MiB.
+/// million of them would take a node about 10 MiB. `usher_throttle_keys` shows the number.
 pub(crate) const THROTTLE_KEYS_MAX: usize = 200_000;
 
 /// The interval at which entries with a full allowance are removed.
@@ -267,7 +269,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// is overloaded.
 pub(crate) const POOL_WAIT: Duration = Duration::from_secs(5);
 
-/// The timeout of a database query, including the wait for a connection.
+/// The timeout of a database query, including the wait for a connection. `usher_query_failures_total` counts queries
+/// that fail.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time without a sign of life after which a database server counts as dead.
@@ -327,7 +330,8 @@ pub(crate) const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// The pause before a batch is tried again that the database did not take.
 pub(crate) const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a transaction waits for one lock. After that it is rolled back and its sessions are tried one by one.
+/// How long a transaction waits for one lock. After that it is rolled back, counted in `usher_batches_blocked_total`, and
+/// its sessions are tried one by one.
 /// Several commits of other nodes fit into this time, and writes that share a transaction with a blocked session
 /// wait no longer.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(200);
