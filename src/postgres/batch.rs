@@ -1,4 +1,4 @@
-//! One batch, as the functions of schema `usher` read it and answer it.
+//! One batch of writes: the JSON for the functions of schema `usher`, and their answer.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use usher_core::protocol::server::{Sent, Voted, WriteOutcome};
 use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
 
-/// What is written together.
+/// The kind of the writes in a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BatchKind {
     /// Chat messages.
@@ -27,20 +27,20 @@ pub(crate) enum BatchKind {
 
 /// One write of a batch.
 pub(crate) struct BatchItem<'a> {
-    /// What is written.
+    /// The message or vote.
     pub(crate) write: &'a Write,
-    /// By whom.
+    /// The author.
     pub(crate) identity: &'a Identity,
-    /// Under which nonce; a vote has no use for one.
+    /// The nonce of a message. Votes do not use it.
     pub(crate) nonce: Uuid,
-    /// Whether an earlier try, whose answer was lost, may have done it.
+    /// Whether an earlier try, whose answer was lost, may have succeeded.
     pub(crate) is_again: bool,
 }
 
 #[derive(Serialize)]
 struct ItemJson<'a> {
     role: &'static str,
-    /// The token's payload, spliced as it was signed.
+    /// The token's payload, copied as it was signed.
     claims: &'a RawValue,
     #[serde(flatten)]
     what: WhatJson<'a>,
@@ -62,7 +62,7 @@ enum WhatJson<'a> {
     },
 }
 
-/// The batch as a JSON array.
+/// Returns the batch as a JSON array.
 pub(crate) fn json<'a>(parts: impl Iterator<Item = BatchItem<'a>>) -> String {
     let items: Vec<ItemJson<'a>> = parts
         .map(|part| ItemJson {
@@ -87,8 +87,7 @@ pub(crate) fn json<'a>(parts: impl Iterator<Item = BatchItem<'a>>) -> String {
     serde_json::to_string(&items).expect("ids, texts and JSON make JSON")
 }
 
-/// Whether a refusal of a whole batch is for something that one of its items holds. What the statement itself may not
-/// do, or the schema has not, every item would be refused for.
+/// Returns whether one item can be the cause of a batch's error. A missing right or object would fail every item.
 pub(crate) fn is_about_an_item(error: &tokio_postgres::Error) -> bool {
     // Not supported, invalid authorization, no such database or schema, syntax or access.
     const CLASSES: [&str; 5] = ["0A", "28", "3D", "3F", "42"];
@@ -96,15 +95,15 @@ pub(crate) fn is_about_an_item(error: &tokio_postgres::Error) -> bool {
     state.is_some_and(|state| !CLASSES.iter().any(|class| state.starts_with(class)))
 }
 
-/// Whether an item that stands alone cannot be read. Everything of it but the claims is of our own making.
+/// Returns whether the database cannot read a single item. The gateway writes all of an item except the claims.
 pub(crate) fn is_unreadable(error: &tokio_postgres::Error) -> bool {
-    // Data that is not what its type allows; a nesting too deep.
+    // Data that its type does not allow; nesting that is too deep.
     let state = error.code().map(|state| state.code());
     state.is_some_and(|state| state.starts_with("22") || state == "54001")
 }
 
 impl BatchKind {
-    /// The statement that takes a batch.
+    /// Returns the statement for a batch.
     pub(crate) fn sql(self) -> &'static str {
         match self {
             Self::Messages => {
@@ -119,7 +118,7 @@ impl BatchKind {
         }
     }
 
-    /// What a row says was done.
+    /// Returns the outcome of a row without a refusal.
     pub(crate) fn done(self, row: &Row) -> WriteOutcome {
         match self {
             Self::Messages => WriteOutcome::Sent(Sent {
@@ -139,7 +138,7 @@ impl BatchKind {
 }
 
 impl BatchKind {
-    /// The vote that a row says was made; `None` for what is no vote, was refused, or is of a voting that is gone.
+    /// Returns the vote of a row; `None` for a message, a refusal or a deleted poll.
     pub(crate) fn own_vote(self, row: &Row, user: UserId) -> Option<OwnVote> {
         let Self::Votes = self else {
             return None;
@@ -153,7 +152,7 @@ impl BatchKind {
     }
 }
 
-/// Why a row says that nothing was done.
+/// Returns the refusal of a row, if it has one.
 pub(crate) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
     let name: &str = row.get::<_, Option<&str>>("refusal")?;
     let detail = row.get::<_, Option<&str>>("detail");

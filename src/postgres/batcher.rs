@@ -1,21 +1,21 @@
 //! Writes of many users in one transaction.
 //!
 //! ```text
-//! Writer ─► inbox ─► WriteQueue: whose turn is it? ─► up to two batches under way, each one statement
-//!                        ▲                              and one try of sessions that are held
-//!                        └──── writes whose lock was not to be had
+//! Writer ─► inbox ─► WriteQueue: whose turn is it? ─► up to two running batches, each one statement,
+//!                        ▲                              and one try of held sessions
+//!                        └──── writes that did not get their lock
 //! ```
 //!
-//! Gathers what comes while the last batches are committing, each item under its author's own role and claims, each
-//! failure its own. An answer means: committed.
+//! Gathers the writes that arrive while the last batches commit. Each item runs under its author's own role and claims,
+//! and a failure affects only its own item. An answer means: committed.
 //!
-//! A batch whose outcome is unknown, the connection having broken, is posted again as it is. A message's nonce then
-//! finds what the first try committed, waits for what it is still committing, or writes what it did not; to look first
-//! would answer the same in the first case and guess in the second. A vote sets what is set.
+//! If the connection breaks, the outcome of a batch is unknown, and the same batch is posted again. The nonce of a
+//! message then finds the committed row, waits for a commit that still runs, or lets the message be written. A read
+//! before the second try would have to guess while the commit still runs. A repeated vote changes nothing.
 //!
-//! A transaction waits for a lock for [`LOCK_WAIT`] at most. If the lock of a session is not to be had, the whole batch is
-//! rolled back. If that of one author's row is not, this author's writes alone are not done. Either way what is not done
-//! goes back to the queue, which tries it again apart from everything else and refuses it as `busy` after [`BUSY_AFTER`].
+//! A transaction waits for a lock for [`LOCK_WAIT`] at most. Without the lock of a session, the whole batch is rolled
+//! back. Without the lock of an author's row, only this author's writes fail. Both go back to the queue, which tries
+//! them again alone and refuses them as `busy` after [`BUSY_AFTER`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,57 +51,57 @@ use usher_core::relay::message::Write;
 use usher_core::relay::personal::OwnVote;
 use usher_core::relay::write_queue::{Bounds, Full, Overdue, Waiting, WriteQueue};
 
-/// Where writes go. Cloned into every connection.
+/// Accepts writes. Each connection has a clone.
 #[derive(Clone, Debug)]
 pub struct Writer {
     messages: mpsc::Sender<Waiting<Item>>,
     votes: mpsc::Sender<Waiting<Item>>,
 }
 
-/// The tasks behind a [`Writer`]; each runs until every writer is gone.
+/// The tasks behind a [`Writer`]. Each runs until all writers are dropped.
 #[derive(Debug)]
 pub struct Batchers {
     messages: Batcher,
     votes: Batcher,
 }
 
-/// What is written, and who waits for the answer.
+/// A write and the channel for its answer.
 #[derive(Debug)]
 struct Item {
     write: Write,
-    /// Of a message: its own or, where the client gave none, one of ours.
+    /// The nonce of a message: the client's, or a new one without it.
     nonce: Uuid,
     identity: Arc<Identity>,
-    /// Whether an earlier try, whose answer was lost, may have done it.
+    /// Whether an earlier try, whose answer was lost, may have succeeded.
     is_again: bool,
     answer: oneshot::Sender<Result<WriteOutcome, Refusal>>,
 }
 
-/// Writes that go together.
+/// The writes of one transaction.
 struct Batch {
     writes: Vec<Waiting<Item>>,
-    /// How long it may wait for a lock.
+    /// The longest wait for a lock.
     lock_wait: Duration,
-    /// Whether its sessions are held.
+    /// Whether it is a try of held sessions.
     is_try: bool,
 }
 
-/// A batch that has ended.
+/// The result of a batch.
 struct Ended {
-    /// How many writes it had for each place.
+    /// The number of its writes for each place.
     posted: BTreeMap<WriteTarget, usize>,
-    /// Those that did not get a lock.
+    /// The writes that did not get a lock.
     blocked: Vec<Waiting<Item>>,
     is_try: bool,
 }
 
-/// One kind of write: what waits, and what is under way.
+/// The waiting and running writes of one kind.
 #[derive(Debug)]
 struct Batcher {
     inbox: mpsc::Receiver<Waiting<Item>>,
     queue: WriteQueue<Item>,
     poster: Arc<Poster>,
-    /// Items, bytes and held places as the gauges have them, which are shared by the kinds.
+    /// This kind's share of the gauges: items, bytes and held places.
     noted: [i64; 3],
 }
 
@@ -109,12 +109,12 @@ struct Batcher {
 struct Poster {
     kind: BatchKind,
     store: Store,
-    /// Who wants to hear of votes. They never wait for a batch.
+    /// The receivers of votes. They never wait for a batch.
     subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
     metrics: Arc<Metrics>,
 }
 
-/// Makes a writer and the tasks behind it. `subscribers` hear of every vote, in the order of the commits.
+/// Creates a writer and the tasks behind it. `subscribers` get every vote, in the order of the commits.
 #[must_use]
 pub fn batchers(
     store: &Store,
@@ -151,8 +151,7 @@ pub fn batchers(
 }
 
 impl Writer {
-    /// Writes something for somebody. The answer comes after the commit, or as soon as it is known that there will be
-    /// none.
+    /// Writes for an author. Returns after the commit, or as soon as it is certain that there will be none.
     pub async fn write(
         &self,
         write: Write,
@@ -189,7 +188,7 @@ impl Writer {
 }
 
 impl Batchers {
-    /// Posts until every writer is gone and everything is answered.
+    /// Runs until all writers are dropped and all writes are answered.
     pub async fn run(self) {
         tokio::join!(self.messages.run(), self.votes.run());
     }
@@ -210,7 +209,7 @@ impl Batcher {
             let next_try = next_try.filter(|_| !wants_to_try);
             let deadline = self.queue.deadline().into_iter().chain(next_try).min();
             let wake_at = deadline.unwrap_or(now);
-            // Every arm is cancel-safe: nothing is taken before its arm is.
+            // Every arm is cancel-safe: it takes nothing before it is chosen.
             tokio::select! {
                 biased;
                 Some(ended) = under_way.next() => {
@@ -247,8 +246,8 @@ impl Batcher {
         self.note_waiting();
     }
 
-    /// What goes together next. A try comes first: there is one at a time, and whoever shared a batch with a blocked session
-    /// waits for it.
+    /// Returns the next batch. A try comes first: there is one at a time, and writes that shared a batch with a blocked
+    /// session wait for it.
     fn next_batch(&mut self, is_try: bool) -> Batch {
         let now = Instant::now().into_std();
         let (mut writes, lock_wait) = if is_try {
@@ -264,8 +263,7 @@ impl Batcher {
                 .observe(waited.as_secs_f64());
         }
         self.note_waiting();
-        // Posted in this order, so that two gateways lock sessions in the same one. Stable: what was said in one session
-        // keeps its order.
+        // All gateways lock sessions in this order. The sort is stable, so that the messages of a session keep theirs.
         writes.sort_by_key(|write| write.place);
         Batch {
             writes,
@@ -274,7 +272,7 @@ impl Batcher {
         }
     }
 
-    /// The future posts a batch, and says what came of it.
+    /// Returns a future that posts a batch.
     fn post(&self, batch: Batch, permit: OwnedSemaphorePermit) -> BoxFuture<'static, Ended> {
         let poster = Arc::clone(&self.poster);
         Box::pin(async move {
@@ -314,8 +312,8 @@ impl Batcher {
 }
 
 impl Poster {
-    /// Posts a batch, and gives back the writes that did not get a lock. A batch that the database refuses for something
-    /// that is in it is halved until what it was stands alone: an item can only harm itself, and a few questions find it.
+    /// Posts a batch, and returns the writes that did not get a lock. If an item makes the database refuse the batch,
+    /// the batch is halved until this item stands alone. So an item can only harm itself, and a few queries find it.
     async fn post(
         &self,
         mut writes: Vec<Waiting<Item>>,
@@ -362,7 +360,7 @@ impl Poster {
         }
     }
 
-    /// Posts until there is an answer or the deadline passes.
+    /// Posts again and again until there is an answer or the deadline passes.
     async fn persist(
         &self,
         writes: &mut [Waiting<Item>],
@@ -390,8 +388,8 @@ impl Poster {
         }
     }
 
-    /// Tells of the votes of a batch. Before the next batch of the same votings begins, so that of two votes of a user the
-    /// later is told later.
+    /// Sends the votes of a batch to the subscribers, before the next batch of the same polls begins. So they get two
+    /// votes of a user in order.
     async fn tell_votes(&self, writes: &[Waiting<Item>], rows: &[Row]) {
         let vote = |row: &Row| {
             let place = usize::try_from(row.get::<_, i32>("item")).ok()?;
@@ -404,12 +402,12 @@ impl Poster {
         }
         let heard = Arc::new(ListenEvent::OwnVotes(votes));
         for subscriber in &self.subscribers {
-            // A hearer that is gone has stopped, and so will we.
+            // A subscriber that is gone has stopped, and this task stops soon too.
             let _ = subscriber.send(Arc::clone(&heard)).await;
         }
     }
 
-    /// Answers what was done or refused, and gives back what did not get a lock.
+    /// Answers the finished and refused writes, and returns the ones that did not get a lock.
     fn answer(&self, writes: Vec<Waiting<Item>>, rows: &[Row]) -> Vec<Waiting<Item>> {
         let mut writes: Vec<Option<Waiting<Item>>> = writes.into_iter().map(Some).collect();
         let mut blocked = Vec::new();
@@ -427,7 +425,7 @@ impl Poster {
                 Some(refusal) => Err(refusal),
                 None => Ok(self.kind.done(row)),
             };
-            // A connection that is gone needs no answer; what it wrote is in the log.
+            // A connection that is gone needs no answer. Its write is in the log.
             let _ = write.item.answer.send(outcome);
         }
         let unanswered: Vec<Waiting<Item>> = writes.into_iter().flatten().collect();
@@ -441,7 +439,7 @@ impl Poster {
         blocked
     }
 
-    /// Refuses all of them; nothing is left.
+    /// Refuses all writes. Returns none.
     fn refuse_all(&self, writes: Vec<Waiting<Item>>, cause: WriteRefusal) -> Vec<Waiting<Item>> {
         for write in writes {
             self.refuse(write.item, cause);
@@ -477,7 +475,7 @@ impl From<Overdue> for WriteRefusal {
     }
 }
 
-/// What the author of a write is told that the database did not answer.
+/// Returns the refusal of a write that the database did not answer.
 fn not_posted(cause: WriteRefusal) -> Refusal {
     let (code, message) = match cause {
         WriteRefusal::Author => (

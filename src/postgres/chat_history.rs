@@ -1,4 +1,4 @@
-//! The chat of a session as it stands, newest first, also what has left the log.
+//! The chat messages of a session, newest first, including those that have left the log.
 
 use tokio_postgres::types::Type;
 
@@ -10,18 +10,18 @@ use crate::postgres::transaction::as_caller;
 use usher_core::auth::identity::Identity;
 use usher_core::protocol::id::{MessageId, Seq, SessionId};
 
-/// Where a page of messages ends.
+/// The end of a page of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// Nowhere: the newest messages.
+    /// The newest messages.
     Now,
     /// Before an event of the log.
     Event(Seq),
     /// Before a message that has left the log.
     Message {
-        /// When it was written, in microseconds since 1970.
+        /// The time of the message, in microseconds since 1970.
         at_us: i64,
-        /// Which of those that were written then.
+        /// The id, which tells messages of the same time apart.
         id: MessageId,
     },
 }
@@ -29,9 +29,9 @@ pub(crate) enum Before {
 /// A page of messages.
 #[derive(Debug)]
 pub(crate) struct ChatPage {
-    /// Each as a JSON object.
+    /// The messages, each as a JSON object.
     pub(crate) messages: Vec<String>,
-    /// What [`Before`] is for the next page, as a text; `None` where there is none.
+    /// The text of [`Before`] for the next page; `None` if there is none.
     pub(crate) next: Option<String>,
 }
 
@@ -39,7 +39,7 @@ impl Store {
     /// Reads messages of a session as the caller, under the caller's own policies.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn messages(
         &self,
         session: SessionId,

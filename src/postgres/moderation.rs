@@ -1,10 +1,10 @@
-//! What streamers and moderators do, as the Data API would do it: row writes under the caller's own role and claims.
+//! Acts of moderation: row writes under the caller's own role and claims, as over the Data API.
 //!
-//! Not batched: they are few, and each is to be answered by its own name. Policies and guards decide; what they say is put
-//! into the words of the protocol here.
+//! They are few, so they are not batched. Policies and guards decide. This module translates their errors into
+//! refusals.
 //!
-//! An act waits for a lock only shortly, then lets go of its connection and tries again. So acts in sessions that are
-//! locked in the database keep no connection from the others.
+//! An act waits only briefly for a lock, then returns its connection and tries again. Acts in locked sessions therefore
+//! do not block connections.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,15 +27,14 @@ use usher_core::protocol::id::{SessionId, UserId, VotingId};
 use usher_core::protocol::moderation::{Act, NewBan, NewVoting, SessionChange, VotingChange};
 use usher_core::protocol::refusal::{Refusal, RefusalCode};
 
-/// What a statement under the caller's rights came to.
+/// The outcome of an act: a JSON object or a refusal.
 type ActResult = Result<Value, Refusal>;
 
 impl Store {
-    /// Does one thing as the caller; what came of it is a JSON object.
+    /// Performs an act as the caller.
     ///
     /// # Errors
-    /// Where the database cannot be asked, or a lock is not to be had for [`BUSY_AFTER`]. That the caller may not is an
-    /// answer.
+    /// The database cannot be asked, or a lock stays taken for [`BUSY_AFTER`]. A refusal of the caller is no error.
     pub(crate) async fn moderate(
         &self,
         identity: &Identity,
@@ -129,10 +128,10 @@ impl Store {
         }
     }
 
-    /// Reads the catalogue as the caller: movies whose title has `search` in it, by title; each is a JSON object.
+    /// Reads the catalogue as the caller: the movies whose title contains `search`, by title, each as a JSON object.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn movies(
         &self,
         identity: &Identity,
@@ -154,10 +153,10 @@ impl Store {
         .await
     }
 
-    /// Reads who is kept out of a session, as the caller: the newest bans that are in force; each is a JSON object.
+    /// Reads the bans of a session as the caller: the newest that are in force, each as a JSON object.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn bans(
         &self,
         identity: &Identity,
@@ -199,7 +198,7 @@ async fn perform(
     transaction: &Transaction<'_>,
     act: &Act,
 ) -> Result<ActResult, tokio_postgres::Error> {
-    // What the caller may not see is not there; what it sees and cannot change is forbidden.
+    // A row that the caller cannot see is `not_found`. A row that it sees and cannot change is `forbidden`.
     if !is_seen(transaction, act).await? {
         let message = "no such thing, or not for this caller";
         return Ok(Err(Refusal::new(RefusalCode::NotFound, message)));
@@ -246,7 +245,7 @@ async fn is_seen(transaction: &Transaction<'_>, act: &Act) -> Result<bool, tokio
     Ok(!rows.is_empty())
 }
 
-/// A draft first: voters must not find a voting without its ballot.
+/// Inserts a draft first, because voters must not find a poll without its ballot.
 async fn open_voting(
     transaction: &Transaction<'_>,
     voting: &NewVoting,
@@ -342,7 +341,7 @@ async fn ban(
     one(transaction, sql, &parameters).await
 }
 
-/// That there was no ban is fine, for those who would see one.
+/// Succeeds without a ban too, for callers who would see one.
 async fn lift_ban(
     transaction: &Transaction<'_>,
     session: SessionId,
@@ -359,7 +358,7 @@ async fn lift_ban(
     one(transaction, sql, &parameters).await
 }
 
-/// The one row that a statement gives, or none where a policy let nothing pass.
+/// Returns the one row of a statement; `None` if a policy hid all rows.
 async fn one(
     transaction: &Transaction<'_>,
     sql: &str,
@@ -369,7 +368,7 @@ async fn one(
     Ok(rows.first().map(|row: &Row| row.get(0)))
 }
 
-/// The refusals of constraints that only an act of moderation can violate.
+/// Returns the refusal of a constraint that only an act of moderation can violate.
 fn by_constraint(constraint: &str) -> Option<Refusal> {
     let (code, message) = match constraint {
         "voting_sessions_one_open_key" => (

@@ -1,8 +1,8 @@
-//! Questions to the database: who may do what, what follows a position, how the counts stand.
+//! Queries: admissions, pages of the log, counts, maintenance.
 //!
-//! A question about a caller runs under the caller's own role and claims, as PostgREST would ask it; everything else runs
-//! as the gateway's own role through functions of schema `usher`. Each question is one round trip: the statements of a
-//! transaction are sent together.
+//! A query about a caller runs under the caller's own role and claims, as with PostgREST. All others run under the
+//! gateway's own role, through functions of schema `usher`. Each query takes one round trip, because the statements of
+//! a transaction are sent together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use usher_core::relay::holds::lock_wait;
 use usher_core::relay::snapshot::{Admission, Snapshot};
 use usher_core::relay::tally::Tally;
 
-/// What the gateway calls in schema `usher` as itself.
+/// The functions of schema `usher` that the gateway calls as itself.
 pub(crate) const OWN_FUNCTIONS: [&str; 16] = [
     "admit_many",
     "cast_votes",
@@ -53,16 +53,16 @@ pub(crate) const OWN_FUNCTIONS: [&str; 16] = [
     "update_vote_totals",
 ];
 
-/// What it calls there as the caller.
+/// The functions of schema `usher` that the gateway calls as the caller.
 pub(crate) const CALLERS_FUNCTIONS: [&str; 2] = ["admit", "messages_before"];
 
 /// The columns of a [`Standing`], for a select list.
 pub(crate) const STANDING_COLUMNS: &str = "usher.epoch(), (usher.channel_names()).*";
 
-/// What a listener relies on: both change when the schema is applied again or restored.
+/// The state that a listener relies on. It changes when the schema is applied again or restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// This life of the log.
+    /// The epoch of the log.
     pub(crate) epoch: String,
     /// The names of the channels.
     pub(crate) channels: Channels,
@@ -83,7 +83,7 @@ impl Standing {
     }
 }
 
-/// The database, for questions.
+/// The database, for queries.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: Pool,
@@ -93,7 +93,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Asks over the connections of a pool.
+    /// Creates a store over a pool of connections.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
         let write_permits = Semaphore::new(write_permits_max(&pool));
@@ -105,16 +105,16 @@ impl Store {
         }
     }
 
-    /// Logs what goes wrong with the database, each kind of failure now and then.
+    /// Returns the log of failures, which limits each kind of failure.
     #[must_use]
     pub(crate) fn log(&self) -> &LogLimiter {
         &self.log
     }
 
-    /// Asks whether a caller may watch a session, what else it may do there, and what a new subscriber is told.
+    /// Reads whether a caller may watch a session, the caller's other permissions, and the state for a new subscriber.
     ///
     /// # Errors
-    /// Where the database cannot be asked. That the caller may not is an answer.
+    /// The database cannot be asked. A refusal of the caller is no error.
     pub(crate) async fn admit(
         &self,
         session: SessionId,
@@ -138,20 +138,20 @@ impl Store {
         }))
     }
 
-    /// Reads what follows a position of a session's log: at most [`PAGE_EVENTS_MAX`] events and about
+    /// Reads the events after a position of a session's log: at most [`PAGE_EVENTS_MAX`] events and about
     /// [`PAGE_BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub async fn page(&self, session: SessionId, after: Seq) -> Result<LogPage, StoreError> {
         let count = u16::try_from(PAGE_EVENTS_MAX).unwrap_or(u16::MAX);
         self.page_of(session, after, count).await
     }
 
-    /// Reads what follows a position of a session's log: at most `count` events and about [`PAGE_BYTES_MAX`] bytes.
+    /// Reads the events after a position of a session's log: at most `count` events and about [`PAGE_BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn page_of(
         &self,
         session: SessionId,
@@ -187,10 +187,10 @@ impl Store {
         })
     }
 
-    /// Reads the counts of votings; drafts and votings that are gone are left out.
+    /// Reads the counts of polls. Leaves out drafts and deleted polls.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub async fn tallies(&self, votings: &[VotingId]) -> Result<Vec<Tally>, StoreError> {
         let ids: Vec<Uuid> = votings.iter().map(|voting| voting.0).collect();
         let sql = "select masked, tally, masked_tally, usher.epoch() from usher.tallies($1)";
@@ -208,7 +208,7 @@ impl Store {
     /// Notifies a channel, and reads the database's standing.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn probe(&self, channel: &str) -> Result<Standing, StoreError> {
         let sql =
             format!("select {STANDING_COLUMNS} from (select pg_notify($1, '') offset 0) as probe");
@@ -216,30 +216,30 @@ impl Store {
         Ok(rows.first().map(Standing::of).unwrap_or_default())
     }
 
-    /// Closes open votings whose time has come, all in one transaction; waits for each lock for [`LOCK_WAIT`] at most.
+    /// Closes all due polls in one transaction. Waits for each lock for [`LOCK_WAIT`] at most.
     ///
     /// # Errors
-    /// Where the database cannot be asked, or one of them is locked: then none is closed.
+    /// The database cannot be asked, or one of the polls is locked. Then no poll is closed.
     pub(crate) async fn close_due_votings(&self) -> Result<(), StoreError> {
         let _permit = self.write_permit().await;
         let sql = "select usher.close_due_votings()";
         self.rows_within(LOCK_WAIT, sql, &[]).await.map(drop)
     }
 
-    /// Reads which votings are to be closed, at most [`DUE_VOTINGS_MAX`], the longest due first.
+    /// Reads the due polls, at most [`DUE_VOTINGS_MAX`], the longest due first.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn due_votings(&self) -> Result<Vec<VotingId>, StoreError> {
         let sql = "select usher.due_votings($1)";
         let rows = self.rows(sql, &[(&DUE_VOTINGS_MAX, Type::INT4)]).await?;
         Ok(rows.iter().map(|row| VotingId(row.get(0))).collect())
     }
 
-    /// Closes one voting whose time has come; waits for each lock so long at most.
+    /// Closes one due poll. Waits for each lock for `lock_wait` at most.
     ///
     /// # Errors
-    /// Where the database cannot be asked, or the voting is locked.
+    /// The database cannot be asked, or the poll is locked.
     pub(crate) async fn close_due_voting(
         &self,
         voting: VotingId,
@@ -253,11 +253,11 @@ impl Store {
             .map(drop)
     }
 
-    /// Brings the movies' totals up to date with the tallies; returns how many changes were taken in, at most
+    /// Updates the movies' totals from the tallies. Returns the number of applied changes, at most
     /// [`crate::limits::TOTAL_CHANGES_MAX`].
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn update_vote_totals(&self) -> Result<u64, StoreError> {
         let rows = self.rows("select usher.update_vote_totals()", &[]).await?;
         Ok(rows
@@ -265,11 +265,11 @@ impl Store {
             .map_or(0, |row| u64::try_from(row.get::<_, i32>(0)).unwrap_or(0)))
     }
 
-    /// Lets events go that are older than `age` or beyond the newest `count` of their session, at most
-    /// [`TRIM_EVENTS_MAX`] of them; says how many went.
+    /// Removes events that are older than `age` or beyond the newest `count` of their session, at most
+    /// [`TRIM_EVENTS_MAX`]. Returns the number of removed events.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn trim(&self, age: Duration, count: u64) -> Result<u64, StoreError> {
         let seconds = age.as_secs_f64();
         let count = i32::try_from(count).unwrap_or(i32::MAX);
@@ -285,7 +285,7 @@ impl Store {
         Ok(u64::try_from(trimmed).unwrap_or(0))
     }
 
-    /// Runs one of the batch functions on a JSON array; it waits for each lock so long at most.
+    /// Runs a batch function on a JSON array. It waits for each lock for `lock_wait` at most.
     pub(crate) async fn batch(
         &self,
         sql: &str,
@@ -296,8 +296,8 @@ impl Store {
         self.rows_within(lock_wait, sql, &parameters).await
     }
 
-    /// Leave to wait for locks over a connection. Whatever locks rows has one, and there is one less than connections: a
-    /// read, which waits for no row, always finds a connection.
+    /// Waits for a permit to lock rows over a connection. There is one permit less than connections, so that a read,
+    /// which waits for no row, always finds a connection.
     pub(crate) async fn write_permit(&self) -> OwnedSemaphorePermit {
         let permits = Arc::clone(&self.write_permits);
         permits
@@ -306,7 +306,7 @@ impl Store {
             .expect("the semaphore is never closed")
     }
 
-    /// The longest that anything waits for a lock over these connections: shorter where there are few.
+    /// Returns the longest wait for a lock over these connections. It is shorter with few connections.
     #[must_use]
     pub(crate) fn lock_wait_max(&self) -> Duration {
         if write_permits_max(&self.pool) < LOCK_CONNECTIONS_MIN {
@@ -316,19 +316,19 @@ impl Store {
         }
     }
 
-    /// How long one of so many that wait for locks one after the other waits for its own.
+    /// Returns the wait for a lock of each of `waiting` statements that run one after the other.
     #[must_use]
     pub(crate) fn lock_wait(&self, waiting: usize) -> Duration {
         lock_wait(waiting, self.lock_wait_max())
     }
 
-    /// Whether the database has the functions that the gateway needs, and lets it call them.
+    /// Returns whether the database has the functions that the gateway needs, and the gateway may call them.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// The database cannot be asked.
     pub(crate) async fn is_migrated(&self) -> Result<bool, StoreError> {
-        // Asked of the catalog, since without usage on the schema even naming a function is an error. What is asked
-        // as the caller the gateway as itself may not call.
+        // This reads the catalog, because without usage on the schema even naming a function is an error. The gateway
+        // itself may not call the functions of callers.
         let sql = "select count(distinct p.proname) = cardinality($1) + cardinality($2) \
                    from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
                    where n.nspname = 'usher' and pg_catalog.has_schema_privilege(n.oid, 'usage') \
@@ -342,7 +342,7 @@ impl Store {
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
-    /// Questions that wait for a connection.
+    /// Returns the number of queries that wait for a connection.
     #[must_use]
     pub(crate) fn waiting(&self) -> usize {
         self.pool.status().waiting
@@ -371,7 +371,7 @@ impl Store {
         Ok((text(&admit), text(&snapshot)))
     }
 
-    /// Runs a statement that waits for no row: at most [`READ_LOCK_WAIT`] for a table.
+    /// Runs a statement that waits for no row, and for a table for [`READ_LOCK_WAIT`] at most.
     pub(crate) async fn rows(
         &self,
         sql: &str,
@@ -380,7 +380,7 @@ impl Store {
         self.rows_within(READ_LOCK_WAIT, sql, parameters).await
     }
 
-    /// Runs a statement that waits for each lock so long at most.
+    /// Runs a statement that waits for each lock for `lock_wait` at most.
     pub(crate) async fn rows_within(
         &self,
         lock_wait: Duration,
@@ -413,7 +413,7 @@ impl Store {
     }
 }
 
-/// One is left to reads, where there is more than one.
+/// Leaves one connection to reads, if there are several.
 fn write_permits_max(pool: &Pool) -> usize {
     (pool.status().max_size - 1).max(1)
 }
