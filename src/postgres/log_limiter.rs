@@ -1,8 +1,8 @@
-//! Limits how often the same trouble with the database is logged.
+//! Limits how often the same failure of the database is logged.
 //!
-//! A missing schema or a broken function fails every query that needs it, many times a second, and would bury whatever
-//! else the log says. The first failure of a kind is logged at once; further ones are counted, and the next that is logged,
-//! after [`LOG_REPEAT_INTERVAL`] at the earliest, says how many.
+//! A missing schema or a broken function fails every query that needs it, many times a second, and would bury the rest
+//! of the log. The first failure of a kind is logged immediately. Further ones are counted, and the next line, after
+//! [`LOG_REPEAT_INTERVAL`] at the earliest, has their number.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,16 +18,16 @@ use usher_core::protocol::id::SessionId;
 /// The kind of all failures that a missing or outdated schema causes.
 const SCHEMA: NoticeKind<'_> = ("schema", "");
 
-/// Stands for all kinds beyond [`LOG_KINDS_MAX`].
+/// The kind of all failures beyond [`LOG_KINDS_MAX`] kinds.
 const OTHERS: NoticeKind<'_> = ("others", "");
 
-/// What was attempted, and what went wrong.
+/// The attempted query and its error.
 type NoticeKind<'a> = (&'static str, &'a str);
 
-/// What has been logged, by kind.
+/// The logged failures, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimiter {
-    /// Whether the schema was missing when it was last looked at: whatever fails meanwhile fails for that.
+    /// Whether the schema was missing at the last check. All failures until the next check have this cause.
     lacks_schema: AtomicBool,
     logged: DashMap<(&'static str, String), Logged>,
 }
@@ -35,12 +35,12 @@ pub(crate) struct LogLimiter {
 #[derive(Debug)]
 struct Logged {
     at: Instant,
-    /// Failures since, which were not logged.
+    /// The number of failures since, which were not logged.
     unlogged: u64,
 }
 
 impl LogLimiter {
-    /// Logs that the database has not answered `asked`, unless the same was logged a short while ago.
+    /// Logs that the database has not answered `asked`, unless the same was logged recently.
     pub(crate) fn on_failure(&self, asked: &'static str, error: &StoreError) {
         if error.is_about_schema() || self.lacks_schema.load(Ordering::Relaxed) {
             return self.log_missing_schema(&with_causes(error));
@@ -51,7 +51,7 @@ impl LogLimiter {
         }
     }
 
-    /// Notes whether the database has what the gateway calls, and logs a change.
+    /// Records whether the database has the functions that the gateway calls, and logs a change.
     pub(crate) fn on_schema(&self, is_there: bool) {
         let was_lacking = self.lacks_schema.swap(!is_there, Ordering::Relaxed);
         if !is_there {
@@ -63,7 +63,7 @@ impl LogLimiter {
         }
     }
 
-    /// Logs that the database lacks what the gateway calls, with the command to run.
+    /// Logs that functions are missing in the database, with the command to run.
     pub(crate) fn log_missing_schema(&self, error: &str) {
         if let Some(unlogged) = self.admit(SCHEMA, Instant::now()) {
             error!(
@@ -75,14 +75,14 @@ impl LogLimiter {
         }
     }
 
-    /// Logs that writes were not done, unless the same was logged a short while ago.
+    /// Logs that writes failed, unless the same was logged recently.
     pub(crate) fn on_unwritten(&self, what: &'static str, reason: &str, items: usize) {
         if let Some(unlogged) = self.admit(("writes", what), Instant::now()) {
             warn!(reason, items, unlogged, "{what}");
         }
     }
 
-    /// Logs that the database refused one write by a name that is not a caller's fault.
+    /// Logs that the database refused a write for a reason that is not the caller's fault.
     pub(crate) fn on_refusal(&self, name: &str, detail: Option<&str>) {
         if let Some(unlogged) = self.admit(("a write", detail.unwrap_or(name)), Instant::now()) {
             error!(
@@ -92,7 +92,8 @@ impl LogLimiter {
         }
     }
 
-    /// Logs that events were shown that the log does not have. Whoever forges them may go on as fast as Postgres lets them.
+    /// Logs that clients got events that the log does not have. Forged notifications can come as fast as Postgres
+    /// allows.
     pub(crate) fn on_forged(&self, session: SessionId, events: u64) {
         if let Some(unlogged) = self.admit(("notifications", "forged"), Instant::now()) {
             warn!(
@@ -105,7 +106,7 @@ impl LogLimiter {
         }
     }
 
-    /// Whether a failure of this kind is to be logged: with how many have not been since the last.
+    /// Returns whether to log a failure of this kind, with the number of unlogged ones since the last.
     fn admit(&self, (what, why): NoticeKind<'_>, now: Instant) -> Option<u64> {
         let is_full = self.logged.len() >= LOG_KINDS_MAX;
         let mut key = (what, why.to_owned());
