@@ -1,4 +1,4 @@
-//! Who may do what, decided by the database and felt within a second.
+//! Proves that the database decides who may do what, and that a change reaches open sockets within a second.
 
 use std::time::Duration;
 

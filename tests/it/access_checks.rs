@@ -1,4 +1,4 @@
-//! Access that an app decides by a policy of its own: it ends for those who watch, whatever they hold.
+//! Proves that an app's own access policy also ends subscriptions that are already open.
 
 use std::time::Duration;
 

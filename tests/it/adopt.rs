@@ -1,4 +1,4 @@
-//! The example of `docs/database.md`: a project that has such tables already moves its data into Usher's.
+//! Runs the example of `docs/database.md`: a project that already has such tables moves its data into Usher's tables.
 
 use tokio_postgres::Client;
 use usher::postgres::migrations::{self, Down};

@@ -1,4 +1,4 @@
-//! The calls over HTTP: each answer and each refusal, as a client sees them.
+//! Proves the HTTP calls: each answer and each error, as a client sees them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Triggers of an app's own on Usher's tables: whatever they do, by plain SQL and by the socket the log is the same, and a
-//! text that one of them took back has never left the database.
+//! Proves that an app's own triggers on Usher's tables work: the log is the same for writes by SQL and by socket. A
+//! text that a trigger took back never leaves the database.
 
 use serde_json::{Value, json};
 use tokio::time::Instant;

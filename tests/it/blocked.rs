@@ -1,5 +1,5 @@
-//! An open transaction that holds a lock delays whoever needs that lock, and nobody else. The lock is held until the test
-//! lets go of it, so whatever is answered before that was not delayed by it.
+//! Proves that an open transaction with a lock delays only the calls that need that lock. The test holds the lock
+//! until it releases it, so the lock did not delay any answer that arrives before.
 
 use std::time::Duration;
 

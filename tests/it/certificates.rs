@@ -1,4 +1,4 @@
-//! Certificates of the tests' own making, good and bad.
+//! Makes the certificates for the tests, valid and invalid ones.
 
 use std::{
     fs,

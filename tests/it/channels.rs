@@ -1,4 +1,4 @@
-//! The NOTIFY channels: who can hear them, who can write to them, and what a forged event leads to.
+//! Proves which roles can listen on the NOTIFY channels and write to them, and what a forged event causes.
 
 use serde_json::json;
 use tokio_postgres::{AsyncMessage, NoTls};

@@ -1,7 +1,7 @@
-//! A client that holds the gateway to its promises: whatever else a test looks at, every number is checked.
+//! A test client that checks every event number, whatever else the test looks at.
 //!
-//! Frames that a test did not wait for are set aside for later; an `error`, a `reset` or an `unsubscribed` that nobody
-//! waited for fails the test. A failure prints everything that was received.
+//! It keeps frames that the test did not wait for. An unexpected `error`, `reset` or `unsubscribed` fails the test. A
+//! failure prints everything that the client received.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! What a client still gets when the gateway closes its socket: the answers to its pending writes, then the close.
+//! Proves what a client still receives when the gateway closes its socket: the answers to its pending writes, then
+//! the close frame.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The throwaway cluster as library code: it stops, crashes, comes back, and leaves nothing.
+//! Proves that the throwaway cluster, used as a library, stops, crashes, restarts and leaves no files behind.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,5 @@
-//! `permessage-deflate` on a gateway's socket: agreed on with those who offer it, the same messages as without, and no
-//! door for bombs.
+//! Proves `permessage-deflate`: the gateway agrees to it if the client offers it, delivers the same messages as
+//! without it, and rejects decompression bombs.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use serde_json::{Value, json};

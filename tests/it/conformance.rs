@@ -1,7 +1,8 @@
-//! The cases of the Autobahn test suite against our end of a WebSocket.
+//! Runs the cases of the Autobahn test suite against our end of a WebSocket.
 //!
-//! They want an echo, which the gateway is not. So an echo is made here of the parts that read and close a gateway's
-//! sockets; `tests/it/rfc6455.rs` asks the gateway itself. Kosoku (PyPI) runs the suite's own case files.
+//! The suite needs an echo server, and the gateway is none. So this file builds an echo server from the code that
+//! reads and closes a gateway's sockets; `tests/it/rfc6455.rs` tests the gateway itself. Kosoku (PyPI) runs the
+//! suite's own case files.
 
 use std::env;
 use std::fs;

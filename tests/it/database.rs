@@ -1,4 +1,4 @@
-//! One Postgres for all tests of this process, a database of its own for each test, and the words to fill it with.
+//! Starts one Postgres for all tests of this process, makes one database per test, and has helpers that fill it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

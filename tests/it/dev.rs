@@ -1,4 +1,4 @@
-//! `usher dev` as its user sees it: a process that is started, used, and ended in every way there is.
+//! Proves `usher dev` as a user runs it: the process starts, works, and cleans up however it ends.
 
 use std::{
     fs,

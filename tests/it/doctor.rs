@@ -1,4 +1,4 @@
-//! `usher doctor` from outside: a good configuration, and broken ones, one by one.
+//! Proves the findings of `usher doctor`, run as a process: on a good configuration, and on broken ones, one by one.
 
 use std::fs;
 use std::process::{Command, Output};

@@ -1,7 +1,8 @@
-//! The epoch: it changes when another log may have taken the place of the one that clients know, and only then.
+//! Proves that the epoch changes only when another log may have replaced the one that clients know.
 //!
-//! In each test the log ends at 10 when the copy is made. A client sees 15, then the copy takes the place of the original
-//! and grows to 20 with other events. Without another epoch the client would go on after 15 and miss five.
+//! In each test the log ends at 10 when the copy is made. A client receives events up to 15. Then the copy replaces
+//! the original and grows to 20 with other events. With the same epoch the client would resume after 15 and miss five
+//! events.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Who deletes their account is gone: from every table, and from what the log said.
+//! Proves that deleting an account removes the user from every table and from the events in the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

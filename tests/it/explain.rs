@@ -1,4 +1,4 @@
-//! No hot path reads a whole table: what the gateway and a browser ask of a filled database goes by index.
+//! Proves that no hot path scans a whole table: the queries of the gateway and of a browser use indexes.
 //!
 //! Postgres itself counts the sequential scans of each table, also those inside functions, policies and foreign keys.
 

@@ -1,4 +1,4 @@
-//! What breaks between: the gateway, the LISTEN connection, Postgres itself. Nothing is missing afterwards.
+//! Proves that no event is lost when the gateway, the LISTEN connection or Postgres itself fails.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Tokens that were made up, changed or stolen: none of them opens anything.
+//! Proves that the gateway rejects tokens that were made up, changed or stolen.
 
 use std::time::Duration;
 

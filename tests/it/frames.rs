@@ -1,4 +1,4 @@
-//! Whatever a client sends: a named error or a named close, and nobody else notices.
+//! Proves that any bad frame leads to a named error or a named close code, and that other clients do not notice.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The gateway under test: inside the test's process, or as a process that can be killed.
+//! Starts the gateway under test, inside the test's process or as a process that a test can kill.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;

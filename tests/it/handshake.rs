@@ -1,5 +1,5 @@
-//! The opening handshake, byte by byte: what is taken, and what is refused before there is a socket (RFC 6455 §4, and
-//! RFC 9112 for what is around it).
+//! Proves the opening handshake byte by byte: which requests the gateway accepts, and which it refuses before the
+//! upgrade (RFC 6455 §4, and RFC 9112 for the HTTP around it).
 
 use std::net::SocketAddr;
 use std::time::Duration;

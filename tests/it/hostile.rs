@@ -1,5 +1,5 @@
-//! Attacks on a running process. After each it serves an ordinary client, holds nothing of the attack any more, and its
-//! memory is back.
+//! Attacks a running gateway process. After each attack it must serve an ordinary client, hold no resources of the
+//! attack, and return to its earlier memory use.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Plain HTTP, by hand: what matters here is every byte of the answer.
+//! A plain HTTP client that shows every byte of the answer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

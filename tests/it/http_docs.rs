@@ -1,4 +1,4 @@
-//! The examples of docs/http.md, run as they stand, in their order, against `usher dev`.
+//! Runs the examples of docs/http.md unchanged and in order against `usher dev`.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Who a client is: where a token may stand, which tokens are good, and for how long.
+//! Proves how the gateway identifies a client: where a token may be sent, which tokens are valid, and when they
+//! expire.
 
 use std::time::Duration;
 

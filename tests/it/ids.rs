@@ -1,4 +1,5 @@
-//! Ids as clients write them, and subscriptions that are left and entered again at once.
+//! Proves that the gateway accepts every spelling of an id, and that a client can leave a session and rejoin
+//! immediately.
 
 use std::time::Duration;
 

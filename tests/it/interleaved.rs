@@ -1,5 +1,5 @@
-//! Many connections write whatever they like, with savepoints and rollbacks, at the same time. Then the log, the
-//! notifications, the tallies and the tables tell the same story.
+//! Proves that the log, the notifications, the tallies and the tables agree after many connections wrote at the same
+//! time, with savepoints and rollbacks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

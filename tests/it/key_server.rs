@@ -1,4 +1,4 @@
-//! A key server of the tests: real HTTP, with any answer that one could give.
+//! A key server for the tests: real HTTP, with any answer that a key server could give.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

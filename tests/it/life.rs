@@ -1,4 +1,4 @@
-//! The life of a connection and of the gateway: heartbeats, a graceful stop, and what an operator sees.
+//! Proves the life cycle of a connection and of the gateway: heartbeats, a graceful stop, and what an operator sees.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};

@@ -1,4 +1,5 @@
-//! What is too much is refused by name, with the time to wait, and harms nobody else.
+//! Proves that the gateway refuses a client over a limit with a named error and the time to wait, and that other
+//! clients are not affected.
 
 use std::io::ErrorKind::WouldBlock;
 use std::num::NonZero;

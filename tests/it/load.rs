@@ -1,4 +1,4 @@
-//! `usher load` as its user sees it: the real binary against a real gateway, and what it says held against the database.
+//! Proves `usher load`: runs the real binary against a real gateway and compares its report with the database.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -1,4 +1,5 @@
-//! What a gateway logs, kept for its test: an error fails the test, and a failure shows the rest.
+//! Keeps the log of a gateway for its test. A logged error fails the test, and a failing test prints the rest of the
+//! log.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};

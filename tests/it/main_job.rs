@@ -1,4 +1,4 @@
-//! The main job: watch, write, vote.
+//! Proves the main job of the gateway: viewers watch, write messages and vote.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

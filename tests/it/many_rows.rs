@@ -1,4 +1,5 @@
-//! Statements over many rows: the triggers take time in proportion to the rows, also with plans that were made for one row.
+//! Proves that the triggers take time in proportion to the rows of a statement, even with plans that were made for
+//! one row.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The schema goes up, down and up again, also when many start at once.
+//! Proves that the migrations apply, revert and apply again, even when many processes start at the same time.
 
 use std::process::Command;
 

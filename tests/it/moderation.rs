@@ -1,4 +1,5 @@
-//! Moderation over HTTP: what a moderator does arrives at every viewer, and row level security decides who is one.
+//! Proves moderation over HTTP: a moderator's action reaches every viewer, and row level security decides who
+//! moderates.
 
 use serde_json::json;
 use uuid::Uuid;

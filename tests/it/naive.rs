@@ -1,7 +1,8 @@
-//! The usual recipe for "state, then stream" loses events, and ours does not, under the same schedules.
+//! Proves that the usual recipe for "state, then stream" loses events, and that Usher loses none under the same
+//! schedules.
 //!
-//! The recipe: rows have serial numbers; a client reads the state and the highest number, then asks for what has a higher
-//! one. It has two holes. They are opened here by the order of statements alone, so each run shows them.
+//! The recipe: rows have serial numbers; a client reads the state and the highest number, then asks for rows with
+//! higher numbers. It has two holes. The order of statements alone opens them here, so each run shows them.
 
 use tokio_postgres::Client as Connection;
 

@@ -1,4 +1,4 @@
-//! What an operator meets who has forgotten something, or mistyped it: each time a line that says what to do.
+//! Proves that a forgotten or mistyped setting gives the operator one line that says what to do.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};

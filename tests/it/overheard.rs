@@ -1,4 +1,4 @@
-//! Hears what the database tells the gateways.
+//! Records the notifications that the database sends to the gateways.
 
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, NoTls};

@@ -1,4 +1,4 @@
-//! Overlay tokens: one session, read only, until revoked.
+//! Proves that an overlay token reads one session, cannot write, and works until it is revoked.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A user's own vote shows on all sockets of that user that follow the session, however it was made.
+//! Proves that a user's vote shows on all sockets of that user that follow the session, however the vote was made.
 
 use serde_json::json;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! The pgTAP files of `sql/tests`, each in a database of its own.
+//! Runs the pgTAP files of `sql/tests`, each in its own database.
 
 use usher::postgres::migrations::{self, Down};
 use usher_devdb::cluster::{Cluster, ClusterOptions};

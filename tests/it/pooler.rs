@@ -1,4 +1,4 @@
-//! Through a real pgbouncer: what the README promises of a transaction pooler, and what it says cannot work.
+//! Proves, with a real pgbouncer, what the README promises about a transaction pooler and what it says cannot work.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

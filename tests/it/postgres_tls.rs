@@ -1,4 +1,5 @@
-//! TLS to Postgres: every `sslmode` against servers with good and bad certificates, for queries and LISTEN alike.
+//! Proves TLS to Postgres: every `sslmode` against servers with good and bad certificates, for queries and for
+//! LISTEN.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The migrations leave what was there before them as it was: buckets, their policies and files, the login role.
+//! Proves that the migrations do not change existing objects: buckets, their policies and files, the login role.
 
 use tokio_postgres::Client;
 use usher::postgres::migrations::{self, Down};

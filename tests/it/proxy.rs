@@ -1,4 +1,4 @@
-//! A way to Postgres that can lose an answer after the database has given it.
+//! A proxy to Postgres that can lose an answer after the database has sent it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Coming back: whoever says where it stood gets everything after it, or is told why not.
+//! Proves that a reconnecting client that sends its position receives every later event, or the reason why it cannot.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! RFC 6455 rule by rule, byte by byte, on a gateway's socket. Each case names the section that it is from. The opening
+//! Proves RFC 6455 rule by rule, byte by byte, on a gateway's socket. Each case names its section. The opening
 //! handshake is in `handshake.rs`.
 
 use std::net::SocketAddr;

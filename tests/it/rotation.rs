@@ -1,4 +1,5 @@
-//! Keys that are published: taken without a secret, changed without a restart, kept when their server fails.
+//! Proves that the gateway uses published keys without a secret, follows key changes without a restart, and keeps its
+//! keys when the key server fails.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A role or a database with settings of its own: the gateway sets what it relies on.
+//! Proves that the gateway sets the Postgres settings that it relies on, even if the role or the database has others.
 
 use std::time::Duration;
 

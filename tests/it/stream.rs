@@ -1,4 +1,4 @@
-//! Server-Sent Events, as a browser's EventSource takes them: every number is checked.
+//! Proves Server-Sent Events as a browser's EventSource receives them. The client checks every event number.
 
 use std::net::SocketAddr;
 use std::time::Duration;

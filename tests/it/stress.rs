@@ -1,4 +1,5 @@
-//! Many writers of every kind at once, in opposite orders: none waits for another in a circle, and the books balance.
+//! Proves that many writers of every kind, in opposite orders, never deadlock, and that the totals are correct
+//! afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What a pgTAP file says.
+//! Reads the output of a pgTAP file.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! One rule for texts in three languages: the gateway, the database and the pages agree on every character.
+//! Proves that the gateway, the database and the pages apply the same rule for texts to every character.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,5 @@
-//! TLS on the listener: everything that is served is served under it, and a certificate is renewed under way.
+//! Proves TLS on the listener: it covers everything that the gateway serves, and a certificate is renewed without a
+//! restart.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

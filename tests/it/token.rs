@@ -1,4 +1,4 @@
-//! `usher token`, as somebody with a shell uses it.
+//! Proves `usher token` as a user runs it in a shell.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Much at once, and receivers who do not take it.
+//! Proves that the gateway copes with many events at the same time, and with receivers that do not read them.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `movies.vote_total` follows the votes, and no vote waits for a movie.
+//! Proves that `movies.vote_total` follows the votes, and that no vote waits for a lock on a movie.
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! Votings: exact counts, shown to whom they may be, told soon and not too often.
+//! Proves polls: the counts are exact, only permitted viewers see them, and updates arrive soon but not too often.
 
 use std::time::Duration;
 

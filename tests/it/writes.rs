@@ -1,5 +1,5 @@
-//! The way in: whoever floods waits behind its own, what waits is bounded, and whatever breaks between, a write is done
-//! once and answered with what was done.
+//! Proves the write path: a flooding client delays only its own writes, the queue is bounded, and after any failure a
+//! write is done once and answered with its real result.
 
 use std::collections::HashSet;
 use std::sync::Arc;
