@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use usher_devdb::cluster::StopMode;
 
-use crate::evening::Evening;
+use crate::fault_run::FaultRun;
 use crate::netfilter::Silence;
 use crate::stage::{Gateway, PATIENCE};
 use crate::viewer::Order;
@@ -48,7 +48,7 @@ pub(crate) enum Crowd {
     Patient,
 }
 
-type Run = for<'e> fn(&'e mut Evening<'_>) -> BoxFuture<'e, anyhow::Result<()>>;
+type Run = for<'e> fn(&'e mut FaultRun<'_>) -> BoxFuture<'e, anyhow::Result<()>>;
 
 /// One way to break things.
 #[derive(Clone, Copy)]
@@ -92,193 +92,193 @@ impl Fault {
 
 /// All faults, in the order of their runs.
 pub(crate) const FAULTS: &[Fault] = &[
-    fault("nothing", "no fault, for comparison", |evening| {
-        Box::pin(nothing(evening))
+    fault("nothing", "no fault, for comparison", |fault_run| {
+        Box::pin(nothing(fault_run))
     }),
     fault(
         "gateway-killed",
         "kill -9 of the gateway, started again after 0.5 s",
-        |evening| Box::pin(gateway_killed(evening)),
+        |fault_run| Box::pin(gateway_killed(fault_run)),
     )
     .short(),
     fault(
         "gateway-stopped",
         "SIGTERM of the gateway, started again",
-        |evening| Box::pin(gateway_stopped(evening)),
+        |fault_run| Box::pin(gateway_stopped(fault_run)),
     ),
     fault(
         "gateway-frozen",
         "SIGSTOP of the gateway for 5 s",
-        |evening| Box::pin(gateway_frozen(evening)),
+        |fault_run| Box::pin(gateway_frozen(fault_run)),
     ),
     fault(
         "node-lost",
         "kill -9 of one of two gateways: its clients move to the other",
-        |evening| Box::pin(node_lost(evening)),
+        |fault_run| Box::pin(node_lost(fault_run)),
     ),
     fault(
         "listen-ended",
         "the LISTEN backend is terminated, three times",
-        |evening| Box::pin(listen_ended(evening)),
+        |fault_run| Box::pin(listen_ended(fault_run)),
     )
     .short(),
     fault(
         "backends-ended",
         "every backend of the gateway is terminated",
-        |evening| Box::pin(backends_ended(evening)),
+        |fault_run| Box::pin(backends_ended(fault_run)),
     ),
     fault(
         "postgres-stopped",
         "Postgres is stopped (fast) for 2 s",
-        |evening| Box::pin(postgres_away(evening, StopMode::Fast)),
+        |fault_run| Box::pin(postgres_away(fault_run, StopMode::Fast)),
     ),
     fault(
         "postgres-crashed",
         "Postgres is stopped (immediate) and recovers",
-        |evening| Box::pin(postgres_away(evening, StopMode::Immediate)),
+        |fault_run| Box::pin(postgres_away(fault_run, StopMode::Immediate)),
     )
     .short(),
     fault(
         "postgres-killed",
         "kill -9 of Postgres, which recovers",
-        |evening| Box::pin(postgres_away(evening, StopMode::Crash)),
+        |fault_run| Box::pin(postgres_away(fault_run, StopMode::Crash)),
     ),
     fault(
         "postgres-frozen",
         "SIGSTOP of every Postgres process for 11 s",
-        |evening| Box::pin(postgres_frozen(evening)),
+        |fault_run| Box::pin(postgres_frozen(fault_run)),
     ),
     fault(
         "database-half-open",
         "packets of the gateway's connections to Postgres vanish for 11 s",
-        |evening| Box::pin(database_half_open(evening)),
+        |fault_run| Box::pin(database_half_open(fault_run)),
     )
     .needs(Need::Namespace),
     fault(
         "connections-exhausted",
         "other programs use every connection of Postgres for 4 s",
-        |evening| Box::pin(connections_exhausted(evening)),
+        |fault_run| Box::pin(connections_exhausted(fault_run)),
     ),
     fault(
         "disk-full",
         "the disk under Postgres is full for 3 s",
-        |evening| Box::pin(disk_full(evening)),
+        |fault_run| Box::pin(disk_full(fault_run)),
     )
     .needs(Need::SmallDisk),
     fault(
         "notify-queue-held",
         "an idle transaction that listens holds the NOTIFY queue for 6 s",
-        |evening| Box::pin(notify_queue_held(evening)),
+        |fault_run| Box::pin(notify_queue_held(fault_run)),
     ),
     fault(
         "log-held",
         "an open transaction holds a session's log for 5 s, then rolls back",
-        |evening| Box::pin(log_held(evening)),
+        |fault_run| Box::pin(log_held(fault_run)),
     ),
     fault(
         "went-back",
         "Postgres is restored to a copy from 2 s ago, on a new timeline",
-        |evening| Box::pin(went_back(evening)),
+        |fault_run| Box::pin(went_back(fault_run)),
     )
     .before(Crowd::MayRestart),
     fault(
         "tokens-expire",
         "every token expires within seconds, repeatedly",
-        |evening| Box::pin(tokens_expire(evening)),
+        |fault_run| Box::pin(tokens_expire(fault_run)),
     )
     .before(Crowd::ShortTokens),
     fault(
         "clock-jumps",
         "the gateway's clock jumps two hours ahead, and back",
-        |evening| Box::pin(clock_jumps(evening)),
+        |fault_run| Box::pin(clock_jumps(fault_run)),
     )
     .needs(Need::FakeClock),
     fault(
         "clients-stall",
         "half of the viewers read nothing while 4,000 messages pass",
-        |evening| Box::pin(clients_stall(evening)),
+        |fault_run| Box::pin(clients_stall(fault_run)),
     )
     .before(Crowd::Patient),
     fault(
         "clients-half-close",
         "half of the viewers close their sending direction",
-        |evening| Box::pin(clients_do(evening, Order::HalfClose)),
+        |fault_run| Box::pin(clients_do(fault_run, Order::HalfClose)),
     ),
     fault(
         "clients-reset",
         "half of the viewers reset their connection (RST)",
-        |evening| Box::pin(clients_do(evening, Order::Reset)),
+        |fault_run| Box::pin(clients_do(fault_run, Order::Reset)),
     )
     .short(),
     fault(
         "clients-half-open",
         "packets of half of the viewers vanish for 5 s",
-        |evening| Box::pin(clients_half_open(evening, Order::Watch)),
+        |fault_run| Box::pin(clients_half_open(fault_run, Order::Watch)),
     )
     .needs(Need::Namespace),
     fault(
         "clients-vanish",
         "half of the viewers vanish without closing, and reconnect",
-        |evening| Box::pin(clients_half_open(evening, Order::Vanish)),
+        |fault_run| Box::pin(clients_half_open(fault_run, Order::Vanish)),
     )
     .needs(Need::Namespace),
     fault(
         "herd-dropped",
         "2,000 viewers are disconnected together",
-        |evening| Box::pin(herd_dropped(evening)),
+        |fault_run| Box::pin(herd_dropped(fault_run)),
     )
     .before(Crowd::Herd),
 ];
 
-async fn nothing(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.strike();
+async fn nothing(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
     sleep(A_WHILE).await;
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn gateway_killed(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.strike();
-    evening.gateways.remove(0);
+async fn gateway_killed(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
+    fault_run.gateways.remove(0);
     sleep(A_MOMENT).await;
-    evening.restart_gateway().await?;
-    evening.lift();
+    fault_run.restart_gateway().await?;
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn gateway_stopped(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.strike();
-    let mut gateway = evening.gateways.remove(0);
+async fn gateway_stopped(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
+    let mut gateway = fault_run.gateways.remove(0);
     gateway.signal(Signal::TERM)?;
     gateway.ended().await?;
-    evening.restart_gateway().await?;
-    evening.lift();
+    fault_run.restart_gateway().await?;
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn gateway_frozen(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.strike();
-    evening.gateways[0].signal(Signal::STOP)?;
+async fn gateway_frozen(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
+    fault_run.gateways[0].signal(Signal::STOP)?;
     sleep(PAST_THE_PROBE / 2).await;
-    evening.gateways[0].signal(Signal::CONT)?;
-    evening.lift();
+    fault_run.gateways[0].signal(Signal::CONT)?;
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn node_lost(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.add_gateway().await?;
-    evening.strike();
+async fn node_lost(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.add_gateway().await?;
+    fault_run.mark_fault_start();
     // Clients keep trying it for a while, in turn with the other, as behind a load balancer that notices late.
-    drop::<Gateway>(evening.gateways.remove(0));
+    drop::<Gateway>(fault_run.gateways.remove(0));
     sleep(A_MOMENT).await;
-    evening.forget_lost();
-    evening.lift();
+    fault_run.forget_lost();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn listen_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let client = evening.database.connect().await?;
-    evening.strike();
+async fn listen_ended(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let client = fault_run.database.connect().await?;
+    fault_run.mark_fault_start();
     for _ in 0..3 {
         // The last query of that backend before it began to listen.
         end_backends(
@@ -287,20 +287,20 @@ async fn listen_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
         )
         .await?;
         sleep(A_MOMENT / 20).await;
-        evening.whisper(&client).await?;
+        fault_run.write_to_quiet_session(&client).await?;
         sleep(A_MOMENT).await;
     }
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn backends_ended(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let client = evening.database.connect().await?;
-    evening.strike();
+async fn backends_ended(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let client = fault_run.database.connect().await?;
+    fault_run.mark_fault_start();
     end_backends(&client, "true").await?;
     sleep(A_MOMENT / 20).await;
-    evening.whisper(&client).await?;
-    evening.lift();
+    fault_run.write_to_quiet_session(&client).await?;
+    fault_run.mark_fault_end();
     Ok(())
 }
 
@@ -320,18 +320,18 @@ async fn end_backends(client: &Client, which: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn postgres_away(evening: &mut Evening<'_>, mode: StopMode) -> anyhow::Result<()> {
-    evening.strike();
-    evening.postgres.cluster.stop_server(mode).await?;
+async fn postgres_away(fault_run: &mut FaultRun<'_>, mode: StopMode) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
+    fault_run.postgres.cluster.stop_server(mode).await?;
     sleep(A_WHILE).await;
-    evening.postgres.cluster.start_server().await?;
-    evening.lift();
+    fault_run.postgres.cluster.start_server().await?;
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn postgres_frozen(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let processes = evening.postgres.processes()?;
-    evening.strike();
+async fn postgres_frozen(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let processes = fault_run.postgres.processes()?;
+    fault_run.mark_fault_start();
     for process in &processes {
         kill_process(*process, Signal::STOP).context("freeze postgres")?;
     }
@@ -339,38 +339,38 @@ async fn postgres_frozen(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     for process in &processes {
         kill_process(*process, Signal::CONT).context("thaw postgres")?;
     }
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn database_half_open(evening: &mut Evening<'_>) -> anyhow::Result<()> {
+async fn database_half_open(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     let sql = "select client_port from pg_stat_activity where usename = 'usher_gateway' and client_port > 0";
-    let client = evening.database.connect().await?;
+    let client = fault_run.database.connect().await?;
     let rows = client.query(sql, &[]).await?;
     let port = |row: &tokio_postgres::Row| u16::try_from(row.get::<_, i32>(0)).ok();
     let ports: Vec<u16> = rows.iter().filter_map(port).collect();
-    evening.strike();
+    fault_run.mark_fault_start();
     let silence = Silence::over(&ports).context("drop packets")?;
-    evening.whisper(&client).await?;
+    fault_run.write_to_quiet_session(&client).await?;
     sleep(PAST_THE_PROBE).await;
     drop(silence);
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn connections_exhausted(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let client = evening.database.connect().await?;
+async fn connections_exhausted(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let client = fault_run.database.connect().await?;
     let sql = "alter role postgres connection limit -1; create role greedy login password 'greedy'";
     // Fails if an earlier run of this fault has created the role in this cluster.
     let _ = client.batch_execute(sql).await;
-    let name = evening
+    let name = fault_run
         .database
         .url
         .rsplit('/')
         .next()
         .context("a database has a name")?;
-    let url = evening.postgres.cluster.url_for("greedy", "greedy", name);
-    evening.strike();
+    let url = fault_run.postgres.cluster.url_for("greedy", "greedy", name);
+    fault_run.mark_fault_start();
     let mut greedy = Vec::new();
     end_backends(&client, "true").await?;
     for _ in 0..8 {
@@ -383,14 +383,14 @@ async fn connections_exhausted(evening: &mut Evening<'_>) -> anyhow::Result<()> 
     }
     let taken = greedy.len();
     drop(greedy);
-    evening.remark(format!("{taken} connections taken"));
-    evening.lift();
+    fault_run.remark(format!("{taken} connections taken"));
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn disk_full(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let filler = evening.postgres.home.join("filler");
-    evening.strike();
+async fn disk_full(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let filler = fault_run.postgres.home.join("filler");
+    fault_run.mark_fault_start();
     let fill = tokio::process::Command::new("dd")
         .args(["if=/dev/zero", "bs=64k"])
         .arg(format!("of={}", filler.display()))
@@ -401,7 +401,7 @@ async fn disk_full(evening: &mut Evening<'_>) -> anyhow::Result<()> {
         bail!("the small disk cannot be filled");
     }
     sleep(A_WHILE * 3 / 2).await;
-    let refused = match evening.database.connect().await {
+    let refused = match fault_run.database.connect().await {
         Ok(client) => {
             let write = "create table disk_full as select repeat('x', 1000) from generate_series(1, 100000)";
             client.batch_execute(write).await.is_err()
@@ -413,30 +413,30 @@ async fn disk_full(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     }
     std::fs::remove_file(&filler)?;
     // If Postgres could not write its WAL, it has stopped, and an operator starts it again.
-    if evening.database.connect().await.is_err() {
-        evening
+    if fault_run.database.connect().await.is_err() {
+        fault_run
             .postgres
             .cluster
             .stop_server(StopMode::Immediate)
             .await?;
-        evening.postgres.cluster.start_server().await?;
-        evening.remark("Postgres had stopped and was started again".to_owned());
+        fault_run.postgres.cluster.start_server().await?;
+        fault_run.remark("Postgres had stopped and was started again".to_owned());
     }
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn notify_queue_held(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let client = evening.database.connect().await?;
+async fn notify_queue_held(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let client = fault_run.database.connect().await?;
     let row = client
         .query_one("select events from usher.channels", &[])
         .await?;
     let channel: String = row.get(0);
     client.batch_execute(&format!("listen {channel}")).await?;
-    evening.strike();
+    fault_run.mark_fault_start();
     client.batch_execute("begin; select 1").await?;
     sleep(PAST_THE_PROBE / 2).await;
-    let held: f64 = evening
+    let held: f64 = fault_run
         .database
         .connect()
         .await?
@@ -447,37 +447,47 @@ async fn notify_queue_held(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     if held == 0.0 {
         bail!("the queue was not held");
     }
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn log_held(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let client = evening.database.connect().await?;
-    evening.strike();
+async fn log_held(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let client = fault_run.database.connect().await?;
+    fault_run.mark_fault_start();
     client.batch_execute("begin").await?;
     let sql = "insert into public.chat_messages (session_id, user_id, body) values ($1, $2, 'never committed')";
     client
-        .execute(sql, &[&evening.board.sessions[0], &evening.author])
+        .execute(sql, &[&fault_run.shared.sessions[0], &fault_run.author])
         .await?;
     sleep(PAST_THE_PROBE / 2).await;
     client.batch_execute("rollback").await?;
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
+async fn went_back(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     let (data, copy) = (
-        evening.postgres.home.join("data"),
-        evening.postgres.home.join("copy"),
+        fault_run.postgres.home.join("data"),
+        fault_run.postgres.home.join("copy"),
     );
-    evening.postgres.cluster.stop_server(StopMode::Fast).await?;
+    fault_run
+        .postgres
+        .cluster
+        .stop_server(StopMode::Fast)
+        .await?;
     copy_tree(&data, &copy).await?;
-    evening.postgres.cluster.start_server().await?;
+    fault_run.postgres.cluster.start_server().await?;
     // Brings all viewers ahead of the copy.
-    evening.whisper(&evening.database.connect().await?).await?;
+    fault_run
+        .write_to_quiet_session(&fault_run.database.connect().await?)
+        .await?;
     sleep(A_WHILE).await;
-    evening.strike();
-    evening.postgres.cluster.stop_server(StopMode::Fast).await?;
+    fault_run.mark_fault_start();
+    fault_run
+        .postgres
+        .cluster
+        .stop_server(StopMode::Fast)
+        .await?;
     tokio::fs::remove_dir_all(&data).await?;
     tokio::fs::rename(&copy, &data).await?;
     // Makes Postgres recover to the end of the copy and begin a new timeline, like any point-in-time recovery.
@@ -489,21 +499,21 @@ async fn went_back(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     let mut settings = tokio::fs::read_to_string(data.join("postgresql.auto.conf")).await?;
     settings.push_str(restore);
     tokio::fs::write(data.join("postgresql.auto.conf"), settings).await?;
-    evening.forget_positions();
-    evening.postgres.cluster.start_server().await?;
+    fault_run.forget_positions();
+    fault_run.postgres.cluster.start_server().await?;
     // Writes as soon as the server accepts it, if possible before the gateway has looked. The new event then has a
     // number that all viewers already have for another event.
-    let client = evening.database.connect().await?;
-    let whispered = async {
-        while evening.whisper(&client).await.is_err() {
+    let client = fault_run.database.connect().await?;
+    let writing_quietly = async {
+        while fault_run.write_to_quiet_session(&client).await.is_err() {
             sleep(A_MOMENT / 20).await;
         }
     };
-    tokio::time::timeout(PATIENCE, whispered)
+    tokio::time::timeout(PATIENCE, writing_quietly)
         .await
         .context("write to the restored server")?;
-    evening.forgive_what_was_undone();
-    evening.lift();
+    fault_run.forgive_what_was_undone();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
@@ -519,40 +529,40 @@ async fn copy_tree(from: &std::path::Path, to: &std::path::Path) -> anyhow::Resu
     Ok(())
 }
 
-async fn tokens_expire(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.strike();
+async fn tokens_expire(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
     sleep(PAST_THE_PROBE).await;
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn clock_jumps(evening: &mut Evening<'_>) -> anyhow::Result<()> {
+async fn clock_jumps(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     const TWO_HOURS: i64 = 2 * 3_600;
-    evening.strike();
+    fault_run.mark_fault_start();
     for ahead in [TWO_HOURS, 0] {
         // The clock of the auth server moves with the gateway's.
-        evening.keys.ahead.store(ahead, Ordering::Relaxed);
-        evening.set_clock(ahead)?;
+        fault_run.keys.ahead.store(ahead, Ordering::Relaxed);
+        fault_run.set_clock(ahead)?;
         sleep(A_WHILE * 2).await;
     }
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn clients_stall(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    evening.strike();
-    evening.order(half(evening), Order::Stall);
-    let client = evening.database.connect().await?;
+async fn clients_stall(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
+    fault_run.order(half(fault_run), Order::Stall);
+    let client = fault_run.database.connect().await?;
     let sql = "insert into public.chat_messages (session_id, user_id, body)
         select $1, $2, repeat('flood ', 300) from generate_series(1, $3::int)";
-    for session in evening.board.busy().to_vec() {
+    for session in fault_run.shared.busy().to_vec() {
         client
-            .execute(sql, &[&session, &evening.author, &(FLOOD_ROWS / 2)])
+            .execute(sql, &[&session, &fault_run.author, &(FLOOD_ROWS / 2)])
             .await?;
     }
     sleep(PAST_THE_PROBE / 2).await;
-    evening.lift();
-    evening.order(half(evening), Order::Watch);
+    fault_run.mark_fault_end();
+    fault_run.order(half(fault_run), Order::Watch);
     Ok(())
 }
 
@@ -560,35 +570,39 @@ async fn clients_stall(evening: &mut Evening<'_>) -> anyhow::Result<()> {
     clippy::unused_async,
     reason = "all faults have the same async signature"
 )]
-async fn clients_do(evening: &mut Evening<'_>, order: Order) -> anyhow::Result<()> {
-    evening.strike();
-    evening.order(half(evening), order);
-    evening.lift();
+async fn clients_do(fault_run: &mut FaultRun<'_>, order: Order) -> anyhow::Result<()> {
+    fault_run.mark_fault_start();
+    fault_run.order(half(fault_run), order);
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn clients_half_open(evening: &mut Evening<'_>, order: Order) -> anyhow::Result<()> {
-    let ports = half(evening).map(|seat| evening.board.seats[seat].port.load(Ordering::Relaxed));
+async fn clients_half_open(fault_run: &mut FaultRun<'_>, order: Order) -> anyhow::Result<()> {
+    let ports = half(fault_run).map(|viewer_state| {
+        fault_run.shared.viewer_states[viewer_state]
+            .port
+            .load(Ordering::Relaxed)
+    });
     let ports: Vec<u16> = ports.filter(|port| *port > 0).collect();
-    evening.strike();
+    fault_run.mark_fault_start();
     let silence = Silence::over(&ports).context("drop packets")?;
-    evening.order(half(evening), order);
+    fault_run.order(half(fault_run), order);
     sleep(PAST_THE_PROBE / 2).await;
     drop(silence);
-    evening.lift();
+    fault_run.mark_fault_end();
     Ok(())
 }
 
-async fn herd_dropped(evening: &mut Evening<'_>) -> anyhow::Result<()> {
-    let client = evening.database.connect().await?;
+async fn herd_dropped(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
+    let client = fault_run.database.connect().await?;
     let before = questions(&client).await?;
-    evening.strike();
-    evening.order(0..evening.board.seats.len(), Order::Reset);
+    fault_run.mark_fault_start();
+    fault_run.order(0..fault_run.shared.viewer_states.len(), Order::Reset);
     sleep(A_MOMENT).await;
-    evening.lift();
-    evening.recover().await?;
+    fault_run.mark_fault_end();
+    fault_run.recover().await?;
     let asked = questions(&client).await? - before;
-    evening.remark(format!("{asked} queries to Postgres"));
+    fault_run.remark(format!("{asked} queries to Postgres"));
     if asked > 0 {
         bail!("resuming cost {asked} queries to Postgres");
     }
@@ -605,6 +619,6 @@ async fn questions(client: &Client) -> anyhow::Result<i64> {
 }
 
 /// Selects half of the viewers, both with and without an account.
-fn half(evening: &Evening<'_>) -> impl Iterator<Item = usize> + use<> {
-    (0..evening.board.seats.len()).filter(|seat| seat % 4 < 2)
+fn half(fault_run: &FaultRun<'_>) -> impl Iterator<Item = usize> + use<> {
+    (0..fault_run.shared.viewer_states.len()).filter(|viewer_state| viewer_state % 4 < 2)
 }

@@ -20,8 +20,8 @@
     reason = "a test binary with its own main; the lints recognise tests by the standard harness"
 )]
 
-mod evening;
 mod fault;
+mod fault_run;
 mod ledger;
 mod netfilter;
 mod stage;
@@ -36,8 +36,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use crate::evening::{Evening, Outcome, Setting};
 use crate::fault::{Crowd, FAULTS, Fault, Need};
+use crate::fault_run::{FaultRun, Outcome, Setting};
 use crate::stage::Postgres;
 use crate::table::{Entry, Result as Verdict};
 
@@ -188,7 +188,7 @@ async fn suffer(
             }
         },
         environment: if fault.need == Need::FakeClock {
-            evening::fake_clock(log)
+            fault_run::fake_clock(log)
         } else if fault.crowd == Crowd::Patient {
             vec![("USHER_HEARTBEAT_MS", "25000".to_owned())]
         } else {
@@ -197,9 +197,9 @@ async fn suffer(
         may_restart: fault.crowd == Crowd::MayRestart,
         is_busy: fault.crowd != Crowd::Herd,
     };
-    let mut evening = Evening::open(postgres, log, setting).await?;
-    (fault.run)(&mut evening).await?;
-    let outcome = evening.close().await?;
+    let mut fault_run = FaultRun::open(postgres, log, setting).await?;
+    (fault.run)(&mut fault_run).await?;
+    let outcome = fault_run.close().await?;
     if let Some(own) = own {
         own.cluster.stop().await;
     }
@@ -211,7 +211,7 @@ fn lacks(need: Need, why_outside: Option<&str>) -> Option<String> {
     match need {
         Need::Nothing => None,
         Need::Namespace | Need::SmallDisk => why_outside.map(str::to_owned),
-        Need::FakeClock => evening::fake_clock_library()
+        Need::FakeClock => fault_run::fake_clock_library()
             .is_none()
             .then(|| "libfaketime is missing: apt install faketime".to_owned()),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::evening::Outcome;
+use crate::fault_run::Outcome;
 
 /// A fault and its result.
 pub(crate) struct Entry {

@@ -31,16 +31,16 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 const PAUSE_MAX_MS: u64 = 2_000;
 
 /// The state that all viewers share with the test.
-pub(crate) struct Board {
+pub(crate) struct SharedState {
     pub(crate) sessions: Vec<Uuid>,
     /// The gateways. A viewer uses the next one for each attempt.
     pub(crate) nodes: watch::Receiver<Vec<SocketAddr>>,
     /// Whether viewers measure the time without events.
     pub(crate) is_armed: AtomicBool,
-    pub(crate) seats: Vec<Seat>,
+    pub(crate) viewer_states: Vec<ViewerState>,
 }
 
-impl Board {
+impl SharedState {
     /// Returns the sessions with constant traffic.
     pub(crate) fn busy(&self) -> &[Uuid] {
         &self.sessions[..self.sessions.len() - 1]
@@ -53,7 +53,7 @@ impl Board {
 }
 
 /// The published state of one viewer.
-pub(crate) struct Seat {
+pub(crate) struct ViewerState {
     /// The newest number in each session.
     pub(crate) positions: Vec<AtomicU64>,
     /// The local port of its connection; 0 while it has none.
@@ -80,7 +80,7 @@ pub(crate) enum Order {
 /// The results of one viewer.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// In the order of the board's sessions.
+    /// In the order of [`SharedState::sessions`].
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) longest_silence: Duration,
     pub(crate) resumes: u64,
@@ -96,7 +96,7 @@ pub(crate) struct Report {
 
 pub(crate) struct Viewer {
     number: usize,
-    board: Arc<Board>,
+    shared: Arc<SharedState>,
     /// The account; `None` for an anonymous viewer.
     user: Option<Uuid>,
     keys: Arc<Keys>,
@@ -149,12 +149,12 @@ type Socket = WebSocketStream<TcpStream>;
 impl Viewer {
     pub(crate) fn new(
         number: usize,
-        board: Arc<Board>,
+        shared: Arc<SharedState>,
         user: Option<Uuid>,
         keys: Arc<Keys>,
         orders: watch::Receiver<Order>,
     ) -> Self {
-        let count = board.sessions.len();
+        let count = shared.sessions.len();
         Self {
             number,
             user,
@@ -169,7 +169,7 @@ impl Viewer {
                 ledgers: (0..count).map(|_| Ledger::default()).collect(),
                 ..Report::default()
             },
-            board,
+            shared,
         }
     }
 
@@ -180,7 +180,7 @@ impl Viewer {
                 Some(mut socket) => self.watch(&mut socket).await,
                 None => End::Closed(1006),
             };
-            self.seat().port.store(0, Ordering::Relaxed);
+            self.viewer_state().port.store(0, Ordering::Relaxed);
             match end {
                 End::Told => break,
                 End::Closed(code) => *self.report.closes.entry(code).or_default() += 1,
@@ -194,8 +194,8 @@ impl Viewer {
         self.report
     }
 
-    fn seat(&self) -> &Seat {
-        &self.board.seats[self.number]
+    fn viewer_state(&self) -> &ViewerState {
+        &self.shared.viewer_states[self.number]
     }
 
     /// Returns the time before the next attempt: the gateway's advice, or a random part of a ceiling that doubles with
@@ -208,7 +208,7 @@ impl Viewer {
     }
 
     async fn connect(&mut self) -> Option<Socket> {
-        let nodes = self.board.nodes.borrow().clone();
+        let nodes = self.shared.nodes.borrow().clone();
         self.attempts += 1;
         let node = nodes[usize::try_from(self.attempts).unwrap() % nodes.len()];
         let shaken = timeout(HANDSHAKE_MAX, self.shake_hands(node)).await;
@@ -236,8 +236,8 @@ impl Viewer {
             headers.insert("authorization", bearer.parse()?);
         }
         let (mut socket, _) = tokio_tungstenite::client_async(request, socket).await?;
-        self.seat().port.store(port, Ordering::Relaxed);
-        for (place, session) in self.board.sessions.iter().enumerate() {
+        self.viewer_state().port.store(port, Ordering::Relaxed);
+        for (place, session) in self.shared.sessions.iter().enumerate() {
             let mut frame = json!({"type": "subscribe", "session": session, "history": 0});
             if let Some(Standing { epoch, token }) = &self.standings[place] {
                 let seq = self.report.ledgers[place].position();
@@ -319,8 +319,8 @@ impl Viewer {
                     self.report.ledgers[place].receive(seq, event.get());
                 }
                 let position = self.report.ledgers[place].position();
-                self.seat().positions[place].store(position, Ordering::Relaxed);
-                if self.board.is_armed.load(Ordering::Relaxed) {
+                self.viewer_state().positions[place].store(position, Ordering::Relaxed);
+                if self.shared.is_armed.load(Ordering::Relaxed) {
                     let silence = now - self.heard_event_at;
                     self.report.longest_silence = self.report.longest_silence.max(silence);
                 }
@@ -373,7 +373,7 @@ impl Viewer {
             ledger.begin(seq);
         }
         let position = ledger.position();
-        self.seat().positions[place].store(position, Ordering::Relaxed);
+        self.viewer_state().positions[place].store(position, Ordering::Relaxed);
         let before = self.standings[place].take();
         let token = frame
             .resume_token
@@ -388,7 +388,7 @@ impl Viewer {
 
     fn place(&self, frame: &Frame<'_>) -> usize {
         let session = frame.session.unwrap();
-        let mut sessions = self.board.sessions.iter();
+        let mut sessions = self.shared.sessions.iter();
         sessions.position(|known| *known == session).unwrap()
     }
 }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use uuid::Uuid;
 
 use crate::stage::{Database, Keys};
-use crate::viewer::Board;
+use crate::viewer::SharedState;
 
 /// The pause between two messages, or two votes, of one writer.
 const PACE: Duration = Duration::from_millis(100);
@@ -38,8 +38,8 @@ pub(crate) struct Acked {
 
 /// The state that all writers share.
 #[derive(Clone)]
-pub(crate) struct Desk {
-    pub(crate) board: Arc<Board>,
+pub(crate) struct WriterContext {
+    pub(crate) shared: Arc<SharedState>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) database: Database,
     /// True once the writers should finish.
@@ -48,7 +48,7 @@ pub(crate) struct Desk {
 
 type Socket = WebSocketStream<TcpStream>;
 
-impl Desk {
+impl WriterContext {
     fn is_over(&self) -> bool {
         *self.is_over.borrow()
     }
@@ -57,7 +57,7 @@ impl Desk {
     pub(crate) async fn send(self, author: Uuid) -> anyhow::Result<Vec<Acked>> {
         let mut acked = Vec::new();
         let mut line = Line::new(&self, author);
-        let sessions = self.board.busy().to_vec();
+        let sessions = self.shared.busy().to_vec();
         for session in sessions.iter().cycle() {
             if self.is_over() {
                 break;
@@ -133,7 +133,7 @@ impl Desk {
         author: Uuid,
         round: u64,
     ) -> Result<(), tokio_postgres::Error> {
-        let sessions = self.board.busy();
+        let sessions = self.shared.busy();
         if round.is_multiple_of(25) {
             let sql = "insert into public.chat_messages (session_id, user_id, body)
                 select s, $2, 'in bulk ' || n from unnest($1::uuid[]) s, generate_series(1, $3::int) n";
@@ -161,7 +161,7 @@ impl Desk {
 
 /// A connection to one of the gateways, which reconnects after each loss.
 struct Line<'a> {
-    desk: &'a Desk,
+    context: &'a WriterContext,
     user: Uuid,
     socket: Option<Socket>,
     attempts: usize,
@@ -169,9 +169,9 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(desk: &'a Desk, user: Uuid) -> Self {
+    fn new(context: &'a WriterContext, user: Uuid) -> Self {
         Self {
-            desk,
+            context,
             user,
             socket: None,
             attempts: 0,
@@ -221,14 +221,14 @@ impl<'a> Line<'a> {
     }
 
     async fn connect(&mut self) -> Option<Socket> {
-        let nodes = self.desk.board.nodes.borrow().clone();
+        let nodes = self.context.shared.nodes.borrow().clone();
         self.attempts += 1;
         let node = nodes[self.attempts % nodes.len()];
         let socket = TcpStream::connect(node).await.ok()?;
         let mut request = format!("ws://{node}/v1/socket")
             .into_client_request()
             .ok()?;
-        let bearer = format!("Bearer {}", self.desk.keys.token(self.user));
+        let bearer = format!("Bearer {}", self.context.keys.token(self.user));
         request
             .headers_mut()
             .insert("authorization", bearer.parse().ok()?);

@@ -431,7 +431,7 @@ fn text(value: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn those_who_ask_the_same_at_once_are_answered_by_one_question() {
+async fn concurrent_equal_requests_share_one_query() {
     const VIEWERS: usize = 100;
     let db = Database::create().await;
     let ann = db.user("ann").await;

@@ -57,7 +57,7 @@ async fn a_viewer_whom_a_policy_hides_the_session_from_stops_watching() {
 }
 
 #[tokio::test]
-async fn what_an_app_tells_is_acted_on_whatever_the_interval() {
+async fn an_access_notice_of_an_app_is_handled_before_the_next_interval() {
     let stage = Stage::new(NEVER).await;
     let Stage {
         db,

@@ -357,7 +357,7 @@ async fn votes_are_cast_and_withdrawn_and_counts_are_shown_to_those_who_may_see_
 }
 
 #[tokio::test]
-async fn what_the_database_refuses_has_its_code_and_status() {
+async fn each_database_error_has_its_code_and_status() {
     let Stage {
         db,
         gateway,
@@ -430,7 +430,7 @@ async fn what_the_database_refuses_has_its_code_and_status() {
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a list of mistakes")]
-async fn a_call_that_is_wrong_is_told_what_would_be_right() {
+async fn an_invalid_call_gets_an_error_that_says_how_to_fix_it() {
     let Stage {
         gateway,
         session,

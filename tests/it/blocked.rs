@@ -18,7 +18,7 @@ use crate::client::{Client, PATIENCE, refused, until};
 use crate::database::{Database, User, connect};
 use crate::gateway::Gateway;
 use crate::http::metric;
-use crate::writes::Desk;
+use crate::writes::TestBatcher;
 
 #[tokio::test]
 async fn a_hundred_blocked_sessions_delay_only_themselves() {
@@ -80,7 +80,7 @@ async fn a_hundred_blocked_sessions_delay_only_themselves() {
 }
 
 #[tokio::test]
-async fn what_waited_for_a_lock_is_written_once_and_in_order_when_it_is_gone() {
+async fn writes_that_waited_for_a_lock_are_written_once_and_in_order() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let (blocked, beside) = (db.session(&ann).await, db.session(&ann).await);
@@ -88,20 +88,20 @@ async fn what_waited_for_a_lock_is_written_once_and_in_order_when_it_is_gone() {
         busy_after: PATIENCE,
         ..Bounds::default()
     };
-    let desk = Desk::open(&db, bounds);
+    let batcher = TestBatcher::open(&db, bounds);
     let lock = lock_logs(&db, &[blocked]).await;
-    let first = desk.write(&ann, "{}", blocked, "000");
+    let first = batcher.write(&ann, "{}", blocked, "000");
     until("it is held apart", async || {
-        desk.number("usher_held_sessions") == 1.0
+        batcher.number("usher_held_sessions") == 1.0
     })
     .await;
     let bodies: Vec<String> = (1..60).map(|number| format!("{number:03}")).collect();
-    let rest = desk.write_all(&ann, blocked, bodies);
+    let rest = batcher.write_all(&ann, blocked, bodies);
     until("the rest waits", async || {
-        desk.number("usher_write_queue") > 5.0
+        batcher.number("usher_write_queue") > 5.0
     })
     .await;
-    let beside = desk.write(&ben, "{}", beside, "beside it").await;
+    let beside = batcher.write(&ben, "{}", beside, "beside it").await;
     assert!(beside.unwrap().is_ok());
     assert_eq!(db.head(blocked).await, 0);
 
@@ -115,7 +115,7 @@ async fn what_waited_for_a_lock_is_written_once_and_in_order_when_it_is_gone() {
         .collect();
     assert_eq!(said.len(), 60);
     assert!(said.is_sorted(), "{said:?}");
-    assert_eq!(desk.number("usher_held_sessions"), 0.0);
+    assert_eq!(batcher.number("usher_held_sessions"), 0.0);
     let all: i64 = db.one("select count(*) from public.chat_messages").await;
     assert_eq!(all, 61);
 }
@@ -456,7 +456,7 @@ async fn a_log_that_is_locked_keeps_no_other_from_being_trimmed() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_locked_table_is_told_busy() {
+async fn a_client_that_waits_for_a_locked_table_gets_busy() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let session = db.session(&ann).await;

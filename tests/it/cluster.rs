@@ -69,7 +69,7 @@ async fn a_cluster_that_is_dropped_or_stopped_leaves_no_process_and_no_file() {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_a_password() {
+async fn a_login_without_a_password_fails() {
     let cluster = start().await;
     for url in [
         cluster.url_for("postgres", "", "postgres"),

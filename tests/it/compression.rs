@@ -17,7 +17,7 @@ const TEXT: u8 = 0x81;
 const PACKED_TEXT: u8 = 0xc1;
 
 #[tokio::test]
-async fn whoever_offers_it_gets_the_same_messages_in_fewer_bytes() {
+async fn a_client_that_offers_compression_gets_the_same_messages_in_fewer_bytes() {
     let Stage {
         db,
         gateway,

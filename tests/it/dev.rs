@@ -136,7 +136,7 @@ fn a_signal_while_it_starts_ends_it_too() {
 }
 
 #[test]
-fn killed_without_a_chance_it_leaves_nothing() {
+fn a_killed_process_leaves_nothing_behind() {
     let mut ready = Dev::start(&[]);
     ready.ready();
     let starting = Dev::start(&[]);

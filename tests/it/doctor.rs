@@ -43,7 +43,7 @@ async fn a_good_configuration_has_no_failure() {
 }
 
 #[tokio::test]
-async fn what_is_broken_is_named_with_what_to_do() {
+async fn doctor_names_each_broken_part_and_its_fix() {
     for (sql, check, words) in [
         (
             "alter table public.votes disable trigger \"00_usher_cast\"",

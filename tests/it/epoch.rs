@@ -20,41 +20,41 @@ use crate::gateway::Gateway;
 
 #[tokio::test]
 async fn a_dump_that_is_restored_into_another_database_is_another_epoch() {
-    let evening = Evening::begin(Database::create().await).await;
-    let dump = dump(&evening.db).await;
-    let position = evening.go_on().await;
+    let scene = Scene::begin(Database::create().await).await;
+    let dump = dump(&scene.db).await;
+    let position = scene.go_on().await;
 
     let url = fresh().await;
     restore(&url, &dump, &[]).await;
     let name = url.rsplit_once('/').unwrap().1;
     let restored = Database::open(shared().await, name).await;
-    evening.is_told_of_another_log(&restored, &position).await;
+    scene.is_told_of_another_log(&restored, &position).await;
 }
 
 #[tokio::test]
 async fn a_dump_that_is_restored_in_place_is_another_epoch() {
-    let evening = Evening::begin(Database::create().await).await;
-    let dump = dump(&evening.db).await;
-    let position = evening.go_on().await;
+    let scene = Scene::begin(Database::create().await).await;
+    let dump = dump(&scene.db).await;
+    let position = scene.go_on().await;
 
-    restore(&evening.db.url, &dump, &["--clean", "--if-exists"]).await;
-    evening.is_told_of_another_log(&evening.db, &position).await;
+    restore(&scene.db.url, &dump, &["--clean", "--if-exists"]).await;
+    scene.is_told_of_another_log(&scene.db, &position).await;
 }
 
 #[tokio::test]
 async fn rows_that_are_restored_into_the_same_tables_are_another_epoch() {
-    let evening = Evening::begin(Database::create().await).await;
-    let dump = dump(&evening.db).await;
-    let position = evening.go_on().await;
+    let scene = Scene::begin(Database::create().await).await;
+    let dump = dump(&scene.db).await;
+    let position = scene.go_on().await;
 
-    let tables: String = evening
+    let tables: String = scene
         .db
         .one(
             "select string_agg(format('%I.%I', schemaname, tablename), ', ')
              from pg_tables where schemaname in ('public', 'usher', 'auth')",
         )
         .await;
-    evening
+    scene
         .db
         .run(&format!(
             "set session_replication_role = replica; truncate {tables}; reset session_replication_role"
@@ -67,20 +67,20 @@ async fn rows_that_are_restored_into_the_same_tables_are_another_epoch() {
         "--schema=usher",
         "--schema=auth",
     ];
-    restore(&evening.db.url, &dump, &rows).await;
-    evening.is_told_of_another_log(&evening.db, &position).await;
+    restore(&scene.db.url, &dump, &rows).await;
+    scene.is_told_of_another_log(&scene.db, &position).await;
 }
 
 #[tokio::test]
 async fn a_copy_of_the_database_is_another_epoch() {
-    let mut evening = Evening::begin(Database::create().await).await;
+    let mut scene = Scene::begin(Database::create().await).await;
     let (name, copy) = (
-        evening.db.name().to_owned(),
+        scene.db.name().to_owned(),
         Uuid::new_v4().simple().to_string(),
     );
     // A template may have no connections.
     let elsewhere = crate::database::connect(&shared().await.superuser_url()).await;
-    evening.db.client = crate::database::connect(&shared().await.superuser_url()).await;
+    scene.db.client = crate::database::connect(&shared().await.superuser_url()).await;
     elsewhere
         .batch_execute(&format!(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
@@ -91,11 +91,11 @@ async fn a_copy_of_the_database_is_another_epoch() {
         .batch_execute(&format!("create database copy_{copy} template {name}"))
         .await
         .unwrap();
-    evening.db.reconnect().await;
-    let position = evening.go_on().await;
+    scene.db.reconnect().await;
+    let position = scene.go_on().await;
 
     let copy = Database::open(shared().await, &format!("copy_{copy}")).await;
-    evening.is_told_of_another_log(&copy, &position).await;
+    scene.is_told_of_another_log(&copy, &position).await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_promoted_standby_and_a_recovery_to_an_earlier_time_are_other_epochs()
     open_to_all(homes.path());
     let home = |name: &str| homes.path().join(name);
     let mut first = start(home("first")).await;
-    let mut evening = Evening::begin(Database::create_in(&first).await).await;
+    let mut scene = Scene::begin(Database::create_in(&first).await).await;
     first.stop_server(StopMode::Fast).await.unwrap();
     for (copy, signal) in [
         ("standby", "standby.signal"),
@@ -122,9 +122,9 @@ async fn a_promoted_standby_and_a_recovery_to_an_earlier_time_are_other_epochs()
         std::fs::write(&settings, format!("{text}restore_command = 'false'\n")).unwrap();
     }
     first.start_server().await.unwrap();
-    evening.db.reconnect().await;
-    let position = evening.go_on().await;
-    let name = evening.db.name().to_owned();
+    scene.db.reconnect().await;
+    let position = scene.go_on().await;
+    let name = scene.db.name().to_owned();
     first.stop().await;
 
     for copy in ["standby", "earlier"] {
@@ -134,34 +134,34 @@ async fn a_promoted_standby_and_a_recovery_to_an_earlier_time_are_other_epochs()
             assert!(db.one::<bool>("select pg_promote()").await);
         }
         db.until("not pg_is_in_recovery()").await;
-        evening.is_told_of_another_log(&db, &position).await;
+        scene.is_told_of_another_log(&db, &position).await;
         cluster.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_restore_under_a_running_gateway_resets_its_viewers() {
-    let evening = Evening::begin(Database::create().await).await;
-    let gateway = Gateway::start(&evening.db, |_| {}).await;
-    let mut viewer = Client::connect(gateway.at, &evening.ann).await;
-    let before = viewer.subscribe(evening.session).await["epoch"].clone();
-    let dump = dump(&evening.db).await;
-    evening.speak(5).await;
-    viewer.event(evening.session, 15).await;
+    let scene = Scene::begin(Database::create().await).await;
+    let gateway = Gateway::start(&scene.db, |_| {}).await;
+    let mut viewer = Client::connect(gateway.at, &scene.ann).await;
+    let before = viewer.subscribe(scene.session).await["epoch"].clone();
+    let dump = dump(&scene.db).await;
+    scene.speak(5).await;
+    viewer.event(scene.session, 15).await;
 
-    restore(&evening.db.url, &dump, &["--clean", "--if-exists"]).await;
-    evening.speak(10).await;
+    restore(&scene.db.url, &dump, &["--clean", "--if-exists"]).await;
+    scene.speak(10).await;
     let reset = viewer.expect("reset").await;
     assert_eq!(reset["reason"], "ahead");
     assert_ne!(reset["epoch"], before);
-    viewer.event(evening.session, 20).await;
-    viewer.has_the_whole_log(&evening.db, evening.session).await;
+    viewer.event(scene.session, 20).await;
+    viewer.has_the_whole_log(&scene.db, scene.session).await;
 }
 
 #[tokio::test]
 async fn upkeep_of_the_tables_leaves_the_epoch_alone() {
-    let evening = Evening::begin(Database::create().await).await;
-    let epoch: String = evening.db.one("select usher.epoch()").await;
+    let scene = Scene::begin(Database::create().await).await;
+    let epoch: String = scene.db.one("select usher.epoch()").await;
     for upkeep in [
         "vacuum (full, freeze) usher.identity",
         "vacuum (full, freeze) usher.session_events",
@@ -171,29 +171,29 @@ async fn upkeep_of_the_tables_leaves_the_epoch_alone() {
         "checkpoint",
         "select pg_switch_wal()",
     ] {
-        evening.db.run(upkeep).await;
+        scene.db.run(upkeep).await;
         assert_eq!(
-            evening.db.one::<String>("select usher.epoch()").await,
+            scene.db.one::<String>("select usher.epoch()").await,
             epoch,
             "{upkeep}"
         );
     }
 }
 
-struct Evening {
+struct Scene {
     db: Database,
     ann: User,
     session: Uuid,
 }
 
-impl Evening {
+impl Scene {
     /// A session with ten messages.
     async fn begin(db: Database) -> Self {
         let ann = db.user("ann").await;
         let session = db.session(&ann).await;
-        let evening = Self { db, ann, session };
-        evening.speak(10).await;
-        evening
+        let scene = Self { db, ann, session };
+        scene.speak(10).await;
+        scene
     }
 
     async fn speak(&self, messages: u32) {

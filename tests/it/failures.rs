@@ -21,7 +21,7 @@ const ANYWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 #[tokio::test]
-async fn a_killed_gateway_comes_back_and_nothing_is_missing() {
+async fn a_killed_gateway_restarts_and_no_event_is_missing() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
@@ -194,7 +194,7 @@ async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
 }
 
 #[tokio::test]
-async fn counts_that_changed_while_nobody_listened_are_told() {
+async fn counts_that_changed_during_a_listen_outage_are_sent() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let gateway = Gateway::start(&db, |_| {}).await;
@@ -234,7 +234,7 @@ async fn counts_that_changed_while_nobody_listened_are_told() {
 }
 
 #[tokio::test]
-async fn counts_of_a_voting_that_opened_while_nobody_listened_are_told() {
+async fn counts_of_a_poll_opened_during_a_listen_outage_are_sent() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let gateway = Gateway::start(&db, |_| {}).await;

@@ -286,7 +286,7 @@ async fn a_message_in_fragments_is_one_frame() {
 }
 
 #[tokio::test]
-async fn what_breaks_rfc_6455_closes_the_socket_by_its_code() {
+async fn a_violation_of_rfc_6455_closes_the_socket_with_its_code() {
     let Stage {
         gateway,
         session,

@@ -647,7 +647,7 @@ async fn a_token_that_expires_is_announced_and_then_closes_the_socket() {
 }
 
 #[tokio::test]
-async fn where_a_token_is_required_a_socket_without_one_is_closed() {
+async fn a_socket_without_a_required_token_is_closed() {
     let Stage {
         gateway,
         session,

@@ -151,7 +151,7 @@ async fn every_form_of_an_id_names_the_same_in_paths_and_headers() {
 /// What a client relies on that leaves a session and enters it again: `events` frames are shared bytes and do not say of
 /// which subscription they are, but after `unsubscribed` none of the first one follows.
 #[tokio::test]
-async fn between_unsubscribed_and_the_next_subscribed_nothing_of_the_session_comes() {
+async fn no_event_arrives_between_unsubscribed_and_the_next_subscribed() {
     let (db, gateway, session, ann) = stage().await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.subscribe(session).await;

@@ -26,7 +26,7 @@ const EXPECTED: &[&str] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_interleaved_the_log_and_the_tables_agree() {
+async fn the_log_and_the_tables_agree_after_interleaved_writes() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let db = Database::create().await;

@@ -91,7 +91,7 @@ async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
 }
 
 #[tokio::test]
-async fn a_graceful_stop_tells_clients_when_to_come_back() {
+async fn a_graceful_stop_tells_clients_when_to_reconnect() {
     let Stage {
         db,
         gateway,
@@ -133,7 +133,7 @@ async fn a_graceful_stop_tells_clients_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn what_was_written_before_a_stop_is_answered() {
+async fn writes_sent_before_a_stop_are_answered() {
     let Stage {
         db,
         gateway,

@@ -62,7 +62,7 @@ async fn a_user_says_so_much_over_all_sockets_and_others_are_not_held_up() {
 }
 
 #[tokio::test]
-async fn who_waits_as_told_is_let_through_and_who_does_not_is_told_the_rest() {
+async fn a_client_that_waits_as_told_may_write_and_an_early_one_gets_the_remaining_time() {
     let Stage {
         gateway,
         session,
@@ -86,7 +86,7 @@ async fn who_waits_as_told_is_let_through_and_who_does_not_is_told_the_rest() {
 }
 
 #[tokio::test]
-async fn who_waits_as_slow_mode_says_is_let_through() {
+async fn slow_mode_accepts_a_message_after_the_stated_wait() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
@@ -102,7 +102,7 @@ async fn who_waits_as_slow_mode_says_is_let_through() {
 }
 
 #[tokio::test]
-async fn who_moderates_the_session_may_say_more() {
+async fn a_moderator_has_higher_limits() {
     let Stage {
         gateway,
         session,
@@ -189,7 +189,7 @@ async fn the_same_words_are_not_said_twice_in_a_row() {
 }
 
 #[tokio::test]
-async fn of_equal_messages_on_two_sockets_one_is_written() {
+async fn equal_messages_on_two_sockets_are_written_once() {
     // Fewer than would close the socket that is refused each time.
     const ROUNDS: u64 = 50;
     let Stage {
@@ -419,7 +419,7 @@ async fn sockets_of_an_address_count_whatever_the_port_of_each() {
 }
 
 #[tokio::test]
-async fn whoever_is_no_trusted_proxy_is_not_believed() {
+async fn forwarded_addresses_count_only_from_a_trusted_proxy() {
     let db = Database::create().await;
     let gateway = Gateway::start(&db, |config| {
         config.rates.connections_per_address = NonZero::new(2);

@@ -21,7 +21,7 @@ const VOID: i32 = 3;
 const BROKEN: i32 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_counts_is_what_the_database_holds() {
+async fn the_counts_of_the_report_match_the_database() {
     let stage = Stage::new().await;
     let movies = stage.db.movies(3).await;
     let voting = stage.db.voting(stage.session, &movies, "").await;
@@ -304,7 +304,7 @@ fn a_wrong_argument_is_named_with_what_would_be_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_driven_is_said_at_once() {
+async fn an_unusable_target_is_reported_immediately() {
     let stage = Stage::new().await;
     let gateway = Gateway::start(&stage.db, |_| {}).await;
     let free = TcpListener::bind("127.0.0.1:0")

@@ -13,7 +13,7 @@ use usher_devdb::{
 use crate::database::{connect, fresh};
 
 #[tokio::test]
-async fn of_twenty_that_start_at_once_one_does_the_work() {
+async fn twenty_concurrent_starts_apply_each_migration_once() {
     let url = fresh().await;
     migrations::shim(&mut connect(&url).await).await.unwrap();
 

@@ -269,7 +269,7 @@ async fn a_resume_of_a_live_session_with_its_token_asks_the_database_nothing() {
 }
 
 #[tokio::test]
-async fn a_ban_voids_a_resume_token_at_once() {
+async fn a_ban_voids_a_resume_token_immediately() {
     let Stage {
         db,
         gateway,
@@ -306,7 +306,7 @@ async fn a_ban_voids_a_resume_token_at_once() {
 }
 
 #[tokio::test]
-async fn whoever_is_far_behind_gets_all_of_it() {
+async fn a_client_far_behind_receives_every_event() {
     let Stage {
         db,
         gateway,

@@ -301,7 +301,7 @@ async fn a_flood_of_unknown_keys_costs_the_key_server_little_and_others_nothing(
 }
 
 #[tokio::test]
-async fn what_a_header_says_about_its_own_key_opens_nothing() {
+async fn a_key_in_the_token_header_is_ignored() {
     let (key, theirs) = (TestKey::rs256("a"), TestKey::es256("a"));
     let Stage {
         gateway,
@@ -420,7 +420,7 @@ async fn keys_are_fetched_over_tls_from_whom_the_system_trusts() {
 }
 
 #[tokio::test]
-async fn more_tokens_than_may_wait_are_told_to_come_back() {
+async fn tokens_over_the_queue_limit_are_told_to_retry() {
     let (key, new) = (TestKey::es256("old"), TestKey::es256("new"));
     let Stage {
         gateway,

@@ -191,7 +191,7 @@ async fn a_stream_has_the_frames_of_the_socket() {
 }
 
 #[tokio::test]
-async fn whoever_comes_back_with_the_last_id_misses_nothing_also_after_a_crash() {
+async fn a_stream_resumed_with_the_last_id_misses_nothing_even_after_a_crash() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let session = db.session(&ann).await;
@@ -392,7 +392,7 @@ async fn a_stream_ends_with_its_token_and_with_access() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_stops_tells_its_streams_when_to_come_back() {
+async fn a_stopping_gateway_tells_its_streams_when_to_reconnect() {
     let Stage {
         gateway, session, ..
     } = Stage::new().await;

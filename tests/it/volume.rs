@@ -122,7 +122,7 @@ async fn rows_of_many_sessions_in_one_statement_arrive_each_in_its_own() {
 }
 
 #[tokio::test]
-async fn stalled_clients_delay_nobody_and_take_no_memory() {
+async fn stalled_clients_delay_no_other_client_and_take_no_memory() {
     const STALLED: usize = 8;
     const EVENTS: usize = 6_000;
     let db = Database::create().await;

@@ -200,7 +200,7 @@ async fn hidden_counts_are_for_the_streamer_and_moderators_until_the_close() {
 }
 
 #[tokio::test]
-async fn whoever_becomes_a_moderator_sees_hidden_counts_from_then_on() {
+async fn a_new_moderator_sees_hidden_counts() {
     let Stage {
         db,
         gateway,

@@ -30,7 +30,7 @@ use crate::proxy::Proxy;
 use crate::stage::Stage;
 
 #[tokio::test]
-async fn who_floods_waits_behind_its_own() {
+async fn a_flooding_client_delays_only_its_own_writes() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let (session, elsewhere) = (db.session(&ann).await, db.session(&ann).await);
@@ -90,17 +90,20 @@ async fn a_flooded_session_leaves_room_for_others() {
         wait_max: PATIENCE,
         ..Bounds::default()
     };
-    let desk = Desk::open(&db, bounds);
+    let batcher = TestBatcher::open(&db, bounds);
     shut_gate(&db, session).await;
     let body = "🎬".repeat(2_000);
     let mut flood = Vec::new();
     for _ in 0..20 {
-        flood.push(desk.write(&ann, "{}", session, &body));
+        flood.push(batcher.write(&ann, "{}", session, &body));
     }
     // About 50 of 100 KB are taken: as much is left for everybody else.
-    until("the flood is in", async || desk.refusals("session") > 5.0).await;
-    assert!(desk.number("usher_write_queue_bytes") < 70_000.0);
-    let quiet = desk.write(&ann, "{}", elsewhere, &body).await.unwrap();
+    until("the flood is in", async || {
+        batcher.refusals("session") > 5.0
+    })
+    .await;
+    assert!(batcher.number("usher_write_queue_bytes") < 70_000.0);
+    let quiet = batcher.write(&ann, "{}", elsewhere, &body).await.unwrap();
     assert!(matches!(quiet, Ok(WriteOutcome::Sent(_))), "{quiet:?}");
     open_gate(&db).await;
     let mut written = 0;
@@ -111,11 +114,11 @@ async fn a_flooded_session_leaves_room_for_others() {
         }
     }
     assert_eq!(db.head(session).await, written);
-    assert_eq!(desk.number("usher_write_queue_bytes"), 0.0);
+    assert_eq!(batcher.number("usher_write_queue_bytes"), 0.0);
 }
 
 #[tokio::test]
-async fn what_waits_too_long_is_refused_and_not_written() {
+async fn a_write_that_waits_too_long_is_refused_and_not_written() {
     let Stage {
         db,
         gateway,
@@ -145,7 +148,7 @@ async fn what_waits_too_long_is_refused_and_not_written() {
 }
 
 #[tokio::test]
-async fn what_an_author_says_keeps_its_order() {
+async fn messages_of_one_author_keep_their_order() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let sessions = [
@@ -189,7 +192,7 @@ async fn what_an_author_says_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn what_a_trigger_adds_to_a_batch_is_in_the_log_as_well() {
+async fn rows_that_a_trigger_adds_to_a_batch_are_in_the_log() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let session = db.session(&ann).await;
@@ -364,18 +367,18 @@ async fn a_poisoned_write_harms_itself_alone_and_is_found_soon() {
     let db = Database::create().await;
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
-    let desk = Desk::open(&db, Bounds::default());
+    let batcher = TestBatcher::open(&db, Bounds::default());
     shut_gate(&db, session).await;
-    let mut good = vec![desk.write(&ann, "{}", session, "before")];
+    let mut good = vec![batcher.write(&ann, "{}", session, "before")];
     db.until(&format!("(select count(*) = 1 {AT_THE_GATE})"))
         .await;
     for _ in 1..32 {
-        good.push(desk.write(&ann, "{}", session, "beside it"));
+        good.push(batcher.write(&ann, "{}", session, "beside it"));
     }
     // Good JSON, which Postgres has no text for. No token gets here with it.
-    let poison = desk.write(&ben, r#"{"name":"a\u0000b"}"#, session, "poison");
+    let poison = batcher.write(&ben, r#"{"name":"a\u0000b"}"#, session, "poison");
     until("all of them wait", async || {
-        desk.number("usher_write_queue") >= 32.0
+        batcher.number("usher_write_queue") >= 32.0
     })
     .await;
     open_gate(&db).await;
@@ -385,20 +388,20 @@ async fn a_poisoned_write_harms_itself_alone_and_is_found_soon() {
     }
     let refusal = poison.await.unwrap().unwrap_err();
     assert_eq!(refusal.code, RefusalCode::BadRequest);
-    assert_eq!(desk.refusals("unreadable"), 1.0);
+    assert_eq!(batcher.refusals("unreadable"), 1.0);
     assert_eq!(db.head(session).await, 32);
     // One alone, then 32 that were halved five times: not 32 questions.
-    let batches = desk.number("usher_batch_seconds_count");
+    let batches = batcher.number("usher_batch_seconds_count");
     assert!(batches <= 2.0 + 2.0 * 5.0, "{batches}");
 }
 
 /// The batcher without a gateway around it: with bounds of the test's own, and writers that no token would make.
-pub(crate) struct Desk {
+pub(crate) struct TestBatcher {
     writer: Writer,
     metrics: Arc<Metrics>,
 }
 
-impl Desk {
+impl TestBatcher {
     pub(crate) fn open(db: &Database, bounds: Bounds) -> Self {
         let target = Target::parse(&db.gateway_url.as_str().into(), None).unwrap();
         let metrics = Arc::new(Metrics::new());

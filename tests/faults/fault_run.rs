@@ -18,10 +18,10 @@ use crate::ledger::{Flaws, Row};
 use crate::stage::{
     Database, Gateway, GatewayOptions, Keys, PATIENCE, Postgres, connect, free_port,
 };
-use crate::viewer::{Board, Order, Report, Seat, Viewer};
-use crate::writer::{Acked, Desk};
+use crate::viewer::{Order, Report, SharedState, Viewer, ViewerState};
+use crate::writer::{Acked, WriterContext};
 
-/// Viewers watch all of them. The last one is quiet: only faults write there, with [`Evening::whisper`].
+/// Viewers watch all of them. The last one is quiet: only faults write there, with [`FaultRun::write_to_quiet_session`].
 const SESSIONS: usize = 3;
 const SENDERS: usize = 3;
 const VOTERS: usize = 3;
@@ -45,13 +45,13 @@ pub(crate) struct Setting {
 }
 
 /// The run of one fault.
-pub(crate) struct Evening<'a> {
+pub(crate) struct FaultRun<'a> {
     pub(crate) postgres: &'a mut Postgres,
     pub(crate) database: Database,
     pub(crate) options: GatewayOptions,
     /// The gateways. A fault breaks the first one.
     pub(crate) gateways: Vec<Gateway>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) shared: Arc<SharedState>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) orders: Vec<watch::Sender<Order>>,
     pub(crate) author: Uuid,
@@ -86,7 +86,7 @@ pub(crate) struct Outcome {
     pub(crate) complaints: Vec<String>,
 }
 
-impl<'a> Evening<'a> {
+impl<'a> FaultRun<'a> {
     /// Starts a gateway, viewers and writers, and waits until all viewers watch and traffic flows.
     pub(crate) async fn open(
         postgres: &'a mut Postgres,
@@ -103,22 +103,22 @@ impl<'a> Evening<'a> {
         };
         let gateway = Gateway::start(&options).await?;
         let (nodes, known_nodes) = watch::channel(vec![gateway.at]);
-        let seat = |_| Seat {
+        let viewer_state = |_| ViewerState {
             positions: (0..SESSIONS).map(|_| AtomicU64::new(0)).collect(),
             port: AtomicU16::new(0),
         };
-        let board = Arc::new(Board {
+        let shared = Arc::new(SharedState {
             sessions: cast.sessions.clone(),
             nodes: known_nodes,
             is_armed: AtomicBool::new(false),
-            seats: (0..setting.viewers).map(seat).collect(),
+            viewer_states: (0..setting.viewers).map(viewer_state).collect(),
         });
         let keys = Arc::new(Keys {
             ttl: setting.token_ttl,
             ahead: AtomicI64::new(0),
         });
         let (is_over, over) = watch::channel(false);
-        let mut evening = Self {
+        let mut fault_run = Self {
             postgres,
             database: database.clone(),
             options,
@@ -136,81 +136,92 @@ impl<'a> Evening<'a> {
             forgiven_until: None,
             whole: Vec::new(),
             remarks: Vec::new(),
-            board: Arc::clone(&board),
+            shared: Arc::clone(&shared),
             keys: Arc::clone(&keys),
         };
-        evening.seat_viewers(&cast);
-        evening.wait_for_seats().await?;
-        let desk = Desk {
-            board,
+        fault_run.seat_viewers(&cast);
+        fault_run.wait_for_viewers().await?;
+        let context = WriterContext {
+            shared,
             keys,
             database,
             is_over: over,
         };
-        evening.begin_to_write(&desk, &cast);
+        fault_run.begin_to_write(&context, &cast);
         sleep(CALM).await;
-        Ok(evening)
+        Ok(fault_run)
     }
 
     fn seat_viewers(&mut self, cast: &Cast) {
         for number in 0..self.setting.viewers {
             let (order, orders) = watch::channel(Order::Watch);
             let user = number.is_multiple_of(2).then(|| cast.audience[number / 2]);
-            let board = Arc::clone(&self.board);
-            let viewer = Viewer::new(number, board, user, Arc::clone(&self.keys), orders);
+            let shared = Arc::clone(&self.shared);
+            let viewer = Viewer::new(number, shared, user, Arc::clone(&self.keys), orders);
             self.viewers.push(tokio::spawn(viewer.run()));
             self.orders.push(order);
         }
     }
 
     /// Waits until every viewer has received an event in every session.
-    async fn wait_for_seats(&self) -> anyhow::Result<()> {
+    async fn wait_for_viewers(&self) -> anyhow::Result<()> {
         let client = self.database.connect().await?;
-        let is_seated = |seat: &Seat| {
-            let mut positions = seat.positions.iter();
+        let has_received_everywhere = |viewer_state: &ViewerState| {
+            let mut positions = viewer_state.positions.iter();
             positions.all(|position| position.load(Ordering::Relaxed) > 0)
         };
-        let seated = async {
-            while !self.board.seats.iter().all(is_seated) {
-                for session in &self.board.sessions {
+        let all_receive = async {
+            while !self
+                .shared
+                .viewer_states
+                .iter()
+                .all(has_received_everywhere)
+            {
+                for session in &self.shared.sessions {
                     self.mark(&client, session).await?;
                 }
                 sleep(PATIENCE / 600).await;
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, seated)
+        timeout(PATIENCE, all_receive)
             .await
             .context("not all viewers receive events")?
     }
 
-    fn begin_to_write(&mut self, desk: &Desk, cast: &Cast) {
+    fn begin_to_write(&mut self, context: &WriterContext, cast: &Cast) {
         for sender in &cast.senders {
-            self.senders.push(tokio::spawn(desk.clone().send(*sender)));
+            self.senders
+                .push(tokio::spawn(context.clone().send(*sender)));
         }
         for voter in &cast.voters {
-            let voting = desk.clone().vote(*voter, cast.voting, cast.movies.clone());
+            let voting = context
+                .clone()
+                .vote(*voter, cast.voting, cast.movies.clone());
             self.others.push(tokio::spawn(voting));
         }
         if self.setting.is_busy {
             self.others
-                .push(tokio::spawn(desk.clone().insert(cast.author)));
+                .push(tokio::spawn(context.clone().insert(cast.author)));
         }
     }
 
     /// Marks the start of the fault.
-    pub(crate) fn strike(&self) {
-        self.board.is_armed.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_fault_start(&self) {
+        self.shared.is_armed.store(true, Ordering::Relaxed);
     }
 
     /// Marks the end of the fault: from here, viewers should catch up.
-    pub(crate) fn lift(&mut self) {
+    pub(crate) fn mark_fault_end(&mut self) {
         self.lifted = Some(Instant::now());
     }
 
     /// Writes a message to the quiet session. No later message follows there that would reveal a gap.
-    pub(crate) async fn whisper(&self, client: &tokio_postgres::Client) -> anyhow::Result<()> {
-        self.mark(client, &self.board.quiet()).await?;
+    pub(crate) async fn write_to_quiet_session(
+        &self,
+        client: &tokio_postgres::Client,
+    ) -> anyhow::Result<()> {
+        self.mark(client, &self.shared.quiet()).await?;
         Ok(())
     }
 
@@ -273,8 +284,8 @@ impl<'a> Evening<'a> {
 
     /// Resets the published positions of all viewers, because they must start over.
     pub(crate) fn forget_positions(&self) {
-        for seat in &self.board.seats {
-            for position in &seat.positions {
+        for viewer_state in &self.shared.viewer_states {
+            for position in &viewer_state.positions {
                 position.store(0, Ordering::Relaxed);
             }
         }
@@ -286,7 +297,7 @@ impl<'a> Evening<'a> {
             self.recover().await?;
         }
         sleep(CALM).await;
-        self.board.is_armed.store(false, Ordering::Relaxed);
+        self.shared.is_armed.store(false, Ordering::Relaxed);
         self.is_over.send_replace(true);
         let mut complaints = Vec::new();
         let mut acked = Vec::new();
@@ -332,10 +343,10 @@ impl<'a> Evening<'a> {
                 Err(_) => sleep(POLL).await,
             }
         };
-        let mut times: Vec<Option<Duration>> = vec![None; self.board.seats.len()];
+        let mut times: Vec<Option<Duration>> = vec![None; self.shared.viewer_states.len()];
         while times.iter().any(Option::is_none) {
-            for (time, seat) in times.iter_mut().zip(&self.board.seats) {
-                let mut positions = seat.positions.iter().zip(&marks);
+            for (time, viewer_state) in times.iter_mut().zip(&self.shared.viewer_states) {
+                let mut positions = viewer_state.positions.iter().zip(&marks);
                 if time.is_none() && positions.all(|(at, mark)| at.load(Ordering::Relaxed) >= *mark)
                 {
                     *time = Some(since.elapsed());
@@ -357,11 +368,11 @@ impl<'a> Evening<'a> {
     async fn marks(&self) -> anyhow::Result<Vec<u64>> {
         let client = self.database.connect().await?;
         let mut marks = Vec::new();
-        for session in self.board.busy() {
+        for session in self.shared.busy() {
             marks.push(self.mark(&client, session).await?);
         }
         let sql = "select max(seq) from usher.session_events where session_id = $1";
-        let end = client.query_one(sql, &[&self.board.quiet()]).await?;
+        let end = client.query_one(sql, &[&self.shared.quiet()]).await?;
         marks.push(end.get::<_, i64>(0).cast_unsigned());
         Ok(marks)
     }
@@ -386,7 +397,7 @@ impl<'a> Evening<'a> {
     ) -> anyhow::Result<Outcome> {
         let mut flaws = Flaws::default();
         let mut deliveries = 0;
-        for (place, session) in self.board.sessions.iter().enumerate() {
+        for (place, session) in self.shared.sessions.iter().enumerate() {
             let log = self.database.log(*session).await?;
             for report in reports {
                 flaws.add(report.ledgers[place].audit(&log));
