@@ -16,9 +16,11 @@ use crate::stage::{Gateway, PATIENCE};
 use crate::viewer::Order;
 
 /// Longer than the gateway waits for its own NOTIFY echo: it probes every 5 s and waits at most 5 s.
-const PAST_THE_PROBE: Duration = Duration::from_secs(11);
-const A_WHILE: Duration = Duration::from_secs(2);
-const A_MOMENT: Duration = Duration::from_millis(500);
+const LONGER_THAN_PROBE: Duration = Duration::from_secs(11);
+/// How long a long fault lasts.
+const LONG_FAULT: Duration = Duration::from_secs(2);
+/// How long a short fault lasts. A twentieth of it separates two steps of a fault.
+const SHORT_FAULT: Duration = Duration::from_millis(500);
 /// Messages that a stalled viewer misses. They exceed the buffers of any socket.
 const FLOOD_ROWS: i32 = 4_000;
 
@@ -232,7 +234,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 
 async fn nothing(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     fault_run.mark_fault_start();
-    sleep(A_WHILE).await;
+    sleep(LONG_FAULT).await;
     fault_run.mark_fault_end();
     Ok(())
 }
@@ -240,7 +242,7 @@ async fn nothing(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
 async fn gateway_killed(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     fault_run.mark_fault_start();
     fault_run.gateways.remove(0);
-    sleep(A_MOMENT).await;
+    sleep(SHORT_FAULT).await;
     fault_run.restart_gateway().await?;
     fault_run.mark_fault_end();
     Ok(())
@@ -259,7 +261,7 @@ async fn gateway_stopped(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
 async fn gateway_frozen(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     fault_run.mark_fault_start();
     fault_run.gateways[0].signal(Signal::STOP)?;
-    sleep(PAST_THE_PROBE / 2).await;
+    sleep(LONGER_THAN_PROBE / 2).await;
     fault_run.gateways[0].signal(Signal::CONT)?;
     fault_run.mark_fault_end();
     Ok(())
@@ -270,7 +272,7 @@ async fn node_lost(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     fault_run.mark_fault_start();
     // Clients keep trying it for a while, in turn with the other, as behind a load balancer that notices late.
     drop::<Gateway>(fault_run.gateways.remove(0));
-    sleep(A_MOMENT).await;
+    sleep(SHORT_FAULT).await;
     fault_run.forget_lost();
     fault_run.mark_fault_end();
     Ok(())
@@ -286,9 +288,9 @@ async fn listen_ended(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
             "query = 'select usher.epoch(), (usher.channel_names()).*'",
         )
         .await?;
-        sleep(A_MOMENT / 20).await;
+        sleep(SHORT_FAULT / 20).await;
         fault_run.write_to_quiet_session(&client).await?;
-        sleep(A_MOMENT).await;
+        sleep(SHORT_FAULT).await;
     }
     fault_run.mark_fault_end();
     Ok(())
@@ -298,7 +300,7 @@ async fn backends_ended(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     let client = fault_run.database.connect().await?;
     fault_run.mark_fault_start();
     end_backends(&client, "true").await?;
-    sleep(A_MOMENT / 20).await;
+    sleep(SHORT_FAULT / 20).await;
     fault_run.write_to_quiet_session(&client).await?;
     fault_run.mark_fault_end();
     Ok(())
@@ -315,7 +317,7 @@ async fn end_backends(client: &Client, which: &str) -> anyhow::Result<()> {
         if tries > 200 {
             bail!("no such backend to terminate: {which}");
         }
-        sleep(A_MOMENT / 20).await;
+        sleep(SHORT_FAULT / 20).await;
     }
     Ok(())
 }
@@ -323,7 +325,7 @@ async fn end_backends(client: &Client, which: &str) -> anyhow::Result<()> {
 async fn postgres_away(fault_run: &mut FaultRun<'_>, mode: StopMode) -> anyhow::Result<()> {
     fault_run.mark_fault_start();
     fault_run.postgres.cluster.stop_server(mode).await?;
-    sleep(A_WHILE).await;
+    sleep(LONG_FAULT).await;
     fault_run.postgres.cluster.start_server().await?;
     fault_run.mark_fault_end();
     Ok(())
@@ -335,7 +337,7 @@ async fn postgres_frozen(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     for process in &processes {
         kill_process(*process, Signal::STOP).context("freeze postgres")?;
     }
-    sleep(PAST_THE_PROBE).await;
+    sleep(LONGER_THAN_PROBE).await;
     for process in &processes {
         kill_process(*process, Signal::CONT).context("thaw postgres")?;
     }
@@ -352,7 +354,7 @@ async fn database_half_open(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> 
     fault_run.mark_fault_start();
     let silence = Silence::over(&ports).context("drop packets")?;
     fault_run.write_to_quiet_session(&client).await?;
-    sleep(PAST_THE_PROBE).await;
+    sleep(LONGER_THAN_PROBE).await;
     drop(silence);
     fault_run.mark_fault_end();
     Ok(())
@@ -379,7 +381,7 @@ async fn connections_exhausted(fault_run: &mut FaultRun<'_>) -> anyhow::Result<(
             greedy.push(connection);
         }
         let _ = end_backends(&client, "true").await;
-        sleep(A_MOMENT).await;
+        sleep(SHORT_FAULT).await;
     }
     let taken = greedy.len();
     drop(greedy);
@@ -400,7 +402,7 @@ async fn disk_full(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     if status.success() {
         bail!("the small disk cannot be filled");
     }
-    sleep(A_WHILE * 3 / 2).await;
+    sleep(LONG_FAULT * 3 / 2).await;
     let refused = match fault_run.database.connect().await {
         Ok(client) => {
             let write = "create table disk_full as select repeat('x', 1000) from generate_series(1, 100000)";
@@ -435,7 +437,7 @@ async fn notify_queue_held(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     client.batch_execute(&format!("listen {channel}")).await?;
     fault_run.mark_fault_start();
     client.batch_execute("begin; select 1").await?;
-    sleep(PAST_THE_PROBE / 2).await;
+    sleep(LONGER_THAN_PROBE / 2).await;
     let held: f64 = fault_run
         .database
         .connect()
@@ -459,7 +461,7 @@ async fn log_held(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     client
         .execute(sql, &[&fault_run.shared.sessions[0], &fault_run.author])
         .await?;
-    sleep(PAST_THE_PROBE / 2).await;
+    sleep(LONGER_THAN_PROBE / 2).await;
     client.batch_execute("rollback").await?;
     fault_run.mark_fault_end();
     Ok(())
@@ -481,7 +483,7 @@ async fn went_back(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     fault_run
         .write_to_quiet_session(&fault_run.database.connect().await?)
         .await?;
-    sleep(A_WHILE).await;
+    sleep(LONG_FAULT).await;
     fault_run.mark_fault_start();
     fault_run
         .postgres
@@ -506,7 +508,7 @@ async fn went_back(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     let client = fault_run.database.connect().await?;
     let writing_quietly = async {
         while fault_run.write_to_quiet_session(&client).await.is_err() {
-            sleep(A_MOMENT / 20).await;
+            sleep(SHORT_FAULT / 20).await;
         }
     };
     tokio::time::timeout(PATIENCE, writing_quietly)
@@ -531,7 +533,7 @@ async fn copy_tree(from: &std::path::Path, to: &std::path::Path) -> anyhow::Resu
 
 async fn tokens_expire(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     fault_run.mark_fault_start();
-    sleep(PAST_THE_PROBE).await;
+    sleep(LONGER_THAN_PROBE).await;
     fault_run.mark_fault_end();
     Ok(())
 }
@@ -543,7 +545,7 @@ async fn clock_jumps(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
         // The clock of the auth server moves with the gateway's.
         fault_run.keys.ahead.store(ahead, Ordering::Relaxed);
         fault_run.set_clock(ahead)?;
-        sleep(A_WHILE * 2).await;
+        sleep(LONG_FAULT * 2).await;
     }
     fault_run.mark_fault_end();
     Ok(())
@@ -560,7 +562,7 @@ async fn clients_stall(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
             .execute(sql, &[&session, &fault_run.author, &(FLOOD_ROWS / 2)])
             .await?;
     }
-    sleep(PAST_THE_PROBE / 2).await;
+    sleep(LONGER_THAN_PROBE / 2).await;
     fault_run.mark_fault_end();
     fault_run.order(half(fault_run), Order::Watch);
     Ok(())
@@ -587,7 +589,7 @@ async fn clients_half_open(fault_run: &mut FaultRun<'_>, order: Order) -> anyhow
     fault_run.mark_fault_start();
     let silence = Silence::over(&ports).context("drop packets")?;
     fault_run.order(half(fault_run), order);
-    sleep(PAST_THE_PROBE / 2).await;
+    sleep(LONGER_THAN_PROBE / 2).await;
     drop(silence);
     fault_run.mark_fault_end();
     Ok(())
@@ -598,7 +600,7 @@ async fn herd_dropped(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
     let before = questions(&client).await?;
     fault_run.mark_fault_start();
     fault_run.order(0..fault_run.shared.viewer_states.len(), Order::Reset);
-    sleep(A_MOMENT).await;
+    sleep(SHORT_FAULT).await;
     fault_run.mark_fault_end();
     fault_run.recover().await?;
     let asked = questions(&client).await? - before;
@@ -612,7 +614,7 @@ async fn herd_dropped(fault_run: &mut FaultRun<'_>) -> anyhow::Result<()> {
 /// Returns the number of admissions and log reads that Postgres has counted.
 async fn questions(client: &Client) -> anyhow::Result<i64> {
     // The gateway queries every second, so its backends report their counts within a second.
-    sleep(A_WHILE).await;
+    sleep(LONG_FAULT).await;
     let sql = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions
         where funcname in ('admit', 'session_snapshot', 'events_after', 'heads')";
     Ok(client.query_one(sql, &[]).await?.get(0))

@@ -102,7 +102,7 @@ async fn a_ban_for_good_ends_the_subscription_and_the_socket() {
     let mut again = Client::connect(gateway.at, &ann).await;
     refused(again.try_subscribe(session).await, "banned");
     refused(again.try_send(session, "let me in").await, "banned");
-    // It is nobody else's ban.
+    // The ban affects no other user.
     db.say(session, &ann, "by SQL").await;
     other.has_the_whole_log(&db, session).await;
 }
@@ -164,7 +164,7 @@ async fn a_session_that_turns_private_is_left_by_strangers() {
         client.has_the_whole_log(&db, session).await;
     }
 
-    // Who shows that they were inside is told so; who shows nothing, no more than that there is nothing.
+    // A client that proves earlier access gets `forbidden`; any other client learns only that there is no such session.
     let position = strangers[0].position(session);
     let mut back = Client::connect(gateway.at, &ann).await;
     let frame = json!({"type": "subscribe", "session": session, "resume": position});
@@ -174,7 +174,7 @@ async fn a_session_that_turns_private_is_left_by_strangers() {
     let nowhere = refused(stranger.try_subscribe(Uuid::new_v4()).await, "not_found");
     assert_eq!(there["message"], nowhere["message"]);
     refused(stranger.try_send(session, "hello?").await, "not_found");
-    // Whoever is let in may come in, and is out again when removed.
+    // A new member may enter, and loses access again when removed.
     db.join(session, &ann).await;
     stranger.subscribe(session).await;
     stranger.send(session, "thanks").await;
@@ -447,7 +447,7 @@ async fn concurrent_equal_requests_share_one_query() {
     let shared = async || metric(gateway.at, "usher_access_checks_shared_total").await;
     let (asked_before, shared_before) = (asked().await, shared().await);
 
-    // Concerns everybody, and takes the session away from all of them.
+    // This change concerns all viewers and ends the access of each.
     db.set_session(session, "visibility = 'private'").await;
     for viewer in &mut viewers {
         let gone = viewer.expect("unsubscribed").await;

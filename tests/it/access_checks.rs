@@ -96,7 +96,7 @@ async fn an_access_notice_of_an_app_is_handled_before_the_next_interval() {
     assert_eq!(out.closed().await, 4503);
     stage.say_to("still there", &mut rest[0]).await;
 
-    // Everybody of a session, and everybody.
+    // All viewers of one session, then all viewers.
     db.run("alter table public.paid disable trigger on_unpaid")
         .await;
     stage.unpay(ben).await;
@@ -132,7 +132,7 @@ async fn a_resume_token_hides_nothing_from_the_check() {
     stage.unpay(ann).await;
     let from_memory = "usher_subscription_starts_total{kind=\"recovered_from_memory\"}";
     let before = metric(gateway.at, from_memory).await;
-    // It comes back again and again, with the token of before, and is found out all the same.
+    // The client reconnects repeatedly with its old resume token, and the gateway still notices the lost access.
     let position = viewer.position(*session);
     let mut rounds = 0;
     let refusal = loop {
@@ -143,6 +143,7 @@ async fn a_resume_token_hides_nothing_from_the_check() {
             break answer;
         }
         rounds += 1;
+        // The pace of the reconnects.
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     refused(refusal, "forbidden");
@@ -164,7 +165,7 @@ async fn an_outage_during_a_check_keeps_those_who_watch() {
     } = &stage;
     let mut viewer = Client::connect(gateway.at, ann).await;
     viewer.subscribe(*session).await;
-    // The question fails for everybody, and for one caller.
+    // The access query fails for all users, then for one.
     for broken in [
         "alter function usher.admit_many(jsonb) rename to moved_away",
         "create function public.broken() returns boolean language plpgsql as $$
@@ -210,7 +211,7 @@ async fn a_flood_of_changes_is_folded() {
     viewer.subscribe(*session).await;
     let checks = async || metric(gateway.at, "usher_access_checks_total").await;
     let before = checks().await;
-    // Each in a transaction of its own: Postgres folds none of them.
+    // Each has its own transaction, so Postgres does not merge the notifications.
     for _ in 0..300 {
         db.run(&format!(
             "select usher.access_changed('{session}', '{}')",

@@ -21,7 +21,7 @@ use usher_core::limits::FRAME_BYTES_MAX;
 use usher_core::protocol::id::{SessionId, UserId};
 use usher_devdb::cluster::{Cluster, ClusterOptions, StopMode};
 
-/// Somebody who calls.
+/// A client of the HTTP API.
 pub(crate) struct Caller<'a> {
     gateway: &'a Gateway,
     authorization: Option<String>,
@@ -470,7 +470,7 @@ async fn an_invalid_call_gets_an_error_that_says_how_to_fix_it() {
             "before",
         );
     }
-    // What is not known is ignored, of what is repeated the last counts, and texts may be escaped.
+    // Unknown fields are ignored, the last of repeated fields counts, and texts may be escaped.
     data(
         &caller
             .get(&format!("{events}?color=red&limit=x&limit=%35&after=%30"))
@@ -720,7 +720,7 @@ async fn an_anonymous_caller_writes_nothing_and_the_database_is_not_even_asked()
         ("PUT", ban.clone(), json!({"seconds": 60})),
         ("DELETE", ban, json!({})),
     ];
-    // Whoever has to ask the database now is told that it is away.
+    // Calls that need the database now get an error that says it is away.
     let name: String = db.one("select current_database()").await;
     db.run(&format!(
         "alter database {name} connection limit 0;
@@ -835,7 +835,7 @@ async fn answers_are_compressed_for_those_who_say_so() {
     }
     let packed = caller.call("GET", &path, &gzip, "").await;
     assert!(packed.bytes.len() < plain.bytes.len() / 2);
-    // What is small is left as it is.
+    // Small answers are not compressed.
     let small = caller.call("GET", "/healthz", &gzip, "").await;
     assert!(!small.headers.contains_key("content-encoding"));
 }
@@ -1007,7 +1007,7 @@ async fn the_document_has_every_call_and_is_of_this_version() {
         document["components"]["securitySchemes"]["token"]["scheme"],
         "bearer"
     );
-    // Whatever is named is there.
+    // Everything that is named exists.
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {
         let pointer = reference.split('"').next().unwrap();
@@ -1020,7 +1020,7 @@ async fn a_fault_of_the_database_is_internal_and_says_nothing_of_it() {
     let db = Database::create().await;
     let ann = db.user("ann").await;
     let session = db.session(&ann).await;
-    // Something that the operator added and that goes wrong in a way nobody foresaw.
+    // An object that the operator added fails in an unforeseen way.
     db.run(
         "create function public.broken() returns trigger language plpgsql as $$
          begin raise exception using errcode = 'XX000', message = 'a secret of the operator'; end $$;
@@ -1036,7 +1036,7 @@ async fn a_fault_of_the_database_is_internal_and_says_nothing_of_it() {
     client.subscribe(session).await;
     let answer = refused(client.try_send(session, "hello").await, "internal");
     assert!(!answer.to_string().contains("secret"), "{answer}");
-    // The operator is told.
+    // The log tells the operator.
     assert!(gateway.take_errors().contains("XX000"));
 }
 

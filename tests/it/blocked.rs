@@ -49,7 +49,7 @@ async fn a_hundred_blocked_sessions_delay_only_themselves() {
             writer.say(&message(*session, id)).await;
         }
     }
-    // Those who wait for the locks are answered by name while they are held, and everybody else is not delayed.
+    // Calls that wait for the locks get a named error while they are held. Other calls are not delayed.
     for number in 0..50 {
         quiet.send(free, &format!("message {number}")).await;
     }
@@ -400,7 +400,7 @@ async fn a_poll_that_is_locked_keeps_no_other_from_closing() {
     for session in sessions {
         votings.push(db.voting(session, &movies, "").await);
     }
-    // A voter who does not commit, and a log that somebody holds.
+    // One voter does not commit, and another transaction holds a log.
     let vote = format!(
         "insert into public.votes (voting_session_id, user_id, movie_id) values ('{}', '{}', '{}')",
         votings[0], ann.id, movies[0]

@@ -84,7 +84,7 @@ impl Authority {
     }
 }
 
-/// A certificate that nobody vouches for.
+/// A self-signed certificate that no authority vouches for.
 pub(crate) fn self_signed(names: &[&str]) -> Pair {
     let params = CertificateParams::new(owned(names)).unwrap();
     let key = KeyPair::generate().unwrap();

@@ -105,7 +105,7 @@ async fn a_forged_event_is_taken_back() {
     viewer.has_the_whole_log(&db, session).await;
     assert_eq!(viewer.received("reset"), 2);
     gateway.take_errors();
-    // Whoever forges them may go on all night, and the log stays readable.
+    // Forged notifications may continue all night, and the log stays readable.
     let log = gateway.log();
     let lines = log
         .lines()

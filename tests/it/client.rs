@@ -47,12 +47,12 @@ pub(crate) struct Standing {
 }
 
 impl Client {
-    /// Connects as somebody.
+    /// Connects as this user.
     pub(crate) async fn connect(at: SocketAddr, user: &User) -> Self {
         Self::open(at, &user.name, Some(user.token.clone())).await
     }
 
-    /// Connects as nobody in particular.
+    /// Connects without a token.
     pub(crate) async fn anonymous(at: SocketAddr) -> Self {
         Self::open(at, "somebody", None).await
     }
@@ -112,7 +112,7 @@ impl Client {
 
     // What it says -----------------------------------------------------------------------------------------
 
-    /// Subscribes afresh, with the default history; gives `subscribed`.
+    /// Subscribes without a position, with the default history. Returns `subscribed`.
     pub(crate) async fn subscribe(&mut self, session: Uuid) -> Value {
         let answer = self
             .ask(json!({"type": "subscribe", "session": session}))
@@ -121,7 +121,7 @@ impl Client {
         answer
     }
 
-    /// Subscribes afresh; gives the answer, whatever it is.
+    /// Subscribes without a position. Returns the answer, which may be an error.
     pub(crate) async fn try_subscribe(&mut self, session: Uuid) -> Value {
         self.ask(json!({"type": "subscribe", "session": session}))
             .await

@@ -79,7 +79,7 @@ pub(crate) struct Database {
     users: AtomicU32,
 }
 
-/// Somebody with an account and a token.
+/// A user with an account and a token.
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     pub(crate) id: Uuid,
@@ -156,7 +156,7 @@ impl Database {
         .await;
     }
 
-    /// Somebody who has just signed up.
+    /// Makes a user who has just signed up.
     pub(crate) async fn user(&self, name: &str) -> User {
         let number = self.users.fetch_add(1, Ordering::Relaxed);
         let id = Uuid::from_u128(0x0a00_0000_0000_4000_8000_0000_0000_0000 + u128::from(number));
@@ -170,7 +170,7 @@ impl Database {
         }
     }
 
-    /// A live session that everybody may watch and write to.
+    /// Makes a live session that all users may watch and write to.
     pub(crate) async fn session(&self, streamer: &User) -> Uuid {
         let sql = "insert into public.movie_sessions (streamer_id, title, status)
             values ($1, 'A night at the movies', 'live') returning id";
@@ -219,7 +219,7 @@ impl Database {
         say(&self.client, session, author, body).await
     }
 
-    /// Bans somebody; `until` is an SQL expression, `null` for good.
+    /// Bans a user. `until` is an SQL expression; `null` bans permanently.
     pub(crate) async fn ban(&self, session: Uuid, user: &User, until: &str) {
         let sql = format!(
             "insert into public.session_bans (session_id, user_id, until) values ('{session}', '{}', {until})

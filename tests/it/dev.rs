@@ -123,10 +123,11 @@ fn a_second_one_works_beside_the_first_and_a_taken_port_is_said() {
 fn a_signal_while_it_starts_ends_it_too() {
     for delay_ms in [0, 60, 200, 400, 700, 1_000] {
         let mut dev = Dev::start(&[]);
-        // Before it says so, nobody handles signals yet.
+        // Before this line the process does not handle signals yet.
         while !dev.stderr().contains("starting") {
             thread::sleep(Duration::from_millis(5));
         }
+        // The signal arrives at a different step of the start in each round.
         thread::sleep(Duration::from_millis(delay_ms));
         // As a terminal does: to the whole process group.
         let group = Pid::from_child(&dev.child);
@@ -140,6 +141,7 @@ fn a_killed_process_leaves_nothing_behind() {
     let mut ready = Dev::start(&[]);
     ready.ready();
     let starting = Dev::start(&[]);
+    // The second process is killed in the middle of its start.
     thread::sleep(Duration::from_millis(300));
     for mut dev in [ready, starting] {
         dev.signal(Signal::KILL);
@@ -227,7 +229,7 @@ async fn data_that_is_named_is_kept_and_taken_by_one_at_a_time() {
     second.assert_ended_well();
 }
 
-/// A running `usher dev --json` with a TMPDIR of its own.
+/// A running `usher dev --json` with its own TMPDIR.
 struct Dev {
     child: Child,
     home: TempDir,
@@ -266,7 +268,7 @@ impl Dev {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// The exit status, if it exited by itself, and everything on standard error.
+    /// Returns the exit status, if the process exited without a signal, and everything on standard error.
     fn wait(&mut self) -> (Option<i32>, String) {
         for _ in 0..1_000 {
             if let Some(status) = self.child.try_wait().unwrap() {

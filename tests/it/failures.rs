@@ -152,7 +152,7 @@ async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
     client.event(session, 1).await;
 
     for seq in [2, 4, 6] {
-        // An event in the log that nobody was told of.
+        // An event in the log without a notification.
         db.run(&format!(
             "update usher.session_heads set seq = {seq} where session_id = '{session}';
              insert into usher.session_events (session_id, seq, type, at, data)
@@ -160,7 +160,7 @@ async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
         ))
         .await;
         if seq == 4 {
-            // And one that is told twice, late.
+            // And one with two late notifications.
             db.run(&format!(
                 "select pg_notify((select events from usher.channels), '{{\"s\":\"{session}\",\"q\":1,\"e\":' || usher.wire_event(seq, type, at, data) || '}}')
                  from usher.session_events where session_id = '{session}' and seq = 1"
@@ -207,7 +207,7 @@ async fn counts_that_changed_during_a_listen_outage_are_sent() {
         client.subscribe(session).await;
         viewers.push((client, session, voting));
     }
-    // What is remembered of the second session is out of date.
+    // The cached state of the second session is out of date.
     let (client, session, _) = &mut viewers[1];
     db.set_session(*session, "title = 'Another title'").await;
     client.event(*session, 2).await;
@@ -397,6 +397,7 @@ async fn a_gateway_that_starts_before_postgres_serves_when_it_comes() {
 
     let starting = Gateway::start(&db, |_| {});
     let coming_back = async {
+        // The length of the outage.
         tokio::time::sleep(Duration::from_millis(500)).await;
         cluster.start_server().await.unwrap();
     };
@@ -429,7 +430,7 @@ async fn deafen(db: &Database, gateway: &Gateway) {
     .await;
 }
 
-/// Writes until it is told to stop, over a connection of its own.
+/// Writes over its own connection until the test stops it.
 struct Writer {
     stop: watch::Sender<bool>,
     writing: JoinHandle<()>,

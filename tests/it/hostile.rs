@@ -31,7 +31,7 @@ const TEXT: u8 = 0x81;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
-/// What is attacked.
+/// The gateway process under attack.
 #[derive(Clone, Debug)]
 struct Victim {
     at: SocketAddr,
@@ -152,7 +152,7 @@ async fn is_well(victim: &Victim) {
     .await;
 }
 
-/// A letter now and then, for as long as it is taken; meanwhile others are served.
+/// Sends one byte now and then until the gateway closes the connection. Meanwhile other clients are served.
 async fn slow_heads(victim: Victim) {
     let dripping = (0..60).map(|_| async {
         let mut socket = TcpStream::connect(victim.at).await.unwrap();
@@ -166,6 +166,7 @@ async fn slow_heads(victim: Victim) {
         panic!("never given up");
     });
     let meanwhile = async {
+        // The attack is under way by then.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let served = timeout(SOON, Client::anonymous(victim.at)).await;
         served.expect("others are kept out");
@@ -296,7 +297,7 @@ async fn bomb(at: SocketAddr, text: &str) {
     assert!(matches!(came, None | Some(4500 | 4029)), "{came:?}");
 }
 
-/// Subscriptions to thousands of sessions that nobody has made, and ends of them.
+/// Subscribes to thousands of sessions that do not exist, and unsubscribes.
 async fn strangers(victim: Victim) {
     let sockets = (0..10).map(|_| async {
         let mut client = Client::connect(victim.at, &victim.somebody).await;

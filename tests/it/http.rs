@@ -75,7 +75,7 @@ pub(crate) async fn call(
     exchange.unwrap_or_else(|_| panic!("no answer to {request}"))
 }
 
-/// A handshake with these headers and this query; 101 is a socket that is dropped at once.
+/// Sends a handshake with these headers and this query. After a 101 it drops the socket immediately.
 pub(crate) async fn shake(at: SocketAddr, query: &str, headers: &[(&str, &str)]) -> Answer {
     let headers = [&UPGRADE[..], headers].concat();
     get(at, &format!("/v1/socket{query}"), &headers).await

@@ -48,7 +48,7 @@ async fn a_token_is_taken_from_the_header_the_query_or_a_frame() {
         )
     );
     assert!(answer["expires_at"].as_u64().is_some());
-    // What may be done changes with it.
+    // The permissions change with the token.
     assert_eq!(by_frame.expect("access").await["can"]["send"], true);
     for client in [&mut by_header, &mut by_query, &mut by_frame] {
         client.send(session, "hello").await;
@@ -598,10 +598,11 @@ async fn the_end_of_a_token_is_announced_a_minute_before() {
         expiring["expires_at"].as_u64().unwrap().abs_diff(ends_at) <= 1,
         "{expiring}"
     );
-    // A fresh one puts it off.
+    // A new token postpones the expiry.
     client
         .ask(json!({"type": "auth", "token": ann.token}))
         .await;
+    // The time in which a wrong second announcement would arrive.
     tokio::time::sleep(Duration::from_secs(1)).await;
     client.has_nothing(&["token_expiring"]).await;
 }
@@ -642,6 +643,7 @@ async fn a_token_that_expires_is_announced_and_then_closes_the_socket() {
     // The other one outlives its first token by far.
     while began.elapsed().as_secs_f64() < lived + 1.5 {
         renewed.send(session, "still here").await;
+        // The pace of the messages.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

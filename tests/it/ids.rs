@@ -159,6 +159,7 @@ async fn no_event_arrives_between_unsubscribed_and_the_next_subscribed() {
     let talking = tokio::spawn(async move {
         for count in 0.. {
             database::say(&other, session, &ann, &format!("and on it goes: {count}")).await;
+            // The pace of the load.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
@@ -207,7 +208,7 @@ async fn no_event_arrives_between_unsubscribed_and_the_next_subscribed() {
         {}
     }
     talking.abort();
-    // What follows joins on without a hole: the client checks every number.
+    // Later events continue without a gap: the client checks every number.
     client.event(session, db.head(session).await).await;
 }
 

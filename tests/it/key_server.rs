@@ -121,7 +121,7 @@ fn respond(answer: &Answer) -> Response<Body> {
     .unwrap()
 }
 
-/// A key server over TLS, whose certificate is made for `localhost` by an authority of its own.
+/// A key server over TLS. Its own authority signs its certificate for `localhost`.
 pub(crate) struct TlsKeyServer {
     /// The authority's certificate, PEM.
     pub(crate) authority: String,
@@ -154,7 +154,7 @@ impl TlsKeyServer {
         let serving = tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                // Whoever does not trust it goes away.
+                // A client that does not trust the certificate disconnects.
                 if let Ok(mut stream) = acceptor.accept(socket).await {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") {
@@ -181,7 +181,7 @@ impl TlsKeyServer {
         format!("https://localhost:{}/keys", self.port)
     }
 
-    /// Somebody else's authority, PEM.
+    /// An unrelated authority, as PEM.
     pub(crate) fn other_authority() -> String {
         make_authority().0
     }

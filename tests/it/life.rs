@@ -84,6 +84,7 @@ async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
             lived >= 2 * heartbeat && lived < 10 * heartbeat,
             "closed after {lived:?}"
         );
+        // The other client must outlive two more heartbeats.
         tokio::time::sleep(2 * heartbeat).await;
         db.say(session, &ann, "anybody there?").await;
     };
@@ -148,7 +149,7 @@ async fn writes_sent_before_a_stop_are_answered() {
     }
     client.event(session, 1).await;
     gateway.stop().await;
-    // Whatever was not answered may be there or not; what was answered is.
+    // Every acknowledged write is there; any other write may be missing.
     assert_eq!(client.closed().await, 1012);
     let acks = client.take("ack").len() as u64;
     assert!(acks <= db.head(session).await, "{acks} answers");
@@ -382,7 +383,7 @@ async fn readiness_needs_room_for_another_viewer() {
 async fn readiness_needs_a_listen_connection_that_hears() {
     let db = Database::create().await;
     let gateway = Gateway::start(&db, |_| {}).await;
-    // The connections for questions live on: only LISTEN is refused to come back.
+    // The query connections stay open: only LISTEN cannot reconnect.
     let name: String = db.one("select current_database()::text").await;
     let limit = format!("alter database {name} connection limit");
     db.run(&format!("{limit} 0")).await;

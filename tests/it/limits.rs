@@ -73,9 +73,10 @@ async fn a_client_that_waits_as_told_may_write_and_an_early_one_gets_the_remaini
     client.send(session, "one").await;
     let wait = limited(client.try_send(session, "two").await, 4);
     let told = Instant::now();
+    // The sleeps of this test are the wait that the gateway asks for.
     tokio::time::sleep(wait / 2).await;
     let rest = limited(client.try_send(session, "two").await, 4);
-    // What was refused used nothing up: the time is the same, seen from later.
+    // The refused message used none of the limit: the end of the wait is unchanged.
     let drift = (told.elapsed() + rest).abs_diff(wait);
     assert!(
         drift < Duration::from_millis(500),
@@ -97,6 +98,7 @@ async fn slow_mode_accepts_a_message_after_the_stated_wait() {
     let refusal = refused(client.try_send(session, "two").await, "slow_mode");
     let wait = refusal["retry_after_ms"].as_u64().unwrap();
     assert!(wait > 0 && wait <= 3_000, "{refusal}");
+    // The wait that the gateway asks for.
     tokio::time::sleep(Duration::from_millis(wait)).await;
     client.send(session, "two").await;
 }
@@ -172,7 +174,7 @@ async fn the_same_words_are_not_said_twice_in_a_row() {
     client.send(session, "second!").await;
     client.send(session, "first!").await;
 
-    // What was refused was not said.
+    // The refused messages were not written.
     db.set_session(session, "slow_mode_seconds = 1").await;
     refused(client.try_send(session, "slowly").await, "slow_mode");
     until("slow mode lets it pass", async || {
@@ -242,7 +244,7 @@ async fn a_flood_of_frames_is_told_and_then_closed() {
         metric(gateway.at, "usher_closes_total{kind=\"4029\"}").await,
         1.0
     );
-    // Somebody else, or the same client later, is served.
+    // The gateway serves another client, and the same client later.
     let mut other = Client::connect(gateway.at, &ann).await;
     assert_eq!(other.ask(json!({"type": "ping"})).await["type"], "pong");
 }

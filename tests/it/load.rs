@@ -63,7 +63,7 @@ async fn the_counts_of_the_report_match_the_database() {
     for fault in ["lost", "duplicates", "gaps", "order_errors", "skipped"] {
         assert_eq!(audit[fault], 0, "{fault}: {audit}");
     }
-    // Everybody received the log from where it stood when they came.
+    // Every viewer received the log from its position at the start of the subscription.
     let head = stage.db.head(stage.session).await;
     let received = audit["received"].as_u64().unwrap();
     assert_eq!(outcome["expected"], received);
@@ -185,7 +185,7 @@ async fn a_gateway_that_dies_is_not_covered_up() {
     .unwrap();
     assert_eq!(status.code(), Some(BROKEN), "{words}");
     let outcome = stage.outcome();
-    // The database went on, and its numbers say what nobody saw.
+    // The database continued, and its numbers show the events that no viewer received.
     let lost = outcome["audit"]["lost"].as_u64().unwrap();
     let head = stage.db.head(stage.session).await;
     assert_eq!(
@@ -495,7 +495,7 @@ fn text(output: &Output) -> String {
     format!("{out}\n{err}")
 }
 
-/// Somebody who speaks another protocol.
+/// A server that speaks another protocol.
 fn stranger() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();

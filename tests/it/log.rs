@@ -35,14 +35,14 @@ impl Log {
         self.kept.iter().map(|(_, line)| line.as_str()).collect()
     }
 
-    /// The lines that should wake somebody.
+    /// Returns the errors, which should alert an operator.
     pub(crate) fn errors(&mut self) -> String {
         self.kept.extend(self.lines.try_iter());
         let errors = self.kept.iter().filter(|(level, _)| *level == Level::ERROR);
         errors.map(|(_, line)| line.as_str()).collect()
     }
 
-    /// The same, where a test means to cause them: nobody is woken by these any more.
+    /// Returns the errors and forgets them, for tests that cause errors on purpose.
     pub(crate) fn take_errors(&mut self) -> String {
         let errors = self.errors();
         self.kept.retain(|(level, _)| *level != Level::ERROR);

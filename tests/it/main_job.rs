@@ -131,7 +131,7 @@ async fn a_message_is_acknowledged_with_the_number_that_its_event_bears() {
         db.say(session, &ben, "in between").await;
         let body = format!("hello {n} \u{1F3AC} \"quoted\" \\ \u{2028}");
         let ack = author.send(session, &body).await;
-        // What is acknowledged is on the table.
+        // Every acknowledged message is in the table.
         let sql = format!(
             "select body from public.chat_messages where id = {}",
             quoted(&ack["message"])
@@ -193,7 +193,7 @@ async fn the_same_nonce_twice_is_one_message_with_one_answer() {
             (&first["seq"], &first["message"])
         );
     }
-    // Somebody else's nonce is another one.
+    // The same nonce of another user is a different one.
     let mut other = Client::connect(gateway.at, &ben).await;
     let others = other.ask(frame).await;
     assert_ne!(others["message"], first["message"]);
@@ -262,7 +262,7 @@ async fn votes_of_three_give_a_tally_equal_to_the_table() {
         .expect_where("tally", |tally| votes(tally) == expected)
         .await;
 
-    // Withdrawing nothing is fine, and who subscribes is told the own vote.
+    // Withdrawing no vote succeeds, and `subscribed` contains the user's own vote.
     let ack = voters[1].vote(voting, None).await;
     assert_eq!(ack["movie"], Value::Null);
     let subscribed = voters[0].subscribe(session).await;
@@ -336,7 +336,7 @@ async fn nothing_is_shown_or_acknowledged_before_it_is_committed() {
     let writer = crate::database::connect(&db.url).await;
     writer.batch_execute("begin").await.unwrap();
     crate::database::say(&writer, session, &ben, "first").await;
-    // The commit takes the number; nobody else may take it until then.
+    // The number is taken until the commit; no other writer may take it.
     let lock = format!("select from usher.session_heads where session_id = '{session}' for update");
     writer.batch_execute(&lock).await.unwrap();
 

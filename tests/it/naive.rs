@@ -16,7 +16,7 @@ async fn a_state_read_before_its_position_misses_what_is_committed_between() {
     db.run(NAIVE).await;
     let reader = database::connect(&db.url).await;
 
-    // Read committed, the default: each statement has a snapshot of its own.
+    // Read committed, the default: each statement has its own snapshot.
     reader.batch_execute("begin").await.unwrap();
     let state = bodies(&reader, 0).await;
     db.run("insert into naive (body) values ('between')").await;
@@ -61,7 +61,7 @@ async fn ours_gives_the_slow_writer_its_turn_and_the_reader_both() {
 
     slow.batch_execute("begin").await.unwrap();
     database::say(&slow, session, &ann, "slow").await;
-    // The commit takes the number; nobody else may take it until then.
+    // The number is taken until the commit; no other writer may take it.
     let lock = format!("select from usher.session_heads where session_id = '{session}' for update");
     slow.batch_execute(&lock).await.unwrap();
     // It takes its number behind the slow one, and so waits for it.
@@ -73,7 +73,7 @@ async fn ours_gives_the_slow_writer_its_turn_and_the_reader_both() {
     db.until("exists (select 1 from pg_locks where not granted)")
         .await;
 
-    // Whoever comes while it is open, and whoever was there before, see neither, and then both.
+    // New and earlier viewers see neither event while the transaction is open, and both after it.
     let mut client = Client::connect(gateway.at, &ann).await;
     let subscribed = client.subscribe(session).await;
     assert_eq!(subscribed["head"], 0, "{subscribed}");

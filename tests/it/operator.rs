@@ -135,7 +135,7 @@ async fn the_gateways_role_is_told_who_migrates() {
         ] {
             assert!(output.contains(words), "{arguments:?}: {output}");
         }
-        // It is to have no rights of its own.
+        // The role must have no privileges itself.
         for words in ["grant ", "nobody sees"] {
             assert!(!output.contains(words), "{arguments:?}: {output}");
         }

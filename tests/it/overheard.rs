@@ -5,7 +5,7 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::database::Database;
 
-/// What is said on the channel of events.
+/// The notifications on the channel of events.
 pub(crate) struct Overheard<'a> {
     db: &'a Database,
     channel: String,

@@ -47,7 +47,7 @@ async fn a_vote_shows_in_every_tab_of_its_user_and_nowhere_else() {
     for client in [&mut elsewhere, &mut other, &mut nobody] {
         client.has_nothing(&["mine"]).await;
     }
-    // What was refused is no vote.
+    // A refused vote does not count.
     let refusal = tabs[0].try_vote(voting, Some(Uuid::new_v4())).await;
     assert_eq!(refusal["code"], "bad_request");
     tabs[1].has_nothing(&["mine"]).await;

@@ -74,7 +74,7 @@ async fn every_pgtap_file_passes_as_on_supabase() {
     let mut failures = String::new();
     for file in tap::files() {
         let script = std::fs::read_to_string(&file).unwrap();
-        // Each has a connection of its own, whose end rolls it back.
+        // Each file has its own connection. Closing it rolls the file back.
         if let Err(why) = tap::run(&connect(&url).await, &script).await {
             let name = file.file_name().unwrap().display();
             failures.push_str(&format!("{name}:\n{why}\n"));

@@ -41,7 +41,7 @@ async fn everything_but_listen_works_through_a_transaction_pooler() {
     for user in &users {
         viewers.push(Client::connect(gateway.at, user).await);
     }
-    // All at once, so that the questions of many share few connections.
+    // All at the same time, so that many queries share few connections.
     let evenings = viewers
         .into_iter()
         .enumerate()
@@ -84,7 +84,7 @@ async fn settings_of_the_role_do_no_harm_through_a_transaction_pooler() {
     // The pooler itself sets what it tracks, and reports what it does not know to nobody.
     settings::set(&db, "role usher_gateway in database", &settings::HOSTILE).await;
     let pooler = Pooler::start(&db, "transaction").await;
-    settings::evening(&db, |config| {
+    settings::use_every_path(&db, |config| {
         config.database = Target::parse(&pooler.url.as_str().into(), None).unwrap();
     })
     .await;

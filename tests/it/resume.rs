@@ -247,7 +247,7 @@ async fn a_resume_of_a_live_session_with_its_token_asks_the_database_nothing() {
     speak(&db, session, &ann, 5).await;
     watcher.event(session, 15).await;
     let before = metric(gateway.at, "usher_admission_seconds_count").await;
-    // Whoever asks now is answered with an error, which would fail the test.
+    // Any access query now fails with an error, which would fail the test.
     db.run(
         "alter function usher.admit(uuid) rename to admit_gone;
          alter function usher.session_snapshot(uuid) rename to session_snapshot_gone;
@@ -289,7 +289,7 @@ async fn a_ban_voids_a_resume_token_immediately() {
     db.ban(session, &ben, "null").await;
     db.ban(session, &cleo, "now() + interval '1 hour'").await;
     watcher.event(session, 2).await;
-    // Each loop remembers the session afresh: only the ban itself stands against the old tokens.
+    // Each loop caches the session again: only the ban itself rejects the old tokens.
     let _others = warm(&gateway, session).await;
 
     let mut back = Client::connect(gateway.at, &ben).await;
@@ -409,7 +409,7 @@ async fn speak(db: &Database, session: Uuid, author: &User, count: usize) {
     }
 }
 
-/// Writes over a connection of its own.
+/// Writes over its own connection.
 async fn write(url: String, session: Uuid, author: User, count: usize) {
     let client = database::connect(&url).await;
     for n in 1..=count {

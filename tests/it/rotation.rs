@@ -191,7 +191,7 @@ async fn fail(
     client.send(session, "the socket is as it was").await;
     assert_eq!(get(gateway.at, "/readyz", &[]).await.status, 200, "{what}");
 
-    // It comes back by itself.
+    // It recovers without help.
     if let Some(server) = &mut server {
         server.rotate(&[&key, &new]);
         let mut late = Client::open(gateway.at, what, Some(new.sign(&claims(ann)))).await;
@@ -236,7 +236,7 @@ async fn a_gateway_without_keys_is_not_ready_and_says_so() {
         (503, &json!(false))
     );
 
-    // Whether a token is good cannot be told: the client shall come back, not give up.
+    // The gateway cannot verify the token: the client must retry, not give up.
     let answer = shake(gateway.at, "", &[("Authorization", &bearer(&key, &ann))]).await;
     answer.is_refusal(503, "unavailable");
     let mut client = Client::anonymous(gateway.at).await;
@@ -283,6 +283,7 @@ async fn a_flood_of_unknown_keys_costs_the_key_server_little_and_others_nothing(
 
     let mut client = Client::open(at, "ann", Some(key.sign(&claims(&ann)))).await;
     client.subscribe(session).await;
+    // Lets the flood run for a third of its time.
     tokio::time::sleep(FLOOD / 3).await;
     client.send(session, "undisturbed").await;
     // A key that is new finds its way through the flood.

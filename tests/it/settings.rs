@@ -37,13 +37,13 @@ async fn everything_works_whatever_the_role_or_the_database_have_set() {
     for whose in ["role usher_gateway in database", "database"] {
         let db = Database::create().await;
         set(&db, whose, &HOSTILE).await;
-        evening(&db, |_| {}).await;
+        use_every_path(&db, |_| {}).await;
     }
     // The other level under which no vote could be counted.
     let db = Database::create().await;
     let level = ("default_transaction_isolation", "repeatable read");
     set(&db, "role usher_gateway in database", &[level]).await;
-    evening(&db, |_| {}).await;
+    use_every_path(&db, |_| {}).await;
 }
 
 #[tokio::test]
@@ -131,8 +131,8 @@ pub(crate) async fn set(db: &Database, whose: &str, settings: &[(&str, &str)]) {
     }
 }
 
-/// A bit of everything that goes through the database.
-pub(crate) async fn evening(db: &Database, adapt: impl FnOnce(&mut usher::config::Config)) {
+/// Uses the gateway in every way that goes through the database.
+pub(crate) async fn use_every_path(db: &Database, adapt: impl FnOnce(&mut usher::config::Config)) {
     let (ann, ben) = (db.user("ann").await, db.user("ben").await);
     let session = db.session(&ann).await;
     let movies = db.movies(2).await;
@@ -148,7 +148,7 @@ pub(crate) async fn evening(db: &Database, adapt: impl FnOnce(&mut usher::config
         .expect_where("tally", |tally| votes(tally) == expected)
         .await;
 
-    // Longer than an idle connection would have been let live.
+    // Longer than the session settings would let an idle connection live.
     sleep(Duration::from_secs(1)).await;
     let (streamer, viewer) = (Caller::new(&gateway, &ann), Caller::new(&gateway, &ben));
     let path = format!("/v1/sessions/{session}/messages");

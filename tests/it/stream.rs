@@ -450,7 +450,7 @@ async fn a_reader_that_takes_nothing_is_bounded_and_then_left() {
         metric(gateway.at, "usher_connections").await == 1.0
     })
     .await;
-    // It has what was on its way, without a hole, and comes back for the rest.
+    // The client has the events that were under way, without a gap, and reconnects for the rest.
     let rest = stuck.rest().await;
     let seen: Vec<u64> = rest
         .iter()

@@ -190,7 +190,7 @@ struct Stage {
     writers: Vec<User>,
     leavers: Vec<User>,
     streamer: User,
-    /// Whoever has a fixed amount of work ends it; the others work until then.
+    /// Writers with a fixed amount of work finish it; the others work until then.
     over: AtomicBool,
 }
 
@@ -368,7 +368,7 @@ async fn turn(
             stage.streamer.id, movies[0], writer.id
         ),
     };
-    // Each statement a transaction of its own.
+    // Each statement is its own transaction.
     for statement in sql.split(";\n") {
         let Err(error) = client.batch_execute(statement).await else {
             continue;

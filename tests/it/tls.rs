@@ -182,6 +182,7 @@ async fn a_client_that_reads_slowly_gets_every_byte_once() {
             server.close();
             stalls
         });
+        // The client reads late, so that the server fills the socket first.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut received = Vec::new();
         // Only a proper end is one: a cut would be an error here.
@@ -262,7 +263,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
             .is_err()
     );
 
-    // Who is connected stays so.
+    // Open connections stay open.
     held.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .await
         .unwrap();

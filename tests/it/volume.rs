@@ -161,7 +161,7 @@ async fn stalled_clients_delay_no_other_client_and_take_no_memory() {
     let grown = gateway.resident_bytes().saturating_sub(before);
     assert!(grown < 8 << 20, "{} KiB more", grown >> 10);
 
-    // Each reads again and has everything, at once or after coming back.
+    // Each client reads again and receives everything, immediately or after it reconnects.
     let last = stalled.pop().unwrap();
     for client in [stalled.pop().unwrap(), last] {
         let mut client = client;

@@ -69,7 +69,7 @@ async fn tallies_equal_the_table_under_concurrent_voters() {
     viewer
         .expect_where("tally", |tally| votes(tally) == expected)
         .await;
-    // Nothing comes after it that says otherwise; a newcomer is told the same.
+    // No later tally contradicts it; a new subscriber receives the same counts.
     let told = viewer.subscribe(session).await["votings"][0].clone();
     assert_eq!(votes(&told), expected);
     db.set_voting(voting, "state = 'closed'").await;
@@ -94,7 +94,7 @@ async fn the_last_tally_comes_however_many_polls_changed_before_it() {
     viewer.subscribe(session).await;
     let channel = db.channel("votes").await;
 
-    // More polls than the gateway remembers, and after them the one that somebody watches.
+    // More polls than the gateway caches, and after them the one with a viewer.
     let polls = DIRTY_VOTINGS_MAX + 5_000;
     db.run(&format!(
         "begin;

@@ -57,7 +57,7 @@ async fn a_flooding_client_delays_only_its_own_writes() {
     })
     .await;
     quiet.say(&message(session, 1, "and I?")).await;
-    // A session that is slow holds up nobody elsewhere.
+    // A slow session delays no other session.
     let elsewhere = quiet.try_send(elsewhere, "here").await;
     assert_eq!(elsewhere["type"], "ack", "{elsewhere}");
     open_gate(&db).await;
