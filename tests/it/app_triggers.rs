@@ -131,7 +131,7 @@ async fn a_deferred_trigger_takes_text_back_in_time_as_well() {
     );
     db.run(&format!("begin; {insert} {insert} commit")).await;
     assert_eq!(events(db, session).await, created(&["***"; 4]));
-    // Made immediate by somebody, constraints settle nothing before the statement's triggers have ended.
+    // With `set constraints immediate`, nothing is settled before the statement's triggers have ended.
     let session = db.session(sam).await;
     let insert = insert.replace(
         &insert[insert.find("values").unwrap()..],

@@ -91,7 +91,7 @@ async fn writes_that_waited_for_a_lock_are_written_once_and_in_order() {
     let batcher = TestBatcher::open(&db, bounds);
     let lock = lock_logs(&db, &[blocked]).await;
     let first = batcher.write(&ann, "{}", blocked, "000");
-    until("it is held apart", async || {
+    until("the session is held apart", async || {
         batcher.number("usher_held_sessions") == 1.0
     })
     .await;
@@ -170,7 +170,7 @@ async fn a_gateway_that_stops_answers_what_waits_for_a_lock() {
     let lock = lock_logs(&db, &[blocked]).await;
     let mut client = Client::connect(gateway.at, &ann).await;
     client.say(&message(blocked, 7)).await;
-    until("it is held apart", async || {
+    until("the session is held apart", async || {
         metric(gateway.at, "usher_held_sessions").await == 1.0
     })
     .await;
@@ -258,7 +258,7 @@ async fn a_blocked_poll_delays_no_other_poll() {
     let mut other = Client::connect(gateway.at, &ben).await;
     voter.vote(own, Some(movies[0])).await;
 
-    // Somebody closes the one and does not commit; and a voter's own row of the other is locked.
+    // A transaction closes one poll and does not commit; another locks a voter's row of the other poll.
     let locks = [
         lock(
             &db,

@@ -87,7 +87,7 @@ async fn answers_come_before_every_close_of_the_gateways_own() {
         client
             .say(&json!({"type": "send", "id": "w", "session": session, "body": body}))
             .await;
-        until("it waits for the lock", async || db.one(WAITS).await).await;
+        until("the write waits for the lock", async || db.one(WAITS).await).await;
         match code {
             // A frame without a mask.
             1002 => client.say_bytes(&[0x81, 0x01, b'x']).await,
@@ -159,7 +159,7 @@ async fn a_client_that_is_closed_as_too_slow_has_the_answer_that_waited_for_its_
     client.subscribe(other).await;
     let lock = lock_log(&db, session).await;
     client.say(&say_in(session)).await;
-    until("it waits for the lock", async || db.one(WAITS).await).await;
+    until("the write waits for the lock", async || db.one(WAITS).await).await;
     let flood = |count: u32| {
         format!(
             "insert into public.chat_messages (session_id, user_id, body) \

@@ -258,7 +258,7 @@ impl Dev {
         let mut stdout = BufReader::new(self.child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        // Whatever else comes must not block, and is no part of the contract.
+        // Later output must not block. It is no part of the contract.
         thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         serde_json::from_str(&line)
             .unwrap_or_else(|error| panic!("{error}: {line:?}\n{}", self.stderr()))

@@ -114,7 +114,7 @@ async fn a_lost_listen_connection_loses_nothing_and_doubles_nothing() {
             ))
             .await;
         assert!(ended >= 1);
-        // Nobody hears of this vote, nor of what the writer writes meanwhile.
+        // The gateway gets no notification of this vote, nor of the writer's messages meanwhile.
         db.run(&format!(
             "insert into public.votes (voting_session_id, user_id, movie_id) values ('{voting}', '{}', '{}')
              on conflict (voting_session_id, user_id) do update set movie_id = excluded.movie_id",
@@ -378,7 +378,7 @@ async fn each_reason_for_not_listening_is_told_once() {
         drop(nobody.accept().await.unwrap());
     }
     let mut losses = Vec::new();
-    until("another reason is told", async || {
+    until("the log states another reason", async || {
         let is_loss = |line: &String| line.contains("not listening, trying again");
         losses.extend(gateway.lines().into_iter().filter(is_loss));
         losses.len() == 2

@@ -138,7 +138,7 @@ async fn an_answer_carries_the_id_as_it_was_given() {
     }
     client.say(&json!({"type": "ping"})).await;
     assert_eq!(client.expect("pong").await.get("id"), None);
-    // What would come back in another form, or is no name at all.
+    // Ids that would return in another form, and values that cannot be ids.
     let long = format!("\"{}\"", "x".repeat(65));
     for id in [
         "1.50",

@@ -205,7 +205,7 @@ async fn a_handshake_is_taken_or_refused_as_the_rfcs_say() {
     ] {
         let answers = exchange(gateway.at, bytes.as_bytes()).await;
         let came = status_of(&answers);
-        // Which of the two names what is too long depends on how much of it has come.
+        // Whether 414 or 431 is sent depends on how many bytes have arrived.
         let is_meant = came == status || (status == 431 && came == 414);
         if !is_meant {
             wrong.push(format!("{what}: {came} instead of {status}"));

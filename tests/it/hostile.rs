@@ -142,7 +142,7 @@ async fn is_well(victim: &Victim) {
     timeout(SOON, serving)
         .await
         .expect("an ordinary client is not served");
-    until("nothing of the attack is left", async || {
+    until("the attack holds no more resources", async || {
         let sockets = metric(victim.at, "usher_connections").await;
         let sessions = metric(victim.at, "usher_sessions").await;
         let windows = metric(victim.at, "usher_windows").await;

@@ -512,7 +512,7 @@ async fn a_full_node_says_when_to_try_again() {
         "{answer:?}"
     );
     drop(first);
-    crate::client::until("there is room again", async || {
+    crate::client::until("no connection is left", async || {
         http::metric(gateway.at, "usher_connections").await == 0.0
     })
     .await;

@@ -321,7 +321,7 @@ async fn a_session_counts_once_on_any_number_of_fan_out_loops() {
     })
     .await;
     drop(viewers);
-    until("none is counted any more", async || {
+    until("the count is back at zero", async || {
         metric(gateway.at, "usher_sessions").await == 0.0
     })
     .await;

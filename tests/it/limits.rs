@@ -304,7 +304,7 @@ async fn bytes_and_subscriptions_of_a_socket_have_rates_too() {
 }
 
 #[tokio::test]
-async fn an_address_knocks_so_often_and_holds_so_many_sockets() {
+async fn an_address_has_a_handshake_rate_and_a_socket_limit() {
     let db = Database::create().await;
     let gateway = Gateway::start(&db, |config| {
         config.rates.requests = rate(4, 60);
@@ -435,7 +435,7 @@ async fn forwarded_addresses_count_only_from_a_trusted_proxy() {
         .await
         .is_refusal(429, "rate_limited");
     drop(first);
-    until("a socket that ends makes room", async || {
+    until("a closed socket frees its place", async || {
         shake(gateway.at, "", &forged).await.status == 101
     })
     .await;

@@ -129,7 +129,7 @@ async fn a_later_vote_is_never_overwritten_by_an_earlier_one() {
     };
     // What a tab shows is what it was told last.
     for (tab, shown) in tabs.iter_mut().zip(&mut shown) {
-        until("it shows the last vote", async || {
+        until("the tab shows the last vote", async || {
             tab.has_nothing(&["error"]).await;
             if let Some(mine) = tab.take("mine").pop() {
                 *shown = mine["movie"].clone();

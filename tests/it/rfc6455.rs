@@ -62,7 +62,7 @@ async fn frames_are_taken_and_refused_as_the_rfc_says() {
                 );
             }
         }
-        // Whatever it was, the socket is as good as before.
+        // After any of these frames the socket still works.
         socket
             .write(&masked(TEXT, br#"{"type":"ping","id":2}"#))
             .await;

@@ -334,7 +334,7 @@ async fn a_stream_that_cannot_begin_is_refused_and_not_opened() {
     answer.is_refusal(503, "unavailable");
     assert!(answer.headers.contains_key("retry-after"));
     drop(first);
-    until("a stream that ends makes room", async || {
+    until("a closed stream frees its place", async || {
         metric(at, "usher_connections").await == 1.0
     })
     .await;
@@ -446,7 +446,7 @@ async fn a_reader_that_takes_nothing_is_bounded_and_then_left() {
         metric(gateway.at, "usher_closes_total{kind=\"4008\"}").await >= 1.0
     })
     .await;
-    until("its connection is gone", async || {
+    until("the connection is closed", async || {
         metric(gateway.at, "usher_connections").await == 1.0
     })
     .await;

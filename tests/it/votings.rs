@@ -119,7 +119,7 @@ async fn the_last_tally_comes_however_many_polls_changed_before_it() {
         db.run("commit").await;
     };
     tokio::join!(lock, commit);
-    until("there is no room for more", async || {
+    until("a tally is postponed", async || {
         metric(gateway.at, "usher_tallies_postponed_total").await > 0.0
     })
     .await;
