@@ -319,6 +319,11 @@ async fn an_address_has_a_handshake_rate_and_a_socket_limit() {
     }
     for _ in 0..4 {
         assert_eq!(authenticate(&from("192.0.2.1")).await.status, 101);
+        // A socket counts until the gateway has seen its end.
+        until("the socket is closed", async || {
+            metric(gateway.at, "usher_connections").await == 0.0
+        })
+        .await;
     }
     let answer = authenticate(&from("192.0.2.1")).await;
     answer.is_refusal(429, "rate_limited");
