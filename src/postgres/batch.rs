@@ -29,7 +29,7 @@ pub(crate) enum BatchKind {
 pub(crate) struct BatchItem<'a> {
     /// The message or vote.
     pub(crate) write: &'a Write,
-    /// The author.
+    /// The author of the message or vote.
     pub(crate) identity: &'a Identity,
     /// The nonce of a message. Votes do not use it.
     pub(crate) nonce: Uuid,
@@ -169,7 +169,7 @@ pub(crate) fn refusal(row: &Row, log: &LogLimiter) -> Option<Refusal> {
     };
     let message = match (code, detail, wait) {
         (RefusalCode::BadRequest, Some("movie"), _) => {
-            "movie must be on the ballot of the voting".to_owned()
+            "movie must be on the ballot of the poll".to_owned()
         }
         (RefusalCode::BadRequest, Some(field), _) => format!("{field} is not valid here"),
         (RefusalCode::SlowMode, None, Some(wait)) => {
@@ -190,7 +190,7 @@ fn default_message(code: RefusalCode) -> &'static str {
         RefusalCode::BadRequest => "a field is not as it should be",
         RefusalCode::Banned => "the author may not take part in this session",
         RefusalCode::Busy => "an open transaction locks what this needs",
-        RefusalCode::Conflict => "this voting does not allow a vote to be changed",
+        RefusalCode::Conflict => "this poll does not allow a vote to be changed",
         RefusalCode::Forbidden => "not allowed here",
         RefusalCode::Internal => "the write failed",
         RefusalCode::NotFound => "no such session or voting, or not for this caller",
@@ -200,7 +200,7 @@ fn default_message(code: RefusalCode) -> &'static str {
         RefusalCode::TooLarge => "larger than the limit",
         RefusalCode::Unauthorized => "a token is needed",
         RefusalCode::Unavailable => "try again",
-        RefusalCode::VotingClosed => "the voting is not open",
+        RefusalCode::VotingClosed => "the poll is not open",
     }
 }
 

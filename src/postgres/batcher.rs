@@ -484,7 +484,7 @@ fn not_posted(cause: WriteRefusal) -> Refusal {
         ),
         WriteRefusal::Place => (
             RefusalCode::RateLimited,
-            "too many writes by everybody together, try again",
+            "too many writes by all users together, try again",
         ),
         WriteRefusal::Queue | WriteRefusal::Waited => (
             RefusalCode::Unavailable,

@@ -1,10 +1,10 @@
-//! From a database URL to a connection.
+//! Parses a database URL and connects to it.
 //!
-//! A [`Target`] is parsed once, with TLS settled, and connects as often as asked. Its password is in no error and no
-//! `Debug` output; it prints as `user@host:port/database`.
+//! A [`Target`] is parsed once, including its TLS settings, and connects any number of times. Its password is in no
+//! error and no `Debug` output. It prints as `user@host:port/database`.
 //!
-//! Half-open connections give no error by themselves, so each connection has TCP keepalives and a limit on how long
-//! sent data may stay unacknowledged: a dead server is noticed within [`DEAD_PEER`].
+//! A half-open connection gives no error by itself. Each connection therefore has TCP keepalives and a limit on how
+//! long sent data may stay unacknowledged, so the gateway notices a dead server within [`DEAD_PEER`].
 
 use std::{
     fmt, fs, io,
@@ -28,9 +28,9 @@ use crate::limits::{
 use crate::postgres::connect_error::ConnectError;
 use crate::postgres::tls::{self, SslMode, TlsError};
 
-/// Set once a connection, where it is the gateway's alone: an idle connection stays, above all that of LISTEN, and what is
-/// outside of a transaction of ours runs as within. Behind a transaction pooler it is set for whoever comes, which is the
-/// gateway's role again.
+/// The settings of a whole connection. They keep an idle connection open, above all that of LISTEN, and make a
+/// statement outside of our transactions run as one inside. Behind a transaction pooler they reach other clients of the
+/// same server connection, which all have the gateway's role.
 pub(crate) const SESSION_SETTINGS: &str = "set session characteristics as transaction isolation level read committed, \
      read write, not deferrable; set idle_session_timeout = 0; \
      set idle_in_transaction_session_timeout = 10000; set statement_timeout = 10000; set lock_timeout = 0; \
@@ -38,18 +38,19 @@ pub(crate) const SESSION_SETTINGS: &str = "set session characteristics as transa
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// What this process is called in `pg_stat_activity`, where the URL does not say.
+/// The name of this process in `pg_stat_activity`, unless the URL has one.
 const APPLICATION_NAME: &str = "usher";
 
-/// Port on which Supabase's poolers serve transaction mode, where a LISTEN is lost with its transaction.
+/// The port of Supabase's poolers for transaction mode, in which a LISTEN is lost with its transaction.
 const TRANSACTION_POOLER_PORT: u16 = 6543;
 
 type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// Why a database URL is not one. Never holds a part of the URL: a password with a stray `@` or `?` can be anywhere.
+/// What is wrong with a database URL. Never contains a part of the URL: a password with a stray `@` or `?` can be
+/// anywhere in it.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// Another scheme, or none.
+    /// The scheme is missing or another one.
     #[error("it must begin with postgres:// or postgresql://")]
     Scheme,
     /// Not a URL, or with parameters that Postgres does not know.
@@ -58,20 +59,20 @@ pub enum TargetError {
          with characters such as @ : / # % in the password percent-encoded"
     )]
     Syntax,
-    /// A parameter that is known has a value that is not.
+    /// A known parameter has an unknown value.
     #[error("its {parameter} must be {expected}")]
     Parameter {
         /// The parameter's name.
         parameter: &'static str,
-        /// What would be right.
+        /// The allowed values.
         expected: &'static str,
     },
     /// The file of `sslrootcert` or `USHER_PG_ROOT_CERT` cannot be read.
     #[error("read root certificates from {path}")]
     RootCert {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Why not.
+        /// The error of the file system.
         #[source]
         source: io::Error,
     },
@@ -85,7 +86,7 @@ const WEAK_MODE: TargetError = TargetError::Parameter {
     expected: "verify-full where sslrootcert is system",
 };
 
-/// A database to connect to, with everything settled but the connection itself.
+/// A database to connect to: a parsed URL with its TLS client.
 #[derive(Clone)]
 pub struct Target {
     config: Config,
@@ -95,22 +96,22 @@ pub struct Target {
 }
 
 impl Target {
-    /// Parses a `postgres://` URL. `root_cert` is a PEM text or the path of a PEM file (empty counts as none), and
-    /// yields to an `sslrootcert` in the URL. Without an `sslmode` it is `verify-full`, or `disable` for loopback and
-    /// Unix sockets.
+    /// Parses a `postgres://` URL. `root_cert` is a PEM text or the path of a PEM file (empty counts as none). An
+    /// `sslrootcert` in the URL wins over it. The default `sslmode` is `verify-full`, for loopback and Unix sockets
+    /// `disable`.
     ///
     /// # Errors
     ///
-    /// Where the URL is not one, or TLS cannot be prepared.
+    /// If the URL is not valid, or TLS cannot be prepared.
     pub fn parse(url: &SecretString, root_cert: Option<&str>) -> Result<Self, TargetError> {
         Self::parse_with(url, None, root_cert)
     }
 
-    /// As [`Self::parse`], with an `sslmode` for a URL that has none.
+    /// Like [`Self::parse`], with an `sslmode` for a URL that has none.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`Self::parse`].
     pub(crate) fn parse_with(
         url: &SecretString,
         ssl_mode: Option<SslMode>,
@@ -129,9 +130,9 @@ impl Target {
         let root_cert = parameters.root_cert.as_deref().or(root_cert);
         let is_system = root_cert == Some("system");
         let mode = match parameters.mode.or(ssl_mode) {
-            // As libpq: anybody can get a certificate from an authority of the system, so its name must be looked at.
+            // As libpq: the system's authorities certify any host, so the name must be checked.
             Some(mode) if is_system && mode != SslMode::VerifyFull => return Err(WEAK_MODE),
-            // As libpq: who names an authority wants it asked.
+            // As libpq: an authority that is named is also checked.
             Some(SslMode::Require) if root_cert.is_some() => SslMode::VerifyCa,
             Some(mode) => mode,
             None if is_system => SslMode::VerifyFull,
@@ -166,16 +167,16 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// Where the server does not answer in time, is not who it should be, or does not let us in.
+    /// If the server does not answer in time, its certificate is not trusted, or it refuses the login.
     pub async fn connect(&self) -> Result<(Client, Link), ConnectError> {
         self.connect_by(self.tls.clone()).await
     }
 
-    /// Connects, and tells which certificate the server showed, also where it was not taken.
+    /// Connects, and returns the certificate that the server showed, even if it is not trusted.
     ///
     /// # Panics
     ///
-    /// Never: what was prepared once is prepared again.
+    /// Never: the same TLS settings were prepared before.
     pub async fn connect_watched(&self) -> (Result<(Client, Link), ConnectError>, Option<Vec<u8>>) {
         let (watched, seen) = tls::watched(Arc::clone(&self.verifier));
         let config = tls::client_config(watched).expect("the provider was good before");
@@ -206,7 +207,7 @@ impl Target {
             self.config.clone(),
             self.tls.clone(),
             deadpool_postgres::ManagerConfig {
-                // A connection that died is noticed by keepalives; asking each time would cost a round trip a query.
+                // Keepalives notice a dead connection. A check before each query would cost a round trip.
                 recycling_method: deadpool_postgres::RecyclingMethod::Fast,
             },
         );
@@ -228,19 +229,19 @@ impl Target {
             .expect("a runtime is given for the timeouts")
     }
 
-    /// Whether a host is reached on the port of Supabase's transaction pooler, where LISTEN cannot work.
+    /// Returns whether a host has the port of Supabase's transaction pooler, where LISTEN cannot work.
     #[must_use]
     pub(crate) fn is_transaction_pooler(&self) -> bool {
         self.config.get_ports().contains(&TRANSACTION_POOLER_PORT)
     }
 
-    /// How the connection is protected.
+    /// Returns the `sslmode` of its connections.
     #[must_use]
     pub(crate) fn ssl_mode(&self) -> SslMode {
         self.mode
     }
 
-    /// The hosts that have to be looked up, with their ports.
+    /// Returns the hosts that need a DNS lookup, with their ports.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&str, u16)> {
         let ports = self.config.get_ports();
         let hosts = self.config.get_hosts().iter().enumerate();
@@ -275,11 +276,11 @@ impl fmt::Debug for Target {
     }
 }
 
-/// The other half of a [`Client`]: whoever holds it must drive it, or nothing moves.
+/// The other half of a [`Client`]. Its owner must drive it, or no statement makes progress.
 pub struct Link(Connection<Socket, Tls>);
 
 impl Link {
-    /// Moves the connection on. `Some` is a notice, a notification, or the error that ended it; `None` is its end.
+    /// Drives the connection. `Some` is a notice, a notification, or the error that ended it; `None` is its end.
     pub(crate) fn poll_message(
         &mut self,
         cx: &mut Context<'_>,
@@ -291,7 +292,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// What ended the connection, where that was not its client.
+    /// The error that ended the connection, unless its client ended it.
     pub async fn drive(self) -> Result<(), tokio_postgres::Error> {
         self.0.await
     }
@@ -303,14 +304,14 @@ impl fmt::Debug for Link {
     }
 }
 
-/// The two parameters of a URL that tokio-postgres would not understand.
+/// The two parameters of a URL that tokio-postgres does not understand.
 struct TlsParameters {
     mode: Option<SslMode>,
     root_cert: Option<String>,
 }
 
 impl TlsParameters {
-    /// Takes them out of `url`, and gives back the rest.
+    /// Removes them from `url`, and returns the rest.
     fn strip(url: &str) -> Result<(String, Self), TargetError> {
         let mut parameters = Self {
             mode: None,
@@ -330,7 +331,7 @@ impl TlsParameters {
                     })?);
                 }
                 Some(("sslrootcert", path)) => parameters.root_cert = Some(percent_decode(path)?),
-                // What other tools put on a URL and what concerns them alone.
+                // Parameters of other tools, which do not concern the gateway.
                 Some(("pgbouncer" | "connection_limit" | "pool_timeout" | "schema", _)) => {}
                 _ => others.push(pair),
             }
@@ -348,7 +349,7 @@ impl TlsParameters {
 }
 
 fn percent_decode(text: &str) -> Result<String, TargetError> {
-    // The library passes on what is no escape; in a URL it is a mistake.
+    // The library keeps a `%` that starts no escape. In a URL that is a mistake.
     let is_escape = |after: &[u8]| matches!(after, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     if !text
         .split('%')
@@ -363,7 +364,7 @@ fn percent_decode(text: &str) -> Result<String, TargetError> {
         .map_err(|_| TargetError::Syntax)
 }
 
-/// Nothing that stays on this machine needs TLS; everything else gets all of it.
+/// Returns no TLS for connections that stay on this machine, and the strictest mode for all others.
 fn default_mode(config: &Config) -> SslMode {
     let is_local = if config.get_hostaddrs().is_empty() {
         config.get_hosts().iter().all(|host| match host {

@@ -8,12 +8,12 @@ use tokio_postgres::error::SqlState;
 /// Why a connection could not be made. Names the target, never the password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// No answer in time.
+    /// The server did not answer in time.
     #[error("connect to {target}: no answer within {seconds} s")]
     Timeout {
         /// `user@host:port/database`.
         target: String,
-        /// The time.
+        /// The time limit.
         seconds: u64,
     },
     /// The server's certificate is not trusted.
@@ -21,9 +21,9 @@ pub enum ConnectError {
     Untrusted {
         /// `user@host:port/database`.
         target: String,
-        /// What would help.
+        /// How the operator can fix it.
         advice: &'static str,
-        /// What is wrong with it.
+        /// The reason that rustls gives.
         #[source]
         source: tokio_postgres::Error,
     },
@@ -35,7 +35,7 @@ pub enum ConnectError {
     NoTls {
         /// `user@host:port/database`.
         target: String,
-        /// What tokio-postgres says.
+        /// The error of tokio-postgres.
         #[source]
         source: tokio_postgres::Error,
     },
@@ -44,14 +44,14 @@ pub enum ConnectError {
     Postgres {
         /// `user@host:port/database`.
         target: String,
-        /// What Postgres or the network said.
+        /// The error of Postgres or the network.
         #[source]
         source: tokio_postgres::Error,
     },
 }
 
 impl ConnectError {
-    /// Tells the kinds apart.
+    /// Classifies an error of tokio-postgres.
     #[must_use]
     pub(crate) fn new(target: String, source: tokio_postgres::Error) -> Self {
         if let Some(advice) = distrust(&source) {
@@ -61,7 +61,7 @@ impl ConnectError {
                 source,
             };
         }
-        // tokio-postgres has no kind for it, but these words.
+        // tokio-postgres has no error kind for this case, so the text decides.
         let is_without_tls = source
             .source()
             .is_some_and(|cause| cause.to_string() == "server does not support TLS");
@@ -71,7 +71,7 @@ impl ConnectError {
         Self::Postgres { target, source }
     }
 
-    /// What to do, where that is known; the text itself says the rest.
+    /// Returns what to do about it, if that is known.
     #[must_use]
     pub(crate) fn advice(&self) -> &'static str {
         let source = match self {
@@ -107,7 +107,7 @@ impl ConnectError {
     }
 }
 
-/// What would help against a certificate that is not trusted; rustls puts its reason inside an `io::Error`.
+/// Returns advice for a certificate that is not trusted. rustls puts its reason inside an `io::Error`.
 fn distrust(error: &tokio_postgres::Error) -> Option<&'static str> {
     let io = error.source()?.downcast_ref::<io::Error>()?;
     let rustls::Error::InvalidCertificate(reason) =

@@ -1,4 +1,5 @@
-//! Looks a database over for `usher doctor`: facts, no judgement. Asks the catalog alone, which every role may read.
+//! Reads facts about a database for `usher doctor`, which judges them. Queries only the catalog, which every role may
+//! read.
 
 use std::{collections::BTreeMap, future::poll_fn};
 
@@ -9,73 +10,71 @@ use uuid::Uuid;
 use crate::limits::{ECHO_MAX, ECHO_QUEUE_LEN, POOLER_TRIES};
 use crate::postgres::connect::Link;
 
-/// The server itself.
+/// Facts about the Postgres server.
 #[derive(Debug)]
 pub(crate) struct ServerSettings {
-    /// Such as 150019.
+    /// `server_version_num`, such as 150019.
     pub(crate) version_number: i32,
-    /// As it calls itself.
+    /// `server_version`, for people.
     pub(crate) version: String,
-    /// Connections that it takes: of anybody, of this role, to this database. What has no bound is not there.
+    /// Connection limits of the server, this role and this database. A part without a limit is left out.
     pub(crate) rooms: Vec<Room>,
-    /// What time it has.
+    /// The server's clock, in milliseconds since 1970.
     pub(crate) unix_ms: i64,
 }
 
-/// A bound of connections.
+/// A connection limit.
 #[derive(Debug)]
 pub(crate) struct Room {
-    /// Whose they are.
+    /// The limited part: the server, the role or the database.
     pub(crate) of: String,
-    /// How many there may be.
+    /// The most connections.
     pub(crate) max: i64,
-    /// How many there are.
+    /// The connections now.
     pub(crate) taken: i64,
 }
 
-/// The role that the gateway is.
+/// The role of the gateway's connections.
 #[derive(Debug)]
 pub(crate) struct DatabaseRole {
-    /// Its name.
     pub(crate) name: String,
-    /// Whether no rule holds for it.
+    /// Whether the role is a superuser, for whom Postgres checks no rights.
     pub(crate) is_superuser: bool,
-    /// Whether no policy holds for it.
+    /// Whether row level security does not apply to the role.
     pub(crate) bypasses_rls: bool,
-    /// Whether it has the rights of its groups without asking.
+    /// Whether the role has the rights of its groups without `set role`.
     pub(crate) inherits: bool,
-    /// The roles that it may become.
+    /// The roles that it may take with `set role`.
     pub(crate) member_of: Vec<String>,
-    /// Whether it may name what is in the schema of the gateway.
+    /// Whether it has `usage` on the schema `usher`.
     pub(crate) may_use_schema: bool,
 }
 
-/// A function, as it is.
+/// A function of the schema `usher`.
 #[derive(Debug)]
 pub(crate) struct Function {
-    /// Its text.
+    /// The source text.
     pub(crate) body: String,
     /// Whether the gateway may call it.
     pub(crate) is_executable: bool,
-    /// Whether callers may, with a token and without.
+    /// Whether `anon` and `authenticated` may call it.
     pub(crate) is_executable_by_callers: bool,
 }
 
-/// What is there, by name.
+/// The objects of our migrations that the database has, by name.
 #[derive(Debug)]
 pub(crate) struct Objects {
-    /// Functions.
     pub(crate) functions: BTreeMap<String, Function>,
-    /// Tables, and whether row level security is on.
+    /// Whether each table has row level security on.
     pub(crate) tables: BTreeMap<String, bool>,
-    /// Triggers by table and name, and whether they fire.
+    /// Whether each trigger, by table and name, is enabled.
     pub(crate) triggers: BTreeMap<(String, String), bool>,
 }
 
-/// Asks for the server.
+/// Reads the facts about the server.
 ///
 /// # Errors
-/// Where it does not answer.
+/// If the server does not answer.
 pub(crate) async fn server(client: &Client) -> Result<ServerSettings, Error> {
     let sql = "select current_setting('server_version_num')::int, current_setting('server_version'), \
                (extract(epoch from clock_timestamp()) * 1000)::bigint";
@@ -90,7 +89,7 @@ pub(crate) async fn server(client: &Client) -> Result<ServerSettings, Error> {
 }
 
 async fn rooms(client: &Client) -> Result<Vec<Room>, Error> {
-    // Counted from what every role sees: of the sessions of others the rest of pg_stat_activity is hidden.
+    // Uses only the columns of pg_stat_activity that every role sees of other roles' sessions.
     let sql = "select 'the server', current_setting('max_connections')::bigint \
                       - current_setting('superuser_reserved_connections')::bigint \
                       - coalesce(current_setting('reserved_connections', true)::bigint, 0), \
@@ -114,10 +113,10 @@ async fn rooms(client: &Client) -> Result<Vec<Room>, Error> {
         .collect())
 }
 
-/// Asks for the role.
+/// Reads the facts about the role.
 ///
 /// # Errors
-/// Where the server does not answer.
+/// If the server does not answer.
 pub(crate) async fn role(client: &Client) -> Result<DatabaseRole, Error> {
     let sql = "select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolinherit, \
                array(select g.rolname::text from pg_catalog.pg_auth_members m \
@@ -137,25 +136,25 @@ pub(crate) async fn role(client: &Client) -> Result<DatabaseRole, Error> {
     })
 }
 
-/// A bucket for pictures, as it is.
+/// A storage bucket for pictures.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    /// Its id.
+    /// The bucket's id.
     pub(crate) name: String,
-    /// Whether everybody who has a path sees the file.
+    /// Whether a file's path is enough to read the file.
     pub(crate) is_public: bool,
-    /// Bytes of a file at most, where there is a limit.
+    /// The most bytes of a file; `None` without a limit.
     pub(crate) bytes_max: Option<i64>,
-    /// The kinds of files that it takes, where they are limited.
+    /// The allowed MIME types; `None` if all are allowed.
     pub(crate) mime_types: Option<Vec<String>>,
-    /// Whether it has the policies of our migration.
+    /// Whether the policies of our migration exist for it.
     pub(crate) has_policies: bool,
 }
 
-/// Asks for the buckets of our migration.
+/// Reads the buckets of our migration.
 ///
 /// # Errors
-/// Where the server does not answer, or the function is missing.
+/// If the server does not answer, or the function is missing.
 pub(crate) async fn buckets(client: &Client) -> Result<Vec<Bucket>, Error> {
     let sql = "select b.name, b.is_public, b.bytes_max, b.mime_types, \
                exists (select from pg_catalog.pg_policies p \
@@ -175,11 +174,11 @@ pub(crate) async fn buckets(client: &Client) -> Result<Vec<Bucket>, Error> {
         .collect())
 }
 
-/// Asks which isolation level is set for the role, the database or the server, where one is; the gateway's connections
-/// may set another for themselves.
+/// Returns the isolation level that is set for the role, the database or the server, if any. The gateway's own
+/// connections set theirs.
 ///
 /// # Errors
-/// Where the server does not answer.
+/// If the server does not answer.
 pub(crate) async fn isolation(client: &Client) -> Result<Option<String>, Error> {
     let sql = "select value from ( \
                  select 1 + (s.setdatabase = 0)::integer + 2 * (s.setrole = 0)::integer as place, \
@@ -196,10 +195,10 @@ pub(crate) async fn isolation(client: &Client) -> Result<Option<String>, Error> 
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// Asks for functions, tables and triggers.
+/// Reads functions, tables and triggers.
 ///
 /// # Errors
-/// Where the server does not answer.
+/// If the server does not answer.
 pub(crate) async fn objects(client: &Client) -> Result<Objects, Error> {
     let functions = "select n.nspname || '.' || p.proname, p.prosrc, \
                      pg_catalog.has_function_privilege(p.oid, 'execute'), \
@@ -236,10 +235,10 @@ pub(crate) async fn objects(client: &Client) -> Result<Objects, Error> {
     })
 }
 
-/// Whether a server connection changes hands between transactions: what a transaction pooler does, on whatever port.
+/// Returns whether two clients share a server connection between transactions, as behind a transaction pooler.
 ///
 /// # Errors
-/// Where the server does not answer.
+/// If the server does not answer.
 pub(crate) async fn is_pooled_by_transaction(one: &Client, other: &Client) -> Result<bool, Error> {
     for _ in 0..POOLER_TRIES {
         let before = backend(one).await?;
@@ -254,10 +253,10 @@ pub(crate) async fn is_pooled_by_transaction(one: &Client, other: &Client) -> Re
     Ok(false)
 }
 
-/// Listens on one connection and notifies on another; whether that was heard.
+/// Listens on one connection, notifies on another, and returns whether the notification arrived.
 ///
 /// # Errors
-/// Where the server does not answer.
+/// If the server does not answer.
 pub(crate) async fn echo(
     listener: &Client,
     heard: &mut mpsc::Receiver<String>,
@@ -277,9 +276,9 @@ pub(crate) async fn echo(
     Ok(tokio::time::timeout(ECHO_MAX, waiting).await == Ok(true))
 }
 
-/// Drives a connection in a task of its own, which ends with its client, and gives the channels of what it hears.
+/// Drives a connection in a new task, which ends with the connection's client. Returns each notification's channel.
 pub(crate) fn drive(mut link: Link) -> mpsc::Receiver<String> {
-    // Full only where somebody floods a channel with a random name.
+    // Full only if another role floods a channel whose name is random.
     let (sender, receiver) = mpsc::channel(ECHO_QUEUE_LEN);
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|cx| link.poll_message(cx)).await {

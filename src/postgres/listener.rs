@@ -1,8 +1,8 @@
-//! What changed, as the database tells it by LISTEN.
+//! Receives the database's notifications by LISTEN, and passes them on.
 //!
-//! Holds one session-mode connection, makes another when that one is lost, and hears from itself every few seconds: a
-//! connection that is half open, or that leads through a transaction pooler, looks alive and hears nothing. Everything
-//! heard is handed on in the order in which it came. Never decides what it means.
+//! The listener holds one session-mode connection, and opens another when it loses that one. Every few seconds it sends
+//! itself a probe over another connection, because a half-open connection, or one through a transaction pooler, looks
+//! alive and receives nothing. It passes notifications on in the order of their arrival, and decides nothing.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -32,43 +32,42 @@ use usher_core::protocol::ms;
 use usher_core::protocol::notify::{self, AccessChange, Channels, Notice};
 use usher_core::relay::personal::OwnVote;
 
-/// What the listener hands on.
+/// A message from the listener to its subscribers.
 #[derive(Debug)]
 pub enum ListenEvent {
-    /// Listening, from now on; anything may have been missed before.
+    /// The listener listens from now on. It may have missed anything before.
     Reconnected {
-        /// Which life of the database this is.
+        /// The epoch of the database.
         epoch: String,
     },
-    /// Votes that this gateway made, in the order of their commits; from the batcher.
+    /// Votes that this gateway wrote, in the order of their commits, from the batcher.
     OwnVotes(Vec<OwnVote>),
-    /// Notifications that came together.
+    /// Notifications that arrived together.
     Notices {
-        /// New events.
         events: Vec<Notice>,
-        /// Changes in who may do what.
+        /// Changes of permissions.
         access: Vec<AccessChange>,
     },
 }
 
-/// Listens, and hands on what it hears.
+/// The listener task.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Where to listen.
+    /// The database to listen to.
     pub(crate) target: Target,
-    /// Sends the probes: over other connections, so that a pooler cannot pretend.
+    /// Sends the probes over other connections, so that a pooler cannot answer them itself.
     pub(crate) store: Store,
-    /// Who wants to hear. A full queue makes the listener wait, and Postgres keeps the rest.
+    /// The receivers. A full queue makes the listener wait, and Postgres keeps the rest.
     pub(crate) subscribers: Vec<mpsc::Sender<Arc<ListenEvent>>>,
-    /// Who wants to know which votings' counts changed.
+    /// Receives the polls whose counts changed.
     pub(crate) changed_votings: mpsc::Sender<Vec<VotingId>>,
-    /// Whether it listens.
+    /// Whether the listener listens now.
     pub(crate) is_listening: watch::Sender<bool>,
-    /// Echo delay, reconnects, notifications.
+    /// Counts the echo delay, reconnects and notifications.
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Why a LISTEN connection was given up.
+/// Why the listener gave up a connection.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error(transparent)]
@@ -96,7 +95,7 @@ enum Lost {
 }
 
 impl Listener {
-    /// Listens until it is told to stop.
+    /// Listens until `stop` is cancelled.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut pause = RECONNECT_PAUSE_MIN;
         let mut away_since = None;
@@ -111,9 +110,8 @@ impl Listener {
             if self.is_listening.send_replace(false) {
                 said.clear();
             }
-            // Once a reason, not once a try: one that comes later may be what somebody can mend. Without their causes
-            // there are few.
-            // The gateway has one line about a missing schema, whichever part finds it first.
+            // Logs each reason once, not each try: a later reason may be one that the operator can fix. Without their
+            // causes there are only a few. Another line of the gateway covers a missing schema.
             if let Lost::Statement(error) = &lost
                 && is_about_schema(error)
             {
@@ -123,7 +121,7 @@ impl Listener {
             }
             away_since.get_or_insert_with(Instant::now);
             self.metrics.listen_losses.inc();
-            // A connection that held for a while was lost by accident: try again at once.
+            // A connection that lasted for a while is replaced without a pause.
             pause = if heard_at.elapsed() > RECONNECT_PAUSE_MAX {
                 RECONNECT_PAUSE_MIN
             } else {
@@ -156,7 +154,7 @@ impl Listener {
                         Ok(Err(lost)) => return lost,
                         Err(_) => return Lost::Silent,
                     },
-                    // Nothing is lost by not looking: what was said before `Back` is found by the resync.
+                    // Dropping these messages loses nothing: the resync after `Reconnected` finds their events.
                     messages = poll_fn(|cx| poll_messages(&mut link, cx)) => if let Err(lost) = messages {
                         return lost;
                     },
@@ -167,7 +165,7 @@ impl Listener {
         loop {
             let notifications = tokio::select! {
                 biased;
-                // Cancel-safe: a poll that is not ready has taken nothing.
+                // Cancel-safe: a poll that is not ready has consumed nothing.
                 messages = poll_fn(|cx| poll_messages(&mut link, cx)) => match messages {
                     Ok(notifications) => notifications,
                     Err(lost) => return lost,
@@ -179,7 +177,7 @@ impl Listener {
             };
             if let Some(delay) = probe.echo(&notifications) {
                 self.metrics.echo_delay.observe(delay.as_secs_f64());
-                // Only an echo proves that this connection hears.
+                // Only an echo proves that this connection receives notifications.
                 if !std::mem::replace(&mut is_known, true) {
                     let away_ms = away_since.take().map(|since| ms(since.elapsed()));
                     info!(away_ms, "listening");
@@ -214,7 +212,7 @@ impl Listener {
             self.hand_on(ListenEvent::Notices { events, access }).await;
         }
         if !votings.is_empty() {
-            // A reader that is gone has stopped, and so will we.
+            // A closed queue means that the gateway stops.
             let _ = self.changed_votings.send(votings).await;
         }
     }
@@ -222,13 +220,13 @@ impl Listener {
     async fn hand_on(&self, heard: ListenEvent) {
         let heard = Arc::new(heard);
         for subscriber in &self.subscribers {
-            // A hearer that is gone has stopped, and so will we.
+            // A closed queue means that the gateway stops.
             let _ = subscriber.send(Arc::clone(&heard)).await;
         }
     }
 }
 
-/// Listens on all channels, and then reads the database's standing, so that no change between the two is missed.
+/// Listens on all channels, and then reads the epoch and the channel names, so that it misses no change in between.
 async fn set_up(client: &Client, probe_channel: &str) -> Result<Standing, Lost> {
     client.batch_execute(SESSION_SETTINGS).await?;
     let Standing { channels, .. } = read_standing(client).await?;
@@ -251,13 +249,13 @@ async fn set_up(client: &Client, probe_channel: &str) -> Result<Standing, Lost> 
 }
 
 async fn read_standing(client: &Client) -> Result<Standing, tokio_postgres::Error> {
-    // Unnamed: through a transaction pooler, a prepared statement may be looked for where it is not.
+    // Unnamed: behind a transaction pooler, another server connection does not know a prepared statement.
     let sql = format!("select {STANDING_COLUMNS}");
     let row = client.query_typed(&sql, &[]).await?;
     Ok(row.first().map(Standing::of).unwrap_or_default())
 }
 
-/// Takes everything that waits, at least one message.
+/// Takes all pending messages, at least one.
 fn poll_messages(
     link: &mut Link,
     cx: &mut std::task::Context<'_>,
@@ -278,7 +276,7 @@ fn poll_messages(
     Poll::Ready(Ok(notifications))
 }
 
-/// The gateway's word to itself.
+/// The notification that the listener sends to itself.
 struct Probe {
     channel: String,
     state: ProbeState,
@@ -287,7 +285,7 @@ struct Probe {
 
 enum ProbeState {
     Due(Instant),
-    /// The echo may be heard before the answer, which tells the database's standing: the probe waits for both.
+    /// The echo may arrive before the answer, which contains the epoch and the channel names. The probe waits for both.
     Sending {
         began: Instant,
         answer: Pin<Box<dyn Future<Output = Result<Standing, StoreError>> + Send>>,
@@ -309,8 +307,8 @@ impl Probe {
         }
     }
 
-    /// Sends the next probe when it is due. Ends in an error when the echo of the last one does not arrive, or when the
-    /// database has another epoch or other channels. Cancel-safe: what is under way is kept.
+    /// Sends the next probe when it is due. Returns an error when the echo of the last one does not arrive, or when the
+    /// database has another epoch or other channels. Cancel-safe: a pending probe is kept.
     async fn drive(&mut self, store: &Store, standing: &Standing) -> Result<(), Lost> {
         match &mut self.state {
             ProbeState::Due(at) => {
@@ -337,7 +335,7 @@ impl Probe {
                         began: *began,
                         sent: Instant::now(),
                     },
-                    // What was not said cannot be heard: that proves nothing about this connection.
+                    // The probe was not sent, so a missing echo proves nothing about this connection.
                     Err(error) => {
                         if !std::mem::replace(&mut self.is_failing, true) {
                             warn!(
@@ -357,7 +355,7 @@ impl Probe {
         Ok(())
     }
 
-    /// Looks for the echo; says how long it took.
+    /// Looks for the echo, and returns its delay.
     fn echo(&mut self, notifications: &[Notification]) -> Option<Duration> {
         if !notifications
             .iter()

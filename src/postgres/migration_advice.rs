@@ -64,7 +64,7 @@ const LACKING_RIGHTS: &str = "with
         ) as s (place, is_lacking, statement)
         where s.is_lacking
             and not c.rolsuper
-            -- The gateway's own role is to have no such right, and whoever made the schema has them.
+            -- The gateway's own role must not have these rights, and the creator of the schema has them.
             and c.name <> 'usher_gateway'
             and not exists (
                 select from pg_catalog.pg_namespace n

@@ -1,9 +1,9 @@
-//! The schema, embedded: migrations up and down, and what a bare Postgres needs beside them.
+//! Runs the embedded migrations up and down, and the shim for a Postgres without Supabase.
 //!
-//! Recorded where the Supabase CLI records its own, in its form, so that either can go on where the other stopped. Each
-//! migration runs in a transaction of its own together with its record, all of them under one advisory lock: of many
-//! that start at once, one works and the others find the work done. Migrations of the application's own project are
-//! left alone.
+//! Migrations are recorded in the Supabase CLI's own table, in its form, so that either tool can continue where the
+//! other stopped. Each migration and its record are one transaction. One advisory lock covers them all: if several
+//! gateways start together, one migrates and the others find nothing to do. The application's own migrations stay
+//! untouched.
 //!
 //! No library: refinery and sqlx keep a table of their own, which the Supabase CLI does not read.
 
@@ -19,7 +19,7 @@ use tracing::info;
 use crate::limits::MIGRATION_LOCK_TIMEOUT;
 use crate::postgres::migration_advice::{self, missing_platform};
 
-/// The file that makes of a bare Postgres what a Supabase project is.
+/// The file that gives a plain Postgres the roles and schemas of a Supabase project.
 const SHIM: &str = "shim.sql";
 
 /// The advisory lock of all migrations: the letters "usher" as a number.
@@ -36,14 +36,14 @@ struct SqlFiles;
 /// One embedded migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The fourteen digits that order it.
+    /// Fourteen digits, which set the order.
     pub version: String,
-    /// What it is about.
+    /// The subject.
     pub name: String,
 }
 
 impl Migration {
-    /// The name of its file, and of its rollback's.
+    /// Returns the name of its file, which is also that of its rollback.
     #[must_use]
     pub fn file(&self) -> String {
         format!("{}_{}.sql", self.version, self.name)
@@ -53,63 +53,63 @@ impl Migration {
 /// Whether a migration has been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationState {
-    /// It has.
+    /// It has been applied.
     Applied,
-    /// It has not.
+    /// It has not been applied.
     Pending,
-    /// It has, and is not ours.
+    /// It has been applied, and belongs to the application.
     Foreign,
 }
 
-/// How far to take back.
+/// How far to roll back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Down {
-    /// The newest migration alone.
+    /// Only the newest migration.
     OneStep,
-    /// Everything after this version, which stays; `0` is everything.
+    /// Everything after this version, which stays. `0` rolls back everything.
     To(String),
 }
 
 /// Why the schema could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// A file's SQL failed. Nothing of the file has happened.
+    /// A file's SQL failed. Postgres rolled the file back.
     #[error("run {file}: {problem}")]
     Sql {
-        /// The file.
+        /// The name of the file.
         file: String,
-        /// What Postgres said, with the line.
+        /// The error of Postgres, with the line.
         problem: String,
     },
     /// The list of migrations could not be read or locked.
     #[error("{attempt}: {problem}")]
     Record {
-        /// What was attempted.
+        /// The action that failed.
         attempt: &'static str,
-        /// What Postgres said.
+        /// The error of Postgres.
         problem: String,
     },
-    /// The role may not.
+    /// The role lacks a right.
     #[error("{attempt}: {problem}\n  to do: {advice}")]
     Denied {
-        /// What was attempted.
+        /// The action that failed.
         attempt: String,
-        /// What Postgres said.
+        /// The error of Postgres.
         problem: String,
-        /// Which grants would help, or who else may.
+        /// The grants that help, or the roles that have the right.
         advice: String,
     },
-    /// The database lacks what every Supabase project has.
+    /// The database lacks objects that every Supabase project has.
     #[error(
         "this database lacks what the migrations build on: {}\n  to do: on a bare Postgres, run `usher migrate up \
          --shim` as a superuser, which makes it; a Supabase project has it in its database postgres",
         missing.join(", ")
     )]
     NotSupabase {
-        /// What is not there.
+        /// The missing objects.
         missing: Vec<String>,
     },
-    /// Somebody else migrates, and does not end.
+    /// Another process migrates and does not finish.
     #[error(
         "another process has been migrating this database for {} s: wait for it, or end its session",
         MIGRATION_LOCK_TIMEOUT.as_secs()
@@ -118,29 +118,29 @@ pub enum MigrationError {
     /// A rollback is not embedded.
     #[error("rollbacks/{file} does not exist: nothing has been taken back")]
     NoRollback {
-        /// The file.
+        /// The name of the file.
         file: String,
     },
-    /// `--to` names nothing that is applied.
+    /// `--to` names a version that is not applied.
     #[error(
         "version {version} is not an applied migration of ours: `usher migrate status` lists them, 0 is before all"
     )]
     UnknownVersion {
-        /// The version.
+        /// The version of `--to`.
         version: String,
     },
-    /// The shim would overwrite the platform's own.
+    /// The shim would overwrite objects of the platform.
     #[error(
         "this is a Supabase project, or has an auth.users of somebody else: the shim is for a bare Postgres alone"
     )]
     NotBare,
 }
 
-/// All embedded migrations, in order.
+/// Returns all embedded migrations, in order.
 ///
 /// # Panics
 ///
-/// When a file is not named as `tests/it` demands.
+/// If a file's name has another form. `tests/it` checks them.
 #[must_use]
 pub fn all() -> Vec<Migration> {
     let mut migrations: Vec<_> = SqlFiles::iter()
@@ -157,21 +157,21 @@ pub fn all() -> Vec<Migration> {
     migrations
 }
 
-/// The text of an embedded migration.
+/// Returns the SQL of an embedded migration.
 ///
 /// # Panics
 ///
-/// Where it is not an embedded one.
+/// If the migration is not embedded.
 #[must_use]
 pub(crate) fn sql(migration: &Migration) -> Cow<'static, str> {
     text(&format!("migrations/{}", migration.file())).expect("an embedded migration has a text")
 }
 
-/// The embedded migrations that are not applied. The client's role must be allowed to read the list.
+/// Returns the embedded migrations that are not applied. The client's role must be allowed to read the list.
 ///
 /// # Errors
 ///
-/// Where the list cannot be read.
+/// If the list cannot be read.
 pub async fn pending(client: &Client) -> Result<Vec<Migration>, MigrationError> {
     let applied = applied(client).await?;
     let mut migrations = all();
@@ -179,11 +179,11 @@ pub async fn pending(client: &Client) -> Result<Vec<Migration>, MigrationError> 
     Ok(migrations)
 }
 
-/// Every migration that is embedded or applied, in order.
+/// Returns every migration that is embedded or applied, in order.
 ///
 /// # Errors
 ///
-/// Where the list cannot be read.
+/// If the list cannot be read.
 pub async fn status(client: &Client) -> Result<Vec<(Migration, MigrationState)>, MigrationError> {
     let mut applied = applied(client).await?;
     let mut states: Vec<_> = all()
@@ -205,11 +205,11 @@ pub async fn status(client: &Client) -> Result<Vec<(Migration, MigrationState)>,
     Ok(states)
 }
 
-/// Applies what is pending, and says what that was.
+/// Applies the pending migrations, and returns them.
 ///
 /// # Errors
 ///
-/// Where one fails; those before it stay applied.
+/// If one fails. Those before it stay applied.
 pub async fn up(client: &mut Client) -> Result<Vec<Migration>, MigrationError> {
     lock(client).await?;
     let result = up_locked(client).await;
@@ -217,11 +217,11 @@ pub async fn up(client: &mut Client) -> Result<Vec<Migration>, MigrationError> {
     result
 }
 
-/// Takes migrations back, and says which, newest first.
+/// Rolls migrations back, and returns them, newest first.
 ///
 /// # Errors
 ///
-/// Where a rollback is missing, before anything is touched; or where one fails, and those before it stay taken back.
+/// If a rollback is missing (then nothing changes), or if one fails (then those before it stay rolled back).
 pub async fn down(client: &mut Client, down: &Down) -> Result<Vec<Migration>, MigrationError> {
     lock(client).await?;
     let result = down_locked(client, down).await;
@@ -229,11 +229,11 @@ pub async fn down(client: &mut Client, down: &Down) -> Result<Vec<Migration>, Mi
     result
 }
 
-/// Gives a bare Postgres what a Supabase project has: roles, `auth`, `storage`. May be repeated.
+/// Gives a plain Postgres the parts of a Supabase project: roles, `auth`, `storage`. May be repeated.
 ///
 /// # Errors
 ///
-/// Where this is a Supabase project, or the SQL fails.
+/// If this is a Supabase project, or the SQL fails.
 pub async fn shim(client: &mut Client) -> Result<(), MigrationError> {
     lock(client).await?;
     let result = shim_locked(client).await;
@@ -241,18 +241,18 @@ pub async fn shim(client: &mut Client) -> Result<(), MigrationError> {
     result
 }
 
-/// Adds the demo's users, session and voting.
+/// Adds the demo's users, session and poll.
 ///
 /// # Errors
 ///
-/// Where the SQL fails, such as on a database that has them.
+/// If the SQL fails, such as on a database that has them already.
 #[cfg(feature = "dev")]
 pub(crate) async fn seed(client: &mut Client) -> Result<(), MigrationError> {
     run(client, "seed.sql", None).await
 }
 
 async fn up_locked(client: &mut Client) -> Result<Vec<Migration>, MigrationError> {
-    // In three steps, as the CLI makes it: an old CLI made the first column alone.
+    // In three steps, like the CLI: an old CLI created only the first column.
     let table = "create schema if not exists supabase_migrations;
         create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
         alter table supabase_migrations.schema_migrations add column if not exists statements text[];
@@ -322,7 +322,7 @@ async fn down_locked(client: &mut Client, down: &Down) -> Result<Vec<Migration>,
 }
 
 async fn shim_locked(client: &mut Client) -> Result<(), MigrationError> {
-    // On the platform these tables belong to a role of its own; the shim gives them to the database's owner.
+    // On the platform these tables belong to a platform role. The shim gives them to the database's owner.
     let foreign = "select exists (select from pg_roles where rolname = 'supabase_admin')
         or exists (
             select from pg_class c, pg_database d
@@ -337,13 +337,13 @@ async fn shim_locked(client: &mut Client) -> Result<(), MigrationError> {
     }
 }
 
-/// What a file's transaction leaves in the list.
+/// The record that a file's transaction writes to the list.
 enum Note<'a> {
     Add(&'a Migration, &'a str),
     Remove(&'a Migration),
 }
 
-/// Runs one file in a transaction, together with its note.
+/// Runs one file and its record in a transaction.
 async fn run(
     client: &mut Client,
     path: &str,
@@ -375,7 +375,7 @@ async fn transact(
 ) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(sql).await?;
-    // What the file has set for itself, such as a search path or a role, must not reach the note or the next file.
+    // Settings of the file, such as a search path or a role, must not reach the record or the next file.
     transaction.batch_execute("reset all; reset role").await?;
     match note {
         Some(Note::Add(Migration { version, name }, sql)) => {
@@ -415,7 +415,7 @@ async fn applied(client: &Client) -> Result<BTreeSet<String>, MigrationError> {
     }
 }
 
-/// Takes the lock for the session, so that it holds from one migration's transaction to the next.
+/// Takes the lock for the whole connection, so that it lasts from one migration's transaction to the next.
 async fn lock(client: &Client) -> Result<(), MigrationError> {
     let ms = MIGRATION_LOCK_TIMEOUT.as_millis();
     let wait =
@@ -429,7 +429,7 @@ async fn lock(client: &Client) -> Result<(), MigrationError> {
     }
 }
 
-/// A lock that cannot be given back ends with its session.
+/// Releases the lock. If that fails, the lock ends with the connection.
 async fn unlock(client: &Client) {
     let _ = client
         .batch_execute(&format!("select pg_advisory_unlock({LOCK_KEY})"))
@@ -444,7 +444,7 @@ fn text(path: &str) -> Option<Cow<'static, str>> {
     })
 }
 
-/// What kept us from the list of migrations, with what would help where it is a lack of rights.
+/// Returns the error of reading the list of migrations, with advice if a right is missing.
 async fn record(
     client: &Client,
     attempt: &'static str,
@@ -465,7 +465,7 @@ fn is_denial(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
 }
 
-/// What Postgres said, with the line of `sql` where it said where.
+/// Returns the error of Postgres, with the line of `sql` if Postgres gave a position.
 fn describe(error: &tokio_postgres::Error, sql: &str) -> String {
     let Some(said) = error.as_db_error() else {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));

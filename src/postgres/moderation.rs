@@ -122,7 +122,7 @@ impl Store {
             }
             Some(RefusalCode::Forbidden) => Ok(Refusal::new(
                 RefusalCode::Forbidden,
-                "only the streamer and the moderators of the session may do this, and nobody to those above them",
+                "only the streamer and the moderators of the session may do this, and only to users with fewer rights than their own",
             )),
             Some(_) | None => Err(StoreError::Refused(error)),
         }
@@ -373,7 +373,7 @@ fn by_constraint(constraint: &str) -> Option<Refusal> {
     let (code, message) = match constraint {
         "voting_sessions_one_open_key" => (
             RefusalCode::Conflict,
-            "another voting is open in this session: close it first",
+            "another poll is open in this session: close it first",
         ),
         "voting_options_movie_id_fkey" => (
             RefusalCode::BadRequest,

@@ -1,8 +1,8 @@
 //! The settings of Postgres that the gateway relies on, for each of its transactions.
 //!
-//! A role, a database or the whole cluster may have others: an isolation level under which no vote can be counted, another
-//! time zone, a time-out of its own. They are set for each transaction and not once a connection, since behind a
-//! transaction pooler the next transaction may be on another connection, and a pooler refuses startup parameters.
+//! A role, a database or the whole cluster may have other defaults: an isolation level that fails every vote, another
+//! time zone, another timeout. Each transaction sets them, because behind a transaction pooler the next transaction may
+//! use another connection, and a pooler refuses startup parameters.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ macro_rules! callers_path {
     };
 }
 
-/// Begins a transaction whose statements wait for a lock so long at most. An acknowledgement means durable, so a commit
-/// that does not wait for the disk is not taken over; one that waits for more than the disk is.
+/// Returns the SQL that begins a transaction whose statements wait at most `lock_wait` for a lock. An acknowledgement
+/// means durable, so a `synchronous_commit` that does not wait for the disk is replaced; a stricter one stays.
 pub(crate) fn begin(lock_wait: Duration) -> String {
     format!(
         concat!(
@@ -48,7 +48,7 @@ pub(crate) fn begin(lock_wait: Duration) -> String {
     )
 }
 
-/// Begins a transaction that writes nothing, as [`begin`].
+/// Like [`begin`], for a transaction that only reads.
 pub(crate) fn begin_read_only(lock_wait: Duration) -> String {
     format!(
         concat!(
@@ -73,7 +73,7 @@ pub(crate) fn begin_of_callers(lock_wait: Duration) -> String {
     format!("{}; {}", begin(lock_wait), callers_path!())
 }
 
-/// A lock timeout. Never 0, which would be none.
+/// Returns a lock timeout in milliseconds. Never 0, which would disable it.
 fn milliseconds(lock_wait: Duration) -> u128 {
     lock_wait.as_millis().max(1)
 }

@@ -4,36 +4,36 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-/// Why a question has no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection could be had, or it broke, or the answer took too long: asking again may help.
+    /// The pool gave no connection, the connection broke, or the answer took too long. Another try may succeed.
     #[error("the database cannot be asked: {0}")]
     Unavailable(String),
-    /// A lock that an open transaction holds was not to be had in time; nothing was done, and asking again may help.
+    /// Another transaction held a lock for too long. The statement did nothing, and another try may succeed.
     #[error("an open transaction holds a lock that the statement needs")]
     Locked,
-    /// The database refused the question itself: asking again will not help.
+    /// The database refused the statement. Another try fails too.
     #[error("the database refused a statement")]
     Refused(#[source] tokio_postgres::Error),
-    /// The answer is not of the shape that our own functions give.
+    /// The answer has not the shape that our functions return.
     #[error("the database answered {what} in an unknown shape")]
     Shape {
-        /// What was asked for.
+        /// The subject of the query.
         what: &'static str,
-        /// What is wrong with it.
+        /// The error of the decoder.
         #[source]
         source: serde_json::Error,
     },
 }
 
 impl StoreError {
-    /// Whether the statement named something that is not there, or that the gateway's role may not use.
+    /// Returns whether the statement named an object that is missing or that the gateway's role may not use.
     pub(crate) fn is_about_schema(&self) -> bool {
         matches!(self, Self::Refused(error) if is_about_schema(error))
     }
 
-    /// What tells it from other failures of the same question.
+    /// Returns a text that differs between failures of the same query.
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Unavailable(_) => "unavailable".to_owned(),
@@ -54,7 +54,7 @@ pub(crate) async fn query(
     client.query_typed(sql, parameters).await.map_err(classify)
 }
 
-/// Tells what may pass from what will not.
+/// Tells failures that another try may repair from those that it cannot.
 pub(crate) fn classify(error: tokio_postgres::Error) -> StoreError {
     match error.code() {
         None => StoreError::Unavailable(error.to_string()),
@@ -64,7 +64,7 @@ pub(crate) fn classify(error: tokio_postgres::Error) -> StoreError {
     }
 }
 
-/// Whether a statement named something that is not there, or that the gateway's role may not use.
+/// Returns whether a statement named an object that is missing or that the gateway's role may not use.
 pub(crate) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
     // No such schema, table, column or function; no right to one of them.
     const STATES: [SqlState; 5] = [
@@ -77,7 +77,7 @@ pub(crate) fn is_about_schema(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| STATES.contains(code))
 }
 
-/// Whether a SQLSTATE tells of the server's condition, so that the same statement may succeed later.
+/// Returns whether a SQLSTATE describes the server's condition, so that the same statement may succeed later.
 pub(crate) fn may_pass(state: &str) -> bool {
     // The connection, a collision with another transaction, resources, an operator, the system.
     const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];

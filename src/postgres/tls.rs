@@ -1,7 +1,7 @@
 //! TLS towards Postgres: what `sslmode` means, and which certificates are trusted.
 //!
-//! tokio-postgres knows no `verify-full`, and with rustls its `require` would always verify; so the five words of libpq
-//! are given their meaning here, by the verifier that the TLS client is built with.
+//! tokio-postgres knows no `verify-full`, and with rustls its `require` would always verify. This module gives the five
+//! modes of libpq their meaning: it builds the TLS client with the verifier of the mode.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,23 +15,23 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
-/// How much a connection to Postgres is protected; libpq's words. Its `allow` is read as `prefer`.
+/// The `sslmode` of a connection to Postgres, with libpq's names. libpq's `allow` is read as `prefer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SslMode {
-    /// No TLS.
+    /// Never uses TLS.
     Disable,
-    /// TLS where the server offers it, without verifying whose it is.
+    /// Uses TLS if the server offers it, without verifying the certificate.
     Prefer,
-    /// TLS, without verifying whose it is: safe from listeners, not from impostors.
+    /// Requires TLS without verifying the certificate: safe from listeners, not from impostors.
     Require,
-    /// TLS, with a certificate from an authority that is trusted, whatever its name.
+    /// Requires TLS and a certificate from a trusted authority, for any host.
     VerifyCa,
-    /// TLS, with a certificate from an authority that is trusted and for the host that was meant.
+    /// Requires TLS and a certificate from a trusted authority for the host of the URL.
     VerifyFull,
 }
 
 impl SslMode {
-    /// Reads libpq's word.
+    /// Parses libpq's name of the mode.
     #[must_use]
     pub(crate) fn parse(word: &str) -> Option<Self> {
         match word {
@@ -44,7 +44,7 @@ impl SslMode {
         }
     }
 
-    /// What tokio-postgres is told; it only decides whether TLS is spoken.
+    /// Returns the mode for tokio-postgres, which only decides whether to use TLS.
     pub(crate) fn for_driver(self) -> tokio_postgres::config::SslMode {
         match self {
             Self::Disable => tokio_postgres::config::SslMode::Disable,
@@ -71,22 +71,22 @@ pub enum TlsError {
     /// A certificate cannot be an authority.
     #[error("use a root certificate")]
     Unusable(#[source] rustls::Error),
-    /// No authority to trust.
+    /// There is no authority to trust.
     #[error(
         "no root certificates are installed on this system: install ca-certificates, or set USHER_PG_ROOT_CERT"
     )]
     NoRoots,
-    /// The library refused; its text has no secret.
+    /// rustls refused. Its text contains no secret.
     #[error("prepare TLS")]
     Library(#[source] rustls::Error),
 }
 
-/// Makes what looks at the server's certificate under one `sslmode`. With `root_cert` (PEM) only those authorities are
-/// trusted, as with libpq; without, the system's.
+/// Makes the verifier of the server's certificate for one `sslmode`. It trusts the authorities of `root_cert` (PEM) if
+/// given, as libpq does, otherwise those of the system.
 ///
 /// # Errors
 ///
-/// Where a verifying mode has nothing to verify against.
+/// If a verifying mode has no authority to verify against.
 pub(crate) fn verifier(
     mode: SslMode,
     root_cert: Option<&str>,
@@ -113,7 +113,7 @@ pub(crate) fn verifier(
 ///
 /// # Errors
 ///
-/// Where the library refuses.
+/// If rustls refuses.
 pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<ClientConfig, TlsError> {
@@ -126,7 +126,7 @@ pub(crate) fn client_config(
         .with_no_client_auth())
 }
 
-/// Looks as another does, and remembers what it saw (DER), whether that was taken or not.
+/// Wraps a verifier, and records the certificate (DER) that it checked, accepted or not.
 pub(crate) fn watched(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> (Arc<dyn ServerCertVerifier>, Arc<OnceLock<Vec<u8>>>) {
@@ -152,7 +152,7 @@ fn roots_from_pem(pem: &str) -> Result<RootCertStore, TlsError> {
 
 fn roots_from_system() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    // Systems carry certificates that nobody can parse; those that can be are enough.
+    // Some systems have certificates that do not parse. The others are enough.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
@@ -160,7 +160,7 @@ fn roots_from_system() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// `require`: any certificate will do, but the server must hold its key.
+/// `require`: accepts any certificate, but the server must hold its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -201,7 +201,7 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// `verify-ca`: the chain must hold, the name need not.
+/// `verify-ca`: checks the chain, not the host name.
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 
@@ -219,7 +219,7 @@ impl ServerCertVerifier for AnyName {
             self.0
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The name is what webpki looks at last: everything else has held when it complains of it.
+            // webpki checks the name last: if only the name is wrong, the chain is good.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -250,7 +250,7 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
-/// Another's judgement, with what it was about.
+/// A verifier that records the certificate it checked.
 #[derive(Debug)]
 struct Watched {
     verifier: Arc<dyn ServerCertVerifier>,
