@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::http::metric;
 use crate::stream::Source;
 
-/// Longer than any test: what happens before is not for the interval.
+/// Longer than any test, so that no periodic check causes the observed change.
 const NEVER: Duration = Duration::from_hours(1);
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn a_vote_by_sql_shows_at_the_next_check() {
     assert_eq!(viewer.expect("mine").await["movie"], Value::Null);
 }
 
-/// A session that those see who have paid.
+/// A session that only paying users can see.
 struct Stage {
     db: Database,
     gateway: Gateway,

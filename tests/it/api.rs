@@ -268,7 +268,7 @@ async fn a_message_is_written_once_for_its_key() {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "the life of one voting")]
+#[expect(clippy::too_many_lines, reason = "the life of one poll")]
 async fn votes_are_cast_and_withdrawn_and_counts_are_shown_to_those_who_may_see_them() {
     let db = Database::create().await;
     let (ann, ben, eve) = (
@@ -343,7 +343,7 @@ async fn votes_are_cast_and_withdrawn_and_counts_are_shown_to_those_who_may_see_
     let open = data(&Caller::anonymous(&gateway).get(&tally).await, 200);
     assert_eq!(open["counts"].as_array().unwrap().len(), 2);
 
-    // Of a draft, and of a voting in a session that is not for everybody, nothing is told.
+    // The tally of a draft is `not_found`, also for the streamer, and that of a private session for other users.
     let draft = db.draft(session, &movies, "").await;
     streamer
         .get(&format!("/v1/votings/{draft}/tally"))
@@ -843,7 +843,7 @@ async fn answers_are_compressed_for_those_who_say_so() {
 #[tokio::test]
 #[expect(
     clippy::too_many_lines,
-    reason = "two gateways, one that lets in everybody"
+    reason = "two gateways, one of which allows every origin"
 )]
 async fn pages_from_elsewhere_may_read_what_their_origin_allows() {
     let db = Database::create().await;
@@ -918,7 +918,7 @@ async fn pages_from_elsewhere_may_read_what_their_origin_allows() {
     let answer = call(gateway.at, "GET", &path, &evil, "").await;
     answer.is_refusal(403, "forbidden");
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
-    // A refusal can be read too, or a page would not know what is wrong.
+    // A page can read a refusal too, to show what is wrong.
     let answer = call(gateway.at, "GET", "/v1/sessions/x/events", &origin, "").await;
     answer.is_refusal(400, "bad_request");
     assert_eq!(

@@ -222,7 +222,7 @@ async fn settings_of_a_transaction_do_not_move_its_settlement() {
             insert("kept"),
             insert("secret 4")
         ),
-        // Supabase lets `postgres` set this. What was recorded before is settled all the same.
+        // Supabase lets `postgres` set this. The commit still settles the rows recorded before.
         format!(
             "{} set local session_replication_role = replica;",
             insert("before replica")

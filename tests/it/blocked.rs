@@ -65,7 +65,7 @@ async fn a_hundred_blocked_sessions_delay_only_themselves() {
     let waiting: f64 = metric(gateway.at, "usher_write_queue").await;
     assert_eq!(waiting, 0.0);
 
-    // They are free as soon as the lock is gone, and nothing of what was refused was written.
+    // They work again after the lock ends, and no refused message was written.
     lock.batch_execute("commit").await.unwrap();
     for (writer, sessions) in writers.iter_mut().zip(sessions.chunks(SESSIONS_EACH)) {
         for (id, session) in sessions.iter().enumerate() {
@@ -335,7 +335,7 @@ async fn calls_over_http_are_busy_with_a_time_to_come_back() {
         assert_eq!(answer.headers["retry-after"], "1", "{answer:?}");
         assert!(!answer.body.contains("cannot be reached"), "{answer:?}");
     }
-    // What is asked of another session is done meanwhile, and reading waits for no lock of a row.
+    // Meanwhile calls for another session succeed, and reads wait for no row lock.
     let elsewhere = format!("/v1/sessions/{free}");
     let change = json!({"slow_mode_seconds": 10});
     data(&sam.send("PATCH", &elsewhere, change.clone()).await, 200);
@@ -500,7 +500,7 @@ async fn no_read_waits_long_for_a_locked_table() {
         lock.batch_execute("commit").await.unwrap();
     }
 
-    // Through a gateway: readers of the one table keep nobody from the others, and what they missed follows.
+    // Through a gateway: readers of the locked table delay no other reader, and receive the missed events later.
     let gateway = Gateway::start(&db, |_| {}).await;
     let caller = Caller::new(&gateway, &ann);
     let mut client = Client::connect(gateway.at, &ann).await;

@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::{RootCertStore, pki_types::CertificateDer};
 use tempfile::TempDir;
 
-/// An authority that signs what it is asked to.
+/// A certificate authority that signs every request.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,

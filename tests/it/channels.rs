@@ -95,7 +95,7 @@ async fn a_forged_event_is_taken_back() {
         viewer.event(session, seq + 1).await;
     }
     assert_eq!(metric(gateway.at, "usher_forged_events_total").await, 2.0);
-    // With a number that was shown: the log confirms what was shown.
+    // A hint with a number that viewers have: the log confirms their event.
     forge(&format!(
         r#"{{"s":"{session}","q":5,"e":{{"seq":5,"type":"chat.created","data":{{"body":"forged"}}}}}}"#
     ))
@@ -133,7 +133,7 @@ async fn channels_that_get_other_names_are_found_again() {
     assert_eq!(viewer.received("reset"), 0);
 }
 
-/// `trace_notify` is anybody's to set, and has Postgres name the channel of each NOTIFY to whoever caused it.
+/// Every role can set `trace_notify`, which makes Postgres tell the sender of a NOTIFY its channel.
 #[tokio::test]
 async fn debug_messages_do_not_name_the_channels() {
     let db = Database::create().await;

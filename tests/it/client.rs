@@ -252,7 +252,7 @@ impl Client {
         }
     }
 
-    /// Waits until it stands at a number; gives the event that bears it.
+    /// Waits until the client has the event with this number, and returns the event.
     pub(crate) async fn event(&mut self, session: Uuid, seq: u64) -> Value {
         let deadline = Instant::now() + PATIENCE;
         while self
@@ -418,7 +418,7 @@ impl Client {
                 }
                 let seq = frame["seq"].as_u64().unwrap();
                 if frame["recovered"] == true {
-                    // Another socket may stand elsewhere, but what is kept must join on.
+                    // Another socket may have another position, but the recorded events must join without a gap.
                     if standing.seq != seq {
                         standing.events.clear();
                     }
@@ -463,7 +463,7 @@ impl Client {
         }
     }
 
-    /// A version only grows, and one version is one truth; but it may be told twice, and masked or not.
+    /// A version only grows, and one version has one set of counts. It may arrive twice, and with without counts.
     fn verify_tally(&mut self, frame: &Value) {
         let voting = frame["voting"].as_str().unwrap().to_owned();
         let version = frame["version"].as_u64().unwrap();
@@ -495,7 +495,7 @@ impl Client {
             frame["type"].as_str(),
             Some("error" | "reset" | "unsubscribed")
         ) {
-            self.fail("nobody waited for this");
+            self.fail("the test did not expect this frame");
         }
         self.aside.push_back(frame);
     }
@@ -548,7 +548,8 @@ pub(crate) fn refused(answer: Value, code: &str) -> Value {
     answer
 }
 
-/// The votes in a tally or in a voting of `subscribed`, by movie, those without any left out, in the order of ids.
+/// Returns the votes in a tally or in a poll of `subscribed`, by movie in the order of ids. Movies without votes are
+/// left out.
 #[track_caller]
 pub(crate) fn votes(tally: &Value) -> Vec<(Uuid, u64)> {
     let counts = tally["counts"]

@@ -188,7 +188,7 @@ async fn has_the_ack(client: &mut Client, code: u16) {
     assert_eq!((&ack["type"], &ack["seq"]), (&json!("ack"), &json!(1)));
 }
 
-/// The codes whose clients have no write under way: nobody writes before the token is known to be good.
+/// The codes whose clients have no pending write: no client writes before the gateway has accepted its token.
 #[test]
 fn every_close_code_is_tried_here() {
     let tried = [

@@ -156,7 +156,7 @@ impl Database {
         .await;
     }
 
-    /// Makes a user who has just signed up.
+    /// Creates a user as the sign-up does. A trigger makes the profile.
     pub(crate) async fn user(&self, name: &str) -> User {
         let number = self.users.fetch_add(1, Ordering::Relaxed);
         let id = Uuid::from_u128(0x0a00_0000_0000_4000_8000_0000_0000_0000 + u128::from(number));
@@ -184,7 +184,7 @@ impl Database {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// A draft of a voting; `settings` is what follows `set` in an update.
+    /// Creates a draft of a poll. `settings` is the list after `set` in an update.
     pub(crate) async fn draft(&self, session: Uuid, movies: &[Uuid], settings: &str) -> Uuid {
         let sql = "insert into public.voting_sessions (session_id, question) values ($1, 'What next?') returning id";
         let voting: Uuid = one(&self.client, sql, &[&session]).await;
@@ -197,7 +197,7 @@ impl Database {
         voting
     }
 
-    /// An open voting.
+    /// Creates an open poll.
     pub(crate) async fn voting(&self, session: Uuid, movies: &[Uuid], settings: &str) -> Uuid {
         let voting = self.draft(session, movies, settings).await;
         self.set_voting(voting, "state = 'open'").await;

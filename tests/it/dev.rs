@@ -286,7 +286,7 @@ impl Dev {
     }
 
     fn assert_nothing_left(&self) {
-        // Where nobody could clean up in time, the watchdog is still at it.
+        // After a kill, the watchdog may still be cleaning up.
         for _ in 0..1_000 {
             if self.left().is_empty() {
                 return;

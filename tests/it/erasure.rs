@@ -28,7 +28,7 @@ async fn nothing_that_is_left_names_a_deleted_account() {
     ))
     .await;
 
-    // What she wrote, changed and took back; what she did to others; what was done to her.
+    // Her messages, edits and deletions, her acts on other users, and their acts on her.
     let said = db.say(session, &ann, "secret words").await;
     let edited = db.say(other, &ann, "secret wrds").await;
     let removed = db.say(other, &ann, "secret and removed").await;
@@ -77,7 +77,7 @@ async fn nothing_that_is_left_names_a_deleted_account() {
     for trace in &traces {
         assert_eq!(count_rows_with(&db, trace).await, 0, "{trace}");
     }
-    // Others lose nothing, and are told which messages are gone.
+    // Other users lose nothing, and receive the ids of the deleted messages.
     let log = db.log(session).await;
     let gone: Vec<&str> = log[usize::try_from(before[0]).unwrap()..]
         .iter()
@@ -186,7 +186,7 @@ async fn count_rows_with(db: &Database, trace: &str) -> i64 {
     found
 }
 
-/// Counts what is said on the channel of events: notices of events, and those that say it is over.
+/// Counts the notifications on the channel of events: those of events, and the markers that end the count.
 async fn count_notices(db: &Database) -> Arc<(AtomicUsize, AtomicUsize)> {
     let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
     let counts = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));

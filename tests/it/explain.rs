@@ -284,7 +284,7 @@ struct Filled {
     message: Uuid,
 }
 
-/// 1,000 accounts, 2,000 sessions, of which 20 are live, 100,000 messages, 2,000 votings, 20,000 votes.
+/// 1,000 accounts, 2,000 sessions, of which 20 are live, 100,000 messages, 2,000 polls, 20,000 votes.
 async fn fill(db: &Database) -> Filled {
     db.run(
         "create function pg_temp.person(n bigint) returns uuid language sql immutable

@@ -170,7 +170,7 @@ async fn a_hint_that_is_lost_or_doubled_is_noticed_by_its_number() {
         db.say(session, &ann, "told").await;
         client.has_the_whole_log(&db, session).await;
     }
-    // Hints about nothing, and what are no hints.
+    // Hints about unknown sessions, and texts that are not hints.
     for payload in [
         "",
         "nonsense",

@@ -41,7 +41,7 @@ async fn no_header_makes_a_token_good() {
             format!("{message}."),
         ));
     }
-    // What is published is taken for a secret, in every form that it has.
+    // The forger uses each form of the public key as an HMAC secret.
     for key in [&ec, &rsa] {
         let public = key.public();
         let mut secrets = vec![
@@ -202,7 +202,7 @@ async fn claims_that_are_signed_are_still_held_to_the_rules() {
         assert_eq!(answer.status, *status, "{payload}: {answer:?}");
         assert!(answer.body.len() < 500, "{payload}: {answer:?}");
     }
-    // What was taken is good for the database too.
+    // The database accepts the accepted claims too.
     for payload in [
         with("exp", json!(1e300)),
         deep(100) + &rest,

@@ -24,7 +24,7 @@ use crate::log::Log;
 
 const RESUME_SECRET: &str = "the resume secret of all tests, 32 bytes or more";
 
-/// A gateway on threads of its own, as in a process of its own. Dropping it is its sudden death; an error that it
+/// A gateway on separate threads, like a separate process. Dropping it is its sudden death; an error that it
 /// logged fails the test.
 pub(crate) struct Gateway {
     pub(crate) at: SocketAddr,

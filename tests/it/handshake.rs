@@ -312,7 +312,7 @@ fn status_of(answers: &str) -> u16 {
         .unwrap_or(SILENCE)
 }
 
-/// Sends bytes; gives all that comes back until it is quiet, or the head alone of what became a socket.
+/// Sends bytes. Returns the whole answer, or only the head if the connection became a socket.
 async fn exchange(at: SocketAddr, bytes: &[u8]) -> String {
     let mut socket = TcpStream::connect(at).await.unwrap();
     let (mut reader, mut writer) = socket.split();

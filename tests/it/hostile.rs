@@ -24,7 +24,7 @@ use crate::rfc6455::{RawSocket, handshake, masked, read_frame};
 /// to 25 MiB from run to run, and no more after many attacks than after two.
 const GROWTH_BYTES_MAX: u64 = 40 * 1024 * 1024;
 
-/// How soon an ordinary client is served, on a busy machine.
+/// The time within which the gateway serves an ordinary client on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
 const TEXT: u8 = 0x81;
@@ -129,7 +129,7 @@ async fn withstands(has_limits: bool, settings: &[(&str, &str)]) {
     assert_eq!(process.end(Signal::TERM), Some(0));
 }
 
-/// An ordinary client is served soon, and nothing of an attack is left.
+/// The gateway serves an ordinary client in time, and keeps nothing of an attack.
 async fn is_well(victim: &Victim) {
     let serving = async {
         let mut client = Client::connect(victim.at, &victim.somebody).await;
@@ -152,7 +152,7 @@ async fn is_well(victim: &Victim) {
     .await;
 }
 
-/// Sends one byte now and then until the gateway closes the connection. Meanwhile other clients are served.
+/// Sends a byte at intervals until the gateway closes the connection. Meanwhile the gateway serves other clients.
 async fn slow_heads(victim: Victim) {
     let dripping = (0..60).map(|_| async {
         let mut socket = TcpStream::connect(victim.at).await.unwrap();
@@ -174,7 +174,7 @@ async fn slow_heads(victim: Victim) {
     tokio::join!(join_all(dripping), meanwhile);
 }
 
-/// More connections than there are places for, all of which say nothing; meanwhile others are served.
+/// Opens more silent connections than the gateway allows. Meanwhile the gateway serves other clients.
 async fn silence(victim: Victim) {
     let evicted = metric(victim.at, "usher_evicted_connections_total").await;
     let mut silent = Vec::new();
@@ -292,7 +292,10 @@ async fn bomb(at: SocketAddr, text: &str) {
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     let kind = answer["type"].as_str().unwrap();
     assert!(["pong", "error"].contains(&kind), "{answer}");
-    assert!(answer.to_string().len() < 500, "what came is not repeated");
+    assert!(
+        answer.to_string().len() < 500,
+        "the answer does not repeat the input"
+    );
     let came = flood(at, &frame.repeat(20)).await;
     assert!(matches!(came, None | Some(4500 | 4029)), "{came:?}");
 }

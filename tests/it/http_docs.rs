@@ -19,7 +19,7 @@ curl() {
 }
 "#;
 
-/// What the examples are answered with: the status, and what is in the body.
+/// The expected answers of the examples: the status, and a part of the body.
 const ANSWERS: [(&str, &[&str]); 11] = [
     // The log.
     (

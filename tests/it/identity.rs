@@ -430,7 +430,7 @@ async fn a_refused_token_is_named_by_a_reason_wherever_it_is_shown() {
             assert_eq!(answer["reason"], reason, "{answers:#?}");
         }
     }
-    // No token where one is needed; and what is not about a token has no reason.
+    // A token is required. A refusal that is not about a token has no reason.
     let path = format!("/v1/sessions/{session}/messages");
     let json = [("Content-Type", "application/json")];
     let answer = http::call(at, "POST", &path, &json, r#"{"body":"x"}"#).await;
@@ -541,7 +541,7 @@ async fn another_subject_on_an_open_socket_closes_it() {
         .say(&json!({"type": "auth", "token": ben.token}))
         .await;
     assert_eq!(client.closed().await, 4509);
-    // Nobody is another subject, too: who signs out opens another socket.
+    // An anonymous caller is another subject too: a client that signs out opens another socket.
     let mut client = Client::connect(gateway.at, &ann).await;
     let key = "sb_publishable_0123456789abcdef";
     client.say(&json!({"type": "auth", "token": key})).await;
@@ -563,7 +563,7 @@ async fn an_auth_frame_answers_with_its_id_and_names_what_is_wrong() {
             "{refusal}"
         );
     }
-    // A key of the project is nobody's; the anon key has an end.
+    // A project key belongs to no user. The anon key expires.
     let publishable = json!({"type": "auth", "token": "sb_publishable_0123456789abcdef"});
     let answer = client.ask(publishable).await;
     let expected = json!({"type": "authenticated", "id": answer["id"], "sub": null, "role": "anon", "expires_at": null});

@@ -20,7 +20,7 @@ const GATEWAYS: u64 = 2;
 /// Transactions of each.
 const TRANSACTIONS: usize = 70;
 
-/// Refusals, conflicts and deadlocks end a step or a transaction, as they would for anybody. Every other error is one.
+/// Refusals, conflicts and deadlocks end a step or a transaction, as for any client. Every other error fails the test.
 const EXPECTED: &[&str] = &[
     "US005", "US008", "23503", "23505", "23514", "40P01", "55P03",
 ];
@@ -78,7 +78,7 @@ async fn the_log_and_the_tables_agree_after_interleaved_writes() {
     stress::balance(&db).await;
 }
 
-/// The events of each session in the order in which they were told. Each follows the one before.
+/// Returns the events of each session in the order of their notifications, which is the order of their numbers.
 fn tell(payloads: &[String]) -> HashMap<Uuid, Vec<Value>> {
     let mut events: HashMap<Uuid, Vec<Value>> = HashMap::new();
     for payload in payloads {
@@ -112,7 +112,7 @@ fn no_withdrawn_text_was_told(payloads: &[String], written: &Written) {
     assert!(untold.is_empty(), "{untold:?}");
 }
 
-/// A viewer who follows the events ends with the messages of the table, and the log has what was told, redaction aside.
+/// A viewer who applies all events ends with the messages of the table. Redaction aside, the log has the same events.
 async fn the_story_ends_as_the_tables_are(db: &Database, session: Uuid, events: &[Value]) {
     let mut shown: BTreeMap<String, Value> = BTreeMap::new();
     for event in events {

@@ -81,7 +81,7 @@ impl KeyServer {
         self.answer(Answer::Text(key_set(keys)));
     }
 
-    /// How often it was asked.
+    /// The number of requests so far.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }

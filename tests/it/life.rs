@@ -123,7 +123,7 @@ async fn a_graceful_stop_tells_clients_when_to_reconnect() {
     }
     assert!(
         after.len() > 5,
-        "a herd must come back spread out: {after:?}"
+        "the reconnect times of many clients must differ: {after:?}"
     );
     let at = gateway.at;
     gateway.stop().await;
@@ -444,7 +444,7 @@ async fn keep(socket: &mut TcpStream, until: Instant) -> bool {
         assert_eq!((status, &body), (200, b"ok\n"));
         let next = until.min(Instant::now() + PAUSE);
         if let Ok(read) = timeout_at(next, socket.read(&mut body)).await {
-            assert_eq!(read.unwrap(), 0, "an answer that nobody asked for");
+            assert_eq!(read.unwrap(), 0, "an unexpected answer");
             return false;
         }
     }

@@ -475,7 +475,7 @@ async fn an_address_that_says_nothing_keeps_only_itself_out() {
             .try_read(&mut byte)
             .is_err_and(|error| error.kind() == WouldBlock)
     );
-    // Those who speak are served, whoever else is at their address.
+    // The gateway serves clients that send, whatever other clients of their address do.
     Client::anonymous(gateway.at).await;
     other
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -33,7 +33,7 @@ async fn the_counts_of_the_report_match_the_database() {
         .with("--warm-up 0.5 --duration 3 --storm 50%@1 --slow 4 --threads 2")
         .run()
         .await;
-    // On a machine that does much else at once a generator may be late, and says so.
+    // On a busy machine the generator may be late, and reports it.
     assert!(
         [Some(SOUND), Some(VOID)].contains(&output.status.code()),
         "{}",

@@ -86,7 +86,7 @@ async fn the_history_is_as_long_as_was_asked_for() {
         let frame = json!({"type": "subscribe", "session": session, "history": history});
         let subscribed = client.ask(frame).await;
         assert_eq!(subscribed["seq"], seq, "history {history}");
-        // The history ends at the newest event: what follows `pong` is nothing.
+        // The history ends at the newest event: no event follows the `pong`.
         if history > 0 {
             client.event(session, 250).await;
         }

@@ -10,7 +10,7 @@ use crate::database::{Database, connect};
 /// Rows of the large statement; the small one has a tenth.
 const ROWS: i64 = 10_000;
 
-/// What is written, with the rows from `$a` to `$b`: their ids have the group of the table.
+/// The written rows, from `$a` to `$b`. Their ids contain the group of the table.
 const STATEMENTS: &[&str] = &[
     "update public.chat_messages set body = body || '!' where id between '$c$a' and '$c$b'",
     "update public.chat_messages set deleted_at = now() where id between '$c$a' and '$c$b'",
@@ -67,7 +67,7 @@ async fn time(client: &Client, statement: &str, from: i64, count: i64) -> Durati
     taken
 }
 
-/// As many rows of each kind as are written: people 8, sessions 9, votings a, movies b, messages c, overlay tokens d.
+/// As many rows of each kind as are written: people 8, sessions 9, polls a, movies b, messages c, overlay tokens d.
 async fn fill(db: &Database) {
     let rows = 1 + ROWS / 10 + ROWS;
     db.run(&format!(

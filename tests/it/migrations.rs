@@ -157,7 +157,7 @@ async fn the_shim_may_be_applied_twice() {
     assert_eq!(dump(&url).await, once);
 }
 
-/// `UPDATE_EXPECT=1 cargo test --test it migrations` writes it anew. It is compared on the version it was written with
+/// `UPDATE_EXPECT=1 cargo test --test it migrations` writes it again. It is compared on the version it was written with
 /// alone: others have other words for the same.
 #[tokio::test]
 async fn the_golden_dump_is_what_the_migrations_make() {
@@ -193,7 +193,7 @@ async fn the_golden_dump_is_what_the_migrations_make() {
     expect_file!["../../sql/schema.sql"].assert_eq(golden.trim_end());
 }
 
-/// The schema as text, and who is a member of what, without the record of migrations.
+/// Returns the schema and the role memberships as text, without the record of migrations.
 pub(crate) async fn dump(url: &str) -> String {
     dump_with(url, &["--exclude-schema=supabase_migrations"]).await
 }

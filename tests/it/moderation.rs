@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 #[tokio::test]
 #[expect(
     clippy::too_many_lines,
-    reason = "one voting, from its opening to its end"
+    reason = "one poll, from its opening to its end"
 )]
 async fn a_voting_is_opened_shown_and_closed_by_its_streamer_alone() {
     let db = Database::create().await;
@@ -260,7 +260,7 @@ async fn a_message_is_deleted_by_its_author_or_a_moderator() {
         data(&delete(&viewer, second).await, 200),
         json!({"message": second})
     );
-    // To others it is not there any more, to who sees it, it is done.
+    // Users who cannot see the deleted message get `not_found`, the streamer gets `conflict`.
     delete(&other, second).await.is_refusal(404, "not_found");
     delete(&streamer, second).await.is_refusal(409, "conflict");
 }

@@ -142,7 +142,7 @@ async fn the_gateways_role_is_told_who_migrates() {
     }
 }
 
-/// From Postgres 16 on CREATEROLE alone does not let a role pass on others. Whatever is advised must be enough.
+/// From Postgres 16 on, CREATEROLE alone does not let a role grant other roles. The advised grants must be enough.
 #[tokio::test]
 async fn a_role_that_may_not_migrate_is_told_which_grants_help() {
     let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_role_that_may_not_migrate_is_told_which_grants_help() {
     let url = cluster.url_for("migrator", "pw", "project");
     let settings = [("DATABASE_URL", &*url)];
     let mut advised = Vec::new();
-    // All that is lacking is named at once, but for what the next migrations find.
+    // One error names all missing rights, except those that later migrations need.
     let output = loop {
         let (status, output) = usher(&["migrate", "up"], &settings);
         if status == Some(0) {

@@ -159,7 +159,7 @@ struct Stage {
     db: Database,
     gateway: Gateway,
     streamer: User,
-    /// A private one.
+    /// A private session.
     session: Uuid,
     overlay: User,
 }

@@ -104,7 +104,7 @@ async fn a_later_vote_is_never_overwritten_by_an_earlier_one() {
         shown.push(subscribed["votings"][0]["mine"].clone());
         tabs.push(tab);
     }
-    // Two tabs vote at once, as fast as they can; others come meanwhile.
+    // Two tabs vote concurrently and without a pause while other tabs connect.
     for round in 0..VOTES / 2 {
         for tab in 0..2 {
             let movie = movies[(round + tab) % 2];
@@ -127,7 +127,7 @@ async fn a_later_vote_is_never_overwritten_by_an_earlier_one() {
     let [(stored, 1)] = stored[..] else {
         panic!("one vote, not {stored:?}");
     };
-    // What a tab shows is what it was told last.
+    // A tab shows the last vote that it received.
     for (tab, shown) in tabs.iter_mut().zip(&mut shown) {
         until("the tab shows the last vote", async || {
             tab.has_nothing(&["error"]).await;

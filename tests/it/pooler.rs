@@ -61,7 +61,7 @@ async fn everything_but_listen_works_through_a_transaction_pooler() {
     let counts = db.count_votes(voting).await;
     assert_eq!(counts.iter().map(|(_, votes)| votes).sum::<u64>(), 4);
     for viewer in viewers {
-        // Afresh from the database, since without its token.
+        // Read from the database again, because there is no resume token.
         let mut viewer = viewer.reconnect(gateway.at).await;
         let told = viewer.subscribe(session).await;
         assert_eq!(votes(&told["votings"][0]), counts);
@@ -81,7 +81,7 @@ async fn everything_but_listen_works_through_a_transaction_pooler() {
 #[tokio::test]
 async fn settings_of_the_role_do_no_harm_through_a_transaction_pooler() {
     let db = Database::create().await;
-    // The pooler itself sets what it tracks, and reports what it does not know to nobody.
+    // The pooler itself sets the parameters that it tracks, and reports no others.
     settings::set(&db, "role usher_gateway in database", &settings::HOSTILE).await;
     let pooler = Pooler::start(&db, "transaction").await;
     settings::use_every_path(&db, |config| {
@@ -167,7 +167,7 @@ struct Pooler {
 impl Pooler {
     async fn start(db: &Database, mode: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        // It refuses to be root, and becomes somebody who may look in here.
+        // pgbouncer refuses to run as root, so it becomes a user that can read this folder.
         fs::set_permissions(home.path(), Permissions::from_mode(0o777)).unwrap();
         let path = |name: &str| home.path().join(name).display().to_string();
         let users = format!("\"usher_gateway\" \"{GATEWAY_PASSWORD}\"\n");

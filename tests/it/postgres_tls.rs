@@ -219,7 +219,7 @@ impl Server {
             outcome.contains(expected)
         };
         assert!(holds, "{parameters} with {root}: {outcome}, not {expected}");
-        // The pool connects by itself, and must be of the same mind.
+        // The pool opens its own connections, with the same TLS settings.
         let pooled = target.pool(1).get().await;
         assert_eq!(
             pooled.is_ok(),

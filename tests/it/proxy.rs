@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use usher::postgres::connect::Target;
 
-/// Passes everything on, but for what it was told to lose. Lives as long as the test's runtime.
+/// Forwards all bytes except those that a test tells it to drop. Lives as long as the test's runtime.
 pub(crate) struct Proxy {
     url: String,
     wish: watch::Sender<Option<&'static str>>,

@@ -417,7 +417,7 @@ async fn write(url: String, session: Uuid, author: User, count: usize) {
     }
 }
 
-/// In one transaction, so that nobody saw it gone. Its messages are gone all the same.
+/// In one transaction, so that no other transaction sees the session missing. Its messages are lost.
 #[tokio::test]
 async fn a_session_that_was_deleted_and_inserted_again_starts_over() {
     let Stage {

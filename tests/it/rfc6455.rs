@@ -105,7 +105,7 @@ async fn frames_may_come_with_the_handshake() {
 async fn a_goodbye_is_returned_and_nothing_after_it_is_heard() {
     let db = Database::create().await;
     let gateway = Gateway::start(&db, |_| {}).await;
-    // §5.5.1: the code comes back as it was given; none is answered by none.
+    // §5.5.1: the answer has the code of the close frame, or no code if the frame has none.
     for (payload, reply) in [
         (close_payload(1000, "bye"), Some(1000)),
         (close_payload(1001, ""), Some(1001)),
@@ -201,7 +201,7 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, Then)> {
         ),
         (
             "7.4.1",
-            "a length that nobody has room for",
+            "a length beyond all memory",
             eight_byte(i64::MAX as u64),
             Close(1009),
         ),
@@ -286,7 +286,7 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, Then)> {
         ),
         (
             "5.4",
-            "a continuation of what has ended",
+            "a continuation of an ended message",
             [
                 masked(TEXT, br#"{"type":"unsubscribe"}"#),
                 masked(0x80, b""),
@@ -352,7 +352,7 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, Then)> {
         ),
         (
             "5.5.3",
-            "a pong that nobody asked for",
+            "an unsolicited pong",
             [masked(0x8a, b"unasked"), masked(TEXT, ping)].concat(),
             Answer,
         ),
@@ -410,13 +410,13 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<u8>, Then)> {
         ),
         (
             "8.1",
-            "a bad character cut between fragments, at once",
+            "a bad character cut between fragments, sent together",
             [masked(0x01, b"\"\xf0\x9f"), masked(0x00, b"\x41")].concat(),
             Close(1007),
         ),
         (
             "8.1",
-            "bad text in a first fragment, at once",
+            "bad text in a first fragment, sent together",
             masked(0x01, b"\"\xff"),
             Close(1007),
         ),
@@ -557,7 +557,7 @@ impl RawSocket {
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        // Whoever was closed in the middle of what it says has still something to hear.
+        // A client that is closed while it sends still receives the close frame.
         let _ = self.0.write_all(bytes).await;
     }
 

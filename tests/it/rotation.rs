@@ -48,7 +48,7 @@ async fn tokens_of_published_keys_are_good_without_a_secret() {
         by_frame.send(session, "and again").await;
         by_header.has_the_whole_log(&db, session).await;
     }
-    // The secret of other tests is nobody's here.
+    // This gateway does not know the secret of the other tests.
     let answer = shake(
         gateway.at,
         "",
@@ -82,7 +82,7 @@ async fn keys_are_changed_without_a_restart_and_no_client_is_refused() {
     let mut second = Client::open(gateway.at, "ann", Some(new.sign(&claims(&ann)))).await;
     second.send(session, "with the new key").await;
 
-    // On an open socket; what is said after the frame is said by who it makes the client.
+    // On an open socket: the frames after `auth` have the new identity.
     server.rotate(&[&new, &newest]);
     let mut nobody = Client::anonymous(gateway.at).await;
     nobody
@@ -98,7 +98,7 @@ async fn keys_are_changed_without_a_restart_and_no_client_is_refused() {
         .expect_where("ack", |frame| frame["id"] == "send")
         .await;
 
-    // A key that is published no more signs no more, and whoever is there stays.
+    // A token of a removed key is refused, and open sockets stay.
     let answer = shake(gateway.at, "", &[("Authorization", &bearer(&old, &ann))]).await;
     answer.is_refusal(401, "unauthorized");
     client.send(session, "still here").await;
@@ -144,7 +144,7 @@ async fn the_last_good_keys_are_kept_while_their_server_fails() {
     assert_eq!(elsewhere.asked(), 0, "a redirect was followed");
 }
 
-/// One key server fails in one way: what was good stays good, what is unknown cannot be told, one line says so.
+/// The key server fails in one way: known keys stay valid, unknown keys cannot be checked, and the log has one line.
 async fn fail(
     db: &Database,
     session: Uuid,

@@ -125,7 +125,7 @@ impl Source {
         events
     }
 
-    /// Waits until the stream ends; gives what came before.
+    /// Waits until the stream ends, and returns its last frames.
     async fn rest(&mut self) -> Vec<Value> {
         let mut frames = Vec::new();
         while let Some(frame) = self.frame().await {
@@ -286,7 +286,7 @@ async fn the_last_id_names_the_epoch_where_the_page_asks_for_it() {
         Some(format!("0@{}", other["epoch"].as_str().unwrap()))
     );
     source.events(0, 4).await;
-    // A bare number is taken at its word, as ever. The id wins over the query.
+    // A bare number has no epoch to compare. The id wins over the query.
     let mut source = Source::open(at, &path, None, Some("3")).await;
     assert_eq!(source.expect("subscribed").await["recovered"], true);
     let asked = format!("{path}&epoch={}", other["epoch"].as_str().unwrap());

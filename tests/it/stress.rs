@@ -17,7 +17,8 @@ const ROUNDS: usize = 60;
 /// Deadlocks are found after `deadlock_timeout`, which is a second: a short one has them told soon.
 pub(crate) const SOON: &str = "set deadlock_timeout = '50ms'";
 
-/// Who waits in a circle is told so; who waits for a slow machine, longer than the gateway's role would, is not.
+/// Longer than `deadlock_timeout`, so that Postgres reports deadlocks, and than the wait of the gateway's role, so that
+/// a slow machine causes no lock timeout.
 pub(crate) const PATIENT: &str = "set lock_timeout = '60s'; set statement_timeout = '120s'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -220,7 +221,7 @@ impl Kind {
     }
 }
 
-/// Works until it is over; gives the SQLSTATEs that nobody should see.
+/// Works until the end, and returns the SQLSTATEs that no client should see.
 async fn work(client: &Client, reader: &Client, kind: Kind, stage: &Stage) -> Vec<String> {
     let mut failures = Vec::new();
     for round in 0.. {
@@ -346,7 +347,7 @@ async fn turn(
         Kind::DueCloser => "select usher.close_due_votings()".to_owned(),
         Kind::Trimmer => "select usher.trim_events('1 hour', 200, 100)".to_owned(),
         Kind::Totals => "select usher.update_vote_totals()".to_owned(),
-        // All at once, with whatever is open there, and back again as only the owner can.
+        // Ends all sessions in one statement, whatever polls are open, and reopens them, which only the owner can.
         Kind::Ender => format!(
             "update public.movie_sessions set status = 'ended' where id = any ('{{{0}}}');
              update public.movie_sessions set status = 'live' where id = any ('{{{0}}}')",
@@ -374,7 +375,7 @@ async fn turn(
             continue;
         };
         let state = state(&error);
-        // Voters may come late or choose what is not on that ballot, and two may open at the same time.
+        // Votes may come late or name a movie that is not on the ballot, and two polls may open at the same time.
         let is_expected = matches!(
             (kind, &state[..5]),
             (Kind::PlainVotes, "US005" | "US008" | "23503") | (Kind::Closer, "23505" | "23514")
@@ -386,7 +387,7 @@ async fn turn(
     None
 }
 
-/// Posts a batch; gives what is nobody's fault and should not be.
+/// Posts a batch, and returns the errors that no client caused.
 async fn batch(client: &Client, sql: &str, items: Vec<Value>) -> Option<String> {
     match client.query(sql, &[&Value::from(items)]).await {
         Ok(rows) => rows

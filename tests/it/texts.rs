@@ -135,7 +135,7 @@ async fn a_message_that_does_not_show_is_refused_alike_everywhere() {
     assert_eq!(db.head(session).await, 1);
 }
 
-/// On a connection of its own: a plan that a superuser made earlier may have inlined the function that the trigger calls,
+/// On a fresh connection: a plan that a superuser made earlier may have inlined the function that the trigger calls,
 /// and then Postgres does not check whether the role may call it.
 #[tokio::test]
 async fn a_user_changes_a_display_name_on_a_fresh_connection() {

@@ -45,7 +45,7 @@ async fn sockets_pages_and_calls_are_served_under_tls() {
         let session = db.session(&streamer).await;
         let mut viewer = Client::connect(at, &streamer).await;
         viewer.subscribe(session).await;
-        // More than a socket takes at once, in frames larger than a record.
+        // More than a socket buffer holds, in frames larger than a TLS record.
         for round in 0..40 {
             let bodies = "x".repeat(1_900);
             db.say(session, &streamer, &format!("{round} {bodies}"))
@@ -185,7 +185,7 @@ async fn a_client_that_reads_slowly_gets_every_byte_once() {
         // The client reads late, so that the server fills the socket first.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut received = Vec::new();
-        // Only a proper end is one: a cut would be an error here.
+        // Only a clean TLS end counts: a cut connection is an error here.
         let reading = client.read_to_end(&mut received);
         timeout(PATIENCE, reading).await.unwrap().unwrap();
         assert!(received == expected, "{} bytes", received.len());
@@ -271,7 +271,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_bad_one_is_not() {
     held.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
-    // Nobody is told, and the clock does it.
+    // No signal: the gateway reads the files at its interval.
     files.replace(&first.issue(&["localhost"]));
     process.says("serving a new certificate").await;
     assert!(

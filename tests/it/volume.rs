@@ -223,7 +223,7 @@ async fn bulk(db: &Database, session: Uuid, author: &User, count: usize, bytes: 
     .await;
 }
 
-/// A client with a small window, that reads only when it is asked to.
+/// A client with a small window, which reads only on demand.
 async fn narrow(at: SocketAddr, user: &User) -> Client {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();

@@ -406,7 +406,7 @@ async fn a_voting_that_opens_is_an_event_and_its_counts_follow() {
     assert_eq!(client.subscribe(session).await["votings"], json!([]));
     let movies = db.movies(2).await;
     let draft = db.draft(session, &movies, "").await;
-    assert_eq!(db.head(session).await, 0, "a draft is nobody's business");
+    assert_eq!(db.head(session).await, 0, "a draft causes no event");
 
     db.set_voting(draft, "state = 'open'").await;
     let opened = client.event(session, 1).await;

@@ -97,7 +97,7 @@ async fn a_flooded_session_leaves_room_for_others() {
     for _ in 0..20 {
         flood.push(batcher.write(&ann, "{}", session, &body));
     }
-    // About 50 of 100 KB are taken: as much is left for everybody else.
+    // The gateway queues about 50 messages of 100 KB. The rest of the queue is for other users.
     until("the flood is in", async || {
         batcher.refusals("session") > 5.0
     })
@@ -452,7 +452,7 @@ impl TestBatcher {
     }
 }
 
-/// A message, and who writes it.
+/// A message and its author.
 fn parts(user: &User, more_claims: &str, session: Uuid, body: &str) -> (Write, Arc<Identity>) {
     let claims = format!(
         r#"{{"sub":"{}","role":"authenticated","more":{more_claims}}}"#,

@@ -40,8 +40,7 @@ fn files_use_each_other_in_one_direction() {
             );
         }
     }
-    problems
-        .expect_none("files use each other in a circle: move what both need to a file of its own");
+    problems.expect_none("files use each other in a circle: move the shared part to a third file");
 }
 
 /// `crates/core/src/relay/mod.rs` is `relay`.
