@@ -463,7 +463,7 @@ impl Client {
         }
     }
 
-    /// A version only grows, and one version has one set of counts. It may arrive twice, and with without counts.
+    /// A version only grows, and one version has one set of counts. It may arrive twice, with or without counts.
     fn verify_tally(&mut self, frame: &Value) {
         let voting = frame["voting"].as_str().unwrap().to_owned();
         let version = frame["version"].as_u64().unwrap();
