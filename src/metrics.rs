@@ -292,6 +292,11 @@ labels! {
     }
 }
 
+/// Returns a count as the value of a gauge; one that is too large becomes the largest value.
+pub(crate) fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
 impl<L: LabelName> From<L> for Label<L> {
     fn from(value: L) -> Self {
         Self(value)

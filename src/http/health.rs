@@ -12,6 +12,7 @@ use crate::exposition::Format;
 use crate::http::error_response;
 use crate::http::openapi;
 use crate::http::state::Api;
+use crate::metrics::gauge;
 use crate::net::readiness::Readiness;
 
 /// Alive
@@ -99,8 +100,4 @@ pub(crate) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Respo
         (header::VARY, "accept"),
     ];
     (head, metrics.encode(format)).into_response()
-}
-
-fn gauge(count: impl TryInto<i64>) -> i64 {
-    count.try_into().unwrap_or(i64::MAX)
 }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::moment;
 use crate::limits::{COMMANDS_TAKEN_MAX, REFILL_PAUSE, VIEWER_COUNT_INTERVAL};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, gauge};
 use crate::net::answered;
 use crate::net::fanout::loops::{FanoutCommand, Pulse};
 use crate::net::fanout::viewer_counts::ViewerCounts;
@@ -413,10 +413,6 @@ impl Fanout {
             (refill, page)
         }));
     }
-}
-
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The write sides of all connections of a loop.
